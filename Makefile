@@ -1,0 +1,37 @@
+# `make demo` and `make test` need nothing but Python 3.10+, make and the network; both set up
+# what they need and reuse it the next time. Written for GNU make 3.81 (macOS) and later.
+
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lab clean lock
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv from requirements.lock and fetch DJL's engine (PYTHON=python3.12, TORCH=cpu)
+	@sh tools/setup
+
+demo: setup ## train, package and serve four models: all six notebooks against one local endpoint
+	@$(BIN)/mme demo $(ARGS)
+
+test: setup ## run the tests (ARGS="-k archive" for some of them)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: setup ## ruff and mypy --strict
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+lab: setup ## JupyterLab on the notebooks, with a local endpoint that ends when it does
+	@$(BIN)/mme up -- $(BIN)/jupyter lab notebooks $(ARGS)
+
+clean: ## remove what was built (.venv stays)
+	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache catboost_info
+	@find packaging model_packages notebooks tests -name __pycache__ -prune -exec rm -rf {} +
+
+lock: setup ## compile requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --upgrade --quiet --output-file requirements.lock

@@ -1,0 +1,29 @@
+"""The settings that all notebooks share: ``import env``, then ``env.bucket``, ``env.client("s3")``.
+
+To change one, set its variable MME_… or write it into a file .env beside this one (see
+.env.example); `mmekit.settings` says what each may be. The notebooks are the same for the local
+endpoint and for AWS: MME_TARGET alone decides.
+"""
+
+from pathlib import Path
+
+from mmekit.settings import Settings
+
+settings = Settings()
+
+target = settings.target
+region = settings.region
+bucket = settings.bucket
+prefix = settings.prefix
+model_data_url = settings.model_data_url
+endpoint_name = settings.endpoint_name
+role = settings.role
+instance_type = settings.instance_type
+image_uri = settings.image_uri
+client = settings.client
+
+ROOT = Path(__file__).resolve().parent
+MODEL_PACKAGES = ROOT / "model_packages"  # what you write: model.py and serving.properties
+BUILD = ROOT / "build"
+ARTIFACTS = BUILD / "artifacts"  # what training writes: a folder a model
+ARCHIVES = BUILD / "archives"  # what packing makes of the two: name.tar.gz

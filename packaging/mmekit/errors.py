@@ -1,0 +1,153 @@
+"""Every exception that mmekit raises on purpose.
+
+::
+
+    MmekitError
+    ├── SettingsError              a setting is missing or makes no sense
+    ├── PackageError               a package folder cannot be used as it is
+    │   ├── PropertiesError        serving.properties cannot be read
+    │   ├── CheckError             `mme check` calls something an error; carries the findings
+    │   └── MeasureError           the model could not be loaded in order to measure it
+    ├── ArchiveError               an archive cannot be used as it is
+    │   ├── UnsafeArchiveError     unpacking it would write where or what it must not
+    │   └── ManifestError          its manifest is missing, unreadable or contradicted by its files
+    ├── EngineError                DJL's Python engine cannot be fetched or found
+    ├── ServerError                the embedded server cannot start or go on
+    │   └── ModelLoadError         a model could not be loaded
+    ├── EndpointError              the local endpoint cannot start or go on
+    └── DemoError                  a notebook of the demonstration failed
+
+Each says what happened, where (a file, a model, a setting) and what to do about it. The command
+line prints these three and no traceback.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmekit.archive import Finding
+
+__all__ = [
+    "ArchiveError",
+    "CheckError",
+    "DemoError",
+    "EndpointError",
+    "EngineError",
+    "ManifestError",
+    "MeasureError",
+    "MmekitError",
+    "ModelLoadError",
+    "PackageError",
+    "PropertiesError",
+    "ServerError",
+    "SettingsError",
+    "UnsafeArchiveError",
+]
+
+
+class MmekitError(Exception):
+    """What every error of mmekit has in common.
+
+    Parameters
+    ----------
+    what
+        What happened, as one sentence.
+    where
+        The file, model or setting it happened to.
+    remedy
+        What the reader can do about it.
+
+    Examples
+    --------
+    >>> print(MmekitError("The port is taken.", where="127.0.0.1:8950", remedy="Choose another."))
+    The port is taken.
+      where: 127.0.0.1:8950
+      remedy: Choose another.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """Return all three parts, a line each."""
+        lines = [self.what]
+        if self.where is not None:
+            lines.append(f"  where: {self.where}")
+        if self.remedy is not None:
+            lines.append(f"  remedy: {self.remedy}")
+        return "\n".join(lines)
+
+
+class SettingsError(MmekitError):
+    """A setting is missing or makes no sense."""
+
+
+class PackageError(MmekitError):
+    """A package folder cannot be used as it is."""
+
+
+class PropertiesError(PackageError):
+    """serving.properties cannot be read."""
+
+
+class CheckError(PackageError):
+    """Something that `mme check` calls an error stands in the way.
+
+    Parameters
+    ----------
+    findings
+        All findings of the check, those that are no errors included.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        remedy: str | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.findings = tuple(findings)
+
+
+class MeasureError(PackageError):
+    """The model could not be loaded in order to measure it."""
+
+
+class ArchiveError(MmekitError):
+    """An archive cannot be used as it is."""
+
+
+class UnsafeArchiveError(ArchiveError):
+    """Unpacking the archive would write where, or what, it must not."""
+
+
+class ManifestError(ArchiveError):
+    """The manifest is missing, unreadable or contradicted by the files."""
+
+
+class EngineError(MmekitError):
+    """DJL's Python engine cannot be fetched or found."""
+
+
+class ServerError(MmekitError):
+    """The embedded server cannot start or go on."""
+
+
+class ModelLoadError(ServerError):
+    """A model could not be loaded."""
+
+
+class EndpointError(MmekitError):
+    """The local endpoint cannot start or go on."""
+
+
+class DemoError(MmekitError):
+    """A notebook of the demonstration failed."""

@@ -1,0 +1,269 @@
+"""Where models go and who serves them: one set of settings for notebooks and command line.
+
+Each is read from a variable MME_…, or from a line of a file .env in the working folder or one
+above it, up to the project's root. Changing MME_TARGET from ``local`` to ``aws`` is all it takes
+to send the same code to the real SageMaker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mmekit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+DJL_VERSION = "0.36.0"
+CPU_TAG = f"{DJL_VERSION}-cpu-full"  # the registry's accounts are published, this tag is not
+LOCAL_ACCOUNT = "123456789012"  # moto's
+LOCAL_REGION = "us-east-1"
+
+_VARIABLE_PREFIX = "MME_"
+_GPU_KINDS = ("g", "gr", "p")
+_INSTANCE_TYPE = re.compile(
+    r"^ml\.(?P<kind>[a-z]+)\d+(?P<options>[a-z]*(-[a-z0-9]+)*)\.(medium|large|\d*xlarge|metal)$"
+)
+_ROLE = re.compile(r"^arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/\S+$")
+
+_MAY_BE: Mapping[str, str] = {
+    "target": "local or aws",
+    "region": "a region such as eu-central-1",
+    "role": "the ARN of a role, such as arn:aws:iam::123456789012:role/sagemaker",
+    "bucket": "3 to 63 lower-case letters, digits, dots and hyphens",
+    "prefix": "a path inside the bucket such as mmekit/models, without a slash before it",
+    "endpoint_name": "1 to 63 letters, digits and hyphens, with no hyphen at either end",
+    "instance_type": "an x86 instance type such as ml.m5.xlarge, or ml.g5.xlarge for a GPU",
+    "local_url": "the address that `mme up` prints, such as http://127.0.0.1:8950",
+    "image_uri": "the URI of a container image, without blanks",
+}
+
+
+def _default_region(chosen: Mapping[str, Any]) -> str:
+    if chosen["target"] == "local":
+        return LOCAL_REGION
+    import boto3
+
+    region = boto3.Session().region_name
+    if region is None:
+        raise _unset("region", "MME_TARGET is aws, and AWS's own configuration names no region")
+    return region
+
+
+def _default_role(chosen: Mapping[str, Any]) -> str:
+    if chosen["target"] == "local":
+        return f"arn:aws:iam::{LOCAL_ACCOUNT}:role/mmekit-local"
+    raise _unset("role", "MME_TARGET is aws, and SageMaker needs a role that may read the bucket")
+
+
+def _default_bucket(chosen: Mapping[str, Any]) -> str:
+    if chosen["target"] == "local":
+        return "mmekit-local"
+    account = _ROLE.sub(r"\g<account>", chosen["role"])
+    return f"sagemaker-{chosen['region']}-{account}"  # what SageMaker's own SDK calls it
+
+
+def _check_instance_type(name: str) -> str:
+    match = _INSTANCE_TYPE.match(name)
+    # DJL's images are built for x86: no Graviton (m7g, c6gn …), Inferentia or Trainium.
+    if match is None or match["kind"] in ("inf", "trn") or match["options"].startswith("g"):
+        raise ValueError(name)
+    return name
+
+
+def _no_slash(value: str) -> str:
+    return value.rstrip("/")
+
+
+class Settings(BaseSettings):
+    """The settings, checked. An argument overrules a variable, and a variable the file .env.
+
+    Attributes
+    ----------
+    target : {"local", "aws"}
+        Who serves: the local endpoint (`mme up`) or AWS.
+    region : str
+        For AWS: what AWS's own configuration says unless it is set.
+    role : str
+        ARN of the role that the endpoint runs as. Required for AWS.
+    bucket, prefix : str
+        Where archives go. For AWS the bucket is ``sagemaker-REGION-ACCOUNT`` unless it is set.
+    endpoint_name : str
+    instance_type : str
+        A GPU instance picks the GPU image.
+    local_url : str
+        Where the local endpoint listens.
+    image : str or None
+        MME_IMAGE_URI as given; `image_uri` is what to use.
+
+    Raises
+    ------
+    SettingsError
+        A value is missing or not among those possible: names the variable and what it may be.
+
+    Examples
+    --------
+    >>> settings = Settings(target="local", prefix="demo/models")
+    >>> settings.model_data_url
+    's3://mmekit-local/demo/models/'
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_VARIABLE_PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        str_strip_whitespace=True,
+    )
+
+    target: Literal["local", "aws"] = "local"
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}(-[a-z]+)+-\d+$")] = Field(
+        default_factory=_default_region
+    )
+    role: Annotated[str, StringConstraints(pattern=_ROLE)] = Field(default_factory=_default_role)
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = (
+        Field(default_factory=_default_bucket)
+    )
+    prefix: Annotated[
+        str,
+        StringConstraints(pattern=r"^[\w!.*'()-][\w!.*'()/-]*$"),
+        AfterValidator(_no_slash),
+    ] = "mmekit/models"
+    endpoint_name: Annotated[
+        str, StringConstraints(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")
+    ] = "mmekit"
+    instance_type: Annotated[str, AfterValidator(_check_instance_type)] = "ml.m5.xlarge"
+    local_url: Annotated[
+        str, StringConstraints(pattern=r"^https?://[^\s/]+/?$"), AfterValidator(_no_slash)
+    ] = "http://127.0.0.1:8950"
+    image: Annotated[str, StringConstraints(pattern=r"^\S+$")] | None = Field(
+        default=None, validation_alias="MME_IMAGE_URI"
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(_env_file=_dotenv(Path.cwd()), _env_file_encoding="utf-8", **values)
+        except ValidationError as error:
+            raise _explained(error.errors()) from None
+
+    @property
+    def model_data_url(self) -> str:
+        """What CreateModel's ModelDataUrl is to say: the prefix that target models are keys under.
+
+        It ends with a slash, because SageMaker joins the target model to it literally.
+        """
+        return f"s3://{self.bucket}/{self.prefix}/"
+
+    @property
+    def image_uri(self) -> str:
+        """URI of the DJL Serving image: MME_IMAGE_URI, or AWS's own for the region and instance.
+
+        Raises
+        ------
+        SettingsError
+            AWS publishes none for this region, or the package sagemaker-core, which knows them,
+            is not installed.
+        """
+        return self.image or _published_image(self.region, self.instance_type)
+
+    def client(self, service: str) -> Any:
+        """Return the boto3 client of a service, pointed at the target.
+
+        Parameters
+        ----------
+        service
+            As boto3 calls it: ``"s3"``, ``"sagemaker"``, ``"sagemaker-runtime"``, ``"cloudwatch"``.
+        """
+        import boto3
+        from botocore.config import Config
+
+        if self.target == "aws":
+            return boto3.client(service, region_name=self.region)  # type: ignore[call-overload]
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            region_name=self.region,
+            endpoint_url=self.local_url,
+            # Signatures need credentials; these open nothing, and the user's own stay out of it.
+            aws_access_key_id="local",
+            aws_secret_access_key="local",  # noqa: S106
+            # A bucket's name as a host name does not resolve here, and a proxy is in the way.
+            config=Config(s3={"addressing_style": "path"}, proxies={}),
+        )
+
+
+def _dotenv(folder: Path) -> Path | None:
+    """Find .env in a folder or above it, no further than the project's root."""
+    for candidate in (folder, *folder.parents):
+        if (candidate / ".env").is_file():
+            return candidate / ".env"
+        if (candidate / "pyproject.toml").is_file() or (candidate / ".git").exists():
+            break
+    return None
+
+
+def _unset(field: str, why: str) -> SettingsError:
+    variable = _VARIABLE_PREFIX + field.upper()
+    return SettingsError(
+        f"{variable} is not set; {why}.",
+        where=variable,
+        remedy=f"Set it, in the environment or in a file .env, to {_MAY_BE[field]}.",
+    )
+
+
+def _explained(errors: list[ErrorDetails]) -> SettingsError:
+    sentences = {}
+    for error in errors:
+        if error["type"] == "default_factory_not_called":
+            continue  # follows from another error
+        field = str(error["loc"][0]).removeprefix(_VARIABLE_PREFIX).lower()
+        field = "image_uri" if field == "image" else field
+        variable = _VARIABLE_PREFIX + field.upper()
+        sentences[variable] = f"{variable} is {error['input']!r}; it may be {_MAY_BE[field]}."
+    return SettingsError(
+        " ".join(sentences.values()),
+        where=", ".join(sentences),
+        remedy="Correct it where it is set: in the environment or in a file .env.",
+    )
+
+
+def _published_image(region: str, instance_type: str) -> str:
+    """Name DJL's image as sagemaker-core does, from the table that it carries.
+
+    Source: ``sagemaker.core.image_uris.retrieve("djl-lmi", …)``, whose import takes seconds; the
+    table is read without it. The CPU image is in the same registry, but not among its entries.
+    """
+    sagemaker = find_spec("sagemaker")
+    folders = [] if sagemaker is None else list(sagemaker.submodule_search_locations or [])
+    tables = (Path(folder, "core", "image_uri_config", "djl-lmi.json") for folder in folders)
+    table = next((path for path in tables if path.is_file()), None)
+    if table is None:
+        raise _unset("image_uri", "sagemaker-core, which knows AWS's images, is not installed")
+    entry = json.loads(table.read_text(encoding="utf-8"))["versions"][DJL_VERSION]
+    if region not in entry["registries"]:
+        raise _unset("image_uri", f"AWS publishes no DJL Serving image for {region}")
+    match = _INSTANCE_TYPE.match(instance_type)
+    gpu = match is not None and match["kind"] in _GPU_KINDS
+    tag = entry["tag_prefix"] if gpu else CPU_TAG
+    registry = f"{entry['registries'][region]}.dkr.ecr.{region}.{_domain(region)}"
+    return f"{registry}/{entry['repository']}:{tag}"
+
+
+def _domain(region: str) -> str:
+    """Return the domain of a region's partition: amazonaws.com, amazonaws.com.cn, …."""
+    import botocore.session
+
+    partitions = botocore.session.get_session().get_data("partitions")["partitions"]
+    for partition in partitions:
+        if region in partition["regions"] or re.match(partition["regionRegex"], region):
+            return str(partition["outputs"]["dnsSuffix"])
+    return "amazonaws.com"

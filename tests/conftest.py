@@ -1,0 +1,28 @@
+"""What tests of all rooms share."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def root():
+    """Return the folder of the repository."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_user_stay_out(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("MME_", "AWS_")) and name != "AWS_CA_BUNDLE":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def free_port():
+    """Return a port of loopback that nothing listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,0 +1,255 @@
+"""`mme` as a process, the way it is used."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+import mmekit
+
+
+@pytest.fixture
+def mme(tmp_path):
+    def run(*arguments, **variables):
+        return subprocess.run(
+            [sys.executable, "-m", "mmekit.cli", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "120", **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Return a package folder that nothing is wrong with."""
+    folder = tmp_path / "ridge"
+    folder.mkdir()
+    (folder / "model.py").write_text(
+        "from mmekit_runtime import Handler\n\n\n"
+        "class Ridge(Handler):\n"
+        "    features = 1\n\n"
+        "    def load(self, folder):\n"
+        "        return 2.0\n\n"
+        "    def predict(self, model, rows, parameters):\n"
+        "        return model * rows[:, 0]\n\n\n"
+        "handle = Ridge()\n"
+    )
+    (folder / "serving.properties").write_text(
+        "engine=Python\nminWorkers=1\nmaxWorkers=1\nmax_idle_time=60\n"
+    )
+    (folder / "sample_request.json").write_text('{"instances": [[1.0]]}')
+    (folder / "sample_response.json").write_text('{"predictions": [2.0]}')
+    return folder
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    (folder / "weights.json").write_text("[2.0]")
+    return folder
+
+
+def test_version_and_help_answer_without_loading_any_room(mme):
+    assert mme("--version").stdout == f"mmekit {mmekit.__version__}\n"
+    helped = mme("--help", PYTHONPROFILEIMPORTTIME="1")
+    for command in ("check", "measure", "pack", "serve", "up", "invoke", "demo"):
+        assert f" {command} " in helped.stdout
+    for heavy in ("mmekit.archive", "mmekit.server", "mmekit.endpoint", "boto3", "pydantic"):
+        assert f" {heavy}\n" not in helped.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "measure", "pack", "serve", "up", "invoke"])
+def test_the_help_of_a_command_has_an_example(mme, command):
+    assert f"mme {command}" in mme(command, "--help").stdout.split("Example")[1]
+
+
+def test_check_finds_nothing_wrong_with_a_good_package(mme, package):
+    finished = mme("check", package)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_check_exits_1_and_shows_a_remedy_when_an_error_is_among_the_findings(mme, package):
+    (package / "model.py").unlink()
+    finished = mme("check", package)
+    assert finished.returncode == 1
+    assert "error" in finished.stdout
+    assert "Remedy: " in finished.stdout
+    assert finished.stderr == ""
+
+
+def test_check_prints_findings_as_json_for_programs(mme, package):
+    (package / "model.py").unlink()
+    finished = mme("check", "--json", package)
+    assert finished.returncode == 1
+    findings = json.loads(finished.stdout)
+    assert set(findings[0]) >= {"severity", "rule", "message", "remedy", "where"}
+    assert "error" in {finding["severity"] for finding in findings}
+
+
+def test_what_is_not_there_is_named(mme):
+    finished = mme("check", "no-such-folder")
+    assert finished.returncode == 2
+    assert "no-such-folder" in finished.stderr
+
+
+def test_an_error_says_what_where_and_remedy_and_no_traceback(mme, tmp_path):
+    data = tmp_path / "request.json"
+    data.write_text("{}")
+    asked = ("invoke", "mmekit", "--target-model", "ridge.tar.gz", "--data", data)
+    finished = mme(*asked, MME_TARGET="azure")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("mme: MME_TARGET is 'azure'; it may be local or aws.\n")
+    assert "\n  where: MME_TARGET\n  remedy: " in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_debug_shows_the_traceback(mme, tmp_path):
+    data = tmp_path / "request.json"
+    data.write_text("{}")
+    asked = ("invoke", "mmekit", "--target-model", "ridge.tar.gz", "--data", data)
+    finished = mme("--debug", *asked, MME_TARGET="azure")
+    assert finished.returncode == 1
+    assert "Traceback" in finished.stderr
+
+
+def test_invoke_without_an_endpoint_says_how_to_start_one(mme, tmp_path, free_port):
+    data = tmp_path / "request.csv"
+    data.write_text("1\n")
+    finished = mme(
+        *("invoke", "mmekit", "--target-model", "ridge.tar.gz", "--data", data),
+        MME_LOCAL_URL=f"http://127.0.0.1:{free_port}",
+        AWS_MAX_ATTEMPTS="1",
+    )
+    assert finished.returncode == 1
+    assert "remedy: Start the local endpoint: mme up." in finished.stderr
+
+
+def test_invoke_sends_what_it_is_told_and_prints_the_answer(mme, tmp_path):
+    data = tmp_path / "request.csv"
+    data.write_text("1\n2\n")
+    with Recorder() as recorder:
+        finished = mme(
+            *("invoke", "mmekit", "--target-model", "ridge.tar.gz", "--data", data),
+            *("--accept", "text/csv", "--custom-attributes", "probabilities=true"),
+            MME_LOCAL_URL=recorder.url,
+        )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == "2.0\n4.0\n"
+    assert recorder.path == "/endpoints/mmekit/invocations"
+    assert recorder.body == b"1\n2\n"
+    assert recorder.headers["Content-Type"] == "text/csv"
+    assert recorder.headers["Accept"] == "text/csv"
+    assert recorder.headers["X-Amzn-SageMaker-Target-Model"] == "ridge.tar.gz"
+    assert recorder.headers["X-Amzn-SageMaker-Custom-Attributes"] == "probabilities=true"
+
+
+class Recorder:
+    """A server that keeps the one request it gets."""
+
+    def __enter__(self):
+        recorder = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                recorder.path, recorder.headers = self.path, self.headers
+                recorder.body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"2.0\n4.0\n")
+
+            def log_message(self, *_):
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.mark.parametrize("size", ["4 apples", "GiB", "-1GiB"])
+def test_a_size_that_is_none_is_refused(mme, size):
+    finished = mme("serve", f"--memory={size}")
+    assert finished.returncode == 2
+    assert "4GiB" in finished.stderr
+
+
+def test_a_command_has_an_endpoint_at_its_side_that_ends_with_it(mme, free_port):
+    program = (
+        "import os, urllib.request, urllib.error, sys\n"
+        "url = os.environ['MME_LOCAL_URL']\n"
+        "try: urllib.request.urlopen(url)\n"
+        "except urllib.error.HTTPError: pass\n"
+        "print('reached', url)\n"
+        "sys.exit(7)\n"
+    )
+    finished = mme("up", "--port", free_port, "--", sys.executable, "-c", program)
+    assert finished.returncode == 7, finished.stderr
+    assert f"reached http://127.0.0.1:{free_port}" in finished.stdout
+    again = mme("up", "--port", free_port, "--", sys.executable, "-c", "")
+    assert again.returncode == 0  # the port is free: the first endpoint is gone
+
+
+def test_a_command_is_not_run_beside_an_endpoint_of_somebody_else(mme):
+    with Recorder() as other:
+        port = other.server.server_port
+        finished = mme("up", "--port", port, "--", sys.executable, "-c", "print('ran')")
+    assert finished.returncode == 1
+    assert "Something listens there already." in finished.stderr
+    assert "ran" not in finished.stdout
+
+
+def test_ending_the_one_ends_the_command_and_the_endpoint(tmp_path, free_port):
+    program = "import time; print('running', flush=True); time.sleep(600)"
+    arguments = ["up", "--port", str(free_port), "--", sys.executable, "-c", program]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mmekit.cli", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while "running" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()  # ends when the last of the three has closed it
+        assert process.wait() == 128 + signal.SIGTERM
+
+
+def test_a_package_is_measured_packed_and_checked(mme, package, artifacts, tmp_path):
+    measured = mme("measure", package, "--artifacts", artifacts)
+    assert measured.returncode == 0, measured.stderr
+    assert " MiB, Python 3." in measured.stdout
+    archive = tmp_path / "ridge.tar.gz"
+    packed = mme("pack", package, "--artifacts", artifacts, "--output", archive)
+    assert packed.returncode == 0, packed.stderr
+    assert f"SHA-256 {hashlib.sha256(archive.read_bytes()).hexdigest()}" in packed.stdout
+    assert mme("check", archive).returncode == 0
+
+
+def test_pack_refuses_what_check_calls_an_error_and_shows_it(mme, package, artifacts, tmp_path):
+    (package / "model.py").write_text("import json\n")
+    archive = tmp_path / "ridge.tar.gz"
+    packed = mme("pack", package, "--artifacts", artifacts, "--output", archive)
+    assert packed.returncode == 1
+    assert "Remedy: " in packed.stderr
+    assert "\nmme: " in packed.stderr
+    assert "Traceback" not in packed.stderr
+    assert not archive.exists()
