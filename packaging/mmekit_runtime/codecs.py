@@ -1,0 +1,389 @@
+"""Request bodies to rows, predictions to answer bodies."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmekit_runtime.messages import Parameters, Prediction, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+Rows = Any  # NDArray[np.float64] of shape (n, features), or list[str]
+
+JSON = "application/json"
+JSON_LINES = "application/jsonlines"
+CSV = "text/csv"
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+TEXT = "text/plain"
+
+_ALIASES = {
+    "application/x-jsonlines": JSON_LINES,
+    "application/x-ndjson": JSON_LINES,
+    "application/json-lines": JSON_LINES,
+    "application/csv": CSV,
+    "application/npy": NPY,
+    "tensor/npz": NPZ,
+}
+_CONTAINERS = ("instances", "inputs")
+_RECORD_MEMBERS = ("instances", "inputs", "features", "text", "data")
+_TEXT_HEADERS = frozenset({"text", "sentence", "sentences", "inputs", "instances"})
+
+
+def media_type(header: str) -> tuple[str, str]:
+    """Split a Content-Type into its media type, in lower case and by its usual name, and the rest.
+
+    >>> media_type("Text/CSV; header=present")
+    ('text/csv', 'header=present')
+    """
+    name, _, rest = header.partition(";")
+    name = name.strip().lower()
+    return _ALIASES.get(name, name), rest.strip().lower()
+
+
+def decode_numbers(
+    body: bytes, content_type: str, features: int | None
+) -> tuple[NDArray[np.float64], Parameters]:
+    """Read rows of numbers.
+
+    Returns
+    -------
+    rows, parameters
+        Rows as float64 of shape (n, features), n at least 1.
+
+    Raises
+    ------
+    RequestError
+        400 for content that is empty, malformed, ragged, not numeric, not finite or of the wrong
+        width; 415 for a content type that is not among JSON, JSON lines, CSV, npy and npz.
+    """
+    kind, rest = _kind(content_type, body, (JSON, CSV, NPY, NPZ, JSON_LINES))
+    parameters = Parameters()
+    if kind == JSON:
+        content, parameters = _json_content(body)
+        array = _numbers(content)
+    elif kind == CSV:
+        array = _csv_numbers(_text(body), rest)
+    elif kind == JSON_LINES:
+        array = _numbers([_record(line) for line in _json_lines(body)])
+    else:
+        array = _array(body, kind)
+    return _shaped(array, features), parameters
+
+
+def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]:
+    """Read one text a row.
+
+    Raises
+    ------
+    RequestError
+        400 for content that is empty, malformed or not text; 415 for a content type that is not
+        among JSON, JSON lines, CSV, npy, npz and plain text (a text a line).
+    """
+    kind, rest = _kind(content_type, body, (JSON, TEXT, CSV, NPY, NPZ, JSON_LINES))
+    parameters = Parameters()
+    content: Any
+    if kind == JSON:
+        content, parameters = _json_content(body)
+    elif kind == TEXT:
+        content = [line.strip() for line in _text(body).splitlines() if line.strip()]
+    elif kind == CSV:
+        content = _csv_texts(_text(body), rest)
+    elif kind == JSON_LINES:
+        content = [_record(line) for line in _json_lines(body)]
+    else:
+        content = _array(body, kind).ravel().tolist()
+    texts = [content] if isinstance(content, str) else content
+    expected = "one or more texts"
+    if not isinstance(texts, list) or not texts:
+        raise RequestError(400, expected, _describe(texts))
+    for index, text in enumerate(texts):
+        if isinstance(text, list) and len(text) == 1 and isinstance(text[0], str):
+            texts[index] = text[0]
+        elif not isinstance(text, str):
+            raise RequestError(400, expected, f"record {index} is {_describe(text)}")
+    return texts, parameters
+
+
+def encode(prediction: Prediction, accept: str) -> tuple[bytes, str]:
+    """Write a prediction in the format that an Accept header prefers; JSON when it names none.
+
+    Returns
+    -------
+    body, content_type
+
+    Raises
+    ------
+    RequestError
+        406 when the header allows none of JSON, CSV, npy and JSON lines.
+    """
+    kind = _accepted(accept)
+    return _ENCODERS[kind](prediction), kind
+
+
+def _kind(content_type: str, body: bytes, known: tuple[str, ...]) -> tuple[str, str]:
+    kind, rest = media_type(content_type)
+    if not kind:
+        kind = JSON
+    if kind not in known:
+        raise RequestError(415, f"a content type among {', '.join(known)}", content_type)
+    if not body:
+        raise RequestError(400, f"a body of {kind}", "an empty body")
+    return kind, rest
+
+
+def _text(body: bytes) -> str:
+    try:
+        return bytes(body).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(400, "text in UTF-8", f"bytes that are not ({error.reason})") from error
+
+
+def _json_content(body: bytes) -> tuple[Any, Parameters]:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, "JSON", f"text that is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        return content, Parameters()
+    for name in _CONTAINERS:
+        if name in content:
+            parameters = content.get("parameters") or {}
+            if not isinstance(parameters, dict):
+                raise RequestError(400, "parameters to be a JSON object", _describe(parameters))
+            return content[name], Parameters.read(parameters)
+    members = ", ".join(list(content)[:5]) or "no members"
+    expected = '{"instances": [...]}, {"inputs": [...]} or a list'
+    raise RequestError(400, expected, f"a JSON object with {members}")
+
+
+def _json_lines(body: bytes) -> Iterable[Any]:
+    for number, line in enumerate(_text(body).splitlines(), start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
+                received = f"line {number} that is not JSON ({error})"
+                raise RequestError(400, "JSON on every line", received) from error
+
+
+def _record(line: Any) -> Any:
+    if isinstance(line, dict):
+        for name in _RECORD_MEMBERS:
+            if name in line:
+                return line[name]
+        members = ", ".join(list(line)[:5]) or "no members"
+        raise RequestError(400, 'a list or {"features": [...]} a line', f"an object with {members}")
+    return line
+
+
+def _numbers(content: Any) -> NDArray[Any]:
+    try:
+        array = np.asarray(content)
+    except ValueError as error:
+        raise RequestError(400, "rows of equal length", "ragged rows") from error
+    if array.dtype.kind not in "iufb":
+        raise RequestError(400, "rows of numbers", _describe(content))
+    return array
+
+
+def _csv_numbers(text: str, rest: str) -> NDArray[Any]:
+    lines = [line for line in csv.reader(io.StringIO(text)) if line]
+    if lines and ("header=present" in rest or not any(_is_number(cell) for cell in lines[0])):
+        del lines[0]
+    if not lines:
+        raise RequestError(400, "rows of numbers as CSV", "no row of numbers")
+    width = len(lines[0])
+    for number, line in enumerate(lines, start=1):
+        if len(line) != width:
+            received = f"ragged rows: row 1 has {width} cells and row {number} has {len(line)}"
+            raise RequestError(400, "rows of equal length", received)
+    try:
+        return np.array(lines, dtype=np.float64)
+    except ValueError as error:
+        cell = next(cell for line in lines for cell in line if not _is_number(cell))
+        raise RequestError(400, "rows of numbers as CSV", f"the cell {cell[:40]!r}") from error
+
+
+def _csv_texts(text: str, rest: str) -> list[str]:
+    lines = [line for line in csv.reader(io.StringIO(text)) if line]
+    if lines and ("header=present" in rest or lines[0][0].strip().lower() in _TEXT_HEADERS):
+        del lines[0]
+    for number, line in enumerate(lines, start=1):
+        if len(line) != 1:
+            received = f"row {number} with {len(line)} cells"
+            raise RequestError(400, "one text a row (quoted when it holds commas)", received)
+    return [line[0] for line in lines]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _array(body: bytes, kind: str) -> NDArray[Any]:
+    try:
+        loaded = np.load(io.BytesIO(body), allow_pickle=False)
+        arrays = {name: loaded[name] for name in loaded.files} if kind == NPZ else {"": loaded}
+    except Exception as error:  # numpy, zipfile and zlib each raise their own
+        received = f"bytes that numpy cannot load ({type(error).__name__}: {error})"
+        raise RequestError(400, f"one array as {kind}", received) from error
+    if len(arrays) != 1:
+        received = f"{len(arrays)} arrays: {', '.join(list(arrays)[:5])}"
+        raise RequestError(400, "an npz with one array", received)
+    (array,) = arrays.values()
+    if not isinstance(array, np.ndarray):
+        raise RequestError(400, f"one array as {kind}", "a zip archive of arrays")
+    return array
+
+
+def _shaped(array: NDArray[Any], features: int | None) -> NDArray[np.float64]:
+    width = "n" if features is None else str(features)
+    expected = f"one or more rows of {width} finite numbers"
+    if array.dtype.kind not in "iufb":
+        raise RequestError(400, expected, f"an array of {array.dtype}")
+    if array.size == 0:
+        raise RequestError(400, expected, "no record")
+    if array.ndim == 0:
+        array = array.reshape(1, 1)
+    elif array.ndim == 1:
+        # With one feature a flat list is many records; otherwise it is one.
+        array = array.reshape(-1, 1) if features == 1 else array.reshape(1, -1)
+    if array.ndim != 2:  # noqa: PLR2004
+        shape = " x ".join(map(str, array.shape))
+        raise RequestError(400, expected, f"an array of {shape}")
+    if features is not None and array.shape[1] != features:
+        raise RequestError(400, expected, f"rows of {array.shape[1]}")
+    rows = array.astype(np.float64, copy=False)
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise RequestError(400, expected, f"{rows[row, column]} in row {row}, column {column}")
+    return rows
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, (list, np.ndarray)):
+        if len(value) == 0:
+            return "an empty list"
+        return f"a list that holds {_describe(value[0])}"
+    if isinstance(value, dict):
+        return "a JSON object"
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    return f"{type(value).__name__} {value!r}"[:60]
+
+
+def _accepted(accept: str) -> str:
+    if not accept:
+        return JSON
+    offers = []
+    for position, item in enumerate(accept.split(",")):
+        kind, rest = media_type(item)
+        weight = 1.0
+        for parameter in rest.split(";"):
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q" and _is_number(value):
+                weight = float(value)
+        if weight > 0:
+            offers.append((-weight, position, kind))
+    for _, _, kind in sorted(offers):
+        if kind in ("*/*", "application/*", ""):
+            return JSON
+        if kind == "text/*":
+            return CSV
+        if kind in _ENCODERS:
+            return kind
+    raise RequestError(406, f"an Accept among {', '.join(_ENCODERS)}", accept)
+
+
+def _plain(values: Any) -> list[Any]:
+    """Turn n predictions into Python's own numbers and texts."""
+    if isinstance(values, np.ndarray):
+        plain: list[Any] = values.tolist()
+        return plain
+    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
+
+
+def _plain_probabilities(prediction: Prediction) -> list[Any] | None:
+    if prediction.probabilities is None:
+        return None
+    if prediction.has_several_outputs:
+        outputs = [_plain(output) for output in prediction.probabilities]
+        return [list(row) for row in zip(*outputs, strict=True)]
+    return _plain(prediction.probabilities)
+
+
+def _to_json(prediction: Prediction) -> bytes:
+    content: dict[str, Any] = {"predictions": _plain(prediction.values)}
+    probabilities = _plain_probabilities(prediction)
+    if probabilities is not None:
+        content["probabilities"] = probabilities
+        if prediction.classes is not None:
+            content["classes"] = list(prediction.classes)
+    return json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _to_json_lines(prediction: Prediction) -> bytes:
+    probabilities = _plain_probabilities(prediction)
+    lines = []
+    for index, value in enumerate(_plain(prediction.values)):
+        line: dict[str, Any] = {"prediction": value}
+        if probabilities is not None:
+            line["probabilities"] = probabilities[index]
+        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _to_csv(prediction: Prediction) -> bytes:
+    probabilities = _plain_probabilities(prediction)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for index, value in enumerate(_plain(prediction.values)):
+        cells = _flat(value)
+        if probabilities is not None:
+            cells += _flat(probabilities[index])
+        writer.writerow(cells)
+    return text.getvalue().encode()
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return [cell for item in value for cell in _flat(item)]
+    return [value]
+
+
+def _to_npy(prediction: Prediction) -> bytes:
+    wanted = prediction.values if prediction.probabilities is None else prediction.probabilities
+    if prediction.has_several_outputs:
+        try:
+            wanted = np.stack(wanted, axis=1)
+        except ValueError as error:
+            expected = "an Accept other than npy: the outputs differ in their number of classes"
+            raise RequestError(406, expected, NPY) from error
+    array = np.asarray(wanted)
+    if array.dtype.kind == "O":
+        array = array.astype(np.str_)
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+_ENCODERS: Mapping[str, Callable[[Prediction], bytes]] = {
+    JSON: _to_json,
+    CSV: _to_csv,
+    NPY: _to_npy,
+    JSON_LINES: _to_json_lines,
+}

@@ -1,0 +1,234 @@
+"""The four verbs: load, decode, predict, encode."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from mmekit_runtime import codecs
+from mmekit_runtime.messages import (
+    Parameters,
+    Prediction,
+    Reply,
+    Request,
+    RequestError,
+    is_out_of_memory,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_logger = logging.getLogger("mmekit_runtime")
+_CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
+
+
+class Handler:
+    """A model with rows of numbers behind DJL Serving's ``handle(inputs)``.
+
+    A subclass says how its model is loaded and how it predicts; an instance named ``handle`` in
+    model.py is what DJL Serving calls. Importing it costs nothing: the model is loaded by the
+    empty request that DJL Serving sends first, once, however often model.py is run.
+
+    Attributes
+    ----------
+    features
+        The number of columns of a row; None takes the model's ``n_features_in_`` when it has one
+        and any width otherwise.
+    max_rows
+        The largest number of rows that one call of ``predict`` gets when several requests are
+        answered together. A single request is never split.
+    """
+
+    features: ClassVar[int | None] = None
+    max_rows: ClassVar[int] = 4096
+
+    def __init__(self) -> None:
+        self._loaded: _Loaded | None = None
+
+    def load(self, folder: Path) -> Any:
+        """Return the model whose artefacts are in ``folder``."""
+        raise NotImplementedError
+
+    def predict(self, model: Any, rows: Any, parameters: Parameters) -> Any:
+        """Answer n rows: n predictions (an array or a list), or a `Prediction` of length n.
+
+        The rows may come from several requests with equal parameters.
+        """
+        raise NotImplementedError
+
+    def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:
+        """Read a request's rows (float64 of shape (n, features)) and its parameters."""
+        return codecs.decode_numbers(body, content_type, self._width())
+
+    def encode(self, prediction: Prediction, accept: str) -> tuple[bytes, str]:
+        """Write an answer; return its body and content type."""
+        return codecs.encode(prediction, accept)
+
+    def prepare(self, folder: Path) -> Any:
+        """Load the model unless it is loaded, and return it."""
+        if self._loaded is None:
+            self._loaded = _Loaded(self.load(folder))
+        return self._loaded.model
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer each request with a status of its own, with as few calls of predict as possible.
+
+        A call that fails is repeated request by request, so that one bad request fails alone.
+        """
+        replies: list[Reply | None] = [None] * len(requests)
+        decoded = []
+        for index, request in enumerate(requests):
+            try:
+                decoded.append(self._decoded(index, request))
+            except RequestError as error:
+                replies[index] = Reply.of_request_error(error)
+            except Exception as error:  # noqa: BLE001  a subclass's decode may raise anything
+                replies[index] = _failed(error)
+        for group in self._groups(decoded):
+            for item, reply in zip(group, self._answer_group(group), strict=True):
+                replies[item.index] = reply
+        return [reply for reply in replies if reply is not None]
+
+    def __call__(self, inputs: Any) -> Any:
+        """Answer a djl_python Input with a djl_python Output; load when the Input is empty."""
+        from djl_python import Output  # only a worker has it
+
+        folder = Path(inputs.get_property("model_dir") or os.getcwd())  # noqa: PTH109
+        if inputs.is_empty():
+            return self._initialise(folder, Output)
+        self.prepare(folder)
+        if not inputs.is_batch():
+            reply = self.answer([_request(inputs)])[0]
+            output = Output(code=reply.status, message=reply.message)
+            output.add_property("Content-Type", reply.content_type)
+            return output.add(reply.body)
+        # A batch of DJL Serving has one status; each request's own is in its body.
+        replies = self.answer([_request(single) for single in inputs.get_batches()])
+        output = Output()
+        output.add_property("Content-Type", replies[0].content_type)
+        for index, reply in enumerate(replies):
+            output.add(reply.body, batch_index=index)
+        return output
+
+    def _initialise(self, folder: Path, output_class: Any) -> Any:
+        try:
+            self.prepare(folder)
+        except Exception as error:
+            _logger.exception("the model could not be loaded from %s", folder)
+            # DJL Serving shows the message and drops the body; it must be a single line.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            if is_out_of_memory(error):
+                return output_class(code=507, message=reason)
+            return output_class().error(reason, message=reason)
+        return output_class(message="loaded")
+
+    def _width(self) -> int | None:
+        if self.features is None and self._loaded is not None:
+            return getattr(self._loaded.model, "n_features_in_", None)
+        return self.features
+
+    def _decoded(self, index: int, request: Request) -> _Decoded:
+        rows, parameters = self.decode(request.body, request.content_type)
+        if request.attributes:
+            asked = Parameters.read(request.attributes)
+            parameters = Parameters(
+                parameters.probabilities or asked.probabilities, parameters.others
+            )
+        return _Decoded(index, rows, parameters, request.accept)
+
+    def _groups(self, decoded: list[_Decoded]) -> Iterator[list[_Decoded]]:
+        open_groups: list[list[_Decoded]] = []
+        for item in decoded:
+            for group in open_groups:
+                rows = sum(len(other.rows) for other in group) + len(item.rows)
+                if group[0].parameters == item.parameters and rows <= self.max_rows:
+                    group.append(item)
+                    break
+            else:
+                open_groups.append([item])
+        yield from open_groups
+
+    def _answer_group(self, group: list[_Decoded]) -> list[Reply]:
+        try:
+            return self._vectorised(group)
+        except Exception as error:  # noqa: BLE001  predict and encode may raise anything
+            if len(group) == 1:
+                if isinstance(error, RequestError):
+                    return [Reply.of_request_error(error)]
+                return [_failed(error)]
+        return [reply for item in group for reply in self._answer_group([item])]
+
+    def _vectorised(self, group: list[_Decoded]) -> list[Reply]:
+        if self._loaded is None:
+            raise RuntimeError("the model is not loaded")
+        rows = group[0].rows if len(group) == 1 else _joined([item.rows for item in group])
+        answer = self.predict(self._loaded.model, rows, group[0].parameters)
+        prediction = answer if isinstance(answer, Prediction) else Prediction(answer)
+        if len(prediction) != len(rows):
+            raise ValueError(f"predict answered {len(prediction)} of {len(rows)} rows")
+        replies = []
+        start = 0
+        for item in group:
+            stop = start + len(item.rows)
+            own = prediction if len(group) == 1 else prediction.slice(start, stop)
+            body, content_type = self.encode(own, item.accept)
+            replies.append(Reply(200, "OK", body, content_type))
+            start = stop
+        return replies
+
+
+class TextHandler(Handler):
+    """A model whose rows are texts: ``predict`` gets a list of str."""
+
+    def decode(self, body: bytes, content_type: str) -> tuple[list[str], Parameters]:
+        """Read a request's texts and its parameters."""
+        return codecs.decode_texts(body, content_type)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    model: Any
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    index: int
+    rows: Any
+    parameters: Parameters
+    accept: str
+
+
+def _joined(parts: list[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return [row for part in parts for row in part]
+
+
+def _failed(error: Exception) -> Reply:
+    _logger.error("the request failed", exc_info=error)
+    return Reply.of_exception(error)
+
+
+def _request(inputs: Any) -> Request:
+    attributes: Mapping[str, str] = {}
+    named = inputs.get_property(_CUSTOM_ATTRIBUTES)
+    if named:
+        pairs = (pair.partition("=") for pair in named.split(";"))
+        attributes = {name.strip(): value.strip() for name, _, value in pairs}
+    else:
+        # DJL Serving takes the header apart and makes each pair a property of its own.
+        wanted = inputs.get_property("probabilities")
+        if wanted is not None:
+            attributes = {"probabilities": wanted}
+    body = inputs.get_as_bytes()
+    return Request(
+        body=bytes(body) if body is not None else b"",
+        content_type=inputs.get_property("content-type") or "",
+        accept=inputs.get_property("accept") or "",
+        attributes=attributes,
+    )

@@ -1,0 +1,172 @@
+"""What passes between a server, the codecs and a handler."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class RequestError(Exception):
+    """A request that cannot be answered, through no fault of the model.
+
+    Parameters
+    ----------
+    status
+        The HTTP status: 400 (bad content), 406 (no such answer format) or 415 (unknown content
+        type).
+    expected, received
+        What the handler takes and what came, both for a person to read.
+    """
+
+    def __init__(self, status: int, expected: str, received: str) -> None:
+        super().__init__(f"expected {expected}; received {received}")
+        self.status = status
+        self.expected = expected
+        self.received = received
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a request asks for beside its rows.
+
+    Requests with equal parameters may be answered by one call of ``predict``.
+
+    Attributes
+    ----------
+    probabilities
+        Whether class probabilities are wanted.
+    others
+        Every further member of a JSON request's ``parameters``.
+    """
+
+    probabilities: bool = False
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Parameters:
+        """Read a JSON object's members or a header's pairs; RequestError 400 for a bad value."""
+        others = dict(given)
+        return cls(_switch(others.pop("probabilities", False)), others)
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise RequestError(400, "probabilities to be true or false", f"probabilities={value!r}")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to n rows.
+
+    Attributes
+    ----------
+    values
+        n predictions: an array of shape (n,) or (n, outputs), or a list of n.
+    probabilities
+        Shape (n, classes); for a model with several outputs a list with one such array for each.
+    classes
+        The classes' names in the order of the probabilities; a list of lists for several outputs.
+    """
+
+    values: Any
+    probabilities: Any = None
+    classes: Sequence[Any] | None = None
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.values)
+
+    @property
+    def has_several_outputs(self) -> bool:
+        """Whether ``probabilities`` is a list with an array for each output."""
+        return isinstance(self.probabilities, (list, tuple))
+
+    def slice(self, start: int, stop: int) -> Prediction:
+        """Return the rows from ``start`` to ``stop``."""
+        probabilities = self.probabilities
+        if probabilities is not None:
+            if self.has_several_outputs:
+                probabilities = [output[start:stop] for output in probabilities]
+            else:
+                probabilities = probabilities[start:stop]
+        return Prediction(self.values[start:stop], probabilities, self.classes)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request, as far as a handler is concerned.
+
+    Attributes
+    ----------
+    attributes
+        The pairs of X-Amzn-SageMaker-Custom-Attributes, ``name=value`` separated by semicolons.
+    """
+
+    body: bytes
+    content_type: str = ""
+    accept: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to one request: HTTP status, its reason, body and content type."""
+
+    status: int
+    message: str
+    body: bytes
+    content_type: str
+
+    @classmethod
+    def of_request_error(cls, error: RequestError) -> Reply:
+        """Say what was expected and what came, as JSON."""
+        content = {
+            "code": error.status,
+            "message": str(error),
+            "expected": error.expected,
+            "received": error.received,
+        }
+        return cls(error.status, _one_line(str(error)), _json(content), "application/json")
+
+    @classmethod
+    def of_exception(cls, error: BaseException) -> Reply:
+        """Answer as DJL's Python engine does for an exception (python_sync_engine.py).
+
+        507 when memory ran out, 424 otherwise; the body is that of ``Output.error``.
+        """
+        reason = str(error) or type(error).__name__
+        if is_out_of_memory(error):
+            status, message = 507, _one_line(f"out of memory: {reason}")
+        else:
+            status, message = 424, "invoke handler failure"
+        content = {"code": status, "message": message, "error": reason}
+        return cls(status, message, _json(content), "application/json")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether DJL's engine would answer 507 to this exception."""
+    return type(error).__name__ in ("MemoryError", "OutOfMemoryError") or (
+        "CUDA error: out of memory" in str(error)
+    )
+
+
+def _one_line(text: str) -> str:
+    # DJL makes the message the HTTP reason phrase, which must hold no line break.
+    return " ".join(text.split())[:200]
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()

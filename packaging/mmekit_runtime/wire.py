@@ -1,0 +1,257 @@
+"""The bytes between a server and DJL's Python engine, read and written on either side.
+
+Everything is big endian. A text is its length as int32 and its UTF-8; -1 is none. A request is an
+int16 count and that many pairs of texts (its properties), then an int16 count and that many pairs
+of a text and bytes (its content). An answer is an int16 status, a text, its properties and its
+content; a content count of -1 announces a stream of chunks: a byte (1: more follow), an int32
+length and that many bytes.
+
+Source: djl_python/inputs.py and outputs.py of the engine; Connection.java and CodecUtils.java of
+DJL Serving.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+MAX_PART_BYTES = 1 << 30
+"""A single text or content longer than this is taken for garbage."""
+
+_INT = struct.Struct(">i")
+_SHORT = struct.Struct(">h")
+_MAX_ITEMS = 0x7FFF
+
+
+class WireError(Exception):
+    """The bytes follow no format that is spoken here, or what is to be sent does not fit it."""
+
+
+class _IncompleteError(Exception):
+    """More bytes are needed."""
+
+
+class Message(NamedTuple):
+    """A request.
+
+    Attributes
+    ----------
+    properties
+        Headers, and what the server adds.
+    content
+        Pairs of a key, which may be None, and bytes; empty in the initialisation request.
+    """
+
+    properties: dict[str, str]
+    content: tuple[tuple[str | None, bytes], ...]
+
+
+class Answer(NamedTuple):
+    """What a worker answers to one request.
+
+    Attributes
+    ----------
+    properties
+        In the order in which they came; on the way to a client they become headers.
+    content
+        Pairs of a key, which may be None, and bytes.
+    """
+
+    status: int
+    message: str
+    properties: tuple[tuple[str, str], ...]
+    content: tuple[tuple[str | None, bytes], ...]
+
+    @property
+    def body(self) -> bytes:
+        """The content named ``data``, or else the first; empty when there is none."""
+        for key, value in self.content:
+            if key == "data":
+                return value
+        return self.content[0][1] if self.content else b""
+
+
+def encode_request(
+    properties: Mapping[str, str], content: Sequence[tuple[str | None, bytes]] = ()
+) -> bytes:
+    """Return the bytes of a request.
+
+    Raises
+    ------
+    WireError
+        More than 32,767 properties or parts.
+    """
+    parts: list[bytes] = []
+    _write_properties(parts, properties.items(), len(properties))
+    _write_content(parts, content)
+    return b"".join(parts)
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Return the bytes of an answer, as ``Output.send`` writes them.
+
+    Raises
+    ------
+    WireError
+        More than 32,767 properties or parts.
+    """
+    parts = [_SHORT.pack(answer.status)]
+    _write_text(parts, answer.message)
+    _write_properties(parts, answer.properties, len(answer.properties))
+    _write_content(parts, answer.content)
+    return b"".join(parts)
+
+
+def _write_text(parts: list[bytes], text: str | None) -> None:
+    if text is None:
+        parts.append(_INT.pack(-1))
+    else:
+        raw = text.encode()
+        parts += (_INT.pack(len(raw)), raw)
+
+
+def _write_properties(parts: list[bytes], pairs: Iterable[tuple[str, str]], count: int) -> None:
+    if count > _MAX_ITEMS:
+        raise WireError(f"{count} properties: too many")
+    parts.append(_SHORT.pack(count))
+    for key, value in pairs:
+        raw_key = key.encode()
+        raw_value = value.encode()
+        parts += (_INT.pack(len(raw_key)), raw_key, _INT.pack(len(raw_value)), raw_value)
+
+
+def _write_content(parts: list[bytes], content: Sequence[tuple[str | None, bytes]]) -> None:
+    if len(content) > _MAX_ITEMS:
+        raise WireError(f"{len(content)} parts: too many")
+    parts.append(_SHORT.pack(len(content)))
+    for key, value in content:
+        _write_text(parts, key)
+        parts += (_INT.pack(len(value)), value)
+
+
+def decode_request(data: bytes | bytearray) -> tuple[Message, int] | None:
+    """Read the request at the beginning of ``data``; return it and its length in bytes.
+
+    None when it is not whole yet.
+
+    Raises
+    ------
+    WireError
+        The bytes are no request.
+    """
+    cursor = _Cursor(data)
+    try:
+        properties = dict(_properties(cursor))
+        return Message(properties, _content(cursor, _count(cursor))), cursor.position
+    except _IncompleteError:
+        return None
+    except UnicodeDecodeError as error:
+        raise WireError("a text that is not UTF-8") from error
+
+
+class AnswerReader:
+    """Turns the bytes of one connection, in pieces of any size, into answers.
+
+    A stream is gathered and delivered as one content.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Answer | None:
+        """Take more bytes; return the answer when it is whole.
+
+        Raises
+        ------
+        WireError
+            The bytes are no answer, or go on after its end: a worker has one request at a time.
+        """
+        self._buffer += data
+        cursor = _Cursor(self._buffer)
+        try:
+            answer = _answer(cursor)
+        except _IncompleteError:
+            return None
+        except UnicodeDecodeError as error:
+            raise WireError("a text that is not UTF-8") from error
+        if cursor.position != len(self._buffer):
+            surplus = len(self._buffer) - cursor.position
+            raise WireError(f"{surplus} bytes after the end of the answer")
+        self._buffer.clear()
+        return answer
+
+
+class _Cursor:
+    __slots__ = ("buffer", "position")
+
+    def __init__(self, buffer: bytes | bytearray) -> None:
+        self.buffer = buffer
+        self.position = 0
+
+    def short(self) -> int:
+        return self._unpack(_SHORT)
+
+    def integer(self) -> int:
+        return self._unpack(_INT)
+
+    def raw(self, length: int) -> bytes:
+        if length > MAX_PART_BYTES:
+            raise WireError(f"a part of {length} bytes")
+        end = self.position + length
+        if end > len(self.buffer):
+            raise _IncompleteError
+        value = bytes(self.buffer[self.position : end])
+        self.position = end
+        return value
+
+    def text(self) -> str | None:
+        length = self.integer()
+        return None if length < 0 else self.raw(length).decode()
+
+    def _unpack(self, kind: struct.Struct) -> int:
+        end = self.position + kind.size
+        if end > len(self.buffer):
+            raise _IncompleteError
+        value: int = kind.unpack_from(self.buffer, self.position)[0]
+        self.position = end
+        return value
+
+
+def _count(cursor: _Cursor) -> int:
+    count = cursor.short()
+    if count < 0:
+        raise WireError(f"{count} items")
+    return count
+
+
+def _properties(cursor: _Cursor) -> tuple[tuple[str, str], ...]:
+    return tuple((cursor.text() or "", cursor.text() or "") for _ in range(_count(cursor)))
+
+
+def _content(cursor: _Cursor, parts: int) -> tuple[tuple[str | None, bytes], ...]:
+    return tuple((cursor.text(), cursor.raw(max(0, cursor.integer()))) for _ in range(parts))
+
+
+def _answer(cursor: _Cursor) -> Answer:
+    status = cursor.short()
+    if not 100 <= status <= 999:  # noqa: PLR2004
+        raise WireError(f"the status {status}")
+    message = cursor.text() or ""
+    properties = _properties(cursor)
+    parts = cursor.short()
+    content = _content(cursor, parts) if parts >= 0 else ((None, _stream(cursor)),)
+    return Answer(status, message, properties, content)
+
+
+def _stream(cursor: _Cursor) -> bytes:
+    chunks = []
+    while True:
+        more = cursor.raw(1)
+        chunk = cursor.raw(max(0, cursor.integer()))
+        chunks.append(chunk)
+        if more == b"\0":
+            return b"".join(chunks)

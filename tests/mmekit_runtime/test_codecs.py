@@ -1,0 +1,202 @@
+"""Request bodies to rows, predictions to answers."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from mmekit_runtime import Prediction, RequestError, codecs
+
+
+def npy(array: object) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array))
+    return buffer.getvalue()
+
+
+def npz(**arrays: object) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items()})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"instances": [[1, 2], [3, 4]]}', "application/json"),
+        (b'{"inputs": [[1, 2], [3, 4]]}', "application/json; charset=utf-8"),
+        (b"[[1, 2], [3, 4]]", "APPLICATION/JSON"),
+        (b"[[1, 2], [3, 4]]", ""),
+        (b"1,2\n3,4\n", "text/csv"),
+        (b"first,second\r\n1,2\r\n3,4\r\n", "text/csv"),
+        (b"\xef\xbb\xbf1,2\n\n3,4", "text/csv"),
+        (b"7,8\n1,2\n3,4", "text/csv; header=present"),
+        (npy([[1.0, 2], [3, 4]]), "application/x-npy"),
+        (npz(rows=[[1, 2], [3, 4]]), "application/x-npz"),
+        (b"[1, 2]\n[3, 4]\n", "application/jsonlines"),
+        (b'{"features": [1, 2]}\n\n{"instances": [3, 4]}', "application/x-ndjson"),
+    ],
+)
+def test_every_content_type_gives_the_same_rows(body, content_type):
+    rows, parameters = codecs.decode_numbers(body, content_type, 2)
+
+    assert rows.dtype == np.float64
+    assert rows.tolist() == [[1, 2], [3, 4]]
+    assert not parameters.probabilities
+
+
+@pytest.mark.parametrize(
+    ("content", "features", "rows"),
+    [
+        ([1, 2, 3], 3, [[1, 2, 3]]),
+        ([1, 2, 3], None, [[1, 2, 3]]),
+        ([1, 2, 3], 1, [[1], [2], [3]]),
+        ([[1], [2]], 1, [[1], [2]]),
+        (5, 1, [[5]]),
+    ],
+)
+def test_one_record_or_many(content, features, rows):
+    decoded, _ = codecs.decode_numbers(
+        json.dumps({"instances": content}).encode(), "application/json", features
+    )
+
+    assert decoded.tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "received"),
+    [
+        (b"", "application/json", 400, "an empty body"),
+        (b"{", "application/json", 400, "not JSON"),
+        (b'{"rows": []}', "application/json", 400, "a JSON object with rows"),
+        (b'{"instances": []}', "application/json", 400, "no record"),
+        (b'{"instances": [[1, 2], [3]]}', "application/json", 400, "ragged"),
+        (b'{"instances": [["a", "b"]]}', "application/json", 400, "'a'"),
+        (b'{"instances": [[1, null]]}', "application/json", 400, "a list"),
+        (b'{"instances": [[1, 2, 3]]}', "application/json", 400, "rows of 3"),
+        (b'{"instances": [[1, NaN]]}', "application/json", 400, "nan in row 0, column 1"),
+        (b'{"instances": [[1, 1e999]]}', "application/json", 400, "inf in row 0, column 1"),
+        (b'{"instances": [[[1, 2]]]}', "application/json", 400, "1 x 1 x 2"),
+        (b'{"instances": [[1, 2]], "parameters": 3}', "application/json", 400, "int 3"),
+        (
+            b'{"instances": [[1, 2]], "parameters": {"probabilities": "maybe"}}',
+            "application/json",
+            400,
+            "maybe",
+        ),
+        (b"[" * 100_000, "application/json", 400, "not JSON"),
+        (b"1,2\n3", "text/csv", 400, "row 2 has 1"),
+        (b"1,x", "text/csv", 400, "'x'"),
+        (b"a,b\n", "text/csv", 400, "no row of numbers"),
+        (b"1,nan", "text/csv", 400, "nan in row 0, column 1"),
+        (b"\xff\xfe", "text/csv", 400, "bytes that are not"),
+        (b"no array", "application/x-npy", 400, "numpy cannot load"),
+        (npz(a=[[1, 2]], b=[[1, 2]]), "application/x-npz", 400, "2 arrays: a, b"),
+        (npz(a=[[1, 2]])[:-30], "application/x-npz", 400, "numpy cannot load"),
+        (npy([["a", "b"]]), "application/x-npy", 400, "an array of <U1"),
+        (b"[1, 2]\n{", "application/jsonlines", 400, "line 2"),
+        (b'{"x": 1}', "application/jsonlines", 400, "an object with x"),
+        (b"1,2", "application/xml", 415, "application/xml"),
+    ],
+)
+def test_bad_input_says_what_was_expected_and_what_came(body, content_type, status, received):
+    with pytest.raises(RequestError) as raised:
+        codecs.decode_numbers(body, content_type, 2)
+
+    assert raised.value.status == status
+    assert received in raised.value.received
+    assert raised.value.expected
+
+
+def test_pickled_arrays_are_never_loaded():
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+    with pytest.raises(RequestError, match="numpy cannot load"):
+        codecs.decode_numbers(buffer.getvalue(), "application/x-npy", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"instances": ["a, b", "c"]}', "application/json"),
+        (b'["a, b", "c"]', "application/json"),
+        (b"a, b\n\nc\n", "text/plain"),
+        (b'"a, b"\nc\n', "text/csv"),
+        (b'text\n"a, b"\nc\n', "text/csv"),
+        (b'"a, b"\n{"text": "c"}', "application/jsonlines"),
+        (npy(["a, b", "c"]), "application/x-npy"),
+    ],
+)
+def test_texts_come_in_every_content_type(body, content_type):
+    assert codecs.decode_texts(body, content_type)[0] == ["a, b", "c"]
+
+
+def test_a_single_text_is_one_row():
+    assert codecs.decode_texts(b'{"inputs": "hello"}', "application/json")[0] == ["hello"]
+
+
+@pytest.mark.parametrize("body", [b'{"inputs": [1]}', b'{"inputs": []}', b'{"inputs": null}'])
+def test_what_is_not_text_is_refused(body):
+    with pytest.raises(RequestError, match="one or more texts"):
+        codecs.decode_texts(body, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/csv", "text/csv"),
+        ("text/*", "text/csv"),
+        ("image/png, text/csv;q=0.5, application/x-npy;q=0.9", "application/x-npy"),
+        ("application/jsonlines", "application/jsonlines"),
+    ],
+)
+def test_the_answer_has_the_format_that_accept_prefers(accept, content_type):
+    assert codecs.encode(Prediction([1, 2]), accept)[1] == content_type
+
+
+def test_an_accept_without_any_known_format_is_406():
+    with pytest.raises(RequestError) as raised:
+        codecs.encode(Prediction([1]), "image/png")
+
+    assert raised.value.status == 406
+
+
+def test_probabilities_are_in_every_format():
+    prediction = Prediction(np.array(["a", "b"]), np.array([[0.75, 0.25], [0.5, 0.5]]), ["a", "b"])
+
+    assert json.loads(codecs.encode(prediction, "")[0]) == {
+        "predictions": ["a", "b"],
+        "probabilities": [[0.75, 0.25], [0.5, 0.5]],
+        "classes": ["a", "b"],
+    }
+    assert codecs.encode(prediction, "text/csv")[0] == b"a,0.75,0.25\nb,0.5,0.5\n"
+    lines = codecs.encode(prediction, "application/jsonlines")[0].splitlines()
+    assert json.loads(lines[1]) == {"prediction": "b", "probabilities": [0.5, 0.5]}
+    array = np.load(io.BytesIO(codecs.encode(prediction, "application/x-npy")[0]))
+    assert array.tolist() == [[0.75, 0.25], [0.5, 0.5]]
+
+
+def test_several_outputs_have_probabilities_each():
+    values = np.array([[1, 0], [2, 1]])
+    outputs = [np.array([[0.0, 1, 0], [0, 0, 1]]), np.array([[1.0, 0], [0, 1]])]
+    prediction = Prediction(values, outputs, [[0, 1, 2], [0, 1]])
+
+    assert json.loads(codecs.encode(prediction, "")[0])["probabilities"] == [
+        [[0, 1, 0], [1, 0]],
+        [[0, 0, 1], [0, 1]],
+    ]
+    assert codecs.encode(prediction, "text/csv")[0].splitlines()[0] == b"1,0,0.0,1.0,0.0,1.0,0.0"
+    with pytest.raises(RequestError, match="differ in their number of classes"):
+        codecs.encode(prediction, "application/x-npy")
+
+
+def test_labels_as_npy_need_no_pickle():
+    body, _ = codecs.encode(Prediction(np.array(["x", "yy"], dtype=object)), "application/x-npy")
+
+    assert np.load(io.BytesIO(body), allow_pickle=False).tolist() == ["x", "yy"]

@@ -1,0 +1,255 @@
+"""The four verbs under DJL's own Input and Output, and several requests at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mmekit.engine import engine_folder
+from mmekit_runtime import Handler, Parameters, Prediction, Request, TextHandler
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@pytest.fixture(autouse=True)
+def _engine_is_importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(engine_folder()))
+
+
+def djl_input(body: bytes | None = None, **headers: str):
+    from djl_python import Input
+
+    inputs = Input()
+    inputs.properties.update({name.replace("_", "-"): value for name, value in headers.items()})
+    if body is not None:
+        inputs.content.add("data", bytearray(body))
+    return inputs
+
+
+class Doubler(Handler):
+    """Doubles the first column, and remembers how it was called."""
+
+    features = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads = 0
+        self.calls: list[int] = []
+
+    def load(self, folder: Path) -> float:
+        self.loads += 1
+        return 2.0
+
+    def predict(self, model: float, rows: np.ndarray, parameters: Parameters):
+        self.calls.append(len(rows))
+        if (rows == 13).any():
+            raise ValueError("unlucky")
+        if (rows == 14).any():
+            raise MemoryError
+        if parameters.probabilities:
+            return Prediction(rows[:, 0] * model, rows / 10, ["no", "yes"])
+        return rows[:, 0] * model
+
+
+def request(*rows: list[float], **other) -> Request:
+    return Request(json.dumps({"instances": rows, **other}).encode(), "application/json")
+
+
+def test_the_empty_request_loads_once(tmp_path):
+    handler = Doubler()
+
+    for _ in range(3):
+        assert handler(djl_input()).code == 200
+    assert handler.loads == 1
+
+
+def test_one_request_is_answered_with_an_output():
+    handler = Doubler()
+    handler(djl_input())
+
+    output = handler(djl_input(b"1,2\n3,4", Content_Type="text/csv", Accept="text/csv"))
+
+    assert output.code == 200
+    assert output.properties == {"Content-Type": "text/csv"}
+    assert bytes(output.content.value_at(0)) == b"2.0\n6.0\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"probabilities": "true"},  # DJL Serving takes the custom attributes apart
+        {"X_Amzn_SageMaker_Custom_Attributes": "a=b;probabilities=true"},
+    ],
+)
+def test_probabilities_can_be_asked_for_with_a_header(headers):
+    handler = Doubler()
+    handler(djl_input())
+
+    output = handler(djl_input(b"1,2", Content_Type="text/csv", **headers))
+
+    assert json.loads(bytes(output.content.value_at(0)))["probabilities"] == [[0.1, 0.2]]
+
+
+def test_bad_input_is_400_with_what_was_expected_and_what_came():
+    handler = Doubler()
+    handler(djl_input())
+
+    output = handler(djl_input(b"1,2,3", Content_Type="text/csv"))
+
+    assert output.code == 400
+    content = json.loads(bytes(output.content.value_at(0)))
+    assert content["code"] == 400
+    assert content["expected"] == "one or more rows of 2 finite numbers"
+    assert content["received"] == "rows of 3"
+
+
+def test_a_load_that_fails_says_its_reason_in_one_line():
+    class Broken(Doubler):
+        def load(self, folder: Path) -> float:
+            raise FileNotFoundError("no weights\nat all")
+
+    output = Broken()(djl_input())
+
+    assert output.code == 424
+    assert output.message == "FileNotFoundError: no weights at all"
+
+
+def test_a_load_that_runs_out_of_memory_is_507():
+    class Greedy(Doubler):
+        def load(self, folder: Path) -> float:
+            raise MemoryError
+
+    assert Greedy()(djl_input()).code == 507
+
+
+def test_requests_with_equal_parameters_share_one_call():
+    handler = Doubler()
+    handler.prepare(Path())
+
+    replies = handler.answer(
+        [
+            request([1, 2]),
+            request([3, 4], [5, 6]),
+            request([7, 8], parameters={"probabilities": True}),
+            request([9, 10]),
+        ]
+    )
+
+    assert handler.calls == [4, 1]
+    assert [json.loads(reply.body)["predictions"] for reply in replies] == [
+        [2],
+        [6, 10],
+        [14],
+        [18],
+    ]
+
+
+def test_a_bad_request_among_good_ones_fails_alone():
+    handler = Doubler()
+    handler.prepare(Path())
+
+    replies = handler.answer(
+        [request([1, 2]), request([1]), request([13, 0]), request([14, 0]), request([5, 6])]
+    )
+
+    assert [reply.status for reply in replies] == [200, 400, 424, 507, 200]
+    assert json.loads(replies[2].body)["error"] == "unlucky"
+    assert json.loads(replies[4].body) == {"predictions": [10.0]}
+
+
+def test_one_call_gets_a_bounded_number_of_rows():
+    class Narrow(Doubler):
+        max_rows = 3
+
+    handler = Narrow()
+    handler.prepare(Path())
+
+    handler.answer([request([1, 2], [3, 4]) for _ in range(3)])
+
+    assert handler.calls == [2, 2, 2]
+
+
+def test_a_prediction_of_the_wrong_length_is_an_error():
+    class Short(Doubler):
+        def predict(self, model, rows, parameters):
+            return [1]
+
+    handler = Short()
+    handler.prepare(Path())
+
+    reply = handler.answer([request([1, 2], [3, 4])])[0]
+
+    assert reply.status == 424
+    assert "predict answered 1 of 2 rows" in json.loads(reply.body)["error"]
+
+
+def test_a_batch_of_the_server_is_answered_part_by_part():
+    handler = Doubler()
+    handler(djl_input())
+    from djl_python import Input
+
+    batch = Input()
+    batch.properties = {
+        "batch_size": "2",
+        "batch_000.Content-Type": "text/csv",
+        "batch_001.Content-Type": "text/csv",
+    }
+    batch.content.add("batch_000.data", bytearray(b"1,2"))
+    batch.content.add("batch_001.data", bytearray(b"1"))
+
+    output = handler(batch)
+
+    assert output.content.get_keys() == ["batch_0.", "batch_1."]
+    assert json.loads(bytes(output.content.value_at(0))) == {"predictions": [2.0]}
+    assert json.loads(bytes(output.content.value_at(1)))["code"] == 400
+
+
+def test_a_text_handler_gets_texts():
+    class Length(TextHandler):
+        def load(self, folder: Path) -> None:
+            return None
+
+        def predict(self, model: None, rows: list[str], parameters: Parameters) -> list[int]:
+            return [len(row) for row in rows]
+
+    handler = Length()
+    handler.prepare(Path())
+
+    replies = handler.answer([Request(b"ab\nabc", "text/plain"), Request(b'["a"]')])
+
+    assert [json.loads(reply.body)["predictions"] for reply in replies] == [[2, 3], [1]]
+
+
+def test_the_models_own_width_is_taken_when_none_is_given():
+    class Sized(Doubler):
+        features = None
+
+        def load(self, folder: Path):
+            class Model:
+                n_features_in_ = 3
+
+            return Model()
+
+    handler = Sized()
+    handler.prepare(Path())
+
+    assert handler.answer([request([1, 2])])[0].status == 400
+
+
+def test_the_runtime_needs_only_the_standard_library_and_numpy():
+    script = (
+        "import sys; import mmekit_runtime; "
+        "own = {name.partition('.')[0] for name in sys.modules}; "
+        "print(*(own - set(sys.stdlib_module_names) - {'numpy', 'mmekit_runtime'}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    # What starts with an underscore comes from .pth files of the environment.
+    assert [name for name in result.stdout.split() if not name.startswith("_")] == []
