@@ -1,0 +1,46 @@
+"""A package folder and its artefacts become a checked, reproducible model.tar.gz.
+
+>>> from mmekit.archive import parse_properties
+>>> parse_properties("engine=Python").max_idle_time_s
+60
+"""
+
+from mmekit.archive.check import check
+from mmekit.archive.findings import Finding, Severity
+from mmekit.archive.images import STOCK_IMAGE, Image
+from mmekit.archive.manifest import Digest, Manifest, read_manifest, verify
+from mmekit.archive.measure import measure
+from mmekit.archive.measured import Measured, Memory, read_measured
+from mmekit.archive.pack import Packed, pack
+from mmekit.archive.package import Package, Sample, read_package
+from mmekit.archive.properties import Properties, parse_properties, read_properties
+from mmekit.archive.requirements import parse_requirements, remaining
+from mmekit.archive.unpack import Limits, unpack
+
+__all__ = [
+    "STOCK_IMAGE",
+    "Digest",
+    "Finding",
+    "Image",
+    "Limits",
+    "Manifest",
+    "Measured",
+    "Memory",
+    "Package",
+    "Packed",
+    "Properties",
+    "Sample",
+    "Severity",
+    "check",
+    "measure",
+    "pack",
+    "parse_properties",
+    "parse_requirements",
+    "read_manifest",
+    "read_measured",
+    "read_package",
+    "read_properties",
+    "remaining",
+    "unpack",
+    "verify",
+]

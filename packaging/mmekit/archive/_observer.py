@@ -1,0 +1,230 @@
+"""Load a model in this process, ask it once, and write down what was seen.
+
+Started by `mmekit.archive.measure` in a process of its own, from a folder of its own; standard
+library and DJL's engine only, so that nothing else is in the figures. Arguments: the engine's
+folder, the model's folder, a JSON file with the job, and the file for the findings.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+_TRACEBACK_LINES = 12
+_NOT_THE_MODEL_S = frozenset({"djl_python", "djl_python_engine", "mmekit", "mmekit_runtime"})
+
+
+class ImportWitness:
+    """A finder that finds nothing, and remembers who asked first for each top-level module."""
+
+    def __init__(self) -> None:
+        self.importers: dict[str, str] = {}
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        """Note the importing module; leave the search to the real finders."""
+        if "." in name or name in self.importers:
+            return
+        frame = sys._getframe(1)  # noqa: SLF001 - the importer is known by its frame alone
+        while frame.f_back is not None and _belongs_to_import(frame.f_globals.get("__name__", "")):
+            frame = frame.f_back
+        self.importers[name] = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _belongs_to_import(module: str) -> bool:
+    return module == __name__ or module.partition(".")[0] in ("importlib", "_frozen_importlib")
+
+
+def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Load the model and answer the sample; return what was seen."""
+    # What a worker has imported before it comes to the model (djl_python_engine.py).
+    before = set(sys.modules)
+    from djl_python.arg_parser import ArgParser  # noqa: F401
+    from djl_python.inputs import Input
+    from djl_python.python_sync_engine import PythonSyncEngine  # noqa: F401
+    from djl_python.service_loader import load_model_service
+
+    witness = ImportWitness()
+    sys.meta_path.insert(0, witness)
+    service = load_model_service(model_folder, job["entry_point"], "-1")
+
+    def ask(properties: dict[str, str], body: bytes | None) -> None:
+        inputs = Input()
+        inputs.function_name = job["handler"]
+        inputs.properties = {**properties, "device_id": "-1"}
+        if body is not None:
+            inputs.content.add(key="data", value=body)
+        _expect_success(service.invoke_handler(job["handler"], inputs))
+
+    ask(job["parameters"], None)
+    if job["sample"] is not None:
+        ask({"Content-Type": job["content_type"]}, Path(job["sample"]).read_bytes())
+
+    memory = _memory()
+    sys.meta_path.remove(witness)
+    loaded = {name for name in sys.modules if name not in before}
+    return {"memory": memory, **_libraries(Path(model_folder), loaded, witness.importers)}
+
+
+def _expect_success(output: Any) -> None:
+    code = getattr(output, "code", 204)
+    if output is not None and not hasattr(output, "code"):
+        raise TypeError(f"the handler returned {type(output).__name__}, not an Output or None")
+    if code >= 300:  # noqa: PLR2004 - PyProcess.predictStandard draws the line here
+        values = [bytes(output.content.value_at(i)) for i in range(output.content.size())]
+        body = b"".join(values).decode("utf-8", "replace")
+        raise RuntimeError(f"the handler answered {code} {output.message}\n{body}")
+
+
+def _memory() -> dict[str, Any]:
+    # Kilobytes on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak *= 1 if sys.platform == "darwin" else 1024
+    try:
+        text = Path("/proc/self/smaps_rollup").read_text()
+    except OSError:
+        return _memory_without_proc(peak)
+    sizes = {
+        key: int(size) * 1024 for key, size in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)
+    }
+    return {
+        "proportional": sizes["Pss"],
+        "private": sizes["Private_Clean"] + sizes["Private_Dirty"],
+        "peak": peak,
+        "source": "smaps_rollup",
+    }
+
+
+def _memory_without_proc(peak: int) -> dict[str, Any]:
+    try:
+        import psutil
+    except ImportError:
+        return {"proportional": peak, "private": peak, "peak": peak, "source": "getrusage"}
+    resident = psutil.Process().memory_info().rss
+    return {"proportional": resident, "private": resident, "peak": peak, "source": "psutil"}
+
+
+def _libraries(
+    model_folder: Path, loaded: set[str], importers: dict[str, str]
+) -> dict[str, dict[str, str] | list[str]]:
+    # By place, not by name: a folder of weights may be called as a library is.
+    own = {
+        name.partition(".")[0]
+        for name in loaded
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(f"{model_folder}{os.sep}")
+    } | _NOT_THE_MODEL_S
+    standard = sys.stdlib_module_names
+    candidates = {
+        name
+        for name in {module.partition(".")[0] for module in loaded} - own - standard
+        if name.isidentifier() and not name.startswith("_")
+    }
+    providers = _providers(candidates)
+    imports = sorted(name for name in candidates if providers.get(name))
+    # A library that another library tried to import may be absent: nobody relies on it.
+    asked = {
+        name
+        for name, importer in importers.items()
+        if importer in own or importer in standard or importer == __name__
+    }
+    asked |= _named_in_source(model_folder)
+    return {
+        "imports": imports,
+        "modules": sorted(
+            name
+            for name in loaded
+            if re.fullmatch(r"[^.]+\.[a-zA-Z]\w*", name)
+            and name.partition(".")[0] in imports
+            and getattr(getattr(sys.modules[name], "__spec__", None), "name", None) == name
+        ),
+        "libraries": {d: v for name in imports for d, v in providers[name].items()},
+        "required": sorted({d for name in imports if name in asked for d in providers[name]}),
+    }
+
+
+def _providers(top_level: set[str]) -> dict[str, dict[str, str]]:
+    """Return for each top-level module the distributions (and versions) that installed it.
+
+    importlib.metadata.packages_distributions knows no wheels without top_level.txt on Python 3.10,
+    and several distributions may share a namespace: only one whose file was loaded counts.
+    """
+    files = {
+        str(Path(file).resolve())
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in top_level and (file := getattr(module, "__file__", None))
+    }
+    providers: dict[str, dict[str, str]] = {}
+    for distribution in importlib.metadata.distributions():
+        record = distribution.read_text("RECORD")
+        if record is None:
+            names = (distribution.read_text("top_level.txt") or "").split()
+        else:
+            paths = [line.partition(",")[0] for line in record.splitlines()]
+            by_name: dict[str, list[str]] = {}
+            for path in paths:
+                first = re.split(r"[/.]", path, maxsplit=1)[0]
+                if first in top_level:
+                    by_name.setdefault(first, []).append(path)
+            root = str(Path(str(distribution.locate_file(""))).resolve())
+            names = [
+                name
+                for name, owned in by_name.items()
+                if any(os.path.join(root, path) in files for path in owned)  # noqa: PTH118 - many
+            ]
+        canonical = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+        for name in names:
+            providers.setdefault(name, {})[canonical] = distribution.version
+    return providers
+
+
+def _named_in_source(model_folder: Path) -> set[str]:
+    """Return the top-level modules that the model's own files import outside of a try."""
+    names: set[str] = set()
+    for path in sorted(model_folder.glob("*.py")):
+        try:
+            nodes: list[ast.AST] = [ast.parse(path.read_bytes())]
+        except (SyntaxError, ValueError):
+            continue
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+            if not isinstance(node, ast.Try):
+                nodes.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def main() -> int:
+    """Do the job; write the findings, or the failure and the end of its traceback."""
+    engine, model_folder, job_file, findings_file = sys.argv[1:]
+    # As in a worker, where the engine's script is what Python was started with.
+    sys.path[0] = engine
+    logging.basicConfig(stream=sys.stdout, format="%(levelname)s::%(message)s", level=logging.INFO)
+    findings: dict[str, Any]
+    try:
+        findings = observe(model_folder, json.loads(Path(job_file).read_bytes()))
+    except BaseException as error:  # noqa: BLE001 - a model may even call sys.exit
+        lines = traceback.format_exc().strip().splitlines()
+        findings = {
+            "failure": f"{type(error).__name__}: {error}",
+            "traceback": "\n".join(lines[-_TRACEBACK_LINES:]),
+        }
+    Path(findings_file).write_text(json.dumps(findings))
+    return 1 if "failure" in findings else 0
+
+
+if __name__ == "__main__":
+    # Threads that a library left running must not keep the process.
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)

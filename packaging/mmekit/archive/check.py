@@ -1,0 +1,144 @@
+"""Looking at a package or an archive for what would go wrong in the container."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from mmekit.archive.findings import Finding, ordered
+from mmekit.archive.images import STOCK_IMAGE, Image
+from mmekit.archive.manifest import read_manifest, verify
+from mmekit.archive.measure import fingerprint
+from mmekit.archive.measured import read_measured
+from mmekit.archive.package import (
+    MANIFEST_FILE,
+    RUNTIME_FOLDER,
+    Contents,
+    merge,
+    read_artifacts,
+    read_contents,
+    read_package,
+)
+from mmekit.archive.rules import RULES
+from mmekit.archive.rules.subject import Subject
+from mmekit.archive.unpack import unpack
+from mmekit.errors import ArchiveError, ManifestError, UnsafeArchiveError
+
+
+def check(
+    path: Path, *, artifacts: Path | None = None, image: Image | None = STOCK_IMAGE
+) -> tuple[Finding, ...]:
+    """Check a package folder, an unpacked archive or a .tar.gz.
+
+    Nothing of it is imported or run.
+
+    Parameters
+    ----------
+    path
+        A package folder, the folder of an unpacked archive (it has a manifest.json), or a .tar.gz.
+    artifacts
+        The artefact folder of a package; what was measured is read from there.
+    image
+        The container image to compare libraries with; None for one that nothing is known about.
+
+    Returns
+    -------
+    tuple of Finding
+        Errors first.
+
+    Raises
+    ------
+    PackageError
+        The folder does not exist, or holds no package.
+    ArchiveError
+        The file does not exist.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _check_tarball(path, image)
+    if (path / MANIFEST_FILE).is_file():
+        return _check_unpacked(path, str(path), image)
+    package = read_package(path)
+    contents, measured, measured_files = package.contents, None, None
+    if artifacts is not None:
+        contents = merge(package, read_artifacts(artifacts))
+        measured = read_measured(artifacts)
+        measured_files = fingerprint(contents) if measured is not None else None
+    subject = Subject(
+        contents=contents,
+        is_archive=False,
+        image=image,
+        name=package.name,
+        measured=measured,
+        has_sample=package.sample_request is not None,
+        measured_files=measured_files,
+    )
+    return check_subject(subject)
+
+
+def check_subject(subject: Subject) -> tuple[Finding, ...]:
+    """Apply every rule."""
+    return ordered(finding for rule in RULES for finding in rule(subject))
+
+
+def _check_tarball(archive: Path, image: Image | None) -> tuple[Finding, ...]:
+    if not archive.exists():
+        raise ArchiveError("The archive does not exist", where=str(archive))
+    with tempfile.TemporaryDirectory(prefix="mmekit-check-") as temporary:
+        folder = Path(temporary) / "model"
+        try:
+            unpack(archive, folder)
+        except UnsafeArchiveError as error:
+            return (_refused("unsafe-archive", error, archive),)
+        except ArchiveError as error:
+            return (_refused("damaged-archive", error, archive),)
+        return _check_unpacked(folder, str(archive), image)
+
+
+def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Finding, ...]:
+    findings = []
+    root, nested = _unwrapped(folder)
+    if nested is not None:
+        findings.append(
+            Finding(
+                "note",
+                "nested-folder",
+                f"Everything is inside of the folder {nested}; servers look there by themselves.",
+                "Pack flat: tar czf model.tar.gz -C <folder> .",
+                where,
+            )
+        )
+    manifest = None
+    try:
+        manifest = read_manifest(root)
+        if manifest is not None:
+            verify(root)
+    except ManifestError as error:
+        findings.append(
+            Finding("error", "manifest-contradicted", error.what, error.remedy or "", where)
+        )
+    files = read_contents(root)
+    # The runtime is ours, and the manifest has just been compared with it.
+    contents = Contents.of(
+        where, [member for member in files if not member.name.startswith(f"{RUNTIME_FOLDER}/")]
+    )
+    subject = Subject(
+        contents=contents.without(MANIFEST_FILE),
+        is_archive=True,
+        image=image,
+        name=manifest.name if manifest is not None else None,
+        measured=manifest.measured if manifest is not None else None,
+    )
+    return ordered([*findings, *check_subject(subject)])
+
+
+def _unwrapped(folder: Path) -> tuple[Path, str | None]:
+    """Do as DJL's Utils.getNestedModelDir: a single folder is the model's own."""
+    inside = list(folder.iterdir())
+    if len(inside) == 1 and inside[0].is_dir():
+        return inside[0], inside[0].name
+    return folder, None
+
+
+def _refused(rule: str, error: ArchiveError, archive: Path) -> Finding:
+    return Finding("error", rule, error.what, error.remedy or "", str(archive))

@@ -1,0 +1,201 @@
+"""manifest.json: what is in an archive, and what its model was trained and measured with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmekit.archive.measured import Measured
+from mmekit.archive.package import MANIFEST_FILE
+from mmekit.archive.tarball import open_tarball
+from mmekit.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = 1
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Digest:
+    """The SHA-256 (hexadecimal) and the size in bytes of one file."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of one archive.
+
+    Attributes
+    ----------
+    name
+        The model's name: that of its package folder.
+    mmekit
+        Version of the mmekit that packed it.
+    image
+        The container image that requirements.txt was compared with; None for an unknown one.
+    worker_slots
+        Whether the archive asks for worker slots.
+    measured
+        Versions, imports and memory.
+    files
+        Every file but the manifest itself, by name.
+    """
+
+    name: str
+    mmekit: str
+    image: str | None
+    worker_slots: bool
+    measured: Measured
+    files: Mapping[str, Digest]
+
+    def to_json(self) -> bytes:
+        """Return the same text for the same manifest."""
+        content = {
+            "format": FORMAT,
+            "name": self.name,
+            "mmekit": self.mmekit,
+            "image": self.image,
+            "worker_slots": self.worker_slots,
+            "measured": json.loads(self.measured.to_json()),
+            "files": {name: asdict(digest) for name, digest in self.files.items()},
+        }
+        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: bytes, *, where: str) -> Manifest:
+        """Read what `to_json` wrote; ManifestError for anything else."""
+        try:
+            content = _of_known_format(json.loads(text))
+            return cls(
+                name=str(content["name"]),
+                mmekit=str(content["mmekit"]),
+                image=None if content["image"] is None else str(content["image"]),
+                worker_slots=bool(content["worker_slots"]),
+                measured=Measured.from_content(content["measured"]),
+                files={
+                    str(name): Digest(str(digest["sha256"]), int(digest["size"]))
+                    for name, digest in content["files"].items()
+                },
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ManifestError(
+                f"The manifest cannot be read: {type(error).__name__}: {error}",
+                where=f"{where}: {MANIFEST_FILE}",
+                remedy="pack the model again with this version of mmekit",
+            ) from error
+
+
+def _of_known_format(content: dict[str, Any]) -> dict[str, Any]:
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']!r}")
+    return content
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest of an unpacked archive; None when it has none.
+
+    Raises
+    ------
+    ManifestError
+        The file is not one that mmekit wrote.
+    """
+    file = folder / MANIFEST_FILE
+    if not file.is_file():
+        return None
+    return Manifest.from_json(file.read_bytes(), where=str(folder))
+
+
+def verify(path: Path) -> Manifest:
+    """Compare every file of an archive, packed or unpacked, with its manifest.
+
+    Parameters
+    ----------
+    path
+        A .tar.gz, or a folder that one was unpacked into. Nothing is unpacked here.
+
+    Returns
+    -------
+    Manifest
+        The manifest, which holds for each file.
+
+    Raises
+    ------
+    ManifestError
+        There is no manifest, or a file was changed, added or removed; the message names all.
+    ArchiveError
+        The archive is missing or damaged.
+    """
+    digests, text = _digests_of_folder(path) if path.is_dir() else _digests_of_archive(path)
+    if text is None:
+        raise ManifestError(
+            "There is no manifest", where=str(path), remedy="pack the model with `mme pack`"
+        )
+    manifest = Manifest.from_json(text, where=str(path))
+    differences = _differences(manifest.files, digests)
+    if differences:
+        raise ManifestError(
+            f"The files are not what the manifest says: {'; '.join(differences)}",
+            where=str(path),
+            remedy="pack the model again; an archive must not be changed by hand",
+        )
+    return manifest
+
+
+def _differences(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> list[str]:
+    return [
+        *(f"{name} is missing" for name in sorted(set(expected) - set(found))),
+        *(f"{name} was added" for name in sorted(set(found) - set(expected))),
+        *(
+            f"{name} was changed"
+            for name in sorted(set(expected) & set(found))
+            if expected[name] != found[name]
+        ),
+    ]
+
+
+def _digests_of_folder(folder: Path) -> tuple[dict[str, Digest], bytes | None]:
+    digests = {}
+    text = None
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        # A server that has loaded the model leaves its byte code.
+        if not path.is_file() or "__pycache__" in name:
+            continue
+        if name == MANIFEST_FILE:
+            text = path.read_bytes()
+            continue
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+        digests[name] = Digest(digest.hexdigest(), path.stat().st_size)
+    return digests, text
+
+
+def _digests_of_archive(archive: Path) -> tuple[dict[str, Digest], bytes | None]:
+    digests = {}
+    text = None
+    with open_tarball(archive) as tar:
+        for member in tar:
+            source = tar.extractfile(member) if member.isreg() else None
+            if source is None:
+                continue
+            name = member.name.removeprefix("./")
+            digest = hashlib.sha256()
+            kept = []
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                if name == MANIFEST_FILE:
+                    kept.append(chunk)
+            if name == MANIFEST_FILE:
+                text = b"".join(kept)
+            else:
+                digests[name] = Digest(digest.hexdigest(), member.size)
+    return digests, text

@@ -1,0 +1,260 @@
+"""Packing: a package folder and its artefacts become one archive, the same on every machine.
+
+What goes in is given: the package's files, the artefacts, measured.json, mmekit_runtime and
+mmekit's version. No clock, user, umask, folder or order of a file system has a say, and in the
+default form no compressor either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
+
+from mmekit import __version__
+from mmekit.archive.atomic import atomic_file
+from mmekit.archive.check import check_subject
+from mmekit.archive.images import STOCK_IMAGE, Image
+from mmekit.archive.manifest import Digest, Manifest
+from mmekit.archive.measure import fingerprint, measure, runtime_members
+from mmekit.archive.measured import Measured, read_measured
+from mmekit.archive.package import (
+    MANIFEST_FILE,
+    REQUIREMENTS_FILE,
+    Contents,
+    Member,
+    Package,
+    merge,
+    read_artifacts,
+    read_package,
+)
+from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
+from mmekit.archive.requirements import parse_requirements, remaining
+from mmekit.archive.rules.subject import Subject
+from mmekit.archive.tarball import GzipWriter, TarWriter
+from mmekit.errors import ArchiveError, CheckError
+
+if TYPE_CHECKING:
+    from mmekit.archive.findings import Finding
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A new archive.
+
+    Attributes
+    ----------
+    path
+        The .tar.gz.
+    sha256
+        SHA-256 of the .tar.gz, as hexadecimal digits.
+    size
+        Bytes of the .tar.gz.
+    files
+        Names of the files in it, sorted.
+    findings
+        What the check found; no errors among it.
+    """
+
+    path: Path
+    sha256: str
+    size: int
+    files: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def pack(
+    package: Path,
+    artifacts: Path,
+    output: Path,
+    *,
+    worker_slots: bool = True,
+    compress: int | None = None,
+    image: Image | None = STOCK_IMAGE,
+) -> Packed:
+    """Write a model.tar.gz; measure the model first when nobody has.
+
+    Files have mode 0644 and folders 0755. Samples, caches and what the image provides of
+    requirements.txt are left out.
+
+    Parameters
+    ----------
+    package
+        The package folder.
+    artifacts
+        The artefact folder. Its measured.json is read; where there is none, the model is loaded
+        once in a process of its own, and it is written.
+    output
+        The archive to write; it appears whole or not at all.
+    worker_slots
+        Whether the archive asks for worker slots.
+    compress
+        None stores: the same bytes everywhere, and the fastest to unpack; artefacts that should
+        be small are better compressed when they are written (``joblib.dump(..., compress=3)``).
+        1 to 9 is zlib's level; the bytes then depend on the build of zlib as well.
+    image
+        The container image that will serve; None for one that nothing is known about.
+
+    Returns
+    -------
+    Packed
+        Where it is, and what is in it.
+
+    Raises
+    ------
+    CheckError
+        The check found errors; nothing was written.
+    MeasureError
+        The model does not load, or does not answer its sample.
+    PackageError
+        A folder is missing, or both hold a file of the same name.
+    ArchiveError
+        The archive cannot be written.
+    """
+    source = read_package(package)
+    given = merge(source, read_artifacts(artifacts))
+    measured = read_measured(artifacts)
+    if measured is None:
+        # What can be seen without running it is said before it is run.
+        _refuse_errors(_findings(source, _completed(source, given, image, None), image))
+        measured = measure(package, artifacts)
+    contents = _completed(source, given, image, measured)
+    findings = _findings(source, contents, image, measured, fingerprint(given))
+    _refuse_errors(findings)
+    contents = contents.with_members(*runtime_members())
+    manifest = Manifest(
+        name=source.name,
+        mmekit=__version__,
+        image=None if image is None else image.name,
+        worker_slots=worker_slots,
+        measured=measured,
+        files={member.name: Digest(member.sha256(), member.size) for member in contents},
+    )
+    contents = contents.with_members(Member.made_of(MANIFEST_FILE, manifest.to_json()))
+    sha256, size = _write(contents, Path(output), compress)
+    return Packed(Path(output), sha256, size, tuple(contents.files), findings)
+
+
+def _completed(
+    source: Package, given: Contents, image: Image | None, measured: Measured | None
+) -> Contents:
+    """Return what the archive will hold, in the form that it will have."""
+    contents = given.with_members(
+        Member.made_of(PROPERTIES_FILE, _properties_text(source, given, measured))
+    )
+    if REQUIREMENTS_FILE not in contents:
+        return contents
+    lines = remaining(parse_requirements(contents.text(REQUIREMENTS_FILE) or ""), image)
+    if not lines:
+        return contents.without(REQUIREMENTS_FILE)
+    text = "".join(f"{line.text}\n" for line in lines)
+    return contents.with_members(Member.made_of(REQUIREMENTS_FILE, text.encode()))
+
+
+def _properties_text(source: Package, given: Contents, measured: Measured | None) -> bytes:
+    member = given.files.get(PROPERTIES_FILE)
+    own = member.read() if member is not None else b""
+    properties = Subject(contents=given, is_archive=True, image=None).properties
+    added = []
+    if properties.engine is None:
+        added.append("engine=Python")
+    if properties.required_memory_mb is None and measured is not None:
+        added.append(f"required_memory_mb={measured.memory.required_mb}")
+    if properties.model_name is None:
+        added.append(f"option.modelName={_escaped(source.name)}")
+    if not added:
+        return own
+    # The empty line also ends a last line that a backslash would continue.
+    start = own if own.endswith(b"\n") or not own else own + b"\n"
+    return start + "\n".join(["", "# Added when the model was packed:", *added, ""]).encode()
+
+
+def _escaped(name: str) -> str:
+    """Write a value in ASCII, as java.util.Properties understands it."""
+    pieces = []
+    for character in name:
+        units = character.encode("utf-16-be").hex()
+        plain = character.isascii() and (character.isalnum() or character in "._-")
+        escapes = "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+        pieces.append(character if plain else escapes)
+    return "".join(pieces)
+
+
+def _findings(
+    source: Package,
+    contents: Contents,
+    image: Image | None,
+    measured: Measured | None = None,
+    measured_files: str | None = None,
+) -> tuple[Finding, ...]:
+    subject = Subject(
+        contents=contents,
+        # What was measured is added last: before that, its absence is no news.
+        is_archive=measured is not None,
+        image=image,
+        name=source.name,
+        measured=measured,
+        has_sample=source.sample_request is not None,
+        measured_files=measured_files,
+    )
+    return check_subject(subject)
+
+
+def _refuse_errors(findings: tuple[Finding, ...]) -> None:
+    errors = [finding for finding in findings if finding.is_error]
+    if errors:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise CheckError(
+            f"The check found an error{more}: {first.message}",
+            where=first.where,
+            remedy=first.remedy,
+            findings=findings,
+        )
+
+
+def _write(contents: Contents, output: Path, compress: int | None) -> tuple[str, int]:
+    try:
+        with atomic_file(output) as stream:
+            hashing = _HashingStream(stream)
+            gzip = GzipWriter(hashing, compress)
+            tar = TarWriter(gzip)
+            for folder in _folders(contents):
+                tar.add_folder(folder)
+            for member in contents:
+                with member.open() as content:
+                    tar.add_file(member.name, member.size, content)
+            tar.close()
+            gzip.close()
+    except OSError as error:
+        raise ArchiveError(
+            f"The archive cannot be written: {error.strerror or error}",
+            where=str(output),
+            remedy="make room on that disk, or choose another place",
+        ) from error
+    return hashing.sha256.hexdigest(), hashing.size
+
+
+def _folders(contents: Contents) -> list[str]:
+    parents = {
+        str(parent)
+        for name in contents.files
+        for parent in PurePosixPath(name).parents
+        if str(parent) != "."
+    }
+    return sorted(parents)
+
+
+class _HashingStream:
+    """A stream that knows the SHA-256 and the size of what went through it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self.sha256.update(data)
+        self.size += len(data)
+        self._stream.write(data)

@@ -1,0 +1,72 @@
+"""requirements.txt, and what of it the container image already provides."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+if TYPE_CHECKING:
+    from mmekit.archive.images import Image
+
+_COMMENT = re.compile(r"(^|\s)#.*$")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line that pip acts upon.
+
+    Attributes
+    ----------
+    text
+        The line, without comment and blanks around it.
+    requirement
+        What it asks for; None for an option of pip, a path or a bare URL.
+    """
+
+    text: str
+    requirement: Requirement | None
+
+    @property
+    def is_option(self) -> bool:
+        """Return whether the line only says how pip works, and asks for nothing."""
+        return self.text.startswith("-") and not self.text.startswith(("-r", "--req", "-e", "--ed"))
+
+
+def parse_requirements(text: str) -> tuple[Line, ...]:
+    """Take a requirements.txt apart, comments and empty lines left out."""
+    lines = []
+    for natural in text.replace("\\\r\n", "").replace("\\\n", "").splitlines():
+        line = _COMMENT.sub("", natural).strip()
+        if line:
+            lines.append(Line(line, _requirement(line)))
+    return tuple(lines)
+
+
+def remaining(lines: tuple[Line, ...], image: Image | None) -> tuple[Line, ...]:
+    """Return the lines for which pip would have work to do inside an image.
+
+    Parameters
+    ----------
+    lines
+        The whole requirements.txt.
+    image
+        The image; None when nothing is known about it, so that everything remains.
+    """
+    left = [
+        line
+        for line in lines
+        if image is None or line.requirement is None or not image.satisfies(line.requirement)
+    ]
+    return tuple(left) if any(not line.is_option for line in left) else ()
+
+
+def _requirement(line: str) -> Requirement | None:
+    # Hashes belong to pip's format, not to the requirement.
+    specifier = line.split(" --", 1)[0].strip()
+    try:
+        return Requirement(specifier)
+    except InvalidRequirement:
+        return None

@@ -1,0 +1,42 @@
+"""The rules of `mmekit.archive.check`, in the order in which they run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmekit.archive.rules import entry_point, files, libraries, settings, source, workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mmekit.archive.findings import Finding
+    from mmekit.archive.rules.subject import Subject
+
+RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    settings.bad_values,
+    settings.suspicious_lines,
+    settings.engine,
+    settings.memory,
+    settings.name,
+    settings.interpreter,
+    workers.numbers,
+    workers.batches,
+    workers.failures,
+    entry_point.entry_point,
+    source.syntax,
+    source.handler,
+    source.log_level,
+    source.work_at_import,
+    libraries.requirements,
+    libraries.missing,
+    libraries.versions,
+    libraries.python,
+    files.secrets,
+    files.names,
+    files.size,
+    files.torchserve,
+    files.samples,
+    files.stale_measurement,
+)
+
+__all__ = ["RULES"]

@@ -1,0 +1,113 @@
+"""Rules about the files themselves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from mmekit.archive.findings import Finding
+from mmekit.archive.package import MEASURED_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmekit.archive.rules.subject import Subject
+
+_GIB = 1 << 30
+# A cold load has to fit the 60 s of an invocation, download and unpacking included.
+_LARGE = 2 * _GIB
+_SECRET_NAMES = re.compile(
+    r"(\.env(\..+)?|\.netrc|\.pgpass|\.pypirc|\.htpasswd|\.git-credentials|credentials(\.json)?"
+    r"|id_(rsa|dsa|ecdsa|ed25519)|service[-_]account.*\.json|.+\.(p12|pfx|keystore|jks))",
+    re.IGNORECASE,
+)
+_KEY_SUFFIXES = (".pem", ".key")
+_PRIVATE_KEY = b"PRIVATE KEY-----"
+_READ = 1 << 16
+_AWKWARD = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+def secrets(subject: Subject) -> Iterator[Finding]:
+    """Expect no secrets: whoever may read the bucket may read the archive."""
+    for member in subject.contents:
+        path = PurePosixPath(member.name)
+        is_secret = _SECRET_NAMES.fullmatch(path.name) is not None or ".aws" in path.parts
+        if not is_secret and path.suffix.lower() in _KEY_SUFFIXES:
+            with member.open() as stream:
+                is_secret = _PRIVATE_KEY in stream.read(_READ)
+        if is_secret:
+            yield Finding(
+                "error",
+                "looks-like-a-secret",
+                f"{member.name} looks like a secret; everybody who reads the archive would see it.",
+                "Remove it from the folder, and hand secrets to the container in another way.",
+                subject.place(member.name),
+            )
+
+
+def names(subject: Subject) -> Iterator[Finding]:
+    """Expect names that every system reads alike."""
+    for member in subject.contents:
+        if _AWKWARD.search(member.name):
+            yield Finding(
+                "error",
+                "awkward-name",
+                f"The name {member.name!r} holds a backslash or a control character.",
+                "Rename the file.",
+                subject.contents.where,
+            )
+
+
+def size(subject: Subject) -> Iterator[Finding]:
+    """Expect a size that a first request can wait for."""
+    if subject.contents.size > _LARGE:
+        yield Finding(
+            "warning",
+            "large-archive",
+            f"The files take {subject.contents.size / _GIB:.1f} GiB. The first request waits for "
+            "download, unpacking and load, and an invocation ends after 60 s.",
+            "Leave out what prediction does not need, or use an endpoint of its own.",
+            subject.contents.where,
+        )
+
+
+def torchserve(subject: Subject) -> Iterator[Finding]:
+    """Expect no folder MAR-INF, which makes DJL's engine look for TorchServe."""
+    if any(name.startswith("MAR-INF/") for name in subject.contents.files):
+        yield Finding(
+            "error",
+            "torchserve-archive",
+            "A folder MAR-INF makes DJL Serving take this for an archive of TorchServe, whose "
+            "library the image does not have.",
+            "Remove the folder MAR-INF.",
+            subject.place("MAR-INF"),
+        )
+
+
+def samples(subject: Subject) -> Iterator[Finding]:
+    """Expect a sample request in a package."""
+    if subject.has_sample is False:
+        yield Finding(
+            "note",
+            "no-sample",
+            "There is no sample request: the model is loaded when it is measured, but never asked.",
+            "Add sample_request.json (or .csv, .txt) to the package.",
+            subject.contents.where,
+        )
+
+
+def stale_measurement(subject: Subject) -> Iterator[Finding]:
+    """Expect a measurement of these files, not of earlier ones."""
+    if (
+        subject.measured is not None
+        and subject.measured_files is not None
+        and subject.measured.fingerprint != subject.measured_files
+    ):
+        yield Finding(
+            "warning",
+            "stale-measurement",
+            f"{MEASURED_FILE} was written for other files: model or code changed since.",
+            f"Measure again with `mme measure`, or remove {MEASURED_FILE}.",
+            subject.contents.where,
+        )

@@ -1,0 +1,145 @@
+"""Rules about libraries: what the image has, and what the model was trained with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from mmekit.archive.findings import Finding
+from mmekit.archive.package import MODEL_FILE, REQUIREMENTS_FILE
+from mmekit.archive.requirements import parse_requirements, remaining
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmekit.archive.findings import Severity
+    from mmekit.archive.rules.subject import Subject
+
+# Files that hold objects of these libraries' classes, and not only numbers.
+_PICKLES = (".joblib", ".pkl", ".pickle", ".cloudpkl", ".skops")
+_TIED_TO_A_RELEASE = ("scikit-learn", "xgboost", "torch")
+_TIED_TO_A_MAJOR = ("numpy", "scipy", "pydantic")
+
+
+def requirements(subject: Subject) -> Iterator[Finding]:
+    """Expect the image to have everything: the rest is installed at every load."""
+    text = subject.contents.text(REQUIREMENTS_FILE)
+    left = remaining(parse_requirements(text or ""), subject.image)
+    if not left:
+        return
+    named = ", ".join(line.text for line in left if not line.is_option)
+    yield Finding(
+        "warning",
+        "installs-at-load",
+        f"The image does not provide {named}. DJL Serving runs pip at every load of this model: "
+        "seconds to minutes, from the network, into the folder that all models share; a failure "
+        "is only a warning in the log. The embedded server installs nothing.",
+        "Build an image of your own that has them, and serve from that.",
+        subject.place(REQUIREMENTS_FILE),
+    )
+
+
+def missing(subject: Subject) -> Iterator[Finding]:
+    """Expect the image or requirements.txt to have what the model asks for."""
+    if subject.measured is None or subject.image is None:
+        return
+    lines = parse_requirements(subject.contents.text(REQUIREMENTS_FILE) or "")
+    asked = [line.requirement.name for line in lines if line.requirement is not None]
+    provided = _with_dependencies(asked)
+    for library in subject.measured.required:
+        if subject.image.version(library) is None and library not in provided:
+            yield Finding(
+                "warning",
+                "library-missing",
+                f"The model needs {library} {subject.measured.libraries.get(library, '')}, which "
+                f"{subject.image.name} does not have and {REQUIREMENTS_FILE} does not ask for.",
+                f"Add {library} to {REQUIREMENTS_FILE}, or serve from an image that has it.",
+                subject.place(REQUIREMENTS_FILE if lines else MODEL_FILE),
+            )
+
+
+def versions(subject: Subject) -> Iterator[Finding]:
+    """Expect the versions that wrote the pickles."""
+    if subject.measured is None or subject.image is None:
+        return
+    files = [name for name in subject.contents.files if name.endswith(_PICKLES)]
+    lines = parse_requirements(subject.contents.text(REQUIREMENTS_FILE) or "")
+    replaced = {
+        canonicalize_name(line.requirement.name)
+        for line in remaining(lines, subject.image)
+        if line.requirement is not None
+    }
+    for library in (*_TIED_TO_A_RELEASE, *_TIED_TO_A_MAJOR):
+        trained = subject.measured.libraries.get(library)
+        there = subject.image.version(library)
+        # pip would bring the version that requirements.txt asks for.
+        if not files or trained is None or there is None or library in replaced:
+            continue
+        severity = _severity(library, trained, there)
+        if severity is not None:
+            yield Finding(
+                severity,
+                "library-version",
+                f"{files[0]} was made with {library} {trained}; {subject.image.name} has {there}, "
+                "and a pickle of one release need not load, or predict the same, in another.",
+                f"Train with {library}=={there}, or serve from an image that has {trained}.",
+                subject.place(files[0]),
+            )
+
+
+def python(subject: Subject) -> Iterator[Finding]:
+    """Expect the Python that trained the model."""
+    if subject.measured is None or subject.image is None:
+        return
+    trained = ".".join(subject.measured.python.split(".")[:2])
+    if trained == subject.image.python:
+        return
+    by_value = "cloudpickle" in subject.measured.required or any(
+        name.endswith(".cloudpkl") for name in subject.contents.files
+    )
+    yield Finding(
+        "warning" if by_value else "note",
+        "python-version",
+        f"The model was made with Python {trained}; {subject.image.name} has "
+        f"{subject.image.python}."
+        + (" cloudpickle keeps byte code, which no other version runs." if by_value else ""),
+        f"Train with Python {subject.image.python} to have what will be served.",
+        subject.contents.where,
+    )
+
+
+def _severity(library: str, trained: str, there: str) -> Severity | None:
+    try:
+        own, image = Version(trained), Version(there)
+    except InvalidVersion:
+        return None
+    if library in _TIED_TO_A_MAJOR:
+        return "error" if own.major != image.major and library == "numpy" else None
+    if own.release[:2] != image.release[:2]:
+        return "error" if library == "scikit-learn" else "warning"
+    return "warning" if own.public != image.public and library == "scikit-learn" else None
+
+
+def _with_dependencies(names: list[str]) -> set[str]:
+    """Return distributions and all that they require, as far as they are installed here."""
+    found: set[str] = set()
+    waiting = [canonicalize_name(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            required = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for text in required:
+            try:
+                waiting.append(canonicalize_name(Requirement(text).name))
+            except InvalidRequirement:
+                continue
+    return found

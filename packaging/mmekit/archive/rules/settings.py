@@ -1,0 +1,283 @@
+"""Rules about serving.properties: syntax, engine, memory, names.
+
+Sources: ModelInfo.java and PyModel.java of deepjavalibrary/djl-serving at v0.36.0;
+BaseModelLoader.java of deepjavalibrary/djl.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from mmekit.archive.findings import Finding
+from mmekit.archive.package import MODEL_FILE
+from mmekit.archive.properties import FILE_NAME, find_problems, parse_entries
+from mmekit.errors import PropertiesError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmekit.archive.rules.subject import Subject
+
+# ModelInfo.inferEngine: a model file of these types decides, model.py comes after them.
+_STRONGER_THAN_MODEL_PY = {
+    ".pt": "PyTorch",
+    ".onnx": "OnnxRuntime",
+    ".json": "XGBoost",
+    ".xgb": "XGBoost",
+    ".bst": "XGBoost",
+}
+_STRONGER_FILES = {"config.pbtxt": "TritonServer", "saved_model.pb": "TensorFlow"}
+_OTHER_ENGINES = ("MPI", "OnnxRuntime", "PyTorch", "Rust", "TensorFlow", "TritonServer", "XGBoost")
+
+_KEYS = (
+    "engine",
+    "minWorkers",
+    "maxWorkers",
+    "cpu.minWorkers",
+    "cpu.maxWorkers",
+    "gpu.minWorkers",
+    "gpu.maxWorkers",
+    "job_queue_size",
+    "batch_size",
+    "max_dynamic_batch_size",
+    "max_batch_delay",
+    "max_idle_time",
+    "load_on_devices",
+    "retry_threshold",
+    "required_memory_mb",
+    "reserved_memory_mb",
+    "log_request_metric",
+    "option.entryPoint",
+    "option.handler",
+    "option.pythonExecutable",
+    "option.predict_timeout",
+    "option.model_loading_timeout",
+    "option.env",
+    "option.enable_venv",
+    "option.parallel_loading",
+    "option.modelName",
+)
+_BY_LETTERS = {re.sub(r"[._]", "", key.removeprefix("option.")).lower(): key for key in _KEYS}
+_ASCII = re.compile(r"[\x00-\x7f]*")
+
+
+def bad_values(subject: Subject) -> Iterator[Finding]:
+    """Expect values that DJL can read; for most others it answers 409."""
+    text = subject.contents.text(FILE_NAME, "latin-1")
+    if text is None:
+        return
+    try:
+        problems = find_problems(parse_entries(text))
+    except PropertiesError as error:
+        yield Finding(
+            "error",
+            "properties-unreadable",
+            f"{error.what}; the load fails with 409, which SageMaker takes for 'already loaded'.",
+            error.remedy or "Correct the line.",
+            subject.place(FILE_NAME),
+        )
+        return
+    for problem in problems:
+        consequence = (
+            "the load fails with 409, which SageMaker takes for 'already loaded'"
+            if problem.fatal
+            else "DJL Serving logs a warning and uses its default"
+        )
+        yield Finding(
+            "error" if problem.fatal else "warning",
+            "bad-integer",
+            f"{problem}; {consequence}.",
+            f"Write {problem.entry.key}=<number>, with nothing after the digits.",
+            subject.place(FILE_NAME, problem.entry.line),
+        )
+
+
+def suspicious_lines(subject: Subject) -> Iterator[Finding]:
+    """Expect lines that mean what their author meant."""
+    seen: dict[str, int] = {}
+    for entry in subject.entries:
+        where = subject.place(FILE_NAME, entry.line)
+        if entry.key in seen:
+            yield Finding(
+                "warning",
+                "duplicate-key",
+                f"{entry.key} stands on line {seen[entry.key]} already; only this one counts.",
+                "Remove one of them.",
+                where,
+            )
+        seen[entry.key] = entry.line
+        letters = re.sub(r"[._]", "", entry.key.removeprefix("option.")).lower()
+        meant = _BY_LETTERS.get(letters)
+        if meant is not None and meant != entry.key and entry.key not in _KEYS:
+            yield Finding(
+                "warning",
+                "misspelt-key",
+                f"DJL Serving does not know {entry.key}; the key is {meant}.",
+                f"Write {meant}={entry.value}",
+                where,
+            )
+        if entry.value != entry.value.strip() and entry.key != "engine":
+            yield Finding(
+                "warning",
+                "trailing-blank",
+                f"The value of {entry.key} ends with a blank, which Java keeps.",
+                "Remove it.",
+                where,
+            )
+    text = subject.contents.text(FILE_NAME, "latin-1") or ""
+    if not _ASCII.fullmatch(text):
+        yield Finding(
+            "warning",
+            "not-ascii",
+            "DJL Serving reads the file once as ISO 8859-1 and once as UTF-8: other characters "
+            "than ASCII come out wrong, or stop the load.",
+            r"Write them as \uXXXX, or leave them out.",
+            subject.place(FILE_NAME),
+        )
+    for name in subject.properties.env:
+        if name.startswith(("OPTION_", "SERVING_", "ARGS_")):
+            yield Finding(
+                "warning",
+                "server-variable",
+                f"{name} in option.env reaches the worker; only the server would understand it, "
+                "from the container's environment (and OPTION_ENTRY_POINT not even there).",
+                "Set the key in serving.properties instead, such as option.entryPoint.",
+                subject.place_of("option.env"),
+            )
+
+
+def engine(subject: Subject) -> Iterator[Finding]:
+    """Expect the engine, written out letter by letter."""
+    name = subject.properties.engine
+    where = subject.place_of("engine")
+    if name is None:
+        stronger = _stronger_file(subject)
+        if stronger is not None:
+            file, other = stronger
+            yield Finding(
+                "error",
+                "engine-missing",
+                f"Without engine=Python, DJL Serving sees {file} and takes this for a model of "
+                f"{other}; {MODEL_FILE} is not used.",
+                "Add the line engine=Python.",
+                where,
+            )
+        else:
+            yield Finding(
+                "warning",
+                "engine-missing",
+                "Without engine=Python, DJL Serving guesses from the names of files.",
+                "Add the line engine=Python (packing adds it).",
+                where,
+            )
+    elif name in _OTHER_ENGINES:
+        yield Finding(
+            "warning",
+            "engine-other",
+            f"The engine {name} is not Python: DJL Serving may serve this, the embedded server "
+            "cannot.",
+            "Use engine=Python, or rehearse with the real DJL Serving.",
+            where,
+        )
+    elif name != "Python":
+        yield Finding(
+            "error",
+            "engine-unknown",
+            f"There is no engine {name!r}: the load fails with 409, which SageMaker takes for "
+            "'already loaded'.",
+            "Write engine=Python, with a capital P and no blank after it.",
+            where,
+        )
+
+
+def memory(subject: Subject) -> Iterator[Finding]:
+    """Expect the memory that a load needs."""
+    declared = subject.properties.required_memory_mb
+    where = subject.place_of("required_memory_mb")
+    if declared is None:
+        # Packing adds it to a package.
+        if subject.is_archive:
+            yield Finding(
+                "warning",
+                "memory-undeclared",
+                "Without required_memory_mb, DJL Serving takes 1.2 times the files' size for what "
+                "a Python model needs, which is far too little; memory may run out.",
+                "Pack with `mme pack`, which measures it, or add required_memory_mb.",
+                where,
+            )
+    elif subject.measured is not None and declared < subject.measured.memory.required_mb:
+        yield Finding(
+            "warning",
+            "memory-too-low",
+            f"required_memory_mb is {declared}, but a worker took "
+            f"{subject.measured.memory.required_mb} MiB when it was measured.",
+            "Remove the line, and packing writes what was measured.",
+            where,
+        )
+
+
+def name(subject: Subject) -> Iterator[Finding]:
+    """Expect a name for the log, and one that fits S3."""
+    given = subject.properties.model_name
+    if given is None:
+        if subject.is_archive:
+            yield Finding(
+                "note",
+                "model-name-missing",
+                "Every model of a multi-model endpoint is called 'model' in the log.",
+                "Add option.modelName=<name>.",
+                subject.place_of("option.modelName"),
+            )
+    elif given in subject.contents:
+        yield Finding(
+            "error",
+            "model-name-is-a-file",
+            f"There is a file called {given}: DJL Serving runs it instead of {MODEL_FILE}.",
+            "Give option.modelName a name that no file has.",
+            subject.place_of("option.modelName"),
+        )
+    if subject.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", subject.name):
+        yield Finding(
+            "warning",
+            "package-name",
+            f"The name {subject.name!r} becomes part of an S3 key, a URL and TargetModel.",
+            "Use letters, digits, '.', '_' and '-'.",
+            subject.contents.where,
+        )
+
+
+def interpreter(subject: Subject) -> Iterator[Finding]:
+    """Expect the image's own Python."""
+    if subject.properties.python_executable is not None:
+        yield Finding(
+            "warning",
+            "python-executable",
+            f"{subject.properties.python_executable} has to exist in the container.",
+            "Remove option.pythonExecutable unless the image is your own.",
+            subject.place_of("option.pythonExecutable"),
+        )
+    if subject.properties.enable_venv:
+        yield Finding(
+            "note",
+            "virtual-environment",
+            "option.enable_venv makes a virtual environment at the first load, which takes "
+            "seconds, and no libraries are shared with other models' processes.",
+            "Install what the model needs in an image of your own.",
+            subject.place_of("option.enable_venv"),
+        )
+
+
+def _stronger_file(subject: Subject) -> tuple[str, str] | None:
+    for file, other in _STRONGER_FILES.items():
+        if file in subject.contents:
+            return file, other
+    stems = ["model"]
+    model_name = subject.properties.model_name
+    if model_name:
+        stems.append(model_name)
+    for suffix, other in _STRONGER_THAN_MODEL_PY.items():
+        for stem in stems:
+            if stem + suffix in subject.contents:
+                return stem + suffix, other
+    return None

@@ -1,0 +1,246 @@
+"""Rules about the handler's source. It is parsed, never imported."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from typing import TYPE_CHECKING
+
+from mmekit.archive.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmekit.archive.rules.subject import Subject
+
+_LOADERS = frozenset(
+    {
+        "cloudpickle.load",
+        "cloudpickle.loads",
+        "dill.load",
+        "joblib.load",
+        "np.load",
+        "numpy.load",
+        "onnxruntime.InferenceSession",
+        "pickle.load",
+        "pickle.loads",
+        "sentence_transformers.SentenceTransformer",
+        "skops.io.load",
+        "torch.jit.load",
+        "torch.load",
+        "transformers.pipeline",
+    }
+)
+_LOADING_METHODS = frozenset({"fit", "from_pretrained", "load_model", "load_state_dict"})
+
+
+def syntax(subject: Subject) -> Iterator[Finding]:
+    """Expect Python."""
+    text = subject.contents.text(subject.code_file)
+    if text is None:
+        return
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        yield Finding(
+            "error",
+            "syntax-error",
+            f"This is no Python: {getattr(error, 'msg', error)}.",
+            "Correct the line.",
+            subject.place(subject.code_file, line),
+        )
+
+
+def handler(subject: Subject) -> Iterator[Finding]:
+    """Expect something of the name that DJL calls."""
+    tree = _tree(subject)
+    wanted = subject.properties.handler or "handle"
+    if tree is None or wanted in _names(tree):
+        return
+    yield Finding(
+        "error",
+        "handler-missing",
+        f"Nothing in this file is called {wanted}, which DJL Serving calls for every request.",
+        f"Write def {wanted}(inputs): ..., or {wanted} = MyHandler().",
+        subject.place(subject.code_file),
+    )
+
+
+def log_level(subject: Subject) -> Iterator[Finding]:
+    """Expect the root logger to be left alone: a worker reports at INFO that it is ready."""
+    tree = _tree(subject)
+    if tree is None:
+        return
+    imports = _Imports(tree)
+    for call in _calls_at_import(tree):
+        if _silences(call, imports):
+            yield Finding(
+                "error",
+                "log-level-raised",
+                "This silences INFO on the root logger while the file is imported. DJL Serving "
+                "waits for the line 'Python engine started.', which is logged after that: the "
+                "load hangs for two minutes, and fails.",
+                "Set the level of your own logger: logging.getLogger(__name__).setLevel(...).",
+                subject.place(subject.code_file, call.lineno),
+            )
+
+
+def work_at_import(subject: Subject) -> Iterator[Finding]:
+    """Expect a cheap import: DJL Serving 0.36 runs the file three times for every worker."""
+    tree = _tree(subject)
+    if tree is None:
+        return
+    imports = _Imports(tree)
+    for call in _calls_at_import(tree):
+        name = imports.name_of(call.func)
+        method = name.rpartition(".")[2]
+        if name in _LOADERS or ("." in name and method in _LOADING_METHODS):
+            yield Finding(
+                "warning",
+                "loads-at-import",
+                f"{name} runs while the file is imported, and DJL Serving 0.36 imports it three "
+                "times for every worker; a failure there loses its reason.",
+                "Load in Handler.load, or in handle when the inputs are empty.",
+                subject.place(subject.code_file, call.lineno),
+            )
+
+
+class _Imports:
+    """What the names at the top of a module stand for."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self._full: dict[str, str] = {}
+        self.root_loggers: set[str] = set()
+        for statement in _statements_at_import(tree):
+            if isinstance(statement, ast.Import):
+                for alias in statement.names:
+                    if alias.asname:
+                        self._full[alias.asname] = alias.name
+            elif isinstance(statement, ast.ImportFrom) and statement.module:
+                for alias in statement.names:
+                    self._full[alias.asname or alias.name] = f"{statement.module}.{alias.name}"
+            elif isinstance(statement, ast.Assign) and self.is_root_logger(statement.value):
+                self.root_loggers |= {t.id for t in statement.targets if isinstance(t, ast.Name)}
+
+    def name_of(self, node: ast.expr) -> str:
+        """Return the dotted name of an expression, imports resolved; empty when it has none."""
+        if isinstance(node, ast.Name):
+            return self._full.get(node.id, node.id)
+        if isinstance(node, ast.Attribute):
+            owner = self.name_of(node.value)
+            return f"{owner}.{node.attr}" if owner else f"?.{node.attr}"
+        return ""
+
+    def is_root_logger(self, node: ast.expr) -> bool:
+        """Return whether an expression is the root logger."""
+        if isinstance(node, ast.Name) and node.id in self.root_loggers:
+            return True
+        if isinstance(node, ast.Call) and self.name_of(node.func) == "logging.getLogger":
+            arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+            return not arguments or all(
+                isinstance(argument, ast.Constant) and argument.value in (None, "", "root")
+                for argument in arguments
+            )
+        return self.name_of(node) == "logging.root"
+
+    def level_of(self, node: ast.expr | None) -> int | None:
+        """Return a logging level that stands in the source; None when it is computed."""
+        if isinstance(node, ast.Constant):
+            value = node.value
+            level = getattr(logging, value.upper(), None) if isinstance(value, str) else value
+            return level if isinstance(level, int) else None
+        if node is not None:
+            level = getattr(logging, self.name_of(node).removeprefix("logging."), None)
+            return level if isinstance(level, int) else None
+        return None
+
+
+def _silences(call: ast.Call, imports: _Imports) -> bool:
+    name = imports.name_of(call.func)
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    first = call.args[0] if call.args else keywords.get("level")
+    level = imports.level_of(first)
+    if name == "logging.disable":
+        # Without an argument it disables everything; disable(level) includes the level.
+        return first is None or (level is not None and level >= logging.INFO)
+    if name == "logging.basicConfig":
+        # The engine has configured logging already: only force changes anything.
+        forced = keywords.get("force")
+        is_forced = isinstance(forced, ast.Constant) and bool(forced.value)
+        return is_forced and (imports.level_of(keywords.get("level")) or 30) > logging.INFO
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "setLevel":
+        is_root = imports.is_root_logger(call.func.value)
+        return is_root and level is not None and level > logging.INFO
+    return False
+
+
+def _tree(subject: Subject) -> ast.Module | None:
+    text = subject.contents.text(subject.code_file)
+    if text is None:
+        return None
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _statements_at_import(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield every statement that runs when the module is imported, nested ones included."""
+    waiting: list[ast.stmt] = list(reversed(tree.body))
+    while waiting:
+        statement = waiting.pop()
+        yield statement
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_main(statement):
+            continue
+        inner: list[ast.stmt] = []
+        for child in ast.iter_child_nodes(statement):
+            if isinstance(child, ast.stmt):
+                inner.append(child)
+            elif isinstance(child, (ast.ExceptHandler, ast.match_case)):
+                inner.extend(child.body)
+        waiting.extend(reversed(inner))
+
+
+def _calls_at_import(tree: ast.Module) -> Iterator[ast.Call]:
+    for statement in _statements_at_import(tree):
+        if _is_main(statement):
+            continue
+        waiting: list[ast.AST] = [statement]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.Call):
+                yield node
+            # Nested statements come by themselves; a lambda's body runs later, if ever.
+            waiting.extend(
+                child
+                for child in ast.iter_child_nodes(node)
+                if not isinstance(child, (ast.stmt, ast.Lambda, ast.ExceptHandler, ast.match_case))
+            )
+
+
+def _is_main(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.If)
+        and isinstance(statement.test, ast.Compare)
+        and isinstance(statement.test.left, ast.Name)
+        and statement.test.left.id == "__name__"
+    )
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """Return the names that importing the module defines; a star import defines any."""
+    names: set[str] = set()
+    for statement in _statements_at_import(tree):
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(statement.name)
+        elif isinstance(statement, (ast.Import, ast.ImportFrom)):
+            aliases = {alias.asname or alias.name for alias in statement.names}
+            names |= aliases | ({"handle"} if "*" in aliases else set())
+        elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            names |= {
+                node.id
+                for node in ast.walk(statement)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            }
+    return names

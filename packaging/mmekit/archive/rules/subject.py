@@ -1,0 +1,83 @@
+"""What rules look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mmekit.archive.package import MODEL_FILE
+from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
+from mmekit.archive.properties import Entry, Properties, parse_entries, properties_of
+
+if TYPE_CHECKING:
+    from mmekit.archive.images import Image
+    from mmekit.archive.measured import Measured
+    from mmekit.archive.package import Contents
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A package folder or an archive, as the rules see it.
+
+    Attributes
+    ----------
+    contents
+        Its files; for a package without its artefacts, only what a person wrote.
+    is_archive
+        Whether this is what a server gets. A package folder may still lack what packing adds.
+    name
+        The model's name, where there is one.
+    measured
+        What was observed, where that is known.
+    image
+        The container image to compare with; None when nothing is known about it.
+    has_sample
+        Whether there is a sample request; None where there need not be one.
+    measured_files
+        Fingerprint of the files that ``measured`` should be about; None when it is not known.
+    """
+
+    contents: Contents
+    is_archive: bool
+    image: Image | None
+    name: str | None = None
+    measured: Measured | None = None
+    has_sample: bool | None = None
+    measured_files: str | None = None
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """The lines of serving.properties that can be read."""
+        text = self.contents.text(PROPERTIES_FILE, "latin-1")
+        return parse_entries(text or "", skip_malformed=True)
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """The keys of serving.properties; the last one of a key counts."""
+        return {entry.key: entry.value for entry in self.entries}
+
+    @cached_property
+    def properties(self) -> Properties:
+        """The typed settings; what DJL cannot use counts as absent."""
+        return properties_of(self.entries)
+
+    @cached_property
+    def code_file(self) -> str:
+        """The file that DJL's engine runs, by name; it need not exist."""
+        entry = self.properties.entry_point
+        if entry is None:
+            return MODEL_FILE
+        if entry.endswith(".py"):
+            return entry
+        return entry.replace(".", "/") + ".py"
+
+    def place(self, file: str, line: int | None = None) -> str:
+        """Return what a finding says about where it is."""
+        path = f"{self.contents.where}/{file}"
+        return path if line is None else f"{path}:{line}"
+
+    def place_of(self, key: str) -> str:
+        """Return the place of a key in serving.properties."""
+        lines = [entry.line for entry in self.entries if entry.key == key]
+        return self.place(PROPERTIES_FILE, lines[-1] if lines else None)

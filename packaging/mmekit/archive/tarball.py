@@ -1,0 +1,233 @@
+"""model.tar.gz as bytes: written by construction, read with a bound on every read.
+
+Python's tarfile and zlib leave room: a header's fields have changed between Python's releases, and
+zlib and zlib-ng compress the same data differently. What is written here depends on neither: the
+tar headers are put together field by field (POSIX.1-2001: ustar, with a pax header where ustar is
+too small), and the gzip stream consists of stored blocks (RFC 1951, 3.2.4) unless compression is
+asked for.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import tarfile
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from mmekit.errors import ArchiveError, UnsafeArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_BLOCK = 512
+_COPY = 1 << 18
+_STORED_MAX = 0xFFFF
+_USTAR_SIZE_MAX = 8**11 - 1
+_NAME_MAX, _PREFIX_MAX = 100, 155
+_FILE, _FOLDER, _PAX = b"0", b"5", b"x"
+# Header: no flags, time 0, no word on the level, system unknown (RFC 1952, 2.3.1).
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+# No name or pax record of an honest archive is larger; a file's content is read in smaller pieces.
+_LARGEST_READ = 1 << 20
+
+
+class Sink(Protocol):
+    """Where bytes go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take data."""
+
+
+class GzipWriter:
+    """A gzip stream whose bytes depend on the data alone.
+
+    Parameters
+    ----------
+    stream
+        Where the bytes go.
+    level
+        None stores; 1 to 9 compresses with the zlib that this Python is linked with, so that the
+        bytes are the same only where that is the same.
+    """
+
+    def __init__(self, stream: Sink, level: int | None = None) -> None:
+        self._stream = stream
+        self._deflate = None if level is None else zlib.compressobj(level, zlib.DEFLATED, -15)
+        self._waiting = bytearray()
+        self._crc = 0
+        self._size = 0
+        stream.write(_GZIP_HEADER)
+
+    def write(self, data: bytes) -> None:
+        """Add data."""
+        self._crc = zlib.crc32(data, self._crc)
+        self._size += len(data)
+        if self._deflate is not None:
+            self._stream.write(self._deflate.compress(data))
+            return
+        self._waiting += data
+        # One block is kept back, as the last one must say that it is the last.
+        while len(self._waiting) > _STORED_MAX:
+            self._store(self._waiting[:_STORED_MAX], last=False)
+            del self._waiting[:_STORED_MAX]
+
+    def close(self) -> None:
+        """End the gzip stream; the stream below stays open."""
+        if self._deflate is None:
+            self._store(self._waiting, last=True)
+        else:
+            self._stream.write(self._deflate.flush())
+        self._stream.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
+
+    def _store(self, block: bytearray, *, last: bool) -> None:
+        size = len(block)
+        self._stream.write(struct.pack("<BHH", last, size, size ^ 0xFFFF) + block)
+
+
+class TarWriter:
+    """A tar of files and folders with nothing in it but names, sizes and contents.
+
+    Files have mode 0644, folders 0755; owner 0, no owner's name, time 0.
+    """
+
+    def __init__(self, stream: GzipWriter) -> None:
+        self._stream = stream
+
+    def add_folder(self, name: str) -> None:
+        """Add a folder."""
+        self._header(f"{name}/", 0, 0o755, _FOLDER)
+
+    def add_file(self, name: str, size: int, content: BinaryIO) -> None:
+        """Add a file; ArchiveError when its content is not ``size`` bytes long."""
+        self._header(name, size, 0o644, _FILE)
+        written = 0
+        while chunk := content.read(_COPY):
+            written += len(chunk)
+            self._stream.write(chunk)
+        if written != size:
+            raise ArchiveError(
+                "The file changed while it was packed", where=name, remedy="pack again"
+            )
+        self._stream.write(bytes(-size % _BLOCK))
+
+    def close(self) -> None:
+        """Write the two empty blocks that end a tar."""
+        self._stream.write(bytes(2 * _BLOCK))
+
+    def _header(self, name: str, size: int, mode: int, kind: bytes) -> None:
+        encoded = name.encode()
+        records = b""
+        split = _split(encoded)
+        if split is None:
+            records += _pax_record(b"path", encoded)
+            split = (b"", encoded[:_NAME_MAX])
+        if size > _USTAR_SIZE_MAX:
+            records += _pax_record(b"size", b"%d" % size)
+        if records:
+            short = b"././@PaxHeader"
+            self._stream.write(_ustar(b"", short, len(records), 0o644, _PAX))
+            self._stream.write(records + bytes(-len(records) % _BLOCK))
+        self._stream.write(_ustar(*split, min(size, _USTAR_SIZE_MAX), mode, kind))
+
+
+@contextmanager
+def open_tarball(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a .tar.gz for reading from front to back; its checksum is verified at the end.
+
+    Raises
+    ------
+    ArchiveError
+        It does not exist, or is not a whole, undamaged tar in gzip.
+    UnsafeArchiveError
+        A header in it claims to be very large.
+    """
+    try:
+        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+            bounded = _BoundedReader(stream)
+            with tarfile.open(fileobj=bounded, mode="r:", errorlevel=2) as tar:  # type: ignore[call-overload]
+                yield tar
+            # Only at its end does gzip compare the checksum.
+            while stream.read(_COPY):
+                pass
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ArchiveError(
+            f"The archive is damaged, or no tar.gz at all: {error}",
+            where=str(path),
+            remedy="make it with `mme pack` or `tar czf`, and upload it again",
+        ) from error
+    except FileNotFoundError:
+        raise ArchiveError("The archive does not exist", where=str(path)) from None
+
+
+class _BoundedReader:
+    """A stream that refuses to put a lot into memory at once.
+
+    tarfile reads a pax header or a long name in one piece, however large the archive says it is.
+    """
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _LARGEST_READ:
+            raise UnsafeArchiveError(
+                f"A header of the archive claims {size} bytes",
+                remedy="do not use this archive: no honest one looks like this",
+            )
+        return self._stream.read(size)
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self._stream.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+def _split(name: bytes) -> tuple[bytes, bytes] | None:
+    """Return ustar's prefix and name fields; None when the name does not fit or is not ASCII."""
+    if not name.isascii():
+        return None
+    if len(name) <= _NAME_MAX:
+        return b"", name
+    # The slash between the two fields is written in neither; a folder's own stays at the end.
+    cut = name.find(b"/", max(len(name) - _NAME_MAX - 1, 1), len(name) - 1)
+    if cut < 0 or cut > _PREFIX_MAX:
+        return None
+    return name[:cut], name[cut + 1 :]
+
+
+def _ustar(prefix: bytes, name: bytes, size: int, mode: int, kind: bytes) -> bytes:
+    header = bytearray(
+        b"".join(
+            (
+                name.ljust(_NAME_MAX, b"\0"),
+                b"%07o\0" % mode,
+                b"%07o\0" % 0,  # owner
+                b"%07o\0" % 0,  # group
+                b"%011o\0" % size,
+                b"%011o\0" % 0,  # time
+                b" " * 8,  # checksum, counted as blanks
+                kind,
+                bytes(100),  # link's target
+                b"ustar\0" + b"00",
+                bytes(32 + 32),  # names of owner and group
+                bytes(8 + 8),  # device
+                prefix.ljust(_PREFIX_MAX, b"\0"),
+                bytes(12),
+            )
+        )
+    )
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def _pax_record(key: bytes, value: bytes) -> bytes:
+    # The length counts its own digits.
+    rest = b" %s=%s\n" % (key, value)
+    length = len(rest)
+    while len(b"%d" % length) + len(rest) != length:
+        length = len(b"%d" % length) + len(rest)
+    return b"%d" % length + rest

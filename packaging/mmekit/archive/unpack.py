@@ -1,0 +1,268 @@
+"""Unpacking an archive that nobody vouches for.
+
+Nothing outside of the new folder is ever written: files are created exclusively, in a folder that
+only this call knows; links are made last, when no file can be written through them any more, and
+each must resolve to a place inside. Python's own data filter (PEP 706; Python 3.10.12, 3.11.4 and
+newer) is asked as well, where it exists.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from mmekit.archive.tarball import open_tarball
+from mmekit.errors import ArchiveError, UnsafeArchiveError
+
+_COPY = 1 << 18
+_MIB = 1 << 20
+_PART_MAX_BYTES, _NAME_MAX_BYTES = 255, 1024
+_KINDS = {
+    tarfile.CHRTYPE: "a character device",
+    tarfile.BLKTYPE: "a block device",
+    tarfile.FIFOTYPE: "a named pipe",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an archive may unpack to.
+
+    Attributes
+    ----------
+    total_bytes
+        Bytes of all files together.
+    files
+        Files, folders and links together.
+    ratio
+        Unpacked bytes for each byte of the archive, once more than ``ratio_from_bytes`` are
+        unpacked. Deflate reaches 1,032; models rarely go beyond 10.
+    ratio_from_bytes
+        Unpacked bytes below which the ratio does not matter.
+    """
+
+    total_bytes: int = 16 << 30
+    files: int = 20_000
+    ratio: float = 200.0
+    ratio_from_bytes: int = 64 * _MIB
+
+
+def unpack(archive: Path, destination: Path, limits: Limits | None = None) -> None:
+    """Unpack a .tar.gz into a new folder: everything, or nothing.
+
+    Files get mode 0644 (0755 when their owner may execute them) and folders 0755, whatever the
+    umask. Times are those of unpacking: with the archive's (0 in ours), Python would take a stale
+    .pyc for that of a newer source of equal size.
+
+    Parameters
+    ----------
+    archive
+        The .tar.gz.
+    destination
+        The folder to make; it may exist, but be empty.
+    limits
+        How much may come out; the defaults of `Limits` when None.
+
+    Raises
+    ------
+    UnsafeArchiveError
+        A member would leave the folder, is neither file, folder nor harmless link, or a limit is
+        passed. The message names the member.
+    ArchiveError
+        The archive is missing, damaged or empty, or its files cannot be stored.
+    """
+    destination = Path(os.path.abspath(destination))  # noqa: PTH100 - links stay as they are
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ArchiveError(
+            "The folder to unpack into exists already",
+            where=str(destination),
+            remedy="remove it, or choose another",
+        )
+    temporary = None
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(
+            tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name[:64]}.")
+        )
+        with open_tarball(archive) as tar:
+            unpacking = _Unpacking(archive, temporary, limits or Limits())
+            for member in tar:
+                unpacking.add(tar, member)
+        unpacking.finish()
+        temporary.replace(destination)
+        temporary = None
+    except OSError as error:
+        raise ArchiveError(
+            f"The archive cannot be unpacked: {error.strerror or error}",
+            where=f"{archive} into {destination}",
+            remedy="make room on that disk, or give access to the folder",
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass
+class _Unpacking:
+    """One archive on its way into one private folder."""
+
+    archive: Path
+    root: Path
+    limits: Limits
+    count: int = 0
+    total: int = 0
+    kinds: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.packed = max(self.archive.stat().st_size, 1)
+
+    def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """Create what a member stands for."""
+        self._count(member)
+        name = self._name(member, member.name)
+        if not name:
+            if not member.isdir():
+                self._refuse(member, "its name is that of the folder itself")
+            return
+        self._ask_data_filter(member)
+        self._make_parents(member, name)
+        if member.isdir():
+            self._make_folder(member, name)
+        elif member.isreg():
+            self._make_file(tar, member, name)
+        elif member.issym():
+            self._note_link(member, name)
+        elif member.islnk():
+            self._make_hard_link(member, name)
+        else:
+            kind = _KINDS.get(member.type, f"of the unknown type {member.type!r}")
+            self._refuse(member, f"it is {kind}")
+
+    def finish(self) -> None:
+        """Create the links, and see that each stays inside."""
+        if not self.kinds:
+            raise ArchiveError(
+                "The archive holds nothing", where=str(self.archive), remedy="pack the model again"
+            )
+        for name, target in self.links.items():
+            (self.root / name).symlink_to(target)
+        real_root = os.path.realpath(self.root)
+        for name in self.links:
+            # Only now: a link may lead through other links.
+            real = os.path.realpath(self.root / name)
+            if os.path.commonpath([real_root, real]) != real_root:
+                self._refuse_name(name, f"it links to {self.links[name]!r}, outside of the archive")
+            if not os.path.exists(real):  # noqa: PTH110 - Path.exists raises for a circle
+                self._refuse_name(name, f"it links to {self.links[name]!r}, which leads nowhere")
+        self.root.chmod(0o755)
+
+    def _count(self, member: tarfile.TarInfo) -> None:
+        self.count += 1
+        if self.count > self.limits.files:
+            self._refuse(member, f"the archive holds more than {self.limits.files} members")
+        if member.size < 0:
+            self._refuse(member, "its size is negative")
+        if not member.isreg():
+            return
+        self.total += member.size
+        if self.total > self.limits.total_bytes:
+            self._refuse(member, f"with it, more than {self.limits.total_bytes} bytes come out")
+        if self.total > max(self.limits.ratio_from_bytes, self.limits.ratio * self.packed):
+            times = self.total // self.packed
+            self._refuse(member, f"with it, {times} times as much comes out as the archive holds")
+
+    def _name(self, member: tarfile.TarInfo, name: str) -> str:
+        if "\0" in name:
+            self._refuse(member, "its name holds a NUL")
+        if name.startswith("/"):
+            self._refuse(member, "its name is absolute")
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            self._refuse(member, "its name leads upwards")
+        sizes = [len(os.fsencode(part)) for part in parts]
+        if sum(sizes) + len(sizes) > _NAME_MAX_BYTES or max(sizes, default=0) > _PART_MAX_BYTES:
+            self._refuse(member, "its name is too long")
+        return "/".join(parts)
+
+    def _ask_data_filter(self, member: tarfile.TarInfo) -> None:
+        data_filter = getattr(tarfile, "data_filter", None)
+        if data_filter is None:
+            return
+        try:
+            data_filter(member, str(self.root))
+        except tarfile.TarError as error:
+            self._refuse(member, str(error))
+
+    def _make_parents(self, member: tarfile.TarInfo, name: str) -> None:
+        parents = name.split("/")[:-1]
+        for depth in range(1, len(parents) + 1):
+            parent = "/".join(parents[:depth])
+            kind = self.kinds.get(parent)
+            if kind is None:
+                self._make_folder(member, parent)
+            elif kind != "folder":
+                self._refuse(member, f"it lies below {parent!r}, which is a {kind}")
+
+    def _make_folder(self, member: tarfile.TarInfo, name: str) -> None:
+        kind = self.kinds.get(name)
+        if kind is None:
+            path = self.root / name
+            path.mkdir()
+            path.chmod(0o755)
+            self.kinds[name] = "folder"
+        elif kind != "folder":
+            self._refuse(member, f"there is already a {kind} of its name")
+
+    def _make_file(self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> None:
+        self._clear(member, name)
+        source = tar.extractfile(member)
+        if source is None:
+            self._refuse(member, "it has no content")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(self.root / name, flags, 0o600)
+        with os.fdopen(descriptor, "wb") as target:
+            shutil.copyfileobj(source, target, _COPY)
+            os.fchmod(target.fileno(), 0o755 if member.mode & 0o100 else 0o644)
+        self.kinds[name] = "file"
+
+    def _note_link(self, member: tarfile.TarInfo, name: str) -> None:
+        self._clear(member, name)
+        target = member.linkname
+        if "\0" in target or target.startswith("/"):
+            self._refuse(member, f"it links to {target!r}, outside of the archive")
+        self.links[name] = target
+        self.kinds[name] = "link"
+
+    def _make_hard_link(self, member: tarfile.TarInfo, name: str) -> None:
+        target = self._name(member, member.linkname)
+        if self.kinds.get(target) != "file":
+            self._refuse(member, f"it links to {member.linkname!r}, no file before it in here")
+        if target != name:
+            self._clear(member, name)
+            os.link(self.root / target, self.root / name)
+            self.kinds[name] = "file"
+
+    def _clear(self, member: tarfile.TarInfo, name: str) -> None:
+        """Make room for a member: a later file replaces an earlier one, and nothing else."""
+        kind = self.kinds.get(name)
+        if kind is None:
+            return
+        if kind != "file":
+            self._refuse(member, f"there is already a {kind} of its name")
+        (self.root / name).unlink()
+
+    def _refuse(self, member: tarfile.TarInfo, reason: str) -> NoReturn:
+        self._refuse_name(member.name, reason)
+
+    def _refuse_name(self, name: str, reason: str) -> NoReturn:
+        raise UnsafeArchiveError(
+            f"{name!r} must not be unpacked: {reason}",
+            where=str(self.archive),
+            remedy="do not use this archive, or pack it again from files that you trust",
+        )

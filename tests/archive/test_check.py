@@ -1,0 +1,329 @@
+"""What would go wrong in the container is found beforehand, with a remedy."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+from mmekit.archive import check, pack
+from mmekit.errors import ArchiveError, PackageError
+
+
+def rules(findings):
+    return {finding.rule: finding.severity for finding in findings}
+
+
+def test_a_sound_package_has_no_findings(workshop):
+    workshop.pretend_measured()
+
+    assert rules(check(workshop.package)) == {}
+
+
+def test_a_sound_archive_has_no_findings(workshop):
+    workshop.pretend_measured()
+    pack(workshop.package, workshop.artifacts, workshop.archive)
+
+    assert rules(check(workshop.archive)) == {}
+
+
+ENGINE = "engine=Python\nretry_threshold=1\n"
+
+PROPERTIES = [
+    ("retry_threshold=1", "engine-missing", "warning"),
+    ("engine=python\nretry_threshold=1", "engine-unknown", "error"),
+    ("engine=Python \nretry_threshold=1", "engine-unknown", "error"),
+    ("engine=PyTorch\nretry_threshold=1", "engine-other", "warning"),
+    ("engine=Python", "first-failure-is-final", "note"),
+    (ENGINE + "batch_size=abc", "bad-integer", "error"),
+    (ENGINE + "batch_size=8", "batch-shares-status", "warning"),
+    (ENGINE + "batch_size=0", "batch-too-small", "error"),
+    (ENGINE + "job_queue_size=0", "queue-too-short", "error"),
+    (ENGINE + "max_idle_time=0", "idle-time-too-short", "warning"),
+    (ENGINE + "option.predict_timeout=soon", "bad-integer", "warning"),
+    (ENGINE + "minWorkers=0", "no-worker-at-load", "warning"),
+    (ENGINE + "maxWorkers=0", "max-workers-ignored", "warning"),
+    (ENGINE + "maxWorkers=4", "memory-of-workers", "note"),
+    (ENGINE + "a=\\u00g0", "properties-unreadable", "error"),
+    (ENGINE + "engine=Python", "duplicate-key", "warning"),
+    (ENGINE + "max_workers=2", "misspelt-key", "warning"),
+    (ENGINE + "option.entry_point=model.py", "misspelt-key", "warning"),
+    (ENGINE + "predict_timeout=9", "misspelt-key", "warning"),
+    (ENGINE + "option.modelName=ridge ", "trailing-blank", "warning"),
+    (ENGINE + "option.greeting=\u00e9", "not-ascii", "warning"),
+    (ENGINE + "option.env=OPTION_ENTRY_POINT=a.py", "server-variable", "warning"),
+    (ENGINE + "option.pythonExecutable=python3.9", "python-executable", "warning"),
+    (ENGINE + "option.enable_venv=true", "virtual-environment", "note"),
+    (ENGINE + "option.modelName=model.py", "model-name-is-a-file", "error"),
+    (ENGINE + "option.entryPoint=other.py", "entry-point-missing", "error"),
+    (ENGINE + "option.entryPoint=other", "entry-point-missing", "error"),
+    (ENGINE + "option.entryPoint=/opt/model.py", "entry-point-absolute", "warning"),
+    (ENGINE + "option.entryPoint=https://example.com/a.py", "entry-point-from-the-net", "warning"),
+    (ENGINE + "option.handler=answer", "handler-missing", "error"),
+]
+
+
+@pytest.mark.parametrize(("text", "rule", "severity"), PROPERTIES)
+def test_a_trap_in_serving_properties_is_found(workshop, text, rule, severity):
+    workshop.write("serving.properties", text)
+
+    findings = check(workshop.package)
+
+    assert rules(findings) == {rule: severity}
+    assert all(finding.message and finding.remedy for finding in findings)
+    assert all("/ridge" in finding.where for finding in findings)
+
+
+def test_more_workers_at_least_than_at_most_contradict(workshop):
+    workshop.write("serving.properties", ENGINE + "minWorkers=2\nmaxWorkers=1")
+
+    assert rules(check(workshop.package)) == {"workers-contradict": "warning"}
+
+
+def test_djls_own_handlers_need_no_file(workshop):
+    workshop.write("serving.properties", ENGINE + "option.entryPoint=djl_python.huggingface\n")
+
+    assert rules(check(workshop.package)) == {}
+
+
+HANDLE = "def handle(inputs):\n    return None\n"
+
+SOURCES = [
+    ("def handle(inputs:\n", "syntax-error", "error"),
+    ("def predict(inputs): ...\n", "handler-missing", "error"),
+    ("import logging\nlogging.disable()\n" + HANDLE, "log-level-raised", "error"),
+    ("import logging\nlogging.disable(logging.INFO)\n" + HANDLE, "log-level-raised", "error"),
+    (
+        "import logging as l\nl.getLogger().setLevel(l.WARNING)\n" + HANDLE,
+        "log-level-raised",
+        "error",
+    ),
+    (
+        "from logging import getLogger\nroot = getLogger()\nroot.setLevel('ERROR')\n" + HANDLE,
+        "log-level-raised",
+        "error",
+    ),
+    ("import logging\nlogging.root.setLevel(50)\n" + HANDLE, "log-level-raised", "error"),
+    (
+        "import logging\ntry:\n    logging.basicConfig(level=logging.ERROR, force=True)\n"
+        "finally:\n    pass\n" + HANDLE,
+        "log-level-raised",
+        "error",
+    ),
+    ("import joblib\nmodel = joblib.load('model.joblib')\n" + HANDLE, "loads-at-import", "warning"),
+    (
+        "from pickle import load\nwith open('m') as f:\n    model = load(f)\n" + HANDLE,
+        "loads-at-import",
+        "warning",
+    ),
+    (
+        "from setfit import SetFitModel\nM = SetFitModel.from_pretrained('.')\n" + HANDLE,
+        "loads-at-import",
+        "warning",
+    ),
+    (
+        "class Model:\n    import torch\n    net = torch.load('m')\nhandle = Model()\n",
+        "loads-at-import",
+        "warning",
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "rule", "severity"), SOURCES)
+def test_a_trap_in_model_py_is_found_without_running_it(workshop, code, rule, severity):
+    workshop.write("model.py", code)
+
+    findings = check(workshop.package)
+
+    assert rules(findings) == {rule: severity}
+    assert "model.py" in findings[0].where
+
+
+HARMLESS = [
+    "import logging\nlogging.getLogger(__name__).setLevel('ERROR')\n" + HANDLE,
+    "import logging\nlogging.getLogger('sklearn').setLevel(logging.ERROR)\n" + HANDLE,
+    "import logging\nlogging.basicConfig(level=logging.ERROR)\n" + HANDLE,
+    "import logging\nlogging.getLogger().setLevel(logging.DEBUG)\n" + HANDLE,
+    "import logging\nlogging.disable(logging.DEBUG)\n" + HANDLE,
+    "import logging\ndef load():\n    logging.disable()\n" + HANDLE,
+    "import joblib\ndef load():\n    return joblib.load('m')\n" + HANDLE,
+    "import joblib\nload = lambda: joblib.load('m')\n" + HANDLE,
+    "import joblib\nif __name__ == '__main__':\n    joblib.load('m')\n" + HANDLE,
+    "try:\n    from fast import handle\nexcept ImportError:\n    from slow import handle\n",
+    "from handlers import *\n",
+    "handle: object = print\n",
+    "async def handle(inputs): ...\n",
+    "(handle, other) = 1, 2\n",
+]
+
+
+@pytest.mark.parametrize("code", HARMLESS)
+def test_harmless_code_is_left_alone(workshop, code):
+    workshop.write("model.py", code)
+
+    assert rules(check(workshop.package)) == {}
+
+
+def test_the_file_that_the_entry_point_names_is_the_one_looked_at(workshop):
+    workshop.write("serving.properties", ENGINE + "option.entryPoint=app.main\n")
+    workshop.write("app/main.py", "x = 1\n")
+
+    assert rules(check(workshop.package)) == {"handler-missing": "error"}
+
+
+FILES = [
+    (".env", b"PASSWORD=1", "looks-like-a-secret", "error"),
+    ("keys/id_rsa", b"x", "looks-like-a-secret", "error"),
+    (".aws/credentials", b"x", "looks-like-a-secret", "error"),
+    ("tls.pem", b"-----BEGIN RSA PRIVATE KEY-----\n", "looks-like-a-secret", "error"),
+    ("MAR-INF/MANIFEST.json", b"{}", "torchserve-archive", "error"),
+    ("a\\b.txt", b"x", "awkward-name", "error"),
+    ("requirements.txt", b"catboost\n", "installs-at-load", "warning"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "rule", "severity"), FILES)
+def test_a_file_that_should_not_be_there_is_found(workshop, name, content, rule, severity):
+    workshop.write(name, content)
+
+    assert rules(check(workshop.package)) == {rule: severity}
+
+
+def test_a_certificate_is_no_secret(workshop):
+    workshop.write("ca.pem", b"-----BEGIN CERTIFICATE-----\n")
+
+    assert rules(check(workshop.package)) == {}
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.onnx", "model.pt", "config.pbtxt"])
+def test_a_file_that_would_pick_another_engine_makes_a_missing_engine_an_error(workshop, name):
+    workshop.write(name, b"{}")
+    assert rules(check(workshop.package)) == {}
+
+    workshop.write("serving.properties", "retry_threshold=1\n")
+    assert rules(check(workshop.package)) == {"engine-missing": "error"}
+
+
+def test_a_package_without_model_file_or_sample_is_told_so(workshop):
+    (workshop.package / "model.py").unlink()
+    (workshop.package / "sample_request.json").unlink()
+
+    found = rules(check(workshop.package))
+
+    assert found == {"model-file-missing": "error", "no-sample": "note"}
+
+
+def test_an_awkward_package_name_is_found(workshop, tmp_path):
+    renamed = workshop.package.rename(tmp_path / "my model")
+
+    assert rules(check(renamed)) == {"package-name": "warning"}
+
+
+LIBRARIES = {"scikit-learn": "1.7.2", "numpy": "2.4.3", "torch": "2.7.1"}
+
+TRAINED = [
+    ({"libraries": LIBRARIES | {"scikit-learn": "1.9.0"}}, {"library-version": "error"}),
+    ({"libraries": LIBRARIES | {"scikit-learn": "1.7.0"}}, {"library-version": "warning"}),
+    ({"libraries": LIBRARIES | {"numpy": "1.26.4"}}, {"library-version": "error"}),
+    ({"libraries": LIBRARIES | {"numpy": "2.0.0"}}, {}),
+    ({"libraries": LIBRARIES | {"torch": "2.9.0"}}, {"library-version": "warning"}),
+    ({"libraries": LIBRARIES | {"torch": "2.7.1+cpu"}}, {}),
+    ({"libraries": {"catboost": "1.2"}, "required": ("catboost",)}, {"library-missing": "warning"}),
+    ({"libraries": {"psutil": "7.0"}, "required": ()}, {}),
+    ({"python": "3.12.1"}, {"python-version": "note"}),
+    ({"python": "3.12.1", "required": ("cloudpickle",)}, {"python-version": "warning"}),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), TRAINED)
+def test_versions_of_training_are_compared_with_the_images(workshop, changes, expected):
+    workshop.pretend_measured(**changes)
+
+    found = rules(check(workshop.package, artifacts=workshop.artifacts))
+
+    assert found == {"stale-measurement": "warning"} | expected
+
+
+def test_what_a_requirement_brings_along_is_not_missing(workshop):
+    # scikit-learn is not there for this test: what hypothesis requires is what it brings along.
+    workshop.write("requirements.txt", "hypothesis\n")
+    workshop.pretend_measured(required=("hypothesis", "sortedcontainers"))
+
+    found = rules(check(workshop.package, artifacts=workshop.artifacts))
+
+    assert "library-missing" not in found
+
+
+def test_nothing_is_compared_with_an_image_of_ones_own(workshop):
+    workshop.pretend_measured(python="3.13.0", libraries={"scikit-learn": "1.9.0"})
+
+    found = rules(check(workshop.package, artifacts=workshop.artifacts, image=None))
+
+    assert found == {"stale-measurement": "warning", "installs-at-load": "warning"}
+
+
+def test_too_little_memory_is_found(workshop):
+    workshop.pretend_measured()
+    workshop.write("serving.properties", ENGINE + "required_memory_mb=50\n")
+    pack(workshop.package, workshop.artifacts, workshop.archive)
+
+    assert rules(check(workshop.archive))["memory-too-low"] == "warning"
+
+
+def by_hand(archive, files):
+    archive.parent.mkdir(exist_ok=True)
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return archive
+
+
+def test_an_archive_made_by_hand_is_told_what_packing_would_have_added(workshop):
+    files = {"serving.properties": ENGINE.encode(), "model.py": HANDLE.encode()}
+    expected = {"memory-undeclared": "warning", "model-name-missing": "note"}
+
+    assert rules(check(by_hand(workshop.archive, files))) == expected
+
+    nested = {f"model/{name}": content for name, content in files.items()}
+    found = rules(check(by_hand(workshop.archive, nested)))
+    assert found == expected | {"nested-folder": "note"}
+
+
+def test_a_model_without_code_relies_on_djls_newest_handler(workshop):
+    files = {"serving.properties": ENGINE.encode(), "model.joblib": b"x"}
+
+    found = rules(check(by_hand(workshop.archive, files)))
+
+    assert found["no-handler-of-its-own"] == "warning"
+
+
+def test_unsafe_damaged_and_changed_archives_are_errors(workshop):
+    assert rules(check(by_hand(workshop.archive, {"../a": b""}))) == {"unsafe-archive": "error"}
+
+    workshop.archive.write_bytes(b"nothing")
+    assert rules(check(workshop.archive)) == {"damaged-archive": "error"}
+
+    workshop.pretend_measured()
+    pack(workshop.package, workshop.artifacts, workshop.archive)
+    with tarfile.open(workshop.archive) as tar:
+        files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}
+    changed = by_hand(workshop.archive, files | {"model.py": HANDLE.encode()})
+    assert rules(check(changed)) == {"manifest-contradicted": "error"}
+
+
+def test_errors_come_first(workshop):
+    workshop.write("serving.properties", "engine=python\nmaxWorkers=2\nbatch_size=2\n")
+
+    severities = [finding.severity for finding in check(workshop.package)]
+
+    assert severities == ["error", "warning", "note", "note"]
+
+
+def test_what_is_not_there_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(ArchiveError, match="does not exist"):
+        check(tmp_path / "nothing.tar.gz")
+    with pytest.raises(PackageError, match="neither"):
+        check(tmp_path)

@@ -1,0 +1,163 @@
+"""A model is loaded and asked once, in a process of its own."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from mmekit.archive import measure, read_measured
+from mmekit.errors import MeasureError, PackageError
+
+MIB = 1 << 20
+
+
+def test_memory_versions_and_imports_are_what_the_process_had(measurement):
+    assert measurement.python == platform.python_version()
+    assert measurement.libraries["scikit-learn"] == "1.7.2"
+    assert {"numpy", "scipy", "joblib"} <= set(measurement.libraries)
+    assert set(measurement.required) == {"joblib", "scikit-learn"}
+    assert {"joblib", "numpy", "sklearn"} <= set(measurement.imports)
+    assert not {"djl_python", "mmekit", "mmekit_runtime", "json"} & set(measurement.imports)
+    assert "sklearn.linear_model" in measurement.modules
+    memory = measurement.memory
+    assert 30 * MIB < memory.private <= memory.proportional <= memory.peak < 1000 * MIB
+    assert 0 <= memory.required_mb * MIB - memory.proportional < MIB
+
+
+def test_the_measurement_is_written_beside_the_artefacts_and_read_back(workshop):
+    workshop.write("model.py", "def handle(inputs):\n    return None\n")
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert read_measured(workshop.artifacts) == measured
+    assert (workshop.artifacts / "measured.json").read_bytes() == measured.to_json()
+
+
+# As DJL's documentation shows it: nothing of mmekit, and no library.
+HANDLER_OF_DJL = """\
+import os
+import pathlib
+
+from djl_python import Output
+
+here = pathlib.Path.cwd()
+
+
+def handle(inputs):
+    if inputs.is_empty():
+        assert os.path.samefile(inputs.get_property("model_dir"), here)
+        assert (here / "model.joblib").exists() and (here / "mmekit_runtime").is_dir()
+        assert inputs.get_property("depth") == "6" and os.environ["GREETING"] == "hello"
+        return None
+    assert inputs.get_property("content-type") == "application/json"
+    assert inputs.get_as_json() == {"instances": [[1.0, 2.0]]}
+    return Output().add("3.0")
+"""
+
+
+def test_the_process_has_what_a_worker_of_djl_serving_has(workshop):
+    workshop.write("model.py", HANDLER_OF_DJL)
+    workshop.write(
+        "serving.properties", "engine=Python\noption.depth=6\noption.env=GREETING=hello\n"
+    )
+
+    assert measure(workshop.package, workshop.artifacts).required == ()
+
+
+def test_a_folder_of_weights_may_be_called_as_a_library_is(workshop):
+    workshop.write("model.py", "import features\n\n\ndef handle(inputs):\n    import joblib\n")
+    workshop.write("features.py", "import idna\n")
+    (workshop.artifacts / "joblib").mkdir()
+    (workshop.artifacts / "joblib" / "weights.bin").write_bytes(b"x")
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert measured.required == ("idna", "joblib")
+    assert "features" not in measured.imports
+
+
+FAILURES = {
+    "raises at import": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+    "raises in load": (
+        "def handle(inputs):\n    raise ValueError('bad weights')",
+        "ValueError: bad weights",
+    ),
+    "says so itself": (
+        (
+            "from djl_python import Output\n"
+            "def handle(inputs):\n    return Output().error('too old', message='too old')"
+        ),
+        "answered 424 too old",
+    ),
+    "returns something else": ("def handle(inputs):\n    return 3", "returned int"),
+    "has no handler": ("x = 1", "no attribute 'handle'"),
+    "leaves": ("import sys\nsys.exit(3)", "SystemExit: 3"),
+    "leaves at once": ("import os\nprint('bye', flush=True)\nos._exit(3)", "exit code 3\nbye"),
+    "crashes": ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
+}
+
+
+@pytest.mark.parametrize(("code", "reason"), FAILURES.values(), ids=FAILURES.keys())
+def test_a_model_that_fails_says_its_own_reason(workshop, code, reason):
+    workshop.write("model.py", code)
+
+    with pytest.raises(MeasureError) as caught:
+        measure(workshop.package, workshop.artifacts)
+
+    assert reason in caught.value.what
+    assert caught.value.where == str(workshop.package)
+    assert read_measured(workshop.artifacts) is None
+
+
+def test_a_failure_carries_the_end_of_its_traceback(workshop):
+    workshop.write(
+        "model.py", "def deep():\n    return 1 / 0\n\n\ndef handle(inputs):\n    deep()\n"
+    )
+
+    with pytest.raises(MeasureError, match="return 1 / 0"):
+        measure(workshop.package, workshop.artifacts)
+
+
+def test_a_model_that_takes_too_long_is_stopped_with_everything_it_started(workshop, tmp_path):
+    started = tmp_path / "started"
+    workshop.write(
+        "model.py",
+        f"""\
+        import os, subprocess, time
+        child = subprocess.Popen(["sleep", "1000"])
+        with open({str(started)!r}, "w") as stream:
+            stream.write(f"{{os.getpid()}} {{child.pid}}")
+        time.sleep(1000)
+        """,
+    )
+
+    with pytest.raises(MeasureError, match="longer than"):
+        measure(workshop.package, workshop.artifacts, timeout_s=3)
+
+    for pid in map(int, started.read_text().split()):
+        assert not _is_running(pid)
+
+
+def _is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stream:  # noqa: PTH123
+            return stream.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_interpreter_that_is_not_there_is_named(workshop):
+    workshop.write("serving.properties", "engine=Python\noption.pythonExecutable=/no/python\n")
+
+    with pytest.raises(MeasureError, match="/no/python"):
+        measure(workshop.package, workshop.artifacts)
+
+
+def test_a_missing_folder_and_a_foreign_measurement_are_named(workshop):
+    with pytest.raises(PackageError, match="does not exist"):
+        measure(workshop.package, workshop.artifacts / "nowhere")
+    (workshop.artifacts / "measured.json").write_text('{"format": 99}')
+
+    with pytest.raises(PackageError, match="cannot be read"):
+        read_measured(workshop.artifacts)

@@ -1,0 +1,36 @@
+"""What `mmekit.archive` offers is decided here."""
+
+from __future__ import annotations
+
+import mmekit.archive
+
+
+def test_the_room_exports_exactly_these_names():
+    assert mmekit.archive.__all__ == [
+        "STOCK_IMAGE",
+        "Digest",
+        "Finding",
+        "Image",
+        "Limits",
+        "Manifest",
+        "Measured",
+        "Memory",
+        "Package",
+        "Packed",
+        "Properties",
+        "Sample",
+        "Severity",
+        "check",
+        "measure",
+        "pack",
+        "parse_properties",
+        "parse_requirements",
+        "read_manifest",
+        "read_measured",
+        "read_package",
+        "read_properties",
+        "remaining",
+        "unpack",
+        "verify",
+    ]
+    assert all(hasattr(mmekit.archive, name) for name in mmekit.archive.__all__)

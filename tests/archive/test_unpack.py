@@ -1,0 +1,245 @@
+"""Hostile archives write nothing outside, and leave nothing behind."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import tarfile
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmekit.archive import Limits, unpack
+from mmekit.errors import ArchiveError, UnsafeArchiveError
+
+
+def member(name, kind=tarfile.REGTYPE, content=b"", **attributes):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.size = len(content)
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    return info, content
+
+
+def link(name, target, kind=tarfile.SYMTYPE):
+    return member(name, kind, linkname=target)
+
+
+def write(path, *members, tar_format=tarfile.PAX_FORMAT):
+    with tarfile.open(path, "w:gz", format=tar_format) as tar:
+        for info, content in members:
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Return an otherwise empty folder to unpack into; the archive lies elsewhere."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    return folder
+
+
+MODEL = member("model.py", content=b"handle = None\n")
+
+HOSTILE = {
+    "absolute": [member("/etc/evil", content=b"x")],
+    "upwards": [member("../evil", content=b"x")],
+    "upwards in the middle": [member("a/../../evil", content=b"x")],
+    "absolute link": [link("a", "/etc/passwd")],
+    "upward link": [link("a", "../evil")],
+    "link through a link": [link("here", "."), link("out", "here/../evil")],
+    "file through a link": [link("a", "."), member("a/evil", content=b"x")],
+    "file over a link": [link("a", "model.py"), member("a", content=b"x")],
+    "folder over a link": [link("a", "."), member("a", tarfile.DIRTYPE)],
+    "link over a folder": [member("a", tarfile.DIRTYPE), link("a", "model.py")],
+    "file below a file": [member("a", content=b"x"), member("a/b", content=b"x")],
+    "hard link out": [link("a", "/etc/passwd", tarfile.LNKTYPE)],
+    "hard link upwards": [link("a", "../evil", tarfile.LNKTYPE)],
+    "hard link to a link": [link("a", "."), link("b", "a", tarfile.LNKTYPE)],
+    "circular link": [link("a", "a")],
+    "link to nothing": [link("a", "nothing")],
+    "hard link to nothing": [link("a", "nothing", tarfile.LNKTYPE)],
+    "character device": [member("a", tarfile.CHRTYPE, devmajor=1, devminor=3)],
+    "block device": [member("a", tarfile.BLKTYPE, devmajor=8, devminor=0)],
+    "named pipe": [member("a", tarfile.FIFOTYPE)],
+    "unknown type": [member("a", b"V")],
+    "long part": [member("n" * 300, content=b"x")],
+    "long name": [member("n/" * 600 + "x", content=b"x")],
+    "no name": [member("./", content=b"x")],
+}
+
+
+@pytest.fixture(params=["with the data filter", "without it"])
+def _python(request, monkeypatch):
+    """Be a Python that has tarfile's data filter, and one that is too old for it."""
+    if request.param == "without it":
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+
+
+@pytest.mark.usefixtures("_python")
+@pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_member_is_named_and_nothing_remains(tmp_path, place, members):
+    archive = write(tmp_path / "model.tar.gz", MODEL, *members)
+
+    with pytest.raises(UnsafeArchiveError) as caught:
+        unpack(archive, place / "model")
+
+    assert members[-1][0].name.rstrip("/")[:20] in caught.value.what
+    assert caught.value.where == str(archive)
+    assert caught.value.remedy
+    assert list(place.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.tar.gz", "place"]
+
+
+def test_a_name_with_a_nul_is_refused(tmp_path, place):
+    info, content = member("model.py", content=b"x")
+    info.pax_headers = {"path": "evil\0.py"}
+    archive = write(tmp_path / "model.tar.gz", (info, content))
+
+    with pytest.raises(UnsafeArchiveError, match="NUL"):
+        unpack(archive, place / "model")
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (Limits(total_bytes=999_999), "999999 bytes"),
+        (Limits(files=1), "more than 1 members"),
+        (Limits(ratio=10, ratio_from_bytes=1000), "times as much"),
+    ],
+)
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, place, limits, reason):
+    bomb = member("bomb", content=bytes(1_000_000))
+    archive = write(tmp_path / "model.tar.gz", MODEL, bomb)
+
+    with pytest.raises(UnsafeArchiveError, match=reason):
+        unpack(archive, place / "model", limits)
+
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [0, 5, 30, -1, -9])
+def test_a_truncated_archive_is_refused_and_nothing_remains(tmp_path, place, kept):
+    archive = write(tmp_path / "model.tar.gz", MODEL, member("b", content=os.urandom(5000)))
+    archive.write_bytes(archive.read_bytes()[:kept])
+
+    with pytest.raises(ArchiveError, match=r"damaged"):
+        unpack(archive, place / "model")
+
+    assert list(place.iterdir()) == []
+
+
+def test_what_is_no_gzip_is_refused(tmp_path, place):
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(b"PK\x03\x04 not a tar")
+
+    with pytest.raises(ArchiveError, match="no tar"):
+        unpack(archive, place / "model")
+
+
+def test_a_tar_without_a_member_is_refused(tmp_path, place):
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(gzip.compress(bytes(10240)))
+
+    with pytest.raises(ArchiveError, match="holds nothing"):
+        unpack(archive, place / "model")
+
+
+def test_a_missing_archive_and_a_full_destination_are_errors(tmp_path, place):
+    with pytest.raises(ArchiveError, match="does not exist"):
+        unpack(tmp_path / "model.tar.gz", place / "model")
+    archive = write(tmp_path / "model.tar.gz", MODEL)
+    unpack(archive, place / "model")
+
+    with pytest.raises(ArchiveError, match="exists already"):
+        unpack(archive, place / "model")
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
+def test_an_honest_archive_comes_out_whole(tmp_path, place, tar_format):
+    long_name = "/".join(["folder" * 6] * 4) + "/weights.bin"
+    archive = write(
+        tmp_path / "model.tar.gz",
+        member("./", tarfile.DIRTYPE),
+        member("./model.py", content=b"old"),
+        member("./model.py", content=b"new"),
+        member(f"./{long_name}", content=b"w" * 3000),
+        link("weights", "folder" * 6),
+        link("copy.py", "./model.py", tarfile.LNKTYPE),
+        tar_format=tar_format,
+    )
+
+    unpack(archive, place / "model")
+
+    assert (place / "model" / "model.py").read_bytes() == b"new"
+    assert (place / "model" / "copy.py").read_bytes() == b"new"
+    assert (place / "model" / long_name).read_bytes() == b"w" * 3000
+    assert (place / "model" / "weights").is_dir()
+    assert [path.name for path in place.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_modes_do_not_depend_on_the_archive_or_the_umask(tmp_path, place, mask):
+    archive = write(
+        tmp_path / "model.tar.gz",
+        member("closed.py", content=b"x", mode=0o000),
+        member("run.sh", content=b"x", mode=0o6755),
+        member("folder", tarfile.DIRTYPE, mode=0o000),
+        member("folder/inner", content=b"x", mode=0o666),
+    )
+    before = os.umask(mask)
+    try:
+        unpack(archive, place / "model")
+    finally:
+        os.umask(before)
+
+    def mode(name):
+        return stat.S_IMODE((place / "model" / name).stat().st_mode)
+
+    assert (mode("closed.py"), mode("run.sh")) == (0o644, 0o755)
+    assert (mode("folder"), mode("folder/inner"), mode(".")) == (0o755, 0o644, 0o755)
+
+
+def test_files_carry_the_time_of_unpacking(tmp_path, place):
+    archive = write(tmp_path / "model.tar.gz", member("model.py", content=b"x", mtime=0))
+    before = time.time()
+
+    unpack(archive, place / "model")
+
+    assert (place / "model" / "model.py").stat().st_mtime >= before - 2
+
+
+PARTS = st.sampled_from(["a", "b", ".", "..", "", "/", "a/b", "../x", "b/../..", "./a"])
+KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(PARTS, KINDS, PARTS), min_size=1, max_size=5))
+def test_no_combination_of_names_and_links_reaches_outside(tmp_path_factory, members):
+    root = tmp_path_factory.mktemp("fuzz")
+    place = root / "place"
+    place.mkdir()
+    (root / "x").write_bytes(b"untouched")
+    infos = [
+        member(name or "a", kind, b"evil" if kind == tarfile.REGTYPE else b"", linkname=target)
+        for name, kind, target in members
+    ]
+    archive = write(root / "model.tar.gz", *infos)
+    try:
+        unpack(archive, place / "model")
+    except ArchiveError:
+        assert list(place.iterdir()) == []
+    else:
+        inside = (place / "model").resolve()
+        for path in inside.rglob("*"):
+            assert path.resolve().is_relative_to(inside)
+    assert (root / "x").read_bytes() == b"untouched"
+    assert sorted(path.name for path in root.iterdir()) == ["model.tar.gz", "place", "x"]
