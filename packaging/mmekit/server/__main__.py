@@ -1,0 +1,35 @@
+"""``python -m mmekit.server``: what an endpoint starts for each instance."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mmekit.errors import MmekitError
+from mmekit.server.run import ServerOptions, run
+
+
+def main() -> int:
+    """Serve; 1 when the server could not start."""
+    parser = argparse.ArgumentParser(prog="python -m mmekit.server", description=__doc__)
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--memory", type=int, metavar="BYTES", default=None)
+    parser.add_argument("--exit-with-stdin", action="store_true")
+    arguments = parser.parse_args()
+    options = ServerOptions(
+        port=arguments.port,
+        host=arguments.host,
+        memory=arguments.memory,
+        exit_with_stdin=arguments.exit_with_stdin,
+    )
+    try:
+        run(options)
+    except MmekitError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

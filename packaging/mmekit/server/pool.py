@@ -1,0 +1,325 @@
+"""A model's workers and the queue in front of them.
+
+What it does is what DJL Serving's WorkLoadManager, WorkerPool and BatchAggregator do, with two
+differences on purpose: the queue is first in, first out, and a worker that dies is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmekit.server import refusal
+from mmekit.server.worker import Worker, WorkerFailure
+from mmekit_runtime.wire import Answer, encode_request
+
+_logger = logging.getLogger("mmekit.server")
+
+_BATCH_KEY = re.compile(r"batch_(\d+)\.(.*)", re.DOTALL)
+_MAX_RESTARTS = 3
+_RESTART_WINDOW_S = 60.0
+
+NewWorker = Callable[[Callable[[Worker, WorkerFailure], None]], Worker]
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How many workers and waiting requests a model may have; the names are DJL Serving's."""
+
+    min_workers: int
+    max_workers: int
+    queue_size: int = 1000
+    batch_size: int = 1
+    max_batch_delay_s: float = 0.1
+    max_idle_s: float = 60.0
+    retry_threshold: int = 0
+
+
+@dataclass
+class _Job:
+    properties: Mapping[str, str]
+    body: bytes
+    result: asyncio.Future[Answer]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Pool:
+    """The workers of one model: minimum to maximum, and a queue that is first in, first out.
+
+    Parameters
+    ----------
+    name
+        The model's.
+    new_worker
+        Makes a worker that is not started yet; it gets the pool's `_on_death`.
+    handler
+        The function of the model that answers requests.
+    """
+
+    def __init__(
+        self, name: str, size: PoolSize, new_worker: NewWorker, handler: str = "handle"
+    ) -> None:
+        self.name = name
+        self.size = size
+        self._handler = handler
+        self.failed = False
+        self.workers: list[Worker] = []
+        self._new_worker = new_worker
+        self._idle: list[Worker] = []
+        self._queue: deque[_Job] = deque()
+        self._running: dict[Worker, list[_Job]] = {}
+        self._idle_since: dict[Worker, float] = {}
+        self._starting = 0
+        self._failures = 0
+        self._deaths: deque[float] = deque(maxlen=_MAX_RESTARTS)
+        self._batch_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def queued(self) -> int:
+        """The number of requests that wait for a worker."""
+        return len(self._queue)
+
+    async def start(self) -> None:
+        """Start the minimum of workers; the first failure is raised and the others stopped."""
+        self._starting += self.size.min_workers
+        starts = [self._start_one() for _ in range(self.size.min_workers)]
+        results = await asyncio.gather(*starts, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures:
+            await self.close()
+            raise failures[0]
+
+    def submit(self, properties: Mapping[str, str], body: bytes) -> asyncio.Future[Answer]:
+        """Queue a request; the future has the worker's answer or fails with a `Refusal`."""
+        result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            result.set_exception(refusal.unavailable("Worker shutting down"))
+        elif self.failed:
+            result.set_exception(refusal.unavailable(f"Model is not ready: {self.name}"))
+        elif len(self._queue) >= self.size.queue_size:
+            result.set_exception(refusal.no_capacity(self.name))
+            self._scale_up()
+        else:
+            self._queue.append(_Job(properties, body, result))
+            self._dispatch()
+            # The rule of WorkLoadManager.runJob.
+            if len(self._queue) > 2 * self.size.batch_size or not self.workers:
+                self._scale_up()
+        return result
+
+    async def close(self) -> None:
+        """Stop every worker; what waits or runs is answered with an error."""
+        self._closed = True
+        for timer in (self._batch_timer, self._idle_timer):
+            if timer:
+                timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        jobs = [*self._queue, *(job for batch in self._running.values() for job in batch)]
+        self._queue.clear()
+        for job in jobs:
+            _refuse(job, refusal.unavailable("Worker shutting down"))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        workers, self.workers, self._idle = self.workers, [], []
+        await asyncio.gather(*(worker.stop() for worker in workers))
+
+    # Starting and stopping workers.
+
+    async def _start_one(self) -> None:
+        # Whoever calls has counted it as starting, at once: two calls may come in one turn.
+        try:
+            worker = self._new_worker(self._on_death)
+            await worker.start()
+        finally:
+            self._starting -= 1
+        self.workers.append(worker)
+        self._release(worker)
+
+    def _scale_up(self) -> None:
+        if self._starting == 0 and len(self.workers) < self.size.max_workers:
+            workers = len(self.workers) + 1
+            _logger.info("scaling up the workers of model %s to %d", self.name, workers)
+            self._starting += 1
+            self._spawn(self._start_in_background())
+
+    async def _start_in_background(self) -> None:
+        try:
+            await self._start_one()
+        except Exception as error:  # noqa: BLE001  whatever it was, the model goes on without
+            _logger.warning("a worker of model %s did not start: %s", self.name, error)
+            if not self.workers and not self._starting:
+                self._give_up(f"a worker did not start: {error}")
+
+    def _on_death(self, worker: Worker, failure: WorkerFailure) -> None:
+        if worker not in self.workers:
+            return
+        self.workers.remove(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._idle_since.pop(worker, None)
+        self._spawn(worker.stop(kill=True))
+        if "TimeoutException" in str(failure):
+            # DJL Serving counts time-outs and marks the model as failed past the threshold.
+            self._failures += 1
+            if self._failures > self.size.retry_threshold:
+                self._give_up(f"{self._failures} time-outs")
+                return
+        now = time.monotonic()
+        if len(self._deaths) == _MAX_RESTARTS and now - self._deaths[0] < _RESTART_WINDOW_S:
+            self._give_up(f"{_MAX_RESTARTS + 1} workers died within {_RESTART_WINDOW_S:.0f} s")
+            return
+        self._deaths.append(now)
+        _logger.warning("worker %s of model %s died: %s", worker.pid, self.name, failure)
+        if len(self.workers) + self._starting < max(1, self.size.min_workers):
+            self._starting += 1
+            self._spawn(self._start_in_background())
+
+    def _give_up(self, reason: str) -> None:
+        _logger.error("model %s is marked as failed: %s", self.name, reason)
+        self.failed = True
+        while self._queue:
+            error = refusal.unavailable(f"Model is not ready: {self.name}")
+            _refuse(self._queue.popleft(), error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Handing out requests.
+
+    def _dispatch(self) -> None:
+        while self._queue and self._idle:
+            wanted = self.size.batch_size
+            if len(self._queue) < wanted:
+                wait = self._queue[0].since + self.size.max_batch_delay_s - time.monotonic()
+                if wait > 0:
+                    if self._batch_timer is None:
+                        loop = asyncio.get_running_loop()
+                        self._batch_timer = loop.call_later(wait, self._batch_is_due)
+                    return
+            batch: list[_Job] = []
+            while self._queue and len(batch) < wanted:
+                job = self._queue.popleft()
+                if not job.result.done():
+                    batch.append(job)
+            if batch:
+                self._run(self._idle.pop(), batch)
+
+    def _batch_is_due(self) -> None:
+        self._batch_timer = None
+        self._dispatch()
+
+    def _run(self, worker: Worker, batch: list[_Job]) -> None:
+        self._running[worker] = batch
+        if len(batch) == 1:
+            properties = {**batch[0].properties, "handler": self._handler}
+            request = encode_request(properties, (("data", batch[0].body),))
+        else:
+            request = _batched(batch, self._handler)
+        answer = worker.send(request)
+        answer.add_done_callback(lambda done: self._finished(worker, done))
+
+    def _finished(self, worker: Worker, done: asyncio.Future[Answer]) -> None:
+        batch = self._running.pop(worker, [])
+        error = done.exception()
+        if error is None:
+            _deliver(batch, done.result())
+            if worker in self.workers:
+                self._release(worker)
+            return
+        message = str(error)
+        if "disconnected" in message:
+            message = f"java.util.concurrent.ExecutionException: {message}"
+        for job in batch:
+            _refuse(job, refusal.unavailable(message))
+
+    def _release(self, worker: Worker) -> None:
+        # Last in, first out: what is not needed stays idle and ends.
+        self._idle.append(worker)
+        if self._queue:
+            self._dispatch()
+        if len(self.workers) > self.size.min_workers:
+            self._idle_since[worker] = time.monotonic()
+            if self._idle_timer is None:
+                self._watch_idle(self.size.max_idle_s)
+
+    def _watch_idle(self, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._idle_timer = loop.call_later(delay, self._end_idle)
+
+    def _end_idle(self) -> None:
+        self._idle_timer = None
+        now = time.monotonic()
+        surplus = len(self.workers) - self.size.min_workers
+        oldest = now
+        for worker in list(self._idle):
+            since = self._idle_since.get(worker, now)
+            if surplus > 0 and now - since >= self.size.max_idle_s:
+                _logger.info("worker %s of model %s was idle and ends", worker.pid, self.name)
+                self._idle.remove(worker)
+                self.workers.remove(worker)
+                self._idle_since.pop(worker, None)
+                self._spawn(worker.stop())
+                surplus -= 1
+            else:
+                oldest = min(oldest, since)
+        if surplus > 0:
+            self._watch_idle(max(0.05, oldest + self.size.max_idle_s - now))
+
+
+def _batched(batch: list[_Job], handler: str) -> bytes:
+    # PyPredictor.batchPredict.
+    properties = {"batch_size": str(len(batch)), "handler": handler}
+    content: list[tuple[str | None, bytes]] = []
+    for index, job in enumerate(batch):
+        prefix = f"batch_{index:03d}."
+        for key, value in job.properties.items():
+            properties[prefix + key] = value
+        content.append((f"{prefix}data", job.body))
+    return encode_request(properties, content)
+
+
+def _deliver(batch: list[_Job], answer: Answer) -> None:
+    if len(batch) == 1:
+        _answer(batch[0], answer)
+        return
+    if answer.status >= 300:  # noqa: PLR2004
+        for job in batch:
+            _answer(job, answer)
+        return
+    if len(answer.content) != len(batch):
+        for job in batch:
+            expected = f"expected: {len(batch)}, actual: {len(answer.content)}"
+            _refuse(job, refusal.untranslatable(f"Batch output size mismatch, {expected}"))
+        return
+    parts: list[list[tuple[str | None, bytes]]] = [[] for _ in batch]
+    for key, value in answer.content:
+        match = _BATCH_KEY.fullmatch(key or "")
+        if match is None or int(match[1]) >= len(batch):
+            for job in batch:
+                _refuse(job, refusal.untranslatable(f"Unexpected batch output key: {key}"))
+            return
+        parts[int(match[1])].append((match[2], value))
+    for job, content in zip(batch, parts, strict=True):
+        own = Answer(answer.status, answer.message, answer.properties, tuple(content))
+        _answer(job, own)
+
+
+def _answer(job: _Job, answer: Answer) -> None:
+    if not job.result.done():
+        job.result.set_result(answer)
+
+
+def _refuse(job: _Job, error: refusal.Refusal) -> None:
+    if not job.result.done():
+        job.result.set_exception(error)

@@ -1,0 +1,303 @@
+"""The models that a server has loaded, and how one is loaded and unloaded.
+
+Sources: ManagementRequestHandler, ModelManager, ModelInfo and PyModel of DJL Serving 0.36.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import itertools
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from mmekit.archive.properties import (
+    FILE_NAME,
+    Properties,
+    find_problems,
+    parse_entries,
+    read_properties,
+)
+from mmekit.errors import PropertiesError
+from mmekit.server import refusal
+from mmekit.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
+from mmekit.server.pool import Pool, PoolSize
+from mmekit.server.worker import InitialisationError, Worker, WorkerFailure, WorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_logger = logging.getLogger("mmekit.server")
+
+_FILE_SIZE_FACTOR = 1.2
+"""What DJL Serving requires for each byte of a model's files when nothing is said."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model."""
+
+    name: str
+    url: str
+    properties: Properties
+    pool: Pool
+    loaded_at: float
+
+    @property
+    def status(self) -> str:
+        """``READY`` or ``FAILED``, as GET /models lists it."""
+        return "FAILED" if self.pool.failed else "READY"
+
+
+class Registry:
+    """The models of one server.
+
+    Parameters
+    ----------
+    engine
+        The folder of DJL's Python engine.
+    sockets
+        A folder with a short name for the workers' sockets.
+    memory
+        Decides whether one more model fits.
+    """
+
+    def __init__(self, engine: Path, sockets: Path, memory: Memory) -> None:
+        self._engine = engine
+        self._sockets = sockets
+        self._memory = memory
+        self._models: dict[str, Model] = {}
+        self._loading: set[str] = set()
+        self._numbers = itertools.count()
+
+    def __iter__(self) -> Iterator[Model]:
+        """Yield the loaded models by name."""
+        return iter(sorted(self._models.values(), key=lambda model: model.name))
+
+    def __len__(self) -> int:
+        """Return the number of loaded models."""
+        return len(self._models)
+
+    @property
+    def loading(self) -> list[str]:
+        """The names of the models that are being loaded."""
+        return sorted(self._loading)
+
+    def get(self, name: str) -> Model | None:
+        """Return a loaded model, None when there is none of that name."""
+        return self._models.get(name)
+
+    async def load(self, name: str, url: str) -> Model:
+        """Load a model; return it once its minimum of workers is ready.
+
+        Parameters
+        ----------
+        url
+            The folder with the unpacked archive: a path or a file URL.
+
+        Raises
+        ------
+        Refusal
+            409 when the name is taken or a setting is illegal, 404 when there is no such folder,
+            507 when memory does not suffice, 500 when the model cannot be loaded.
+        """
+        if name in self._models or name in self._loading:
+            raise refusal.already_loaded(name)
+        self._loading.add(name)
+        try:
+            model = await self._load(name, url)
+            self._models[name] = model
+        finally:
+            self._loading.discard(name)
+        return model
+
+    async def unload(self, name: str) -> None:
+        """Unload a model; its memory is free when this returns.
+
+        Raises
+        ------
+        Refusal
+            404 when it is not loaded.
+        """
+        model = self._models.pop(name, None)
+        if model is None:
+            raise refusal.no_such_model(name)
+        await model.pool.close()
+        _logger.info("Model %s unregistered.", name)
+
+    async def close(self) -> None:
+        """Unload every model."""
+        models, self._models = list(self._models.values()), {}
+        await asyncio.gather(*(model.pool.close() for model in models))
+
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of all workers."""
+        workers = (worker for model in self._models.values() for worker in model.pool.workers)
+        return [worker.pid for worker in workers if worker.pid]
+
+    async def _load(self, name: str, url: str) -> Model:
+        began = time.monotonic()
+        folder = _model_folder(url)
+        properties = _properties(folder)
+        _check_engine(folder, properties)
+        missing = missing_requirements(folder)
+        if missing:
+            message = (
+                f"requirements.txt asks for what this environment lacks: {', '.join(missing)}; "
+                "the embedded server installs nothing: install it here, and build it into the "
+                "image that serves the model"
+            )
+            raise refusal.load_failed(message, "ModelException")
+        reserved = properties.reserved_memory_mb
+        with self._memory.admit(
+            _required_bytes(folder, properties),
+            (DEFAULT_RESERVED_MB if reserved is None else reserved) * MIB,
+            self.worker_pids(),
+        ) as fits:
+            if not fits:
+                raise refusal.no_room()
+            new_worker = self._new_worker(name, folder, properties)
+            pool = Pool(name, _pool_size(properties), new_worker, properties.handler or "handle")
+            try:
+                await pool.start()
+            except InitialisationError as error:
+                if error.answer.status == 507:  # noqa: PLR2004
+                    raise refusal.out_of_memory() from error
+                message = f"Failed to initialize model: {error}"
+                raise refusal.load_failed(message) from error
+            except WorkerFailure as error:
+                raise refusal.load_failed(str(error)) from error
+        elapsed = (time.monotonic() - began) * 1000
+        _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
+        return Model(name, url, properties, pool, time.time())
+
+    def _new_worker(
+        self, name: str, folder: Path, properties: Properties
+    ) -> Callable[[Callable[[Worker, WorkerFailure], None]], Worker]:
+        init_properties = {
+            "handler": properties.handler or "handle",
+            **properties.init_parameters,
+        }
+        spec = WorkerSpec(
+            model_name=(properties.model_name or name)[:15],
+            folder=folder,
+            engine=self._engine,
+            sockets=self._sockets,
+            init_properties=init_properties,
+            environment=properties.env,
+            python=properties.python_executable or sys.executable,
+            entry_point=properties.entry_point or "model.py",
+            load_timeout_s=float(properties.model_loading_timeout_s),
+            predict_timeout_s=float(properties.predict_timeout_s),
+        )
+        return lambda on_death: Worker(spec, next(self._numbers), on_death)
+
+
+def _model_folder(url: str) -> Path:
+    parts = urlsplit(url)
+    folder = Path(unquote(parts.path) if parts.scheme == "file" else url)
+    if parts.scheme not in ("", "file") or not folder.is_absolute() or not folder.is_dir():
+        message = f"Invalid model url: {url}"
+        raise refusal.Refusal(404, "ModelNotFoundException", message)
+    # A folder that holds nothing but a folder is unwrapped (DJL's repository does the same).
+    entries = list(folder.iterdir())
+    while len(entries) == 1 and entries[0].is_dir():
+        folder = entries[0]
+        entries = list(folder.iterdir())
+    return folder.resolve()
+
+
+def _properties(folder: Path) -> Properties:
+    try:
+        return read_properties(folder)
+    except PropertiesError as error:
+        text = (folder / FILE_NAME).read_bytes().decode("latin-1")
+        try:
+            fatal = [problem for problem in find_problems(parse_entries(text)) if problem.fatal]
+        except PropertiesError:
+            raise refusal.misconfigured("Malformed \\uxxxx encoding.") from error
+        if not fatal:
+            raise refusal.load_failed(error.what, "IOException") from error
+        message = f'For input string: "{fatal[0].entry.value}"'
+        raise refusal.misconfigured(message, "NumberFormatException") from error
+
+
+def _check_engine(folder: Path, properties: Properties) -> None:
+    entry_point = properties.entry_point
+    has_model = (folder / "model.py").is_file() or entry_point is not None
+    engine = properties.engine
+    if engine is None and not has_model:
+        message = f"Failed to detect engine of the model: {folder}"
+        raise refusal.Refusal(400, "ModelNotFoundException", message)
+    if engine not in (None, "Python"):
+        raise refusal.misconfigured(f"Deep learning engine not found: {engine}")
+    if not has_model:
+        message = f".py file not found in: {folder}"
+        raise refusal.load_failed(message, "FileNotFoundException")
+
+
+def missing_requirements(folder: Path) -> list[str]:
+    """Return the lines of a model's requirements.txt that this environment does not satisfy.
+
+    DJL Serving runs pip at every load of such a model (PyEnv.installDependency). Options and URLs
+    cannot be checked and are taken as satisfied.
+    """
+    file = folder / "requirements.txt"
+    if not file.is_file():
+        return []
+    missing = []
+    for line in file.read_text(errors="replace").splitlines():
+        text = line.split(" #")[0].strip()
+        if not text or text.startswith(("#", "-")):
+            continue
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(text)
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            missing.append(f"{text} (here is {version})")
+    return missing
+
+
+def _required_bytes(folder: Path, properties: Properties) -> int:
+    required = properties.required_memory_mb
+    if required is not None and required > 0:
+        return required * MIB
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return int(size * _FILE_SIZE_FACTOR)
+
+
+def _pool_size(properties: Properties) -> PoolSize:
+    minimum = properties.min_workers if properties.min_workers is not None else 1
+    maximum = properties.max_workers or _default_max_workers()
+    return PoolSize(
+        min_workers=minimum,
+        max_workers=max(1, minimum, maximum),
+        queue_size=properties.job_queue_size,
+        batch_size=max(1, properties.batch_size),
+        max_batch_delay_s=properties.max_batch_delay_ms / 1000,
+        max_idle_s=float(properties.max_idle_time_s),
+        retry_threshold=properties.retry_threshold or 0,
+    )
+
+
+def _default_max_workers() -> int:
+    # ModelInfo.getMaxWorkers: cores / OMP_NUM_THREADS, which bin/serving sets to 1.
+    cores = os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    return max(1, cores // min(cores, int(threads))) if threads.isdigit() and threads != "0" else 2
