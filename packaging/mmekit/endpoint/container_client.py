@@ -1,0 +1,260 @@
+"""HTTP to one container: kept-alive connections, httptools, no framework.
+
+This is the hot path's second half. A connection is an `asyncio.Protocol`; a call writes one
+buffer and waits for one future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+from urllib.parse import quote
+
+import httptools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ContainerClient", "ContainerReply", "ContainerSilentError", "ContainerTimeoutError"]
+
+_BODYLESS = (204, 304)
+
+
+class ContainerSilentError(Exception):
+    """The container refused the connection or closed it before it had answered."""
+
+
+class ContainerTimeoutError(Exception):
+    """The container did not answer in time."""
+
+
+@dataclass(frozen=True)
+class ContainerReply:
+    """A container's answer; header names are in lower case."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text, whatever it holds."""
+        return self.body.decode("utf-8", "replace")
+
+
+class ContainerClient:
+    """Speaks the container contract of SageMaker multi-model endpoints.
+
+    Source: AWS's "Build your own container for SageMaker AI multi-model endpoints".
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._common = f" HTTP/1.1\r\nhost: {host}:{port}\r\n".encode()
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
+
+    async def is_healthy(self, seconds: float) -> bool:
+        """Ask /ping; False when the container is not there, is silent or says it is not well."""
+        try:
+            reply = await self._call(b"GET /ping" + self._common + b"\r\n", b"", seconds)
+        except (ContainerSilentError, ContainerTimeoutError):
+            return False
+        return reply.status == 200  # noqa: PLR2004 - the contract says 200 and nothing else
+
+    async def load(self, name: str, folder: str, seconds: float) -> ContainerReply:
+        """Ask the container to load a model from a folder."""
+        body = json.dumps({"model_name": name, "url": folder}).encode()
+        head = b"POST /models" + self._common + b"content-type: application/json\r\n"
+        return await self._call(_sized(head, body), body, seconds)
+
+    async def unload(self, name: str, seconds: float) -> ContainerReply:
+        """Ask the container to unload a model and to free its memory."""
+        head = b"DELETE /models/" + quote(name, safe="").encode() + self._common
+        return await self._call(head + b"\r\n", b"", seconds)
+
+    async def knows(self, name: str, seconds: float) -> bool:
+        """Ask the container whether it has a model."""
+        head = b"GET /models/" + quote(name, safe="").encode() + self._common
+        return (await self._call(head + b"\r\n", b"", seconds)).status == 200  # noqa: PLR2004
+
+    def invocation(self, name: str, target: str) -> bytes:
+        """Return the unchanging beginning of every invocation of a model."""
+        path = b"POST /models/" + quote(name, safe="").encode() + b"/invoke"
+        header = b"x-amzn-sagemaker-target-model: " + target.encode("latin-1", "replace")
+        return path + self._common + header + b"\r\n"
+
+    async def invoke(
+        self,
+        invocation: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        seconds: float,
+    ) -> ContainerReply:
+        """Send a request to a model.
+
+        Parameters
+        ----------
+        invocation
+            From `invocation`.
+        headers
+            What else to forward. Few: in DJL's engine every header costs microseconds.
+        body
+            The request's body.
+        seconds
+            How long the answer may take.
+        """
+        head = invocation + b"".join([b"%b: %b\r\n" % header for header in headers])
+        return await self._call(_sized(head, body), body, seconds)
+
+    def close(self) -> None:
+        """Close every connection; calls that still wait raise `ContainerSilentError`."""
+        for connection in tuple(self._open):
+            connection.abort()
+
+    async def _call(self, head: bytes, body: bytes, seconds: float) -> ContainerReply:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                try:
+                    return await self._exchange(connection, head, body, seconds)
+                except _StaleConnectionError:
+                    break  # the server closed it just before we wrote: nothing was lost
+        connection = await self._connect()
+        try:
+            return await self._exchange(connection, head, body, seconds)
+        except _StaleConnectionError as error:
+            raise ContainerSilentError(str(error)) from error
+
+    async def _exchange(
+        self, connection: _Connection, head: bytes, body: bytes, seconds: float
+    ) -> ContainerReply:
+        try:
+            reply = await connection.exchange(head, body, seconds)
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        if connection.reusable:
+            self._idle.append(connection)
+        else:
+            connection.abort()
+        return reply
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            _, connection = await loop.create_connection(
+                lambda: _Connection(loop, self._open), self._host, self._port
+            )
+        except OSError as error:
+            raise ContainerSilentError(f"no connection: {error.strerror or error}") from error
+        return connection
+
+
+class _StaleConnectionError(Exception):
+    """The connection closed without a single byte of an answer."""
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one exchange at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, register: set[_Connection]) -> None:
+        self._loop = loop
+        self._register = register
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[ContainerReply] | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._answering = False
+        self._ends_with_connection = False
+        self.reusable = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def exchange(self, head: bytes, body: bytes, seconds: float) -> ContainerReply:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise _StaleConnectionError("the connection is closed")
+        self.reusable = False
+        self._answering = False
+        self._answer = self._loop.create_future()
+        transport.write(head + body)
+        expiry = self._loop.call_later(seconds, self._expire)
+        try:
+            return await self._answer
+        finally:
+            expiry.cancel()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
+        self._register.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._answering = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(ContainerSilentError(f"the answer is not HTTP: {error}"))
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._register.discard(self)
+        if self._ends_with_connection:
+            self.on_message_complete()
+        elif self._answering:
+            self._fail(ContainerSilentError("the connection closed in the middle of an answer"))
+        else:
+            self._fail(_StaleConnectionError(f"the connection closed without an answer: {exc}"))
+
+    # httptools.HttpResponseParser
+
+    def on_message_begin(self) -> None:
+        self._headers = {}
+        self._body = []
+        self._ends_with_connection = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self._ends_with_connection = (
+            b"content-length" not in self._headers
+            and b"transfer-encoding" not in self._headers
+            and self._parser.get_status_code() not in _BODYLESS
+        )
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        self._ends_with_connection = False
+        self.reusable = self.is_open and self._parser.should_keep_alive()
+        if self._answer is not None and not self._answer.done():
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            status = self._parser.get_status_code()
+            self._answer.set_result(ContainerReply(status, self._headers, body))
+
+    def _expire(self) -> None:
+        self._fail(ContainerTimeoutError("no answer in time"))
+        self.abort()
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
+def _sized(head: bytes, body: bytes) -> bytes:
+    return head + b"content-length: %d\r\n\r\n" % len(body)

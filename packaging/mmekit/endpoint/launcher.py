@@ -1,0 +1,204 @@
+"""Containers: how they are started, and what the endpoint needs to know of one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from mmekit.errors import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["CommandLauncher", "Container", "ContainerLauncher", "Placement", "launcher_named"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_HOST = "127.0.0.1"
+_PORTS = range(20_000, 32_000)  # below the ports that Linux and macOS give to outgoing connections
+_PIPE_SECONDS = 2.0  # for the last of a dead container's output
+_TAIL = 20  # lines of a container's output to quote when it does not start
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a container shall run.
+
+    Parameters
+    ----------
+    label
+        How it is called in the log: endpoint, variant, number.
+    folder
+        A folder of its own; its log goes there, and the models that it loads lie there.
+    environment
+        Environment variables that the SageMaker model asks for.
+    """
+
+    label: str
+    folder: Path
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Container(Protocol):
+    """A running container."""
+
+    @property
+    def host(self) -> str:
+        """The address on which it listens."""
+
+    @property
+    def port(self) -> int:
+        """The port on which it listens."""
+
+    @property
+    def obituary(self) -> str | None:
+        """Why it ended, with its last words; None while it runs."""
+
+    async def stop(self, seconds: float) -> None:
+        """Ask it to end, wait so long, then make it."""
+
+
+class ContainerLauncher(Protocol):
+    """Starts containers of one kind: the seam for DJL Serving, Multi Model Server or Docker."""
+
+    async def launch(self, placement: Placement) -> Container:
+        """Start a container that will answer /ping with 200 as soon as it is ready."""
+
+
+def launcher_named(server: str, memory: int | None) -> ContainerLauncher:
+    """Return the launcher for a kind of container.
+
+    Raises
+    ------
+    EndpointError
+        There is no such kind.
+    """
+    if server != "embedded":
+        raise EndpointError(
+            "There is no such kind of container.", where=server, remedy="Use --server embedded."
+        )
+    arguments = () if memory is None else ("--memory", str(memory))
+    return CommandLauncher((sys.executable, "-m", "mmekit.server", *arguments))
+
+
+class CommandLauncher:
+    """Starts a command of this machine as a container.
+
+    Parameters
+    ----------
+    command
+        Gets ``--port P --host H --exit-with-stdin`` appended. The last makes it end when its
+        standard input does, so that it never outlives the endpoint service, not even one that
+        was killed.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = tuple(command)
+
+    async def launch(self, placement: Placement) -> Container:
+        """Start the command in the placement's folder, in a session of its own.
+
+        A session of its own, because Ctrl-C in a terminal reaches all processes of a session's
+        foreground group: the service, not the terminal, says when containers stop.
+        """
+        placement.folder.mkdir(parents=True, exist_ok=True)
+        port = _free_port()
+        arguments = ("--port", str(port), "--host", _HOST, "--exit-with-stdin")
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *arguments,
+            cwd=placement.folder,
+            env={
+                **os.environ,
+                **dict(placement.environment),
+                "PYTHONUNBUFFERED": "1",
+                "SAGEMAKER_MULTI_MODEL": "true",
+                "SAGEMAKER_BIND_TO_PORT": str(port),
+            },
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return _ProcessContainer(process, port, placement)
+
+
+class _ProcessContainer:
+    """A container that is a process of this machine."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, port: int, placement: Placement
+    ) -> None:
+        self.host = _HOST
+        self.port = port
+        self._process = process
+        self._placement = placement
+        self._last_lines: deque[str] = deque(maxlen=_TAIL)
+        log = (placement.folder / "container.log").open("ab")
+        self._copying = asyncio.ensure_future(self._copy_output(log))
+
+    @property
+    def obituary(self) -> str | None:
+        status = self._process.returncode
+        if status is None:
+            return None
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return "\n".join([f"The container ended ({how}).", *self._last_lines])
+
+    async def stop(self, seconds: float) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), seconds)
+            except asyncio.TimeoutError:
+                logger.info("%s does not end; killing it", self._placement.label)
+        # Its workers too, should it have left any: they are in its session.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        await asyncio.wait([self._copying], timeout=_PIPE_SECONDS)
+        self._copying.cancel()
+
+    async def _copy_output(self, log: BinaryIO) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for
+        rest = b""
+        with log:
+            while piece := await self._process.stdout.read(65_536):
+                log.write(piece)
+                log.flush()
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    self._say(line)
+        if rest:
+            self._say(rest)
+
+    def _say(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()
+        self._last_lines.append(text)
+        logger.info("[%s] %s", self._placement.label, text)
+
+
+def _free_port() -> int:
+    for port in random.sample(_PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
+            return port
+    raise EndpointError(
+        "No free port was found for a container.",
+        where=f"{_HOST}:{_PORTS.start}-{_PORTS.stop}",
+        remedy="Stop what listens there.",
+    )

@@ -1,0 +1,91 @@
+"""Start the endpoint service and stay until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from mmekit.endpoint.launcher import launcher_named
+from mmekit.errors import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    from mmekit.endpoint.launcher import ContainerLauncher
+    from mmekit.endpoint.options import EndpointOptions
+
+__all__ = ["run"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+
+def run(options: EndpointOptions, *, launcher: ContainerLauncher | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; then stop every container and remove every folder.
+
+    Progress goes to standard output, a line an event, through the logger ``mmekit.endpoint``.
+
+    Parameters
+    ----------
+    options
+        Port, containers and limits.
+    launcher
+        Starts the containers; None takes the one that ``options.server`` names.
+
+    Raises
+    ------
+    EndpointError
+        The port is taken, or ``options.server`` names no kind of container.
+    """
+    launcher = launcher or launcher_named(options.server, options.memory)
+    with _listening(options) as listener, _lines_on_stdout():
+        # Here and not above: moto and Flask take a second to import.
+        from mmekit.endpoint.service import serve
+
+        _run_loop(serve(options, launcher, listener))
+
+
+@contextlib.contextmanager
+def _listening(options: EndpointOptions) -> Iterator[socket.socket]:
+    """Bind first: a port in use must be known before anything else is started."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((options.host, options.port))
+        except OSError as error:
+            raise EndpointError(
+                f"The endpoint service cannot listen: {error.strerror}.",
+                where=f"{options.host}:{options.port}",
+                remedy="Stop what listens there (another `mme up`?) or choose another --port.",
+            ) from error
+        listener.settimeout(0.0)
+        yield listener
+
+
+@contextlib.contextmanager
+def _lines_on_stdout() -> Iterator[None]:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _run_loop(main: Coroutine[None, None, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:  # not built for this platform
+        asyncio.run(main)
+    else:
+        uvloop.run(main)

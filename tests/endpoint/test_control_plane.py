@@ -1,0 +1,300 @@
+"""Endpoints come and go: boto3 on one side, processes and folders on the other."""
+
+import concurrent.futures
+import json
+import pathlib
+
+import psutil
+import pytest
+
+
+def is_running(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models(service):
+    for key in ("a.tar.gz", "b.tar.gz", "c.tar.gz", "prefix/a.tar.gz"):
+        service.put(key, service.echo_archive())
+
+
+def test_an_endpoint_is_creating_until_its_container_answers_ping(service):
+    sagemaker = service.client("sagemaker")
+    service.describe_models("slow-start")
+    sagemaker.create_endpoint(EndpointName="slow-start", EndpointConfigName="slow-start")
+    runtime = service.client("sagemaker-runtime", parameter_validation=False)
+    assert sagemaker.describe_endpoint(EndpointName="slow-start")["EndpointStatus"] == "Creating"
+    with pytest.raises(runtime.exceptions.ValidationError, match="not found"):
+        service.invoke("slow-start", "a.tar.gz")
+    service.wait_for("endpoint_in_service", "slow-start")
+    assert service.seen("slow-start", "a.tar.gz")["loads"] == 1
+    listed = sagemaker.list_endpoints(NameContains="slow-start")["Endpoints"]
+    assert [found["EndpointStatus"] for found in listed] == ["InService"]
+
+
+def test_deleting_an_endpoint_stops_its_container_and_removes_its_folder(service):
+    sagemaker = service.client("sagemaker")
+    service.create_endpoint("short-lived")
+    pid = service.seen("short-lived", "a.tar.gz")["pid"]
+    folder = pathlib.Path(psutil.Process(pid).cwd())
+    assert list(folder.rglob("model.json"))
+    sagemaker.delete_endpoint(EndpointName="short-lived")
+    service.wait_for("endpoint_deleted", "short-lived")
+    assert not is_running(pid)
+    assert not folder.parent.exists()
+    sagemaker.delete_endpoint_config(EndpointConfigName="short-lived")
+    sagemaker.delete_model(ModelName="short-lived")
+    runtime = service.client("sagemaker-runtime", parameter_validation=False)
+    with pytest.raises(runtime.exceptions.ValidationError, match="not found"):
+        service.invoke("short-lived", "a.tar.gz")
+    service.create_endpoint("short-lived")
+    assert service.seen("short-lived", "a.tar.gz")["loads"] == 1
+
+
+def test_a_request_in_flight_survives_the_deletion_of_its_endpoint(service):
+    service.create_endpoint("draining")
+    service.seen("draining", "a.tar.gz")
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        call = threads.submit(service.seen, "draining", "a.tar.gz", body=b'{"seconds": 0.5}')
+        service.wait_until(call.running, what="the call")
+        service.seen("draining", "a.tar.gz")  # by now the other one has been sent
+        service.client("sagemaker").delete_endpoint(EndpointName="draining")
+        assert call.result()["loads"] == 1
+    service.wait_for("endpoint_deleted", "draining")
+
+
+def test_a_container_that_does_not_start_makes_the_endpoint_fail_with_its_last_words(service):
+    sagemaker = service.client("sagemaker")
+    service.describe_models("hopeless", environment={"REFUSE_TO_START": "yes"})
+    sagemaker.create_endpoint(EndpointName="hopeless", EndpointConfigName="hopeless")
+
+    def described():
+        found = sagemaker.describe_endpoint(EndpointName="hopeless")
+        return found["EndpointStatus"] != "Creating" and found
+
+    found = service.wait_until(described)
+    assert found["EndpointStatus"] == "Failed"
+    assert "did not pass the ping health check" in found["FailureReason"]
+    assert "no engine to be found" in found["FailureReason"]
+    sagemaker.delete_endpoint(EndpointName="hopeless")
+    service.wait_for("endpoint_deleted", "hopeless")
+
+
+@pytest.mark.parametrize("kind", ["model", "endpoint_config", "endpoint"])
+def test_what_exists_cannot_be_created_again(service, echo, kind):
+    sagemaker = service.client("sagemaker")
+    pid = service.seen(echo, "a.tar.gz")["pid"]
+    variant = {"VariantName": "v", "ModelName": echo, "InstanceType": "ml.m5.large"}
+    members = {
+        "model": {
+            "ModelName": echo,
+            "ExecutionRoleArn": "arn:aws:iam::123456789012:role/Rehearsal",
+        },
+        "endpoint_config": {
+            "EndpointConfigName": echo,
+            "ProductionVariants": [variant | {"InitialInstanceCount": 1}],
+        },
+        "endpoint": {"EndpointName": echo, "EndpointConfigName": echo},
+    }
+    create = getattr(sagemaker, f"create_{kind}")
+    with pytest.raises(sagemaker.exceptions.ClientError, match="already existing") as raised:
+        create(**members[kind])
+    assert raised.value.response["Error"]["Code"] == "ValidationException"
+    assert service.seen(echo, "a.tar.gz")["pid"] == pid
+
+
+def test_models_are_unloaded_least_recently_used_first_when_the_container_is_full(service):
+    service.create_endpoint("tight", environment={"CAPACITY": "2"})
+    for target in ("a.tar.gz", "b.tar.gz", "a.tar.gz", "c.tar.gz"):
+        assert service.seen("tight", target)["loaded"] <= 2
+    assert service.seen("tight", "a.tar.gz")["loads"] == 1
+    assert service.seen("tight", "b.tar.gz")["loads"] == 3  # the first, a 507, and this one
+    assert service.log.count("b.tar.gz: unloaded to make room") == 1
+
+
+def test_a_model_that_fits_nowhere_is_a_model_error_507(service):
+    service.create_endpoint("no-room", environment={"CAPACITY": "0"})
+    runtime = service.client("sagemaker-runtime", parameter_validation=False)
+    with pytest.raises(runtime.exceptions.ModelError) as raised:
+        service.invoke("no-room", "a.tar.gz")
+    assert raised.value.response["OriginalStatusCode"] == 507
+
+
+@pytest.mark.parametrize(
+    ("data_url", "target"),
+    [
+        ("s3://models/prefix/", "a.tar.gz"),
+        ("s3://models/prefix", "/a.tar.gz"),
+        ("s3://models/pre", "fix/a.tar.gz"),
+        ("https://s3-us-east-1.amazonaws.com/models/prefix/", "a.tar.gz"),
+        ("https://models.s3.us-east-1.amazonaws.com/prefix/", "a.tar.gz"),
+    ],
+)
+def test_prefix_and_target_model_are_joined_literally(service, data_url, target, request):
+    name = f"literal-{abs(hash((data_url, target)))}"
+    service.create_endpoint(name, data_url=data_url)
+    assert service.seen(name, target)["headers"]["x-amzn-sagemaker-target-model"] == target
+    service.client("sagemaker").delete_endpoint(EndpointName=name)
+
+
+def test_several_instances_serve_one_variant_and_a_model_sticks_to_its_own(service):
+    service.create_endpoint("pair", instances=2)
+    first = {service.seen("pair", "a.tar.gz")["pid"] for _ in range(5)}
+    second = {service.seen("pair", "b.tar.gz")["pid"] for _ in range(5)}
+    assert len(first) == len(second) == 1
+    assert first != second
+
+
+def test_requests_go_to_the_variant_they_name_and_otherwise_by_weight(service):
+    service.describe_models("weighty")
+    sagemaker = service.client("sagemaker")
+    common = {"ModelName": "weighty", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    variants = [
+        common | {"VariantName": "Blue", "InitialVariantWeight": 1},
+        common | {"VariantName": "Green", "InitialVariantWeight": 0},
+    ]
+    sagemaker.create_endpoint_config(EndpointConfigName="weighty-2", ProductionVariants=variants)
+    sagemaker.create_endpoint(EndpointName="weighty", EndpointConfigName="weighty-2")
+    service.wait_for("endpoint_in_service", "weighty")
+    named = service.invoke("weighty", "a.tar.gz", TargetVariant="Green")
+    assert named["InvokedProductionVariant"] == "Green"
+    answers = [service.invoke("weighty", "a.tar.gz") for _ in range(5)]
+    assert {answer["InvokedProductionVariant"] for answer in answers} == {"Blue"}
+
+
+def test_an_endpoint_that_is_deleted_while_it_is_updated_leaves_nothing_running(service):
+    service.create_endpoint("hasty")
+    service.describe_models("hastier")
+    sagemaker = service.client("sagemaker")
+    pid = service.seen("hasty", "a.tar.gz")["pid"]
+    sagemaker.update_endpoint(EndpointName="hasty", EndpointConfigName="hastier")
+    sagemaker.delete_endpoint(EndpointName="hasty")
+    runtime = service.client("sagemaker-runtime", parameter_validation=False)
+    with pytest.raises(runtime.exceptions.ValidationError, match="not found"):
+        service.invoke("hasty", "a.tar.gz")
+    service.wait_for("endpoint_deleted", "hasty")
+    assert not is_running(pid)
+
+
+def test_a_model_data_url_outside_of_s3_is_a_validation_error(service):
+    service.create_endpoint("elsewhere", data_url="https://example.com/models/")
+    runtime = service.client("sagemaker-runtime", parameter_validation=False)
+    with pytest.raises(runtime.exceptions.ValidationError, match="not an address in S3"):
+        service.invoke("elsewhere", "a.tar.gz")
+
+
+def test_a_single_model_endpoint_has_its_model_loaded_and_takes_no_target(service):
+    service.create_endpoint("single", data_url="s3://models/a.tar.gz", mode="SingleModel")
+    assert service.seen("single")["loads"] == 1
+    runtime = service.client("sagemaker-runtime", parameter_validation=False)
+    with pytest.raises(runtime.exceptions.ValidationError, match="is not a multi-model endpoint"):
+        service.invoke("single", "a.tar.gz")
+
+
+def test_a_single_model_endpoint_without_its_archive_fails(service):
+    sagemaker = service.client("sagemaker")
+    service.describe_models("bare", data_url="s3://models/none.tar.gz", mode="SingleModel")
+    sagemaker.create_endpoint(EndpointName="bare", EndpointConfigName="bare")
+
+    def failed():
+        found = sagemaker.describe_endpoint(EndpointName="bare")
+        return found["EndpointStatus"] == "Failed" and found
+
+    assert "Failed to download model data" in service.wait_until(failed)["FailureReason"]
+
+
+def test_an_updated_endpoint_changes_its_instances_without_a_failed_request(service):
+    service.create_endpoint("changing")
+    service.describe_models("changed", environment={"COLOUR": "green"})
+    sagemaker = service.client("sagemaker")
+    before = service.seen("changing", "a.tar.gz")
+    sagemaker.update_endpoint(EndpointName="changing", EndpointConfigName="changed")
+    described = sagemaker.describe_endpoint(EndpointName="changing")
+    assert described["EndpointStatus"] == "Updating"
+    while described["EndpointStatus"] == "Updating":
+        service.seen("changing", "a.tar.gz")
+        described = sagemaker.describe_endpoint(EndpointName="changing")
+    assert (described["EndpointStatus"], described["EndpointConfigName"]) == (
+        "InService",
+        "changed",
+    )
+    after = service.seen("changing", "a.tar.gz")
+    assert after["environment"]["COLOUR"] == "green"
+    service.wait_until(lambda: not is_running(before["pid"]), what="the old instance's end")
+
+
+def test_an_update_that_cannot_start_leaves_the_endpoint_as_it_was(service):
+    service.create_endpoint("stable")
+    service.describe_models("unstable", environment={"REFUSE_TO_START": "yes"})
+    sagemaker = service.client("sagemaker")
+    before = service.seen("stable", "a.tar.gz")
+    sagemaker.update_endpoint(EndpointName="stable", EndpointConfigName="unstable")
+    service.wait_for("endpoint_in_service", "stable")
+    described = sagemaker.describe_endpoint(EndpointName="stable")
+    assert described["EndpointConfigName"] == "stable"
+    assert "ping health check" in described["FailureReason"]
+    assert service.seen("stable", "a.tar.gz")["pid"] == before["pid"]
+
+
+@pytest.mark.parametrize(("endpoint", "config"), [("nobody", "echo"), ("echo", "nothing")])
+def test_an_update_of_or_to_what_is_not_there_is_refused(service, echo, endpoint, config):
+    sagemaker = service.client("sagemaker")
+    with pytest.raises(sagemaker.exceptions.ClientError, match="Could not find"):
+        sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=config)
+
+
+def test_an_unknown_instance_type_is_refused(service):
+    sagemaker = service.client("sagemaker")
+    variant = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.made-up.large"}
+    with pytest.raises(sagemaker.exceptions.ClientError, match="enum value set"):
+        sagemaker.create_endpoint_config(
+            EndpointConfigName="odd", ProductionVariants=[variant | {"InitialInstanceCount": 1}]
+        )
+
+
+def test_a_cloudformation_stack_starts_and_stops_containers(service):
+    resources = {
+        "Model": {
+            "Type": "AWS::SageMaker::Model",
+            "Properties": {
+                "ExecutionRoleArn": "arn:aws:iam::123456789012:role/Rehearsal",
+                "PrimaryContainer": {
+                    "Image": "image",
+                    "Mode": "MultiModel",
+                    "ModelDataUrl": "s3://models/",
+                },
+            },
+        },
+        "Config": {
+            "Type": "AWS::SageMaker::EndpointConfig",
+            "Properties": {
+                "ProductionVariants": [
+                    {
+                        "VariantName": "AllTraffic",
+                        "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]},
+                        "InstanceType": "ml.m5.large",
+                        "InitialInstanceCount": 1,
+                        "InitialVariantWeight": 1,
+                    }
+                ]
+            },
+        },
+        "Endpoint": {
+            "Type": "AWS::SageMaker::Endpoint",
+            "Properties": {
+                "EndpointName": "stacked",
+                "EndpointConfigName": {"Fn::GetAtt": ["Config", "EndpointConfigName"]},
+            },
+        },
+    }
+    formation, sagemaker = service.client("cloudformation"), service.client("sagemaker")
+    formation.create_stack(StackName="stack", TemplateBody=json.dumps({"Resources": resources}))
+    [found] = [
+        found["EndpointName"]
+        for found in sagemaker.list_endpoints()["Endpoints"]
+        if "stack" in found["EndpointName"].lower() or found["EndpointName"] == "Endpoint"
+    ]
+    service.wait_for("endpoint_in_service", found)
+    assert service.seen(found, "a.tar.gz")["loads"] == 1
+    formation.delete_stack(StackName="stack")
+    service.wait_for("endpoint_deleted", found)
