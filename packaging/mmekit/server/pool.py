@@ -11,21 +11,24 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmekit.server import refusal
-from mmekit.server.worker import Worker, WorkerFailure
 from mmekit_runtime.wire import Answer, encode_request
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from mmekit.server.launcher import WorkerLauncher
+    from mmekit.server.link import WorkerFailure
+    from mmekit.server.worker import Worker
 
 _logger = logging.getLogger("mmekit.server")
 
 _BATCH_KEY = re.compile(r"batch_(\d+)\.(.*)", re.DOTALL)
 _MAX_RESTARTS = 3
 _RESTART_WINDOW_S = 60.0
-
-NewWorker = Callable[[Callable[[Worker, WorkerFailure], None]], Worker]
 
 
 @dataclass(frozen=True)
@@ -56,21 +59,21 @@ class Pool:
     ----------
     name
         The model's.
-    new_worker
-        Makes a worker that is not started yet; it gets the pool's `_on_death`.
+    launcher
+        Starts the workers.
     handler
         The function of the model that answers requests.
     """
 
     def __init__(
-        self, name: str, size: PoolSize, new_worker: NewWorker, handler: str = "handle"
+        self, name: str, size: PoolSize, launcher: WorkerLauncher, handler: str = "handle"
     ) -> None:
         self.name = name
         self.size = size
         self._handler = handler
         self.failed = False
         self.workers: list[Worker] = []
-        self._new_worker = new_worker
+        self._launcher = launcher
         self._idle: list[Worker] = []
         self._queue: deque[_Job] = deque()
         self._running: dict[Worker, list[_Job]] = {}
@@ -107,12 +110,12 @@ class Pool:
             result.set_exception(refusal.unavailable(f"Model is not ready: {self.name}"))
         elif len(self._queue) >= self.size.queue_size:
             result.set_exception(refusal.no_capacity(self.name))
-            self._scale_up()
+            if self._wants_more():
+                self._scale_up()
         else:
             self._queue.append(_Job(properties, body, result))
             self._dispatch()
-            # The rule of WorkLoadManager.runJob.
-            if len(self._queue) > 2 * self.size.batch_size or not self.workers:
+            if self._wants_more():
                 self._scale_up()
         return result
 
@@ -131,22 +134,29 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         workers, self.workers, self._idle = self.workers, [], []
         await asyncio.gather(*(worker.stop() for worker in workers))
+        await self._launcher.close()
 
     # Starting and stopping workers.
 
     async def _start_one(self) -> None:
         # Whoever calls has counted it as starting, at once: two calls may come in one turn.
         try:
-            worker = self._new_worker(self._on_death)
-            await worker.start()
+            worker = await self._launcher.launch(self._on_death)
         finally:
             self._starting -= 1
         self.workers.append(worker)
         self._release(worker)
 
+    def _wants_more(self) -> bool:
+        if self._launcher.gives_slots:
+            return len(self._queue) > self._starting
+        # The rule of WorkLoadManager.runJob; one start at a time, as each costs a second of a core.
+        waiting = len(self._queue) > 2 * self.size.batch_size
+        return (waiting or not self.workers) and self._starting == 0
+
     def _scale_up(self) -> None:
-        if self._starting == 0 and len(self.workers) < self.size.max_workers:
-            workers = len(self.workers) + 1
+        if len(self.workers) + self._starting < self.size.max_workers:
+            workers = len(self.workers) + self._starting + 1
             _logger.info("scaling up the workers of model %s to %d", self.name, workers)
             self._starting += 1
             self._spawn(self._start_in_background())
@@ -166,7 +176,7 @@ class Pool:
         if worker in self._idle:
             self._idle.remove(worker)
         self._idle_since.pop(worker, None)
-        self._spawn(worker.stop(kill=True))
+        self._spawn(worker.stop())
         if "TimeoutException" in str(failure):
             # DJL Serving counts time-outs and marks the model as failed past the threshold.
             self._failures += 1

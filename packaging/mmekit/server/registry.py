@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import itertools
 import logging
 import os
 import sys
@@ -28,12 +27,15 @@ from mmekit.archive.properties import (
 )
 from mmekit.errors import PropertiesError
 from mmekit.server import refusal
+from mmekit.server.launcher import WorkerLauncher
+from mmekit.server.link import WorkerFailure
 from mmekit.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
 from mmekit.server.pool import Pool, PoolSize
-from mmekit.server.worker import InitialisationError, Worker, WorkerFailure, WorkerSpec
+from mmekit.server.slots import ForkServers
+from mmekit.server.worker import InitialisationError, WorkerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -76,7 +78,7 @@ class Registry:
         self._memory = memory
         self._models: dict[str, Model] = {}
         self._loading: set[str] = set()
-        self._numbers = itertools.count()
+        self._fork_servers = ForkServers(sockets)
 
     def __iter__(self) -> Iterator[Model]:
         """Yield the loaded models by name."""
@@ -137,11 +139,13 @@ class Registry:
         """Unload every model."""
         models, self._models = list(self._models.values()), {}
         await asyncio.gather(*(model.pool.close() for model in models))
+        await self._fork_servers.close()
 
     def worker_pids(self) -> list[int]:
-        """Return the process ids of all workers."""
+        """Return the ids of all processes that answer, and of the fork servers."""
         workers = (worker for model in self._models.values() for worker in model.pool.workers)
-        return [worker.pid for worker in workers if worker.pid]
+        pids = {worker.pid for worker in workers if worker.pid}
+        return [*pids, *self._fork_servers.pids()]
 
     async def _load(self, name: str, url: str) -> Model:
         began = time.monotonic()
@@ -164,8 +168,8 @@ class Registry:
         ) as fits:
             if not fits:
                 raise refusal.no_room()
-            new_worker = self._new_worker(name, folder, properties)
-            pool = Pool(name, _pool_size(properties), new_worker, properties.handler or "handle")
+            launcher = self._launcher(name, folder, properties)
+            pool = Pool(name, _pool_size(properties), launcher, properties.handler or "handle")
             try:
                 await pool.start()
             except InitialisationError as error:
@@ -179,9 +183,7 @@ class Registry:
         _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
         return Model(name, url, properties, pool, time.time())
 
-    def _new_worker(
-        self, name: str, folder: Path, properties: Properties
-    ) -> Callable[[Callable[[Worker, WorkerFailure], None]], Worker]:
+    def _launcher(self, name: str, folder: Path, properties: Properties) -> WorkerLauncher:
         init_properties = {
             "handler": properties.handler or "handle",
             **properties.init_parameters,
@@ -198,7 +200,7 @@ class Registry:
             load_timeout_s=float(properties.model_loading_timeout_s),
             predict_timeout_s=float(properties.predict_timeout_s),
         )
-        return lambda on_death: Worker(spec, next(self._numbers), on_death)
+        return WorkerLauncher(spec, self._fork_servers)
 
 
 def _model_folder(url: str) -> Path:

@@ -1,36 +1,40 @@
-"""One worker: a process of DJL's Python engine and the connection to it."""
+"""A worker: what all have in common, and the one that is a process of DJL's Python engine."""
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit.engine import ENGINE_SCRIPT
-from mmekit_runtime.wire import Answer, AnswerReader, WireError, encode_request
+from mmekit.server.link import Link, WorkerFailure
+from mmekit.server.output import Output
+from mmekit_runtime.slots.keys import OFF_VARIABLE
+from mmekit_runtime.wire import Answer, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-_logger = logging.getLogger("mmekit.server")
-
 STARTED = b"Python engine started."
 START_TIMEOUT_S = 120.0
 """How long DJL Serving waits for the engine's line (PyProcess.startPythonProcess)."""
 
-_KILL_GRACE_S = 5.0
-_LONGEST_LINE = 1 << 16
+_FAILURES = 300
 
 
-class WorkerFailure(Exception):  # noqa: N818
-    """A worker died, ran out of time or broke the protocol; the text says which."""
+class InitialisationError(Exception):
+    """The handler refused to load the model; ``answer`` is what it said."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,39 @@ class WorkerSpec:
     load_timeout_s: float = 240.0
     predict_timeout_s: float = 120.0
 
+    def engine_arguments(self, socket_name: str) -> list[str]:
+        """Return the engine's script and arguments: Connection.getPythonStartCmd, one process."""
+        return [
+            str(self.engine / ENGINE_SCRIPT),
+            *("--sock-type", "unix"),
+            *("--sock-name", socket_name),
+            *("--model-dir", str(self.folder)),
+            *("--entry-point", self.entry_point),
+            *("--device-id", "-1"),
+            *("--cluster-size", "1"),
+            *("--recommended-entry-point", ""),
+            *("--log-level", "info"),
+            "--no-async-mode",
+        ]
 
-class Worker(asyncio.Protocol):
-    """A worker that answers one request at a time.
+    def variables(self) -> dict[str, str]:
+        """Return a worker's environment: PyEnv.getEnvironmentVars.
+
+        bin/serving sets OMP_NUM_THREADS.
+        """
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        paths = [environment.get("PYTHONPATH"), str(self.engine), str(self.folder)]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        return {**environment, **self.environment}
+
+
+class Worker(abc.ABC):
+    """Answers one request of a model at a time.
 
     Parameters
     ----------
     number
-        Distinguishes the workers of a server; part of the socket's name.
+        Distinguishes the workers of a server.
     on_death
         Called once, with this worker and the reason, when a started worker ends unasked.
     """
@@ -76,25 +105,25 @@ class Worker(asyncio.Protocol):
         self.spec = spec
         self.number = number
         self.started_at = time.time()
-        self.answered = 0
         self._on_death = on_death
-        self._reader = AnswerReader()
-        self._transport: asyncio.Transport | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._output: list[asyncio.Task[None]] = []
-        self._announced = asyncio.Event()
-        self._waiter: asyncio.Future[Answer] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._stopping = False
+        self._link = Link(self._failed)
         self._live = False
 
     @property
+    @abc.abstractmethod
     def pid(self) -> int | None:
-        """The engine's process id, None before it is started."""
-        return self._process.pid if self._process else None
+        """The id of the process that answers, None before it is started."""
+
+    @abc.abstractmethod
+    async def _connect(self) -> None:
+        """Start whatever answers, and connect the link to it."""
+
+    @abc.abstractmethod
+    async def _end(self) -> None:
+        """End it, and wait until its memory is free."""
 
     async def start(self) -> None:
-        """Start the engine, connect, and have it load the model.
+        """Start, and have the model loaded.
 
         Raises
         ------
@@ -104,100 +133,84 @@ class Worker(asyncio.Protocol):
             The handler answered the initialisation request with an error.
         """
         try:
-            await self._launch()
-            answer = await self._ask(
-                encode_request(self.spec.init_properties), self.spec.load_timeout_s
-            )
+            await self._connect()
+            request = encode_request(self.spec.init_properties)
+            answer = await self._link.ask(request, self.spec.load_timeout_s)
         except BaseException:
-            await self.stop(kill=True)
+            await self.stop()
             raise
-        if answer.status >= 300:  # noqa: PLR2004
-            await self.stop(kill=True)
+        if answer.status >= _FAILURES:
+            await self.stop()
             raise InitialisationError(answer)
         self._live = True
 
     def send(self, request: bytes) -> asyncio.Future[Answer]:
         """Send a request; the future fails with `WorkerFailure`, the worker being dead then."""
-        return self._ask(request, self.spec.predict_timeout_s)
+        return self._link.ask(request, self.spec.predict_timeout_s)
 
-    async def stop(self, *, kill: bool = False) -> None:
-        """End the process and wait until it is gone, its memory with it."""
-        self._stopping = True
+    async def stop(self) -> None:
+        """End the worker and wait until it is gone, its memory with it."""
         self._live = False
-        if self._transport:
-            # The engine ends by itself when its connection does.
-            self._transport.close()
-        process = self._process
-        if process is None:
-            return
-        if process.returncode is None:
-            # DJL Serving destroys its workers forcibly too; a stopped worker has nothing to save.
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-            try:
-                await asyncio.wait_for(process.wait(), _KILL_GRACE_S)
-            except asyncio.TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        await self._close_output()
-        for path in (self._socket, self._socket.with_name(self._socket.name + ".pid")):
-            path.unlink(missing_ok=True)
+        self._link.close()
+        await self._end()
 
-    # asyncio.Protocol: the connection to the engine.
+    def _failed(self, failure: WorkerFailure) -> None:
+        if self._live:
+            self._live = False
+            self._on_death(self, failure)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = transport  # type: ignore[assignment]
 
-    def data_received(self, data: bytes) -> None:
-        """Gather an answer and hand it to whoever waits."""
-        try:
-            answer = self._reader.feed(data)
-        except WireError as error:
-            self._fail(WorkerFailure(f"the worker answered garbage: {error}"))
-            return
-        if answer is None:
-            return
-        waiter = self._take_waiter()
-        if waiter is None:
-            self._fail(WorkerFailure("the worker answered without having been asked"))
-            return
-        self.answered += 1
-        if not waiter.done():
-            waiter.set_result(answer)
+class EngineWorker(Worker):
+    """A process of DJL's Python engine, as DJL Serving starts one for each worker."""
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Treat the end of the connection as the end of the worker."""
-        self._fail(WorkerFailure("java.io.IOException: Python worker disconnected."))
+    def __init__(
+        self, spec: WorkerSpec, number: int, on_death: Callable[[Worker, WorkerFailure], None]
+    ) -> None:
+        super().__init__(spec, number, on_death)
+        self._process: asyncio.subprocess.Process | None = None
+        self._output: Output | None = None
+        self._announced = asyncio.Event()
 
-    # The rest is private.
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id."""
+        return self._process.pid if self._process else None
 
     @property
     def _socket(self) -> Path:
         # The name that DJL Serving gives it, Connection.getSocketPath.
         return self.spec.sockets / f"djl_sock.{19000 + self.number}"
 
-    async def _launch(self) -> None:
+    async def _connect(self) -> None:
         spec = self.spec
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command(),
+        process = await asyncio.create_subprocess_exec(
+            spec.python,
+            *spec.engine_arguments(str(self._socket)),
             cwd=spec.folder,
-            env=self._environment(),
+            # The server has its own way to worker slots; this is the plain engine.
+            env={**spec.variables(), OFF_VARIABLE: "off"},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             # Ctrl-C in a terminal is for the server alone: it ends its workers in order.
             start_new_session=True,
         )
-        assert self._process.stdout  # noqa: S101
-        assert self._process.stderr  # noqa: S101
-        self._output = [
-            asyncio.create_task(self._read_output(self._process.stdout, logging.INFO)),
-            asyncio.create_task(self._read_output(self._process.stderr, logging.WARNING)),
-        ]
+        self._process = process
+        self._output = Output(f"W-{process.pid}-{spec.model_name}", self._see)
+        assert process.stdout  # noqa: S101
+        assert process.stderr  # noqa: S101
+        self._output.read(process.stdout, logging.INFO)
+        self._output.read(process.stderr, logging.WARNING)
+        await self._wait_for_announcement(process)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_unix_connection(lambda: self._link, str(self._socket))
+        except OSError as error:
+            raise WorkerFailure(f"Failed connect to Python worker process: {error}") from error
+
+    async def _wait_for_announcement(self, process: asyncio.subprocess.Process) -> None:
         announced = asyncio.create_task(self._announced.wait())
-        ended = asyncio.create_task(self._process.wait())
+        ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait(
                 (announced, ended), timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
@@ -205,103 +218,29 @@ class Worker(asyncio.Protocol):
         finally:
             announced.cancel()
             ended.cancel()
-        if not self._announced.is_set():
-            if self._process.returncode is None:
-                raise WorkerFailure("Python process startup time out.")
-            await self._close_output()
-            code = self._process.returncode
-            raise WorkerFailure(f"Python stream closed unexpectedly, exit code: {code}")
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.create_unix_connection(lambda: self, str(self._socket))
-        except OSError as error:
-            raise WorkerFailure(f"Failed connect to Python worker process: {error}") from error
+        if self._announced.is_set():
+            return
+        if process.returncode is None:
+            raise WorkerFailure("Python process startup time out.")
+        if self._output:
+            await self._output.close()
+        code = process.returncode
+        raise WorkerFailure(f"Python stream closed unexpectedly, exit code: {code}")
 
-    def _command(self) -> list[str]:
-        # Connection.getPythonStartCmd, the case of a single process.
-        spec = self.spec
-        return [
-            spec.python,
-            str(spec.engine / ENGINE_SCRIPT),
-            *("--sock-type", "unix"),
-            *("--sock-name", str(self._socket)),
-            *("--model-dir", str(spec.folder)),
-            *("--entry-point", spec.entry_point),
-            *("--device-id", "-1"),
-            *("--cluster-size", "1"),
-            *("--recommended-entry-point", ""),
-            *("--log-level", "info"),
-            "--no-async-mode",
-        ]
-
-    def _environment(self) -> dict[str, str]:
-        # PyEnv.getEnvironmentVars; bin/serving sets OMP_NUM_THREADS.
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        paths = [environment.get("PYTHONPATH"), str(self.spec.engine), str(self.spec.folder)]
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        return {**environment, **self.spec.environment}
-
-    async def _read_output(self, stream: asyncio.StreamReader, level: int) -> None:
-        rest = b""
-        while chunk := await stream.read(_LONGEST_LINE):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > _LONGEST_LINE:
-                lines.append(rest)
-                rest = b""
-            for line in lines:
-                self._show(line, level)
-        if rest:
-            self._show(rest, level)
-
-    def _show(self, line: bytes, level: int) -> None:
+    def _see(self, line: bytes) -> None:
         if STARTED in line:
             self._announced.set()
-        _logger.log(
-            level, "W-%s-%s: %s", self.pid, self.spec.model_name, line.decode(errors="replace")
-        )
 
-    async def _close_output(self) -> None:
-        # A grandchild may hold the pipe open: what the process itself wrote is there already.
+    async def _end(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.returncode is None:
+            # DJL Serving destroys its workers forcibly too; a worker has nothing to save.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
         if self._output:
-            await asyncio.wait(self._output, timeout=0.5)
-            for task in self._output:
-                task.cancel()
-
-    def _ask(self, request: bytes, timeout_s: float) -> asyncio.Future[Answer]:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Answer] = loop.create_future()
-        if self._transport is None or self._transport.is_closing():
-            waiter.set_exception(WorkerFailure("Failed to send data to python."))
-            return waiter
-        self._waiter = waiter
-        self._timer = loop.call_later(timeout_s, self._time_out)
-        self._transport.write(request)
-        return waiter
-
-    def _time_out(self) -> None:
-        self._fail(WorkerFailure("java.util.concurrent.TimeoutException"))
-
-    def _take_waiter(self) -> asyncio.Future[Answer] | None:
-        waiter, self._waiter = self._waiter, None
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        return waiter
-
-    def _fail(self, failure: WorkerFailure) -> None:
-        waiter = self._take_waiter()
-        if waiter and not waiter.done():
-            waiter.set_exception(failure)
-        if self._transport and not self._transport.is_closing():
-            self._transport.abort()
-        if self._live and not self._stopping:
-            self._live = False
-            self._on_death(self, failure)
-
-
-class InitialisationError(Exception):
-    """The handler refused to load the model; ``answer`` is what it said."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.message)
-        self.answer = answer
+            await self._output.close()
+        for path in (self._socket, self._socket.with_name(self._socket.name + ".pid")):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,3 @@
+"""Which build of the runtime this is; packing writes the hash of its files here."""
+
+BUILD = "development"

@@ -1,0 +1,347 @@
+"""A model's processes and slots, as the fork server keeps them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from _socket import MSG_DONTWAIT, MSG_PEEK
+from collections import deque
+
+from mmekit_runtime.slots import nursery
+from mmekit_runtime.slots.channel import Channel
+from mmekit_runtime.slots.ledger import IDLE, MAX_SLOTS, READING, TAKEN
+from mmekit_runtime.slots.manifest import read_processes
+from mmekit_runtime.slots.slot import Process, Slot
+from mmekit_runtime.wire import Answer, encode_answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from mmekit_runtime.slots.forkserver import ForkServer
+    from mmekit_runtime.slots.tree import Parent
+
+MAX_DEATHS = 3
+DEATH_WINDOW_S = 60.0
+
+
+class Host:
+    """One model: its processes, its slots, and what is done when one of them ends."""
+
+    def __init__(
+        self, server: ForkServer, identity: str, first: Slot, imports: frozenset[str]
+    ) -> None:
+        self.identity = identity
+        self.ended = False
+        self._server = server
+        self._imports = imports
+        self._template = first
+        self._argv, self._environ, self._cwd = first.argv, first.environ, first.cwd
+        self._wanted = read_processes(first.model_dir)
+        self._processes: list[Process] = []
+        self._slots: list[Slot] = []
+        self._init: dict[str, str] | None = None
+        self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+        self._closing: list[Slot] = []
+
+    # Slots.
+
+    def add(self, slot: Slot) -> None:
+        """Give a slot to the process that has the fewest, or to a new one."""
+        self._slots.append(slot)
+        self._server.watch(slot.lifeline.fileno(), lambda: self._lifeline_spoke(slot))
+        if len(self._processes) < self._wanted:
+            self._start_process([slot])
+            return
+        process = min(self._processes, key=lambda one: len(one.slots))
+        if len(process.slots) >= MAX_SLOTS:
+            self._end_slot(slot, 1)
+            return
+        self._assign(slot, process)
+        if process.started:
+            self._confirm(slot)
+        if process.ready:
+            self._open(slot)
+
+    def _assign(self, slot: Slot, process: Process) -> None:
+        slot.process = process
+        slot.number = process.free_number()
+        process.slots.append(slot)
+        process.ledger.states[slot.number] = IDLE
+
+    def _confirm(self, slot: Slot) -> None:
+        """Tell whoever asked that there is a slot."""
+        assert slot.process is not None  # noqa: S101
+        if slot.is_stub and slot.confirmed:
+            return
+        slot.confirmed = True
+        reply = {"slot": slot.number, "pid": slot.process.pid}
+        fds = [] if slot.is_stub else [slot.process.ledger_fd]
+        try:
+            slot.lifeline.send(reply, fds)
+        except OSError:
+            self._end_slot(slot, 1)
+
+    def _open(self, slot: Slot) -> None:
+        """Have the process answer on the slot's connection, once there is one."""
+        if slot.connection is not None:
+            self._hand_over(slot)
+            return
+        if slot.listener is None:
+            try:
+                slot.listen()
+            except OSError as error:
+                slot.print(f"ERROR::mmekit: {slot.socket_name}: {error}\n".encode())
+                self._end_slot(slot, 1)
+                return
+            self._server.watch(slot.listener.fileno(), lambda: self._accept(slot))  # type: ignore[attr-defined]
+
+    def _accept(self, slot: Slot) -> None:
+        assert slot.listener is not None  # noqa: S101
+        slot.connection, _ = slot.listener.accept()
+        self._server.unwatch(slot.listener.fileno())
+        slot.listener.close()
+        slot.listener = None
+        if slot.process and slot.process.ready:
+            self._hand_over(slot)
+
+    def _hand_over(self, slot: Slot) -> None:
+        assert slot.process is not None  # noqa: S101
+        assert slot.connection is not None  # noqa: S101
+        fds = [slot.connection.fileno(), slot.lifeline.fileno(), slot.stdout, slot.stderr]
+        with contextlib.suppress(OSError):  # its death shows on the channel
+            slot.process.channel.send({"slot": slot.number}, fds)
+
+    def _lifeline_spoke(self, slot: Slot) -> None:
+        """End a slot whose stub was killed or whose server let go."""
+        try:
+            data = slot.lifeline.sock.recv(4096)
+        except OSError:
+            data = b""
+        if slot.is_stub and data:
+            return
+        process = slot.process
+        stuck = process is not None and not process.dead and process.state(slot) != IDLE
+        self._end_slot(slot, 0)
+        if stuck and process is not None and process.slots:
+            # It was stopped in the middle of a request: the process is stuck in it.
+            process.kill()
+
+    def _end_slot(self, slot: Slot, code: int) -> None:
+        if slot.ended or slot not in self._slots:
+            return
+        self._slots.remove(slot)
+        self._server.unwatch(slot.lifeline.fileno())
+        if slot.listener is not None:
+            self._server.unwatch(slot.listener.fileno())
+        process = slot.process
+        if process is not None and slot in process.slots:
+            process.slots.remove(slot)
+            if not process.dead:
+                with contextlib.suppress(OSError):
+                    process.channel.send({"drop": slot.number})
+            if not process.slots:
+                process.kill()
+                if not slot.is_stub and not process.dead:
+                    # The answer means that the memory is free.
+                    slot.ended = True
+                    self._closing.append(slot)
+                    return
+        slot.close(code)
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self._slots and not any(not one.dead for one in self._processes):
+            for slot in self._closing:
+                slot.close(0)
+            self._closing.clear()
+            self.ended = True
+            self._server.forget(self)
+
+    def end(self, reason: str) -> None:
+        """End the model's slots and processes."""
+        for slot in list(self._slots):
+            slot.print(f"ERROR::mmekit: {reason}\n".encode())
+            self._end_slot(slot, 1)
+        for process in self._processes:
+            process.kill()
+
+    # Processes.
+
+    def _start_process(self, slots: list[Slot]) -> None:
+        ours, theirs = nursery.pair()
+        ledger_fd, ledger = self._server.new_ledger()
+        process = Process(Channel(ours), ledger, ledger_fd)
+        self._processes.append(process)
+        for slot in slots:
+            self._assign(slot, process)
+        self._server.with_parent(
+            self._imports, lambda parent: self._parent_found(parent, process, theirs)
+        )
+
+    def _parent_found(self, parent: Parent | None, process: Process, theirs: socket.socket) -> None:
+        if parent is None or not process.slots:
+            theirs.close()
+            self._processes.remove(process)
+            self._discard(process)
+            for slot in list(process.slots):
+                self._slots.remove(slot)
+                self._server.unwatch(slot.lifeline.fileno())
+                with contextlib.suppress(OSError):
+                    slot.lifeline.send({"plain": "no parent process could be started"})
+                slot.is_stub = False
+                slot.close(1)
+            self._finish()
+            return
+        began = time.monotonic()
+        slot = process.slots[0]
+        self._server.watch(process.channel.fileno(), lambda: self._process_spoke(process))
+
+        def forked(pid: int) -> None:
+            process.pid = pid
+            process.fork_ms = (time.monotonic() - began) * 1000
+            process.started = True
+            if process.killed:
+                process.kill()
+            with contextlib.suppress(OSError):
+                process.channel.send(self._start_message(process, parent, began))
+            for one in list(process.slots):
+                # After a death a stub knows already; a server learns the new process.
+                self._confirm(one)
+
+        fds = [theirs.detach(), os.dup(process.ledger_fd), os.dup(slot.stdout), os.dup(slot.stderr)]
+        self._server.fork_process(parent, process, fds, forked)
+
+    def _start_message(self, process: Process, parent: Parent, began: float) -> dict[str, Any]:
+        return {
+            "argv": self._argv,
+            "environ": self._environ,
+            "cwd": self._cwd,
+            "dropped_paths": self._server.dropped_paths,
+            "init": self._init,
+            "times": {
+                "imports": sorted(parent.imports - set(nursery.BASE_IMPORTS)),
+                "parent_ms": (began - process.asked_at) * 1000,
+                "fork_ms": process.fork_ms,
+            },
+        }
+
+    def _process_spoke(self, process: Process) -> None:
+        try:
+            messages = process.channel.receive()
+        except OSError:
+            messages = None
+        if messages is None:
+            self._process_died(process)
+            return
+        for message, _ in messages:
+            if "ready" in message:
+                process.ready = True
+                for slot in list(process.slots):
+                    self._open(slot)
+            elif "initialised" in message:
+                process.initialised = True
+                self._init = message["initialised"]
+            elif "closed" in message:
+                for slot in list(process.slots):
+                    if slot.number == message["closed"]:
+                        self._end_slot(slot, 1)
+
+    def process_ended(self, pid: int, status: int) -> None:
+        """Note how a process ended, for the log."""
+        for process in self._processes:
+            if process.pid == pid and not process.killed:
+                how = _describe(status)
+                for slot in process.slots[:1]:
+                    slot.print(f"WARN::mmekit: model process {pid} ended: {how}\n".encode())
+
+    def _discard(self, process: Process) -> None:
+        process.dead = True
+        self._server.unwatch(process.channel.fileno())
+        process.channel.close()
+        process.ledger.close()
+        os.close(process.ledger_fd)
+
+    def _process_died(self, process: Process) -> None:
+        states = {slot: process.state(slot) for slot in process.slots}
+        was_ready, was_initialised = process.ready, process.initialised or self._init is not None
+        self._processes.remove(process)
+        self._discard(process)
+        if not process.slots:
+            self._finish()
+            return
+        if not was_ready or not was_initialised:
+            # model.py could not be imported, or the load itself ended the process: no second try.
+            self._fail(process, states, "the model process ended while it loaded the model")
+            return
+        now = time.monotonic()
+        if len(self._deaths) == MAX_DEATHS and now - self._deaths[0] < DEATH_WINDOW_S:
+            reason = f"the model process died {MAX_DEATHS + 1} times within {DEATH_WINDOW_S:.0f} s"
+            self._fail(process, states, f"{reason}: the model is given up")
+            return
+        self._deaths.append(now)
+        survivors = []
+        for slot in list(process.slots):
+            slot.process = None
+            if self._repair(slot, states[slot], "the model process died in this request"):
+                survivors.append(slot)
+        process.slots.clear()
+        if survivors:
+            self._start_process(survivors)
+        else:
+            self._finish()
+
+    def _fail(self, process: Process, states: dict[Slot, int], reason: str) -> None:
+        for slot in list(process.slots):
+            slot.print(f"ERROR::mmekit: {reason}\n".encode())
+            self._answer_for_the_dead(slot, states[slot], reason)
+            process.slots.remove(slot)
+            self._end_slot(slot, 1)
+        self._finish()
+
+    def _repair(self, slot: Slot, state: int, reason: str) -> bool:
+        """Answer the request that died with the process; False when the slot cannot go on."""
+        if state == READING:
+            self._end_slot(slot, 1)
+            return False
+        self._answer_for_the_dead(slot, state, reason)
+        return True
+
+    def _answer_for_the_dead(self, slot: Slot, state: int, reason: str) -> None:
+        if state != TAKEN or slot.connection is None or _has_bytes(slot.connection):
+            # Bytes that are still there are the request itself: the successor takes it.
+            return
+        content = {"code": 503, "message": reason, "error": reason}
+        answer = Answer(
+            503,
+            reason,
+            (("Content-Type", "application/json"),),
+            ((None, json.dumps(content).encode()),),
+        )
+        with contextlib.suppress(OSError):
+            slot.connection.sendall(encode_answer(answer))
+
+
+def _has_bytes(connection: socket.socket) -> bool:
+    readable, _, _ = select.select([connection], [], [], 0)
+    if not readable:
+        return False
+    try:
+        return bool(connection.recv(1, MSG_PEEK | MSG_DONTWAIT))
+    except OSError:
+        return False
+
+
+def _describe(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            return f"killed by {signal.Signals(number).name}"
+        except ValueError:
+            return f"killed by signal {number}"
+    return f"exit code {os.WEXITSTATUS(status)}"

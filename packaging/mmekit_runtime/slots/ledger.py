@@ -1,0 +1,89 @@
+"""A page that a model process and the fork server share: who is being answered, and figures.
+
+The first bytes are a state for each slot: when the process dies, they tell the fork server which
+requests it had taken. Behind them are counters that anyone who has the page may read at any time.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+
+MAX_SLOTS = 512
+SIZE = 4096
+
+IDLE = 0
+"""No byte of a request has been taken from the connection."""
+READING = 1
+"""A part of a request has been taken."""
+TAKEN = 2
+"""A whole request has been taken and is not answered."""
+
+COUNTERS = (
+    "requests",
+    "errors",
+    "calls",
+    "largest_batch",
+    "queue_ns",
+    "predict_ns",
+    "load_ns",
+    "import_ns",
+)
+"""Requests answered; with an error among them; calls of the handler; requests of the largest call;
+nanoseconds that requests waited in the process and that calls took; nanoseconds of the load and of
+model.py's import."""
+
+_COUNTERS = struct.Struct(f"<{len(COUNTERS)}Q")
+
+
+class Ledger:
+    """The page.
+
+    Parameters
+    ----------
+    fd
+        A file of `SIZE` bytes; see `create`. The ledger keeps its own mapping, not the descriptor.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.states = mmap.mmap(fd, SIZE)
+        self._values = [0] * len(COUNTERS)
+
+    @staticmethod
+    def create() -> int:
+        """Return a descriptor of a new, anonymous file for a ledger."""
+        fd = os.memfd_create("mmekit-ledger", os.MFD_CLOEXEC)
+        os.ftruncate(fd, SIZE)
+        return fd
+
+    def add(self, *, requests: int, errors: int, queue_ns: int, predict_ns: int) -> None:
+        """Count one call of the handler."""
+        values = self._values
+        values[0] += requests
+        values[1] += errors
+        values[2] += 1
+        values[3] = max(values[3], requests)
+        values[4] += queue_ns
+        values[5] += predict_ns
+        self._write()
+
+    def set_load(self, *, load_ns: int | None = None, import_ns: int | None = None) -> None:
+        """Note how long the load or model.py's import took."""
+        if load_ns is not None:
+            self._values[6] = load_ns
+        if import_ns is not None:
+            self._values[7] = import_ns
+        self._write()
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters by name."""
+        values = _COUNTERS.unpack_from(self.states, MAX_SLOTS)
+        return dict(zip(COUNTERS, values))  # noqa: B905
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self.states.close()
+
+    def _write(self) -> None:
+        _COUNTERS.pack_into(self.states, MAX_SLOTS, *self._values)

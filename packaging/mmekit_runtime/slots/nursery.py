@@ -1,0 +1,217 @@
+"""Parents of model processes: each has imported a set of libraries and forks on demand.
+
+A parent is never changed once it has children: a set that is not there yet gets a parent of its
+own, forked from the one that has most of it. What two sets have in common becomes a parent between
+them, so that it is imported, and kept in memory, once.
+
+No parent has threads: a fork copies only the thread that calls it, and what the others hold stays
+locked for ever in the child. An import that starts one is left to the model processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import sys
+import time
+from _socket import AF_UNIX, SOCK_STREAM
+from _socket import socket as new_socket
+
+from mmekit_runtime.slots.channel import Channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+_PROCESS = "mmekit_runtime.slots.process"
+
+BASE_IMPORTS = (
+    "numpy",
+    "djl_python",
+    "djl_python.service_loader",
+    "mmekit_runtime.handler",
+    _PROCESS,
+)
+"""What every model process needs."""
+
+
+_POOL_BYTES = 14_000
+"""Nearly a pool: 16 KiB less its header; before Python 3.10 pools were smaller."""
+
+_MOST_PLUGS = 100_000
+
+
+def pair() -> tuple[Any, Any]:
+    """Return a connected pair of stream sockets."""
+    import socket
+
+    return socket.socketpair(AF_UNIX, SOCK_STREAM)
+
+
+def thread_count() -> int:
+    """Return the number of threads of this process."""
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208
+
+
+def keep_only(fds: Iterable[int]) -> None:
+    """Close every descriptor but the standard ones and these."""
+    kept = sorted({0, 1, 2, *fds})
+    for lower, upper in zip(kept, [*kept[1:], None]):  # noqa: B905
+        if upper is None:
+            limit = max((int(name) for name in os.listdir("/proc/self/fd")), default=lower)  # noqa: PTH208
+            os.closerange(lower + 1, limit + 1)
+        else:
+            os.closerange(lower + 1, upper)
+
+
+def fork_parent(imports: Sequence[str]) -> tuple[int, Channel]:
+    """Fork a parent from this process and have it import modules; return its pid and channel.
+
+    It reports once: ``{"imported": [...], "failed": {name: reason}, "ms": ...}`` when it is ready,
+    or ``{"spoiled": name}`` when an import started a thread, and ends then.
+    """
+    ours, theirs = pair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            _live(theirs.detach(), imports)
+        except BaseException:  # noqa: BLE001
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    theirs.close()
+    return pid, Channel(ours)
+
+
+def _live(fd: int, imports: Sequence[str]) -> None:
+    keep_only([fd])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    channel = Channel(new_socket(fileno=fd))
+    report = import_all(imports)
+    channel.send(report)
+    if "spoiled" in report:
+        return
+    if _PROCESS in imports:
+        sys.modules[_PROCESS].rehearse()
+    # Nothing of what is here now is ever garbage: the collector must not touch, and so copy, it.
+    gc.collect()
+    plugs = plug_holes()
+    gc.freeze()
+    _serve(channel)
+    del plugs
+
+
+def import_all(imports: Sequence[str]) -> dict[str, Any]:
+    """Import modules one by one; say which failed, or which started a thread."""
+    began = time.monotonic()
+    importlib.invalidate_caches()
+    failed: dict[str, str] = {}
+    for name in imports:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:  # noqa: BLE001  the model process will have the same error
+            failed[name] = f"{type(error).__name__}: {error}"[:200]
+        if thread_count() > 1:
+            return {"spoiled": name}
+    imported = [name for name in imports if name not in failed]
+    elapsed = (time.monotonic() - began) * 1000
+    return {"imported": imported, "failed": failed, "ms": elapsed}
+
+
+def plug_holes() -> list[object]:
+    """Fill the free blocks between this process's small objects; return what fills them.
+
+    A child that allocated in these holes would copy a page for each. With none left it takes fresh
+    pages, which it fills densely. CPython keeps objects of up to 512 bytes in pools, one size (a
+    multiple of 16) a pool, and takes a fresh pool only when no other has a free block: a run of
+    neighbours as long as a pool shows that the holes of a size are filled.
+    """
+    plugs: list[object] = []
+    overhead = sys.getsizeof(b"")
+    for size in range(16, 513, 16):
+        run, last = 0, 0
+        for number in range(_MOST_PLUGS):
+            plug: object
+            if size == 16:  # noqa: PLR2004
+                plug = object()
+            elif size == 32:  # noqa: PLR2004
+                plug = 1.5 + number
+            else:
+                plug = bytes(size - overhead)
+            plugs.append(plug)
+            run = run + 1 if id(plug) - last == size else 1
+            last = id(plug)
+            if run * size >= _POOL_BYTES:
+                break
+    return plugs
+
+
+def _serve(channel: Channel) -> None:
+    """Fork what the fork server asks for, and tell it how children ended."""
+    wake_reader, wake_writer = os.pipe()
+    os.set_blocking(wake_writer, False)
+    os.set_blocking(wake_reader, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+    watched = select.poll()
+    watched.register(channel.fileno(), select.POLLIN)
+    watched.register(wake_reader, select.POLLIN)
+    while True:
+        for fd, _ in watched.poll():
+            if fd == wake_reader:
+                os.read(wake_reader, 4096)
+                continue
+            messages = channel.receive()
+            if messages is None:
+                return
+            for message, fds in messages:
+                _fork_for(channel, message, fds)
+        _reap(channel)
+
+
+def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None:
+    kind = message["fork"]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if kind == "parent":
+                _live(fds[0], message["imports"])
+            else:
+                from mmekit_runtime.slots.process import run
+
+                keep_only(fds)
+                run(fds)
+        except BaseException:  # noqa: BLE001
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(1)
+    for fd in fds:
+        os.close(fd)
+    channel.send({"forked": message["number"], "pid": pid})
+
+
+def _reap(channel: Channel) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        channel.send({"ended": pid, "status": status})

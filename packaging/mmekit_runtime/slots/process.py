@@ -1,0 +1,342 @@
+"""The model process: one handler behind many connections.
+
+It does for every connection what DJL's python_sync_engine.py does for its one, with two
+differences: requests that wait at the same time are answered by one vectorised call, where the
+handler is an mmekit_runtime Handler, and the initialisation reaches the handler once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import select
+import signal
+import sys
+import time
+from _socket import socket as new_socket
+from pathlib import Path
+from typing import Any
+
+from mmekit_runtime.handler import Handler
+from mmekit_runtime.messages import Reply
+from mmekit_runtime.slots.channel import Channel
+from mmekit_runtime.slots.connection import Connection
+from mmekit_runtime.slots.ledger import IDLE, Ledger
+from mmekit_runtime.slots.service import (
+    Arguments,
+    Service,
+    is_single,
+    output_bytes,
+    reply_bytes,
+    request_of,
+)
+from mmekit_runtime.wire import Message, WireError, decode_request, encode_request
+
+# The engine logs to the root logger, and so does what stands in for it.
+_logger = logging.getLogger()
+
+_REHEARSALS = 64
+_ERRORS = 400
+_FAILURES = 300
+
+
+class ModelProcess:
+    """The loop of one model process.
+
+    Parameters
+    ----------
+    channel
+        To the fork server.
+    ledger
+        Shared with it.
+    start
+        What the fork server sent first: the worker's arguments, environment and so on.
+    """
+
+    def __init__(self, channel: Channel, ledger: Ledger, start: dict[str, Any]) -> None:
+        self._channel: Channel | None = channel
+        self._ledger = ledger
+        self._start = start
+        self._by_fd: dict[int, Connection] = {}
+        self._by_number: dict[int, Connection] = {}
+        self._poll = select.poll()
+        self._initialised: bytes | None = None
+        self._service = self._import_model()
+
+    def _import_model(self) -> Service:
+        # The lines are those of djl_python_engine.py.
+        arguments = Arguments(self._start["argv"])
+        logging.basicConfig(
+            stream=sys.stdout,
+            format="%(levelname)s::%(message)s",
+            level=arguments.log_level.upper(),
+        )
+        _logger.info(
+            "%d - djl_python_engine started with args: %s", os.getpid(), self._start["argv"][1:]
+        )
+        began = time.monotonic_ns()
+        service = Service(arguments)
+        self._ledger.set_load(import_ns=time.monotonic_ns() - began)
+        return service
+
+    def run(self) -> None:
+        """Say that model.py is imported, and answer until the last connection ends."""
+        assert self._channel is not None  # noqa: S101
+        self._poll.register(self._channel.fileno(), select.POLLIN)
+        replay = self._start.get("init")
+        if replay is not None:
+            # A predecessor had been initialised: its connections will not ask again.
+            self._initialise(Message(dict(replay), ()))
+            if self._initialised is None:
+                raise RuntimeError("the model could not be loaded again")
+        self._channel.send({"ready": os.getpid()})
+        while self._channel is not None or self._by_fd:
+            self._turn()
+
+    # The loop.
+
+    def _turn(self) -> None:
+        taken = []
+        channel_fd = self._channel.fileno() if self._channel else -1
+        for fd, _ in self._poll.poll():
+            if fd == channel_fd:
+                self._hear()
+                continue
+            connection = self._by_fd.get(fd)
+            if connection is None:
+                continue
+            try:
+                alive = connection.receive(self._ledger.states)
+            except WireError as error:
+                _logger.error("a worker slot got garbage: %s", error)  # noqa: TRY400
+                alive = False
+            if not alive:
+                self._drop(connection)
+            elif connection.message is not None:
+                taken.append((connection, connection.message))
+        if taken:
+            self._answer(taken)
+
+    def _hear(self) -> None:
+        assert self._channel is not None  # noqa: S101
+        try:
+            messages = self._channel.receive()
+        except OSError:
+            messages = None
+        if messages is None:
+            # The fork server is gone: this process serves on, and ends with its connections.
+            _logger.warning("mmekit: the fork server ended; this model process goes on without")
+            self._poll.unregister(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+            return
+        for message, fds in messages:
+            if "slot" in message:
+                self._add(Connection(message["slot"], fds))
+            elif "drop" in message:
+                connection = self._by_number.get(message["drop"])
+                if connection:
+                    self._drop(connection, tell=False)
+
+    def _add(self, connection: Connection) -> None:
+        self._by_fd[connection.sock.fileno()] = connection
+        self._by_number[connection.number] = connection
+        self._poll.register(connection.sock.fileno(), select.POLLIN)
+        if len(self._by_fd) == 1:
+            _print_to(connection)
+
+    def _drop(self, connection: Connection, *, tell: bool = True) -> None:
+        self._poll.unregister(connection.sock.fileno())
+        del self._by_fd[connection.sock.fileno()]
+        del self._by_number[connection.number]
+        if tell and self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.send({"closed": connection.number})
+        if self._by_fd:
+            # What the model prints must not go to a worker that nobody reads any more.
+            _print_to(next(iter(self._by_fd.values())))
+        connection.close()
+
+    # Answering.
+
+    def _answer(self, taken: list[tuple[Connection, Message]]) -> None:
+        together = []
+        for connection, message in taken:
+            if not message.content:
+                self._send(connection, self._initialise(message))
+            elif self._service.handler is not None and is_single(message):
+                together.append((connection, message))
+            else:
+                self._answer_alone(connection, message)
+        if together:
+            self._answer_together(self._service.handler, together)
+
+    def _answer_together(
+        self, handler: Handler | None, taken: list[tuple[Connection, Message]]
+    ) -> None:
+        assert handler is not None  # noqa: S101
+        began = time.monotonic_ns()
+        try:
+            replies = handler.answer([request_of(message) for _, message in taken])
+        except Exception as error:  # a bug of ours: the requests must be answered all the same
+            _logger.exception("the handler could not be asked")
+            replies = [Reply.of_exception(error)] * len(taken)
+        errors = 0
+        for (connection, _), reply in zip(taken, replies, strict=True):
+            errors += reply.status >= _ERRORS
+            self._send(connection, reply_bytes(reply))
+        self._count([connection for connection, _ in taken], began, errors)
+
+    def _answer_alone(self, connection: Connection, message: Message) -> None:
+        began = time.monotonic_ns()
+        output = self._service.invoke(message)
+        if output.stream_content is None:
+            self._send(connection, output_bytes(output))
+        else:
+            with contextlib.suppress(OSError):
+                output.send(connection.sock)
+            self._done(connection)
+        try:
+            output.execute_finalize()
+        except Exception:
+            _logger.exception("Failed on finalize function")
+        self._count([connection], began, int(output.code >= _ERRORS))
+
+    def _count(self, connections: list[Connection], began: int, errors: int) -> None:
+        self._ledger.add(
+            requests=len(connections),
+            errors=errors,
+            queue_ns=sum(began - connection.taken_ns for connection in connections),
+            predict_ns=time.monotonic_ns() - began,
+        )
+
+    def _initialise(self, message: Message) -> bytes:
+        """Answer the initialisation; later slots get the answer of the first that succeeded."""
+        if self._initialised is not None:
+            return self._initialised
+        began = time.monotonic_ns()
+        output = self._service.invoke(message)
+        elapsed = time.monotonic_ns() - began
+        data = output_bytes(output)
+        if output.code < _FAILURES:
+            self._initialised = data
+            self._ledger.set_load(load_ns=elapsed)
+            if self._channel is not None:
+                self._channel.send({"initialised": dict(message.properties)})
+            self._log_load(elapsed)
+        return data
+
+    def _log_load(self, load_ns: int) -> None:
+        times = self._start["times"]
+        _logger.info(
+            "mmekit: worker slot: a parent with %s was ready in %.0f ms; forked in %.1f ms, "
+            "model.py in %.1f ms, loaded in %.1f ms",
+            ", ".join(times["imports"]) or "numpy alone",
+            times["parent_ms"],
+            times["fork_ms"],
+            self._ledger.counters()["import_ns"] / 1e6,
+            load_ns / 1e6,
+        )
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        # A failure shows again as the end of the connection, in the next turn.
+        with contextlib.suppress(OSError):
+            connection.sock.sendall(data)
+        self._done(connection)
+
+    def _done(self, connection: Connection) -> None:
+        connection.message = None
+        self._ledger.states[connection.number] = IDLE
+
+
+def _print_to(connection: Connection) -> None:
+    """Let what the model prints go to a worker's streams."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os.dup2(connection.stdout, 1)
+    os.dup2(connection.stderr, 2)
+
+
+class _Echo(Handler):
+    """Answers the first column."""
+
+    def load(self, folder: Path) -> None:  # noqa: ARG002
+        return None
+
+    def predict(self, model: None, rows: Any, parameters: Any) -> Any:  # noqa: ARG002
+        return rows[:, 0]
+
+
+def rehearse() -> None:
+    """Answer a few requests without a model, so that forks find the code warm.
+
+    CPython rewrites the bytecode of a function while it is new; done before the fork it is done
+    once, and the pages stay shared.
+    """
+    handler = _Echo()
+    handler.prepare(Path())
+    properties = {"Content-Type": "application/json", "Accept": "*/*", "handler": "handle"}
+    data = encode_request(properties, (("data", b'{"instances": [[1.0, 2.0]]}'),))
+    for _ in range(_REHEARSALS):
+        found = decode_request(data)
+        assert found is not None  # noqa: S101
+        for reply in handler.answer([request_of(found[0]), request_of(found[0])]):
+            reply_bytes(reply)
+
+
+def run(fds: list[int]) -> None:
+    """Be a model process; ``fds`` are the channel, the ledger, and the standard streams."""
+    channel_fd, ledger_fd, stdout, stderr = fds
+    channel = Channel(new_socket(fileno=channel_fd))
+    channel.sock.setblocking(True)  # noqa: FBT003
+    ledger = Ledger(ledger_fd)
+    os.close(ledger_fd)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.close(stdout)
+    os.close(stderr)
+    # Line by line, as a worker's output is read while the model works.
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    start = _first_message(channel)
+    if start is None:
+        return
+    _take_place(start)
+    try:
+        ModelProcess(channel, ledger, start).run()
+    except Exception:
+        _logger.exception("Python engine process died")
+    finally:
+        _logger.info("%d - Python process finished", os.getpid())
+
+
+def _first_message(channel: Channel) -> dict[str, Any] | None:
+    while (received := channel.receive()) is not None:
+        for message, _ in received:
+            return message
+    return None
+
+
+def _take_place(start: dict[str, Any]) -> None:
+    """Become what the worker's own process would have been."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(start["environ"])
+    os.chdir(start["cwd"])
+    sys.argv = list(start["argv"])
+    sys.orig_argv = [sys.executable, *start["argv"]]
+    engine = str(Path(start["argv"][0]).parent)
+    inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    own = {*start["dropped_paths"], *inherited, engine}
+    sys.path[:] = [engine, *inherited, *(path for path in sys.path if path not in own)]
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.seed()

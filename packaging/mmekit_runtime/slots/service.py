@@ -1,0 +1,179 @@
+"""A model's module, asked the way DJL's python_sync_engine.py asks it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any
+
+from mmekit_runtime.handler import Handler
+from mmekit_runtime.messages import Reply, Request
+from mmekit_runtime.wire import Answer, Message, encode_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+# The engine logs to the root logger, and so does what stands in for it.
+_logger = logging.getLogger()
+
+
+class Arguments:
+    """The arguments of djl_python_engine.py (arg_parser.py) that matter here.
+
+    argparse would do, and cost half a mebibyte of copied pages in every model process.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        given = dict(itertools.pairwise(argv))
+        self.model_dir = given["--model-dir"]
+        self.entry_point = given.get("--entry-point", "")
+        self.recommended_entry_point = given.get("--recommended-entry-point", "")
+        self.device_id = given.get("--device-id", "-1")
+        self.log_level = given.get("--log-level", "info")
+        cluster_size = given.get("--cluster-size", "")
+        self.cluster_size = int(cluster_size) if cluster_size.isdigit() else None
+
+
+class Service:
+    """The model: its module is imported when this is made.
+
+    Attributes
+    ----------
+    handler
+        The module's ``handle`` when that is a `Handler`, which answers several requests at once.
+    """
+
+    def __init__(self, arguments: Arguments) -> None:
+        from djl_python import service_loader
+
+        self._arguments = arguments
+        entry_point = arguments.entry_point or arguments.recommended_entry_point
+        self._service = service_loader.load_model_service(
+            arguments.model_dir, entry_point, arguments.device_id
+        )
+        module = self._service.module
+        found = {name: _decorated(module, f"is_{name}") for name in _FORMATTERS}
+        self._formatters = {name: value for name, value in found.items() if value is not None}
+        self._verified = not arguments.recommended_entry_point
+        handle = getattr(module, "handle", None)
+        self.handler = handle if isinstance(handle, Handler) else None
+
+    def invoke(self, message: Message) -> Any:
+        """Return the Output of one request; an exception becomes one, as run_server has it."""
+        from djl_python import Input, Output
+
+        inputs = Input()
+        inputs.properties = {**message.properties, **self._formatters}
+        if self._arguments.cluster_size:
+            inputs.properties["cluster_size"] = self._arguments.cluster_size
+        inputs.properties["device_id"] = self._arguments.device_id
+        for key, value in message.content:
+            inputs.content.add(key=key, value=bytearray(value))
+        inputs.function_name = inputs.properties.get("handler")
+        self._verify(inputs.function_name)
+        try:
+            output = self._service.invoke_handler(inputs.function_name, inputs)
+        except Exception as error:
+            _logger.exception("Failed invoke service.invoke_handler()")
+            return as_output(error)
+        if output is None:
+            return Output(code=204, message="No content")
+        if not isinstance(output, Output):
+            return Output().error(f"Invalid output type: {type(output)}")
+        return output
+
+    def _verify(self, function: str) -> None:
+        """Take the recommended entry point when the model's own file has no such function."""
+        if self._verified:
+            return
+        from djl_python import service_loader
+
+        arguments = self._arguments
+        if not service_loader.has_function_in_module(self._service.module, function):
+            self._service = service_loader.load_model_service(
+                arguments.model_dir, arguments.recommended_entry_point, arguments.device_id
+            )
+            self.handler = None
+        self._verified = True
+
+
+_FORMATTERS = ("output_formatter", "input_formatter")
+
+
+def _decorated(module: ModuleType, attribute: str) -> Any:
+    for name in dir(module):
+        value = getattr(module, name)
+        if callable(value) and getattr(value, attribute, False):
+            return value
+    return None
+
+
+def as_output(error: BaseException) -> Any:
+    """Return the Output for an exception: the cases of PythonSyncEngine.run_server."""
+    from djl_python import Output
+
+    name = type(error).__name__
+    if (
+        name in ("OutOfMemoryError", "MemoryError")
+        or "No available memory for the cache blocks" in str(error)
+        or "CUDA error: out of memory" in str(error)
+    ):
+        return Output(code=507, message=str(error))
+    return Output().error(str(error))
+
+
+class Recorder:
+    """A socket for ``Output.send`` that keeps the bytes."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def sendall(self, data: bytes) -> None:
+        """Keep the bytes."""
+        self.data += data
+
+
+def output_bytes(output: Any) -> bytes:
+    """Return what an Output without a stream sends; an error's bytes when it cannot be encoded."""
+    recorder = Recorder()
+    try:
+        output.send(recorder)
+    except Exception as error:
+        _logger.exception("the output could not be sent")
+        recorder = Recorder()
+        as_output(error).send(recorder)
+    return bytes(recorder.data)
+
+
+def reply_bytes(reply: Reply) -> bytes:
+    """Return the bytes of a handler's reply."""
+    properties = (("Content-Type", reply.content_type),) if reply.content_type else ()
+    return encode_answer(Answer(reply.status, reply.message, properties, ((None, reply.body),)))
+
+
+def is_single(message: Message) -> bool:
+    """Whether this is one request, not a batch of the server's, for the function ``handle``."""
+    return "batch_size" not in message.properties and (
+        message.properties.get("handler", "handle") == "handle"
+    )
+
+
+def request_of(message: Message) -> Request:
+    """Turn a request of the wire into one of the handler, as ``handler._request`` does."""
+    lowered = {name.lower(): value for name, value in message.properties.items()}
+    named = lowered.get("x-amzn-sagemaker-custom-attributes")
+    attributes: dict[str, str] = {}
+    if named:
+        for pair in named.split(";"):
+            name, _, value = pair.partition("=")
+            attributes[name.strip()] = value.strip()
+    elif "probabilities" in lowered:
+        attributes = {"probabilities": lowered["probabilities"]}
+    body = next((value for key, value in message.content if key == "data"), None)
+    return Request(
+        body=message.content[0][1] if body is None else body,
+        content_type=lowered.get("content-type", ""),
+        accept=lowered.get("accept", ""),
+        attributes=attributes,
+    )

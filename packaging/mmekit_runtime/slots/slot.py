@@ -1,0 +1,131 @@
+"""One worker, as the fork server keeps it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+
+from mmekit_runtime.slots.ledger import MAX_SLOTS, Ledger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from mmekit_runtime.slots.channel import Channel
+
+STARTED = b"INFO::Python engine started.\n"
+
+
+class Slot:
+    """One worker: the stub or server that asked for it, and its connection.
+
+    Attributes
+    ----------
+    lifeline
+        To whoever asked; its end is the end of the slot.
+    connection
+        To whoever sends requests; None until it has connected.
+    """
+
+    def __init__(self, lifeline: Channel, message: dict[str, Any], fds: list[int]) -> None:
+        self.lifeline = lifeline
+        self.argv: list[str] = message["argv"]
+        self.environ: dict[str, str] = message["environ"]
+        self.cwd: str = message["cwd"]
+        self.model_dir: str = message["model_dir"]
+        self.pid: int = message["pid"]
+        self.stdout, self.stderr = fds[0], fds[1]
+        self.is_stub = message["ask"] == "worker"
+        self.connection = socket.socket(fileno=fds[2]) if len(fds) > 2 else None  # noqa: PLR2004
+        self.listener: socket.socket | None = None
+        self.process: Process | None = None
+        self.number = -1
+        self.confirmed = False
+        self.ended = False
+
+    @property
+    def model_identity(self) -> str:
+        """What makes two workers workers of one model: folder and environment."""
+        status = os.stat(self.model_dir)  # noqa: PTH116
+        varying = ("_", "PWD", "OLDPWD", "SHLVL")
+        environ = sorted(item for item in self.environ.items() if item[0] not in varying)
+        return repr((self.model_dir, status.st_dev, status.st_ino, environ))
+
+    @property
+    def socket_name(self) -> str:
+        """The path of the socket that the server will connect to."""
+        return self.argv[self.argv.index("--sock-name") + 1]
+
+    def listen(self) -> None:
+        """Open the worker's socket and say that the engine has started, as the engine does."""
+        name = self.socket_name
+        with open(f"{name}.pid", "w") as file:  # noqa: PTH123
+            file.write(str(self.pid))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)  # noqa: PTH108
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(name)
+        self.listener.listen(8)
+        self.print(STARTED)
+
+    def print(self, line: bytes) -> None:
+        """Write a line to the worker's standard output."""
+        with contextlib.suppress(OSError):
+            os.write(self.stdout, line)
+
+    def close(self, code: int) -> None:
+        """End the stub with an exit code and close what belongs to the slot."""
+        self.ended = True
+        with contextlib.suppress(OSError):
+            if self.is_stub:
+                self.lifeline.sock.send(b"%d\n" % code)
+            else:
+                self.lifeline.send({"ended": code})
+        self.lifeline.close()
+        if self.connection:
+            self.connection.close()
+        if self.listener:
+            self.listener.close()
+        if self.is_stub:
+            for name in (self.socket_name, f"{self.socket_name}.pid"):
+                with contextlib.suppress(OSError):
+                    os.unlink(name)  # noqa: PTH108
+        for fd in (self.stdout, self.stderr):
+            os.close(fd)
+
+
+class Process:
+    """One process of a model, as the fork server keeps it."""
+
+    def __init__(self, channel: Channel, ledger: Ledger, ledger_fd: int) -> None:
+        self.channel = channel
+        self.ledger = ledger
+        self.ledger_fd = ledger_fd
+        self.slots: list[Slot] = []
+        self.pid = 0
+        self.ready = False
+        self.initialised = False
+        self.dead = False
+        self.killed = False
+        self.asked_at = time.monotonic()
+        self.fork_ms = 0.0
+        self.started = False
+
+    def free_number(self) -> int:
+        """Return the smallest slot number that no slot has."""
+        used = {slot.number for slot in self.slots}
+        return next(number for number in range(MAX_SLOTS) if number not in used)
+
+    def state(self, slot: Slot) -> int:
+        """Return a slot's state in the ledger."""
+        return int(self.ledger.states[slot.number])
+
+    def kill(self) -> None:
+        """End the process now."""
+        self.killed = True
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
