@@ -7,14 +7,16 @@ NettyUtils.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from mmekit.server import refusal
+from mmekit.server import figures, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -87,6 +89,9 @@ class Front:
             await self._manage(scope, segments, body, send)
         elif path == "/ping":
             await self._ping(send)
+        elif path == "/metrics":
+            body = await asyncio.to_thread(figures.prometheus_text, self._registry)
+            await _send(send, 200, [(b"content-type", figures.CONTENT_TYPE.encode())], body)
         elif path == "/" and method == "OPTIONS":
             await _send_json(send, 200, b"{}\n")
         elif first == "invocations":
@@ -266,6 +271,8 @@ def _description(model: Model) -> dict[str, Any]:
         "status": _health(model),
         "loadedAtStartup": False,
         "workerGroups": [group],
+        # Not in DJL Serving.
+        "processes": [asdict(process) for process in figures.of_processes(model)],
     }
     return {"workflowName": model.name, "models": [description]}
 

@@ -43,16 +43,26 @@ def proportional_bytes(pid: int) -> int:
 
     Where the kernel does not tell (macOS), the resident size is the nearest there is.
     """
+    return _memory_of(pid, ("Pss:",))
+
+
+def private_bytes(pid: int) -> int:
+    """Return the bytes that a process shares with no other; 0 when it has ended.
+
+    Where the kernel does not tell (macOS), the resident size is the nearest there is.
+    """
+    return _memory_of(pid, ("Private_Clean:", "Private_Dirty:"))
+
+
+def _memory_of(pid: int, names: tuple[str, ...]) -> int:
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
-        pass
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0
+        try:
+            return int(psutil.Process(pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
 
 
 class Memory:

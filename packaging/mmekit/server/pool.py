@@ -45,11 +45,22 @@ class PoolSize:
 
 
 @dataclass
+class Tally:
+    """What a pool has counted: requests answered and refused, and seconds in all."""
+
+    answered: int = 0
+    refused: int = 0
+    queue_s: float = 0.0
+    worker_s: float = 0.0
+
+
+@dataclass
 class _Job:
     properties: Mapping[str, str]
     body: bytes
     result: asyncio.Future[Answer]
     since: float = field(default_factory=time.monotonic)
+    sent: float = 0.0
 
 
 class Pool:
@@ -72,6 +83,7 @@ class Pool:
         self.size = size
         self._handler = handler
         self.failed = False
+        self.tally = Tally()
         self.workers: list[Worker] = []
         self._launcher = launcher
         self._idle: list[Worker] = []
@@ -104,6 +116,7 @@ class Pool:
     def submit(self, properties: Mapping[str, str], body: bytes) -> asyncio.Future[Answer]:
         """Queue a request; the future has the worker's answer or fails with a `Refusal`."""
         result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        result.add_done_callback(self._count_refusal)
         if self._closed:
             result.set_exception(refusal.unavailable("Worker shutting down"))
         elif self.failed:
@@ -135,6 +148,10 @@ class Pool:
         workers, self.workers, self._idle = self.workers, [], []
         await asyncio.gather(*(worker.stop() for worker in workers))
         await self._launcher.close()
+
+    def _count_refusal(self, done: asyncio.Future[Answer]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            self.tally.refused += 1
 
     # Starting and stopping workers.
 
@@ -231,6 +248,10 @@ class Pool:
 
     def _run(self, worker: Worker, batch: list[_Job]) -> None:
         self._running[worker] = batch
+        now = time.monotonic()
+        for job in batch:
+            job.sent = now
+            self.tally.queue_s += now - job.since
         if len(batch) == 1:
             properties = {**batch[0].properties, "handler": self._handler}
             request = encode_request(properties, (("data", batch[0].body),))
@@ -243,6 +264,8 @@ class Pool:
         batch = self._running.pop(worker, [])
         error = done.exception()
         if error is None:
+            self.tally.answered += len(batch)
+            self.tally.worker_s += time.monotonic() - batch[0].sent if batch else 0.0
             _deliver(batch, done.result())
             if worker in self.workers:
                 self._release(worker)
