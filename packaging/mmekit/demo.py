@@ -1,0 +1,238 @@
+"""`mme demo`: execute the notebooks against a local endpoint, and show what came of it.
+
+One endpoint service serves all notebooks; each notebook runs in a kernel of its own. What they
+leave is under build/: artifacts/, archives/, the executed notebooks/, results.json and the
+service's endpoint.log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mmekit.demo_progress import DemoProgress
+from mmekit.errors import DemoError
+from mmekit.notebook import Notebook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from types import FrameType
+
+__all__ = ["Result", "run"]
+
+# Notebooks 0 to 4 need nothing of each other. Training SetFit takes as long as the other four
+# together, so two kernels side by side keep two cores busy.
+_LANES = (
+    ("0_set_up", "1_linear_regression", "2_extra_trees_classifier", "3_multi_output_classifier"),
+    ("4_setfit_classifier",),
+)
+_LAST = "5_multi_model_endpoint"
+_START_SECONDS = 60
+_STOP_SECONDS = 40
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one model class did at the endpoint.
+
+    Attributes
+    ----------
+    model
+        The name of its package.
+    cold_ms, warm_ms
+        Milliseconds that its first call took, and the median of the later ones.
+    answer
+        Its predictions for the sample request, as JSON.
+    """
+
+    model: str
+    cold_ms: float
+    warm_ms: float
+    answer: str
+
+
+def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Result, ...]:
+    """Execute all notebooks and print the table of results.
+
+    Parameters
+    ----------
+    root
+        The repository's folder; the working folder unless it is given.
+    console
+        Where progress and table go; standard output unless it is given.
+
+    Raises
+    ------
+    DemoError
+        ``root`` has no notebooks, the endpoint service did not start, or a cell failed: names the
+        notebook and the cell, and has the last lines of its error.
+    """
+    root = (root or Path.cwd()).resolve()
+    console = console or Console()
+    notebooks = {
+        name: _read(root / "notebooks" / f"{name}.ipynb")
+        for name in (*(name for lane in _LANES for name in lane), _LAST)
+    }
+    build = root / "build"
+    (build / "notebooks").mkdir(parents=True, exist_ok=True)
+    results = build / "results.json"
+    results.unlink(missing_ok=True)
+    started = time.monotonic()
+    with (
+        _ended_by_signals(),
+        tempfile.TemporaryDirectory(prefix="mme-demo-", ignore_cleanup_errors=True) as scratch,
+        _endpoint_service(build / "endpoint.log") as url,
+        DemoProgress(console, list(notebooks.values())) as progress,
+    ):
+        environment = {**os.environ, "MME_TARGET": "local", "MME_LOCAL_URL": url, "TMPDIR": scratch}
+
+        async def execute(names: Sequence[str]) -> None:
+            for name in names:
+                await notebooks[name].execute(root, build / "notebooks", environment, progress)
+
+        async def execute_all() -> None:
+            await _together([execute(lane) for lane in _LANES])
+            await execute([_LAST])
+
+        _run_beside_main_thread(execute_all)
+    found = tuple(Result(**row) for row in json.loads(results.read_text()))
+    console.print(_table(found))
+    console.print(f"{len(notebooks)} notebooks in {time.monotonic() - started:.0f} s; see {build}")
+    return found
+
+
+def _read(path: Path) -> Notebook:
+    if not path.is_file():
+        raise DemoError(
+            "A notebook of the demonstration is missing.",
+            where=str(path),
+            remedy="run it in the folder of the repository, where notebooks/ is",
+        )
+    return Notebook.read(path)
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table("model class", title="one endpoint, four model classes")
+    table.add_column("cold ms", justify="right")
+    table.add_column("warm ms", justify="right")
+    table.add_column("answer")
+    for result in results:
+        table.add_row(
+            result.model, f"{result.cold_ms:,.0f}", f"{result.warm_ms:,.1f}", result.answer
+        )
+    return table
+
+
+async def _together(lanes: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines side by side; when one fails, end the others before the error goes on."""
+    tasks = [asyncio.ensure_future(lane) for lane in lanes]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _run_beside_main_thread(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine in a thread, and cancel it when the main thread is interrupted.
+
+    In the main thread nbclient would take SIGINT and SIGTERM for itself, once a kernel, so that
+    only the last of several kernels would hear of it.
+    """
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
+
+    async def cancellable() -> None:
+        task = asyncio.ensure_future(main())
+        running.append((asyncio.get_running_loop(), task))
+        await task
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(asyncio.run, cancellable())
+        try:
+            future.result()
+        except KeyboardInterrupt:
+            for loop, task in running:
+                loop.call_soon_threadsafe(task.cancel)
+            with contextlib.suppress(CancelledError, asyncio.CancelledError):
+                future.result()
+            raise
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP as Ctrl-C, so that they clear up as well."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _endpoint_service(log: Path) -> Iterator[str]:
+    """Run `mme up` on a free port; yield its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mmekit.cli", "up", "--port", str(port)]
+    with (
+        log.open("wb") as output,
+        # In a session of its own: Ctrl-C in the terminal reaches it through us, after the kernels.
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            _wait_until_listening(process, port, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+    raise DemoError(
+        f"The local endpoint service did not start:\n{last_lines}",
+        where=str(log),
+        remedy=f"see what `mme up --port {port}` says",
+    )

@@ -1,0 +1,142 @@
+"""A notebook that is executed without a browser."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from mmekit.errors import DemoError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["Notebook", "Spectator"]
+
+_CELL_SECONDS = 600
+_ERROR_LINES = 12
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+
+
+class Spectator(Protocol):
+    """Who is told how far notebooks are."""
+
+    def at_cell(self, notebook: Notebook, number: int, heading: str) -> None:
+        """Take note that a code cell begins; ``number`` counts code cells from 1."""
+
+    def finished(self, notebook: Notebook, seconds: float) -> None:
+        """Take note that a notebook has run to its end."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook file, read.
+
+    Attributes
+    ----------
+    path
+        The file.
+    node
+        Its content, as nbformat has it.
+    """
+
+    path: Path
+    node: Any
+
+    @classmethod
+    def read(cls, path: Path) -> Notebook:
+        """Read a notebook file of format 4."""
+        return cls(path, nbformat.read(path, as_version=4))  # type: ignore[no-untyped-call]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.path.stem
+
+    @property
+    def code_cells(self) -> int:
+        """How many cells there are to execute."""
+        return sum(cell.cell_type == "code" for cell in self.node.cells)
+
+    async def execute(
+        self,
+        folder: Path,
+        output: Path,
+        environment: Mapping[str, str],
+        spectator: Spectator,
+    ) -> None:
+        """Execute every cell in a fresh kernel, and save the notebook with its outputs.
+
+        Parameters
+        ----------
+        folder
+            The kernel's working folder.
+        output
+            The folder to save to, also after an error.
+        environment
+            The kernel's environment variables.
+        spectator
+            Is told of progress.
+
+        Raises
+        ------
+        DemoError
+            A cell failed, or the kernel died: names the cell, and has the error's last lines.
+        """
+        positions = [i for i, cell in enumerate(self.node.cells) if cell.cell_type == "code"]
+        current = 0
+
+        def at_cell(cell: Any, cell_index: int) -> None:
+            nonlocal current
+            if cell.cell_type == "code":
+                current = positions.index(cell_index) + 1
+                spectator.at_cell(self, current, self._heading_above(cell_index))
+
+        client = NotebookClient(
+            self.node,
+            timeout=_CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            on_cell_start=at_cell,
+        )
+        started = time.monotonic()
+        saved = output / self.path.name
+        log = saved.with_suffix(".log")
+        try:
+            with log.open("wb") as stream:
+                await client.async_execute(env=dict(environment), stdout=stream, stderr=stream)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            what = f"{self.path.name} stopped in code cell {current} of {len(positions)}"
+            heading = self._heading_above(positions[current - 1])
+            raise DemoError(
+                f'{what}, under "{heading}":\n{_last_lines(error)}',
+                where=str(saved),
+                remedy="open that notebook for all of the cell's output; what the kernel itself "
+                f"had to say is in {log.name} beside it",
+            ) from None
+        finally:
+            nbformat.write(self.node, saved)  # type: ignore[no-untyped-call]
+        log.unlink()
+        spectator.finished(self, time.monotonic() - started)
+
+    def _heading_above(self, index: int) -> str:
+        for cell in reversed(self.node.cells[: index + 1]):
+            if cell.cell_type == "markdown":
+                headings: list[str] = _HEADING.findall(cell.source)
+                if headings:
+                    return headings[-1]
+        return self.name
+
+
+def _last_lines(error: Exception) -> str:
+    """Return the end of a cell's traceback; it is what says why."""
+    text = error.traceback if isinstance(error, CellExecutionError) else str(error)
+    lines = [line for line in _ANSI.sub("", text).splitlines() if line.strip()]
+    return "\n".join(lines[-_ERROR_LINES:])

