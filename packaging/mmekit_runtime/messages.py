@@ -91,8 +91,13 @@ class Prediction:
 
     @property
     def has_several_outputs(self) -> bool:
-        """Whether ``probabilities`` is a list with an array for each output."""
-        return isinstance(self.probabilities, (list, tuple))
+        """Whether ``probabilities`` is a list with an array of shape (n, classes) an output."""
+        probabilities = self.probabilities
+        if not isinstance(probabilities, (list, tuple)) or not probabilities:
+            return False
+        first = probabilities[0]
+        # A row of plain numbers has no len() inside.
+        return len(first) > 0 and hasattr(first[0], "__len__")
 
     def slice(self, start: int, stop: int) -> Prediction:
         """Return the rows from ``start`` to ``stop``."""

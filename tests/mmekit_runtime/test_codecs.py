@@ -196,6 +196,16 @@ def test_several_outputs_have_probabilities_each():
         codecs.encode(prediction, "application/x-npy")
 
 
+def test_probabilities_may_be_plain_lists():
+    prediction = Prediction(["a", "b"], [[0.75, 0.25], [0.5, 0.5]])
+
+    assert json.loads(codecs.encode(prediction, "")[0])["probabilities"] == [
+        [0.75, 0.25],
+        [0.5, 0.5],
+    ]
+    assert json.loads(codecs.encode(prediction.slice(1, 2), "")[0])["probabilities"] == [[0.5, 0.5]]
+
+
 def test_labels_as_npy_need_no_pickle():
     body, _ = codecs.encode(Prediction(np.array(["x", "yy"], dtype=object)), "application/x-npy")
 
