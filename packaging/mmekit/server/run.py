@@ -67,6 +67,7 @@ def run(options: ServerOptions) -> None:
         stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     engine = engine_folder()
+    _raise_descriptor_limit()
     listener = _listen(options.host, options.port)
     # The name is short because a socket's path may have 104 to 108 characters.
     sockets = Path(tempfile.mkdtemp(prefix="mme-"))
@@ -75,6 +76,19 @@ def run(options: ServerOptions) -> None:
         _run(_serve(options, listener, registry))
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as this user may have: every model takes a handful."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # macOS has an upper limit below "unlimited".
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
