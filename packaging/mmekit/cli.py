@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit.archive import Finding
+    from mmekit.archive import Memory as MeasuredMemory
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -167,7 +168,7 @@ def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
 
     measured = archive.measure(package, artifacts)
     typer.echo(
-        f"{package.name}: {measured.memory.required_mb} MiB, Python {measured.python}, "
+        f"{package.name}: {_described(measured.memory)}, Python {measured.python}, "
         + ", ".join(f"{name} {measured.libraries[name]}" for name in measured.required)
     )
 
@@ -181,7 +182,8 @@ def pack(
         Path, typer.Option("--output", "-o", dir_okay=False, help="The archive: NAME.tar.gz.")
     ],
     worker_slots: Annotated[
-        bool, typer.Option(help="Let the stock container load the model by forking.")
+        bool,
+        typer.Option(help="Let stock DJL Serving load by forking, one process behind all workers."),
     ] = True,
 ) -> None:
     """Join a package folder and its artefacts into an archive, the same bytes every time.
@@ -195,6 +197,29 @@ def pack(
     if packed.findings:
         _print_findings(packed.findings)
     typer.echo(f"{packed.path}: {packed.size / 2**20:.1f} MiB, SHA-256 {packed.sha256}")
+
+
+@app.command()
+def environment(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print what belongs into the SageMaker model's Environment for the best throughput.
+
+    Lines of NAME=value, as for `docker run --env-file`, or with --json the object for create_model.
+
+    **Example:** mme environment --json
+    """
+    from mmekit import archive
+
+    variables = archive.container_environment()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(variables, indent=2))
+    else:
+        for name, value in variables.items():
+            typer.echo(f"{name}={value}")
 
 
 @app.command()
@@ -333,6 +358,11 @@ def _print_findings(findings: Sequence[Finding], *, stderr: bool = False) -> Non
             Text(f"{finding.message}\nRemedy: {finding.remedy}"),
         )
     Console(stderr=stderr).print(table)
+
+
+def _described(memory: MeasuredMemory) -> str:
+    text = f"{memory.required_mb} MiB"
+    return text if memory.forked_mb is None else f"{text}, {memory.forked_mb} MiB forked"
 
 
 def _content_type(data: BinaryIO) -> str:

@@ -57,7 +57,10 @@ class Workshop:
             "required": ("joblib", "scikit-learn"),
             "imports": ("joblib", "numpy", "sklearn"),
             "modules": ("sklearn.linear_model",),
-            "memory": Memory(120_000_000, 100_000_000, 150_000_000, "smaps_rollup"),
+            "preload": ("joblib", "sklearn", "sklearn.linear_model"),
+            "threads": {},
+            "memory": Memory(120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000),
+            "fork_failure": None,
             "fingerprint": "0" * 64,
         }
         measured = Measured(**(content | changes))  # type: ignore[arg-type]

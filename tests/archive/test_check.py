@@ -21,11 +21,11 @@ def test_a_sound_package_has_no_findings(workshop):
     assert rules(check(workshop.package)) == {}
 
 
-def test_a_sound_archive_has_no_findings(workshop):
+def test_of_a_sound_archive_only_its_worker_slots_are_told(workshop):
     workshop.pretend_measured()
     pack(workshop.package, workshop.artifacts, workshop.archive)
 
-    assert rules(check(workshop.archive)) == {}
+    assert rules(check(workshop.archive)) == {"worker-slots": "note"}
 
 
 ENGINE = "engine=Python\nretry_threshold=1\n"
@@ -35,7 +35,7 @@ PROPERTIES = [
     ("engine=python\nretry_threshold=1", "engine-unknown", "error"),
     ("engine=Python \nretry_threshold=1", "engine-unknown", "error"),
     ("engine=PyTorch\nretry_threshold=1", "engine-other", "warning"),
-    ("engine=Python", "first-failure-is-final", "note"),
+    ("engine=Python\nretry_threshold=0", "first-failure-is-final", "note"),
     (ENGINE + "batch_size=abc", "bad-integer", "error"),
     (ENGINE + "batch_size=8", "batch-shares-status", "warning"),
     (ENGINE + "batch_size=0", "batch-too-small", "error"),
@@ -44,7 +44,6 @@ PROPERTIES = [
     (ENGINE + "option.predict_timeout=soon", "bad-integer", "warning"),
     (ENGINE + "minWorkers=0", "no-worker-at-load", "warning"),
     (ENGINE + "maxWorkers=0", "max-workers-ignored", "warning"),
-    (ENGINE + "maxWorkers=4", "memory-of-workers", "note"),
     (ENGINE + "a=\\u00g0", "properties-unreadable", "error"),
     (ENGINE + "engine=Python", "duplicate-key", "warning"),
     (ENGINE + "max_workers=2", "misspelt-key", "warning"),
@@ -53,8 +52,6 @@ PROPERTIES = [
     (ENGINE + "option.modelName=ridge ", "trailing-blank", "warning"),
     (ENGINE + "option.greeting=\u00e9", "not-ascii", "warning"),
     (ENGINE + "option.env=OPTION_ENTRY_POINT=a.py", "server-variable", "warning"),
-    (ENGINE + "option.pythonExecutable=python3.9", "python-executable", "warning"),
-    (ENGINE + "option.enable_venv=true", "virtual-environment", "note"),
     (ENGINE + "option.modelName=model.py", "model-name-is-a-file", "error"),
     (ENGINE + "option.entryPoint=other.py", "entry-point-missing", "error"),
     (ENGINE + "option.entryPoint=other", "entry-point-missing", "error"),
@@ -75,10 +72,24 @@ def test_a_trap_in_serving_properties_is_found(workshop, text, rule, severity):
     assert all("/ridge" in finding.where for finding in findings)
 
 
-def test_more_workers_at_least_than_at_most_contradict(workshop):
-    workshop.write("serving.properties", ENGINE + "minWorkers=2\nmaxWorkers=1")
+TWO_CONSEQUENCES = [
+    (
+        "option.pythonExecutable=python3.9",
+        {"python-executable": "warning", "own-fork-server": "note"},
+    ),
+    ("option.enable_venv=true", {"virtual-environment": "note", "slots-unused": "warning"}),
+    (
+        "minWorkers=9\nmaxWorkers=8",
+        {"workers-contradict": "warning", "many-slots-at-load": "note"},
+    ),
+]
 
-    assert rules(check(workshop.package)) == {"workers-contradict": "warning"}
+
+@pytest.mark.parametrize(("text", "expected"), TWO_CONSEQUENCES)
+def test_what_has_two_consequences_is_found_twice(workshop, text, expected):
+    workshop.write("serving.properties", ENGINE + text)
+
+    assert rules(check(workshop.package)) == expected
 
 
 def test_djls_own_handlers_need_no_file(workshop):
@@ -123,6 +134,11 @@ SOURCES = [
         "warning",
     ),
     (
+        "import threading as t\nt.Thread(target=print).start()\n" + HANDLE,
+        "thread-at-import",
+        "warning",
+    ),
+    (
         "class Model:\n    import torch\n    net = torch.load('m')\nhandle = Model()\n",
         "loads-at-import",
         "warning",
@@ -148,6 +164,7 @@ HARMLESS = [
     "import logging\nlogging.disable(logging.DEBUG)\n" + HANDLE,
     "import logging\ndef load():\n    logging.disable()\n" + HANDLE,
     "import joblib\ndef load():\n    return joblib.load('m')\n" + HANDLE,
+    "import threading\ndef load():\n    threading.Thread(target=print).start()\n" + HANDLE,
     "import joblib\nload = lambda: joblib.load('m')\n" + HANDLE,
     "import joblib\nif __name__ == '__main__':\n    joblib.load('m')\n" + HANDLE,
     "try:\n    from fast import handle\nexcept ImportError:\n    from slow import handle\n",
@@ -177,9 +194,7 @@ FILES = [
     ("keys/id_rsa", b"x", "looks-like-a-secret", "error"),
     (".aws/credentials", b"x", "looks-like-a-secret", "error"),
     ("tls.pem", b"-----BEGIN RSA PRIVATE KEY-----\n", "looks-like-a-secret", "error"),
-    ("MAR-INF/MANIFEST.json", b"{}", "torchserve-archive", "error"),
     ("a\\b.txt", b"x", "awkward-name", "error"),
-    ("requirements.txt", b"catboost\n", "installs-at-load", "warning"),
 ]
 
 
@@ -188,6 +203,17 @@ def test_a_file_that_should_not_be_there_is_found(workshop, name, content, rule,
     workshop.write(name, content)
 
     assert rules(check(workshop.package)) == {rule: severity}
+
+
+def test_a_file_that_matters_to_worker_slots_as_well_is_found_twice(workshop):
+    workshop.write("requirements.txt", "catboost\n")
+    expected = {"installs-at-load": "warning", "own-fork-server": "note"}
+    assert rules(check(workshop.package)) == expected
+
+    (workshop.package / "requirements.txt").unlink()
+    workshop.write("MAR-INF/MANIFEST.json", "{}")
+    expected = {"torchserve-archive": "error", "slots-unused": "warning"}
+    assert rules(check(workshop.package)) == expected
 
 
 def test_a_certificate_is_no_secret(workshop):
@@ -260,14 +286,24 @@ def test_nothing_is_compared_with_an_image_of_ones_own(workshop):
 
     found = rules(check(workshop.package, artifacts=workshop.artifacts, image=None))
 
-    assert found == {"stale-measurement": "warning", "installs-at-load": "warning"}
+    assert found == {
+        "stale-measurement": "warning",
+        "installs-at-load": "warning",
+        "own-fork-server": "note",
+    }
 
 
 def test_too_little_memory_is_found(workshop):
     workshop.pretend_measured()
     workshop.write("serving.properties", ENGINE + "required_memory_mb=50\n")
     pack(workshop.package, workshop.artifacts, workshop.archive)
+    assert "memory-too-low" not in rules(check(workshop.archive))
 
+    pack(workshop.package, workshop.artifacts, workshop.archive, worker_slots=False)
+    assert rules(check(workshop.archive))["memory-too-low"] == "warning"
+
+    workshop.write("serving.properties", ENGINE + "required_memory_mb=10\n")
+    pack(workshop.package, workshop.artifacts, workshop.archive)
     assert rules(check(workshop.archive))["memory-too-low"] == "warning"
 
 
@@ -283,7 +319,11 @@ def by_hand(archive, files):
 
 def test_an_archive_made_by_hand_is_told_what_packing_would_have_added(workshop):
     files = {"serving.properties": ENGINE.encode(), "model.py": HANDLE.encode()}
-    expected = {"memory-undeclared": "warning", "model-name-missing": "note"}
+    expected = {
+        "memory-undeclared": "warning",
+        "model-name-missing": "note",
+        "worker-slots": "note",
+    }
 
     assert rules(check(by_hand(workshop.archive, files))) == expected
 
@@ -311,15 +351,15 @@ def test_unsafe_damaged_and_changed_archives_are_errors(workshop):
     with tarfile.open(workshop.archive) as tar:
         files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}
     changed = by_hand(workshop.archive, files | {"model.py": HANDLE.encode()})
-    assert rules(check(changed)) == {"manifest-contradicted": "error"}
+    assert rules(check(changed)) == {"manifest-contradicted": "error", "worker-slots": "note"}
 
 
 def test_errors_come_first(workshop):
-    workshop.write("serving.properties", "engine=python\nmaxWorkers=2\nbatch_size=2\n")
+    workshop.write("serving.properties", "engine=python\nminWorkers=2\nbatch_size=2\n")
 
     severities = [finding.severity for finding in check(workshop.package)]
 
-    assert severities == ["error", "warning", "note", "note"]
+    assert severities == ["error", "warning", "note"]
 
 
 def test_what_is_not_there_is_an_error_of_its_own(tmp_path):

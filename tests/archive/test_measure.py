@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 
 import pytest
 
@@ -23,6 +25,125 @@ def test_memory_versions_and_imports_are_what_the_process_had(measurement):
     memory = measurement.memory
     assert 30 * MIB < memory.private <= memory.proportional <= memory.peak < 1000 * MIB
     assert 0 <= memory.required_mb * MIB - memory.proportional < MIB
+
+
+def test_an_older_measurement_is_none(workshop):
+    (workshop.artifacts / "measured.json").write_text('{"format": 1}')
+
+    assert read_measured(workshop.artifacts) is None
+
+
+THREADED = """\
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
+
+@pytest.fixture
+def libraries(tmp_path, monkeypatch):
+    """Return a function that writes a library which the measured processes can import."""
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(folder), *(path for path in sys.path if path)])
+    )
+
+    def write(name, code):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code)
+
+    return write
+
+
+def test_only_what_the_model_asks_for_itself_is_preloaded(workshop, libraries):
+    libraries("lib_a/__init__.py", "import lib_b\n")
+    libraries("lib_a/deep.py", "")
+    libraries("lib_b.py", "")
+    libraries("lib_c.py", "")
+    libraries("lib_d.py", "")
+    libraries("lib_e.py", "import importlib\nlazily = lambda: importlib.import_module('lib_f')\n")
+    libraries("lib_f.py", "")
+    workshop.write(
+        "model.py",
+        "import json\nimport features\ndef handle(inputs):\n    from lib_a import deep\n"
+        "    if not inputs.is_empty():\n        import lib_e; lib_e.lazily()\n",
+    )
+    workshop.write("features/__init__.py", "from features import more\n")
+    workshop.write("features/more.py", "import lib_d\ntry:\n    import absent, lib_c\n" + EXCEPT)
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert measured.preload == ("lib_d", "lib_c", "lib_a", "lib_a.deep", "lib_e", "lib_f")
+
+
+EXCEPT = "except ImportError:\n    import lib_c\n"
+
+
+def test_a_module_that_cannot_be_imported_by_itself_is_left_out(workshop, libraries):
+    libraries("needs_model.py", "import sys\nassert 'model' in sys.modules\n")
+    libraries("sound.py", "")
+    workshop.write("model.py", "import needs_model, sound\n\n\ndef handle(inputs): ...\n")
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert measured.preload == ("sound",)
+
+
+def test_what_a_module_leaves_that_is_gone_again_is_preloaded_all_the_same(workshop, libraries):
+    libraries("fickle.py", "import steady\nraise ImportError\n")
+    libraries("steady.py", "")
+    workshop.write(
+        "model.py",
+        "try:\n    import fickle\nexcept ImportError: ...\n\n\ndef handle(inputs): ...\n",
+    )
+
+    assert measure(workshop.package, workshop.artifacts).preload == ("steady",)
+
+
+linux_only = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="worker slots need Linux"
+)
+
+
+@linux_only
+def test_an_import_that_starts_threads_is_counted_and_the_fork_does_without_it(workshop, libraries):
+    libraries("threaded.py", THREADED * 2)
+    libraries("outer.py", "import threaded\n")
+    libraries("calm.py", "")
+    workshop.write("model.py", "import calm, threaded, outer\n\n\ndef handle(inputs): ...\n")
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert measured.preload == ("calm", "threaded", "outer")
+    # Without threaded before it, outer is what starts them.
+    assert measured.threads == {"threaded": 2, "outer": 2}
+    assert measured.memory.forked is not None
+    assert measured.fork_failure is None
+
+
+FORKED_FAILURES = {
+    "raises": ("raise RuntimeError('not after a fork')", "RuntimeError: not after a fork"),
+    "crashes": ("os.kill(os.getpid(), 11)", "signal SIGSEGV"),
+    "leaves": ("os._exit(3)", "exit code 3"),
+    "hangs": ("time.sleep(1000)", "longer than 5 s"),
+}
+
+
+@linux_only
+@pytest.mark.parametrize(("code", "reason"), FORKED_FAILURES.values(), ids=FORKED_FAILURES.keys())
+def test_a_model_that_fails_only_when_forked_says_how(workshop, libraries, code, reason):
+    libraries("unforkable.py", "import os\npid = os.getpid()\n")
+    workshop.write(
+        "model.py",
+        "import os, time, unforkable\n\n\ndef handle(inputs):\n"
+        f"    if os.getpid() != unforkable.pid:\n        {code}\n",
+    )
+
+    measured = measure(workshop.package, workshop.artifacts, timeout_s=5)
+
+    assert reason in measured.fork_failure
+    assert measured.preload == ("unforkable",)
+    assert measured.memory.forked is None
 
 
 def test_the_measurement_is_written_beside_the_artefacts_and_read_back(workshop):

@@ -28,7 +28,13 @@ def test_an_archive_is_flat_and_holds_model_runtime_and_manifest(workshop):
     files = read_all(workshop.archive)
     assert tuple(sorted(files)) == packed.files
     own = {name for name in files if not name.startswith("mmekit_runtime/")}
-    assert own == {"manifest.json", "model.joblib", "model.py", "serving.properties"}
+    assert own == {
+        "manifest.json",
+        "model.joblib",
+        "model.py",
+        "serving.properties",
+        "sitecustomize.py",
+    }
     assert "mmekit_runtime/handler.py" in files
     assert packed.size == workshop.archive.stat().st_size
     assert verify(workshop.archive).name == "ridge"
@@ -47,13 +53,17 @@ def test_serving_properties_are_the_packages_own_with_what_was_missing(workshop)
     assert text.startswith(own.decode())
     assert (properties.engine, properties.min_workers) == ("Python", 1)
     assert properties.retry_threshold == 1
-    assert properties.required_memory_mb == 115  # 120,000,000 bytes, rounded up
+    assert properties.max_workers == 16
+    assert properties.required_memory_mb == 20  # 20,000,000 bytes, rounded up
     assert properties.model_name == "ridge"
 
 
 def test_what_the_package_says_itself_is_left_alone(workshop):
     workshop.pretend_measured()
-    own = "engine=Python\nrequired_memory_mb=900\noption.modelName=mine\n"
+    own = (
+        "engine=Python\nminWorkers=2\nmaxWorkers=9\nretry_threshold=0\nrequired_memory_mb=900\n"
+        "option.modelName=mine\n"
+    )
     workshop.write("serving.properties", own)
 
     pack(workshop.package, workshop.artifacts, workshop.archive)

@@ -21,6 +21,7 @@ def test_the_room_exports_exactly_these_names():
         "Sample",
         "Severity",
         "check",
+        "container_environment",
         "measure",
         "pack",
         "parse_properties",

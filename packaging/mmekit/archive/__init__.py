@@ -7,7 +7,7 @@
 
 from mmekit.archive.check import check
 from mmekit.archive.findings import Finding, Severity
-from mmekit.archive.images import STOCK_IMAGE, Image
+from mmekit.archive.images import STOCK_IMAGE, Image, container_environment
 from mmekit.archive.manifest import Digest, Manifest, read_manifest, verify
 from mmekit.archive.measure import measure
 from mmekit.archive.measured import Measured, Memory, read_measured
@@ -32,6 +32,7 @@ __all__ = [
     "Sample",
     "Severity",
     "check",
+    "container_environment",
     "measure",
     "pack",
     "parse_properties",

@@ -3,34 +3,56 @@
 Started by `mmekit.archive.measure` in a process of its own, from a folder of its own; standard
 library and DJL's engine only, so that nothing else is in the figures. Arguments: the engine's
 folder, the model's folder, a JSON file with the job, and the file for the findings.
+
+The job's ``task`` is ``observe``, or ``fork``: import what was found to be worth importing
+beforehand, fork, and do the same in the child.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import gc
 import importlib.metadata
 import json
 import logging
 import os
 import re
 import resource
+import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 _TRACEBACK_LINES = 12
 _NOT_THE_MODEL_S = frozenset({"djl_python", "djl_python_engine", "mmekit", "mmekit_runtime"})
+_IMPORT_FUNCTION = ("<frozen importlib._bootstrap>", "_find_and_load")
 
 
 class ImportWitness:
-    """A finder that finds nothing, and remembers who asked first for each top-level module."""
+    """A finder that finds nothing, and remembers who asked for which module.
 
-    def __init__(self) -> None:
+    Attributes
+    ----------
+    importers
+        For each top-level module, the module that asked for it first.
+    asked
+        The modules that were asked for by the model's own code, or by any code while no other
+        import was going on; in that order, found or not.
+    """
+
+    def __init__(self, model_folder: str) -> None:
         self.importers: dict[str, str] = {}
+        self.asked: dict[str, None] = {}
+        self._model_folder = model_folder
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
         """Note the importing module; leave the search to the real finders."""
+        self._note_outermost()
         if "." in name or name in self.importers:
             return
         frame = sys._getframe(1)  # noqa: SLF001 - the importer is known by its frame alone
@@ -38,9 +60,32 @@ class ImportWitness:
             frame = frame.f_back
         self.importers[name] = str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
+    def _note_outermost(self) -> None:
+        """Note the import that all others on the stack serve, inside of the model's own modules."""
+        frame = sys._getframe(2)  # noqa: SLF001
+        outermost = None
+        while frame is not None:
+            if (frame.f_code.co_filename, frame.f_code.co_name) == _IMPORT_FUNCTION:
+                name = frame.f_locals["name"]
+                if _is_of_model(name, self._model_folder):
+                    break
+                if name.partition(".")[0] not in sys.stdlib_module_names:
+                    outermost = name
+            frame = frame.f_back  # type: ignore[assignment]
+        if outermost is not None:
+            self.asked[outermost] = None
+
 
 def _belongs_to_import(module: str) -> bool:
     return module == __name__ or module.partition(".")[0] in ("importlib", "_frozen_importlib")
+
+
+def _is_of_model(name: str, model_folder: str) -> bool:
+    # By place, not by name: a folder of weights may be called as a library is.
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return name.partition(".")[0] in _NOT_THE_MODEL_S or (
+        file is not None and str(file).startswith(f"{model_folder}{os.sep}")
+    )
 
 
 def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
@@ -48,12 +93,31 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     # What a worker has imported before it comes to the model (djl_python_engine.py).
     before = set(sys.modules)
     from djl_python.arg_parser import ArgParser  # noqa: F401
-    from djl_python.inputs import Input
+    from djl_python.inputs import Input  # noqa: F401
     from djl_python.python_sync_engine import PythonSyncEngine  # noqa: F401
+
+    of_engine = set(sys.modules)
+    witness = ImportWitness(model_folder)
+    sys.meta_path.insert(0, witness)
+    _load_and_ask(model_folder, job)
+
+    memory = _memory()
+    sys.meta_path.remove(witness)
+    loaded = {name for name in sys.modules if name not in before}
+    return {
+        "memory": memory,
+        "preload": _importable(_with_packages(witness.asked), model_folder),
+        "third_party": _importable(
+            [name for name in sys.modules if name not in of_engine], model_folder
+        ),
+        **_libraries(Path(model_folder), loaded, witness.importers),
+    }
+
+
+def _load_and_ask(model_folder: str, job: dict[str, Any]) -> None:
+    from djl_python.inputs import Input
     from djl_python.service_loader import load_model_service
 
-    witness = ImportWitness()
-    sys.meta_path.insert(0, witness)
     service = load_model_service(model_folder, job["entry_point"], "-1")
 
     def ask(properties: dict[str, str], body: bytes | None) -> None:
@@ -67,11 +131,6 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     ask(job["parameters"], None)
     if job["sample"] is not None:
         ask({"Content-Type": job["content_type"]}, Path(job["sample"]).read_bytes())
-
-    memory = _memory()
-    sys.meta_path.remove(witness)
-    loaded = {name for name in sys.modules if name not in before}
-    return {"memory": memory, **_libraries(Path(model_folder), loaded, witness.importers)}
 
 
 def _expect_success(output: Any) -> None:
@@ -112,15 +171,36 @@ def _memory_without_proc(peak: int) -> dict[str, Any]:
     return {"proportional": resident, "private": resident, "peak": peak, "source": "psutil"}
 
 
+def _with_packages(names: Iterable[str]) -> list[str]:
+    """Put the packages that a module is in before it.
+
+    They are imported anyway. Named, they are what two models have in common that use different
+    parts of a library.
+    """
+    packages: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        packages.update({".".join(parts[: i + 1]): None for i in range(len(parts))})
+    return list(packages)
+
+
+def _importable(names: Iterable[str], model_folder: str) -> list[str]:
+    """Return those of the names that are modules of libraries, imported under that very name."""
+    return [
+        name
+        for name in names
+        if name in sys.modules
+        and getattr(getattr(sys.modules[name], "__spec__", None), "name", None) == name
+        and name.partition(".")[0] not in sys.stdlib_module_names
+        and not _is_of_model(name, model_folder)
+    ]
+
+
 def _libraries(
     model_folder: Path, loaded: set[str], importers: dict[str, str]
 ) -> dict[str, dict[str, str] | list[str]]:
-    # By place, not by name: a folder of weights may be called as a library is.
-    own = {
-        name.partition(".")[0]
-        for name in loaded
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(f"{model_folder}{os.sep}")
-    } | _NOT_THE_MODEL_S
+    own = {name.partition(".")[0] for name in loaded if _is_of_model(name, str(model_folder))}
+    own |= _NOT_THE_MODEL_S
     standard = sys.stdlib_module_names
     candidates = {
         name
@@ -204,23 +284,86 @@ def _named_in_source(model_folder: Path) -> set[str]:
     return names
 
 
+def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) -> None:
+    """Import what the job names, fork, and load the model and answer the sample in the child.
+
+    ``report`` is told what is known before the fork, and again after it.
+    """
+    from mmekit_runtime.slots import nursery
+
+    for name in nursery.BASE_IMPORTS:
+        importlib.import_module(name)
+    preload: list[str] = []
+    threads: dict[str, int] = {}
+    # The rest, in case that something was imported by a module that is gone again.
+    for name in dict.fromkeys([*job["preload"], *job["third_party"]]):
+        if name in sys.modules and name not in job["preload"]:
+            continue
+        running = nursery.thread_count()
+        try:
+            importlib.import_module(name)
+        except BaseException:  # noqa: BLE001, S112 - the model imports it in another way
+            continue
+        preload.append(name)
+        started = nursery.thread_count() - running
+        if started > 0:
+            threads[name] = started
+    report(preload=preload, threads=threads, forked=None, failure=None)
+    if not threads:
+        gc.collect()
+        plugs = nursery.plug_holes()
+        gc.freeze()
+        report(preload=preload, threads=threads, **_in_child(model_folder, job))
+        del plugs
+
+
+def _in_child(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        try:
+            _load_and_ask(model_folder, job)
+            result = {"forked": _memory()["private"], "failure": None}
+        except BaseException as error:  # noqa: BLE001
+            result = {"forked": None, "failure": f"{type(error).__name__}: {error}"}
+        with contextlib.suppress(OSError), open(writer, "w") as stream:  # noqa: PTH123
+            json.dump(result, stream)
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as stream:  # noqa: PTH123
+        text = stream.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if text:
+        return dict(json.loads(text))
+    how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+    return {"forked": None, "failure": f"it ended with {how}"}
+
+
 def main() -> int:
     """Do the job; write the findings, or the failure and the end of its traceback."""
+
+    def report(**findings: Any) -> None:
+        Path(findings_file).write_text(json.dumps(findings))
+
     engine, model_folder, job_file, findings_file = sys.argv[1:]
     # As in a worker, where the engine's script is what Python was started with.
     sys.path[0] = engine
     logging.basicConfig(stream=sys.stdout, format="%(levelname)s::%(message)s", level=logging.INFO)
-    findings: dict[str, Any]
+    job = json.loads(Path(job_file).read_bytes())
     try:
-        findings = observe(model_folder, json.loads(Path(job_file).read_bytes()))
+        if job["task"] == "fork":
+            fork(model_folder, job, report)
+        else:
+            report(**observe(model_folder, job))
     except BaseException as error:  # noqa: BLE001 - a model may even call sys.exit
         lines = traceback.format_exc().strip().splitlines()
-        findings = {
-            "failure": f"{type(error).__name__}: {error}",
-            "traceback": "\n".join(lines[-_TRACEBACK_LINES:]),
-        }
-    Path(findings_file).write_text(json.dumps(findings))
-    return 1 if "failure" in findings else 0
+        report(
+            failure=f"{type(error).__name__}: {error}",
+            traceback="\n".join(lines[-_TRACEBACK_LINES:]),
+        )
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

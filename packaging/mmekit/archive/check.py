@@ -21,6 +21,7 @@ from mmekit.archive.package import (
 )
 from mmekit.archive.rules import RULES
 from mmekit.archive.rules.subject import Subject
+from mmekit.archive.runtime import HOOK_FILE, build_of
 from mmekit.archive.unpack import unpack
 from mmekit.errors import ArchiveError, ManifestError, UnsafeArchiveError
 
@@ -118,18 +119,47 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
             Finding("error", "manifest-contradicted", error.what, error.remedy or "", where)
         )
     files = read_contents(root)
+    build = build_of(files)
     # The runtime is ours, and the manifest has just been compared with it.
     contents = Contents.of(
         where, [member for member in files if not member.name.startswith(f"{RUNTIME_FOLDER}/")]
     )
+    ours = [MANIFEST_FILE] if build is None else [MANIFEST_FILE, HOOK_FILE]
     subject = Subject(
-        contents=contents.without(MANIFEST_FILE),
+        contents=contents.without(*ours),
         is_archive=True,
         image=image,
         name=manifest.name if manifest is not None else None,
         measured=manifest.measured if manifest is not None else None,
+        worker_slots=build is not None,
     )
-    return ordered([*findings, *check_subject(subject)])
+    return ordered([*findings, _worker_slots(subject, build), *check_subject(subject)])
+
+
+def _worker_slots(subject: Subject, build: str | None) -> Finding:
+    if build is None:
+        message = "There are no worker slots in it: every worker is a Python process of its own."
+        remedy = "Pack with `mme pack`, without --no-worker-slots, to have them."
+        return Finding("note", "worker-slots", message, remedy, subject.contents.where)
+    message = f"Worker slots are in it, build {build}. "
+    override = subject.properties.options.get("preload")
+    if override is not None:
+        message += f"option.preload says what is imported before the fork: {override}."
+    elif subject.measured is not None and subject.measured.preload:
+        message += f"Imported before the fork: {', '.join(subject.measured.preload)}."
+    else:
+        message += "No library is imported before the fork."
+    if subject.measured is not None and subject.measured.memory.forked_mb is not None:
+        memory = subject.measured.memory
+        message += (
+            f" One more model takes {memory.forked_mb} MiB, a process of its own would take "
+            f"{memory.required_mb} MiB; required_memory_mb is about the former."
+        )
+    remedy = (
+        "Nothing is to be done. MMEKIT_WORKER_SLOTS=off in the container's environment runs the "
+        "plain engine instead; required_memory_mb then has to be that of a whole process."
+    )
+    return Finding("note", "worker-slots", message, remedy, subject.contents.where)
 
 
 def _unwrapped(folder: Path) -> tuple[Path, str | None]:

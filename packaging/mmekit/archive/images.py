@@ -36,12 +36,15 @@ class Image:
         Versions that the image's build fixes, by canonical distribution name.
     resolved
         Versions that the build leaves to the day it ran on: right for that day, not promised.
+    java_opts
+        The options of the Java machine that the image starts with (``ENV JAVA_OPTS``).
     """
 
     name: str
     python: str
     pinned: Mapping[str, str]
     resolved: Mapping[str, str]
+    java_opts: str = ""
 
     def version(self, distribution: str) -> str | None:
         """Return the version of a distribution in the image; None when it is not there."""
@@ -86,6 +89,7 @@ class Image:
 STOCK_IMAGE = Image(
     name="djl-inference:0.36.0-cpu-full",
     python="3.11",
+    java_opts="-Xmx1g -Xms1g -XX:+ExitOnOutOfMemoryError",
     pinned=MappingProxyType(
         {
             "pydantic": "2.12.2",
@@ -140,3 +144,25 @@ STOCK_IMAGE = Image(
         }
     ),
 )
+
+_RESPONSE_THREADS = "-Djava.util.concurrent.ForkJoinPool.common.parallelism=16"
+
+
+def container_environment(image: Image = STOCK_IMAGE) -> dict[str, str]:
+    """Return what to put into ``Environment`` of a SageMaker model, for the best throughput.
+
+    DJL Serving loads models and writes responses on Java's common pool, which has one thread fewer
+    than there are cores: on two cores every response starts a thread of its own. JAVA_OPTS
+    replaces the image's value, so that is repeated. One OpenMP thread a process is what the
+    image's ``bin/serving`` sets as well; other variables a model needs are better in its
+    ``option.env``.
+
+    Examples
+    --------
+    >>> sorted(container_environment())
+    ['JAVA_OPTS', 'OMP_NUM_THREADS']
+    """
+    return {
+        "JAVA_OPTS": f"{image.java_opts} {_RESPONSE_THREADS}".strip(),
+        "OMP_NUM_THREADS": "1",
+    }

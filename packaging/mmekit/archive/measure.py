@@ -1,4 +1,4 @@
-"""Observing a model once, in a process of its own.
+"""Observing a model once, in a process of its own, and once more in a forked one.
 
 The process has what a worker of DJL Serving has: the engine's folder and the model's on
 PYTHONPATH, the model's folder as working directory, ``option.env`` in its environment and one
@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,18 @@ from mmekit.archive.package import (
     MEASURED_FILE,
     MODEL_FILE,
     REQUIREMENTS_FILE,
-    RUNTIME_FOLDER,
     Contents,
-    Member,
     Package,
     merge,
     read_artifacts,
-    read_contents,
     read_package,
 )
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Properties, parse_properties
+from mmekit.archive.runtime import runtime_members
 from mmekit.engine import engine_folder
 from mmekit.errors import MeasureError
+from mmekit_runtime.slots.stub import fork_server_environment
 
 DEFAULT_TIMEOUT_S = 300.0
 _OUTPUT_LINES = 12
@@ -47,6 +46,9 @@ _OUTPUT_LINES = 12
 def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Measured:
     """Load a model, ask it the sample request, and write measured.json beside its artefacts.
 
+    Then, in a second process, what the model imports is imported beforehand, and a fork of that
+    process does the same: what a model takes with worker slots.
+
     Parameters
     ----------
     package
@@ -54,7 +56,7 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
     artifacts
         The artefact folder; its measured.json is written anew.
     timeout_s
-        Seconds that load and prediction may take together.
+        Seconds that load and prediction may take together, each time.
 
     Returns
     -------
@@ -76,11 +78,18 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
             where=str(package),
             remedy=f"write a {MODEL_FILE} with a function or object named handle",
         )
-    found = _observe(source, contents, timeout_s)
+    with tempfile.TemporaryDirectory(prefix="mmekit-measure-") as temporary:
+        stage = _Stage(source, contents, Path(temporary).resolve())
+        found = stage.observe(timeout_s)
+        forked = stage.fork(found.pop("preload"), found.pop("third_party"), timeout_s)
     measured = Measured.from_content(
         {
             **found,
             "format": FORMAT,
+            "memory": {**found["memory"], "forked": forked.private},
+            "preload": forked.preload,
+            "threads": forked.threads,
+            "fork_failure": forked.failure,
             "python": ".".join(map(str, sys.version_info[:3])),
             "fingerprint": fingerprint(contents),
         }
@@ -98,55 +107,99 @@ def fingerprint(contents: Contents) -> str:
     return digest.hexdigest()
 
 
-def runtime_members() -> list[Member]:
-    """Return the files of mmekit_runtime, as they travel inside an archive.
-
-    It is found, not imported: nothing of it may be in the caller's process because of us.
-    """
-    spec = find_spec(RUNTIME_FOLDER)
-    if spec is None or spec.origin is None:
-        raise MeasureError(f"{RUNTIME_FOLDER} is not installed", remedy="install mmekit again")
-    return [
-        Member(f"{RUNTIME_FOLDER}/{member.name}", member.size, member.path)
-        for member in read_contents(Path(spec.origin).parent)
-        if member.name.endswith(".py")
-    ]
+@dataclass(frozen=True)
+class _Forked:
+    preload: list[str]
+    threads: dict[str, int]
+    private: int | None
+    failure: str | None
 
 
-def _observe(package: Package, contents: Contents, timeout_s: float) -> dict[str, Any]:
-    properties = _properties(contents)
-    with tempfile.TemporaryDirectory(prefix="mmekit-measure-") as temporary:
-        scratch = Path(temporary).resolve()
-        model_folder = scratch / "model"
-        _stage(contents, model_folder)
+class _Stage:
+    """The model's folder as a server would have it, and processes that run in it."""
+
+    def __init__(self, package: Package, contents: Contents, scratch: Path) -> None:
+        self._where = str(package.folder)
+        self._scratch = scratch
+        self._properties = _properties(contents)
+        self._job = _job(package, self._properties)
+        self._engine = engine_folder()
+        self._folder = scratch / "model"
+        _lay_out(contents, self._folder)
         # Run from a copy: its real neighbours would hide other modules of their names.
-        script = scratch / "script" / "observer.py"
-        script.parent.mkdir()
-        shutil.copyfile(_observer.__file__, script)
-        job, findings = scratch / "job.json", scratch / "findings.json"
-        job.write_text(json.dumps(_job(package, properties)))
-        engine = engine_folder()
-        arguments = [engine, model_folder, job, findings]
+        self._script = scratch / "script" / "observer.py"
+        self._script.parent.mkdir()
+        shutil.copyfile(_observer.__file__, self._script)
+
+    def observe(self, timeout_s: float) -> dict[str, Any]:
+        """Load the model and answer the sample in a fresh process."""
+        environment = _environment(self._engine, self._folder, self._properties)
+        status, output, found = self._run({"task": "observe"}, environment, timeout_s)
+        if "traceback" in found:
+            raise MeasureError(
+                f"The model failed: {found['failure']}\n{found['traceback']}",
+                where=self._where,
+                remedy="run its handler in a test; it must load and answer the sample request",
+            )
+        if status != 0:
+            raise MeasureError(
+                f"The model's process ended with {_exit(status)}\n{output}",
+                where=self._where,
+                remedy="look for a crash in native code, or for memory that ran out",
+            )
+        return found
+
+    def fork(self, preload: list[str], third_party: list[str], timeout_s: float) -> _Forked:
+        """Do the same in a process that was forked from one with the imports.
+
+        Imports that start threads are found, and left out of a second attempt, as the fork server
+        does it.
+        """
+        if not sys.platform.startswith("linux"):
+            return _Forked(preload, {}, None, None)
+        environment = _environment(self._engine, self._folder, self._properties)
+        environment = fork_server_environment(environment, str(self._folder))
+        names: list[str] | None = None
+        threads: dict[str, int] = {}
+        while True:
+            job = {"task": "fork", "preload": preload, "third_party": third_party}
+            try:
+                status, output, found = self._run(job, environment, timeout_s)
+            except MeasureError as error:
+                status, output, found = -signal.SIGKILL, error.what, self._findings()
+            names = found.get("preload", []) if names is None else names
+            if "traceback" in found:
+                return _Forked(names, threads, None, found["failure"])
+            if status != 0:
+                return _Forked(names, threads, None, f"{_exit(status)}: {output}")
+            if not found["threads"]:
+                return _Forked(names, threads, found["forked"], found["failure"])
+            threads |= found["threads"]
+            preload, third_party = [name for name in names if name not in threads], []
+
+    def _run(
+        self, task: dict[str, Any], environment: dict[str, str], timeout_s: float
+    ) -> tuple[int, str, dict[str, Any]]:
+        job = self._scratch / "job.json"
+        job.write_text(json.dumps(self._job | task))
+        self._findings_file.unlink(missing_ok=True)
+        arguments = [self._script, self._engine, self._folder, job, self._findings_file]
         process = _Process(
-            [properties.python_executable or sys.executable, str(script), *map(str, arguments)],
-            model_folder,
-            _environment(engine, model_folder, properties),
+            [self._properties.python_executable or sys.executable, *map(str, arguments)],
+            self._folder,
+            environment,
         )
-        status, output = process.wait(timeout_s, str(package.folder))
-        found = json.loads(findings.read_bytes()) if findings.exists() else {}
-    if "failure" in found:
-        raise MeasureError(
-            f"The model failed: {found['failure']}\n{found['traceback']}",
-            where=str(package.folder),
-            remedy="run its handler in a test; it must load and answer the sample request",
-        )
-    if status != 0:
-        raise MeasureError(
-            f"The model's process ended with {_exit(status)}\n{output}",
-            where=str(package.folder),
-            remedy="look for a crash in native code, or for memory that ran out",
-        )
-    return dict(found)
+        status, output = process.wait(timeout_s, self._where)
+        return status, output, self._findings()
+
+    @property
+    def _findings_file(self) -> Path:
+        return self._scratch / "findings.json"
+
+    def _findings(self) -> dict[str, Any]:
+        if not self._findings_file.exists():
+            return {}
+        return dict(json.loads(self._findings_file.read_bytes()))
 
 
 def _properties(contents: Contents) -> Properties:
@@ -176,7 +229,7 @@ def _environment(engine: Path, model_folder: Path, properties: Properties) -> di
     return {**os.environ, **own, **properties.env}
 
 
-def _stage(contents: Contents, folder: Path) -> None:
+def _lay_out(contents: Contents, folder: Path) -> None:
     # Links, because artefacts may be large; nothing in a model folder is ever written to.
     for member in [*contents, *runtime_members()]:
         target = folder / member.name

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
+_OLDER_FORMATS = (1,)
 _MIB = 1 << 20
+_LEAST_REQUIRED_MB = 16
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,38 @@ class Memory:
     source
         Where the figures come from: ``smaps_rollup`` (Linux), ``psutil`` or ``getrusage``. The
         last two know no proportional set size; the resident set stands in for it.
+    forked
+        Private pages of a process that did the same after a fork from one that had imported
+        `Measured.preload`: what one more model takes with worker slots. None where nobody could
+        measure it.
     """
 
     proportional: int
     private: int
     peak: int
     source: str
+    forked: int | None = None
 
     @property
     def required_mb(self) -> int:
-        """Return the MiB that a load needs, rounded up."""
+        """Return the MiB that a load needs in a process of its own, rounded up."""
         return math.ceil(self.proportional / _MIB)
+
+    @property
+    def forked_mb(self) -> int | None:
+        """Return the MiB that a load needs with worker slots, rounded up; None if unknown."""
+        return None if self.forked is None else math.ceil(self.forked / _MIB)
+
+    @property
+    def required_with_slots_mb(self) -> int:
+        """Return the ``required_memory_mb`` of a model with worker slots.
+
+        It is the model's marginal memory, as DJL Serving compares it with the memory that is there
+        when the model is loaded. The libraries are in memory once for all models; the first one
+        that brings them in takes that from the reserve (``reserved_memory_mb``, 500 by default).
+        """
+        forked = self.forked_mb
+        return self.required_mb if forked is None else max(_LEAST_REQUIRED_MB, forked)
 
 
 @dataclass(frozen=True)
@@ -67,8 +90,17 @@ class Measured:
         Third-party top-level modules that were imported, sorted.
     modules
         Their public first-level submodules that were imported (``sklearn.linear_model``), sorted.
+    preload
+        The modules to import before a fork, in the order in which the model asked for them: what
+        its own code or its pickles name, each after the packages that it is in. Importing them
+        brings in every third-party module that the model used.
+    threads
+        How many threads importing a module started, for those of ``preload`` that started any. A
+        process with threads cannot be forked: the fork server leaves them to each model.
     memory
         Memory of the process.
+    fork_failure
+        Why the model did not load or answer in a forked process; None if it did, or nobody tried.
     fingerprint
         SHA-256 over the names and contents of the files that were observed.
     """
@@ -78,7 +110,10 @@ class Measured:
     required: tuple[str, ...]
     imports: tuple[str, ...]
     modules: tuple[str, ...]
+    preload: tuple[str, ...]
+    threads: Mapping[str, int]
     memory: Memory
+    fork_failure: str | None
     fingerprint: str
 
     def to_json(self) -> bytes:
@@ -92,24 +127,29 @@ class Measured:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}")
         memory = content["memory"]
+        forked, failure = memory["forked"], content["fork_failure"]
         return cls(
             python=str(content["python"]),
             libraries={str(k): str(v) for k, v in content["libraries"].items()},
             required=tuple(map(str, content["required"])),
             imports=tuple(map(str, content["imports"])),
             modules=tuple(map(str, content["modules"])),
+            preload=tuple(map(str, content["preload"])),
+            threads={str(k): int(v) for k, v in content["threads"].items()},
             memory=Memory(
                 int(memory["proportional"]),
                 int(memory["private"]),
                 int(memory["peak"]),
                 str(memory["source"]),
+                None if forked is None else int(forked),
             ),
+            fork_failure=None if failure is None else str(failure),
             fingerprint=str(content["fingerprint"]),
         )
 
 
 def read_measured(artifacts: Path) -> Measured | None:
-    """Read an artefact folder's measured.json; None when there is none.
+    """Read an artefact folder's measured.json; None when there is none of today's format.
 
     Raises
     ------
@@ -118,7 +158,10 @@ def read_measured(artifacts: Path) -> Measured | None:
     """
     file = artifacts / MEASURED_FILE
     try:
-        return Measured.from_content(json.loads(file.read_bytes()))
+        content = json.loads(file.read_bytes())
+        if content["format"] in _OLDER_FORMATS:
+            return None
+        return Measured.from_content(content)
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:

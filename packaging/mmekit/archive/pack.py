@@ -8,7 +8,7 @@ default form no compressor either.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,14 +17,13 @@ from mmekit.archive.atomic import atomic_file
 from mmekit.archive.check import check_subject
 from mmekit.archive.images import STOCK_IMAGE, Image
 from mmekit.archive.manifest import Digest, Manifest
-from mmekit.archive.measure import fingerprint, measure, runtime_members
-from mmekit.archive.measured import Measured, read_measured
+from mmekit.archive.measure import fingerprint, measure
+from mmekit.archive.measured import read_measured
 from mmekit.archive.package import (
     MANIFEST_FILE,
     REQUIREMENTS_FILE,
     Contents,
     Member,
-    Package,
     merge,
     read_artifacts,
     read_package,
@@ -32,11 +31,16 @@ from mmekit.archive.package import (
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.rules.subject import Subject
+from mmekit.archive.runtime import packed_runtime
 from mmekit.archive.tarball import GzipWriter, TarWriter
 from mmekit.errors import ArchiveError, CheckError
 
 if TYPE_CHECKING:
     from mmekit.archive.findings import Finding
+
+
+DEFAULT_SLOTS = 16
+"""maxWorkers of a package with worker slots that names none."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ def pack(
     output
         The archive to write; it appears whole or not at all.
     worker_slots
-        Whether the archive asks for worker slots.
+        Whether stock DJL Serving shall turn this model's workers into slots of one forked process.
+        It adds sitecustomize.py and the part of mmekit_runtime that does it, and where the package
+        has no such line minWorkers=1, maxWorkers=16 and retry_threshold=10; required_memory_mb
+        is then what a forked process takes, not a whole worker.
     compress
         None stores: the same bytes everywhere, and the fastest to unpack; artefacts that should
         be small are better compressed when they are written (``joblib.dump(..., compress=3)``).
@@ -113,16 +120,31 @@ def pack(
         The archive cannot be written.
     """
     source = read_package(package)
-    given = merge(source, read_artifacts(artifacts))
+    given = Subject(
+        contents=merge(source, read_artifacts(artifacts)),
+        # What was measured is added last: before that, its absence is no news.
+        is_archive=False,
+        image=image,
+        name=source.name,
+        has_sample=source.sample_request is not None,
+        worker_slots=worker_slots,
+    )
     measured = read_measured(artifacts)
     if measured is None:
         # What can be seen without running it is said before it is run.
-        _refuse_errors(_findings(source, _completed(source, given, image, None), image))
+        _refuse_errors(check_subject(_completed(given)))
         measured = measure(package, artifacts)
-    contents = _completed(source, given, image, measured)
-    findings = _findings(source, contents, image, measured, fingerprint(given))
+    completed = _completed(
+        replace(
+            given,
+            is_archive=True,
+            measured=measured,
+            measured_files=fingerprint(given.contents),
+        )
+    )
+    findings = check_subject(completed)
     _refuse_errors(findings)
-    contents = contents.with_members(*runtime_members())
+    contents = completed.contents.with_members(*packed_runtime(worker_slots=worker_slots))
     manifest = Manifest(
         name=source.name,
         mmekit=__version__,
@@ -136,38 +158,54 @@ def pack(
     return Packed(Path(output), sha256, size, tuple(contents.files), findings)
 
 
-def _completed(
-    source: Package, given: Contents, image: Image | None, measured: Measured | None
-) -> Contents:
+def _completed(given: Subject) -> Subject:
     """Return what the archive will hold, in the form that it will have."""
-    contents = given.with_members(
-        Member.made_of(PROPERTIES_FILE, _properties_text(source, given, measured))
-    )
-    if REQUIREMENTS_FILE not in contents:
-        return contents
-    lines = remaining(parse_requirements(contents.text(REQUIREMENTS_FILE) or ""), image)
-    if not lines:
-        return contents.without(REQUIREMENTS_FILE)
-    text = "".join(f"{line.text}\n" for line in lines)
-    return contents.with_members(Member.made_of(REQUIREMENTS_FILE, text.encode()))
+    contents = given.contents.with_members(Member.made_of(PROPERTIES_FILE, _properties_text(given)))
+    if REQUIREMENTS_FILE in contents:
+        text = contents.text(REQUIREMENTS_FILE) or ""
+        lines = remaining(parse_requirements(text), given.image)
+        left = "".join(f"{line.text}\n" for line in lines)
+        contents = contents.without(REQUIREMENTS_FILE)
+        if lines:
+            contents = contents.with_members(Member.made_of(REQUIREMENTS_FILE, left.encode()))
+    return replace(given, contents=contents)
 
 
-def _properties_text(source: Package, given: Contents, measured: Measured | None) -> bytes:
-    member = given.files.get(PROPERTIES_FILE)
+def _properties_text(given: Subject) -> bytes:
+    member = given.contents.files.get(PROPERTIES_FILE)
     own = member.read() if member is not None else b""
-    properties = Subject(contents=given, is_archive=True, image=None).properties
+    properties = given.properties
     added = []
     if properties.engine is None:
         added.append("engine=Python")
-    if properties.required_memory_mb is None and measured is not None:
-        added.append(f"required_memory_mb={measured.memory.required_mb}")
+    if given.uses_slots:
+        added += _worker_lines(given)
+    if properties.required_memory_mb is None and given.required_memory_mb is not None:
+        added.append(f"required_memory_mb={given.required_memory_mb}")
     if properties.model_name is None:
-        added.append(f"option.modelName={_escaped(source.name)}")
+        added.append(f"option.modelName={_escaped(given.name or '')}")
     if not added:
         return own
     # The empty line also ends a last line that a backslash would continue.
     start = own if own.endswith(b"\n") or not own else own + b"\n"
     return start + "\n".join(["", "# Added when the model was packed:", *added, ""]).encode()
+
+
+def _worker_lines(given: Subject) -> list[str]:
+    """Return how many slots DJL Serving may open, and that one time-out is not the end.
+
+    A slot costs 0.1 MiB and some 30 ms, and a model whose process dies is mended behind its slots;
+    with retry_threshold=0, DJL's default, the server would give it up all the same.
+    """
+    properties, values = given.properties, given.values
+    least, lines = properties.min_workers, []
+    if least is None and "minWorkers" not in values:
+        lines.append("minWorkers=1")
+    if properties.max_workers is None and "maxWorkers" not in values:
+        lines.append(f"maxWorkers={max(DEFAULT_SLOTS, least or 1)}")
+    if properties.retry_threshold is None and "retry_threshold" not in values:
+        lines.append("retry_threshold=10")
+    return lines
 
 
 def _escaped(name: str) -> str:
@@ -179,26 +217,6 @@ def _escaped(name: str) -> str:
         escapes = "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
         pieces.append(character if plain else escapes)
     return "".join(pieces)
-
-
-def _findings(
-    source: Package,
-    contents: Contents,
-    image: Image | None,
-    measured: Measured | None = None,
-    measured_files: str | None = None,
-) -> tuple[Finding, ...]:
-    subject = Subject(
-        contents=contents,
-        # What was measured is added last: before that, its absence is no news.
-        is_archive=measured is not None,
-        image=image,
-        name=source.name,
-        measured=measured,
-        has_sample=source.sample_request is not None,
-        measured_files=measured_files,
-    )
-    return check_subject(subject)
 
 
 def _refuse_errors(findings: tuple[Finding, ...]) -> None:

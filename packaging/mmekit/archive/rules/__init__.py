@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmekit.archive.rules import entry_point, files, libraries, settings, source, workers
+from mmekit.archive.rules import entry_point, files, libraries, settings, slots, source, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,11 +22,20 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     workers.numbers,
     workers.batches,
     workers.failures,
+    slots.hook,
+    slots.fallback,
+    slots.own_fork_server,
+    slots.slots,
+    slots.processes,
+    slots.preload,
+    slots.threads,
+    slots.failure,
     entry_point.entry_point,
     source.syntax,
     source.handler,
     source.log_level,
     source.work_at_import,
+    source.threads_at_import,
     libraries.requirements,
     libraries.missing,
     libraries.versions,

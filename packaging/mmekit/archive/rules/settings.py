@@ -57,6 +57,8 @@ _KEYS = (
     "option.enable_venv",
     "option.parallel_loading",
     "option.modelName",
+    "option.preload",
+    "option.processes",
 )
 _BY_LETTERS = {re.sub(r"[._]", "", key.removeprefix("option.")).lower(): key for key in _KEYS}
 _ASCII = re.compile(r"[\x00-\x7f]*")
@@ -206,12 +208,13 @@ def memory(subject: Subject) -> Iterator[Finding]:
                 "Pack with `mme pack`, which measures it, or add required_memory_mb.",
                 where,
             )
-    elif subject.measured is not None and declared < subject.measured.memory.required_mb:
+    elif subject.required_memory_mb is not None and declared < subject.required_memory_mb:
+        process = "forked process" if subject.uses_slots else "worker"
         yield Finding(
             "warning",
             "memory-too-low",
-            f"required_memory_mb is {declared}, but a worker took "
-            f"{subject.measured.memory.required_mb} MiB when it was measured.",
+            f"required_memory_mb is {declared}; going by what a {process} took when it was "
+            f"measured, it should be {subject.required_memory_mb}.",
             "Remove the line, and packing writes what was measured.",
             where,
         )

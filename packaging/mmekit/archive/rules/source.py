@@ -31,6 +31,7 @@ _LOADERS = frozenset(
         "transformers.pipeline",
     }
 )
+_THREADS = frozenset({"threading.Thread", "threading.Timer"})
 _LOADING_METHODS = frozenset({"fit", "from_pretrained", "load_model", "load_state_dict"})
 
 
@@ -102,6 +103,25 @@ def work_at_import(subject: Subject) -> Iterator[Finding]:
                 f"{name} runs while the file is imported, and DJL Serving 0.36 imports it three "
                 "times for every worker; a failure there loses its reason.",
                 "Load in Handler.load, or in handle when the inputs are empty.",
+                subject.place(subject.code_file, call.lineno),
+            )
+
+
+def threads_at_import(subject: Subject) -> Iterator[Finding]:
+    """Expect no threads before the model is loaded."""
+    tree = _tree(subject)
+    if tree is None:
+        return
+    imports = _Imports(tree)
+    for call in _calls_at_import(tree):
+        if imports.name_of(call.func) in _THREADS:
+            yield Finding(
+                "warning",
+                "thread-at-import",
+                "A thread is made while the file is imported. A plain worker imports it three "
+                "times, so that three of them run; with worker slots it runs once for all "
+                "workers, and a process that is replaced starts it anew.",
+                "Start it in Handler.load, or in handle when the inputs are empty.",
                 subject.place(subject.code_file, call.lineno),
             )
 

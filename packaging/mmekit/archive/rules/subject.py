@@ -36,6 +36,8 @@ class Subject:
         Whether there is a sample request; None where there need not be one.
     measured_files
         Fingerprint of the files that ``measured`` should be about; None when it is not known.
+    worker_slots
+        Whether an archive has worker slots, or a package gets them when it is packed.
     """
 
     contents: Contents
@@ -45,6 +47,7 @@ class Subject:
     measured: Measured | None = None
     has_sample: bool | None = None
     measured_files: str | None = None
+    worker_slots: bool = True
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
@@ -71,6 +74,39 @@ class Subject:
         if entry.endswith(".py"):
             return entry
         return entry.replace(".", "/") + ".py"
+
+    @cached_property
+    def plain_engine_reason(self) -> str | None:
+        """What makes every worker run the plain engine although slots are there, as the stub sees.
+
+        None when workers become slots, and when there are none.
+        """
+        if not self.worker_slots:
+            return None
+        for key in ("async_mode", "enable_venv", "mpi_mode"):
+            if self.properties.options.get(key, "").lower() == "true":
+                return f"option.{key}"
+        if any(name.startswith("MAR-INF/") for name in self.contents.files):
+            return "MAR-INF"
+        return None
+
+    @cached_property
+    def uses_slots(self) -> bool:
+        """Whether workers become slots of one process."""
+        return self.worker_slots and self.plain_engine_reason is None
+
+    @cached_property
+    def required_memory_mb(self) -> int | None:
+        """The MiB that packing declares; None when nobody measured.
+
+        With worker slots that is what one more model takes, otherwise a whole worker. What a model
+        takes that preloads something else than was measured, nobody knows: it is a worker's then.
+        """
+        if self.measured is None:
+            return None
+        memory = self.measured.memory
+        as_measured = self.uses_slots and "preload" not in self.properties.options
+        return memory.required_with_slots_mb if as_measured else memory.required_mb
 
     def place(self, file: str, line: int | None = None) -> str:
         """Return what a finding says about where it is."""

@@ -44,7 +44,8 @@ def numbers(subject: Subject) -> Iterator[Finding]:
             "Make minWorkers at most maxWorkers.",
             subject.place_of("minWorkers"),
         )
-    if most is not None and most > 1:
+    # A slot is no process: rules.slots has what is to be said about their number.
+    if most is not None and most > 1 and not subject.uses_slots:
         each = ""
         if subject.measured is not None:
             each = f" of {subject.measured.memory.required_mb} MiB"
@@ -83,7 +84,8 @@ def batches(subject: Subject) -> Iterator[Finding]:
             "batch-shares-status",
             f"With batch_size={properties.batch_size} one batch has one status and one set of "
             "headers: a bad request among good ones cannot have a 400 of its own.",
-            "Remove batch_size; packed models answer waiting requests together anyway.",
+            "Remove batch_size; with worker slots waiting requests are answered together, each "
+            "with a status of its own.",
             subject.place_of("batch_size"),
         )
     if properties.batch_size < 1:
@@ -98,7 +100,11 @@ def batches(subject: Subject) -> Iterator[Finding]:
 
 def failures(subject: Subject) -> Iterator[Finding]:
     """Expect one time-out not to end everything."""
-    if (subject.properties.retry_threshold or 0) < 1:
+    threshold = subject.properties.retry_threshold
+    if threshold is None and subject.uses_slots and not subject.is_archive:
+        # Packing adds it.
+        return
+    if (threshold or 0) < 1:
         yield Finding(
             "note",
             "first-failure-is-final",

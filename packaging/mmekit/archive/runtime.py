@@ -1,0 +1,74 @@
+"""mmekit_runtime as it travels inside an archive, with or without worker slots.
+
+It is found and read, never imported here: an archive holds files, and a process that packs has no
+use for the code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmekit.archive.package import RUNTIME_FOLDER, Contents, Member, read_contents
+from mmekit.errors import PackageError
+
+HOOK_FILE = "sitecustomize.py"
+"""Python imports it when a worker starts, as the model's folder is on PYTHONPATH."""
+
+SLOTS_FOLDER = f"{RUNTIME_FOLDER}/slots"
+_HOOK_SOURCE = f"{SLOTS_FOLDER}/site_hook.py"
+_BUILD_FILE = f"{SLOTS_FOLDER}/build.py"
+_BUILD_DIGITS = 16
+_BUILD = re.compile(r'^BUILD = "(\w+)"$', re.MULTILINE)
+
+
+def runtime_members() -> tuple[Member, ...]:
+    """Return the files of mmekit_runtime, as they are installed.
+
+    Raises
+    ------
+    PackageError
+        It is not installed.
+    """
+    spec = find_spec(RUNTIME_FOLDER)
+    if spec is None or spec.origin is None:
+        raise PackageError(f"{RUNTIME_FOLDER} is not installed", remedy="install mmekit again")
+    return tuple(
+        Member(f"{RUNTIME_FOLDER}/{member.name}", member.size, member.path)
+        for member in read_contents(Path(spec.origin).parent)
+        if member.name.endswith(".py")
+    )
+
+
+def packed_runtime(*, worker_slots: bool) -> tuple[Member, ...]:
+    """Return what packing adds to a model's own files.
+
+    With worker slots that is the whole of mmekit_runtime, the hook that turns a worker into a
+    slot, and the build's name: processes of two different runtimes never share a fork server.
+    Without them, nothing of it is there.
+    """
+    members = runtime_members()
+    if not worker_slots:
+        return tuple(one for one in members if not one.name.startswith(f"{SLOTS_FOLDER}/"))
+    kept = Contents.of(RUNTIME_FOLDER, [one for one in members if one.name != _BUILD_FILE])
+    digest = hashlib.sha256()
+    for member in kept:
+        digest.update(f"{member.name}\0{member.sha256()}\n".encode())
+    build = digest.hexdigest()[:_BUILD_DIGITS]
+    text = f'"""Which build of the runtime this is: a hash of its files."""\n\nBUILD = "{build}"\n'
+    return (
+        *kept,
+        Member.made_of(_BUILD_FILE, text.encode()),
+        Member.made_of(HOOK_FILE, kept.files[_HOOK_SOURCE].read()),
+    )
+
+
+def build_of(contents: Contents) -> str | None:
+    """Return the build of an archive's worker slots; None when it has none, or they never run."""
+    text, hook = contents.text(_BUILD_FILE), contents.text(HOOK_FILE)
+    if text is None or hook is None or hook != contents.text(_HOOK_SOURCE):
+        return None
+    match = _BUILD.search(text)
+    return None if match is None else match[1]
