@@ -16,7 +16,8 @@ def read_preload(model_dir: str) -> list[str]:
     """Return the modules to preload for a model.
 
     ``option.preload`` in serving.properties, names separated by commas (``none`` for no module),
-    decides; without it what packing found and wrote in the manifest.
+    decides; without it what packing found and wrote in the manifest: the modules that the model
+    asks for, and the names of all libraries that they bring in, which is what tells related models.
     """
     setting = _last(_SETTING, _properties(model_dir))
     if setting is not None:
@@ -24,11 +25,11 @@ def read_preload(model_dir: str) -> list[str]:
         return [] if text == "none" else _NAME.findall(text)
     try:
         with open(os.path.join(model_dir, MANIFEST), "rb") as file:  # noqa: PTH118, PTH123
-            manifest = json.load(file)
-        names = manifest["measured"]["preload"]
-    except (OSError, ValueError, KeyError, TypeError):
+            measured = json.load(file)["measured"]
+        names = [*measured.get("imports", ()), *measured["preload"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in names if isinstance(name, str)]
 
 
 def read_processes(model_dir: str) -> int:

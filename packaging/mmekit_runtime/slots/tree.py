@@ -66,6 +66,19 @@ class Tree:
                 return parent
         return None
 
+    def widened(self, wanted: frozenset[str]) -> frozenset[str]:
+        """Add what a parent for other models of the same libraries has imported already.
+
+        Other modules of a library that a model uses anyway cost it nothing: they are shared. So
+        all models of one library hang on one chain of parents, each adding the little it lacks.
+        """
+        packages = _packages(wanted)
+        related = [
+            parent for parent in self._parents.values() if _packages(parent.imports) <= packages
+        ]
+        nearest = max(related, key=lambda parent: len(parent.imports), default=None)
+        return wanted | nearest.imports if nearest else wanted
+
     def plan(self, wanted: frozenset[str]) -> tuple[Parent | None, list[frozenset[str]]]:
         """Say from which parent, and over which steps, one with these imports is made.
 
@@ -86,3 +99,7 @@ class Tree:
         if has < shared < wanted:
             steps.insert(0, shared)
         return ancestor, steps
+
+
+def _packages(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
