@@ -1,0 +1,182 @@
+"""What README and docs/ say is what is there, and what README tells one to type works."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from typer.main import get_command
+
+from mmekit.cli import app
+from mmekit.settings import Settings
+from mmekit.testing import load_handler
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+PICTURES = sorted((ROOT / "docs").glob("*.svg"))
+FOLDERS = ("benchmarks", "docs", "notebooks", "packaging", "tests", "tools")
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def prose(page):
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    # As GitHub makes them.
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def rows(page, heading):
+    """Return the first cells of the table under a heading, without their backticks."""
+    section = page.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_every_file_that_is_named_exists(page):
+    for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_every_make_target_exists(page):
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    typed = re.findall(r"(?:^|`)make (\w+)", page.read_text(), re.MULTILINE)
+    assert set(typed) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_every_test_that_is_named_exists(page):
+    there = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", page.read_text()):
+        assert f"def {name}(" in there, name
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=names(PICTURES))
+def test_every_picture_is_shown_and_says_what_it_shows(picture):
+    drawn = ET.parse(picture).getroot()  # noqa: S314 - our own file
+    for name in ("title", "desc"):
+        assert drawn.findtext(f"{{http://www.w3.org/2000/svg}}{name}")
+    assert any(f"{picture.name})" in page.read_text() for page in PAGES)
+
+
+def test_the_table_of_commands_is_that_of_mme():
+    commands = get_command(app).commands
+    table = rows(ROOT / "README.md", "Commands")
+    assert [row.split()[1] for row in table] == list(commands)
+    for row in table:
+        options = {option for one in commands[row.split()[1]].params for option in one.opts}
+        assert set(re.findall(r"(?<!\S)--?\w[\w-]*", row)) <= options
+
+
+def test_the_table_of_settings_is_that_of_settings():
+    fields = Settings.model_fields
+    variables = [
+        str(field.validation_alias or f"MME_{name.upper()}") for name, field in fields.items()
+    ]
+    assert sorted(rows(ROOT / "README.md", "Settings")) == sorted(variables)
+
+
+def test_the_kinds_of_refusal_are_those_of_the_server():
+    source = "".join(
+        path.read_text() for path in (ROOT / "packaging" / "mmekit" / "server").glob("*.py")
+    )
+    documented = set(re.findall(r"`(\w+Exception)`", (ROOT / "docs" / "server.md").read_text()))
+    # A time-out is part of a message, and no type.
+    assert documented == {*re.findall(r'"(\w+Exception)"', source)} - {"TimeoutException"}
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """Type everything that README says to type, in an empty folder; return it and the output."""
+    folder = tmp_path_factory.mktemp("reader")
+    programs = folder / "bin"
+    programs.mkdir()
+    mme = programs / "mme"
+    # On a port of its own, as somebody may have a `mme up` running.
+    mme.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in up) shift; set -- up --port "$READERS_PORT" "$@" ;; esac\n'
+        f'exec "{sys.executable}" -m mmekit.cli "$@"\n'
+    )
+    mme.chmod(0o755)
+    script = "set -e\n" + "\n".join(blocks(ROOT / "README.md", "sh"))
+    finished = subprocess.run(
+        ["sh", "-c", script],
+        cwd=folder,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("MME_")},
+            "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.defpath]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "packaging")]),
+            "READERS_PORT": str(a_free_port()),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return folder, finished.stdout
+
+
+def a_free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_the_five_steps_end_with_the_answer_that_readme_shows(followed):
+    _, output = followed
+    (answer,) = re.findall(r"It answers `(.+)`\.", (ROOT / "README.md").read_text())
+    assert answer in output
+
+
+def test_the_archive_made_by_hand_answers_too(followed):
+    folder, _ = followed
+    with load_handler(folder / "build" / "archives" / "plain.tar.gz") as model:
+        answer = model.invoke('{"instances": [[5.1, 3.5, 1.4, 0.2]]}')
+    assert answer.json() == {"predictions": ["setosa"]}
+
+
+def test_the_tests_of_a_handler_that_readme_shows_pass(followed):
+    folder, _ = followed
+    (example,) = blocks(ROOT / "README.md", "python")
+    (folder / "test_iris.py").write_text(example)
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_iris.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "2 passed" in finished.stdout, finished.stdout + finished.stderr
