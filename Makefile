@@ -5,10 +5,10 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab clean lock
+.PHONY: help setup demo test lint lab benchmark clean lock
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv from requirements.lock and fetch DJL's engine (PYTHON=python3.12, TORCH=cpu)
 	@sh tools/setup
@@ -26,6 +26,9 @@ lint: setup ## ruff and mypy --strict
 
 lab: setup ## JupyterLab on the notebooks, with a local endpoint that ends when it does
 	@$(BIN)/mme up -- $(BIN)/jupyter lab notebooks $(ARGS)
+
+benchmark: setup ## measure the figures of the README (needs `make demo` first; ARGS=--publish)
+	@$(BIN)/python benchmarks/main_job.py $(ARGS)
 
 clean: ## remove what was built (.venv stays)
 	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache catboost_info

@@ -11,7 +11,7 @@ class SupportIntents(TextHandler):
         return SetFitModel.from_pretrained(str(folder / "setfit"), local_files_only=True)
 
     def predict(self, model, rows, parameters):
-        probabilities = model.predict_proba(rows, as_numpy=True)
+        probabilities = model.predict_proba(rows, as_numpy=True, show_progress_bar=False)
         labels = [model.labels[best] for best in probabilities.argmax(axis=1)]
         if parameters.probabilities:
             return Prediction(labels, probabilities, model.labels)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 import threading
+import time
 from urllib.parse import unquote
 
 import uvicorn
@@ -113,6 +114,9 @@ def main():
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
+    gate = os.environ.get("START_AFTER")
+    while gate and not pathlib.Path(gate).exists():
+        time.sleep(0.01)
     sys.stdout.write("small container ready\n")
     sys.stdout.flush()
     uvicorn.run(app, host=arguments.host, port=arguments.port, lifespan="off", log_level="warning")

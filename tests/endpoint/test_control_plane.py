@@ -18,18 +18,30 @@ def _models(service):
         service.put(key, service.echo_archive())
 
 
-def test_an_endpoint_is_creating_until_its_container_answers_ping(service):
+def test_an_endpoint_is_creating_until_its_container_answers_ping(service, tmp_path):
     sagemaker = service.client("sagemaker")
-    service.describe_models("slow-start")
+    gate = tmp_path / "gate"
+    service.describe_models("slow-start", environment={"START_AFTER": str(gate)})
     sagemaker.create_endpoint(EndpointName="slow-start", EndpointConfigName="slow-start")
     runtime = service.client("sagemaker-runtime", parameter_validation=False)
     assert sagemaker.describe_endpoint(EndpointName="slow-start")["EndpointStatus"] == "Creating"
     with pytest.raises(runtime.exceptions.ValidationError, match="not found"):
         service.invoke("slow-start", "a.tar.gz")
+    gate.touch()
     service.wait_for("endpoint_in_service", "slow-start")
     assert service.seen("slow-start", "a.tar.gz")["loads"] == 1
     listed = sagemaker.list_endpoints(NameContains="slow-start")["Endpoints"]
     assert [found["EndpointStatus"] for found in listed] == ["InService"]
+
+
+def test_boto3s_own_waiter_does_not_wait_for_a_container_that_starts_at_once(service):
+    sagemaker = service.client("sagemaker")
+    service.describe_models("at-once")
+    sagemaker.create_endpoint(EndpointName="at-once", EndpointConfigName="at-once")
+    assert sagemaker.describe_endpoint(EndpointName="at-once")["EndpointStatus"] == "InService"
+    sagemaker.delete_endpoint(EndpointName="at-once")
+    with pytest.raises(sagemaker.exceptions.ClientError, match="Could not find"):
+        sagemaker.describe_endpoint(EndpointName="at-once")
 
 
 def test_deleting_an_endpoint_stops_its_container_and_removes_its_folder(service):

@@ -22,6 +22,11 @@ _CREATED = {  # operation: (the member that names it, as its ARN spells the kind
     "CreateEndpoint": ("EndpointName", "endpoint", "endpoint"),
 }
 
+_SETTLING = ("CreateEndpoint", "DeleteEndpoint")
+_SETTLE_S = 3.0
+"""boto3's waiters ask at once and then every 30 s: a container that starts in a second should not
+cost half a minute."""
+
 
 class ControlPlane:
     """Answers requests to SageMaker and CloudFormation.
@@ -53,6 +58,10 @@ class ControlPlane:
             return control_reply(error, new_request_id())
         reply = await self._aws.answer(request)
         self._hosting.reconcile(caller.account, caller.region)
+        if operation in _SETTLING:
+            name = str(members.get("EndpointName"))
+            endpoint = EndpointId(caller.account, caller.region, name)
+            await self._hosting.settle(endpoint, _SETTLE_S)
         return reply
 
     def _refuse_duplicate(self, operation: str, members: dict[str, object], caller: Caller) -> None:

@@ -39,6 +39,7 @@ class _Hosted:
     record: FakeEndpoint
     fleet: Fleet | None = None
     work: asyncio.Task[None] | None = None
+    change: asyncio.Task[None] | None = None
     leaving: bool = False
 
 
@@ -96,13 +97,19 @@ class Hosting:
                 _set_status(hosted.record, "Deleting")
                 records[endpoint.name] = hosted.record
                 self.serving.pop(endpoint, None)
-                self._begin(self._delete(endpoint, hosted))
+                hosted.change = self._begin(self._delete(endpoint, hosted))
 
     def update(self, endpoint: EndpointId, config_name: str) -> None:
         """Replace an endpoint's instances by those of another config, without a gap."""
         hosted = self._hosted[endpoint]
         _set_status(hosted.record, "Updating")
         hosted.work = self._begin(self._update(endpoint, hosted, config_name))
+
+    async def settle(self, endpoint: EndpointId, seconds: float) -> None:
+        """Give an endpoint's change some time to complete; it goes on when that has passed."""
+        hosted = self._hosted.get(endpoint)
+        if hosted is not None and hosted.change is not None:
+            await asyncio.wait((hosted.change,), timeout=seconds)
 
     async def close(self) -> None:
         """Stop everything."""
@@ -130,7 +137,7 @@ class Hosting:
         _set_status(record, "Creating")
         hosted = _Hosted(record)
         self._hosted[endpoint] = hosted
-        hosted.work = self._begin(self._create(endpoint, hosted))
+        hosted.work = hosted.change = self._begin(self._create(endpoint, hosted))
 
     async def _create(self, endpoint: EndpointId, hosted: _Hosted) -> None:
         logger.info("endpoint %s: creating", endpoint.name)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("mmekit.server")
 
+_BACKLOG = 2048
 _DRAIN_S = 25
 """SageMaker kills a container 30 s after SIGTERM."""
 
@@ -112,6 +113,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        # Before anything says where: whoever reads that may connect at once.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         what = f"the server cannot listen: {error.strerror or error}"
@@ -139,7 +142,7 @@ async def _serve(options: ServerOptions, listener: socket.socket, registry: Regi
         access_log=False,
         server_header=False,
         date_header=False,
-        backlog=2048,
+        backlog=_BACKLOG,
         timeout_graceful_shutdown=_DRAIN_S,
     )
     server = _Server(config)
