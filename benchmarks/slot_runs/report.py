@@ -1,0 +1,271 @@
+"""The results as tables and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from slot_runs import targets
+from slot_runs.servers import TITLES
+from slot_runs.targets import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from main_job import Machine
+
+    from slot_runs.generators import Generators
+    from slot_runs.runs import Plan, Run
+    from slot_runs.subjects import Mode, Subject
+    from slot_runs.targets import Outcome, Pair
+    from slot_runs.thousand import Crowd
+
+NAME = "worker_slots"
+_MODES: dict[Mode, str] = {"plain": "plain", "slots": "slots"}
+_ABOUT_LOADS = (
+    "`POST /models`. The very first load of a new server brings in the libraries, and starts the "
+    "fork server; those after it are other folders with the same files."
+)
+_ABOUT_MEMORY = (
+    "Of all processes that belong to a model, each model having answered a request; stubs "
+    "included. The marginal model is the mean of the second to the last."
+)
+_MARGINAL = ("marginal, private", "marginal, MemAvailable")
+_PERCENTILES = ("p50", "p95", "p99", "p99.9", "errors")
+_TOOLS = {"wrk": "wrk", "python": "benchmarks/load.py"}
+_MET = {True: "yes", False: "**no**", None: ""}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that one run of the benchmark found.
+
+    Attributes
+    ----------
+    left_out
+        What was not measured, and why.
+    seconds
+        How long it took.
+    """
+
+    machine: Machine
+    plan: Plan
+    subjects: tuple[Subject, ...]
+    pairs: tuple[Pair, ...]
+    generators: Generators | None
+    crowd: Crowd | None
+    left_out: Mapping[str, str]
+    seconds: float
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What is to be reached, and what was."""
+        return targets.judge(self.pairs, self.crowd)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs: a model's plain one and that with slots beside each other."""
+        return [run for pair in self.pairs for run in (pair.plain, pair.slots)]
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write worker_slots.json and worker_slots.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{NAME}.json").write_text(json.dumps(_content(results), indent=1) + "\n")
+    (folder / f"{NAME}.md").write_text(markdown(results))
+
+
+def markdown(results: Results) -> str:
+    """Return all tables."""
+    titles = {subject.name: subject.title for subject in results.subjects}
+    lines = [
+        "# Worker slots against the plain engine",
+        "",
+        _circumstances(results),
+        "",
+    ]
+    if results.pairs:
+        sizes = ", ".join(
+            f"{one.title} ({one.artifact_bytes / 1024:,.0f} KiB)" for one in results.subjects
+        )
+        lines += [f"Models: {sizes}.", "", f"![What the tables say]({NAME}.svg)", ""]
+    lines += _outcomes(results.outcomes)
+    if results.runs:
+        lines += _loads(results.runs, titles)
+        lines += _memory(results.runs, titles)
+        lines += _under_load(results.runs, titles)
+        lines += _load_generator(results)
+    if results.crowd is not None:
+        lines += _crowd(results.crowd)
+    if results.left_out:
+        lines += ["## Not measured", ""]
+        lines += [f"- {what}: {why}" for what, why in results.left_out.items()]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _circumstances(results: Results) -> str:
+    machine = results.machine
+    return (
+        f"One run of `benchmarks/worker_slots.py` on {machine}, {machine.busy_percent:.0f} % busy "
+        f"with other things when it began. It took {results.seconds / 60:.1f} minutes."
+    )
+
+
+def _outcomes(outcomes: Sequence[Outcome]) -> list[str]:
+    lines = ["## To reach", "", "| | target | server | reached | met |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {one.what} | {one.target} | {TITLES[one.server]} | {one.reached} | {_MET[one.met]} |"
+        for one in outcomes
+    ]
+    return [*lines, ""]
+
+
+def _loads(runs: Sequence[Run], titles: Mapping[str, str]) -> list[str]:
+    lines = [
+        "## Cold load",
+        "",
+        _ABOUT_LOADS,
+        "",
+        "| server | model | mode | very first | median | fastest | slowest | of |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for run in runs:
+        times = run.cold.loads_ms
+        lines.append(
+            f"| {_head(run, titles)} | {run.cold.first_ms:,.0f} ms | {run.cold.median_ms:,.1f} ms "
+            f"| {min(times):,.1f} ms | {max(times):,.1f} ms | {len(times)} |"
+        )
+    return [*lines, ""]
+
+
+def _memory(runs: Sequence[Run], titles: Mapping[str, str]) -> list[str]:
+    lines = [
+        "## Memory",
+        "",
+        _ABOUT_MEMORY,
+        "",
+        _row("server | model | mode | models | private | proportional", *_MARGINAL),
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for run in runs:
+        memory = run.memory
+        lines.append(
+            f"| {_head(run, titles)} | {memory.models} | {memory.private / MIB:,.1f} MiB "
+            f"| {memory.proportional / MIB:,.1f} MiB | {memory.marginal_private / MIB:,.1f} MiB "
+            f"| {memory.marginal_available / MIB:,.1f} MiB |"
+        )
+    return [*lines, ""]
+
+
+def _under_load(runs: Sequence[Run], titles: Mapping[str, str]) -> list[str]:
+    lines = [
+        "## Under load",
+        "",
+        "Requests of one instance each. Load generator, server and models share the cores.",
+        "",
+        _row("server | model | mode | connections | workers | requests/s", *_PERCENTILES),
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for run in runs:
+        for one in run.measured:
+            load = one.load
+            workers = f"1 to {one.workers}" if run.mode == "slots" else str(one.workers)
+            percentiles = " | ".join(
+                f"{value:,.2f} ms"
+                for value in (load.p50_ms, load.p95_ms, load.p99_ms, load.p999_ms)
+            )
+            lines.append(
+                f"| {_head(run, titles)} | {load.connections} | {workers} "
+                f"| {load.requests_per_second:,.0f} | {percentiles} | {load.errors} |"
+            )
+    return [*lines, ""]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _head(run: Run, titles: Mapping[str, str]) -> str:
+    return f"{TITLES[run.server]} | {titles[run.subject]} | {_MODES[run.mode]}"
+
+
+def _load_generator(results: Results) -> list[str]:
+    tools = {one.load.tool for run in results.runs for one in run.measured}
+    text = f"All load is from {_TOOLS[next(iter(tools))]}. "
+    generators = results.generators
+    if generators is None:
+        text += "benchmarks/load.py was not compared with wrk in this run."
+        return ["## The load generator", "", text, ""]
+    ours, wrk = generators.ours, generators.wrk
+    text += (
+        f"On the same endpoint ({generators.subject}, slots, {ours.connections} connections), "
+        f"benchmarks/load.py asked {ours.requests_per_second:,.0f} times a second and wrk "
+        f"{wrk.requests_per_second:,.0f} times: {generators.ratio:.2f}. p99: "
+        f"{ours.p99_ms:.1f} and {wrk.p99_ms:.1f} ms."
+    )
+    if generators.ours_was_the_limit:
+        text += " Our generator was the limit there: take wrk for such models."
+    return ["## The load generator", "", text, ""]
+
+
+def _crowd(crowd: Crowd) -> list[str]:
+    each = ", ".join(f"{one:.0f}" for one in crowd.load_ms)
+    loads = f"{crowd.loaded:,} in {crowd.load_s:.1f} s, four at a time"
+    asked = f"{crowd.answered:,} in {crowd.answer_s:.1f} s, one after the other"
+    first = f"{crowd.answer_p50_ms:.1f} ms (p99 {crowd.answer_p99_ms:.1f} ms)"
+    memory = f"{crowd.proportional / MIB:,.0f} MiB (PSS)"
+    facts = (
+        f"loaded: {loads}; median of each hundred: {each} ms",
+        f"answered: {asked}; a first request took {first}",
+        f"memory of all {crowd.processes:,} processes of the server: {memory}",
+        f"MemAvailable shrank by {crowd.available / MIB:,.0f} MiB",
+        f"descriptors open in one process: {crowd.descriptors:,}",
+        f"unloaded in {crowd.unload_s:.1f} s",
+    )
+    lines = [f"## {crowd.wanted:,} models", "", *(f"- {fact}" for fact in facts)]
+    if crowd.failure:
+        lines.append(f"- **failed**: {crowd.failure}")
+    return [*lines, ""]
+
+
+def _content(results: Results) -> dict[str, Any]:
+    generators = results.generators
+    return {
+        "machine": asdict(results.machine),
+        "seconds": results.seconds,
+        "under_load_s": results.plan.seconds,
+        "subjects": [
+            {"name": one.name, "title": one.title, "artifact_bytes": one.artifact_bytes}
+            for one in results.subjects
+        ],
+        "outcomes": [asdict(one) for one in results.outcomes],
+        "runs": [_of_run(run) for run in results.runs],
+        "answers": [
+            {"server": pair.server, "subject": pair.subject, **asdict(pair.comparison)}
+            for pair in results.pairs
+        ],
+        "generators": generators and {**asdict(generators), "ratio": generators.ratio},
+        "crowd": results.crowd and asdict(results.crowd),
+        "left_out": dict(results.left_out),
+    }
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    return {
+        "server": run.server,
+        "subject": run.subject,
+        "mode": run.mode,
+        "cold": {**asdict(run.cold), "median_ms": run.cold.median_ms},
+        "memory": asdict(run.memory),
+        "load": [
+            {
+                "workers": one.workers,
+                **asdict(one.load),
+                "requests_per_second": one.load.requests_per_second,
+            }
+            for one in run.measured
+        ],
+    }

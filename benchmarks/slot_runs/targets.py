@@ -1,0 +1,213 @@
+"""What is to be reached, as ratios within one run, and what was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from load import Load
+
+    from slot_runs.answers import Comparison
+    from slot_runs.runs import Run
+    from slot_runs.servers import ServerKind
+    from slot_runs.thousand import Crowd
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+SCIKIT_LEARN = ("ridge", "forest")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same model on the same server, plain and with worker slots."""
+
+    plain: Run
+    slots: Run
+    comparison: Comparison
+
+    @property
+    def subject(self) -> str:
+        """The model's name."""
+        return self.plain.subject
+
+    @property
+    def server(self) -> ServerKind:
+        """The server."""
+        return self.plain.server
+
+    @property
+    def cold(self) -> float:
+        """Cold load, plain / slots."""
+        return self.plain.cold.median_ms / self.slots.cold.median_ms
+
+    def throughput(self, connections: int) -> float | None:
+        """Return requests a second, slots / plain."""
+        return self._ratio(connections, lambda load: load.requests_per_second)
+
+    def median(self, connections: int) -> float | None:
+        """Return the response times at p50, slots / plain."""
+        return self._ratio(connections, lambda load: load.p50_ms)
+
+    def _ratio(self, connections: int, figure: Callable[[Load], float]) -> float | None:
+        plain, slots = self.plain.load(connections), self.slots.load(connections)
+        if plain is None or slots is None or not figure(plain):
+            return None
+        return figure(slots) / figure(plain)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table.
+
+    Attributes
+    ----------
+    met
+        None where there is nothing to be met.
+    """
+
+    what: str
+    target: str
+    server: ServerKind
+    reached: str
+    met: bool | None
+
+
+def judge(pairs: Sequence[Pair], crowd: Crowd | None) -> list[Outcome]:
+    """Return the lines for whatever was measured."""
+    outcomes = [
+        outcome
+        for server in dict.fromkeys(pair.server for pair in pairs)
+        for outcome in _of_server(server, [pair for pair in pairs if pair.server == server])
+    ]
+    if crowd is not None:
+        outcomes.append(_crowd(crowd))
+    # The lines of one target stand together.
+    order = {what: number for number, what in enumerate(dict.fromkeys(o.what for o in outcomes))}
+    return sorted(outcomes, key=lambda outcome: order[outcome.what])
+
+
+def _of_server(server: ServerKind, pairs: Sequence[Pair]) -> list[Outcome]:
+    by_name = {pair.subject: pair for pair in pairs}
+    scikit_learn = [by_name[name] for name in SCIKIT_LEARN if name in by_name]
+    found: list[Outcome | None] = [
+        _cold(server, "scikit-learn", 20, scikit_learn),
+        _cold(server, "SetFit", 15, [by_name[name] for name in ("setfit",) if name in by_name]),
+        _marginal(server, scikit_learn),
+        _throughput(by_name.get("ridge"), "ridge", 8, 2.0, worst_p99_ms=5.0),
+        _throughput(by_name.get("catboost"), "CatBoost", 32, 1.8),
+        _throughput(by_name.get("setfit"), "SetFit", 8, 2.2),
+        _median(server, pairs),
+        *(_answers(pair) for pair in pairs),
+    ]
+    return [outcome for outcome in found if outcome is not None]
+
+
+def _cold(server: ServerKind, what: str, target: float, pairs: Sequence[Pair]) -> Outcome | None:
+    if not pairs:
+        return None
+    return Outcome(
+        what=f"{what} cold load, plain / slots",
+        target=f"at least {target:.0f}",
+        server=server,
+        reached="; ".join(
+            f"{pair.subject} {pair.cold:.1f} ({pair.plain.cold.median_ms:,.0f} / "
+            f"{pair.slots.cold.median_ms:,.1f} ms)"
+            for pair in pairs
+        ),
+        met=min(pair.cold for pair in pairs) >= target,
+    )
+
+
+def _marginal(server: ServerKind, pairs: Sequence[Pair]) -> Outcome | None:
+    if not pairs:
+        return None
+    limit = 8
+    # A forest itself is larger than that. Where there is no model to speak of, this is the process.
+    judged = min(pairs, key=lambda pair: pair.plain.memory.marginal_private)
+    return Outcome(
+        what="marginal private memory of a scikit-learn model",
+        target=f"at most {limit} MiB besides what the model itself takes",
+        server=server,
+        reached="; ".join(
+            f"{pair.subject} {pair.slots.memory.marginal_private / MIB:.1f} MiB "
+            f"(plain: {pair.plain.memory.marginal_private / MIB:.0f})"
+            for pair in pairs
+        ),
+        met=judged.slots.memory.marginal_private <= limit * MIB,
+    )
+
+
+def _throughput(
+    pair: Pair | None,
+    title: str,
+    connections: int,
+    target: float,
+    worst_p99_ms: float | None = None,
+) -> Outcome | None:
+    ratio = pair.throughput(connections) if pair else None
+    if pair is None or ratio is None:
+        return None
+    plain = next(one for one in pair.plain.measured if one.load.connections == connections)
+    slots = pair.slots.load(connections)
+    assert slots is not None  # noqa: S101  as there is a ratio
+    against = f" with {plain.workers} workers" if plain.workers > 1 else ""
+    text = f"at least {target:g}"
+    reached = (
+        f"{ratio:.2f} ({slots.requests_per_second:,.0f} / "
+        f"{plain.load.requests_per_second:,.0f} a second)"
+    )
+    met = ratio >= target
+    if worst_p99_ms is not None:
+        text += f", p99 at most {worst_p99_ms:g} ms"
+        reached += f", p99 {slots.p99_ms:.1f} ms (plain: {plain.load.p99_ms:,.1f})"
+        met = met and slots.p99_ms <= worst_p99_ms
+    what = f"{title} throughput at {connections} connections, slots / plain{against}"
+    return Outcome(what, text, pair.server, reached, met)
+
+
+def _median(server: ServerKind, pairs: Sequence[Pair]) -> Outcome | None:
+    ratios = {pair.subject: pair.median(1) for pair in pairs}
+    known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    if not known:
+        return None
+    limit = 1.05
+    return Outcome(
+        what="1 connection, slots / plain latency at p50",
+        target=f"at most {limit}",
+        server=server,
+        reached="; ".join(f"{name} {ratio:.2f}" for name, ratio in known.items()),
+        met=max(known.values()) <= limit,
+    )
+
+
+def _answers(pair: Pair) -> Outcome:
+    # Where a library itself depends on the size of a batch, there is nothing to reach.
+    met = True if pair.comparison.equal else None
+    if pair.comparison.labels_differing:
+        met = False
+    return Outcome(
+        what=f"answers of {pair.subject}, slots against plain",
+        target="equal, bit for bit, where the library is deterministic across batch sizes",
+        server=pair.server,
+        reached=str(pair.comparison),
+        met=met,
+    )
+
+
+def _crowd(crowd: Crowd) -> Outcome:
+    limit = 12
+    reached = (
+        f"{crowd.answered:,} of {crowd.wanted:,} answer, {crowd.proportional / GIB:.1f} GiB "
+        f"(MemAvailable: {crowd.available / GIB:.1f}), loaded in {crowd.load_s:.0f} s"
+    )
+    return Outcome(
+        what=f"{crowd.wanted:,} ridge models loaded at once, each answering",
+        target=f"yes, within {limit} GiB",
+        server="embedded",
+        reached=reached if crowd.failure is None else f"{reached}; {crowd.failure}",
+        met=crowd.complete and crowd.proportional <= limit * GIB,
+    )

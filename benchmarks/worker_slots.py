@@ -1,0 +1,266 @@
+"""Plain engine against worker slots, in one run on one machine and in turn.
+
+Cold load, memory, answers and load of four models, on the embedded server, and on the real DJL
+Serving when MMEKIT_DJL_HOME names an unpacked distribution. Some 12 minutes with both::
+
+    .venv/bin/python benchmarks/worker_slots.py
+
+A try that shows only that all of it works, in half a minute::
+
+    .venv/bin/python benchmarks/worker_slots.py --quick --models ridge --servers embedded
+
+Writes build/benchmarks/worker_slots.json, .md and .svg; --publish copies them into docs/benchmarks.
+SetFit needs what ``make demo`` leaves. Everything runs on loopback, and is ended at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from main_job import Machine
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from slot_runs import answers, generators, plot, report, runs, subjects, thousand
+from slot_runs.report import Results
+from slot_runs.runs import Plan, Run
+from slot_runs.servers import HOME_VARIABLE, TITLES, ServerFailure, ServerKind
+from slot_runs.subjects import MODES, ROOT, MissingSubjectError, Mode, Trained
+from slot_runs.targets import MIB, Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from load import Tool
+    from slot_runs.thousand import Crowd
+
+_QUIET_PERCENT = 15
+_SMALL = ("ridge", "forest", "catboost")
+_TRAINED = ROOT / "build" / "benchmarks" / "artifacts"
+_FILES = tuple(f"{report.NAME}.{suffix}" for suffix in ("json", "md", "svg"))
+
+
+def main() -> int:
+    """Measure, print and write; 1 when something failed, or there was nothing to measure."""
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    began = time.monotonic()
+    console = Console(stderr=True)
+    machine = Machine.this()
+    if machine.busy_percent > _QUIET_PERCENT:
+        console.print(f"Something else keeps the cores {machine.busy_percent:.0f} % busy.")
+    with (
+        tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
+        Progress(
+            TextColumn("{task.completed}/{task.total}"),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+        ) as progress,
+    ):
+        bench = Bench(arguments, Path(name).resolve(), progress)
+        results = bench.results(machine, began)
+    if not results.pairs and results.crowd is None:
+        console.print(f"There was nothing to measure: {dict(results.left_out)}")
+        return 1
+    _write(results, arguments, console)
+    print(report.markdown(results))
+    return 1 if any("**failed**" in why for why in results.left_out.values()) else 0
+
+
+class Bench:
+    """One run of the benchmark.
+
+    Parameters
+    ----------
+    work
+        An empty folder for packages, models and what else is gone afterwards.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, work: Path, progress: Progress) -> None:
+        self._arguments = arguments
+        self._work = work
+        self._progress = progress
+        self._left_out: dict[str, str] = {}
+        self._servers = self._available_servers()
+        self._plan = _plan(arguments, self._servers)
+        self._task: TaskID = progress.add_task("", total=None)
+
+    def results(self, machine: Machine, began: float) -> Results:
+        """Measure everything that was asked for."""
+        arguments = self._arguments
+        trained = [one for one in map(self._prepare, arguments.models) if one is not None]
+        steps = 2 * len(self._servers) * len(trained) + bool(arguments.thousand)
+        steps += bool(trained) and self._plan.checks_generator
+        self._progress.update(self._task, total=steps)
+        found = [self._pair(server, one) for server in self._servers for one in trained]
+        return Results(
+            machine=machine,
+            plan=self._plan,
+            subjects=tuple(one.subject for one in trained),
+            pairs=tuple(pair for pair in found if pair is not None),
+            generators=self._generators(trained),
+            crowd=self._crowd(trained),
+            left_out=self._left_out,
+            seconds=time.monotonic() - began,
+        )
+
+    def _available_servers(self) -> list[ServerKind]:
+        found: list[ServerKind] = [kind for kind in TITLES if kind in self._arguments.servers]
+        if not self._arguments.models:
+            return []
+        home = os.environ.get(HOME_VARIABLE)
+        if "djl" in found and not (home and (Path(home) / "bin" / "serving").is_file()):
+            found.remove("djl")
+            self._left_out[TITLES["djl"]] = f"{HOME_VARIABLE} names no unpacked distribution"
+        if "djl" in found and shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+            found.remove("djl")
+            self._left_out[TITLES["djl"]] = "there is no java"
+        return found
+
+    def _prepare(self, name: str) -> Trained | None:
+        self._say(f"{name}: training")
+        try:
+            return subjects.prepare(name, _TRAINED, self._work)
+        except MissingSubjectError as error:
+            self._left_out[name] = str(error)
+            return None
+
+    def _pair(self, server: ServerKind, trained: Trained) -> Pair | None:
+        try:
+            plain, slots = (self._run(server, trained, mode) for mode in MODES)
+        except ServerFailure as error:
+            self._failed(f"{TITLES[server]}, {trained.subject.title}", error)
+            return None
+        comparison = answers.compare(plain.answers, slots.answers)
+        self._progress.console.print(f"  answers: {comparison}")
+        return Pair(plain, slots, comparison)
+
+    def _run(self, server: ServerKind, trained: Trained, mode: Mode) -> Run:
+        name = f"{server}-{trained.subject.name}-{mode}"
+        folder = self._work / f"run-{name}"
+        folder.mkdir()
+        head = f"{TITLES[server]}, {trained.subject.title}, {mode}"
+        found = runs.run(
+            server, trained, mode, self._plan, folder, lambda text: self._say(f"{head}: {text}")
+        )
+        shutil.rmtree(folder)
+        self._progress.advance(self._task)
+        at_load = ", ".join(
+            f"{one.load.requests_per_second:,.0f}/s at {one.load.connections}"
+            for one in found.measured
+        )
+        self._progress.console.print(
+            f"{head}: cold {found.cold.median_ms:,.1f} ms (first {found.cold.first_ms:,.0f}), "
+            f"marginal {found.memory.marginal_private / MIB:.1f} MiB, {at_load} "
+            f"[{found.seconds:.0f} s]",
+            markup=False,
+        )
+        return found
+
+    def _generators(self, trained: list[Trained]) -> generators.Generators | None:
+        if not trained or not self._plan.checks_generator:
+            return None
+        self._say("our load generator against wrk")
+        folder = self._work / "run-generators"
+        folder.mkdir()
+        try:
+            found = generators.check(trained[0], self._plan.seconds, folder)
+        except ServerFailure as error:
+            self._failed("load generators", error)
+            return None
+        self._progress.advance(self._task)
+        if found is not None and found.ours_was_the_limit:
+            self._progress.console.print(
+                f"benchmarks/load.py was the limit: {found.ratio:.2f} of what wrk asked"
+            )
+        return found
+
+    def _crowd(self, trained: list[Trained]) -> Crowd | None:
+        count = self._arguments.thousand
+        if not count:
+            return None
+        ridge = next((one for one in trained if one.subject.name == "ridge"), None)
+        ridge = ridge or self._prepare("ridge")
+        assert ridge is not None  # noqa: S101  it needs nothing that could be missing
+        folder = self._work / "run-thousand"
+        folder.mkdir()
+        title = f"{count:,} models"
+        try:
+            found = thousand.load_many(
+                ridge, count, folder, lambda text: self._say(f"{title}: {text}")
+            )
+        except ServerFailure as error:
+            self._failed(title, error)
+            return None
+        self._progress.advance(self._task)
+        return found
+
+    def _failed(self, what: str, error: ServerFailure) -> None:
+        """Go on: the others' figures are worth as much without these."""
+        self._left_out[what] = f"**failed**: {error}"
+        self._progress.console.print(f"{what} failed: {error}", markup=False)
+
+    def _say(self, text: str) -> None:
+        self._progress.update(self._task, description=text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", nargs="*", choices=subjects.NAMES, default=subjects.NAMES)
+    parser.add_argument("--servers", nargs="+", choices=tuple(TITLES), default=tuple(TITLES))
+    parser.add_argument("--seconds", type=int, default=3, help="of load for each measurement")
+    parser.add_argument("--tool", choices=("wrk", "python"), default=None)
+    parser.add_argument("--quick", action="store_true", help="few and short measurements")
+    parser.add_argument(
+        "--thousand",
+        type=int,
+        nargs="?",
+        const=1000,
+        metavar="N",
+        help="also load N ridge models at once (1000 if no number is given)",
+    )
+    parser.add_argument("--publish", action="store_true", help="copy into docs/benchmarks")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
+    return parser.parse_args()
+
+
+def _plan(arguments: argparse.Namespace, servers: Sequence[ServerKind]) -> Plan:
+    tool: Tool | None = arguments.tool
+    if arguments.quick:
+        return Plan(1, {}, (1, 8), seconds=1, warm_up_s=0, checks_generator=False, tool=tool)
+    # Fifty where a load is quick and small, and of the plain engine once, of the cheapest model.
+    models: dict[tuple[ServerKind, str, Mode], int] = {
+        (server, name, "slots"): 50 for server in servers for name in _SMALL
+    }
+    if servers:
+        models[servers[-1], "ridge", "plain"] = 50
+    return Plan(10, models, (1, 8, 32), seconds=arguments.seconds, warm_up_s=2, tool=tool)
+
+
+def _write(results: Results, arguments: argparse.Namespace, console: Console) -> None:
+    output: Path = arguments.output
+    report.write(results, output)
+    if results.pairs:
+        try:
+            plot.draw(results, output)
+        except ImportError as error:
+            console.print(f"no picture: {error}")
+    if arguments.publish:
+        published = ROOT / "docs" / "benchmarks"
+        published.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            if (output / name).exists():
+                shutil.copyfile(output / name, published / name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The benchmarks run, measure and write down what they found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "benchmarks" / "worker_slots.py"
+
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="slots need Linux")
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory):
+    """A short run on one model; what it printed, and the folder with what it wrote."""
+    output = tmp_path_factory.mktemp("benchmarks")
+    options = ["--quick", "--models", "ridge", "--servers", "embedded", "--output", str(output)]
+    finished = subprocess.run(
+        [sys.executable, str(SCRIPT), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout, output
+
+
+@linux_only
+def test_worker_slots_and_the_plain_engine_are_measured_in_one_run(quick_run):
+    _, output = quick_run
+    content = json.loads((output / "worker_slots.json").read_text())
+
+    modes = {run["mode"]: run for run in content["runs"]}
+    assert set(modes) == {"plain", "slots"}
+    assert modes["slots"]["cold"]["median_ms"] < modes["plain"]["cold"]["median_ms"]
+    memory = {mode: run["memory"]["marginal_private"] for mode, run in modes.items()}
+    assert 0 < memory["slots"] < memory["plain"] / 4
+    for run in content["runs"]:
+        assert [load["connections"] for load in run["load"]] == [1, 8]
+        assert all(load["requests"] > 0 == load["errors"] for load in run["load"])
+        assert all(0 < load["p50_ms"] <= load["p999_ms"] for load in run["load"])
+
+
+@linux_only
+def test_both_modes_give_the_same_answers(quick_run):
+    _, output = quick_run
+    (answers,) = json.loads((output / "worker_slots.json").read_text())["answers"]
+    assert answers["compared"] > 100
+    assert answers["differing"] == 0
+
+
+@linux_only
+def test_the_targets_are_listed_with_what_was_reached(quick_run):
+    printed, output = quick_run
+    assert printed.strip() == (output / "worker_slots.md").read_text().strip()
+    (line,) = [line for line in printed.splitlines() if "| scikit-learn cold load" in line]
+    assert line.endswith("| yes |")
+
+
+@linux_only
+def test_no_process_of_the_benchmark_is_left(quick_run):
+    commands = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        environment = process.info["environ"] or {}
+        if Path(environment.get("TMPDIR", "/")).name.startswith("mme-serve-"):
+            commands.append(process.info["cmdline"])
+    assert commands == []
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from slot_runs import answers
+
+    return answers
+
+
+def test_answers_that_differ_are_counted_and_the_largest_difference_is_told(answers):
+    first, second = b'{"predictions": [1], "probabilities": [[0.5]]}', b'{"predictions": [2]}'
+    other = b'{"predictions": [1], "probabilities": [[0.25]]}'
+    plain = answers.Answers((first, second), ())
+    slots = answers.Answers((first, second), ((other, second),))
+
+    found = answers.compare(plain, slots)
+
+    assert (found.compared, found.differing, found.differing_single) == (4, 1, 0)
+    assert found.largest_difference == 0.25
+    assert found.labels_differing == 0
+    assert not found.equal
+
+
+def test_an_answer_of_another_form_is_infinitely_far_away(answers):
+    assert answers.difference({"predictions": ["a"]}, {"predictions": ["b"]}) == float("inf")
+    assert answers.difference({"predictions": [1]}, {"message": "no"}) == float("inf")
+    assert answers.difference([[1.0, 2.0]], [[1.0, 2.5]]) == 0.5
