@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 DEFAULT_RESERVED_MB = 500
+_MEASURED_AGAIN = 8
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -78,14 +79,25 @@ class Memory:
         self.limit = limit if limit is not None else machine_limit()
         self._set = limit is not None
         self._loading = 0
+        self._measured: dict[int, int] = {}
 
     def available(self, worker_pids: Iterable[int]) -> int:
-        """Return the bytes that are left, loads under way not counted."""
+        """Return the bytes that are left, loads under way not counted.
+
+        Measuring a process takes the kernel a millisecond: each is measured when it is new, and a
+        few of the others again at each call, the longest ago first.
+        """
         free = int(psutil.virtual_memory().available)
         if not self._set and self.limit >= psutil.virtual_memory().total:
             return free
-        used = sum(proportional_bytes(pid) for pid in (os.getpid(), *worker_pids))
-        return min(free, self.limit - used)
+        pids = {os.getpid(), *worker_pids}
+        known = [pid for pid in self._measured if pid in pids]
+        fresh = {pid: proportional_bytes(pid) for pid in pids - self._measured.keys()}
+        again = {pid: proportional_bytes(pid) for pid in known[:_MEASURED_AGAIN]}
+        kept = {pid: self._measured[pid] for pid in known[_MEASURED_AGAIN:]}
+        # What was measured now goes to the end.
+        self._measured = {**kept, **again, **fresh}
+        return min(free, self.limit - sum(self._measured.values()))
 
     @contextmanager
     def admit(self, required: int, reserved: int, worker_pids: Iterable[int]) -> Iterator[bool]:
