@@ -7,6 +7,7 @@ from mmekit_runtime import Handler, Prediction
 
 class DigitTrees(Handler):
     features = 64
+    largest = 3.4e38  # the trees compare in float32
 
     def load(self, folder):
         return joblib.load(folder / "model.joblib")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,10 @@ _ALIASES = {
     "application/npy": NPY,
     "tensor/npz": NPZ,
 }
+_MAX_UNPACKED = 256 << 20
+# One cell may be as long as a request: a text is one.
+csv.field_size_limit(1 << 30)
+
 _CONTAINERS = ("instances", "inputs")
 _RECORD_MEMBERS = ("instances", "inputs", "features", "text", "data")
 _TEXT_HEADERS = frozenset({"text", "sentence", "sentences", "inputs", "instances"})
@@ -50,9 +55,9 @@ def media_type(header: str) -> tuple[str, str]:
 
 
 def decode_numbers(
-    body: bytes, content_type: str, features: int | None
+    body: bytes, content_type: str, features: int | None, largest: float | None = None
 ) -> tuple[NDArray[np.float64], Parameters]:
-    """Read rows of numbers.
+    """Read rows of numbers, whose absolute value is at most ``largest``.
 
     Returns
     -------
@@ -76,7 +81,7 @@ def decode_numbers(
         array = _numbers([_record(line) for line in _json_lines(body)])
     else:
         array = _array(body, kind)
-    return _shaped(array, features), parameters
+    return _shaped(array, features, largest), parameters
 
 
 def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]:
@@ -94,7 +99,7 @@ def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]
     if kind == JSON:
         content, parameters = _json_content(body)
     elif kind == TEXT:
-        content = [line.strip() for line in _text(body).splitlines() if line.strip()]
+        content = [line.strip() for line in _lines(_text(body)) if line.strip()]
     elif kind == CSV:
         content = _csv_texts(_text(body), rest)
     elif kind == JSON_LINES:
@@ -110,6 +115,8 @@ def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]
             texts[index] = text[0]
         elif not isinstance(text, str):
             raise RequestError(400, expected, f"record {index} is {_describe(text)}")
+        elif any("\ud800" <= character <= "\udfff" for character in text):
+            raise RequestError(400, "texts of Unicode characters", f"half of one in record {index}")
     return texts, parameters
 
 
@@ -124,8 +131,13 @@ def encode(prediction: Prediction, accept: str) -> tuple[bytes, str]:
     ------
     RequestError
         406 when the header allows none of JSON, CSV, npy and JSON lines.
+    ValueError
+        A prediction is infinite or not a number.
     """
     kind = _accepted(accept)
+    values = np.asarray(prediction.values)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("a prediction is not a finite number")
     return _ENCODERS[kind](prediction), kind
 
 
@@ -166,7 +178,7 @@ def _json_content(body: bytes) -> tuple[Any, Parameters]:
 
 
 def _json_lines(body: bytes) -> Iterable[Any]:
-    for number, line in enumerate(_text(body).splitlines(), start=1):
+    for number, line in enumerate(_lines(_text(body)), start=1):
         if line.strip():
             try:
                 yield json.loads(line)
@@ -191,13 +203,40 @@ def _numbers(content: Any) -> NDArray[Any]:
     except ValueError as error:
         raise RequestError(400, "rows of equal length", "ragged rows") from error
     if array.dtype.kind not in "iufb":
-        raise RequestError(400, "rows of numbers", _describe(content))
+        raise RequestError(400, "rows of numbers", _describe(_offender(content)))
     return array
 
 
+def _offender(content: Any) -> Any:
+    """Return the first thing in nested lists that is no number that fits."""
+    if not isinstance(content, list):
+        return content
+    for item in content:
+        if isinstance(item, list):
+            found = _offender(item)
+            if found is not None or None in item:
+                return found
+        elif not isinstance(item, (int, float)) or abs(item) >= 1 << 63:
+            return item
+    return None
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines, which splits at form feeds and at U+2028 within a sentence too.
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _csv_rows(text: str) -> list[list[str]]:
+    try:
+        return [row for row in csv.reader(io.StringIO(text, newline=None)) if row]
+    except csv.Error as error:
+        raise RequestError(400, "CSV", f"text that is not CSV ({error})") from error
+
+
 def _csv_numbers(text: str, rest: str) -> NDArray[Any]:
-    lines = [line for line in csv.reader(io.StringIO(text)) if line]
-    if lines and ("header=present" in rest or not any(_is_number(cell) for cell in lines[0])):
+    lines = _csv_rows(text)
+    guess = bool(lines) and all(_is_name(cell) for cell in lines[0])
+    if lines and ("header=present" in rest or (guess and "header=absent" not in rest)):
         del lines[0]
     if not lines:
         raise RequestError(400, "rows of numbers as CSV", "no row of numbers")
@@ -214,14 +253,21 @@ def _csv_numbers(text: str, rest: str) -> NDArray[Any]:
 
 
 def _csv_texts(text: str, rest: str) -> list[str]:
-    lines = [line for line in csv.reader(io.StringIO(text)) if line]
-    if lines and ("header=present" in rest or lines[0][0].strip().lower() in _TEXT_HEADERS):
+    lines = _csv_rows(text)
+    guess = bool(lines) and lines[0][0].strip().lower() in _TEXT_HEADERS
+    if lines and ("header=present" in rest or (guess and "header=absent" not in rest)):
         del lines[0]
     for number, line in enumerate(lines, start=1):
         if len(line) != 1:
             received = f"row {number} with {len(line)} cells"
             raise RequestError(400, "one text a row (quoted when it holds commas)", received)
     return [line[0] for line in lines]
+
+
+def _is_name(cell: str) -> bool:
+    """Whether a cell may be a column's name: a mistyped number is none."""
+    start = cell.strip()[:1]
+    return (start.isalpha() or start in ("_", "")) and not _is_number(cell)
 
 
 def _is_number(cell: str) -> bool:
@@ -234,8 +280,12 @@ def _is_number(cell: str) -> bool:
 
 def _array(body: bytes, kind: str) -> NDArray[Any]:
     try:
+        if kind == NPZ:
+            _check_size(body)
         loaded = np.load(io.BytesIO(body), allow_pickle=False)
         arrays = {name: loaded[name] for name in loaded.files} if kind == NPZ else {"": loaded}
+    except RequestError:
+        raise
     except Exception as error:  # numpy, zipfile and zlib each raise their own
         received = f"bytes that numpy cannot load ({type(error).__name__}: {error})"
         raise RequestError(400, f"one array as {kind}", received) from error
@@ -248,9 +298,20 @@ def _array(body: bytes, kind: str) -> NDArray[Any]:
     return array
 
 
-def _shaped(array: NDArray[Any], features: int | None) -> NDArray[np.float64]:
+def _check_size(body: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _MAX_UNPACKED:
+        received = f"one that unpacks to {size} bytes"
+        raise RequestError(400, f"an npz that unpacks to at most {_MAX_UNPACKED} bytes", received)
+
+
+def _shaped(
+    array: NDArray[Any], features: int | None, largest: float | None
+) -> NDArray[np.float64]:
     width = "n" if features is None else str(features)
-    expected = f"one or more rows of {width} finite numbers"
+    bound = "" if largest is None else f" of at most {largest:g}"
+    expected = f"one or more rows of {width} finite numbers{bound}"
     if array.dtype.kind not in "iufb":
         raise RequestError(400, expected, f"an array of {array.dtype}")
     if array.size == 0:
@@ -266,8 +327,11 @@ def _shaped(array: NDArray[Any], features: int | None) -> NDArray[np.float64]:
     if features is not None and array.shape[1] != features:
         raise RequestError(400, expected, f"rows of {array.shape[1]}")
     rows = array.astype(np.float64, copy=False)
-    if not np.isfinite(rows).all():
-        row, column = np.argwhere(~np.isfinite(rows))[0]
+    fits = np.isfinite(rows)
+    if largest is not None:
+        fits &= np.abs(rows) <= largest
+    if not fits.all():
+        row, column = np.argwhere(~fits)[0]
         raise RequestError(400, expected, f"{rows[row, column]} in row {row}, column {column}")
     return rows
 

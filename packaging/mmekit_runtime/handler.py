@@ -39,12 +39,16 @@ class Handler:
     features
         The number of columns of a row; None takes the model's ``n_features_in_`` when it has one
         and any width otherwise.
+    largest
+        The largest absolute value that the model can take, such as float32's for scikit-learn's
+        trees; None for any finite number.
     max_rows
         The largest number of rows that one call of ``predict`` gets when several requests are
         answered together. A single request is never split.
     """
 
     features: ClassVar[int | None] = None
+    largest: ClassVar[float | None] = None
     max_rows: ClassVar[int] = 4096
 
     def __init__(self) -> None:
@@ -63,7 +67,7 @@ class Handler:
 
     def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:
         """Read a request's rows (float64 of shape (n, features)) and its parameters."""
-        return codecs.decode_numbers(body, content_type, self._width())
+        return codecs.decode_numbers(body, content_type, self._width(), self.largest)
 
     def encode(self, prediction: Prediction, accept: str) -> tuple[bytes, str]:
         """Write an answer; return its body and content type."""

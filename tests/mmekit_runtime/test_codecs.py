@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ def npz(**arrays: object) -> bytes:
         (b"1,2\n3,4\n", "text/csv"),
         (b"first,second\r\n1,2\r\n3,4\r\n", "text/csv"),
         (b"\xef\xbb\xbf1,2\n\n3,4", "text/csv"),
+        (b"1,2\r3,4\r", "text/csv"),
         (b"7,8\n1,2\n3,4", "text/csv; header=present"),
         (npy([[1.0, 2], [3, 4]]), "application/x-npy"),
         (npz(rows=[[1, 2], [3, 4]]), "application/x-npz"),
@@ -75,7 +77,6 @@ def test_one_record_or_many(content, features, rows):
         (b'{"instances": []}', "application/json", 400, "no record"),
         (b'{"instances": [[1, 2], [3]]}', "application/json", 400, "ragged"),
         (b'{"instances": [["a", "b"]]}', "application/json", 400, "'a'"),
-        (b'{"instances": [[1, null]]}', "application/json", 400, "a list"),
         (b'{"instances": [[1, 2, 3]]}', "application/json", 400, "rows of 3"),
         (b'{"instances": [[1, NaN]]}', "application/json", 400, "nan in row 0, column 1"),
         (b'{"instances": [[1, 1e999]]}', "application/json", 400, "inf in row 0, column 1"),
@@ -89,6 +90,11 @@ def test_one_record_or_many(content, features, rows):
         ),
         (b"[" * 100_000, "application/json", 400, "not JSON"),
         (b"1,2\n3", "text/csv", 400, "row 2 has 1"),
+        (b"0.O5,1\n0.06,2\n", "text/csv", 400, "'0.O5'"),
+        (b"a,b\n1,2\n", "text/csv; header=absent", 400, "'a'"),
+        (b'{"instances": [[1, "a"]]}', "application/json", 400, "the text 'a'"),
+        (b'{"instances": [[1, null]]}', "application/json", 400, "null"),
+        (b'{"instances": [[1, 18446744073709551616]]}', "application/json", 400, "18446744073"),
         (b"1,x", "text/csv", 400, "'x'"),
         (b"a,b\n", "text/csv", 400, "no row of numbers"),
         (b"1,nan", "text/csv", 400, "nan in row 0, column 1"),
@@ -133,6 +139,47 @@ def test_pickled_arrays_are_never_loaded():
 )
 def test_texts_come_in_every_content_type(body, content_type):
     assert codecs.decode_texts(body, content_type)[0] == ["a, b", "c"]
+
+
+def test_a_sentence_is_not_split_by_what_unicode_calls_a_line_end():
+    body = "one\u2028sentence\x0chere\nanother".encode()
+
+    assert codecs.decode_texts(body, "text/plain")[0] == ["one\u2028sentence\x0chere", "another"]
+    lines = '"a\u2028b"\n"c"'.encode()
+    assert codecs.decode_texts(lines, "application/jsonlines")[0] == ["a\u2028b", "c"]
+
+
+def test_a_text_may_be_as_long_as_a_request():
+    assert codecs.decode_texts(b"x" * 200_000, "text/csv")[0] == ["x" * 200_000]
+
+
+def test_half_a_character_is_refused():
+    with pytest.raises(RequestError, match="half of one in record 0"):
+        codecs.decode_texts(b'["\\ud800"]', "application/json")
+
+
+def test_what_a_model_cannot_take_is_refused():
+    with pytest.raises(RequestError, match=r"1e\+300 in row 0, column 0"):
+        codecs.decode_numbers(b"[[1e300]]", "application/json", 1, 3.4e38)
+
+
+def test_an_npz_that_unpacks_to_too_much_is_refused_before_it_is_unpacked():
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.npy", "w", force_zip64=True) as member,
+    ):
+        for _ in range(300):
+            member.write(bytes(1 << 20))
+
+    with pytest.raises(RequestError, match="unpacks to"):
+        codecs.decode_numbers(buffer.getvalue(), "application/x-npz", None)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/csv", "application/x-npy"])
+def test_a_prediction_that_is_no_finite_number_is_an_error_in_every_format(accept):
+    with pytest.raises(ValueError, match="finite"):
+        codecs.encode(Prediction(np.array([1.0, np.inf])), accept)
 
 
 def test_a_single_text_is_one_row():

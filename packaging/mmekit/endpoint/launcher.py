@@ -7,18 +7,20 @@ import contextlib
 import logging
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mmekit.errors import EndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 __all__ = ["CommandLauncher", "Container", "ContainerLauncher", "Placement", "launcher_named"]
 
@@ -113,6 +115,8 @@ class CommandLauncher:
         """
         placement.folder.mkdir(parents=True, exist_ok=True)
         port = _free_port()
+        # Its sockets need a short name; what it leaves there is removed when it has ended.
+        scratch = Path(tempfile.mkdtemp(prefix="mme-"))
         arguments = ("--port", str(port), "--host", _HOST, "--exit-with-stdin")
         process = await asyncio.create_subprocess_exec(
             *self._command,
@@ -122,6 +126,7 @@ class CommandLauncher:
                 **os.environ,
                 **dict(placement.environment),
                 "PYTHONUNBUFFERED": "1",
+                "TMPDIR": str(scratch),
                 "SAGEMAKER_MULTI_MODEL": "true",
                 "SAGEMAKER_BIND_TO_PORT": str(port),
             },
@@ -130,15 +135,20 @@ class CommandLauncher:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        return _ProcessContainer(process, port, placement)
+        return _ProcessContainer(process, port, placement, scratch)
 
 
 class _ProcessContainer:
     """A container that is a process of this machine."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, port: int, placement: Placement
+        self,
+        process: asyncio.subprocess.Process,
+        port: int,
+        placement: Placement,
+        scratch: Path,
     ) -> None:
+        self._scratch = scratch
         self.host = _HOST
         self.port = port
         self._process = process
@@ -169,6 +179,7 @@ class _ProcessContainer:
         await self._process.wait()
         await asyncio.wait([self._copying], timeout=_PIPE_SECONDS)
         self._copying.cancel()
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
     async def _copy_output(self, log: BinaryIO) -> None:
         assert self._process.stdout is not None  # noqa: S101 - it was asked for
