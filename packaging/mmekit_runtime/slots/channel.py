@@ -25,6 +25,7 @@ _MAX_FDS = 32
 # Constants of the platform's headers, as the module socket is slow to import.
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
+_MSG_CMSG_CLOEXEC = 0x40000000
 
 
 class Channel:
@@ -64,7 +65,8 @@ class Channel:
         OSError
             The connection failed, or what came is no message.
         """
-        data, ancillary, _, _ = self.sock.recvmsg(1 << 16, _MAX_FDS * 8)
+        # What a model starts must not hold them: the end of a slot shows as the end of these.
+        data, ancillary, _, _ = self.sock.recvmsg(1 << 16, _MAX_FDS * 8, _MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if (level, kind) == (_SOL_SOCKET, _SCM_RIGHTS):
                 got = array.array("i")
@@ -86,6 +88,7 @@ class Channel:
             try:
                 message = marshal.loads(self._buffer[_LENGTH.size : end])  # noqa: S302
                 count = message["fds"]
+                self._fds[:count]  # it must be a number
             except (ValueError, EOFError, TypeError, KeyError) as error:
                 raise OSError(f"garbage instead of a message: {error}") from error
             self._buffer = self._buffer[end:]

@@ -39,8 +39,8 @@ class Connection:
     def receive(self, states: Any) -> bool:
         """Take a request if a whole one is there; False when the other end is gone.
 
-        As long as a request fits, it stays in the kernel until it is whole: a process that dies
-        before leaves it to its successor.
+        A request that is there as a whole is taken in one step: a process that dies before leaves
+        it to its successor.
         """
         try:
             data = self.sock.recv(_CHUNK, MSG_PEEK | MSG_DONTWAIT)

@@ -11,6 +11,7 @@ server that wants one of its own (``--owner FD``: it ends when that descriptor d
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import selectors
@@ -20,13 +21,12 @@ import struct
 import sys
 import time
 
-from mmekit_runtime.slots import nursery
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.hosts import Host
 from mmekit_runtime.slots.ledger import Ledger
 from mmekit_runtime.slots.manifest import read_preload
-from mmekit_runtime.slots.slot import Process, Slot
-from mmekit_runtime.slots.tree import Parent, Tree
+from mmekit_runtime.slots.parents import Parents
+from mmekit_runtime.slots.slot import Slot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
 IDLE_S = 300.0
 """Seconds without any model after which a shared fork server ends."""
 
-
-def log(text: str) -> None:
-    """Write a line to the fork server's own log."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
+_TURN_S = 5.0
 
 
 class ForkServer:
@@ -53,25 +50,30 @@ class ForkServer:
         What its clients must have in common (`keys.sharing_key`).
     owner
         A descriptor at whose end it ends too; None for one that many servers share.
+
+    Attributes
+    ----------
+    parents
+        What model processes are forked from.
+    site_environ
+        Variables that a sitecustomize of the environment has set here, and would in a worker.
     """
 
     def __init__(self, path: str, key: str, owner: int | None, idle_s: float = IDLE_S) -> None:
         self.path = path
+        self.parents = Parents(self)
+        self.site_environ = _site_environ()
         self._key = key
         self._idle_s = idle_s
         self._owner = owner
         self._selector = selectors.DefaultSelector()
-        self._tree = Tree()
-        self._dropped: set[str] = set()
         self._hosts: dict[str, Host] = {}
-        self._forking: dict[int, Callable[[int], None]] = {}
-        self._waiting: dict[frozenset[str], list[Callable[[Parent | None], None]]] = {}
-        self._number = 0
         self._idle_since = time.monotonic()
         self._ending = False
-        self._dropped_paths = [
-            path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path
-        ] + [""]
+        self._has_left = False
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        self._dropped_paths = [*filter(None, inherited), os.getcwd()]  # noqa: PTH109
 
     # The loop.
 
@@ -91,15 +93,29 @@ class ForkServer:
         os.close(ready)
         while not self._ending:
             self._turn()
+        # In this order: another may take the address as soon as nobody listens there.
+        self._leave()
         listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)  # noqa: PTH108
         for host in list(self._hosts.values()):
             host.end("the fork server ends")
-        for parent in self._tree:
-            if parent.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(parent.pid, signal.SIGKILL)
+        self.parents.kill()
+
+    def retire(self) -> None:
+        """Leave the address to another; serve on until the last model is gone."""
+        self.log("the folder of this runtime is gone: the next worker starts another fork server")
+        self._idle_s = 0.0
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._has_left:
+            self._has_left = True
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)  # noqa: PTH108
+
+    @staticmethod
+    def log(text: str) -> None:
+        """Write a line to the fork server's own log."""
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
 
     def watch(self, fd: int, react: Callable[[], None]) -> None:
         """Call ``react`` whenever ``fd`` can be read."""
@@ -111,16 +127,30 @@ class ForkServer:
             self._selector.unregister(fd)
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(5.0):
+        for key, _ in self._selector.select(max(0.0, min(_TURN_S, self._idle_left()))):
             # An earlier event of this turn may have closed it.
             if self._selector.get_map().get(key.fd) is key:
-                key.data()
+                self._react(key.fd, key.data)
         self._reap()
-        if self._hosts or self._waiting:
-            self._idle_since = time.monotonic()
-        elif self._owner is None and time.monotonic() - self._idle_since > self._idle_s:
-            log("nobody has used this fork server for a while")
+        if self._idle_left() <= 0:
+            self.log("nobody has used this fork server for a while")
             self._ending = True
+
+    def _idle_left(self) -> float:
+        """Return the seconds until it ends because it has nothing to do."""
+        if self._hosts or self._owner is not None:
+            self._idle_since = time.monotonic()
+            return _TURN_S
+        return self._idle_since + self._idle_s - time.monotonic()
+
+    def _react(self, fd: int, react: Callable[[], None]) -> None:
+        try:
+            react()
+        except Exception:  # noqa: BLE001  a bug that shows in one model must not end the others
+            import traceback
+
+            self.log(f"what descriptor {fd} brought failed:\n{traceback.format_exc()}")
+            self.unwatch(fd)
 
     def _owner_spoke(self) -> None:
         assert self._owner is not None  # noqa: S101
@@ -139,24 +169,34 @@ class ForkServer:
     def _accept(self, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away(listener)
             return
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _, uid, _ = struct.unpack("3i", credentials)
         if uid != os.getuid():
-            log(f"a connection of user {uid} was refused")
+            self.log(f"a connection of user {uid} was refused")
             connection.close()
             return
         connection.setblocking(True)  # noqa: FBT003
         channel = Channel(connection)
         self.watch(channel.fileno(), lambda: self._client_spoke(channel))
 
+    def _turn_away(self, listener: socket.socket) -> None:
+        """Take the last descriptor to end a connection: its client runs the plain engine then."""
+        self.log("no descriptors are left")
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            listener.accept()[0].close()
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+
     def _client_spoke(self, channel: Channel) -> None:
         try:
             messages = channel.receive()
             first = next(messages, None) if messages is not None else None
         except OSError as error:
-            log(f"a client sent garbage: {error}")
+            self.log(f"a client sent garbage: {error}")
             messages = first = None
         if messages is None:
             self.unwatch(channel.fileno())
@@ -169,7 +209,7 @@ class ForkServer:
         try:
             self._ask(channel, message, fds)
         except Exception as error:  # noqa: BLE001  one client must not end the others' server
-            log(f"a request for a slot failed: {type(error).__name__}: {error}")
+            self.log(f"a request for a slot failed: {type(error).__name__}: {error}")
             self._refuse(channel, fds, f"{type(error).__name__}: {error}")
 
     def _refuse(self, channel: Channel, fds: list[int], reason: str) -> None:
@@ -184,12 +224,14 @@ class ForkServer:
         if message.get("key") != self._key:
             self._refuse(channel, fds, "the fork server is for other libraries")
             return
+        if len(fds) < message["fds"]:
+            self._refuse(channel, fds, "the fork server has no descriptors left")
+            return
         slot = Slot(channel, message, fds)
         identity = slot.model_identity
         host = self._hosts.get(identity)
         if host is None or host.ended:
-            wanted = frozenset(read_preload(slot.model_dir)) - self._dropped
-            host = Host(self, identity, slot, wanted)
+            host = Host(self, identity, slot, frozenset(read_preload(slot.model_dir)))
             self._hosts[identity] = host
         host.add(slot)
 
@@ -198,133 +240,10 @@ class ForkServer:
         if self._hosts.get(host.identity) is host:
             del self._hosts[host.identity]
 
-    # Parents.
+    # What hosts need.
 
-    def with_parent(self, wanted: frozenset[str], then: Callable[[Parent | None], None]) -> None:
-        """Call ``then`` with a ready parent that has these imports, None when there can be none."""
-        wanted = (wanted | frozenset(nursery.BASE_IMPORTS)) - self._dropped
-        exact = self._tree.exact(wanted)
-        if exact is not None and exact.ready:
-            then(exact)
-            return
-        waiting = self._waiting.setdefault(wanted, [])
-        waiting.append(then)
-        if exact is None and len(waiting) == 1:
-            self._grow(wanted)
-
-    def _grow(self, wanted: frozenset[str]) -> None:
-        base = frozenset(nursery.BASE_IMPORTS) - self._dropped
-        ancestor, steps = self._tree.plan(wanted)
-        if ancestor is None:
-            steps = [base, *(step for step in steps if step != base)]
-        elif not ancestor.ready:
-            self.with_parent(ancestor.imports, lambda _: self._continue(wanted))
-            return
-        parent = self._tree.add(steps[0])
-        order = [name for name in (*nursery.BASE_IMPORTS, *sorted(wanted)) if name in steps[0]]
-        missing = [name for name in order if ancestor is None or name not in ancestor.imports]
-        if ancestor is None:
-            pid, channel = nursery.fork_parent(missing)
-            self._parent_started(parent, pid, channel)
-        else:
-            ours, theirs = nursery.pair()
-            assert ancestor.channel is not None  # noqa: S101
-            self._fork(
-                ancestor,
-                {"fork": "parent", "imports": missing},
-                [theirs.detach()],
-                lambda pid: setattr(parent, "pid", pid),
-            )
-            self._parent_started(parent, 0, Channel(ours))
-        if steps[0] != wanted:
-            self._waiting.setdefault(steps[0], []).append(lambda _: self._continue(wanted))
-
-    def _continue(self, wanted: frozenset[str]) -> None:
-        current = wanted - self._dropped
-        thens = self._waiting.pop(wanted, [])
-        for then in thens:
-            self.with_parent(current, then)
-
-    def _parent_started(self, parent: Parent, pid: int, channel: Channel) -> None:
-        parent.pid = pid
-        parent.channel = channel
-        self.watch(channel.fileno(), lambda: self._parent_spoke(parent))
-
-    def _parent_spoke(self, parent: Parent) -> None:
-        assert parent.channel is not None  # noqa: S101
-        try:
-            messages = parent.channel.receive()
-        except OSError:
-            messages = None
-        if messages is None:
-            self._parent_ended(parent)
-            return
-        for message, _ in messages:
-            if "forked" in message:
-                then = self._forking.pop(message["forked"], None)
-                if then:
-                    then(message["pid"])
-            elif "ended" in message:
-                self._process_ended(message["ended"], message["status"])
-            elif "spoiled" in message:
-                log(f"importing {message['spoiled']} starts a thread: left to the models")
-                self._dropped.add(message["spoiled"])
-            elif "imported" in message:
-                self._parent_is_ready(parent, message)
-
-    def _parent_is_ready(self, parent: Parent, message: dict[str, Any]) -> None:
-        parent.ready = True
-        parent.own_ms = message["ms"]
-        parent.failed = message["failed"]
-        for name, reason in parent.failed.items():
-            log(f"{name} was not preloaded: {reason}")
-        log(f"a parent with {len(parent.imports)} imports is ready after {parent.own_ms:.0f} ms")
-        for then in self._waiting.pop(parent.imports, []):
-            then(parent)
-
-    def _parent_ended(self, parent: Parent) -> None:
-        assert parent.channel is not None  # noqa: S101
-        self.unwatch(parent.channel.fileno())
-        parent.channel.close()
-        self._tree.remove(parent)
-        waiting = self._waiting.pop(parent.imports, [])
-        if not waiting:
-            return
-        smaller = parent.imports - self._dropped
-        if smaller != parent.imports:
-            for then in waiting:
-                self.with_parent(smaller, then)
-            return
-        log("a parent ended before it was ready")
-        for then in waiting:
-            then(None)
-
-    # Model processes.
-
-    def fork_process(
-        self, parent: Parent, process: Process, fds: list[int], then: Callable[[int], None]
-    ) -> None:
-        """Have a parent fork a model process; ``fds`` are closed here."""
-        self._fork(parent, {"fork": "model"}, fds, then)
-        assert process.channel is not None  # noqa: S101
-
-    def _fork(
-        self,
-        parent: Parent,
-        message: dict[str, Any],
-        fds: list[int],
-        then: Callable[[int], None],
-    ) -> None:
-        self._number += 1
-        self._forking[self._number] = then
-        assert parent.channel is not None  # noqa: S101
-        try:
-            parent.channel.send({**message, "number": self._number}, fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def _process_ended(self, pid: int, status: int) -> None:
+    def process_ended(self, pid: int, status: int) -> None:
+        """Note how a model process ended."""
         for host in list(self._hosts.values()):
             host.process_ended(pid, status)
 
@@ -337,6 +256,16 @@ class ForkServer:
         """Return a descriptor and a mapping of a new ledger."""
         fd = Ledger.create()
         return fd, Ledger(fd)
+
+
+def _site_environ() -> dict[str, str]:
+    with open("/proc/self/environ", "rb") as file:  # noqa: PTH123
+        inherited = dict(item.partition(b"=")[::2] for item in file.read().split(b"\0"))
+    return {
+        os.fsdecode(name): os.fsdecode(value)
+        for name, value in os.environb.items()
+        if inherited.get(name) != value
+    }
 
 
 def raise_descriptor_limit() -> None:
@@ -356,6 +285,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     raise_descriptor_limit()
+    # What lies beside the runtime is one model's own; the last entry is that model's folder.
+    for entry in (os.getcwd(), os.environ.get("PYTHONPATH", "").rpartition(os.pathsep)[2]):  # noqa: PTH109
+        if entry in sys.path:
+            sys.path.remove(entry)
     server = ForkServer(path, key, owner, idle_s)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server.run(ready)

@@ -13,7 +13,7 @@ from collections import deque
 
 from mmekit_runtime.slots import nursery
 from mmekit_runtime.slots.channel import Channel
-from mmekit_runtime.slots.ledger import IDLE, MAX_SLOTS, READING, TAKEN
+from mmekit_runtime.slots.ledger import IDLE, MAX_SLOTS, READING, SENDING, TAKEN
 from mmekit_runtime.slots.manifest import read_processes
 from mmekit_runtime.slots.slot import Process, Slot
 from mmekit_runtime.wire import Answer, encode_answer
@@ -28,10 +28,17 @@ if TYPE_CHECKING:
 
 MAX_DEATHS = 3
 DEATH_WINDOW_S = 60.0
+MAX_FORK_ATTEMPTS = 3
 
 
 class Host:
-    """One model: its processes, its slots, and what is done when one of them ends."""
+    """One model: its processes, its slots, and what is done when one of them ends.
+
+    Attributes
+    ----------
+    ended
+        Whether its last slot has ended: a further worker gets a model process of another host.
+    """
 
     def __init__(
         self, server: ForkServer, identity: str, first: Slot, imports: frozenset[str]
@@ -40,13 +47,13 @@ class Host:
         self.ended = False
         self._server = server
         self._imports = imports
-        self._template = first
         self._argv, self._environ, self._cwd = first.argv, first.environ, first.cwd
-        self._wanted = read_processes(first.model_dir)
+        self._wanted_processes = read_processes(first.model_dir)
         self._processes: list[Process] = []
         self._slots: list[Slot] = []
         self._init: dict[str, str] | None = None
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+        self._departed: set[int] = set()
         self._closing: list[Slot] = []
 
     # Slots.
@@ -55,7 +62,7 @@ class Host:
         """Give a slot to the process that has the fewest, or to a new one."""
         self._slots.append(slot)
         self._server.watch(slot.lifeline.fileno(), lambda: self._lifeline_spoke(slot))
-        if len(self._processes) < self._wanted:
+        if len(self._processes) < self._wanted_processes:
             self._start_process([slot])
             return
         process = min(self._processes, key=lambda one: len(one.slots))
@@ -103,7 +110,12 @@ class Host:
 
     def _accept(self, slot: Slot) -> None:
         assert slot.listener is not None  # noqa: S101
-        slot.connection, _ = slot.listener.accept()
+        try:
+            slot.connection, _ = slot.listener.accept()
+        except OSError as error:
+            slot.print(f"ERROR::mmekit: {slot.socket_name}: {error}\n".encode())
+            self._end_slot(slot, 1)
+            return
         self._server.unwatch(slot.listener.fileno())
         slot.listener.close()
         slot.listener = None
@@ -126,7 +138,8 @@ class Host:
         if slot.is_stub and data:
             return
         process = slot.process
-        stuck = process is not None and not process.dead and process.state(slot) != IDLE
+        busy = (TAKEN, SENDING)
+        stuck = process is not None and not process.dead and process.state(slot) in busy
         self._end_slot(slot, 0)
         if stuck and process is not None and process.slots:
             # It was stopped in the middle of a request: the process is stuck in it.
@@ -135,10 +148,7 @@ class Host:
     def _end_slot(self, slot: Slot, code: int) -> None:
         if slot.ended or slot not in self._slots:
             return
-        self._slots.remove(slot)
-        self._server.unwatch(slot.lifeline.fileno())
-        if slot.listener is not None:
-            self._server.unwatch(slot.listener.fileno())
+        self._forget(slot)
         process = slot.process
         if process is not None and slot in process.slots:
             process.slots.remove(slot)
@@ -155,12 +165,18 @@ class Host:
         slot.close(code)
         self._finish()
 
+    def _forget(self, slot: Slot) -> None:
+        self._slots.remove(slot)
+        self.ended = not self._slots
+        self._server.unwatch(slot.lifeline.fileno())
+        if slot.listener is not None:
+            self._server.unwatch(slot.listener.fileno())
+
     def _finish(self) -> None:
-        if not self._slots and not any(not one.dead for one in self._processes):
+        if not self._slots and not self._processes:
             for slot in self._closing:
                 slot.close(0)
             self._closing.clear()
-            self.ended = True
             self._server.forget(self)
 
     def end(self, reason: str) -> None:
@@ -173,36 +189,38 @@ class Host:
 
     # Processes.
 
-    def _start_process(self, slots: list[Slot]) -> None:
-        ours, theirs = nursery.pair()
-        ledger_fd, ledger = self._server.new_ledger()
-        process = Process(Channel(ours), ledger, ledger_fd)
+    def _start_process(self, slots: list[Slot], attempt: int = 1) -> None:
+        try:
+            ours, theirs = nursery.pair()
+            ledger_fd, ledger = self._server.new_ledger()
+        except OSError as error:
+            self._refuse(slots, f"no process could be started: {error}")
+            return
+        process = Process(Channel(ours), ledger, ledger_fd, attempt)
         self._processes.append(process)
         for slot in slots:
             self._assign(slot, process)
-        self._server.with_parent(
+        self._server.parents.find(
             self._imports, lambda parent: self._parent_found(parent, process, theirs)
         )
 
     def _parent_found(self, parent: Parent | None, process: Process, theirs: socket.socket) -> None:
         if parent is None or not process.slots:
             theirs.close()
-            self._processes.remove(process)
-            self._discard(process)
-            for slot in list(process.slots):
-                self._slots.remove(slot)
-                self._server.unwatch(slot.lifeline.fileno())
-                with contextlib.suppress(OSError):
-                    slot.lifeline.send({"plain": "no parent process could be started"})
-                slot.is_stub = False
-                slot.close(1)
-            self._finish()
+            if any(slot.confirmed for slot in process.slots):
+                self._not_forked(process)
+            else:
+                self._discard(process)
+                self._refuse(process.slots, "no parent process could be started")
             return
         began = time.monotonic()
         slot = process.slots[0]
         self._server.watch(process.channel.fileno(), lambda: self._process_spoke(process))
 
         def forked(pid: int) -> None:
+            if pid == 0:
+                self._not_forked(process)
+                return
             process.pid = pid
             process.fork_ms = (time.monotonic() - began) * 1000
             process.started = True
@@ -213,15 +231,39 @@ class Host:
             for one in list(process.slots):
                 # After a death a stub knows already; a server learns the new process.
                 self._confirm(one)
+            if process.silent:
+                self._process_died(process)
 
-        fds = [theirs.detach(), os.dup(process.ledger_fd), os.dup(slot.stdout), os.dup(slot.stderr)]
-        self._server.fork_process(parent, process, fds, forked)
+        with theirs:
+            fds = [theirs.fileno(), process.ledger_fd, slot.stdout, slot.stderr]
+            self._server.parents.fork(parent, {"fork": "model"}, fds, forked)
+
+    def _not_forked(self, process: Process) -> None:
+        """Try again with another parent: this one has ended, or cannot fork."""
+        self._discard(process)
+        if process.slots and process.attempt < MAX_FORK_ATTEMPTS:
+            self._start_process(process.slots, process.attempt + 1)
+        else:
+            self._refuse(process.slots, "no process could be forked")
+
+    def _refuse(self, slots: list[Slot], reason: str) -> None:
+        """Leave slots to the plain engine, or end those that have been given already."""
+        for slot in list(slots):
+            slot.process = None
+            if slot.confirmed:
+                slot.print(f"ERROR::mmekit: {reason}\n".encode())
+                self._end_slot(slot, 1)
+            else:
+                self._forget(slot)
+                slot.refuse(reason)
+        self._finish()
 
     def _start_message(self, process: Process, parent: Parent, began: float) -> dict[str, Any]:
         return {
             "argv": self._argv,
             "environ": self._environ,
             "cwd": self._cwd,
+            "site_environ": self._server.site_environ,
             "dropped_paths": self._server.dropped_paths,
             "init": self._init,
             "times": {
@@ -237,31 +279,40 @@ class Host:
         except OSError:
             messages = None
         if messages is None:
-            self._process_died(process)
+            if process.started:
+                self._process_died(process)
+            else:
+                # What became of it is known when its parent has answered, or ended.
+                process.silent = True
+                self._server.unwatch(process.channel.fileno())
             return
         for message, _ in messages:
-            if "ready" in message:
-                process.ready = True
-                for slot in list(process.slots):
-                    self._open(slot)
-            elif "initialised" in message:
-                process.initialised = True
-                self._init = message["initialised"]
-            elif "closed" in message:
-                for slot in list(process.slots):
-                    if slot.number == message["closed"]:
-                        self._end_slot(slot, 1)
+            self._take_message(process, message)
+
+    def _take_message(self, process: Process, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            process.ready = True
+            for slot in list(process.slots):
+                self._open(slot)
+        elif "initialised" in message:
+            process.initialised = True
+            self._init = message["initialised"]
+        elif "closed" in message:
+            for slot in list(process.slots):
+                if slot.number == message["closed"]:
+                    self._end_slot(slot, 1)
 
     def process_ended(self, pid: int, status: int) -> None:
         """Note how a process ended, for the log."""
-        for process in self._processes:
-            if process.pid == pid and not process.killed:
-                how = _describe(status)
-                for slot in process.slots[:1]:
-                    slot.print(f"WARN::mmekit: model process {pid} ended: {how}\n".encode())
+        if pid in self._departed:
+            self._departed.remove(pid)
+            for slot in self._slots[:1]:
+                line = f"WARN::mmekit: model process {pid} ended: {_describe(status)}\n"
+                slot.print(line.encode())
 
     def _discard(self, process: Process) -> None:
         process.dead = True
+        self._processes.remove(process)
         self._server.unwatch(process.channel.fileno())
         process.channel.close()
         process.ledger.close()
@@ -270,8 +321,9 @@ class Host:
     def _process_died(self, process: Process) -> None:
         states = {slot: process.state(slot) for slot in process.slots}
         was_ready, was_initialised = process.ready, process.initialised or self._init is not None
-        self._processes.remove(process)
         self._discard(process)
+        if not process.killed:
+            self._departed.add(process.pid)
         if not process.slots:
             self._finish()
             return
@@ -306,7 +358,7 @@ class Host:
 
     def _repair(self, slot: Slot, state: int, reason: str) -> bool:
         """Answer the request that died with the process; False when the slot cannot go on."""
-        if state == READING:
+        if state in (READING, SENDING):
             self._end_slot(slot, 1)
             return False
         self._answer_for_the_dead(slot, state, reason)

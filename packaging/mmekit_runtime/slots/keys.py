@@ -19,31 +19,50 @@ FOLDER_VARIABLE = "MMEKIT_SLOTS_DIR"
 
 # Libraries read these when they are imported, so in the fork server.
 _LIBRARY_PREFIXES = (
+    "ARROW_",
     "BLIS_",
     "CUDA_",
     "DNNL_",
     "GOMP_",
+    "HF_",
+    "HUGGINGFACE_",
+    "JOBLIB_",
     "KMP_",
+    "LC_",
     "LD_",
+    "LOKY_",
     "MALLOC_",
     "MKL_",
+    "NPY_",
+    "NUMBA_",
     "NUMEXPR_",
+    "NUMPY_",
     "OMP_",
     "ONEDNN_",
     "OPENBLAS_",
     "PYTORCH_",
+    "SCIPY_",
+    "SENTENCE_TRANSFORMERS_",
+    "SKLEARN_",
+    "TOKENIZERS_",
     "TORCH_",
+    "TRANSFORMERS_",
+    "USE_",
     "VECLIB_",
+    "XDG_",
 )
+# So do the interpreter and the C library; PYTHONPATH is compared without the model's folder.
 _INTERPRETER_VARIABLES = (
+    "GLIBC_TUNABLES",
+    "HOME",
+    "LANG",
     "PYTHONHASHSEED",
     "PYTHONHOME",
     "PYTHONMALLOC",
     "PYTHONOPTIMIZE",
     "PYTHONUTF8",
-    "GLIBC_TUNABLES",
-    "LC_ALL",
-    "LANG",
+    "PYTHONWARNINGS",
+    "TZ",
 )
 
 

@@ -19,6 +19,8 @@ READING = 1
 """A part of a request has been taken."""
 TAKEN = 2
 """A whole request has been taken and is not answered."""
+SENDING = 3
+"""An answer is on its way that the connection does not take in one step."""
 
 COUNTERS = (
     "requests",

@@ -73,7 +73,8 @@ def fork_parent(imports: Sequence[str]) -> tuple[int, Channel]:
     """Fork a parent from this process and have it import modules; return its pid and channel.
 
     It reports once: ``{"imported": [...], "failed": {name: reason}, "ms": ...}`` when it is ready,
-    or ``{"spoiled": name}`` when an import started a thread, and ends then.
+    or ``{"spoiled": name}`` when an import started a thread and ``{"broken": reason}`` when the
+    runtime itself cannot be imported, and ends then.
     """
     ours, theirs = pair()
     pid = os.fork()
@@ -97,8 +98,10 @@ def _live(fd: int, imports: Sequence[str]) -> None:
         signal.signal(number, signal.SIG_DFL)
     channel = Channel(new_socket(fileno=fd))
     report = import_all(imports)
+    if _PROCESS in report.get("failed", ()):
+        report = {"broken": report["failed"][_PROCESS]}
     channel.send(report)
-    if "spoiled" in report:
+    if "imported" not in report:
         return
     if _PROCESS in imports:
         sys.modules[_PROCESS].rehearse()
@@ -180,7 +183,14 @@ def _serve(channel: Channel) -> None:
 
 def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None:
     kind = message["fork"]
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        print(f"{os.getpid()} cannot fork: {error}", flush=True)  # noqa: T201
+        for fd in fds:
+            os.close(fd)
+        channel.send({"forked": message["number"], "pid": 0})
+        return
     if pid == 0:
         try:
             signal.set_wakeup_fd(-1)

@@ -8,6 +8,7 @@ handler is an mmekit_runtime Handler, and the initialisation reaches the handler
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import random
@@ -17,13 +18,13 @@ import sys
 import time
 from _socket import socket as new_socket
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.messages import Reply
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
-from mmekit_runtime.slots.ledger import IDLE, Ledger
+from mmekit_runtime.slots.ledger import IDLE, SENDING, Ledger
 from mmekit_runtime.slots.service import (
     Arguments,
     Service,
@@ -38,6 +39,7 @@ from mmekit_runtime.wire import Message, WireError, decode_request, encode_reque
 _logger = logging.getLogger()
 
 _REHEARSALS = 64
+_ONE_STEP = 16 << 10
 _ERRORS = 400
 _FAILURES = 300
 
@@ -61,7 +63,8 @@ class ModelProcess:
         self._start = start
         self._by_fd: dict[int, Connection] = {}
         self._by_number: dict[int, Connection] = {}
-        self._poll = select.poll()
+        # Of those that are ready it names first who has been for longest; poll() does not.
+        self._poll = select.epoll()
         self._initialised: bytes | None = None
         self._service = self._import_model()
 
@@ -72,7 +75,11 @@ class ModelProcess:
             stream=sys.stdout,
             format="%(levelname)s::%(message)s",
             level=arguments.log_level.upper(),
+            # What the parents have imported may have set up logging, which the engine does first.
+            force=True,
         )
+        if "SM_TELEMETRY_LOG_REV_2022_12" in os.environ:
+            _log_for_sagemaker(os.environ["SM_TELEMETRY_LOG_REV_2022_12"])
         _logger.info(
             "%d - djl_python_engine started with args: %s", os.getpid(), self._start["argv"][1:]
         )
@@ -84,7 +91,7 @@ class ModelProcess:
     def run(self) -> None:
         """Say that model.py is imported, and answer until the last connection ends."""
         assert self._channel is not None  # noqa: S101
-        self._poll.register(self._channel.fileno(), select.POLLIN)
+        self._poll.register(self._channel.fileno(), select.EPOLLIN)
         replay = self._start.get("init")
         if replay is not None:
             # A predecessor had been initialised: its connections will not ask again.
@@ -99,11 +106,12 @@ class ModelProcess:
 
     def _turn(self) -> None:
         taken = []
-        channel_fd = self._channel.fileno() if self._channel else -1
-        for fd, _ in self._poll.poll():
-            if fd == channel_fd:
-                self._hear()
-                continue
+        ready = [fd for fd, _ in self._poll.poll()]
+        # First of all, as what is printed from now on may have to go elsewhere.
+        if self._channel is not None and self._channel.fileno() in ready:
+            ready.remove(self._channel.fileno())
+            self._hear()
+        for fd in ready:
             connection = self._by_fd.get(fd)
             if connection is None:
                 continue
@@ -114,7 +122,12 @@ class ModelProcess:
                 alive = False
             if not alive:
                 self._drop(connection)
-            elif connection.message is not None:
+            elif connection.message is None:
+                continue
+            elif self._service.handler is None:
+                # One by one: those that wait stay in the kernel, for a successor to take.
+                self._answer([(connection, connection.message)])
+            else:
                 taken.append((connection, connection.message))
         if taken:
             self._answer(taken)
@@ -143,7 +156,7 @@ class ModelProcess:
     def _add(self, connection: Connection) -> None:
         self._by_fd[connection.sock.fileno()] = connection
         self._by_number[connection.number] = connection
-        self._poll.register(connection.sock.fileno(), select.POLLIN)
+        self._poll.register(connection.sock.fileno(), select.EPOLLIN)
         if len(self._by_fd) == 1:
             _print_to(connection)
 
@@ -195,6 +208,7 @@ class ModelProcess:
         if output.stream_content is None:
             self._send(connection, output_bytes(output))
         else:
+            self._ledger.states[connection.number] = SENDING
             with contextlib.suppress(OSError):
                 output.send(connection.sock)
             self._done(connection)
@@ -241,6 +255,10 @@ class ModelProcess:
         )
 
     def _send(self, connection: Connection, data: bytes) -> None:
+        # What the kernel takes in one step counts as answered just before: should the process be
+        # killed now, nobody may answer again. Nor after the beginning of a longer answer.
+        short = len(data) <= _ONE_STEP
+        self._ledger.states[connection.number] = IDLE if short else SENDING
         # A failure shows again as the end of the connection, in the next turn.
         with contextlib.suppress(OSError):
             connection.sock.sendall(data)
@@ -249,6 +267,35 @@ class ModelProcess:
     def _done(self, connection: Connection) -> None:
         connection.message = None
         self._ledger.states[connection.number] = IDLE
+
+
+def _log_for_sagemaker(filename: str) -> None:
+    # configure_sm_logging of djl_python_engine.py.
+    from djl_python.sm_log_filter import SMLogFilter
+
+    handler = logging.FileHandler(filename=filename)
+    handler.addFilter(SMLogFilter())
+    _logger.addHandler(handler)
+
+
+class _Stream(io.FileIO):
+    """A standard stream whose reader may go away: a model's worker ends, and its model prints on.
+
+    What is printed until the stream is that of another worker is lost, and no request fails.
+    """
+
+    def write(self, data: Any) -> int:
+        """Write, or pretend to."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _reopened(stream: TextIO) -> TextIO:
+    # Line by line, as a worker's output is read while the model works.
+    raw = io.BufferedWriter(_Stream(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
 
 
 def _print_to(connection: Connection) -> None:
@@ -298,9 +345,7 @@ def run(fds: list[int]) -> None:
     os.dup2(stderr, 2)
     os.close(stdout)
     os.close(stderr)
-    # Line by line, as a worker's output is read while the model works.
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = _reopened(sys.stdout), _reopened(sys.stderr)
     start = _first_message(channel)
     if start is None:
         return
@@ -326,6 +371,7 @@ def _take_place(start: dict[str, Any]) -> None:
         signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(start["environ"])
+    os.environ.update(start["site_environ"])
     os.chdir(start["cwd"])
     sys.argv = list(start["argv"])
     sys.orig_argv = [sys.executable, *start["argv"]]

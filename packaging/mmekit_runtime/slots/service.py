@@ -64,7 +64,10 @@ class Service:
         from djl_python import Input, Output
 
         inputs = Input()
-        inputs.properties = {**message.properties, **self._formatters}
+        inputs.properties = {**message.properties}
+        for name, formatter in self._formatters.items():
+            if name == "input_formatter" or name not in inputs.properties:
+                inputs.properties[name] = formatter
         if self._arguments.cluster_size:
             inputs.properties["cluster_size"] = self._arguments.cluster_size
         inputs.properties["device_id"] = self._arguments.device_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -72,9 +73,10 @@ class Slot:
         self.print(STARTED)
 
     def print(self, line: bytes) -> None:
-        """Write a line to the worker's standard output."""
+        """Write a line to the worker's standard output, unless nobody reads there any more."""
         with contextlib.suppress(OSError):
-            os.write(self.stdout, line)
+            if select.select([], [self.stdout], [], 0)[1]:
+                os.write(self.stdout, line)
 
     def close(self, code: int) -> None:
         """End the stub with an exit code and close what belongs to the slot."""
@@ -84,15 +86,30 @@ class Slot:
                 self.lifeline.sock.send(b"%d\n" % code)
             else:
                 self.lifeline.send({"ended": code})
-        self.lifeline.close()
-        if self.connection:
-            self.connection.close()
-        if self.listener:
-            self.listener.close()
         if self.is_stub:
             for name in (self.socket_name, f"{self.socket_name}.pid"):
                 with contextlib.suppress(OSError):
                     os.unlink(name)  # noqa: PTH108
+        self._let_go()
+
+    def refuse(self, reason: str) -> None:
+        """Leave it to the plain engine: whoever asked has had no answer yet."""
+        self.ended = True
+        with contextlib.suppress(OSError):
+            self.lifeline.send({"plain": reason})
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # For the other ends they end now, though a busy model process may still have duplicates.
+        with contextlib.suppress(OSError):
+            self.lifeline.sock.shutdown(socket.SHUT_RDWR)
+        self.lifeline.close()
+        if self.connection:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+            self.connection.close()
+        if self.listener:
+            self.listener.close()
         for fd in (self.stdout, self.stderr):
             os.close(fd)
 
@@ -100,15 +117,17 @@ class Slot:
 class Process:
     """One process of a model, as the fork server keeps it."""
 
-    def __init__(self, channel: Channel, ledger: Ledger, ledger_fd: int) -> None:
+    def __init__(self, channel: Channel, ledger: Ledger, ledger_fd: int, attempt: int) -> None:
         self.channel = channel
         self.ledger = ledger
         self.ledger_fd = ledger_fd
+        self.attempt = attempt
         self.slots: list[Slot] = []
         self.pid = 0
         self.ready = False
         self.initialised = False
         self.dead = False
+        self.silent = False
         self.killed = False
         self.asked_at = time.monotonic()
         self.fork_ms = 0.0

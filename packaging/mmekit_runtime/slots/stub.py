@@ -69,10 +69,13 @@ def unsupported(arguments: list[str]) -> str | None:
         return "a TorchServe archive"
     try:
         with open(os.path.join(model_dir, "serving.properties"), "rb") as file:  # noqa: PTH118, PTH123
-            text = file.read().lower().replace(b" ", b"")
+            text = b"\n" + file.read().lower()
     except OSError:
         return None
-    return "option.enable_venv" if b"option.enable_venv=true" in text else None
+    # The separator is one of = : and white space; the module re would cost the stub more.
+    for character in b" \t\f=:":
+        text = text.replace(b"%c" % character, b"")
+    return "option.enable_venv" if b"\noption.enable_venvtrue" in text else None
 
 
 def _become_slot() -> None:  # noqa: C901  a list of reasons, one after the other
@@ -114,6 +117,9 @@ def _become_slot() -> None:  # noqa: C901  a list of reasons, one after the othe
             channel.send(message, (1, 2))
             replies = channel.receive()
             reply = next(replies, None) if replies is not None else None
+        except TimeoutError:
+            sock.close()
+            raise
         except OSError:
             sock.close()
             if attempt + 1 == _ATTEMPTS:

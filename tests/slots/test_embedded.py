@@ -1,0 +1,457 @@
+"""The server's own door to worker slots: no stub, and as many slots as it wants."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+PREDICTING = """
+from mmekit_runtime import Handler
+
+class Sums(Handler):
+    features = 2
+
+    def load(self, folder):
+        if (folder / "memory").exists():
+            raise MemoryError("no room")
+        return bytearray(50_000_000)
+
+    def predict(self, model, rows, parameters):
+        if (rows < 0).any():
+            raise ValueError("a poisoned row")
+        return rows.sum(axis=1)
+
+handle = Sums()
+"""
+
+
+class Server:
+    """An embedded server process and a client for it."""
+
+    def __init__(self, **environment):
+        # Not with PYTHONPATH of whoever runs the tests: it would hide the models' runtime.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mmekit.server", "--port", "0"],
+            env={**inherited, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines = []
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if "serving on http://" in line:
+                break
+        else:
+            pytest.fail("the server did not start:\n" + self.log)
+        self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout))
+        self._reader.start()
+        url = f"http://127.0.0.1:{line.rpartition(':')[2].strip()}"
+        self.client = httpx.Client(base_url=url, timeout=30)
+
+    @property
+    def log(self):
+        return "".join(self.lines)
+
+    def load(self, folder, name=None):
+        content = {"model_name": name or folder.name, "url": folder.as_uri()}
+        return self.client.post("/models", json=content)
+
+    def loaded(self, folder, name=None):
+        answer = self.load(folder, name)
+        assert answer.status_code == 200, answer.text + self.log
+        return name or folder.name
+
+    def ask(self, name, body):
+        return self.client.post(f"/models/{name}/invoke", content=body)
+
+    def value(self, name, body):
+        answer = self.ask(name, body)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def described(self, name):
+        return self.client.get(f"/models/{name}").json()[0]["models"][0]
+
+    def unload(self, name):
+        return self.client.delete(f"/models/{name}")
+
+    def children(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def fork_servers(self):
+        found = psutil.Process(self.process.pid).children()
+        return [one for one in found if "mmekit_runtime.slots.forkserver" in one.cmdline()]
+
+    def close(self):
+        self.client.close()
+        self.process.terminate()
+        self.process.wait(30)
+        self._reader.join(10)
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def own_server():
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def load(server, model):
+    """Load a model into the shared server, and unload it after the test."""
+    names = []
+
+    def load(*arguments, **options):
+        folder = model(*arguments, **options)
+        names.append(server.loaded(folder))
+        return names[-1]
+
+    yield load
+    for name in names:
+        server.unload(name)
+
+
+def gone(pid):
+    """Whether a process holds no memory any more, be it a zombie still."""
+    try:
+        return psutil.Process(int(pid)).memory_info().rss == 0
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_model_is_served_by_one_process_behind_as_many_slots_as_it_needs(server, load):
+    name = load(maxWorkers=8)
+
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(server.ask, name, "time.sleep(0.01)") for _ in range(40)]
+        assert {one.result().status_code for one in asked} == {200}
+
+    (process,) = server.described(name)["processes"]
+    assert process["slots"] > 1
+    assert process["pid"] == int(server.value(name, "os.getpid()"))
+    assert process["pid"] not in (one.pid for one in server.fork_servers())
+    assert psutil.Process(process["pid"]).ppid() != server.process.pid
+
+
+def test_a_model_that_is_unloaded_in_the_middle_of_a_request_is_gone_at_once(
+    server, load, tmp_path, until
+):
+    name = load(minWorkers=4, maxWorkers=8)
+    pid = server.value(name, "os.getpid()")
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(8):
+            threads.submit(server.ask, name, f"hold({str(tmp_path / 'never')!r})")
+        until(lambda: server.described(name)["requestInQueue"] == 4)
+        began = time.monotonic()
+        server.unload(name)
+        elapsed = time.monotonic() - began
+
+    assert gone(pid)
+    assert elapsed < 3
+
+
+def test_a_model_without_the_runtime_runs_on_the_plain_engine(server, load):
+    name = load(runtime=False)
+
+    assert int(server.value(name, "os.getppid()")) == server.process.pid
+    assert "plain engine, no worker slots: the archive has no worker slots" in server.log
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"name": "venv", "option__enable_venv": "true"}, "option.enable_venv"),
+        (
+            {"name": "off", "option__env": "MMEKIT_WORKER_SLOTS=off"},
+            "MMEKIT_WORKER_SLOTS is off",
+        ),
+    ],
+)
+def test_a_model_that_cannot_have_slots_runs_on_the_plain_engine(
+    server, load, options, reason, until
+):
+    name = load(**options)
+
+    assert int(server.value(name, "os.getppid()")) == server.process.pid
+    assert f"model {name}: plain engine, no worker slots: {reason}" in server.log
+
+
+def test_a_library_that_crashes_the_parents_leaves_the_plain_engine(model, tmp_path):
+    (tmp_path / "crashing.py").write_text("import os\nos.abort()\n")
+    running = Server(PYTHONPATH=str(tmp_path))
+    name = running.loaded(model(option__preload="crashing"))
+
+    assert int(running.value(name, "os.getppid()")) == running.process.pid
+    assert "no parent process could be started" in running.log
+    running.close()
+
+
+def test_the_memory_of_a_model_is_free_when_its_unloading_answers(server, load, until):
+    name = load(PREDICTING, minWorkers=4, maxWorkers=4)
+    (process,) = server.described(name)["processes"]
+
+    answer = server.unload(name)
+
+    assert answer.status_code == 200
+    assert gone(process["pid"])
+
+
+def test_a_model_that_is_loaded_again_is_the_one_that_is_there_now(server, load, model):
+    name = load(files={"own.py": "value = 1\n"}, option__preload="own")
+    folder = Path(server.value(name, "os.getcwd()"))
+    assert server.value(name, "__import__('own').value") == "1"
+
+    server.unload(name)
+    (folder / "own.py").write_text("value = 'two'\n")
+    server.loaded(folder)
+
+    assert server.value(name, "__import__('own').value") == "two"
+
+
+def test_a_load_that_runs_out_of_memory_is_507_and_leaves_the_others_alone(server, load, model):
+    name = load(PREDICTING)
+    full = model(PREDICTING, name="full", files={"memory": ""})
+
+    assert server.load(full).status_code == 507
+    assert server.ask(name, "1,2").status_code in (200, 400, 415)
+    (full / "memory").unlink()
+    assert server.load(full).status_code == 200
+    server.unload("full")
+
+
+def test_a_process_that_is_killed_while_idle_is_replaced(server, load, until):
+    name = load(minWorkers=3, maxWorkers=3)
+    pid = server.value(name, "os.getpid()")
+
+    os.kill(int(pid), signal.SIGKILL)
+
+    assert server.value(name, "os.getpid()") != pid
+    until(lambda: len(server.described(name)["processes"]) == 1)
+    (process,) = server.described(name)["processes"]
+    assert process["pid"] != int(pid)
+    assert process["slots"] == 3
+
+
+def test_a_process_killed_under_load_fails_only_the_requests_in_flight(server, load, until):
+    name = load(minWorkers=8, maxWorkers=8)
+    statuses = []
+    stop = threading.Event()
+
+    def ask():
+        with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+            while not stop.is_set():
+                answer = client.post(f"/models/{name}/invoke", content="1 + 1")
+                statuses.append(answer.status_code)
+
+    with ThreadPoolExecutor(8) as threads:
+        asking = [threads.submit(ask) for _ in range(8)]
+        until(lambda: statuses.count(200) > 100)
+        for _ in range(2):
+            answered = statuses.count(200)
+            (process,) = until(lambda: server.described(name)["processes"])
+            os.kill(process["pid"], signal.SIGKILL)
+            until(lambda answered=answered: statuses.count(200) > answered + 100)
+        stop.set()
+        for one in asking:
+            one.result()
+
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(503) <= 16
+    (process,) = server.described(name)["processes"]
+    assert process["slots"] == 8
+
+
+def test_a_request_past_its_time_ends_its_process_and_the_others_are_answered(
+    server, load, tmp_path, until
+):
+    name = load(minWorkers=2, maxWorkers=2, option__predict_timeout=1, retry_threshold=5)
+    pid = server.value(name, "os.getpid()")
+
+    with ThreadPoolExecutor(2) as threads:
+        stuck = threads.submit(server.ask, name, f"hold({str(tmp_path / 'never')!r})")
+        assert stuck.result().status_code >= 500
+
+    until(lambda: gone(pid))
+    assert server.value(name, "os.getpid()") != pid
+
+
+def test_a_model_that_dies_again_and_again_ends_as_failed(own_server, model, until):
+    name = own_server.loaded(model(minWorkers=1, maxWorkers=1))
+
+    # The fork server gives up a model three times before the server does.
+    for _ in range(40):
+        answer = own_server.ask(name, "os._exit(3)")
+        assert answer.status_code == 503
+        if "Model is not ready" in answer.text:
+            break
+    else:
+        pytest.fail("it was never given up")
+
+    assert "the model process died 4 times within 60 s: the model is given up" in own_server.log
+    assert own_server.client.get("/ping").status_code == 500
+
+
+def test_a_fork_server_that_dies_leaves_its_models_at_work(own_server, model, until):
+    first = own_server.loaded(model(name="first"))
+    pid = own_server.value(first, "os.getpid()")
+    (fork_server,) = own_server.fork_servers()
+
+    fork_server.kill()
+    assert own_server.value(first, "os.getpid()") == pid
+    with ThreadPoolExecutor(4) as threads:
+        folders = [model(name=f"m{number}") for number in range(4)]
+        names = list(threads.map(own_server.loaded, folders))
+
+    assert len(own_server.fork_servers()) == 1
+    assert own_server.fork_servers() != [fork_server]
+    assert len({own_server.value(name, "os.getpid()") for name in names}) == 4
+    assert own_server.unload(first).status_code == 200
+    until(lambda: gone(pid))
+
+
+def test_models_that_load_at_once_start_one_fork_server(own_server, model):
+    folders = [model(name=f"m{number}") for number in range(8)]
+
+    with ThreadPoolExecutor(8) as threads:
+        names = list(threads.map(own_server.loaded, folders))
+
+    assert len(own_server.fork_servers()) == 1
+    assert len({own_server.value(name, "os.getpid()") for name in names}) == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_everything_ends_with_the_server(model, until, number):
+    running = Server()
+    running.loaded(model())
+    children = running.children()
+    assert len(children) >= 3
+
+    running.process.send_signal(number)
+    running.process.wait(30)
+
+    until(lambda: all(gone(child.pid) for child in children))
+    running.close()
+
+
+def test_what_a_model_prints_is_in_the_server_s_log(server, load, until):
+    name = load()
+
+    server.value(name, "print('from', 'the model')")
+    server.value(name, "print('in', 'distress', file=sys.stderr)")
+
+    until(lambda: f"INFO W-{name}: from the model" in server.log)
+    until(lambda: f"WARNING W-{name}: in distress" in server.log)
+
+
+def test_the_ledger_counts_requests_errors_and_calls(server, load, until):
+    name = load(PREDICTING, minWorkers=4, maxWorkers=4)
+    headers = {"Content-Type": "text/csv"}
+    url = f"/models/{name}/invoke"
+
+    statuses = [
+        server.client.post(url, content=body, headers=headers).status_code
+        for body in ("1,2", "3,4", "-1,0", "1,2,3")
+    ]
+
+    assert statuses == [200, 200, 424, 400]
+    # It counts when it has answered.
+    until(lambda: server.described(name)["processes"][0]["requests"] == 4)
+    (process,) = server.described(name)["processes"]
+    assert process["errors"] == 2
+    assert process["calls"] == 4
+    assert process["largest_batch"] == 1
+    assert process["slots"] == 4
+    assert process["load_s"] > 0
+    assert process["import_s"] > 0
+    assert 0 < process["predict_s"] < 1
+    assert process["private_bytes"] > 50_000_000
+
+
+def test_one_line_says_how_a_model_was_loaded(server, load, until):
+    name = load(name="noted", option__preload="wave")
+
+    def lines():
+        return [one for one in server.lines if f"W-{name}" in one and "worker slot:" in one]
+
+    (line,) = until(lines)
+    assert "a parent with wave was ready in" in line
+    assert "loaded in" in line
+
+
+def test_models_that_come_and_go_leave_nothing_behind(own_server, model, until):
+    folders = [model(name=f"m{number}", minWorkers=2) for number in range(4)]
+
+    def come_and_go(number):
+        name = own_server.loaded(folders[number % 4], name=f"n{number}")
+        own_server.value(name, "1 + 1")
+        assert own_server.unload(name).status_code == 200
+
+    def state():
+        server = psutil.Process(own_server.process.pid)
+        fork_servers = [one.num_fds() for one in own_server.fork_servers()]
+        return server.num_fds(), fork_servers, sorted(one.pid for one in own_server.children())
+
+    come_and_go(0)
+    until(lambda: len(own_server.children()) == 2)
+    before = state()
+    for number in range(1, 40):
+        come_and_go(number)
+
+    until(lambda: state() == before)
+
+
+def test_an_interpreter_that_cannot_run_a_fork_server_leaves_the_plain_engine(own_server, model):
+    folder = model()
+    text = "    server.run(ready)\n"
+    model.change_runtime(folder, "forkserver", text, "    raise RuntimeError('broken')\n")
+
+    name = own_server.loaded(folder)
+
+    assert int(own_server.value(name, "os.getppid()")) == own_server.process.pid
+    assert "the fork server did not start" in own_server.log
+
+
+def test_a_runtime_of_another_protocol_gets_the_plain_engine(server, load, model):
+    folder = model(name="older")
+    model.change_runtime(folder, "keys", "PROTOCOL = 1\n", "PROTOCOL = 0\n")
+    name = server.loaded(folder)
+
+    assert int(server.value(name, "os.getppid()")) == server.process.pid
+    server.unload(name)
+    assert "speaks another protocol" in server.log
+
+
+def test_a_folder_that_is_deleted_while_its_model_is_loaded_harms_no_other(own_server, model):
+    first = own_server.loaded(model(name="first"))
+    folder = Path(own_server.value(first, "os.getcwd()"))
+    shutil.rmtree(folder)
+
+    second = own_server.loaded(model(name="second"))
+
+    assert own_server.value(first, "1 + 1") == "2"
+    assert own_server.unload(first).status_code == 200
+    assert own_server.value(second, "1 + 1") == "2"
