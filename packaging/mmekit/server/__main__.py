@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from mmekit.errors import MmekitError
 from mmekit.server.run import ServerOptions, run
@@ -15,12 +16,14 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--memory", type=int, metavar="BYTES", default=None)
+    parser.add_argument("--model", type=Path, metavar="DIR", default=None)
     parser.add_argument("--exit-with-stdin", action="store_true")
     arguments = parser.parse_args()
     options = ServerOptions(
         port=arguments.port,
         host=arguments.host,
         memory=arguments.memory,
+        model=arguments.model,
         exit_with_stdin=arguments.exit_with_stdin,
     )
     try:

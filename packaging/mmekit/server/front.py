@@ -1,8 +1,7 @@
 """The HTTP face of a server: the container contract, as DJL Serving answers it.
 
-A bare ASGI application; the hot path is `invoke`. Statuses, bodies and headers were compared with
-DJL Serving 0.36.0. Sources: InferenceRequestHandler, ManagementRequestHandler, RequestParser,
-NettyUtils.
+The hot path is `_invoke`. Statuses, bodies and headers were compared with DJL Serving 0.36.0.
+Sources: InferenceRequestHandler, ManagementRequestHandler, RequestParser, NettyUtils.
 """
 
 from __future__ import annotations
@@ -10,303 +9,291 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import uuid
-from dataclasses import asdict
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote
 
-from mmekit.server import figures, refusal
+from mmekit.server import description, figures, refusal
+from mmekit.server.exchange import Responder, Response
+from mmekit.server.forms import content_of, decoded_path, integer, parse_query
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+    from collections.abc import Awaitable
 
-    from mmekit.server.registry import Model, Registry
-    from mmekit_runtime.wire import Answer
-
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-    Headers = list[tuple[bytes, bytes]]
+    from mmekit.server.exchange import Headers, Request
+    from mmekit.server.registry import Registry
+    from mmekit.server.replies import Reply
 
 _logger = logging.getLogger("mmekit.server")
 
-MAX_REQUEST_BYTES = 64 << 20
-"""DJL Serving's ``max_request_size``."""
-
-_CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
+_CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _NO_CACHE: Headers = [
-    (b"Pragma", b"no-cache"),
-    (b"Cache-Control", b"no-cache; no-store, must-revalidate, private"),
-    (b"Expires", b"Thu, 01 Jan 1970 00:00:00 UTC"),
+    ("Pragma", "no-cache"),
+    ("Cache-Control", "no-cache; no-store, must-revalidate, private"),
+    ("Expires", "Thu, 01 Jan 1970 00:00:00 UTC"),
 ]
-# HTTP header names come in lower case; handlers know them as clients write them.
-_SPELLING = {
-    b"accept": "Accept",
-    b"content-length": "Content-Length",
-    b"content-type": "Content-Type",
-    b"host": "Host",
-    b"user-agent": "User-Agent",
-    b"x-amzn-sagemaker-target-model": "X-Amzn-SageMaker-Target-Model",
-}
+# What a handler cannot set: the connection's affairs, and what every answer has.
+_OURS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "x-request-id",
+        *(name.lower() for name, _ in _NO_CACHE),
+    }
+)
+_INFERENCE = re.compile(
+    r"/(ping|invocations|predictions|v1/chat/completions)([/?].*)?|/models/.+/invoke"
+)
+_NO_TOKEN = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
+_LINE_ENDS = re.compile(r"[\r\n\0]")
 _MAX_PAGE = 100
-_ERRORS = 400
+_BAD_REQUEST, _OK = 400, 200
 
 
 class Front:
-    """The ASGI application of one server."""
+    """What is said to each request."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
-        if scope["type"] != "http":
-            return
+    @property
+    def responder(self) -> Responder:
+        """What an HTTP server needs of this."""
+        return Responder(self.answer, no_request)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request."""
+        request_id = str(uuid.uuid4())
         try:
-            body = await _read(receive)
-            await self._route(scope, body, send)
+            return await self._route(request, request_id)
         except refusal.Refusal as error:
-            await _send_json(send, error.status, error.body)
-        except _GoneError:
-            return
+            return _refused(error, request_id)
         except Exception as error:
-            _logger.exception("the server failed on %s %s", scope["method"], scope["path"])
-            failure = refusal.Refusal(500, type(error).__name__, str(error))
-            await _send_json(send, 500, failure.body)
+            _logger.exception("the server failed on %s %s", request.method, request.target)
+            return _refused(refusal.Refusal(500, type(error).__name__, str(error)), request_id)
 
-    async def _route(self, scope: Scope, body: bytes, send: Send) -> None:
-        method = scope["method"]
-        path = scope["raw_path"].decode("latin-1")
-        segments = path.split("/")
-        first = segments[1] if len(segments) > 1 else ""
-        if first == "models":
-            if path.endswith("/invoke") and len(segments) > 3 and method == "POST":  # noqa: PLR2004
-                await self._invoke(
-                    unquote(path[len("/models/") : -len("/invoke")]), scope, body, send
-                )
-                return
-            await self._manage(scope, segments, body, send)
-        elif path == "/ping":
-            await self._ping(send)
-        elif path == "/metrics":
-            body = await asyncio.to_thread(figures.prometheus_text, self._registry)
-            await _send(send, 200, [(b"content-type", figures.CONTENT_TYPE.encode())], body)
-        elif path == "/" and method == "OPTIONS":
-            await _send_json(send, 200, b"{}\n")
-        elif first == "invocations":
-            raise refusal.bad_request("Parameter model_name is required.")
-        else:
-            raise refusal.no_such_resource()
+    async def _route(self, request: Request, request_id: str) -> Response:
+        path, _, query = request.target.partition("#")[0].partition("?")
+        segments = decoded_path(path).split("/")
+        while len(segments) > 1 and not segments[-1]:
+            segments.pop()  # as java.lang.String.split does
+        if path == "/" and request.method == "OPTIONS":
+            return _json(b"{}\n", request_id)
+        if _INFERENCE.fullmatch(request.target):
+            return await self._infer(request, segments, query, request_id)
+        if path == "/models" or path.startswith("/models/"):
+            return await self._manage(request, segments, query, request_id)
+        if path == "/metrics":
+            text = await asyncio.to_thread(figures.prometheus_text, self._registry)
+            return Response(200, "OK", [("content-type", figures.CONTENT_TYPE)], text)
+        raise refusal.no_such_resource()
 
-    async def _manage(self, scope: Scope, segments: list[str], body: bytes, send: Send) -> None:
-        method = scope["method"]
-        name = unquote(segments[2]) if len(segments) > 2 else ""  # noqa: PLR2004
-        if not name:
-            if method in ("GET", "HEAD"):
-                await _send_json(send, 200, self._list(scope))
-            elif method == "POST":
-                await self._load(scope, body, send)
-            else:
+    # Inference.
+
+    def _infer(
+        self, request: Request, segments: list[str], query: str, request_id: str
+    ) -> Awaitable[Response]:
+        kind = segments[1]
+        if kind == "ping":
+            return self._ping(request_id)
+        if kind == "models":
+            if len(segments) < 4:  # noqa: PLR2004  /models//invoke
                 raise refusal.method_not_allowed()
-        elif method in ("GET", "HEAD"):
-            model = self._registry.get(name)
-            if model is None:
-                message = f"Workflow not found: {name}"
-                raise refusal.Refusal(404, "ModelNotFoundException", message)
-            await _send_json(send, 200, _pretty([_description(model)]))
-        elif method == "DELETE":
-            await self._registry.unload(name)
-            message = f'Model or workflow "{name}" unregistered'
-            await _send_json(send, 200, _pretty({"status": message}))
-        else:
+            return self._invoke(segments[2], None, request, query, request_id)
+        if kind == "predictions":
+            if len(segments) < 3:  # noqa: PLR2004
+                raise refusal.no_such_resource()
+            version = segments[3] if len(segments) > 3 else None  # noqa: PLR2004
+            return self._invoke(segments[2], version, request, query, request_id)
+        return self._invoke(None, None, request, query, request_id)
+
+    async def _ping(self, request_id: str) -> Response:
+        health = description.health(self._registry)
+        content = {name: {"status": status} for name, status in health.items()}
+        status = 500 if "FAILED" in health.values() else 200
+        return _json(refusal.pretty(content), request_id, status)
+
+    async def _invoke(
+        self, name: str | None, version: str | None, request: Request, query: str, request_id: str
+    ) -> Response:
+        properties, content_type = _properties_of(request.headers, request_id)
+        content = content_of(query, content_type, request.body)
+        if not name:
+            given = (value.decode() for key, value in content if key == "model_name")
+            name = properties.get("model_name") or next(given, None) or self._registry.only_model
+            if name is None:
+                raise refusal.bad_request("Parameter model_name is required.")
+        model = self._registry.get(name)
+        if model is None or version:
+            if name in self._registry.loading:
+                raise refusal.unavailable(f"Model is not ready: {name}")
+            raise refusal.no_such_model(name)
+        if request.method == "OPTIONS":
+            return _json(b"{}\n", request_id)
+        result = model.pool.submit(properties, content)
+        request.if_gone = result.cancel
+        return _response(await result, request_id)
+
+    # Management.
+
+    async def _manage(
+        self, request: Request, segments: list[str], query: str, request_id: str
+    ) -> Response:
+        method = request.method
+        if len(segments) < 3:  # noqa: PLR2004
+            if method == "GET":
+                return _json(self._list(query), request_id)
+            if method == "POST":
+                return await self._load(request, query, request_id)
             raise refusal.method_not_allowed()
+        name = segments[2]
+        version = segments[3] if len(segments) > 3 else None  # noqa: PLR2004
+        if method == "GET":
+            return self._describe(name, version, request_id)
+        if method == "DELETE":
+            if version is not None:
+                raise refusal.no_such_model(name)
+            # Whoever asked may go away: the work goes on.
+            await asyncio.shield(self._registry.unload(name))
+            content = {"status": f'Model or workflow "{name}" unregistered'}
+            return _json(refusal.pretty(content), request_id)
+        raise refusal.method_not_allowed()
 
-    async def _load(self, scope: Scope, body: bytes, send: Send) -> None:
-        name, url = _load_request(scope, body)
-        await self._registry.load(name, url)
-        await _send_json(send, 200, _pretty({"status": f'Model "{name}" registered.'}))
+    def _describe(self, name: str, version: str | None, request_id: str) -> Response:
+        model = self._registry.get(name)
+        if model is None or version is not None:
+            called = f"Workflow not found: {name}/{version}" if model else name
+            message = f"Workflow not found: {called}"
+            raise refusal.Refusal(404, "ModelNotFoundException", message)
+        return _json(refusal.pretty([description.of_model(model)]), request_id)
 
-    def _list(self, scope: Scope) -> bytes:
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        limit = _integer(query, "limit", _MAX_PAGE)
-        start = max(0, _integer(query, "next_page_token", 0))
+    async def _load(self, request: Request, query: str, request_id: str) -> Response:
+        name, url = _load_request(request, query)
+        await asyncio.shield(self._registry.load(name, url))
+        return _json(refusal.pretty({"status": f'Model "{name}" registered.'}), request_id)
+
+    def _list(self, query: str) -> bytes:
+        given = dict(parse_query(query))
+        limit = _integer(given, "limit", _MAX_PAGE)
+        start = max(0, _integer(given, "next_page_token", 0))
         if not 0 <= limit <= _MAX_PAGE:
             limit = _MAX_PAGE
-        models = list(self._registry)
+        models = description.listed(self._registry)
         stop = min(start + limit, len(models))
         page: dict[str, Any] = {}
         if stop < len(models):
             page["nextPageToken"] = str(stop)
-        page["models"] = [
-            {"modelName": model.name, "modelUrl": model.url, "status": model.status}
-            for model in models[start:stop]
-        ]
-        return _pretty(page)
-
-    async def _ping(self, send: Send) -> None:
-        models = {model.name: _health(model) for model in self._registry}
-        pending = dict.fromkeys(self._registry.loading, "PENDING")
-        content = {name: {"status": status} for name, status in (models | pending).items()}
-        status = 500 if "FAILED" in models.values() else 200
-        await _send_json(send, status, _pretty(content))
-
-    async def _invoke(self, name: str, scope: Scope, body: bytes, send: Send) -> None:
-        model = self._registry.get(name)
-        if model is None:
-            if name in self._registry.loading:
-                raise refusal.unavailable(f"Model is not ready: {name}")
-            raise refusal.no_such_model(name)
-        request_id = str(uuid.uuid4())
-        properties = _request_properties(scope["headers"], request_id)
-        answer = await model.pool.submit(properties, body)
-        await _send_answer(send, answer, request_id)
+        page["models"] = models[start:stop]
+        return refusal.pretty(page)
 
 
-class _GoneError(Exception):
-    """The client went away before its request was whole."""
+def _properties_of(headers: Headers, request_id: str) -> tuple[dict[str, str], str]:
+    """Return what a handler finds in its input's properties, and the content type.
 
-
-async def _read(receive: Receive) -> bytes:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise _GoneError
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return body
-    parts = [body]
-    size = len(body)
-    while message.get("more_body"):
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _GoneError
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_REQUEST_BYTES:
-            message_text = f"The request is larger than {MAX_REQUEST_BYTES} bytes."
-            raise refusal.Refusal(413, "RequestEntityTooLargeException", message_text)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _request_properties(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> dict[str, str]:
-    # RequestParser.parseRequest: every header is a property, the custom attributes one each.
-    properties = {"requestId": request_id}
+    Every header is a property, the custom attributes one each; names are those of the client, and
+    of two that differ in case alone the last one's value counts (RequestParser.parseRequest).
+    """
+    spelled: dict[str, str] = {}
+    properties: dict[str, str] = {}
     for name, value in headers:
-        if name == _CUSTOM_ATTRIBUTES:
-            for pair in value.decode("latin-1").split(";"):
+        lower = name.lower()
+        if lower == _CUSTOM_ATTRIBUTES:
+            for pair in value.split(";"):
                 key, equals, text = pair.partition("=")
                 if equals:
-                    properties[key.strip()] = text.strip()
-        elif name == b"handler":
-            raise refusal.bad_request("The handler can't be overridden in a request")
+                    key = key.strip()
+                    properties[spelled.setdefault(key.lower(), key)] = text.strip()
         else:
-            spelling = _SPELLING.get(name)
-            properties[spelling or name.decode("latin-1")] = value.decode("latin-1")
-    return properties
+            properties[spelled.setdefault(lower, name)] = value
+    if "handler" in spelled:
+        raise refusal.bad_request("The handler can't be overridden in a request")
+    properties[spelled.setdefault("requestid", "requestId")] = request_id
+    return properties, properties.get(spelled.get("content-type", ""), "")
 
 
-def _load_request(scope: Scope, body: bytes) -> tuple[str, str]:
-    content_type = dict(scope["headers"]).get(b"content-type", b"")
-    if content_type.split(b";")[0].strip().lower() == b"application/json":
-        try:
-            content = json.loads(body)
-        except ValueError as error:
-            raise refusal.Refusal(500, "JsonSyntaxException", str(error)) from error
-        if not isinstance(content, dict):
-            message = f"Expected BEGIN_OBJECT but was {type(content).__name__}"
-            raise refusal.Refusal(500, "JsonSyntaxException", message)
-    else:
-        content = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-    url = content.get("url")
-    if not url or not isinstance(url, str):
-        raise refusal.bad_request("Parameter url is required.")
-    name = content.get("model_name") or url.rstrip("/").rpartition("/")[2]
-    return str(name), url
+def _load_request(request: Request, query: str) -> tuple[str, str]:
+    types = (value for name, value in request.headers if name.lower() == "content-type")
+    content_type = next(types, "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        given = dict(parse_query(query))
+        url = given.get("url")
+        if not url:
+            raise refusal.bad_request("Parameter url is required.")
+        return given.get("model_name") or description.name_of(url), url
+    try:
+        content = json.loads(request.body)
+    except (ValueError, RecursionError) as error:
+        raise refusal.Refusal(500, "JsonSyntaxException", str(error)) from error
+    if not isinstance(content, dict):
+        message = f"Expected BEGIN_OBJECT but was {type(content).__name__}"
+        raise refusal.Refusal(500, "JsonSyntaxException", message)
+    for name in ("url", "model_name"):
+        if not content.get(name) or not isinstance(content[name], str):
+            raise refusal.bad_request(f"Parameter {name} is required.")
+    return content["model_name"], content["url"]
 
 
-def _integer(query: dict[str, str], name: str, default: int) -> int:
-    text = query.get(name)
-    if text is None:
+def _integer(given: dict[str, str], name: str, default: int) -> int:
+    text = given.get(name)
+    if not text:
         return default
     try:
-        return int(text)
+        return integer(text)
     except ValueError as error:
         message = f'For input string: "{text}"'
         raise refusal.misconfigured(message, "NumberFormatException") from error
 
 
-def _health(model: Model) -> str:
-    if model.pool.failed:
-        return "FAILED"
-    enough = len(model.pool.workers) >= model.pool.size.min_workers
-    return "Healthy" if enough else "Unhealthy"
+def _json(body: bytes, request_id: str, status: int = 200, reason: str | None = None) -> Response:
+    headers = [("content-type", "application/json"), ("x-request-id", request_id), *_NO_CACHE]
+    phrase = refusal.reason_phrase(status) if reason is None else _LINE_ENDS.sub(" ", reason)
+    return Response(status, phrase, headers, body)
 
 
-def _description(model: Model) -> dict[str, Any]:
-    pool = model.pool
-    workers = [
-        {
-            "id": worker.number + 1,
-            "startTime": _timestamp(worker.started_at),
-            "status": "READY",
-            "pid": worker.pid,
-        }
-        for worker in pool.workers
-    ]
-    group = {
-        "device": {"deviceType": "cpu", "deviceId": -1},
-        "minWorkers": pool.size.min_workers,
-        "maxWorkers": pool.size.max_workers,
-        "workers": workers,
-    }
-    description = {
-        "modelName": model.name,
-        "modelUrl": model.url,
-        "batchSize": pool.size.batch_size,
-        "maxBatchDelayMillis": round(pool.size.max_batch_delay_s * 1000),
-        "maxIdleSeconds": round(pool.size.max_idle_s),
-        "queueSize": pool.size.queue_size,
-        "requestInQueue": pool.queued,
-        "status": _health(model),
-        "loadedAtStartup": False,
-        "workerGroups": [group],
-        # Not in DJL Serving.
-        "processes": [asdict(process) for process in figures.of_processes(model)],
-    }
-    return {"workflowName": model.name, "models": [description]}
+def _refused(error: refusal.Refusal, request_id: str) -> Response:
+    response = _json(error.body, request_id, error.status, error.reason)
+    if error.retry_after_s is not None:
+        response.headers.append(("Retry-After", str(error.retry_after_s)))
+    return response
 
 
-def _timestamp(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def no_request(status: int, message: str) -> Response:
+    """Answer what is no request: Netty says 413 and 417 without a body, DJL Serving the rest."""
+    if not message:
+        return Response(status, refusal.reason_phrase(status), [])
+    kind = "BadRequestException" if status == _BAD_REQUEST else "RequestTimeoutException"
+    return _refused(refusal.Refusal(status, kind, message), str(uuid.uuid4()))
 
 
-def _pretty(content: object) -> bytes:
-    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+def _response(reply: Reply, request_id: str) -> Response:
+    headers: dict[str, tuple[str, str]] = {}
+    for name, value in reply.properties:
+        _check_header(name, value)
+        if name.lower() not in _OURS:
+            headers[name.lower()] = (name, value)
+    phrase = "OK" if reply.status == _OK else reply.message
+    if "\r" in phrase or "\n" in phrase:
+        message = "reasonPhrase contains one of the following prohibited characters: \\r\\n: "
+        raise refusal.Refusal(500, "IllegalArgumentException", message + phrase)
+    complete = [*headers.values(), ("x-request-id", request_id), *_NO_CACHE]
+    return Response(reply.status, phrase, complete, reply.body, reply.stream)
 
 
-async def _send_json(send: Send, status: int, body: bytes) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"x-request-id", str(uuid.uuid4()).encode()),
-        *_NO_CACHE,
-    ]
-    await _send(send, status, headers, body)
-
-
-async def _send_answer(send: Send, answer: Answer, request_id: str) -> None:
-    headers = [
-        (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
-        for name, value in answer.properties
-    ]
-    headers.append((b"x-request-id", request_id.encode()))
-    await _send(send, answer.status, headers + _NO_CACHE, answer.body)
-
-
-async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    headers.append((b"content-length", b"%d" % len(body)))
-    if status >= _ERRORS:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _check_header(name: str, value: str) -> None:
+    # Netty refuses them too; sent on, they would be headers that nobody set.
+    wrong = _NO_TOKEN.search(name)
+    if wrong or not name:
+        what = f"0x{ord(wrong[0]):x} at index {wrong.start()}" if wrong else "none"
+        message = (
+            'a header name can only contain "token" characters, but found invalid character '
+            f"{what} of header '{name}'."
+        )
+        raise refusal.Refusal(500, "IllegalArgumentException", message)
+    wrong = _LINE_ENDS.search(value)
+    if wrong:
+        message = (
+            f"a header value contains prohibited character 0x{ord(wrong[0]):x} "
+            f"at index {wrong.start()}."
+        )
+        raise refusal.Refusal(500, "IllegalArgumentException", message)

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mmekit.server import refusal
-from mmekit_runtime.wire import Answer, encode_request
+from mmekit.server.replies import Reply
+from mmekit_runtime.wire import encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
+    from mmekit.server.forms import Content
     from mmekit.server.launcher import WorkerLauncher
     from mmekit.server.link import WorkerFailure
     from mmekit.server.worker import Worker
@@ -57,8 +59,8 @@ class Tally:
 @dataclass
 class _Job:
     properties: Mapping[str, str]
-    body: bytes
-    result: asyncio.Future[Answer]
+    content: Content
+    result: asyncio.Future[Reply]
     since: float = field(default_factory=time.monotonic)
     sent: float = 0.0
 
@@ -113,20 +115,23 @@ class Pool:
             await self.close()
             raise failures[0]
 
-    def submit(self, properties: Mapping[str, str], body: bytes) -> asyncio.Future[Answer]:
-        """Queue a request; the future has the worker's answer or fails with a `Refusal`."""
-        result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def submit(self, properties: Mapping[str, str], content: Content) -> asyncio.Future[Reply]:
+        """Queue a request; the future has the worker's reply or fails with a `Refusal`.
+
+        A request whose future is cancelled before its turn is left out.
+        """
+        result: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         result.add_done_callback(self._count_refusal)
         if self._closed:
             result.set_exception(refusal.unavailable("Worker shutting down"))
         elif self.failed:
             result.set_exception(refusal.unavailable(f"Model is not ready: {self.name}"))
-        elif len(self._queue) >= self.size.queue_size:
+        elif self._is_full():
             result.set_exception(refusal.no_capacity(self.name))
-            if self._wants_more():
+            if self._wants_more() or self._is_empty():
                 self._scale_up()
         else:
-            self._queue.append(_Job(properties, body, result))
+            self._queue.append(_Job(properties, content, result))
             self._dispatch()
             if self._wants_more():
                 self._scale_up()
@@ -149,7 +154,18 @@ class Pool:
         await asyncio.gather(*(worker.stop() for worker in workers))
         await self._launcher.close()
 
-    def _count_refusal(self, done: asyncio.Future[Answer]) -> None:
+    def _is_full(self) -> bool:
+        # WorkLoadManager.runJob: the last place stays free while all are busy, and a model that
+        # may have no worker, and has none, refuses whoever makes it start one.
+        left = self.size.queue_size - len(self._queue)
+        idle = bool(self._idle)
+        dormant = not self.workers and self.size.min_workers == 0
+        return left < 1 or (left == 1 and not idle) or dormant
+
+    def _is_empty(self) -> bool:
+        return not self.workers and not self._starting
+
+    def _count_refusal(self, done: asyncio.Future[Reply]) -> None:
         if not done.cancelled() and done.exception() is not None:
             self.tally.refused += 1
 
@@ -254,27 +270,34 @@ class Pool:
             self.tally.queue_s += now - job.since
         if len(batch) == 1:
             properties = {**batch[0].properties, "handler": self._handler}
-            request = encode_request(properties, (("data", batch[0].body),))
+            request = encode_request(properties, batch[0].content)
         else:
             request = _batched(batch, self._handler)
         answer = worker.send(request)
         answer.add_done_callback(lambda done: self._finished(worker, done))
 
-    def _finished(self, worker: Worker, done: asyncio.Future[Answer]) -> None:
+    def _finished(self, worker: Worker, done: asyncio.Future[Reply]) -> None:
         batch = self._running.pop(worker, [])
         error = done.exception()
         if error is None:
             self.tally.answered += len(batch)
             self.tally.worker_s += time.monotonic() - batch[0].sent if batch else 0.0
-            _deliver(batch, done.result())
-            if worker in self.workers:
-                self._release(worker)
+            reply = done.result()
+            _deliver(batch, reply)
+            if reply.stream is None:
+                self._release_if_there(worker)
+            else:
+                reply.stream.when_ended(lambda: self._release_if_there(worker))
             return
         message = str(error)
         if "disconnected" in message:
             message = f"java.util.concurrent.ExecutionException: {message}"
         for job in batch:
             _refuse(job, refusal.unavailable(message))
+
+    def _release_if_there(self, worker: Worker) -> None:
+        if worker in self.workers:
+            self._release(worker)
 
     def _release(self, worker: Worker) -> None:
         # Last in, first out: what is not needed stays idle and ends.
@@ -318,25 +341,25 @@ def _batched(batch: list[_Job], handler: str) -> bytes:
         prefix = f"batch_{index:03d}."
         for key, value in job.properties.items():
             properties[prefix + key] = value
-        content.append((f"{prefix}data", job.body))
+        content += [(prefix + (key or "data"), value) for key, value in job.content]
     return encode_request(properties, content)
 
 
-def _deliver(batch: list[_Job], answer: Answer) -> None:
+def _deliver(batch: list[_Job], reply: Reply) -> None:
     if len(batch) == 1:
-        _answer(batch[0], answer)
+        _answer(batch[0], reply)
         return
-    if answer.status >= 300:  # noqa: PLR2004
+    if reply.status >= 300:  # noqa: PLR2004
         for job in batch:
-            _answer(job, answer)
+            _answer(job, reply)
         return
-    if len(answer.content) != len(batch):
+    if len(reply.content) != len(batch):
         for job in batch:
-            expected = f"expected: {len(batch)}, actual: {len(answer.content)}"
+            expected = f"expected: {len(batch)}, actual: {len(reply.content)}"
             _refuse(job, refusal.untranslatable(f"Batch output size mismatch, {expected}"))
         return
     parts: list[list[tuple[str | None, bytes]]] = [[] for _ in batch]
-    for key, value in answer.content:
+    for key, value in reply.content:
         match = _BATCH_KEY.fullmatch(key or "")
         if match is None or int(match[1]) >= len(batch):
             for job in batch:
@@ -344,13 +367,13 @@ def _deliver(batch: list[_Job], answer: Answer) -> None:
             return
         parts[int(match[1])].append((match[2], value))
     for job, content in zip(batch, parts, strict=True):
-        own = Answer(answer.status, answer.message, answer.properties, tuple(content))
+        own = Reply(reply.status, reply.message, reply.properties, tuple(content))
         _answer(job, own)
 
 
-def _answer(job: _Job, answer: Answer) -> None:
+def _answer(job: _Job, reply: Reply) -> None:
     if not job.result.done():
-        job.result.set_result(answer)
+        job.result.set_result(reply)
 
 
 def _refuse(job: _Job, error: refusal.Refusal) -> None:

@@ -6,6 +6,7 @@ Sources: NettyUtils.sendError and InferenceRequestHandler.onException of DJL Ser
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 
 from mmekit.errors import ServerError
 
@@ -19,18 +20,46 @@ class Refusal(ServerError):  # noqa: N818  an answer rather than a failure of ou
         The HTTP status.
     kind
         The simple name of the Java exception that DJL Serving would name as the type.
+    retry_after_s
+        What the header Retry-After says; None for no such header.
     """
 
-    def __init__(self, status: int, kind: str, message: str) -> None:
+    def __init__(
+        self, status: int, kind: str, message: str, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
+        self.retry_after_s = retry_after_s
+
+    @property
+    def reason(self) -> str:
+        """The HTTP reason phrase: DJL Serving repeats the message of a BadRequestException."""
+        return self.what if self.kind == "BadRequestException" else reason_phrase(self.status)
 
     @property
     def body(self) -> bytes:
         """The JSON body, as DJL Serving words it."""
-        content = {"code": self.status, "type": self.kind, "message": self.what}
-        return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+        return pretty({"code": self.status, "type": self.kind, "message": self.what})
+
+
+def pretty(content: object) -> bytes:
+    """Return JSON as DJL Serving's Gson writes it."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return text.translate(_ESCAPED).encode("utf-8", "replace") + b"\n"
+
+
+_ESCAPED = {ord(one): f"\\u{ord(one):04x}" for one in "'<>&=\u2028\u2029"}
+
+
+def reason_phrase(status: int) -> str:
+    """Return the standard reason phrase of a status, empty when it has none."""
+    if status == 413:  # noqa: PLR2004  which Python has renamed
+        return "Request Entity Too Large"
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def already_loaded(name: str) -> Refusal:
@@ -80,10 +109,16 @@ def no_room() -> Refusal:
     return out_of_memory("No enough memory to load the model.", "WlmOutOfMemoryException")
 
 
+def too_many_models(limit: int) -> Refusal:
+    """507: so many models are loaded; an endpoint unloads others and tries again."""
+    message = f"No more than {limit} models are loaded at once."
+    return out_of_memory(message, "WlmOutOfMemoryException")
+
+
 def no_capacity(name: str) -> Refusal:
     """503: the model's queue is full."""
     message = f"Worker queue capacity exceeded for model: {name}"
-    return Refusal(503, "WlmCapacityException", message)
+    return Refusal(503, "WlmCapacityException", message, retry_after_s=1)
 
 
 def unavailable(message: str) -> Refusal:

@@ -23,10 +23,11 @@ from mmekit.archive.properties import (
     Properties,
     find_problems,
     parse_entries,
-    read_properties,
+    properties_of,
 )
 from mmekit.errors import PropertiesError
 from mmekit.server import refusal
+from mmekit.server.forms import integer
 from mmekit.server.launcher import WorkerLauncher
 from mmekit.server.link import WorkerFailure
 from mmekit.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
@@ -42,6 +43,11 @@ _logger = logging.getLogger("mmekit.server")
 _FILE_SIZE_FACTOR = 1.2
 """What DJL Serving requires for each byte of a model's files when nothing is said."""
 
+MAX_MODELS = 1000
+MAX_WORKERS = 128
+"""Of one model."""
+_WORKER_LOST = "java.io.IOException: "
+
 
 @dataclass(frozen=True)
 class Model:
@@ -52,6 +58,7 @@ class Model:
     properties: Properties
     pool: Pool
     loaded_at: float
+    at_start: bool = False
 
     @property
     def status(self) -> str:
@@ -70,14 +77,19 @@ class Registry:
         A folder with a short name for the workers' sockets.
     memory
         Decides whether one more model fits.
+    max_models
+        How many models may be loaded at once.
     """
 
-    def __init__(self, engine: Path, sockets: Path, memory: Memory) -> None:
+    def __init__(
+        self, engine: Path, sockets: Path, memory: Memory, max_models: int = MAX_MODELS
+    ) -> None:
         self._engine = engine
         self._sockets = sockets
         self._memory = memory
+        self._max_models = max_models
         self._models: dict[str, Model] = {}
-        self._loading: set[str] = set()
+        self._loading: dict[str, str] = {}
         self._fork_servers = ForkServers(sockets)
 
     def __iter__(self) -> Iterator[Model]:
@@ -89,21 +101,28 @@ class Registry:
         return len(self._models)
 
     @property
-    def loading(self) -> list[str]:
-        """The names of the models that are being loaded."""
-        return sorted(self._loading)
+    def loading(self) -> dict[str, str]:
+        """The names of the models that are being loaded, and their URLs."""
+        return dict(sorted(self._loading.items()))
+
+    @property
+    def only_model(self) -> str | None:
+        """The name of the model that was loaded at start, None when there is none."""
+        return next((model.name for model in self._models.values() if model.at_start), None)
 
     def get(self, name: str) -> Model | None:
         """Return a loaded model, None when there is none of that name."""
         return self._models.get(name)
 
-    async def load(self, name: str, url: str) -> Model:
+    async def load(self, name: str, url: str, *, at_start: bool = False) -> Model:
         """Load a model; return it once its minimum of workers is ready.
 
         Parameters
         ----------
         url
             The folder with the unpacked archive: a path or a file URL.
+        at_start
+            It is the model of a container that has only one.
 
         Raises
         ------
@@ -113,12 +132,16 @@ class Registry:
         """
         if name in self._models or name in self._loading:
             raise refusal.already_loaded(name)
-        self._loading.add(name)
+        if len(self._models) + len(self._loading) >= self._max_models:
+            raise refusal.too_many_models(self._max_models)
+        if "/" in name:
+            _logger.warning("model %r cannot be reached: in a path its slash divides", name)
+        self._loading[name] = url
         try:
-            model = await self._load(name, url)
+            model = await self._load(name, url, at_start=at_start)
             self._models[name] = model
         finally:
-            self._loading.discard(name)
+            del self._loading[name]
         return model
 
     async def unload(self, name: str) -> None:
@@ -147,11 +170,11 @@ class Registry:
         pids = {worker.pid for worker in workers if worker.pid}
         return [*pids, *self._fork_servers.pids()]
 
-    async def _load(self, name: str, url: str) -> Model:
+    async def _load(self, name: str, url: str, *, at_start: bool) -> Model:
         began = time.monotonic()
         folder = _model_folder(url)
         properties = _properties(folder)
-        _check_engine(folder, properties)
+        _check(folder, properties)
         missing = missing_requirements(folder)
         if missing:
             message = (
@@ -178,10 +201,10 @@ class Registry:
                 message = f"Failed to initialize model: {error}"
                 raise refusal.load_failed(message) from error
             except WorkerFailure as error:
-                raise refusal.load_failed(str(error)) from error
+                raise refusal.load_failed(str(error).removeprefix(_WORKER_LOST)) from error
         elapsed = (time.monotonic() - began) * 1000
         _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
-        return Model(name, url, properties, pool, time.time())
+        return Model(name, url, properties, pool, time.time(), at_start)
 
     def _launcher(self, name: str, folder: Path, properties: Properties) -> WorkerLauncher:
         init_properties = {
@@ -209,41 +232,69 @@ def _model_folder(url: str) -> Path:
     if parts.scheme not in ("", "file") or not folder.is_absolute() or not folder.is_dir():
         message = f"Invalid model url: {url}"
         raise refusal.Refusal(404, "ModelNotFoundException", message)
-    # A folder that holds nothing but a folder is unwrapped (DJL's repository does the same).
-    entries = list(folder.iterdir())
-    while len(entries) == 1 and entries[0].is_dir():
+    # A folder that holds nothing but a folder is unwrapped, once (Utils.getNestedModelDir).
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if len(entries) == 1 and entries[0].is_dir():
         folder = entries[0]
-        entries = list(folder.iterdir())
     return folder.resolve()
 
 
 def _properties(folder: Path) -> Properties:
     try:
-        return read_properties(folder)
-    except PropertiesError as error:
+        # Properties.load(InputStream) reads ISO 8859-1, whatever the editor wrote.
         text = (folder / FILE_NAME).read_bytes().decode("latin-1")
-        try:
-            fatal = [problem for problem in find_problems(parse_entries(text)) if problem.fatal]
-        except PropertiesError:
-            raise refusal.misconfigured("Malformed \\uxxxx encoding.") from error
-        if not fatal:
-            raise refusal.load_failed(error.what, "IOException") from error
-        message = f'For input string: "{fatal[0].entry.value}"'
-        raise refusal.misconfigured(message, "NumberFormatException") from error
+    except FileNotFoundError:
+        return Properties()
+    except OSError as error:
+        raise refusal.load_failed(str(error), "IOException") from error
+    try:
+        entries = parse_entries(text)
+    except PropertiesError as error:
+        raise refusal.misconfigured("Malformed \\uxxxx encoding.") from error
+    for problem in find_problems(entries):
+        # retry_threshold is read when a worker has failed, and not before.
+        if problem.fatal and problem.entry.key != "retry_threshold":
+            message = f'For input string: "{problem.entry.value}"'
+            raise refusal.misconfigured(message, "NumberFormatException")
+    return properties_of(entries)
 
 
-def _check_engine(folder: Path, properties: Properties) -> None:
+def _check(folder: Path, properties: Properties) -> None:
+    """Refuse what DJL Serving refuses before it starts a worker."""
     entry_point = properties.entry_point
     has_model = (folder / "model.py").is_file() or entry_point is not None
     engine = properties.engine
     if engine is None and not has_model:
         message = f"Failed to detect engine of the model: {folder}"
-        raise refusal.Refusal(400, "ModelNotFoundException", message)
+        raise refusal.Refusal(404, "ModelNotFoundException", message)
     if engine not in (None, "Python"):
         raise refusal.misconfigured(f"Deep learning engine not found: {engine}")
     if not has_model:
         message = f".py file not found in: {folder}"
         raise refusal.load_failed(message, "FileNotFoundException")
+    degree = properties.options.get("tensor_parallel_degree", "0")
+    if degree != "max" and not _is_integer(degree):
+        message = f'For input string: "{degree}"'
+        raise refusal.misconfigured(message, "NumberFormatException")
+    devices = properties.load_on_devices or "*"
+    if any(one.startswith("gpu") or one.isdigit() for one in devices.split(";")):
+        raise refusal.load_failed("No GPU device detected.", "IllegalStateException")
+    if properties.job_queue_size < 1:
+        raise refusal.misconfigured(f"job_queue_size is {properties.job_queue_size}")
+    minimum, maximum = properties.min_workers or 0, properties.max_workers or 0
+    if minimum < 0:
+        raise refusal.load_failed(f"minWorkers is {minimum}", "IndexOutOfBoundsException")
+    if max(minimum, maximum) > MAX_WORKERS:
+        message = f"{max(minimum, maximum)} workers are more than the {MAX_WORKERS} of a model"
+        raise refusal.load_failed(message, "ModelException")
+
+
+def _is_integer(text: str) -> bool:
+    try:
+        integer(text)
+    except ValueError:
+        return False
+    return True
 
 
 def missing_requirements(folder: Path) -> list[str]:
@@ -288,8 +339,8 @@ def _pool_size(properties: Properties) -> PoolSize:
     minimum = properties.min_workers if properties.min_workers is not None else 1
     maximum = properties.max_workers or _default_max_workers()
     return PoolSize(
-        min_workers=minimum,
-        max_workers=max(1, minimum, maximum),
+        min_workers=min(minimum, maximum),
+        max_workers=maximum,
         queue_size=properties.job_queue_size,
         batch_size=max(1, properties.batch_size),
         max_batch_delay_s=properties.max_batch_delay_ms / 1000,

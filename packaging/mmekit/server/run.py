@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
 from mmekit.engine import engine_folder
-from mmekit.errors import ServerError
+from mmekit.errors import ModelLoadError, ServerError
+from mmekit.server.description import name_of
 from mmekit.server.front import Front
+from mmekit.server.http import HttpServer
 from mmekit.server.memory import Memory
+from mmekit.server.refusal import Refusal
 from mmekit.server.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -44,6 +45,9 @@ class ServerOptions:
         0 takes a free one; the log says which.
     memory
         Bytes that the server and its workers may use; None for the machine's.
+    model
+        The folder of the only model of a single-model container: loaded before the first
+        connection is accepted, and invoked by POST /invocations. None for a multi-model container.
     exit_with_stdin
         End when standard input does: a parent that dies takes the server with it.
     """
@@ -51,6 +55,7 @@ class ServerOptions:
     port: int = 8080
     host: str = "127.0.0.1"
     memory: int | None = None
+    model: Path | None = None
     exit_with_stdin: bool = False
 
 
@@ -60,7 +65,7 @@ def run(options: ServerOptions) -> None:
     Raises
     ------
     ServerError
-        The address cannot be used.
+        The address cannot be used, or the model of ``options.model`` cannot be loaded.
     EngineError
         DJL's Python engine is not to be had.
     """
@@ -101,13 +106,18 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def warn_of(host: str) -> None:
+    """Say in the log what it means to listen on an address that is not loopback."""
     if host not in ("127.0.0.1", "localhost", "::1"):
         _logger.warning(
             "listening on %s: whoever reaches this address can load and run models; "
             "there is no authentication",
             host,
         )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    warn_of(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -124,48 +134,55 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to `_serve`: uvicorn would raise them again before the models are unloaded."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
-
-
 async def _serve(options: ServerOptions, listener: socket.socket, registry: Registry) -> None:
-    config = uvicorn.Config(
-        Front(registry),
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        backlog=_BACKLOG,
-        timeout_graceful_shutdown=_DRAIN_S,
-    )
-    server = _Server(config)
+    server = HttpServer(Front(registry).responder)
     loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
+        loop.add_signal_handler(number, asked.set)
     if options.exit_with_stdin:
-        _exit_with_stdin(loop, server)
-    host, port = listener.getsockname()[:2]
-    _logger.info("serving on http://%s:%d", host, port)
+        _exit_with_stdin(loop, asked)
     try:
-        await server.serve(sockets=[listener])
+        if options.model is not None and not await _load_at_start(options.model, registry, asked):
+            return
+        await server.start(listener)
+        host, port = listener.getsockname()[:2]
+        _logger.info("serving on http://%s:%d", host, port)
+        await asked.wait()
+        await server.close(_DRAIN_S)
     finally:
         await registry.close()
         _logger.info("stopped")
 
 
-def _exit_with_stdin(loop: asyncio.AbstractEventLoop, server: uvicorn.Server) -> None:
+async def _load_at_start(folder: Path, registry: Registry, asked: asyncio.Event) -> bool:
+    """Load the only model; False when the server shall end before that is done."""
+    # As java.net.URL writes a folder.
+    path = await asyncio.to_thread(lambda: folder.resolve().as_uri().removeprefix("file://"))
+    url = f"file:{path}/"
+    load = asyncio.create_task(registry.load(name_of(url), url, at_start=True))
+    wait = asyncio.create_task(asked.wait())
+    await asyncio.wait((load, wait), return_when=asyncio.FIRST_COMPLETED)
+    wait.cancel()
+    if not load.done():
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+        return False
+    try:
+        load.result()
+    except Refusal as error:
+        what = f"the model could not be loaded: {error.what}"
+        remedy = "what it printed is above; `mme check` finds the usual mistakes"
+        raise ModelLoadError(what, where=str(folder), remedy=remedy) from error
+    return True
+
+
+def _exit_with_stdin(loop: asyncio.AbstractEventLoop, asked: asyncio.Event) -> None:
     def watch() -> None:
         with contextlib.suppress(OSError):
             while os.read(0, 4096):
                 pass
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(server.handle_exit, signal.SIGTERM, None)
+            loop.call_soon_threadsafe(asked.set)
 
     threading.Thread(target=watch, daemon=True, name="stdin").start()

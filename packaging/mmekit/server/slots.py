@@ -33,6 +33,7 @@ _logger = logging.getLogger("mmekit.server")
 _START_TIMEOUT_S = 30.0
 _ANSWER_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 10.0
+_ATTEMPTS = 3
 _SETTING = r"^{name}\s*=\s*[\"']?(\w+)[\"']?\s*$"
 
 
@@ -74,6 +75,8 @@ class ForkServers:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: dict[str, asyncio.Task[_ForkServer]] = {}
+        # They take no more models, and may still serve some.
+        self._former: list[_ForkServer] = []
 
     async def connect(self, spec: WorkerSpec) -> tuple[socket.socket, str]:
         """Return a connection to the fork server for a model, started if need be, and its key.
@@ -93,19 +96,28 @@ class ForkServers:
                 launch = _ForkServer.launch(spec, environment, path, key)
                 started = self._running[key] = asyncio.create_task(launch)
             try:
-                await asyncio.shield(started)
-                connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                fork_server = await asyncio.shield(started)
+            except SlotRefused:
+                self._forget(key, started)
+                raise
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
                 connection.connect(path)
             except OSError as error:
-                # It has ended: the next turn starts another.
-                _logger.warning("the fork server cannot be reached: %s", error)
-                self._running.pop(key, None)
+                connection.close()
+                # Of several that find it so, the first forgets it and starts another.
+                if self._forget(key, started):
+                    _logger.warning("fork server %d cannot be reached: %s", fork_server.pid, error)
+                    self._former.append(fork_server)
                 continue
-            except SlotRefused:
-                self._running.pop(key, None)
-                raise
             return connection, key
         raise SlotRefused("the fork server cannot be reached")
+
+    def _forget(self, key: str, started: asyncio.Task[_ForkServer]) -> bool:
+        if self._running.get(key) is not started:
+            return False
+        del self._running[key]
+        return True
 
     def pids(self) -> list[int]:
         """Return the process ids of the fork servers."""
@@ -115,7 +127,8 @@ class ForkServers:
     async def close(self) -> None:
         """End them all; models and parents end with them."""
         tasks, self._running = list(self._running.values()), {}
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
+        former, self._former = self._former, []
+        for result in (*former, *await asyncio.gather(*tasks, return_exceptions=True)):
             if isinstance(result, _ForkServer):
                 await result.close()
 
@@ -136,8 +149,11 @@ class _ForkServer:
     async def launch(
         cls, spec: WorkerSpec, environment: dict[str, str], path: str, key: str
     ) -> _ForkServer:
-        owner_reader, owner_writer = os.pipe()
-        ready_reader, ready_writer = os.pipe()
+        try:
+            owner_reader, owner_writer = os.pipe()
+            ready_reader, ready_writer = os.pipe()
+        except OSError as error:
+            raise SlotRefused(f"the fork server could not be started: {error}") from error
         variables = stub.fork_server_environment(environment, str(spec.folder))
         variables["MMEKIT_SLOTS_KEY"] = key.encode("utf-8", "surrogateescape").hex()
         try:
@@ -201,6 +217,7 @@ class Streams:
         self._name = name
         self._output: Output | None = None
         self._writers: tuple[int, int] | None = None
+        self._transports: list[asyncio.ReadTransport] = []
 
     async def writers(self) -> tuple[int, int]:
         """Return the descriptors of standard output and error; opened on first use."""
@@ -209,8 +226,8 @@ class Streams:
             error_reader, error_writer = os.pipe()
             self._writers = (out_writer, error_writer)
             self._output = Output(self._name)
-            self._output.read(await _stream(out_reader), logging.INFO)
-            self._output.read(await _stream(error_reader), logging.WARNING)
+            self._output.read(await self._stream(out_reader), logging.INFO)
+            self._output.read(await self._stream(error_reader), logging.WARNING)
         return self._writers
 
     async def close(self) -> None:
@@ -221,14 +238,19 @@ class Streams:
         if self._output:
             await self._output.close()
             self._output = None
+        # uvloop leaves them open at their end.
+        while self._transports:
+            self._transports.pop().close()
 
-
-async def _stream(fd: int) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    pipe = os.fdopen(fd, "rb", buffering=0)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    return reader
+    async def _stream(self, fd: int) -> asyncio.StreamReader:
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(fd, "rb", buffering=0)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        self._transports.append(transport)
+        return reader
 
 
 class SlotWorker(Worker):
@@ -264,10 +286,30 @@ class SlotWorker(Worker):
         return self._pid
 
     async def _connect(self) -> None:
+        streams = await self._streams.writers()
+        for _ in range(_ATTEMPTS):
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)  # noqa: FBT003
+            try:
+                with theirs:
+                    given = await self._ask((*streams, theirs.fileno()))
+            except BaseException:
+                ours.close()
+                raise
+            if given:
+                loop = asyncio.get_running_loop()
+                await loop.create_connection(lambda: self._link, sock=ours)
+                return
+            # The fork server ended just now; the next one will have us.
+            ours.close()
+        raise SlotRefused("the fork server ends again and again")
+
+    async def _ask(self, fds: tuple[int, ...]) -> bool:
+        """Ask for a slot; False when the fork server ended before it answered."""
         connection, key = await self._fork_servers.connect(self.spec)
         self._lifeline = Channel(connection)
-        ours, theirs = socket.socketpair()
-        streams = await self._streams.writers()
+        self._replied.clear()
+        self._gone.clear()
         message = {
             "ask": "slot",
             "key": key,
@@ -277,19 +319,23 @@ class SlotWorker(Worker):
             "cwd": str(self.spec.folder),
             "pid": os.getpid(),
         }
-        with theirs:
-            self._lifeline.send(message, (*streams, theirs.fileno()))
-        connection.setblocking(False)  # noqa: FBT003
         loop = asyncio.get_running_loop()
         loop.add_reader(connection.fileno(), self._hear)
-        ours.setblocking(False)  # noqa: FBT003
-        await loop.create_connection(lambda: self._link, sock=ours)
         try:
-            await asyncio.wait_for(self._replied.wait(), _ANSWER_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise SlotRefused("the fork server does not answer") from None
+            self._lifeline.send(message, fds)
+        except OSError:
+            self._let_go()
+            return False
+        connection.setblocking(False)  # noqa: FBT003
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the answer.
+        timer = loop.call_later(_ANSWER_TIMEOUT_S, self._refuse, "the fork server does not answer")
+        try:
+            await self._replied.wait()
+        finally:
+            timer.cancel()
         if self._refusal is not None:
             raise SlotRefused(self._refusal)
+        return self._pid is not None
 
     def _hear(self) -> None:
         assert self._lifeline is not None  # noqa: S101
@@ -307,8 +353,12 @@ class SlotWorker(Worker):
                 self._pid = message["pid"]
                 self._take_ledger(fds)
             elif "plain" in message:
-                self._refusal = message["plain"]
+                self._refuse(message["plain"])
             self._replied.set()
+
+    def _refuse(self, reason: str) -> None:
+        self._refusal = reason
+        self._replied.set()
 
     def _take_ledger(self, fds: list[int]) -> None:
         if self.ledger:
@@ -322,9 +372,7 @@ class SlotWorker(Worker):
             asyncio.get_running_loop().remove_reader(self._lifeline.fileno())
             self._lifeline.close()
             self._lifeline = None
-        if not self._replied.is_set():
-            self._refusal = "the fork server ended"
-            self._replied.set()
+        self._replied.set()
         self._gone.set()
 
     async def _end(self) -> None:

@@ -16,11 +16,13 @@ from mmekit.engine import ENGINE_SCRIPT
 from mmekit.server.link import Link, WorkerFailure
 from mmekit.server.output import Output
 from mmekit_runtime.slots.keys import OFF_VARIABLE
-from mmekit_runtime.wire import Answer, encode_request
+from mmekit_runtime.wire import encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from mmekit.server.replies import Reply
 
 STARTED = b"Python engine started."
 START_TIMEOUT_S = 120.0
@@ -32,7 +34,7 @@ _FAILURES = 300
 class InitialisationError(Exception):
     """The handler refused to load the model; ``answer`` is what it said."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Reply) -> None:
         super().__init__(answer.message)
         self.answer = answer
 
@@ -144,7 +146,7 @@ class Worker(abc.ABC):
             raise InitialisationError(answer)
         self._live = True
 
-    def send(self, request: bytes) -> asyncio.Future[Answer]:
+    def send(self, request: bytes) -> asyncio.Future[Reply]:
         """Send a request; the future fails with `WorkerFailure`, the worker being dead then."""
         return self._link.ask(request, self.spec.predict_timeout_s)
 
@@ -183,18 +185,22 @@ class EngineWorker(Worker):
 
     async def _connect(self) -> None:
         spec = self.spec
-        process = await asyncio.create_subprocess_exec(
-            spec.python,
-            *spec.engine_arguments(str(self._socket)),
-            cwd=spec.folder,
-            # The server has its own way to worker slots; this is the plain engine.
-            env={**spec.variables(), OFF_VARIABLE: "off"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            # Ctrl-C in a terminal is for the server alone: it ends its workers in order.
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                spec.python,
+                *spec.engine_arguments(str(self._socket)),
+                cwd=spec.folder,
+                # The server has its own way to worker slots; this is the plain engine.
+                env={**spec.variables(), OFF_VARIABLE: "off"},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                # Ctrl-C in a terminal is for the server alone: it ends its workers in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            # As java.lang.ProcessBuilder words it.
+            raise WorkerFailure(f"error={error.errno}, {error.strerror}") from error
         self._process = process
         self._output = Output(f"W-{process.pid}-{spec.model_name}", self._see)
         assert process.stdout  # noqa: S101

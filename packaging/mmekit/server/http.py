@@ -1,0 +1,389 @@
+"""HTTP/1.1 on asyncio and httptools, with the limits and the manners of DJL Serving's Netty.
+
+There is no framework between the socket and the contract: headers keep their spelling, because
+handlers see them; a response has the reason phrase that the handler chose; a body that is too large
+is refused before it is read. Source: ServerInitializer (HttpServerCodec and HttpObjectAggregator
+with their defaults) and NettyUtils of DJL Serving 0.36.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import httptools
+
+from mmekit.server.exchange import Headers, HttpLimits, Request, Responder, Response, aggregated
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator
+
+_logger = logging.getLogger("mmekit.server")
+
+_ERRORS = 400
+_BODILESS = frozenset({204, 304})
+_LINGER_S = 2.0
+_ONE_WRITE = 64 << 10
+"""Bodies up to this size go out with their head; larger ones are not copied."""
+_WAITING = 16
+"""Pipelined requests that may wait behind the one that is being answered."""
+
+
+class HttpServer:
+    """Accepts connections until it is closed."""
+
+    def __init__(self, responder: Responder, limits: HttpLimits | None = None) -> None:
+        self.responder = responder
+        self.limits = limits or HttpLimits()
+        self.closing = False
+        self.connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, listener: socket.socket, backlog: int = 2048) -> None:
+        """Listen on a bound socket."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self), sock=listener, backlog=backlog
+        )
+
+    async def close(self, drain_s: float) -> None:
+        """Accept no more, answer what is under way for so many seconds, then end the rest."""
+        self.closing = True
+        if self._server:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.finish()
+        self._note_end()
+        try:
+            await asyncio.wait_for(self._empty.wait(), drain_s)
+        except asyncio.TimeoutError:
+            _logger.warning("%d connections did not end in time", len(self.connections))
+        for connection in list(self.connections):
+            connection.abort()
+
+    def add(self, connection: Connection) -> None:
+        """Know a connection."""
+        self.connections.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self.connections.discard(connection)
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if self.closing and not self.connections:
+            self._empty.set()
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection: requests are answered one after the other, in their order."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[Request] = deque()
+        self._current: Request | None = None
+        self._task: asyncio.Task[None] | None = None
+        # Of the request that is being read.
+        self._reading = False
+        self._head_done = False
+        self._head_bytes = 0
+        self._piece = 0
+        self._refused = False
+        self._url = b""
+        self._headers: Headers = []
+        self._body: list[bytes] = []
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+        # Of the connection.
+        self._deaf = False
+        self._last = False
+        self._lost = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._stall: asyncio.TimerHandle | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport  # type: ignore[assignment]
+        self._server.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; whole requests are answered."""
+        if self._deaf:
+            return
+        # Where in a piece a request begins is known only when it is the first of that piece.
+        self._piece = 0 if self._reading else len(data)
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # As DJL Serving: the request counts, the upgrade does not. What follows it is unread.
+            self._deaf = self._last = True
+        except httptools.HttpParserError:
+            if not self._deaf:
+                self._refuse(400, "Invalid HTTP message.")
+            return
+        limits = self._limits
+        if not self._reading or self._deaf:
+            return
+        if not self._head_done and self._head_bytes > limits.line_bytes + limits.head_bytes:
+            self._refuse(400, "Invalid HTTP message.")
+        elif self._timer is None:
+            self._timer = self._loop.call_later(limits.request_s, self._out_of_time)
+
+    def eof_received(self) -> None:
+        """Treat a half-closed connection as closed, as DJL Serving does."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Tell whoever answers that nobody waits any more."""
+        self._lost = self._deaf = True
+        self._server.discard(self)
+        self._writable.set()
+        self._stop_timer()
+        if self._stall:
+            self._stall.cancel()
+        self._waiting.clear()
+        if self._current and self._current.if_gone:
+            self._current.if_gone()
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read, but not for ever."""
+        self._writable.clear()
+        self._stall = self._loop.call_later(self._limits.stall_s, self._stalled)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._stall:
+            self._stall.cancel()
+            self._stall = None
+        self._writable.set()
+
+    # What the server calls.
+
+    def finish(self) -> None:
+        """End once what is under way is answered; at once when nothing is."""
+        self._end_if_done()
+
+    def abort(self) -> None:
+        """End now."""
+        if self._transport:
+            self._transport.abort()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """Forget the request before."""
+        self._reading = True
+        self._head_done = False
+        self._head_bytes, self._piece = self._piece, 0
+        self._refused = False
+        self._url = b""
+        self._headers = []
+        self._body = []
+        self._size = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Gather the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Gather a header; trailers are not wanted."""
+        if not self._head_done:
+            self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        """Refuse what is too large before any of it is read."""
+        self._head_done = True
+        limits = self._limits
+        # Netty counts the line without its end, and the headers without theirs.
+        line = len(self._url) + len(self._parser.get_method()) + len("  HTTP/1.1")
+        head = sum(len(name) + len(value) + 2 for name, value in self._headers)
+        if line > limits.line_bytes or head > limits.head_bytes:
+            self._refuse(400, "Invalid HTTP message.")
+            return
+        expected = length = ""
+        for name, value in self._headers:
+            lower = name.lower()
+            if lower == "expect":
+                expected = value.lower()
+            elif lower == "content-length":
+                length = value
+        too_large = length.isdigit() and int(length) > limits.body_bytes
+        if expected and expected != "100-continue":
+            self._refuse(417, "")
+        elif too_large and expected:
+            self._refuse(413, "")
+        elif too_large:
+            self._refuse_body()
+        elif expected and self._current is None and self._transport:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Gather the body."""
+        if self._refused or self._deaf:
+            return
+        self._size += len(body)
+        if self._size > self._limits.body_bytes:
+            self._refuse_body()
+        else:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Answer the request, or let it wait for those before it."""
+        self._reading = False
+        self._stop_timer()
+        if self._deaf:
+            return
+        if self._refused:
+            self._end_if_done()
+            return
+        keep_alive = self._parser.should_keep_alive()
+        if not keep_alive:
+            self._deaf = True
+        request = Request(
+            self._parser.get_method().decode("latin-1"),
+            self._url.decode("latin-1"),
+            aggregated(self._headers, self._size),
+            self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            keep_alive,
+        )
+        self._body = []
+        if self._current is None:
+            self._start(request)
+        else:
+            self._waiting.append(request)
+            if len(self._waiting) == _WAITING and self._transport:
+                self._transport.pause_reading()
+
+    # Answering.
+
+    def _start(self, request: Request) -> None:
+        self._current = request
+        self._task = self._loop.create_task(self._answer(request))
+
+    async def _answer(self, request: Request) -> None:
+        response = await self._server.responder.answer(request)
+        request.if_gone = None
+        if self._lost:
+            return
+        stays = request.keep_alive and response.status < _ERRORS
+        if self._last or self._server.closing:
+            stays = stays and bool(self._waiting)
+        bodiless = request.method == "HEAD" or response.status in _BODILESS
+        self._write(response, stays=stays, body=b"" if bodiless else response.body)
+        if response.stream is not None:
+            await self._write_stream(request, response.stream)
+        # The next answer waits until the client has read most of this one.
+        if not self._writable.is_set():
+            await self._writable.wait()
+        self._current = None
+        if self._lost:
+            return
+        if not stays:
+            self._close()
+        elif self._waiting:
+            self._start(self._waiting.popleft())
+            if len(self._waiting) == _WAITING - 1 and self._transport:
+                self._transport.resume_reading()
+
+    def _write(self, response: Response, *, stays: bool, body: bytes) -> None:
+        lines = [f"HTTP/1.1 {response.status} {response.reason}"]
+        lines += [f"{name}: {value}" for name, value in response.headers]
+        if response.stream is not None:
+            lines.append("transfer-encoding: chunked")
+        elif response.status != 204:  # noqa: PLR2004  which has neither body nor length
+            lines.append(f"content-length: {len(response.body)}")
+        lines.append("connection: keep-alive" if stays else "connection: close")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+        assert self._transport  # noqa: S101
+        if len(body) <= _ONE_WRITE:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
+    async def _write_stream(self, request: Request, stream: AsyncIterator[bytes]) -> None:
+        assert self._transport  # noqa: S101
+        framed = request.method != "HEAD"
+        try:
+            async for chunk in stream:
+                if self._lost:
+                    return
+                if chunk and framed:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                await self._writable.wait()
+        except Exception as error:  # noqa: BLE001  whatever it was, the answer cannot be finished
+            _logger.warning("a stream ended before its end: %s", error)
+            self.abort()
+            return
+        if framed and not self._lost:
+            self._transport.write(b"0\r\n\r\n")
+
+    # Refusing.
+
+    def _refuse_body(self) -> None:
+        """Say 413, and let the rest of the body pass: the connection can be used afterwards."""
+        self._refused = True
+        self._body = []
+        if self._current is None:
+            self._write(self._server.responder.refuse(413, ""), stays=True, body=b"")
+        else:
+            self._refuse(413, "")
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what is no request and hear no more."""
+        self._deaf = self._last = True
+        self._reading = False
+        self._stop_timer()
+        if self._current is not None or self._transport is None:
+            # The answers before this one go out, and the connection ends after them.
+            return
+        response = self._server.responder.refuse(status, message)
+        self._write(response, stays=False, body=response.body)
+        self._linger()
+
+    def _out_of_time(self) -> None:
+        self._timer = None
+        self._refuse(408, f"The request was not whole within {self._limits.request_s:g} s.")
+
+    def _stalled(self) -> None:
+        _logger.warning("a client read nothing of its answer for %g s", self._limits.stall_s)
+        self.abort()
+
+    # Ending.
+
+    def _linger(self) -> None:
+        """Close, after the client had time to read the answer.
+
+        Closing a socket with unread input resets the connection, and the answer may be lost.
+        """
+        assert self._transport  # noqa: S101
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._loop.call_later(_LINGER_S, self._transport.abort)
+        else:
+            self._transport.close()
+
+    def _end_if_done(self) -> None:
+        if self._server.closing and self._current is None and not self._reading:
+            self._close()
+
+    def _close(self) -> None:
+        self._deaf = True
+        if self._transport:
+            self._transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,450 @@
+"""Servers that keep the container contract, and models made on the spot.
+
+The tests know a base URL and nothing of what is behind it. `Server.side` is for those that show
+where two servers differ on purpose (test_differences.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+import mmekit_runtime
+from mmekit.errors import ServerError
+from mmekit.server.djl import DjlServing, free_port
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Iterator, Sequence
+
+RUNTIME = Path(mmekit_runtime.__file__).parent
+
+ECHO = """
+from djl_python import Output
+
+def handle(inputs):
+    if inputs.is_empty():
+        return None
+    return Output().add(inputs.get_as_bytes())
+"""
+
+BEHAVIOUR = """
+import json
+import logging
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from djl_python import Output
+
+def numbers():
+    yield "a"
+    yield "b"
+
+def gated(path):
+    yield "first"
+    while not Path(path).exists():
+        time.sleep(0.005)
+    yield "second"
+
+def broken():
+    yield "a"
+    time.sleep(0.2)
+    raise ValueError("in the middle")
+
+def parts(inputs):
+    pairs = zip(inputs.content.keys, inputs.content.values)
+    return [[key, bytes(value).decode("latin-1")] for key, value in pairs]
+
+def log():
+    for level in ("debug", "info", "warning", "error", "critical"):
+        getattr(logging.getLogger("the.model"), level)("logged as %s by the model", level)
+    print("printed by the model")
+    print("printed on stderr", file=sys.stderr)
+    return Output().add("logged")
+
+WISHES = {
+    "none": lambda _: None,
+    "str": lambda _: "x",
+    "empty": lambda _: Output(),
+    "text": lambda _: Output().add("ü").add_property("Content-Type", "text/plain; charset=utf-8"),
+    "teapot": lambda _: Output(code=418, message="teapot").add("t").add_property("X-My", "1"),
+    "created": lambda _: Output(code=201, message="made").add("t"),
+    "bad": lambda _: Output(code=500, message="bad").add("t"),
+    "unavailable": lambda _: Output(code=503, message="later").add("t"),
+    "no body": lambda _: Output(code=204, message="nothing").add("x"),
+    "not modified": lambda _: Output(code=304, message="the same").add("x"),
+    "error": lambda _: Output().error("why", code=424, message="the message"),
+    "nan": lambda _: Output().add_as_json(float("nan")),
+    "json": lambda _: Output().add_as_json({"a": [1, "ü"]}),
+    "two": lambda _: Output().add("a", key="k1").add("b", key="k2"),
+    "data last": lambda _: Output().add("a", key="k1").add("b", key="data"),
+    "generator": lambda _: numbers(),
+    "stream": lambda _: Output().add_stream_content(numbers(), None),
+    "gated": lambda inputs: Output().add_stream_content(gated(inputs.get_as_string()), None),
+    "no chunk": lambda _: Output().add_stream_content(iter([]), None),
+    "broken stream": lambda _: Output().add_stream_content(broken(), None),
+    "large": lambda _: Output().add(b"x" * (20 << 20)),
+    "hash": lambda inputs: Output().add(sha256(inputs.get_as_bytes()).hexdigest()),
+    "properties": lambda inputs: Output().add_as_json(inputs.get_properties()),
+    "parts": lambda inputs: Output().add_as_json(parts(inputs)),
+    "log": lambda _: log(),
+    "euro": lambda _: Output(code=299, message="\\u20ac").add("x").add_property("X-A", "\\u20ac"),
+    "ours": lambda _: Output()
+    .add("x")
+    .add_property("Connection", "close")
+    .add_property("Content-Length", "3")
+    .add_property("X-Request-Id", "mine")
+    .add_property("content-type", "text/a")
+    .add_property("Content-Type", "text/b"),
+    "reason": lambda _: Output(code=400, message="a\\r\\nX-Evil: 1").add("x"),
+    "value": lambda _: Output().add("x").add_property("X-E", "a\\r\\nX-Evil: 1"),
+    "name": lambda _: Output().add("x").add_property("X Y", "1"),
+    "status": lambda _: Output(code=1000, message="beyond").add("x"),
+}
+
+def handle(inputs):
+    if inputs.is_empty():
+        return None
+    wish = inputs.get_properties().get("wish", "")
+    if wish == "raise":
+        raise RuntimeError("boom\\nline2")
+    if wish == "memory":
+        raise MemoryError("big")
+    if wish in WISHES:
+        return WISHES[wish](inputs)
+    return Output().add(inputs.get_as_bytes() or b"")
+"""
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Wait for a condition; its value is returned, or the test fails."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., Any]:
+    return wait_until
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(20) as pool:
+        yield pool
+
+
+@dataclass
+class Answer:
+    """One HTTP response, byte by byte."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+    chunks: list[bytes] = field(default_factory=list)
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+
+class Wire:
+    """A connection on which bytes are sent as they are."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.create_connection(address, timeout=30)
+        self._buffer = b""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def head(self) -> Answer:
+        lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        _, status, reason = (lines[0] + " ").split(" ", 2)
+        headers = [(line.partition(":")[0], line.partition(":")[2].strip()) for line in lines[1:]]
+        return Answer(int(status), reason.strip(), headers)
+
+    def answer(self, *, method: str = "POST") -> Answer:
+        answer = self.head()
+        if answer.header("transfer-encoding") == "chunked" and method != "HEAD":
+            while chunk := self.chunk():
+                answer.chunks.append(chunk)
+            answer.body = b"".join(answer.chunks)
+        elif method != "HEAD" and answer.status not in (100, 204, 304):
+            answer.body = self._exactly(int(answer.header("content-length") or 0))
+        return answer
+
+    def chunk(self) -> bytes:
+        size = int(self._until(b"\r\n"), 16)
+        return self._exactly(size + 2)[:-2]
+
+    def ended(self) -> bool:
+        """Whether the server closed the connection and sent no further byte."""
+        with contextlib.suppress(ConnectionError):
+            return not self._buffer and not self.socket.recv(1)
+        return True
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._buffer:
+            self._more()
+        found, _, self._buffer = self._buffer.partition(mark)
+        return found
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._more()
+        found, self._buffer = self._buffer[:size], self._buffer[size:]
+        return found
+
+    def _more(self) -> None:
+        data = self.socket.recv(1 << 20)
+        if not data:
+            raise ConnectionError(f"the server closed the connection after {self._buffer!r}")
+        self._buffer += data
+
+
+@dataclass
+class Server:
+    """A running server, whichever it is."""
+
+    side: str
+    port: int
+    log: Callable[[], str]
+    pid: int
+    slots: bool = False
+
+    def __post_init__(self) -> None:
+        self.base = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=self.base, timeout=60)
+        self._wires: list[Wire] = []
+
+    def load(self, name: str, folder: Path) -> httpx.Response:
+        content = {"model_name": name, "url": folder.as_uri()}
+        return self.client.post("/models", json=content)
+
+    def unload(self, name: str) -> httpx.Response:
+        return self.client.delete(f"/models/{quote(name, safe='')}")
+
+    def invoke(self, name: str, body: bytes | str = b"", **headers: str) -> httpx.Response:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        path = f"/models/{quote(name, safe='')}/invoke"
+        return self.client.post(path, content=body, headers=named)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        (described,) = self.client.get(f"/models/{name}").json()
+        (model,) = described["models"]
+        return model
+
+    def workers(self, name: str) -> list[dict[str, Any]]:
+        (group,) = self.describe(name)["workerGroups"]
+        return group["workers"]
+
+    def connect(self) -> Wire:
+        wire = Wire(("127.0.0.1", self.port))
+        self._wires.append(wire)
+        return wire
+
+    def close_wires(self) -> None:
+        for wire in self._wires:
+            wire.close()
+        self._wires.clear()
+
+
+@contextlib.contextmanager
+def embedded(*arguments: str) -> Iterator[Server]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mmekit.server", "--port", "0", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    lines: list[str] = []
+    port = 0
+    for line in process.stdout:
+        lines.append(line)
+        if "serving on http://" in line:
+            port = int(line.rpartition(":")[2])
+            break
+    else:
+        process.wait()
+        process.stdout.close()
+        raise RuntimeError("the server did not start:\n" + "".join(lines))
+    stream = process.stdout
+    reader = threading.Thread(target=lambda: lines.extend(stream), daemon=True)
+    reader.start()
+    try:
+        server = Server("embedded", port, lambda: "".join(list(lines)), process.pid)
+        with server.client:
+            yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=40)
+        reader.join()
+        stream.close()
+
+
+@contextlib.contextmanager
+def djl_serving(**options: Any) -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="djl-"))
+    port = free_port("127.0.0.1")
+    serving = DjlServing(folder, port, **options)
+    file = folder / "output.log"
+    try:
+        with file.open("wb") as output:
+            serving.start(output)
+        serving.wait_until_healthy()
+        log = lambda: file.read_text(errors="replace")  # noqa: E731
+        server = Server("djl", port, log, serving.pid or 0)
+        with server.client:
+            yield server
+    finally:
+        serving.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+SIDES = ("embedded", "djl") if os.environ.get("MMEKIT_DJL_HOME") else ("embedded",)
+KINDS = tuple(kind for side in SIDES for kind in (side, f"{side}-slots"))
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def shared_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One server of each kind for all tests."""
+    side, _, slots = request.param.partition("-")
+    with {"embedded": embedded, "djl": djl_serving}[side]() as server:
+        server.slots = bool(slots)
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Iterator[Server]:
+    """A server without any model."""
+    yield shared_server
+    shared_server.close_wires()
+    for model in shared_server.client.get("/models").json()["models"]:
+        shared_server.unload(model["modelName"])
+
+
+class ModelFolder:
+    """Makes the folders of models."""
+
+    def __init__(self, parent: Path, *, slots: bool) -> None:
+        self._parent = parent
+        self._slots = slots
+
+    def __call__(
+        self, code: str | None = ECHO, name: str = "model", **properties: str | int
+    ) -> Path:
+        """Make one with a worker, unless properties say otherwise; a dot in them is `__`."""
+        given = {key.replace("__", "."): value for key, value in properties.items()}
+        given = {"engine": "Python", "minWorkers": 1, "maxWorkers": 1, **given}
+        lines = [f"{key}={value}" for key, value in given.items() if value != ""]
+        return self.of_text(code, "\n".join(lines), name)
+
+    def of_text(self, code: str | None, properties: str | None, name: str = "model") -> Path:
+        folder = self._parent / name
+        folder.mkdir(parents=True)
+        if code is not None:
+            (folder / "model.py").write_text(code)
+        if properties is not None:
+            (folder / "serving.properties").write_text(properties)
+        if self._slots:
+            (folder / "mmekit_runtime").symlink_to(RUNTIME)
+            shutil.copyfile(RUNTIME / "slots" / "site_hook.py", folder / "sitecustomize.py")
+        return folder
+
+
+@pytest.fixture
+def model_folder(server: Server, tmp_path: Path) -> ModelFolder:
+    return ModelFolder(tmp_path, slots=server.slots)
+
+
+@pytest.fixture(scope="session")
+def behaviour_folder(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ModelFolder(tmp_path_factory.mktemp("models"), slots=shared_server.slots)(BEHAVIOUR)
+
+
+@pytest.fixture
+def behaviour(
+    shared_server: Server, behaviour_folder: Path
+) -> Iterator[Callable[..., httpx.Response]]:
+    """The model that does what the header `wish` says; it stays loaded for the tests after."""
+    if shared_server.client.get("/models/behaviour").status_code != 200:
+        assert shared_server.load("behaviour", behaviour_folder).status_code == 200
+
+    def wish(what: str, body: bytes | str = b"", **headers: str) -> httpx.Response:
+        return shared_server.invoke("behaviour", body, wish=what, **headers)
+
+    yield wish
+    shared_server.close_wires()
+
+
+@pytest.fixture
+def says() -> Callable[..., None]:
+    """Assert that an answer is an error, in DJL Serving's words."""
+
+    def check(
+        answer: httpx.Response, status: int, kind: str, message: str | re.Pattern[str] | None
+    ) -> None:
+        assert answer.status_code == status, answer.text
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["connection"] == "close"
+        assert answer.headers["x-request-id"]
+        assert answer.headers["cache-control"] == "no-cache; no-store, must-revalidate, private"
+        content = json.loads(answer.content)
+        assert (content["code"], content["type"]) == (status, kind)
+        if isinstance(message, str):
+            assert content["message"] == message
+        elif message is not None:
+            assert message.search(content["message"]), content["message"]
+
+    return check
+
+
+@pytest.fixture
+def post() -> Callable[..., bytes]:
+    """Write a request by hand."""
+
+    def write(
+        path: str, body: bytes = b"", headers: Sequence[str] = (), method: str = "POST"
+    ) -> bytes:
+        lines = [f"{method} {path} HTTP/1.1", "Host: h", *headers]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def start() -> dict[str, Callable[..., contextlib.AbstractContextManager[Server]]]:
+    """Ways to start a server of one's own, and the errors that mean that it did not start."""
+    return {"embedded": embedded, "djl": djl_serving}
+
+
+@pytest.fixture(scope="session")
+def start_errors() -> tuple[type[Exception], ...]:
+    return (RuntimeError, ServerError)
