@@ -10,10 +10,14 @@ import sys
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
+import nbformat
+import psutil
 import pytest
 
 import mmekit
+from mmekit import companion
 
 
 @pytest.fixture
@@ -160,8 +164,34 @@ def test_invoke_sends_what_it_is_told_and_prints_the_answer(mme, tmp_path):
     assert recorder.headers["X-Amzn-SageMaker-Custom-Attributes"] == "probabilities=true"
 
 
+@pytest.mark.parametrize(("endpoint", "model"), [("mmekit", ""), ("", "ridge.tar.gz")])
+def test_invoke_refuses_an_empty_name(mme, tmp_path, endpoint, model):
+    data = tmp_path / "request.csv"
+    data.write_text("1\n")
+    finished = mme("invoke", endpoint, "--target-model", model, "--data", data)
+    assert finished.returncode == 2
+    assert "it is empty" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("content_type", "end"), [("application/json", "\n"), ("application/x-npy", "")]
+)
+def test_invoke_ends_the_line_of_an_answer_that_is_text(mme, tmp_path, content_type, end):
+    data = tmp_path / "request.csv"
+    data.write_text("1\n")
+    with Recorder(b"[2.0]", content_type) as recorder:
+        finished = mme(
+            *("invoke", "mmekit", "--target-model", "ridge.tar.gz", "--data", data),
+            MME_LOCAL_URL=recorder.url,
+        )
+    assert finished.stdout == f"[2.0]{end}"
+
+
 class Recorder:
     """A server that keeps the one request it gets."""
+
+    def __init__(self, answer=b"2.0\n4.0\n", content_type="text/csv"):
+        self.answer, self.content_type = answer, content_type
 
     def __enter__(self):
         recorder = self
@@ -171,8 +201,9 @@ class Recorder:
                 recorder.path, recorder.headers = self.path, self.headers
                 recorder.body = self.rfile.read(int(self.headers["Content-Length"]))
                 self.send_response(200)
+                self.send_header("Content-Type", recorder.content_type)
                 self.end_headers()
-                self.wfile.write(b"2.0\n4.0\n")
+                self.wfile.write(recorder.answer)
 
             def log_message(self, *_):
                 pass
@@ -234,6 +265,30 @@ def test_a_command_has_an_endpoint_at_its_side_that_ends_with_it(mme, free_port)
     assert again.returncode == 0  # the port is free: the first endpoint is gone
 
 
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("0.0.0.0", r"http://127\.0\.0\.1:[1-9]\d*"),  # noqa: S104 - what a user may ask for
+        ("::1", r"http://\[::1\]:[1-9]\d*"),
+    ],
+)
+def test_a_command_is_told_an_address_that_it_can_reach_and_a_port_that_was_free(
+    mme, host, reached
+):
+    if host == "::1":
+        try:
+            companion.free_port(host)
+        except OSError:
+            pytest.skip("no IPv6 here")
+    program = (
+        "import os, signal; print(os.environ['MME_LOCAL_URL'], flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    finished = mme("up", "--host", host, "--port", "0", "--", sys.executable, "-c", program)
+    assert re.search(f"^{reached}$", finished.stdout, re.MULTILINE), finished.stderr
+    assert finished.returncode == 128 + signal.SIGKILL
+
+
 def test_a_command_is_not_run_beside_an_endpoint_of_somebody_else(mme):
     with Recorder() as other:
         port = other.server.server_port
@@ -257,6 +312,57 @@ def test_ending_the_one_ends_the_command_and_the_endpoint(tmp_path, free_port):
         process.send_signal(signal.SIGTERM)
         process.stdout.read()  # ends when the last of the three has closed it
         assert process.wait() == 128 + signal.SIGTERM
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    """Put notebooks into the working folder that do nothing, for a long time."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (tmp_path / "build").mkdir()
+    cells = [nbformat.v4.new_markdown_cell("# Wait"), nbformat.v4.new_code_cell("input()")]
+    for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb"):
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / path.name)
+    return folder
+
+
+def test_two_demos_do_not_share_a_folder(mme, notebooks):
+    fcntl = pytest.importorskip("fcntl")
+    with (notebooks.parent / "build" / "demo.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        finished = mme("demo")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("mme: Another demonstration uses this folder build/.\n")
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_ended_while_kernels_start_says_nothing_about_them(notebooks, ending):
+    with subprocess.Popen(
+        [sys.executable, "-m", "mmekit.cli", "demo"],
+        cwd=notebooks.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        watched = psutil.Process(process.pid)
+        while not [child for child in watched.children() if "ipykernel" in str(command(child))]:
+            assert process.poll() is None, process.stdout.read()
+        children = watched.children(recursive=True)
+        process.send_signal(ending)
+        output = process.communicate(timeout=100)[0]
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in output
+    assert "Error" not in output
+    assert "stopped in code cell" not in output
+    assert not psutil.wait_procs(children, timeout=20)[1]
+
+
+def command(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has just ended
+        return []
 
 
 def test_a_package_is_measured_packed_and_checked(mme, package, artifacts, tmp_path):

@@ -67,6 +67,15 @@ def test_a_file_above_the_root_of_the_project_is_not_read(folder, monkeypatch):
         ("MME_INSTANCE_TYPE", "ml.c7gn.xlarge", "an x86 instance type"),
         ("MME_INSTANCE_TYPE", "ml.inf2.xlarge", "ml.g5.xlarge for a GPU"),
         ("MME_LOCAL_URL", "127.0.0.1:8950", "http://127.0.0.1:8950"),
+        ("MME_LOCAL_URL", "http://localhost:abc", "http://127.0.0.1:8950"),
+        ("MME_LOCAL_URL", "http://localhost:99999", "http://127.0.0.1:8950"),
+        ("MME_BUCKET", "a..b", "single dots"),
+        ("MME_BUCKET", "192.168.0.1", "no IP address"),
+        ("MME_INSTANCE_TYPE", "ml.q9.xlarge", "that SageMaker has for endpoints"),
+        ("MME_PREFIX", "models/../others", "without // and .."),
+        ("MME_PREFIX", "models//others", "without // and .."),
+        ("MME_PREFIX", "m" * 901, "at most 900 characters"),
+        ("MME_SENTENCE_MODEL", " ", "the hub name"),
         ("MME_IMAGE_URI", "an image", "URI of a container image"),
     ],
 )
@@ -80,6 +89,25 @@ def test_a_bad_value_is_an_error_that_names_the_variable_and_what_it_may_be(
     assert repr(value) in caught.value.what
     assert may_be in caught.value.what
     assert "\n  remedy: " in str(caught.value)
+
+
+def test_a_file_that_is_not_utf_8_is_named(folder):
+    (folder / ".env").write_bytes(b"MME_BUCKET=caf\xe9\n")
+    with pytest.raises(SettingsError, match="not UTF-8: byte 14 is 0xe9") as caught:
+        Settings()
+    assert caught.value.where == str(folder / ".env")
+
+
+def test_a_profile_that_does_not_exist_matters_to_aws_alone(monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    settings = Settings(instance_type="ml.c5.xlarge")
+    assert settings.client("s3").meta.endpoint_url == "http://127.0.0.1:8950"
+    assert settings.image_uri.endswith("-cpu-full")
+    aws = Settings(target="aws", region="eu-central-1", role=ROLE)
+    for ask in (lambda: aws.client("s3"), lambda: Settings(target="aws", role=ROLE)):
+        with pytest.raises(SettingsError, match="nope") as caught:
+            ask()
+        assert caught.value.where == "AWS_PROFILE"
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch):
@@ -129,7 +157,7 @@ def test_a_gpu_instance_picks_the_gpu_image_and_nothing_else_changes(instance):
     assert gpu.model_copy(update={"instance_type": cpu.instance_type}) == cpu
 
 
-@pytest.mark.parametrize("instance", ["ml.t3.medium", "ml.m6i.large", "ml.c7i-flex.4xlarge"])
+@pytest.mark.parametrize("instance", ["ml.t2.medium", "ml.m6i.large", "ml.c7i.4xlarge"])
 def test_every_other_instance_picks_the_cpu_image(instance):
     assert Settings(instance_type=instance).image_uri.endswith("-cpu-full")
 

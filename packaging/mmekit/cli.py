@@ -73,6 +73,12 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
+def _not_empty(text: str) -> str:
+    if not text:
+        raise typer.BadParameter("it is empty")
+    return text
+
+
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click hands it over so
     if wanted:
         typer.echo(f"mmekit {__version__}")
@@ -266,8 +272,9 @@ def up(
     **Examples:** mme up  ·  mme up --instances 2  ·  mme up -- jupyter lab notebooks
     """
     if command:
-        from mmekit.companion import run_beside
+        from mmekit.companion import free_port, run_beside
 
+        port = port or free_port(host)  # both sides have to know it
         chosen = {
             "--port": port,
             "--host": host,
@@ -292,10 +299,13 @@ def up(
 
 @app.command()
 def invoke(
-    endpoint: Annotated[str, typer.Argument(help="The endpoint's name.")],
+    endpoint: Annotated[str, typer.Argument(help="The endpoint's name.", callback=_not_empty)],
     *,
     target_model: Annotated[
-        str, typer.Option(help="The archive's key under the prefix, such as ridge.tar.gz.")
+        str,
+        typer.Option(
+            help="The archive's key under the prefix, such as ridge.tar.gz.", callback=_not_empty
+        ),
     ],
     data: Annotated[typer.FileBinaryRead, typer.Option(help="The request's body; - is stdin.")],
     content_type: Annotated[
@@ -324,9 +334,10 @@ def invoke(
         "Accept": accept,
         "CustomAttributes": custom_attributes,
     }
-    answer = _invoke(settings, {name: value for name, value in request.items() if value})
+    answer, answered = _invoke(settings, {name: value for name, value in request.items() if value})
     sys.stdout.buffer.write(answer)
-    if answer[-1:] != b"\n" and sys.stdout.isatty():
+    is_text = answered.startswith("text/") or "json" in answered
+    if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
         typer.echo()
 
 
@@ -372,13 +383,14 @@ def _content_type(data: BinaryIO) -> str:
     return CONTENT_TYPES.get(suffix, "application/json")
 
 
-def _invoke(settings: Any, request: dict[str, Any]) -> bytes:
+def _invoke(settings: Any, request: dict[str, Any]) -> tuple[bytes, str]:
+    """Return the answer's body and content type."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     where = f"{request['EndpointName']}, {request['TargetModel']}"
     try:
         answer = settings.client("sagemaker-runtime").invoke_endpoint(**request)
-        return bytes(answer["Body"].read())
+        return bytes(answer["Body"].read()), answer.get("ContentType") or ""
     except ClientError as error:
         raise EndpointError(str(error), where=where) from error
     except BotoCoreError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ _POLL_S = 0.05
 def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: int) -> int:
     """Start an endpoint, run a command, end the endpoint; return the command's exit code.
 
+    As a shell has it: a command that signal N killed gives 128 + N.
+
     The command finds the endpoint through MME_LOCAL_URL. For programs only: it changes what
     signals do to this process, so that neither of the two outlives it.
 
@@ -46,7 +49,7 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
     """
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
-    environment = {**os.environ, "MME_LOCAL_URL": f"http://{host}:{port}"}
+    environment = {**os.environ, "MME_LOCAL_URL": _url(host, port)}
     with (
         local_endpoint(options, host, port),
         subprocess.Popen(command, env=environment) as process,
@@ -55,7 +58,8 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
         # Ctrl-C reaches the command too, which may ask back: how it ends is its affair. A handler
         # and not SIG_IGN, which children would inherit.
         signal.signal(signal.SIGINT, lambda *_: None)
-        return process.wait()
+        status = process.wait()
+    return status if status >= 0 else 128 - status
 
 
 @contextmanager
@@ -104,15 +108,34 @@ def local_endpoint(
                 remedy = f"see what `mme up --port {port}` says"
                 raise EndpointError(what, where=where, remedy=remedy)
             time.sleep(_POLL_S)
-        yield f"http://{host}:{port}"
+        yield _url(host, port)
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port of an interface, loopback's unless told, that nobody listens on now.
+
+    Raises
+    ------
+    OSError
+        This machine has no such interface.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.bind(address)
         port: int = probe.getsockname()[1]
         return port
+
+
+def _url(host: str, port: int) -> str:
+    """Return the URL under which this machine reaches what listens on a host."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"http://{host}:{port}"
+    is_v4 = isinstance(address, ipaddress.IPv4Address)
+    if address.is_unspecified:  # stands for every interface; nobody can be sent there
+        host = "127.0.0.1" if is_v4 else "::1"
+    return f"http://{host}:{port}" if is_v4 else f"http://[{host}]:{port}"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import signal
 import tempfile
 import threading
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,11 @@ from mmekit.companion import free_port, local_endpoint
 from mmekit.demo_progress import DemoProgress
 from mmekit.errors import DemoError
 from mmekit.notebook import Notebook
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -77,8 +82,9 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
     Raises
     ------
     DemoError
-        ``root`` has no notebooks, the endpoint service did not start, or a cell failed: names the
-        notebook and the cell, and has the last lines of its error.
+        ``root`` has no notebooks, another demonstration is under way there, the endpoint service
+        did not start, or a cell failed: names the notebook and the cell, and has the last lines
+        of its error.
     """
     root = (root or Path.cwd()).resolve()
     console = console or Console()
@@ -89,14 +95,15 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
     build = root / "build"
     (build / "notebooks").mkdir(parents=True, exist_ok=True)
     results = build / "results.json"
-    results.unlink(missing_ok=True)
     started = time.monotonic()
     with (
         _ended_by_signals(),
+        _alone_in(build),
         tempfile.TemporaryDirectory(prefix="mme-demo-", ignore_cleanup_errors=True) as scratch,
         _endpoint(build / "endpoint.log") as url,
         DemoProgress(console, list(notebooks.values())) as progress,
     ):
+        results.unlink(missing_ok=True)
         environment = {**os.environ, "MME_TARGET": "local", "MME_LOCAL_URL": url, "TMPDIR": scratch}
 
         async def execute(names: Sequence[str]) -> None:
@@ -153,43 +160,85 @@ def _run_beside_main_thread(main: Callable[[], Coroutine[Any, Any, None]]) -> No
     In the main thread nbclient would take SIGINT and SIGTERM for itself, once a kernel, so that
     only the last of several kernels would hear of it.
     """
+    interrupted = threading.Event()
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
 
     async def cancellable() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(report)
         task = asyncio.ensure_future(main())
-        running.append((asyncio.get_running_loop(), task))
+        running.append((loop, task))
+        if interrupted.is_set():
+            task.cancel()
         await task
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # What nbclient left half done when it was cancelled is no news.
+        if not interrupted.is_set():
+            loop.default_exception_handler(context)
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(asyncio.run, cancellable())
         try:
             future.result()
         except KeyboardInterrupt:
+            interrupted.set()
             for loop, task in running:
-                loop.call_soon_threadsafe(task.cancel)
-            with contextlib.suppress(CancelledError, asyncio.CancelledError):
-                future.result()
+                with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                    loop.call_soon_threadsafe(task.cancel)
+            wait([future])  # however that ends: the interruption is why
             raise
 
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP as Ctrl-C, so that they clear up as well."""
+    """Treat SIGTERM and SIGHUP as Ctrl-C, so that they clear up as well.
+
+    Whatever fails after one of the three fails because of it, and is not reported instead.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    heard: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
         raise KeyboardInterrupt
 
     before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
     }
     try:
         yield
+    except Exception:
+        if heard:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _alone_in(build: Path) -> Iterator[None]:
+    """Keep a second demonstration out of a folder build/ for as long as the block runs."""
+    if fcntl is None:
+        yield
+        return
+    lock = build / "demo.lock"
+    with lock.open("wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(
+                "Another demonstration uses this folder build/.",
+                where=str(build),
+                remedy="wait until it has ended, or end it",
+            ) from None
+        yield
 
 
 def _endpoint(log: Path) -> AbstractContextManager[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import time
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ class Notebook:
                 f"had to say is in {log.name} beside it",
             ) from None
         finally:
+            await _let_go(client)
             nbformat.write(self.node, saved)  # type: ignore[no-untyped-call]
         log.unlink()
         spectator.finished(self, time.monotonic() - started)
@@ -133,6 +135,16 @@ class Notebook:
                 if headings:
                     return headings[-1]
         return self.name
+
+
+async def _let_go(client: NotebookClient) -> None:
+    """End the kernel of a client that was cancelled while it started one.
+
+    nbclient clears up in such a case only when the interpreter exits, and fails at that.
+    """
+    atexit.unregister(client._cleanup_kernel)  # noqa: SLF001 - what it registered
+    if client.km is not None and client.km.has_kernel:
+        await client._async_cleanup_kernel()  # noqa: SLF001 - the one way that waits for the end
 
 
 def _last_lines(error: Exception) -> str:

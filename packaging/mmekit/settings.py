@@ -7,11 +7,13 @@ to send the same code to the real SageMaker.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,31 +31,35 @@ LOCAL_ACCOUNT = "123456789012"  # moto's
 LOCAL_REGION = "us-east-1"
 
 _VARIABLE_PREFIX = "MME_"
+_LONGEST_PREFIX = 900  # a key of S3 has 1024 bytes, and the archive's name needs some
 _GPU_KINDS = ("g", "gr", "p")
 _INSTANCE_TYPE = re.compile(
-    r"^ml\.(?P<kind>[a-z]+)\d+(?P<options>[a-z]*(-[a-z0-9]+)*)\.(medium|large|\d*xlarge|metal)$"
+    r"^ml\.(?P<family>(?P<kind>[a-z]+)\d+(?P<options>[a-z]*(-[a-z0-9]+)*))"
+    r"\.(medium|large|\d*xlarge|metal)$"
 )
+_INSTANCE_SHAPE = "ProductionVariantInstanceType"
 _ROLE = re.compile(r"^arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/\S+$")
 
 _MAY_BE: Mapping[str, str] = {
     "target": "local or aws",
     "region": "a region such as eu-central-1",
     "role": "the ARN of a role, such as arn:aws:iam::123456789012:role/sagemaker",
-    "bucket": "3 to 63 lower-case letters, digits, dots and hyphens",
-    "prefix": "a path inside the bucket such as mmekit/models, without a slash before it",
+    "bucket": "3 to 63 lower-case letters, digits, hyphens and single dots, but no IP address",
+    "prefix": "a path inside the bucket such as mmekit/models, without a slash before it, without "
+    f"// and .., of at most {_LONGEST_PREFIX} characters",
     "endpoint_name": "1 to 63 letters, digits and hyphens, with no hyphen at either end",
-    "instance_type": "an x86 instance type such as ml.m5.xlarge, or ml.g5.xlarge for a GPU",
+    "instance_type": "an x86 instance type that SageMaker has for endpoints, such as ml.m5.xlarge, "
+    "or ml.g5.xlarge for a GPU",
     "local_url": "the address that `mme up` prints, such as http://127.0.0.1:8950",
     "image_uri": "the URI of a container image, without blanks",
+    "sentence_model": "the folder or the hub name of a sentence model",
 }
 
 
 def _default_region(chosen: Mapping[str, Any]) -> str:
     if chosen["target"] == "local":
         return LOCAL_REGION
-    import boto3
-
-    region = boto3.Session().region_name
+    region: str | None = _session("aws").region_name
     if region is None:
         raise _unset("region", "MME_TARGET is aws, and AWS's own configuration names no region")
     return region
@@ -77,7 +83,39 @@ def _check_instance_type(name: str) -> str:
     # DJL's images are built for x86: no Graviton (m7g, c6gn …), Inferentia or Trainium.
     if match is None or match["kind"] in ("inf", "trn") or match["options"].startswith("g"):
         raise ValueError(name)
+    families = _endpoint_families()
+    if families and match["family"] not in families:
+        raise ValueError(name)
     return name
+
+
+def _endpoint_families() -> frozenset[str]:
+    """Return m5, g6e … as botocore's description of CreateEndpointConfig has them."""
+    shape = _local_session().get_service_model("sagemaker").shape_for(_INSTANCE_SHAPE)
+    return frozenset(name.split(".")[1] for name in shape.enum)
+
+
+def _check_bucket(name: str) -> str:
+    if ".." in name or ".-" in name or "-." in name:
+        raise ValueError(name)
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    raise ValueError(name)
+
+
+def _check_prefix(path: str) -> str:
+    if len(path) > _LONGEST_PREFIX or "//" in path or {".", ".."} & set(path.split("/")):
+        raise ValueError(path)
+    return path
+
+
+def _check_url(url: str) -> str:
+    parts = urlsplit(url)  # whose port raises ValueError unless it is a number up to 65535
+    if not parts.hostname or parts.port == 0:
+        raise ValueError(url)
+    return url
 
 
 def _no_slash(value: str) -> str:
@@ -134,12 +172,15 @@ class Settings(BaseSettings):
         default_factory=_default_region
     )
     role: Annotated[str, StringConstraints(pattern=_ROLE)] = Field(default_factory=_default_role)
-    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = (
-        Field(default_factory=_default_bucket)
-    )
+    bucket: Annotated[
+        str,
+        StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"),
+        AfterValidator(_check_bucket),
+    ] = Field(default_factory=_default_bucket)
     prefix: Annotated[
         str,
         StringConstraints(pattern=r"^[\w!.*'()-][\w!.*'()/-]*$"),
+        AfterValidator(_check_prefix),
         AfterValidator(_no_slash),
     ] = "mmekit/models"
     endpoint_name: Annotated[
@@ -147,7 +188,10 @@ class Settings(BaseSettings):
     ] = "mmekit"
     instance_type: Annotated[str, AfterValidator(_check_instance_type)] = "ml.m5.xlarge"
     local_url: Annotated[
-        str, StringConstraints(pattern=r"^https?://[^\s/]+/?$"), AfterValidator(_no_slash)
+        str,
+        StringConstraints(pattern=r"^https?://[^\s/]+/?$"),
+        AfterValidator(_check_url),
+        AfterValidator(_no_slash),
     ] = "http://127.0.0.1:8950"
     image: Annotated[str, StringConstraints(pattern=r"^\S+$")] | None = Field(
         default=None, validation_alias="MME_IMAGE_URI"
@@ -155,8 +199,16 @@ class Settings(BaseSettings):
     sentence_model: Annotated[str, StringConstraints(min_length=1)] | None = None
 
     def __init__(self, **values: Any) -> None:
+        file = _dotenv(Path.cwd())
         try:
-            super().__init__(_env_file=_dotenv(Path.cwd()), _env_file_encoding="utf-8", **values)
+            super().__init__(_env_file=file, _env_file_encoding="utf-8", **values)
+        except UnicodeDecodeError as error:
+            byte = f"byte {error.start} is {error.object[error.start]:#x}"
+            raise SettingsError(
+                f"The file .env is not UTF-8: {byte}.",
+                where=str(file),
+                remedy="Save it in the encoding UTF-8.",
+            ) from None
         except ValidationError as error:
             raise _explained(error.errors()) from None
 
@@ -188,12 +240,12 @@ class Settings(BaseSettings):
         service
             As boto3 calls it: ``"s3"``, ``"sagemaker"``, ``"sagemaker-runtime"``, ``"cloudwatch"``.
         """
-        import boto3
         from botocore.config import Config
 
+        session = _session(self.target)
         if self.target == "aws":
-            return boto3.client(service, region_name=self.region)  # type: ignore[call-overload]
-        return boto3.client(  # type: ignore[call-overload]
+            return session.client(service, region_name=self.region)
+        return session.client(
             service,
             region_name=self.region,
             endpoint_url=self.local_url,
@@ -203,6 +255,30 @@ class Settings(BaseSettings):
             # A bucket's name as a host name does not resolve here, and a proxy is in the way.
             config=Config(s3={"addressing_style": "path"}, proxies={}),
         )
+
+
+def _local_session() -> Any:
+    """Return a botocore session that reads neither profiles nor files of the user's."""
+    import botocore.session
+
+    ignored = ("profile", "config_file", "credentials_file")
+    return botocore.session.Session(session_vars=dict.fromkeys(ignored, (None,) * 4))
+
+
+def _session(target: str) -> Any:
+    import boto3
+    from botocore.exceptions import ProfileNotFound
+
+    if target == "local":
+        return boto3.Session(botocore_session=_local_session())
+    try:
+        return boto3.Session()
+    except ProfileNotFound as error:
+        raise SettingsError(
+            f"{error}.",
+            where="AWS_PROFILE",
+            remedy="Set AWS_PROFILE to a profile of ~/.aws/config, or unset it.",
+        ) from None
 
 
 def _dotenv(folder: Path) -> Path | None:
@@ -264,9 +340,7 @@ def _published_image(region: str, instance_type: str) -> str:
 
 def _domain(region: str) -> str:
     """Return the domain of a region's partition: amazonaws.com, amazonaws.com.cn, …."""
-    import botocore.session
-
-    partitions = botocore.session.get_session().get_data("partitions")["partitions"]
+    partitions = _local_session().get_data("partitions")["partitions"]
     for partition in partitions:
         if region in partition["regions"] or re.match(partition["regionRegex"], region):
             return str(partition["outputs"]["dnsSuffix"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import tarfile
 
 import pytest
 
 from mmekit.archive import check, pack
-from mmekit.errors import ArchiveError, PackageError
+from mmekit.errors import ArchiveError, CheckError, PackageError
 
 
 def rules(findings):
@@ -203,6 +205,33 @@ def test_a_file_that_should_not_be_there_is_found(workshop, name, content, rule,
     workshop.write(name, content)
 
     assert rules(check(workshop.package)) == {rule: severity}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 or refused by the system")
+def test_a_name_that_is_not_utf_8_is_found(workshop):
+    (workshop.package / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"x")
+    workshop.pretend_measured()
+
+    findings = check(workshop.package, artifacts=workshop.artifacts)
+
+    assert rules(findings)["awkward-name"] == "error"
+    assert r"caf\udce9.txt" in findings[0].message
+    findings[0].message.encode()
+
+
+def test_a_link_that_leads_out_of_the_package_is_found(workshop, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "features.py").write_text("x = 1\n")
+    (workshop.package / "lib").symlink_to(tmp_path / "shared")
+    (workshop.package / "same.py").symlink_to(workshop.package / "model.py")
+    workshop.pretend_measured()
+
+    findings = check(workshop.package)
+
+    assert rules(findings) == {"outward-link": "error"}
+    assert findings[0].where.endswith("/ridge/lib")
+    with pytest.raises(CheckError):
+        pack(workshop.package, workshop.artifacts, workshop.archive)
 
 
 def test_a_file_that_matters_to_worker_slots_as_well_is_found_twice(workshop):

@@ -103,7 +103,9 @@ def fingerprint(contents: Contents) -> str:
     digest = hashlib.sha256()
     for member in contents:
         if member.name not in (PROPERTIES_FILE, REQUIREMENTS_FILE):
-            digest.update(f"{member.name}\0{member.sha256()}\n".encode())
+            # A name need not be UTF-8 on disk; that it has to be in an archive is said elsewhere.
+            line = f"{member.name}\0{member.sha256()}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

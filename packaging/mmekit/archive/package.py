@@ -236,6 +236,24 @@ def read_contents(folder: Path) -> Contents:
     return Contents.of(str(folder), _walk(folder, "", ()))
 
 
+def outward_links(contents: Contents) -> tuple[str, ...]:
+    """Name the links in a package folder that lead out of it.
+
+    Those among the artefacts, which may come from a model hub's cache, are none of them.
+    """
+    root = Path(contents.where)
+    found = set()
+    for member in contents:
+        if member.path is None or not member.path.is_relative_to(root):
+            continue
+        steps = [member.path, *member.path.parents]
+        for step in reversed(steps[: steps.index(root)]):
+            if step.is_symlink() and not step.resolve().is_relative_to(root.resolve()):
+                found.add(step.relative_to(root).as_posix())
+                break
+    return tuple(sorted(found))
+
+
 def merge(package: Package, artifacts: Contents) -> Contents:
     """Join a package with its artefacts.
 

@@ -42,6 +42,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     libraries.python,
     files.secrets,
     files.names,
+    files.links,
     files.size,
     files.torchserve,
     files.samples,

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mmekit.archive.findings import Finding
-from mmekit.archive.package import MEASURED_FILE
+from mmekit.archive.package import MEASURED_FILE, outward_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +57,26 @@ def names(subject: Subject) -> Iterator[Finding]:
                 "Rename the file.",
                 subject.contents.where,
             )
+        elif (shown := member.name.encode("utf-8", "backslashreplace").decode()) != member.name:
+            yield Finding(
+                "error",
+                "awkward-name",
+                f'The name "{shown}" is not UTF-8, and cannot be written into an archive.',
+                "Rename the file.",
+                subject.contents.where,
+            )
+
+
+def links(subject: Subject) -> Iterator[Finding]:
+    """Expect a package to hold its files: a link would pack whatever it leads to, unseen."""
+    for name in outward_links(subject.contents):
+        yield Finding(
+            "error",
+            "outward-link",
+            f"The link {name} leads out of the package folder: what is there would be packed.",
+            "Put a copy in place of the link, or the file among the artefacts.",
+            subject.place(name),
+        )
 
 
 def size(subject: Subject) -> Iterator[Finding]:
