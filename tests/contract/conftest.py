@@ -340,12 +340,15 @@ def shared_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture
-def server(shared_server: Server) -> Iterator[Server]:
-    """A server without any model."""
+def server(shared_server: Server, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server without any model, except the one that does what it is told, if asked for."""
+    if "behaviour" not in request.fixturenames:
+        shared_server.unload("behaviour")
     yield shared_server
     shared_server.close_wires()
     for model in shared_server.client.get("/models").json()["models"]:
-        shared_server.unload(model["modelName"])
+        if model["modelName"] != "behaviour":
+            shared_server.unload(model["modelName"])
 
 
 class ModelFolder:
@@ -393,7 +396,8 @@ def behaviour(
 ) -> Iterator[Callable[..., httpx.Response]]:
     """The model that does what the header `wish` says; it stays loaded for the tests after."""
     if shared_server.client.get("/models/behaviour").status_code != 200:
-        assert shared_server.load("behaviour", behaviour_folder).status_code == 200
+        loaded = shared_server.load("behaviour", behaviour_folder)
+        assert loaded.status_code == 200, loaded.text
 
     def wish(what: str, body: bytes | str = b"", **headers: str) -> httpx.Response:
         return shared_server.invoke("behaviour", body, wish=what, **headers)

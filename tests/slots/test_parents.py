@@ -193,8 +193,7 @@ def test_a_model_that_is_loaded_while_it_is_unloaded_gets_a_new_process(slots, m
 def test_a_sitecustomize_of_the_environment_runs_before_a_model(slots, model, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SITE)
     folder = model()
-    engine = str(slots.engine)
-    environment = {"PYTHONPATH": os.pathsep.join([engine, str(folder), str(tmp_path)])}
+    environment = {"PYTHONPATH": os.pathsep.join([str(folder), str(tmp_path)])}
 
     for switch in ("on", "off"):
         worker = slots.start(folder, MMEKIT_WORKER_SLOTS=switch, **environment)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("mmekit.server")
 
 _BACKLOG = 2048
+_LONGEST_SOCKET_FOLDER = 80
 _DRAIN_S = 25
 """SageMaker kills a container 30 s after SIGTERM."""
 
@@ -75,13 +76,26 @@ def run(options: ServerOptions) -> None:
     engine = engine_folder()
     _raise_descriptor_limit()
     listener = _listen(options.host, options.port)
-    # The name is short because a socket's path may have 104 to 108 characters.
-    sockets = Path(tempfile.mkdtemp(prefix="mme-"))
+    sockets = _socket_folder()
     try:
         registry = Registry(engine, sockets, Memory(options.memory))
         _run(_serve(options, listener, registry))
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _socket_folder() -> Path:
+    """Make a folder for sockets, whose paths may have 104 (macOS) to 108 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="mme-"))
+    if len(os.fsencode(folder)) <= _LONGEST_SOCKET_FOLDER:
+        return folder
+    folder.rmdir()
+    try:
+        return Path(tempfile.mkdtemp(prefix="mme-", dir="/tmp"))
+    except OSError as error:
+        what = f"the folder for temporary files has too long a name for sockets: {folder.parent}"
+        remedy = "set TMPDIR to a folder with a shorter name"
+        raise ServerError(what, where="TMPDIR", remedy=remedy) from error
 
 
 def _raise_descriptor_limit() -> None:

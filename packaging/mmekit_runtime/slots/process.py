@@ -196,15 +196,16 @@ class ModelProcess:
         except Exception as error:  # a bug of ours: the requests must be answered all the same
             _logger.exception("the handler could not be asked")
             replies = [Reply.of_exception(error)] * len(taken)
-        errors = 0
-        for (connection, _), reply in zip(taken, replies, strict=True):
-            errors += reply.status >= _ERRORS
-            self._send(connection, reply_bytes(reply))
+        # Counted first: whoever has an answer finds it counted.
+        errors = sum(reply.status >= _ERRORS for reply in replies)
         self._count([connection for connection, _ in taken], began, errors)
+        for (connection, _), reply in zip(taken, replies, strict=True):
+            self._send(connection, reply_bytes(reply))
 
     def _answer_alone(self, connection: Connection, message: Message) -> None:
         began = time.monotonic_ns()
         output = self._service.invoke(message)
+        self._count([connection], began, int(output.code >= _ERRORS))
         if output.stream_content is None:
             self._send(connection, output_bytes(output))
         else:
@@ -216,7 +217,6 @@ class ModelProcess:
             output.execute_finalize()
         except Exception:
             _logger.exception("Failed on finalize function")
-        self._count([connection], began, int(output.code >= _ERRORS))
 
     def _count(self, connections: list[Connection], began: int, errors: int) -> None:
         self._ledger.add(
