@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
 import httpx
@@ -110,9 +111,10 @@ def test_without_java_one_is_told_to_install_it(tmp_path, monkeypatch):
 
 
 class Running:
-    def __init__(self):
+    def __init__(self, folder):
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN],
+            env={**os.environ, "TMPDIR": folder},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -143,9 +145,11 @@ class Running:
 def running():
     if not os.environ.get(HOME_VARIABLE):
         pytest.skip(f"{HOME_VARIABLE} names no DJL Serving")
-    running = Running()
-    yield running
-    running.close()
+    # Short, as the sockets of workers lie below it; and gone when its server was killed, too.
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        running = Running(folder)
+        yield running
+        running.close()
 
 
 def test_it_serves_until_it_is_told_to_end_and_leaves_nothing(running, model_folder):
