@@ -21,10 +21,9 @@ from mmekit_runtime.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 _logger = logging.getLogger("mmekit_runtime")
-_CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 
 
 class Handler:
@@ -219,20 +218,5 @@ def _failed(error: Exception) -> Reply:
 
 
 def _request(inputs: Any) -> Request:
-    attributes: Mapping[str, str] = {}
-    named = inputs.get_property(_CUSTOM_ATTRIBUTES)
-    if named:
-        pairs = (pair.partition("=") for pair in named.split(";"))
-        attributes = {name.strip(): value.strip() for name, _, value in pairs}
-    else:
-        # DJL Serving takes the header apart and makes each pair a property of its own.
-        wanted = inputs.get_property("probabilities")
-        if wanted is not None:
-            attributes = {"probabilities": wanted}
     body = inputs.get_as_bytes()
-    return Request(
-        body=bytes(body) if body is not None else b"",
-        content_type=inputs.get_property("content-type") or "",
-        accept=inputs.get_property("accept") or "",
-        attributes=attributes,
-    )
+    return Request.read(inputs.get_properties(), bytes(body) if body is not None else b"")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -124,6 +125,25 @@ class Request:
     content_type: str = ""
     accept: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, properties: Mapping[str, Any], body: bytes) -> Request:
+        """Make it of the properties that a server hands over, their names in any case."""
+        lowered = {name.lower(): value for name, value in properties.items()}
+        attributes: dict[str, str] = {}
+        named = lowered.get(_CUSTOM_ATTRIBUTES)
+        if named:
+            pairs = (pair.partition("=") for pair in named.split(";"))
+            attributes = {name.strip(): value.strip() for name, _, value in pairs}
+        elif lowered.get("probabilities") is not None:
+            # DJL Serving takes the header apart and makes each pair a property of its own.
+            attributes = {"probabilities": lowered["probabilities"]}
+        return cls(
+            body=body,
+            content_type=lowered.get("content-type") or "",
+            accept=lowered.get("accept") or "",
+            attributes=attributes,
+        )
 
 
 @dataclass(frozen=True)

@@ -163,20 +163,6 @@ def is_single(message: Message) -> bool:
 
 
 def request_of(message: Message) -> Request:
-    """Turn a request of the wire into one of the handler, as ``handler._request`` does."""
-    lowered = {name.lower(): value for name, value in message.properties.items()}
-    named = lowered.get("x-amzn-sagemaker-custom-attributes")
-    attributes: dict[str, str] = {}
-    if named:
-        for pair in named.split(";"):
-            name, _, value = pair.partition("=")
-            attributes[name.strip()] = value.strip()
-    elif "probabilities" in lowered:
-        attributes = {"probabilities": lowered["probabilities"]}
+    """Turn a request of the wire into one of the handler."""
     body = next((value for key, value in message.content if key == "data"), None)
-    return Request(
-        body=message.content[0][1] if body is None else body,
-        content_type=lowered.get("content-type", ""),
-        accept=lowered.get("accept", ""),
-        attributes=attributes,
-    )
+    return Request.read(message.properties, message.content[0][1] if body is None else body)
