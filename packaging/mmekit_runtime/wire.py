@@ -31,7 +31,7 @@ class WireError(Exception):
     """The bytes follow no format that is spoken here, or what is to be sent does not fit it."""
 
 
-class _IncompleteError(Exception):
+class IncompleteError(Exception):
     """More bytes are needed."""
 
 
@@ -143,11 +143,11 @@ def decode_request(data: bytes | bytearray) -> tuple[Message, int] | None:
     WireError
         The bytes are no request.
     """
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     try:
-        properties = dict(_properties(cursor))
-        return Message(properties, _content(cursor, _count(cursor))), cursor.position
-    except _IncompleteError:
+        properties = dict(read_properties(cursor))
+        return Message(properties, read_content(cursor, _count(cursor))), cursor.position
+    except IncompleteError:
         return None
     except UnicodeDecodeError as error:
         raise WireError("a text that is not UTF-8") from error
@@ -171,10 +171,10 @@ class AnswerReader:
             The bytes are no answer, or go on after its end: a worker has one request at a time.
         """
         self._buffer += data
-        cursor = _Cursor(self._buffer)
+        cursor = Cursor(self._buffer)
         try:
             answer = _answer(cursor)
-        except _IncompleteError:
+        except IncompleteError:
             return None
         except UnicodeDecodeError as error:
             raise WireError("a text that is not UTF-8") from error
@@ -185,7 +185,9 @@ class AnswerReader:
         return answer
 
 
-class _Cursor:
+class Cursor:
+    """Reads a buffer from its beginning; `IncompleteError` when more bytes are needed."""
+
     __slots__ = ("buffer", "position")
 
     def __init__(self, buffer: bytes | bytearray) -> None:
@@ -193,61 +195,67 @@ class _Cursor:
         self.position = 0
 
     def short(self) -> int:
+        """Read an int16."""
         return self._unpack(_SHORT)
 
     def integer(self) -> int:
+        """Read an int32."""
         return self._unpack(_INT)
 
     def raw(self, length: int) -> bytes:
+        """Read so many bytes."""
         if length > MAX_PART_BYTES:
             raise WireError(f"a part of {length} bytes")
         end = self.position + length
         if end > len(self.buffer):
-            raise _IncompleteError
+            raise IncompleteError
         value = bytes(self.buffer[self.position : end])
         self.position = end
         return value
 
     def text(self) -> str | None:
+        """Read a text; None when its length is negative."""
         length = self.integer()
         return None if length < 0 else self.raw(length).decode()
 
     def _unpack(self, kind: struct.Struct) -> int:
         end = self.position + kind.size
         if end > len(self.buffer):
-            raise _IncompleteError
+            raise IncompleteError
         value: int = kind.unpack_from(self.buffer, self.position)[0]
         self.position = end
         return value
 
 
-def _count(cursor: _Cursor) -> int:
+def _count(cursor: Cursor) -> int:
     count = cursor.short()
     if count < 0:
         raise WireError(f"{count} items")
     return count
 
 
-def _properties(cursor: _Cursor) -> tuple[tuple[str, str], ...]:
+def read_properties(cursor: Cursor) -> tuple[tuple[str, str], ...]:
+    """Read a count and that many pairs of texts."""
     return tuple((cursor.text() or "", cursor.text() or "") for _ in range(_count(cursor)))
 
 
-def _content(cursor: _Cursor, parts: int) -> tuple[tuple[str | None, bytes], ...]:
+def read_content(cursor: Cursor, parts: int) -> tuple[tuple[str | None, bytes], ...]:
+    """Read so many pairs of a text and bytes."""
     return tuple((cursor.text(), cursor.raw(max(0, cursor.integer()))) for _ in range(parts))
 
 
-def _answer(cursor: _Cursor) -> Answer:
+def _answer(cursor: Cursor) -> Answer:
     status = cursor.short()
     if not 100 <= status <= 999:  # noqa: PLR2004
         raise WireError(f"the status {status}")
     message = cursor.text() or ""
-    properties = _properties(cursor)
+    properties = read_properties(cursor)
     parts = cursor.short()
-    content = _content(cursor, parts) if parts >= 0 else ((None, _stream(cursor)),)
+    content = read_content(cursor, parts) if parts >= 0 else ((None, _stream(cursor)),)
     return Answer(status, message, properties, content)
 
 
-def _stream(cursor: _Cursor) -> bytes:
+def _stream(cursor: Cursor) -> bytes:
     chunks = []
     while True:
         more = cursor.raw(1)

@@ -7,18 +7,19 @@ stream is passed on chunk by chunk, as DJL Serving does (Connection.RequestHandl
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from mmekit_runtime.wire import MAX_PART_BYTES, WireError
+from mmekit_runtime.wire import (
+    Cursor,
+    IncompleteError,
+    WireError,
+    read_content,
+    read_properties,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_INT = struct.Struct(">i")
-_SHORT = struct.Struct(">h")
-_CHUNK = struct.Struct(">bi")
 
 
 class Stream:
@@ -123,30 +124,26 @@ class ReplyReader:
         if self._stream is not None:
             self._read_chunks(self._stream)
             return None
-        cursor = _Cursor(self._buffer)
+        cursor = Cursor(self._buffer)
         try:
             status = cursor.short()
             if not 100 <= status <= 999:  # noqa: PLR2004
                 raise WireError(f"the status {status}")
             message = cursor.text() or ""
-            properties = tuple(
-                (cursor.text() or "", cursor.text() or "") for _ in range(cursor.count())
-            )
+            properties = read_properties(cursor)
             parts = cursor.short()
             if parts < 0:
                 return self._begin_stream(cursor, Reply(status, message, properties, ()))
-            content = tuple(
-                (cursor.text(), cursor.raw(max(0, cursor.integer()))) for _ in range(parts)
-            )
-        except _IncompleteError:
+            content = read_content(cursor, parts)
+        except IncompleteError:
             return None
         except UnicodeDecodeError as error:
             raise WireError("a text that is not UTF-8") from error
         self._drop(cursor.position)
         return Reply(status, message, properties, content)
 
-    def _begin_stream(self, cursor: _Cursor, head: Reply) -> Reply:
-        more, chunk = cursor.chunk()
+    def _begin_stream(self, cursor: Cursor, head: Reply) -> Reply:
+        more, chunk = _chunk(cursor)
         if not more:
             self._drop(cursor.position)
             return head._replace(content=((None, chunk),))
@@ -157,16 +154,16 @@ class ReplyReader:
         return head._replace(stream=stream)
 
     def _read_chunks(self, stream: Stream) -> None:
-        cursor = _Cursor(self._buffer)
+        cursor = Cursor(self._buffer)
         done = 0
         try:
             while True:
-                more, chunk = cursor.chunk()
+                more, chunk = _chunk(cursor)
                 done = cursor.position
                 stream.add(chunk)
                 if not more:
                     break
-        except _IncompleteError:
+        except IncompleteError:
             del self._buffer[:done]
             return
         self._stream = None
@@ -180,53 +177,6 @@ class ReplyReader:
         self._buffer.clear()
 
 
-class _IncompleteError(Exception):
-    """More bytes are needed."""
-
-
-class _Cursor:
-    __slots__ = ("buffer", "position")
-
-    def __init__(self, buffer: bytearray) -> None:
-        self.buffer = buffer
-        self.position = 0
-
-    def short(self) -> int:
-        value: int = self._unpack(_SHORT)[0]
-        return value
-
-    def integer(self) -> int:
-        value: int = self._unpack(_INT)[0]
-        return value
-
-    def count(self) -> int:
-        count = self.short()
-        if count < 0:
-            raise WireError(f"{count} items")
-        return count
-
-    def raw(self, length: int) -> bytes:
-        if length > MAX_PART_BYTES:
-            raise WireError(f"a part of {length} bytes")
-        end = self.position + length
-        if end > len(self.buffer):
-            raise _IncompleteError
-        value = bytes(self.buffer[self.position : end])
-        self.position = end
-        return value
-
-    def text(self) -> str | None:
-        length = self.integer()
-        return None if length < 0 else self.raw(length).decode()
-
-    def chunk(self) -> tuple[bool, bytes]:
-        more, length = self._unpack(_CHUNK)
-        return bool(more), self.raw(max(0, length))
-
-    def _unpack(self, kind: struct.Struct) -> tuple[int, ...]:
-        end = self.position + kind.size
-        if end > len(self.buffer):
-            raise _IncompleteError
-        values = kind.unpack_from(self.buffer, self.position)
-        self.position = end
-        return values
+def _chunk(cursor: Cursor) -> tuple[bool, bytes]:
+    more = cursor.raw(1) != b"\0"
+    return more, cursor.raw(max(0, cursor.integer()))
