@@ -40,8 +40,10 @@ class Plan:
         memory allows it; ``cold_loads`` + 1 for what is not named.
     connections
         Numbers of connections under load.
-    seconds, warm_up_s
-        Of each measurement under load, and before it.
+    seconds
+        Of each measurement under load.
+    warm_up_s
+        Seconds of load before each measurement, by server; none for what is not named.
     checks_generator
         Whether our load generator is compared with wrk.
     tool
@@ -52,7 +54,7 @@ class Plan:
     models: Mapping[tuple[ServerKind, str, Mode], int]
     connections: tuple[int, ...]
     seconds: int
-    warm_up_s: int
+    warm_up_s: Mapping[ServerKind, int]
     checks_generator: bool = True
     tool: Tool | None = None
 
@@ -237,9 +239,9 @@ def _under_load(
             server.load(name, subjects.copy(trained.unpacked(mode, workers), work / name))
             loaded = name
         target = Target(server.url(name), subject.load, subject.content_type)
-        if plan.warm_up_s:
+        if warm_up := plan.warm_up_s.get(server.kind):
             say(f"{connections} connections: warming up")
-            measure(target, connections, plan.warm_up_s, plan.tool)
+            measure(target, connections, warm_up, plan.tool)
         say(f"{connections} connections")
         found.append(Measured(workers, measure(target, connections, plan.seconds, plan.tool)))
     return found

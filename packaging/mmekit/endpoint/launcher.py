@@ -85,12 +85,12 @@ def launcher_named(server: str, memory: int | None) -> ContainerLauncher:
     EndpointError
         There is no such kind.
     """
-    if server != "embedded":
-        raise EndpointError(
-            "There is no such kind of container.", where=server, remedy="Use --server embedded."
-        )
+    if server not in ("embedded", "djl"):
+        remedy = "Use --server embedded or --server djl."
+        raise EndpointError("There is no such kind of container.", where=server, remedy=remedy)
     arguments = () if memory is None else ("--memory", str(memory))
-    return CommandLauncher((sys.executable, "-m", "mmekit.server", *arguments))
+    command = (sys.executable, "-m", "mmekit.server", "--server", server)
+    return CommandLauncher((*command, *arguments))
 
 
 class CommandLauncher:

@@ -35,7 +35,7 @@ class EndpointOptions:
     host
         The address to bind to; loopback unless the user says otherwise.
     server
-        The kind of container that serves the models. So far: ``embedded``.
+        The kind of container that serves the models: ``embedded`` or ``djl``.
     instances
         Containers for each variant; None takes InitialInstanceCount from the endpoint's config.
     memory

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from mmekit.errors import MmekitError
+from mmekit.server.djl import run_djl
 from mmekit.server.run import ServerOptions, run
 
 
@@ -17,6 +18,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--memory", type=int, metavar="BYTES", default=None)
     parser.add_argument("--model", type=Path, metavar="DIR", default=None)
+    parser.add_argument("--server", choices=("embedded", "djl"), default="embedded")
     parser.add_argument("--exit-with-stdin", action="store_true")
     arguments = parser.parse_args()
     options = ServerOptions(
@@ -27,7 +29,7 @@ def main() -> int:
         exit_with_stdin=arguments.exit_with_stdin,
     )
     try:
-        run(options)
+        (run_djl if arguments.server == "djl" else run)(options)
     except MmekitError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

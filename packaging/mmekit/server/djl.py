@@ -100,6 +100,18 @@ def java_version() -> int:
     return version
 
 
+def require_djl() -> None:
+    """Make sure that DJL Serving could be started.
+
+    Raises
+    ------
+    ServerError
+        There is no distribution, no Java, or too old a one; the remedy is with it.
+    """
+    distribution()
+    java_version()
+
+
 class DjlServing:
     """One process of DJL Serving with a folder of its own.
 
@@ -154,8 +166,8 @@ class DjlServing:
         ServerError
             There is no distribution or no Java.
         """
+        require_djl()
         home = distribution()
-        java_version()
         (self.folder / "t").mkdir(parents=True, exist_ok=True)
         settings = self.folder / "config.properties"
         settings.write_text(self._settings())

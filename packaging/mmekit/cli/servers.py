@@ -1,0 +1,103 @@
+"""Commands that serve models: serve, up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmekit.cli.application import app
+from mmekit.cli.options import Host, Memory, Server
+
+
+@app.command()
+def serve(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    host: Host = "127.0.0.1",
+    memory: Memory = None,
+    server: Annotated[
+        Server, typer.Option(help="djl is the real DJL Serving that MMEKIT_DJL_HOME names.")
+    ] = Server.EMBEDDED,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            metavar="DIR",
+            help="Serve this one model instead: an unpacked archive, loaded at start and asked at "
+            "/invocations.",
+        ),
+    ] = None,
+) -> None:
+    """Be one container: SageMaker's contract in front of DJL's Python engine.
+
+    Without --model it is a multi-model container, which is told by POST /models what to load.
+
+    **Examples:** mme serve --port 8080 --memory 4GiB  ·  mme serve --model build/unpacked/ridge
+    """
+    from mmekit.server import ServerOptions, run, run_djl
+
+    start = run_djl if server is Server.DJL else run
+    start(ServerOptions(port=port, host=host, memory=memory, model=model))
+
+
+@app.command()
+def up(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- COMMAND]", help="Run this meanwhile; the service ends when it does."
+        ),
+    ] = None,
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8950,
+    host: Host = "127.0.0.1",
+    server: Annotated[
+        Server,
+        typer.Option(
+            help="What every container is: embedded, or the DJL Serving that MMEKIT_DJL_HOME names."
+        ),
+    ] = Server.EMBEDDED,
+    instances: Annotated[
+        int | None,
+        typer.Option(min=1, help="Containers a variant. Otherwise its InitialInstanceCount."),
+    ] = None,
+    memory: Memory = None,
+) -> None:
+    """Be SageMaker, S3 and the rest of AWS on one port, for unmodified boto3.
+
+    Point boto3 at it with AWS_ENDPOINT_URL, or use the settings of this repository, whose
+    default it is. Ctrl-C ends it and every container it started.
+
+    **Examples:** mme up  ·  mme up --instances 2  ·  mme up -- jupyter lab notebooks
+    """
+    if command:
+        from mmekit.companion import free_port, run_beside
+
+        port = port or free_port(host)  # both sides have to know it
+        chosen = {
+            "--port": port,
+            "--host": host,
+            "--server": server.value,
+            "--instances": instances,
+            "--memory": memory,
+        }
+        options = [f"{name}={value}" for name, value in chosen.items() if value is not None]
+        raise typer.Exit(run_beside(command, options, host, port))
+    if server is Server.DJL:
+        from mmekit.server import require_djl
+
+        require_djl()
+    from mmekit.endpoint import EndpointOptions, run
+
+    run(
+        EndpointOptions(
+            port=port,
+            host=host,
+            server=server.value,
+            instances=instances,
+            memory=memory,
+        )
+    )
