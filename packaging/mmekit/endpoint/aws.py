@@ -29,6 +29,7 @@ from mmekit.endpoint.specification import (
     EndpointId,
     EndpointSpecification,
     ModelSpecification,
+    ServerlessSpecification,
     VariantSpecification,
 )
 
@@ -227,6 +228,7 @@ def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> Varia
         raise LookupError(f"Could not find model {described['ModelName']!r}.")
     container = model.primary_container or next(iter(model.containers), {})
     source = container.get("ModelDataSource", {}).get("S3DataSource", {})
+    serverless = described.get("ServerlessConfig")
     return VariantSpecification(
         name=described["VariantName"],
         model=ModelSpecification(
@@ -234,10 +236,16 @@ def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> Varia
             data_url=container.get("ModelDataUrl") or source.get("S3Uri") or "",
             multi_model=container.get("Mode") == "MultiModel",
             environment=tuple(sorted(container.get("Environment", {}).items())),
+            image=container.get("Image") or "",
+            caches_models=container.get("MultiModelConfig", {}).get("ModelCacheSetting")
+            != "Disabled",
         ),
         instance_count=int(described.get("InitialInstanceCount", 1)),
         weight=float(described.get("InitialVariantWeight", 1.0)),
         instance_type=described.get("InstanceType"),
+        serverless=None
+        if serverless is None
+        else ServerlessSpecification(serverless["MemorySizeInMB"], serverless["MaxConcurrency"]),
     )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["EndpointId", "EndpointSpecification", "ModelSpecification", "VariantSpecification"]
+__all__ = [
+    "CaptureSpecification",
+    "EndpointId",
+    "EndpointSpecification",
+    "ModelSpecification",
+    "ServerlessSpecification",
+    "VariantSpecification",
+]
 
 
 class EndpointId(NamedTuple):
@@ -30,23 +37,63 @@ class ModelSpecification:
         Whether Mode is ``MultiModel``.
     environment
         Environment variables of the container.
+    image
+        The container's image URI.
+    caches_models
+        False when MultiModelConfig says ModelCacheSetting=Disabled: a model is unloaded after
+        each call.
     """
 
     name: str
     data_url: str
     multi_model: bool
     environment: tuple[tuple[str, str], ...] = ()
+    image: str = ""
+    caches_models: bool = True
+
+
+@dataclass(frozen=True)
+class ServerlessSpecification:
+    """ServerlessConfig of a variant: MemorySizeInMB and MaxConcurrency."""
+
+    memory_mb: int
+    max_concurrency: int
 
 
 @dataclass(frozen=True)
 class VariantSpecification:
-    """A production variant of an endpoint config."""
+    """A production variant of an endpoint config; it has an instance type or is serverless."""
 
     name: str
     model: ModelSpecification
     instance_count: int
     weight: float
     instance_type: str | None = None
+    serverless: ServerlessSpecification | None = None
+
+
+@dataclass(frozen=True)
+class CaptureSpecification:
+    """DataCaptureConfig of an endpoint config.
+
+    Attributes
+    ----------
+    percentage
+        InitialSamplingPercentage, 0 to 100.
+    destination
+        DestinationS3Uri, without a slash at its end.
+    captures_input, captures_output
+        Which CaptureMode is among the CaptureOptions.
+    csv_types, json_types
+        Content types that are written as they are; others become base64.
+    """
+
+    percentage: float
+    destination: str
+    captures_input: bool
+    captures_output: bool
+    csv_types: tuple[str, ...] = ()
+    json_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,3 +103,4 @@ class EndpointSpecification:
     id: EndpointId
     config_name: str
     variants: tuple[VariantSpecification, ...]
+    capture: CaptureSpecification | None = None
