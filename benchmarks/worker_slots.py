@@ -1,7 +1,7 @@
 """Plain engine against worker slots, in one run on one machine and in turn.
 
 Cold load, memory, answers and load of four models, on the embedded server, and on the real DJL
-Serving when MMEKIT_DJL_HOME names an unpacked distribution. Some 18 minutes with both::
+Serving when MMEKIT_DJL_HOME names an unpacked distribution. Some 20 minutes with both::
 
     .venv/bin/python benchmarks/worker_slots.py
 
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from main_job import Machine
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from slot_runs import answers, generators, plot, report, runs, subjects, thousand
+from slot_runs import answers, generators, plot, report, runs, subjects, thousand, turns
 from slot_runs.report import Results
 from slot_runs.runs import Plan, Run
 from slot_runs.servers import HOME_VARIABLE, TITLES, ServerFailure, ServerKind
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from load import Tool
     from slot_runs.thousand import Crowd
+    from slot_runs.turns import Turns
 
 _QUIET_PERCENT = 15
 # Java compiles what is hot while it runs, on the cores that serve: its figures settle later.
@@ -100,7 +101,7 @@ class Bench:
         """Measure everything that was asked for."""
         arguments = self._arguments
         trained = [one for one in map(self._prepare, arguments.models) if one is not None]
-        steps = 2 * len(self._servers) * len(trained) + bool(arguments.thousand)
+        steps = 3 * len(self._servers) * len(trained) + bool(arguments.thousand)
         steps += bool(trained) and self._plan.checks_generator
         self._progress.update(self._task, total=steps)
         found = [self._pair(server, one) for server in self._servers for one in trained]
@@ -139,12 +140,13 @@ class Bench:
     def _pair(self, server: ServerKind, trained: Trained) -> Pair | None:
         try:
             plain, slots = (self._run(server, trained, mode) for mode in MODES)
+            in_turn = self._turns(server, trained)
         except ServerFailure as error:
             self._failed(f"{TITLES[server]}, {trained.subject.title}", error)
             return None
         comparison = answers.compare(plain.answers, slots.answers)
         self._progress.console.print(f"  answers: {comparison}")
-        return Pair(plain, slots, comparison)
+        return Pair(plain, slots, in_turn, comparison)
 
     def _run(self, server: ServerKind, trained: Trained, mode: Mode) -> Run:
         name = f"{server}-{trained.subject.name}-{mode}"
@@ -166,6 +168,19 @@ class Bench:
             f"[{found.seconds:.0f} s]",
             markup=False,
         )
+        return found
+
+    def _turns(self, server: ServerKind, trained: Trained) -> Turns:
+        name = f"{server}-{trained.subject.name}-turns"
+        folder = self._work / f"run-{name}"
+        folder.mkdir()
+        head = f"{TITLES[server]}, {trained.subject.title}"
+        found = turns.take(
+            server, trained, self._plan, folder, lambda text: self._say(f"{head}: {text}")
+        )
+        shutil.rmtree(folder)
+        self._progress.advance(self._task)
+        self._progress.console.print(f"  1 connection, p50, slots / plain: {found.ratio:.2f}")
         return found
 
     def _generators(self, trained: list[Trained]) -> generators.Generators | None:
@@ -238,14 +253,18 @@ def _arguments() -> argparse.Namespace:
 def _plan(arguments: argparse.Namespace, servers: Sequence[ServerKind]) -> Plan:
     tool: Tool | None = arguments.tool
     if arguments.quick:
-        return Plan(1, {}, (1, 8), seconds=1, warm_up_s={}, checks_generator=False, tool=tool)
+        return Plan(
+            1, {}, (1, 8), seconds=1, warm_up_s={}, turns=1, checks_generator=False, tool=tool
+        )
     # Fifty where a load is quick and small, and of the plain engine once, of the cheapest model.
     models: dict[tuple[ServerKind, str, Mode], int] = {
         (server, name, "slots"): 50 for server in servers for name in _SMALL
     }
     if servers:
         models[servers[-1], "ridge", "plain"] = 50
-    return Plan(10, models, (1, 8, 32), seconds=arguments.seconds, warm_up_s=_WARM_UP_S, tool=tool)
+    return Plan(
+        10, models, (1, 8, 32), seconds=arguments.seconds, warm_up_s=_WARM_UP_S, turns=9, tool=tool
+    )
 
 
 def _write(results: Results, arguments: argparse.Namespace, console: Console) -> None:

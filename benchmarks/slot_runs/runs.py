@@ -44,6 +44,8 @@ class Plan:
         Of each measurement under load.
     warm_up_s
         Seconds of load before each measurement, by server; none for what is not named.
+    turns
+        How often both modes are measured in turn on one connection.
     checks_generator
         Whether our load generator is compared with wrk.
     tool
@@ -55,6 +57,7 @@ class Plan:
     connections: tuple[int, ...]
     seconds: int
     warm_up_s: Mapping[ServerKind, int]
+    turns: int
     checks_generator: bool = True
     tool: Tool | None = None
 
