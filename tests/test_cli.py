@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -18,6 +19,32 @@ import pytest
 
 import mmekit
 from mmekit import companion
+
+ON_AN_ENDPOINT = """
+import os, sys
+import boto3
+
+url = os.environ["MME_LOCAL_URL"]
+keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
+client = lambda name: boto3.client(name, endpoint_url=url, **keys)
+client("s3").create_bucket(Bucket="models")
+client("s3").upload_file(sys.argv[1], "models", "ridge.tar.gz")
+sagemaker = client("sagemaker")
+role = "arn:aws:iam::123456789012:role/mme"
+container = {"Image": "djl", "Mode": "MultiModel", "ModelDataUrl": "s3://models/"}
+sagemaker.create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer=container)
+variant = {
+    "VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1
+}
+sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
+sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="c")
+sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="e", WaiterConfig={"Delay": 1})
+answer = client("sagemaker-runtime").invoke_endpoint(
+    EndpointName="e", TargetModel="ridge.tar.gz", ContentType="application/json",
+    Body='{"instances": [[7.0]]}',
+)
+print("answered", answer["Body"].read().decode())
+"""
 
 
 @pytest.fixture
@@ -385,3 +412,55 @@ def test_pack_refuses_what_check_calls_an_error_and_shows_it(mme, package, artif
     assert "\nmme: " in packed.stderr
     assert "Traceback" not in packed.stderr
     assert not archive.exists()
+
+
+def test_serve_with_a_model_is_a_container_with_that_model_alone(package, artifacts, mme, tmp_path):
+    archive, folder = tmp_path / "ridge.tar.gz", tmp_path / "unpacked"
+    assert mme("pack", package, "--artifacts", artifacts, "-o", archive).returncode == 0
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    with subprocess.Popen(
+        [sys.executable, "-m", "mmekit.cli", "serve", "--port", "0", "--model", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            lines = iter(process.stdout.readline, "")
+            url = next(line.split()[-1] for line in lines if " serving on http" in line)
+            body = b'{"instances": [[3.0]]}'
+            headers = {"Content-Type": "application/json"}
+            asked = urllib.request.Request(f"{url}/invocations", body, headers)
+            with urllib.request.urlopen(asked) as answer:
+                assert json.load(answer) == {"predictions": [6.0]}
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+def test_djl_serving_that_is_not_there_is_said_at_the_start_with_a_remedy(mme, command):
+    finished = mme(command, "--server", "djl", "--port", "0", MMEKIT_DJL_HOME="")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("mme: MMEKIT_DJL_HOME is not set")
+    assert "bin/serving" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.skipif(
+    not os.environ.get("MMEKIT_DJL_HOME"), reason="MMEKIT_DJL_HOME names no DJL Serving"
+)
+def test_an_archive_is_served_by_the_real_djl_serving_behind_the_endpoint(
+    package, artifacts, mme, tmp_path
+):
+    archive = tmp_path / "ridge.tar.gz"
+    assert mme("pack", package, "--artifacts", artifacts, "-o", archive).returncode == 0
+    program = tmp_path / "program.py"
+    program.write_text(ON_AN_ENDPOINT)
+    finished = mme(
+        "up", "--server", "djl", "--port", "0", "--", sys.executable, program, str(archive)
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert 'answered {"predictions": [14.0]}' in finished.stdout
+    assert "ModelServer" in finished.stdout, "the container's own output"
