@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab benchmark clean lock
+.PHONY: help setup demo test lint lab benchmark soak fuzz clean lock
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,13 @@ lab: setup ## JupyterLab on the notebooks, with a local endpoint that ends when 
 
 benchmark: setup ## measure the figures of the README (needs `make demo` first; ARGS=--publish)
 	@$(BIN)/python benchmarks/main_job.py $(ARGS)
+
+soak: setup ## faults at random under load for twenty minutes (ARGS="--minutes 60")
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
+
+fuzz: setup ## random requests and files against server and readers, for some ten minutes
+	@MMEKIT_FUZZ_SECONDS=150 MMEKIT_FUZZ_EXAMPLES=5000 \
+	  $(BIN)/python -m pytest tests/fuzz --timeout 900 $(ARGS)
 
 clean: ## remove what was built (.venv stays)
 	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache catboost_info

@@ -16,7 +16,6 @@ SetFit needs what ``make demo`` leaves. Everything runs on loopback, and is ende
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import sys
@@ -28,10 +27,10 @@ from typing import TYPE_CHECKING
 from main_job import Machine
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from slot_runs import answers, generators, plot, report, runs, subjects, thousand, turns
+from slot_runs import answers, generators, plot, report, runs, servers, subjects, thousand, turns
 from slot_runs.report import Results
 from slot_runs.runs import Plan, Run
-from slot_runs.servers import HOME_VARIABLE, TITLES, ServerFailure, ServerKind
+from slot_runs.servers import TITLES, ServerFailure, ServerKind
 from slot_runs.subjects import MODES, ROOT, MissingSubjectError, Mode, Trained
 from slot_runs.targets import MIB, Pair
 
@@ -117,17 +116,12 @@ class Bench:
         )
 
     def _available_servers(self) -> list[ServerKind]:
-        found: list[ServerKind] = [kind for kind in TITLES if kind in self._arguments.servers]
         if not self._arguments.models:
             return []
-        home = os.environ.get(HOME_VARIABLE)
-        if "djl" in found and not (home and (Path(home) / "bin" / "serving").is_file()):
-            found.remove("djl")
-            self._left_out[TITLES["djl"]] = f"{HOME_VARIABLE} names no unpacked distribution"
-        if "djl" in found and shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-            found.remove("djl")
-            self._left_out[TITLES["djl"]] = "there is no java"
-        return found
+        wanted: list[ServerKind] = [kind for kind in TITLES if kind in self._arguments.servers]
+        reasons = {kind: servers.why_not(kind) for kind in wanted}
+        self._left_out |= {TITLES[kind]: why for kind, why in reasons.items() if why}
+        return [kind for kind in wanted if reasons[kind] is None]
 
     def _prepare(self, name: str) -> Trained | None:
         self._say(f"{name}: training")

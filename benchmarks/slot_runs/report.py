@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tables import LOAD_COLUMNS, table, under_load
+
 from slot_runs import targets
 from slot_runs.servers import TITLES
 from slot_runs.targets import MIB
@@ -18,12 +20,11 @@ if TYPE_CHECKING:
 
     from slot_runs.generators import Generators
     from slot_runs.runs import Plan, Run
-    from slot_runs.subjects import Mode, Subject
+    from slot_runs.subjects import Subject
     from slot_runs.targets import Outcome, Pair
     from slot_runs.thousand import Crowd
 
 NAME = "worker_slots"
-_MODES: dict[Mode, str] = {"plain": "plain", "slots": "slots"}
 _ABOUT_LOADS = (
     "`POST /models`. The very first load of a new server brings in the libraries, and starts the "
     "fork server; those after it are other folders with the same files."
@@ -32,8 +33,8 @@ _ABOUT_MEMORY = (
     "Of all processes that belong to a model, each model having answered a request; stubs "
     "included. The marginal model is the mean of the second to the last."
 )
-_MARGINAL = ("marginal, private", "marginal, MemAvailable")
-_PERCENTILES = ("p50", "p95", "p99", "p99.9", "errors")
+_HEAD = ("server", "model", "mode")
+_SIZES = ("models", "private", "proportional", "marginal, private", "marginal, MemAvailable")
 _TOOLS = {"wrk": "wrk", "python": "benchmarks/load.py"}
 _MET = {True: "yes", False: "**no**", None: ""}
 
@@ -115,81 +116,49 @@ def _circumstances(results: Results) -> str:
 
 
 def _outcomes(outcomes: Sequence[Outcome]) -> list[str]:
-    lines = ["## To reach", "", "| | target | server | reached | met |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {one.what} | {one.target} | {TITLES[one.server]} | {one.reached} | {_MET[one.met]} |"
-        for one in outcomes
+    rows = [
+        (one.what, one.target, TITLES[one.server], one.reached, _MET[one.met]) for one in outcomes
     ]
-    return [*lines, ""]
+    return ["## To reach", "", table(("", "target", "server", "reached", "met"), (), rows)]
 
 
 def _loads(runs: Sequence[Run], titles: Mapping[str, str]) -> list[str]:
-    lines = [
-        "## Cold load",
-        "",
-        _ABOUT_LOADS,
-        "",
-        "| server | model | mode | very first | median | fastest | slowest | of |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for run in runs:
-        times = run.cold.loads_ms
-        lines.append(
-            f"| {_head(run, titles)} | {run.cold.first_ms:,.0f} ms | {run.cold.median_ms:,.1f} ms "
-            f"| {min(times):,.1f} ms | {max(times):,.1f} ms | {len(times)} |"
-        )
-    return [*lines, ""]
+        loads = run.cold.loads_ms
+        first = f"{run.cold.first_ms:,.0f} ms"
+        times = (f"{one:,.1f} ms" for one in (run.cold.median_ms, min(loads), max(loads)))
+        rows.append((*_head(run, titles), first, *times, len(loads)))
+    figures = ("very first", "median", "fastest", "slowest", "of")
+    return ["## Cold load", "", _ABOUT_LOADS, "", table(_HEAD, figures, rows)]
 
 
 def _memory(runs: Sequence[Run], titles: Mapping[str, str]) -> list[str]:
-    lines = [
-        "## Memory",
-        "",
-        _ABOUT_MEMORY,
-        "",
-        _row("server | model | mode | models | private | proportional", *_MARGINAL),
-        "|---|---|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for run in runs:
         memory = run.memory
-        lines.append(
-            f"| {_head(run, titles)} | {memory.models} | {memory.private / MIB:,.1f} MiB "
-            f"| {memory.proportional / MIB:,.1f} MiB | {memory.marginal_private / MIB:,.1f} MiB "
-            f"| {memory.marginal_available / MIB:,.1f} MiB |"
-        )
-    return [*lines, ""]
+        each = (memory.private, memory.proportional)
+        marginal = (memory.marginal_private, memory.marginal_available)
+        sizes = (f"{one / MIB:,.1f} MiB" for one in (*each, *marginal))
+        rows.append((*_head(run, titles), memory.models, *sizes))
+    return ["## Memory", "", _ABOUT_MEMORY, "", table(_HEAD, _SIZES, rows)]
 
 
 def _under_load(runs: Sequence[Run], titles: Mapping[str, str]) -> list[str]:
-    lines = [
-        "## Under load",
-        "",
-        "Requests of one instance each. Load generator, server and models share the cores.",
-        "",
-        _row("server | model | mode | connections | workers | requests/s", *_PERCENTILES),
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for run in runs:
         for one in run.measured:
+            workers = f"1 to {one.workers}" if run.mode == "slots" else one.workers
             load = one.load
-            workers = f"1 to {one.workers}" if run.mode == "slots" else str(one.workers)
-            percentiles = " | ".join(
-                f"{value:,.2f} ms"
-                for value in (load.p50_ms, load.p95_ms, load.p99_ms, load.p999_ms)
-            )
-            lines.append(
-                f"| {_head(run, titles)} | {load.connections} | {workers} "
-                f"| {load.requests_per_second:,.0f} | {percentiles} | {load.errors} |"
-            )
-    return [*lines, ""]
+            head = (*_head(run, titles), load.connections, workers)
+            rows.append((*head, *under_load(load)))
+    figures = ("connections", "workers", *LOAD_COLUMNS)
+    about = "Requests of one instance each. Load generator, server and models share the cores."
+    return ["## Under load", "", about, "", table(_HEAD, figures, rows)]
 
 
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _head(run: Run, titles: Mapping[str, str]) -> str:
-    return f"{TITLES[run.server]} | {titles[run.subject]} | {_MODES[run.mode]}"
+def _head(run: Run, titles: Mapping[str, str]) -> tuple[str, str, str]:
+    return TITLES[run.server], titles[run.subject], run.mode
 
 
 def _load_generator(results: Results) -> list[str]:

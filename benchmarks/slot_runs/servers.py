@@ -7,23 +7,24 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import psutil
 
+from mmekit.errors import MmekitError, ServerError
+from mmekit.server.djl import DjlServing, free_port, require_djl
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 ServerKind = Literal["embedded", "djl"]
 TITLES: dict[ServerKind, str] = {"embedded": "embedded server", "djl": "DJL Serving"}
-HOME_VARIABLE = "MMEKIT_DJL_HOME"
 
 # What the image of DJL Serving gives its JVM, and docs/worker-slots.md recommends besides.
 _JAVA_OPTIONS = ("-Xmx1g", "-Djava.util.concurrent.ForkJoinPool.common.parallelism=16")
@@ -35,11 +36,14 @@ _TIMEOUT_S = 120.0
 _TAIL = 3000
 _OK = 200
 # Of the shell that started this; the servers must decide for themselves.
-_DROPPED = ("MMEKIT_WORKER_SLOTS", "MMEKIT_SLOTS_DIR", "MMEKIT_SLOTS_IDLE_S", "PYTHONPATH")
+_DROPPED = ("MMEKIT_WORKER_SLOTS", "MMEKIT_SLOTS_DIR", "MMEKIT_SLOTS_IDLE_S")
 
 
 class ServerFailure(Exception):  # noqa: N818  it is the server's
     """A server did not start, or refused what it should not; the text says what it said."""
+
+
+_FAILURES = (ServerFailure, MmekitError, OSError, RuntimeError, subprocess.TimeoutExpired)
 
 
 @dataclass(frozen=True)
@@ -104,39 +108,40 @@ def ask(
     return content
 
 
+def why_not(kind: ServerKind) -> str | None:
+    """Say why a server cannot be started here; None when it can."""
+    if kind == "djl":
+        try:
+            require_djl()
+        except ServerError as error:
+            return error.what
+    return None
+
+
 @contextlib.contextmanager
 def running(kind: ServerKind) -> Iterator[Server]:
     """Run a server on a free port of loopback until the block ends; nothing of it is left then."""
-    port = _free_port()
     # A short name, as a socket's path may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="mme-serve-") as name:
         folder = Path(name)
-        command, environment = _COMMANDS[kind](port, folder)
         log = folder / "log"
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        server = Server(kind, port, process.pid, folder)
+        relatives: list[psutil.Process] = []
         try:
-            _wait_until_ready(server, process, log)
-            yield server
-        except (ServerFailure, OSError, RuntimeError, subprocess.TimeoutExpired) as failure:
+            with log.open("wb") as stream, _STARTED[kind](folder, stream) as server:
+                try:
+                    yield server
+                finally:
+                    relatives = family(server)
+        except _FAILURES as failure:
             raise ServerFailure(f"{failure}\n{_tail(log)}") from failure
         finally:
-            _end(server, process)
+            _end([*relatives, *_fork_servers(folder)])
 
 
 def family(server: Server) -> list[psutil.Process]:
     """Return the processes of a server: itself, its workers, fork servers and what they forked."""
     found: dict[int, psutil.Process] = {}
-    for root in [*_processes(server.pid), *_fork_servers(server)]:
+    for root in [*_processes(server.pid), *_fork_servers(server.folder)]:
         with contextlib.suppress(psutil.Error):
             for process in [root, *root.children(recursive=True)]:
                 found[process.pid] = process
@@ -150,66 +155,90 @@ def _processes(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _fork_servers(server: Server) -> list[psutil.Process]:
+def _fork_servers(folder: Path) -> list[psutil.Process]:
     # Those that stubs start are children of nobody.
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()
-            here = any(argument.startswith(f"{server.folder}/") for argument in command)
+            here = any(argument.startswith(f"{folder}/") for argument in command)
             if here and _FORK_SERVER in command:
                 found.append(process)
     return found
 
 
-def _embedded(port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
-    environment = _environment(folder)
-    if "PYTHONPATH" in os.environ:
-        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    return [sys.executable, "-m", "mmekit.server", "--port", str(port)], environment
+@contextlib.contextmanager
+def _embedded(folder: Path, log: IO[bytes]) -> Iterator[Server]:
+    port = free_port("127.0.0.1")
+    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+    with subprocess.Popen(
+        [sys.executable, "-m", "mmekit.server", "--port", str(port)],
+        env={**environment, **_both(folder)},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        server = Server("embedded", port, process.pid, folder)
+        try:
+            _wait_until_ready(server, process)
+            yield server
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_S)
+            if process.poll() is None:
+                process.kill()
 
 
-def _djl(port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
-    home = Path(os.environ[HOME_VARIABLE])
-    for name in ("store", "slots", "tmp"):
-        (folder / name).mkdir(mode=0o700)
-    address = f"http://127.0.0.1:{port}"
-    config = folder / "config.properties"
-    config.write_text(
-        f"inference_address={address}\nmanagement_address={address}\n"
-        f"model_store={folder / 'store'}\nload_models=NONE\n"
-    )
-    options = [*_JAVA_OPTIONS, f"-Djava.io.tmpdir={folder / 'tmp'}"]
-    environment = {
-        **_environment(folder),
-        "DJL_OFFLINE": "true",
-        "SAGEMAKER_MULTI_MODEL": "true",
-        "ENGINE_CACHE_DIR": str(folder / "engine"),
-        "MODEL_SERVER_HOME": str(folder),
-        "MMEKIT_SLOTS_DIR": str(folder / "slots"),
-        "JAVA_OPTS": " ".join(options),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+@contextlib.contextmanager
+def _djl(folder: Path, log: IO[bytes]) -> Iterator[Server]:
+    slots = folder / "slots"
+    slots.mkdir(mode=0o700)
+    (folder / "t").mkdir()
+    given = {
+        **_both(folder),
+        "MMEKIT_SLOTS_DIR": str(slots),
+        "JAVA_OPTS": " ".join([*_JAVA_OPTIONS, f"-Djava.io.tmpdir={folder / 't'}"]),
     }
-    return [str(home / "bin" / "serving"), "-f", str(config)], environment
+    port = free_port("127.0.0.1")
+    serving = DjlServing(folder, port, environment=given)
+    with _without((*_DROPPED, "PYTHONPATH")):
+        serving.start(log)
+    try:
+        serving.wait_until_healthy()
+        assert serving.pid is not None  # noqa: S101  it has been started
+        yield Server("djl", port, serving.pid, folder)
+    finally:
+        serving.stop()
 
 
-_COMMANDS = {"embedded": _embedded, "djl": _djl}
+_STARTED = {"embedded": _embedded, "djl": _djl}
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+def _both(folder: Path) -> dict[str, str]:
     # bin/serving sets the first; both servers are to have it. The second is where the embedded
     # server makes its folder for sockets, by which its fork servers are known.
-    return {**kept, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+    return {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
 
 
-def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+@contextlib.contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_S
     while not _answers(server):
         if process.poll() is not None:
             raise ServerFailure(f"{TITLES[server.kind]} ended with code {process.returncode}")
         if time.monotonic() > deadline:
-            raise ServerFailure(f"{TITLES[server.kind]} did not start: {log}")
+            raise ServerFailure(f"{TITLES[server.kind]} did not start")
         time.sleep(_POLL_S)
 
 
@@ -222,16 +251,9 @@ def _answers(server: Server) -> bool:
     return True
 
 
-def _end(server: Server, process: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end, and see to what it leaves behind."""
-    relatives = family(server)
-    process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_S)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
-    left = [one for one in {*relatives, *family(server)} if one.is_running()]
+def _end(relatives: Iterable[psutil.Process]) -> None:
+    """See to what a server has left behind."""
+    left = [one for one in set(relatives) if one.is_running()]
     for one in left:
         # is_running and kill compare the start time: never another process of the same number.
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -241,10 +263,3 @@ def _end(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-_TAIL:]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

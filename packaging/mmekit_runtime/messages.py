@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_OUT_OF_MEMORY = ("CUDA error: out of memory", "No available memory for the cache blocks")
 
 
 class RequestError(Exception):
@@ -183,8 +184,8 @@ class Reply:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether DJL's engine would answer 507 to this exception."""
-    return type(error).__name__ in ("MemoryError", "OutOfMemoryError") or (
-        "CUDA error: out of memory" in str(error)
+    return type(error).__name__ in ("MemoryError", "OutOfMemoryError") or any(
+        phrase in str(error) for phrase in _OUT_OF_MEMORY
     )
 
 

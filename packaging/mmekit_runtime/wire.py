@@ -32,7 +32,17 @@ class WireError(Exception):
 
 
 class IncompleteError(Exception):
-    """More bytes are needed."""
+    """More bytes are needed.
+
+    Attributes
+    ----------
+    needed
+        The length of a buffer in which the reading would come further.
+    """
+
+    def __init__(self, needed: int) -> None:
+        super().__init__(needed)
+        self.needed = needed
 
 
 class Message(NamedTuple):
@@ -65,14 +75,6 @@ class Answer(NamedTuple):
     message: str
     properties: tuple[tuple[str, str], ...]
     content: tuple[tuple[str | None, bytes], ...]
-
-    @property
-    def body(self) -> bytes:
-        """The content named ``data``, or else the first; empty when there is none."""
-        for key, value in self.content:
-            if key == "data":
-                return value
-        return self.content[0][1] if self.content else b""
 
 
 def encode_request(
@@ -153,38 +155,6 @@ def decode_request(data: bytes | bytearray) -> tuple[Message, int] | None:
         raise WireError("a text that is not UTF-8") from error
 
 
-class AnswerReader:
-    """Turns the bytes of one connection, in pieces of any size, into answers.
-
-    A stream is gathered and delivered as one content.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Answer | None:
-        """Take more bytes; return the answer when it is whole.
-
-        Raises
-        ------
-        WireError
-            The bytes are no answer, or go on after its end: a worker has one request at a time.
-        """
-        self._buffer += data
-        cursor = Cursor(self._buffer)
-        try:
-            answer = _answer(cursor)
-        except IncompleteError:
-            return None
-        except UnicodeDecodeError as error:
-            raise WireError("a text that is not UTF-8") from error
-        if cursor.position != len(self._buffer):
-            surplus = len(self._buffer) - cursor.position
-            raise WireError(f"{surplus} bytes after the end of the answer")
-        self._buffer.clear()
-        return answer
-
-
 class Cursor:
     """Reads a buffer from its beginning; `IncompleteError` when more bytes are needed."""
 
@@ -208,7 +178,7 @@ class Cursor:
             raise WireError(f"a part of {length} bytes")
         end = self.position + length
         if end > len(self.buffer):
-            raise IncompleteError
+            raise IncompleteError(end)
         value = bytes(self.buffer[self.position : end])
         self.position = end
         return value
@@ -221,7 +191,7 @@ class Cursor:
     def _unpack(self, kind: struct.Struct) -> int:
         end = self.position + kind.size
         if end > len(self.buffer):
-            raise IncompleteError
+            raise IncompleteError(end)
         value: int = kind.unpack_from(self.buffer, self.position)[0]
         self.position = end
         return value
@@ -242,24 +212,3 @@ def read_properties(cursor: Cursor) -> tuple[tuple[str, str], ...]:
 def read_content(cursor: Cursor, parts: int) -> tuple[tuple[str | None, bytes], ...]:
     """Read so many pairs of a text and bytes."""
     return tuple((cursor.text(), cursor.raw(max(0, cursor.integer()))) for _ in range(parts))
-
-
-def _answer(cursor: Cursor) -> Answer:
-    status = cursor.short()
-    if not 100 <= status <= 999:  # noqa: PLR2004
-        raise WireError(f"the status {status}")
-    message = cursor.text() or ""
-    properties = read_properties(cursor)
-    parts = cursor.short()
-    content = read_content(cursor, parts) if parts >= 0 else ((None, _stream(cursor)),)
-    return Answer(status, message, properties, content)
-
-
-def _stream(cursor: Cursor) -> bytes:
-    chunks = []
-    while True:
-        more = cursor.raw(1)
-        chunk = cursor.raw(max(0, cursor.integer()))
-        chunks.append(chunk)
-        if more == b"\0":
-            return b"".join(chunks)

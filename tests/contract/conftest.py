@@ -11,11 +11,7 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +21,13 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-import mmekit_runtime
 from mmekit.errors import ServerError
 from mmekit.server.djl import DjlServing, free_port
+from tests.server_process import ServerProcess, give_slots, wait_until
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterator, Sequence
-
-RUNTIME = Path(mmekit_runtime.__file__).parent
 
 ECHO = """
 from djl_python import Output
@@ -131,15 +125,6 @@ def handle(inputs):
         return WISHES[wish](inputs)
     return Output().add(inputs.get_as_bytes() or b"")
 """
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Wait for a condition; its value is returned, or the test fails."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
-        time.sleep(0.01)
-    return value
 
 
 @pytest.fixture(scope="session")
@@ -274,37 +259,13 @@ class Server:
 
 @contextlib.contextmanager
 def embedded(*arguments: str) -> Iterator[Server]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mmekit.server", "--port", "0", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    lines: list[str] = []
-    port = 0
-    for line in process.stdout:
-        lines.append(line)
-        if "serving on http://" in line:
-            port = int(line.rpartition(":")[2])
-            break
-    else:
-        process.wait()
-        process.stdout.close()
-        raise RuntimeError("the server did not start:\n" + "".join(lines))
-    stream = process.stdout
-    reader = threading.Thread(target=lambda: lines.extend(stream), daemon=True)
-    reader.start()
+    running = ServerProcess(*arguments)
     try:
-        server = Server("embedded", port, lambda: "".join(list(lines)), process.pid)
+        server = Server("embedded", running.port, lambda: running.log, running.pid)
         with server.client:
             yield server
     finally:
-        process.terminate()
-        process.wait(timeout=40)
-        reader.join()
-        stream.close()
+        running.close()
 
 
 @contextlib.contextmanager
@@ -375,8 +336,7 @@ class ModelFolder:
         if properties is not None:
             (folder / "serving.properties").write_text(properties)
         if self._slots:
-            (folder / "mmekit_runtime").symlink_to(RUNTIME)
-            shutil.copyfile(RUNTIME / "slots" / "site_hook.py", folder / "sitecustomize.py")
+            give_slots(folder)
         return folder
 
 

@@ -1,5 +1,6 @@
-"""A running endpoint service, and what a user of boto3 does with it."""
+"""A running endpoint service, and what a user of boto3 does with it; a fleet without a service."""
 
+import asyncio
 import dataclasses
 import io
 import json
@@ -16,6 +17,21 @@ import time
 import boto3
 import pytest
 from botocore.config import Config
+
+from mmekit.endpoint import CommandLauncher, EndpointOptions, Limits
+from mmekit.endpoint.caller import Caller
+from mmekit.endpoint.data_plane import DataPlane
+from mmekit.endpoint.errors import AwsError
+from mmekit.endpoint.fleet import Fleet
+from mmekit.endpoint.journal import Journal
+from mmekit.endpoint.launcher import launcher_named
+from mmekit.endpoint.metrics import Metrics
+from mmekit.endpoint.specification import (
+    EndpointId,
+    EndpointSpecification,
+    ModelSpecification,
+    VariantSpecification,
+)
 
 HERE = pathlib.Path(__file__).parent
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
@@ -192,3 +208,123 @@ def echo(service):
     for key in ("a.tar.gz", "b.tar.gz", "team/a.tar.gz"):
         service.put(key, service.echo_archive())
     return service.create_endpoint("echo", environment={"COLOUR": "blue"})
+
+
+ENDPOINT = EndpointId("123456789012", REGION, "rehearsal")
+CALLER = Caller(account="123456789012", region=REGION, service="sagemaker")
+
+
+class Rehearsal:
+    """A fleet in this process, asked through the data plane, with S3 a dictionary.
+
+    `put` takes what model.json of the small container shall say, and bytes of padding that
+    compress (`zeros`) or do not (`padding`).
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.objects = {}
+        self.reads = []
+        self.journal = Journal()
+
+    def put(self, *keys, **description):
+        for key in keys:
+            self.objects[f"models/{key}"] = archive_of(**description)
+
+    def read(self, bucket, key):
+        self.reads.append(key)
+        return self.objects.get(f"{bucket}/{key}")
+
+    @property
+    def variant(self):
+        return self.fleet.variants[0]
+
+    def only_instance(self):
+        (instance,) = self.fleet.snapshot().variants[0].instances
+        return instance
+
+    def events(self, kind):
+        return [event for event in self.journal.events if event.kind == kind]
+
+    def files(self):
+        return sorted(str(path) for path in self.folder.rglob("models/*"))
+
+    async def seen(self, target="", body=b"x", variant="AllTraffic"):
+        """What the container saw of an invocation; AwsError for an error."""
+        fields = {b"content-type": b"text/plain"}
+        if target:
+            fields[b"x-amzn-sagemaker-target-model"] = target.encode()
+        if variant:
+            fields[b"x-amzn-sagemaker-target-variant"] = variant.encode()
+        reply = await self.plane.answer(CALLER, ENDPOINT.name, fields, body)
+        content = json.loads(reply.body)
+        if reply.status == 200:
+            return content
+        code = dict(reply.headers)[b"x-amzn-errortype"].decode()
+        raise AwsError(reply.status, code, content["message"], content)
+
+    @staticmethod
+    async def until(condition, seconds=30.0):
+        patience = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < patience, f"it did not come true within {seconds} s"
+            await asyncio.sleep(0.01)
+        return value
+
+
+def archive_of(files=None, *, padding=0, zeros=0, noise=0, **description):
+    contents = {"model.json": json.dumps(description).encode()} if files is None else files
+    extra = {"padding": os.urandom(padding or noise), "zeros": b"\0" * zeros}
+    return Service.archive({**contents, **{name: one for name, one in extra.items() if one}})
+
+
+@pytest.fixture
+def rehearse(tmp_path):
+    """A function that starts a fleet, runs a story with it and stops it again."""
+
+    def run(story, *, container="small", prepare=None, **how):
+        rehearsal = Rehearsal(tmp_path / "fleet")
+        rehearsal.put("a.tar.gz", "b.tar.gz", "only.tar.gz")
+        if prepare is not None:
+            prepare(rehearsal)
+        asyncio.run(_tell(story, rehearsal, container, how))
+
+    run.archive = archive_of
+    return run
+
+
+async def _tell(story, rehearsal, container, how):
+    data_url = how.pop("data_url", "s3://models/")
+    model = ModelSpecification(
+        "model",
+        data_url,
+        multi_model=data_url.endswith("/"),
+        environment=tuple(how.pop("environment", {}).items()),
+        caches_models=how.pop("caches", True),
+    )
+    count, kind = how.pop("count", 1), how.pop("instance_type", "ml.m6i.large")
+    serverless, memory = how.pop("serverless", None), how.pop("memory", None)
+    variants = tuple(
+        VariantSpecification(
+            name, model, count, weight, None if serverless else kind, serverless=serverless
+        )
+        for name, weight in how.pop("weights", {"AllTraffic": 1.0}).items()
+    )
+    options = EndpointOptions(memory=memory, limits=Limits(**how))
+    small = CommandLauncher([sys.executable, str(HERE / "small_container.py")])
+    fleet = rehearsal.fleet = Fleet(
+        EndpointSpecification(ENDPOINT, "config", variants),
+        options=options,
+        launcher=small if container == "small" else launcher_named(container),
+        read_object=rehearsal.read,
+        folder=rehearsal.folder,
+        metrics=Metrics(None),
+        journal=rehearsal.journal,
+    )
+    rehearsal.plane = DataPlane({ENDPOINT: fleet}, options.limits)
+    try:
+        await fleet.start()
+        await story(rehearsal)
+    finally:
+        await fleet.stop()
+    assert not rehearsal.folder.exists()

@@ -12,6 +12,9 @@ def main():
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--container", choices=["small", "embedded"], default="small")
     parser.add_argument("--limits", nargs="*", default=[], metavar="NAME=SECONDS")
+    parser.add_argument("--state", type=pathlib.Path)
+    parser.add_argument("--state-seconds", type=float, default=0.0)
+    parser.add_argument("--autoscaling-minute", type=float, default=60.0)
     arguments = parser.parse_args()
     limits = (item.partition("=") for item in arguments.limits)
     small = pathlib.Path(__file__).with_name("small_container.py")
@@ -19,6 +22,9 @@ def main():
     run(
         EndpointOptions(
             port=arguments.port,
+            state=arguments.state,
+            state_seconds=arguments.state_seconds,
+            autoscaling_minute=arguments.autoscaling_minute,
             limits=Limits(**{name: float(value) for name, _, value in limits}),
         ),
         launcher=launcher if arguments.container == "small" else None,

@@ -1,8 +1,11 @@
-"""A multi-model container in one small file: the contract, with models that echo.
+"""A container in one small file: SageMaker's contract, with models that echo.
 
-A model folder holds ``model.json``: ``load_status`` (200), ``load_seconds`` (0). The variable
-CAPACITY limits how many models fit (507 beyond). An invocation's body may be ``{"status": 400}``,
-``{"seconds": 1}`` or ``{"exit": 3}``; the answer says what the container saw.
+A model folder holds ``model.json``: ``load_status`` (200), ``load_seconds`` (0), ``load_exit``. The
+variable CAPACITY limits how many models fit (507 beyond). An invocation's body may be
+``{"status": 400}``, ``{"seconds": 1}``, ``{"exit": 3}``, ``{"forget": true}``, ``{"fail": true}``
+(the model is marked FAILED, as DJL Serving does it), ``{"stop": true}`` (its worker is gone) or
+``{"unwell": true}`` (/ping answers 500 from now on); the answer says what the container saw. With
+``--model DIR`` it is a single-model container.
 """
 
 import argparse
@@ -18,64 +21,122 @@ from urllib.parse import unquote
 import uvicorn
 
 CAPACITY = int(os.environ.get("CAPACITY", "1000"))
+VARIABLES = ("SAGEMAKER_MULTI_MODEL", "COLOUR")
 
 models: dict[str, str] = {}
 loads: dict[str, int] = {}
+failed: set[str] = set()
+stopped: set[str] = set()
+state = {"unwell": False, "most": 0, "running": 0}
+options = argparse.Namespace()
 
 
 def files(folder):
     return sorted(path.name for path in pathlib.Path(folder).iterdir())
 
 
+def described(folder):
+    return json.loads((pathlib.Path(folder) / "model.json").read_text())
+
+
 async def load(request):
-    name, url = request["model_name"], pathlib.Path(request["url"])
+    name, url = request["model_name"], request["url"]
     loads[name] = loads.get(name, 0) + 1
     if name in models:
         return 409, {"message": "loaded already"}
     if len(models) >= CAPACITY:
         return 507, {"message": "no room"}
-    description = json.loads((url / "model.json").read_text())
+    description = described(url)
+    if "load_exit" in description:
+        os._exit(description["load_exit"])
     await asyncio.sleep(description.get("load_seconds", 0))
     status = description.get("load_status", 200)
     if status == 200:
-        models[name] = str(url)
+        models[name] = url
     return status, {"message": "could not import nonsense" if status != 200 else "loaded"}
 
 
-async def invoke(name, headers, body):
+def unload(name):
+    failed.discard(name)
+    stopped.discard(name)
+    return (200 if models.pop(name, None) else 404), {}
+
+
+def refusal(name):
     if name not in models:
         return 404, {"message": "not loaded"}
-    wish = json.loads(body) if body.startswith(b"{") else {}
+    if name in failed:
+        return 503, {"message": f"Model is not ready: {name}"}
+    if name in stopped:
+        return 400, {"message": "Backend Python process is stopped."}
+    return None
+
+
+def obey(name, wish):
     if "exit" in wish:
         os._exit(wish["exit"])
     if wish.get("forget"):
         del models[name]
+    if wish.get("fail"):
+        failed.add(name)
+    if wish.get("stop"):
+        stopped.add(name)
+    if wish.get("unwell"):
+        state["unwell"] = True
+
+
+async def invoke(name, headers, body):
+    if (refused := refusal(name)) is not None:
+        return refused
+    wish = json.loads(body) if body.startswith(b"{") else {}
+    obey(name, wish)
+    state["running"] += 1
+    state["most"] = max(state["most"], state["running"])
     await asyncio.sleep(wish.get("seconds", 0))
+    state["running"] -= 1
     seen = {
         "pid": os.getpid(),
         "name": name,
         "length": len(body),
         "headers": headers,
-        "loads": loads[name],
+        "loads": loads.get(name, 0),
         "loaded": len(models),
+        "most": state["most"],
+        "memory": options.memory,
         "files": files(models[name]) if name in models else [],
-        "environment": {k: os.environ.get(k) for k in ("SAGEMAKER_MULTI_MODEL", "COLOUR")},
+        "environment": {variable: os.environ.get(variable) for variable in VARIABLES},
     }
     return wish.get("status", 200), seen
 
 
+def listed():
+    entries = [
+        {"modelName": name, "modelUrl": url, "status": "FAILED" if name in failed else "READY"}
+        for name, url in models.items()
+    ]
+    return 200, {"models": entries}
+
+
+def describe(name):
+    if name not in models:
+        return 404, {}
+    status = "FAILED" if name in failed else "Healthy"
+    group = {"workers": [{"id": 1, "pid": os.getpid()}]}
+    return 200, [{"models": [{"modelName": name, "status": status, "workerGroups": [group]}]}]
+
+
 async def answer(method, path, headers, body):
     if path == "/ping":
-        return 200, {}
-    if (method, path) == ("POST", "/models"):
-        return await load(json.loads(body))
+        return (500 if state["unwell"] or failed else 200), {}
+    if (method, path) == ("POST", "/invocations"):
+        return await invoke("only", headers, body)
+    if path == "/models":
+        return await load(json.loads(body)) if method == "POST" else listed()
     name, _, rest = path.removeprefix("/models/").partition("/")
     name = unquote(name)
     if rest == "invoke":
         return await invoke(name, headers, body)
-    if method == "DELETE":
-        return (200 if models.pop(name, None) else 404), {}
-    return (200 if name in models else 404), {}
+    return unload(name) if method == "DELETE" else describe(name)
 
 
 async def app(scope, receive, send):
@@ -100,12 +161,23 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": json.dumps(reply).encode()})
 
 
+def take_only_model(folder):
+    description = described(folder)
+    time.sleep(description.get("load_seconds", 0))
+    if "load_exit" in description:
+        sys.exit("could not import nonsense")
+    loads["only"] = 1
+    models["only"] = str(folder)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
     parser.add_argument("--host")
     parser.add_argument("--exit-with-stdin", action="store_true")
-    arguments = parser.parse_args()
+    parser.add_argument("--memory", type=int)
+    parser.add_argument("--model", type=pathlib.Path)
+    parser.parse_args(namespace=options)
     if os.environ.get("REFUSE_TO_START"):
         sys.exit("no engine to be found")
 
@@ -117,9 +189,11 @@ def main():
     gate = os.environ.get("START_AFTER")
     while gate and not pathlib.Path(gate).exists():
         time.sleep(0.01)
+    if options.model is not None:
+        take_only_model(options.model)
     sys.stdout.write("small container ready\n")
     sys.stdout.flush()
-    uvicorn.run(app, host=arguments.host, port=arguments.port, lifespan="off", log_level="warning")
+    uvicorn.run(app, host=options.host, port=options.port, lifespan="off", log_level="warning")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmekit.engine import engine_folder
-from mmekit_runtime.wire import Answer, AnswerReader, WireError, encode_request
+from mmekit.server.replies import Reply, ReplyReader
+from mmekit_runtime.wire import WireError, encode_request
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,22 +86,24 @@ def test_we_read_what_the_engine_writes_in_pieces_of_any_size(
     for key, value in content:
         output.content.add(key, bytearray(value))
     data = written_by_the_engine(output)
-    reader = AnswerReader()
+    reader = ReplyReader()
 
     answers = [reader.feed(data[start : start + step]) for start in range(0, len(data), step)]
 
     assert answers[:-1] == [None] * (len(answers) - 1)
-    assert answers[-1] == Answer(status, message, tuple(properties.items()), tuple(content))
+    assert answers[-1] == Reply(status, message, tuple(properties.items()), tuple(content))
 
 
-def test_a_stream_is_gathered():
+def test_a_stream_is_read_to_its_end():
     from djl_python import Output
 
     output = Output().add_stream_content(iter(["a", b"b", "c"]), None)
-    answer = AnswerReader().feed(written_by_the_engine(output))
+    reply = ReplyReader().feed(written_by_the_engine(output))
 
-    assert answer is not None
-    assert answer.body == b"abc"
+    assert reply is not None
+    assert reply.stream is not None
+    assert reply.stream.ended
+    assert b"".join(reply.stream._chunks) == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -115,13 +118,13 @@ def test_a_stream_is_gathered():
 )
 def test_garbage_is_an_error(data):
     with pytest.raises(WireError):
-        AnswerReader().feed(data)
+        ReplyReader().feed(data)
 
 
 @given(st.binary(max_size=100))
 def test_no_bytes_do_worse_than_an_error(data):
     with contextlib.suppress(WireError):
-        AnswerReader().feed(data)
+        ReplyReader().feed(data)
 
 
 def test_more_properties_than_the_format_can_count_are_refused():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-import mmekit_runtime
+from tests.server_process import give_slots
 
 DOUBLER = """
 from mmekit_runtime import Handler
@@ -25,14 +23,6 @@ handle = Doubler()
 """
 
 
-def with_slots(folder: Path) -> Path:
-    """Give a model folder what an archive with worker slots has."""
-    runtime = Path(mmekit_runtime.__file__).parent
-    (folder / "mmekit_runtime").symlink_to(runtime)
-    (folder / "sitecustomize.py").write_bytes((runtime / "slots" / "site_hook.py").read_bytes())
-    return folder
-
-
 def metrics(server) -> dict[tuple[str, ...], float]:
     answer = server.client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -44,7 +34,7 @@ def metrics(server) -> dict[tuple[str, ...], float]:
 
 
 def test_processes_and_their_figures_are_described(server, model_folder):
-    assert server.load("doubler", with_slots(model_folder(DOUBLER))).status_code == 200
+    assert server.load("doubler", give_slots(model_folder(DOUBLER))).status_code == 200
     for _ in range(3):
         assert server.invoke("doubler", "[[1]]").json() == {"predictions": [2.0]}
     server.invoke("doubler", "[[1, 2]]")
@@ -62,7 +52,7 @@ def test_processes_and_their_figures_are_described(server, model_folder):
 
 
 def test_prometheus_can_read_the_figures(server, model_folder):
-    assert server.load("doubler", with_slots(model_folder(DOUBLER))).status_code == 200
+    assert server.load("doubler", give_slots(model_folder(DOUBLER))).status_code == 200
     before = metrics(server)
     for _ in range(2):
         server.invoke("doubler", "[[1]]")

@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from mmekit.server.memory import MIB, Memory, private_bytes, proportional_bytes
+from mmekit.server.memory import MIB, Cgroup, Memory, own_cgroup, private_bytes, proportional_bytes
 
 HOLDER = "data = bytearray({size}); print('ready', flush=True); input()"
 
@@ -83,3 +83,63 @@ def test_a_reserve_stays_free():
 
     with memory.admit(600 * MIB, 500 * MIB, []) as fits:
         assert not fits
+
+
+V2 = {
+    "memory.max": "{limit}\n",
+    "memory.current": "{used}\n",
+    "memory.stat": "inactive_file {idle}",
+}
+V1 = {
+    "memory.limit_in_bytes": "{limit}\n",
+    "memory.usage_in_bytes": "{used}\n",
+    "memory.stat": "inactive_file 1\ntotal_inactive_file {idle}\n",
+}
+
+
+def write_cgroup(folder, files, limit, used=0, idle=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text.format(limit=limit, used=used, idle=idle))
+
+
+@pytest.mark.parametrize(
+    ("files", "line", "top"),
+    [(V2, "0::/a/b\n", "."), (V1, "4:memory,hugetlb:/a/b\n0::/\n", "memory")],
+    ids=["v2", "v1"],
+)
+def test_the_limit_of_a_control_group_counts_less_what_it_uses(tmp_path, files, line, top):
+    (tmp_path / "own").write_text(line)
+    write_cgroup(tmp_path / top / "a" / "b", files, "max", used=300 * MIB)
+    write_cgroup(tmp_path / top / "a", files, 1000 * MIB, used=400 * MIB, idle=100 * MIB)
+
+    memory = Memory(cgroup=lambda: own_cgroup(tmp_path, tmp_path / "own"))
+
+    assert memory.limit == 1000 * MIB
+    assert memory.available([]) == 700 * MIB
+    with memory.admit(600 * MIB, 0, []) as first, memory.admit(200 * MIB, 0, []) as second:
+        assert (first, second) == (True, False)
+
+
+def test_in_a_container_the_own_group_may_be_at_the_top(tmp_path):
+    (tmp_path / "own").write_text("0::/what/the/host/calls/it\n")
+    write_cgroup(tmp_path, V2, 500 * MIB, used=MIB)
+
+    assert own_cgroup(tmp_path, tmp_path / "own") == Cgroup(500 * MIB, MIB)
+
+
+def test_a_control_group_without_a_limit_is_none(tmp_path):
+    (tmp_path / "own").write_text("0::/a\n4:memory:/a\n")
+    write_cgroup(tmp_path / "a", V2, "max")
+    write_cgroup(tmp_path / "memory" / "a", V1, 2**63 - 4096)
+
+    assert own_cgroup(tmp_path, tmp_path / "own") is None
+    assert own_cgroup(tmp_path, tmp_path / "nothing") is None
+
+
+def test_the_least_of_all_limits_counts():
+    around = Cgroup(800 * MIB, 100 * MIB)
+
+    assert Memory(500 * MIB, lambda: around).limit == 500 * MIB
+    assert Memory(900 * MIB, lambda: around).limit == 800 * MIB
+    assert Memory(900 * MIB, lambda: around).available([]) == 700 * MIB

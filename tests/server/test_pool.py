@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+
+from tests.server_process import wait_until
 
 WAITER = """
 import os
@@ -25,15 +26,6 @@ def handle(inputs):
             time.sleep(0.005)
     return Output().add(str(os.getpid()))
 """
-
-
-def until(condition, timeout=20.0):
-    """Wait for a condition; its last value is returned, or the test fails."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.01)
-    return value
 
 
 def workers(server):
@@ -62,13 +54,13 @@ def test_workers_are_added_one_by_one_under_load_and_end_when_idle(server, load,
     gate = tmp_path / "gate"
 
     asked = [threads.submit(server.invoke, "waiter", f"hold {gate}") for _ in range(8)]
-    until(lambda: len(workers(server)) == 2)
+    wait_until(lambda: len(workers(server)) == 2)
     pids = [worker["pid"] for worker in workers(server)]
     gate.touch()
 
     assert {int(one.result().text) for one in asked} == set(pids)
-    until(lambda: len(workers(server)) == 1)
-    until(lambda: sum(psutil.pid_exists(pid) for pid in pids) == 1)
+    wait_until(lambda: len(workers(server)) == 1)
+    wait_until(lambda: sum(psutil.pid_exists(pid) for pid in pids) == 1)
 
 
 def test_a_model_whose_workers_die_again_and_again_is_given_up(server, load):
@@ -87,7 +79,7 @@ def test_the_worker_of_a_request_that_was_late_is_ended(server, load, tmp_path):
 
     assert server.invoke("waiter", f"hold {tmp_path / 'never'}").status_code == 503
 
-    until(lambda: not psutil.pid_exists(worker["pid"]))
+    wait_until(lambda: not psutil.pid_exists(worker["pid"]))
 
 
 def test_the_memory_of_a_model_is_free_when_its_unloading_answers(server, load):

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
-import pytest
 
 import mmekit.server
 
@@ -27,21 +26,12 @@ def handle(inputs):
 """
 
 
-@pytest.fixture
-def own_server():
-    # Imported here: conftest of this folder, under the import mode that has no packages.
-    conftest = sys.modules[next(name for name in sys.modules if name.endswith("server.conftest"))]
-    running = conftest.start_server("--exit-with-stdin")
-    yield running
-    conftest.stop_server(running)
-
-
 def children(server):
     return psutil.Process(server.process.pid).children(recursive=True)
 
 
 def test_the_face_is_what_it_says():
-    assert mmekit.server.__all__ == ["ServerOptions", "run"]
+    assert mmekit.server.__all__ == ["ServerOptions", "require_djl", "run", "run_djl"]
 
 
 def test_sigterm_answers_what_is_under_way_and_leaves_nothing(own_server, model_folder):

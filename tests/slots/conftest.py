@@ -15,17 +15,17 @@ import sys
 import tempfile
 import termios
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-import mmekit_runtime
 from mmekit.engine import engine_folder
+from mmekit.server.replies import Reply, ReplyReader
 from mmekit.server.worker import STARTED, WorkerSpec
-from mmekit_runtime.wire import Answer, AnswerReader, encode_request
+from mmekit_runtime.wire import encode_request
+from tests.server_process import RUNTIME, give_slots, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 if not sys.platform.startswith("linux"):
     # Worker slots need Linux; elsewhere models run on the plain engine.
     collect_ignore_glob = ["test_*.py"]
-
-RUNTIME = Path(mmekit_runtime.__file__).parent
 
 EVALUATE = """
 import os, random, signal, sys, threading, time
@@ -55,15 +53,6 @@ def hold(path):
     return "held"
 """
 """A model that answers Python expressions."""
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Wait for a condition; its value is returned, or the test fails."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
-        time.sleep(0.005)
-    return value
 
 
 @pytest.fixture(scope="session")
@@ -96,8 +85,7 @@ class ModelFolder:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)
         if runtime:
-            (folder / "mmekit_runtime").symlink_to(RUNTIME)
-            shutil.copyfile(RUNTIME / "slots" / "site_hook.py", folder / "sitecustomize.py")
+            give_slots(folder)
         return folder
 
     @staticmethod
@@ -131,7 +119,7 @@ class Conversation:
         self.sock.settimeout(30)
         self.sock.connect(path)
 
-    def ask(self, body: bytes | str, **properties: str) -> Answer:
+    def ask(self, body: bytes | str, **properties: str) -> Reply:
         """Send one request and return its answer."""
         self.send(body, **properties)
         return self.receive()
@@ -142,20 +130,27 @@ class Conversation:
         named = {key.replace("_", "-"): value for key, value in properties.items()}
         self.sock.sendall(encode_request({"handler": "handle", **named}, (("data", data),)))
 
-    def receive(self) -> Answer:
+    def receive(self) -> Reply:
         """Return the next answer; ConnectionError at the end of the connection."""
-        reader = AnswerReader()
-        while chunk := self.sock.recv(1 << 20):
-            answer = reader.feed(chunk)
-            if answer is not None:
-                return answer
+        reader = ReplyReader()
+        reply = None
+        while reply is None or reader.stream is not None:
+            chunk = self.sock.recv(1 << 20)
+            if not chunk:
+                break
+            reply = reader.feed(chunk) or reply
+        else:
+            if reply.stream is None:
+                return reply
+            gathered = b"".join(reply.stream._chunks)
+            return reply._replace(content=((None, gathered),), stream=None)
         raise ConnectionError("the worker ended the connection")
 
     def unread(self) -> int:
         """Return how much of what was sent has not been taken, in bytes of the kernel's memory."""
         return struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
 
-    def initialise(self, **properties: str) -> Answer:
+    def initialise(self, **properties: str) -> Reply:
         """Send the empty request that loads the model."""
         self.sock.sendall(encode_request({"handler": "handle", **properties}))
         return self.receive()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
+from tests.server_process import ServerProcess
 
 PREDICTING = """
 from mmekit_runtime import Handler
@@ -36,85 +36,16 @@ handle = Sums()
 """
 
 
-class Server:
-    """An embedded server process and a client for it."""
-
-    def __init__(self, **environment):
-        # Not with PYTHONPATH of whoever runs the tests: it would hide the models' runtime.
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mmekit.server", "--port", "0"],
-            env={**inherited, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines = []
-        for line in self.process.stdout:
-            self.lines.append(line)
-            if "serving on http://" in line:
-                break
-        else:
-            pytest.fail("the server did not start:\n" + self.log)
-        self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout))
-        self._reader.start()
-        url = f"http://127.0.0.1:{line.rpartition(':')[2].strip()}"
-        self.client = httpx.Client(base_url=url, timeout=30)
-
-    @property
-    def log(self):
-        return "".join(self.lines)
-
-    def load(self, folder, name=None):
-        content = {"model_name": name or folder.name, "url": folder.as_uri()}
-        return self.client.post("/models", json=content)
-
-    def loaded(self, folder, name=None):
-        answer = self.load(folder, name)
-        assert answer.status_code == 200, answer.text + self.log
-        return name or folder.name
-
-    def ask(self, name, body):
-        return self.client.post(f"/models/{name}/invoke", content=body)
-
-    def value(self, name, body):
-        answer = self.ask(name, body)
-        assert answer.status_code == 200, answer.text
-        return answer.text
-
-    def described(self, name):
-        return self.client.get(f"/models/{name}").json()[0]["models"][0]
-
-    def unload(self, name):
-        return self.client.delete(f"/models/{name}")
-
-    def children(self):
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def fork_servers(self):
-        found = psutil.Process(self.process.pid).children()
-        return [one for one in found if "mmekit_runtime.slots.forkserver" in one.cmdline()]
-
-    def close(self):
-        self.client.close()
-        self.process.terminate()
-        self.process.wait(30)
-        self._reader.join(10)
-        self.process.stdin.close()
-        self.process.stdout.close()
-
-
 @pytest.fixture(scope="module")
 def server():
-    running = Server()
+    running = ServerProcess()
     yield running
     running.close()
 
 
 @pytest.fixture
 def own_server():
-    running = Server()
+    running = ServerProcess()
     yield running
     running.close()
 
@@ -146,7 +77,7 @@ def test_a_model_is_served_by_one_process_behind_as_many_slots_as_it_needs(serve
     name = load(maxWorkers=8)
 
     with ThreadPoolExecutor(8) as threads:
-        asked = [threads.submit(server.ask, name, "time.sleep(0.01)") for _ in range(40)]
+        asked = [threads.submit(server.invoke, name, "time.sleep(0.01)") for _ in range(40)]
         assert {one.result().status_code for one in asked} == {200}
 
     (process,) = server.described(name)["processes"]
@@ -164,7 +95,7 @@ def test_a_model_that_is_unloaded_in_the_middle_of_a_request_is_gone_at_once(
 
     with ThreadPoolExecutor(8) as threads:
         for _ in range(8):
-            threads.submit(server.ask, name, f"hold({str(tmp_path / 'never')!r})")
+            threads.submit(server.invoke, name, f"hold({str(tmp_path / 'never')!r})")
         until(lambda: server.described(name)["requestInQueue"] == 4)
         began = time.monotonic()
         server.unload(name)
@@ -202,7 +133,7 @@ def test_a_model_that_cannot_have_slots_runs_on_the_plain_engine(
 
 def test_a_library_that_crashes_the_parents_leaves_the_plain_engine(model, tmp_path):
     (tmp_path / "crashing.py").write_text("import os\nos.abort()\n")
-    running = Server(PYTHONPATH=str(tmp_path))
+    running = ServerProcess(environment={"PYTHONPATH": str(tmp_path)})
     name = running.loaded(model(option__preload="crashing"))
 
     assert int(running.value(name, "os.getppid()")) == running.process.pid
@@ -236,10 +167,10 @@ def test_a_load_that_runs_out_of_memory_is_507_and_leaves_the_others_alone(serve
     name = load(PREDICTING)
     full = model(PREDICTING, name="full", files={"memory": ""})
 
-    assert server.load(full).status_code == 507
-    assert server.ask(name, "1,2").status_code in (200, 400, 415)
+    assert server.load("full", full).status_code == 507
+    assert server.invoke(name, "1,2").status_code in (200, 400, 415)
     (full / "memory").unlink()
-    assert server.load(full).status_code == 200
+    assert server.load("full", full).status_code == 200
     server.unload("full")
 
 
@@ -292,7 +223,7 @@ def test_a_request_past_its_time_ends_its_process_and_the_others_are_answered(
     pid = server.value(name, "os.getpid()")
 
     with ThreadPoolExecutor(2) as threads:
-        stuck = threads.submit(server.ask, name, f"hold({str(tmp_path / 'never')!r})")
+        stuck = threads.submit(server.invoke, name, f"hold({str(tmp_path / 'never')!r})")
         assert stuck.result().status_code >= 500
 
     until(lambda: gone(pid))
@@ -302,17 +233,15 @@ def test_a_request_past_its_time_ends_its_process_and_the_others_are_answered(
 def test_a_model_that_dies_again_and_again_ends_as_failed(own_server, model, until):
     name = own_server.loaded(model(minWorkers=1, maxWorkers=1))
 
-    # The fork server gives up a model three times before the server does.
-    for _ in range(40):
-        answer = own_server.ask(name, "os._exit(3)")
+    for _ in range(4):
+        answer = own_server.invoke(name, "os._exit(3)")
         assert answer.status_code == 503
-        if "Model is not ready" in answer.text:
-            break
-    else:
-        pytest.fail("it was never given up")
+        assert "Model is not ready" not in answer.text
 
-    assert "the model process died 4 times within 60 s: the model is given up" in own_server.log
-    assert own_server.client.get("/ping").status_code == 500
+    until(lambda: own_server.client.get("/ping").status_code == 500)
+    assert "Model is not ready" in own_server.invoke(name, "1 + 1").text
+    reason = "the model process died 4 times within 60 s: the model is given up"
+    assert own_server.log.count(reason) == 1
 
 
 def test_a_fork_server_that_dies_leaves_its_models_at_work(own_server, model, until):
@@ -345,7 +274,7 @@ def test_models_that_load_at_once_start_one_fork_server(own_server, model):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_everything_ends_with_the_server(model, until, number):
-    running = Server()
+    running = ServerProcess()
     running.loaded(model())
     children = running.children()
     assert len(children) >= 3
@@ -455,3 +384,34 @@ def test_a_folder_that_is_deleted_while_its_model_is_loaded_harms_no_other(own_s
     assert own_server.value(first, "1 + 1") == "2"
     assert own_server.unload(first).status_code == 200
     assert own_server.value(second, "1 + 1") == "2"
+
+
+def test_two_models_of_one_folder_share_no_process(server, load, model):
+    folder = model(name="shared")
+    server.loaded(folder, "one")
+    server.loaded(folder, "two")
+
+    one, two = server.value("one", "os.getpid()"), server.value("two", "os.getpid()")
+    server.unload("one")
+
+    assert one != two
+    assert gone(one)
+    assert server.value("two", "os.getpid()") == two
+    server.unload("two")
+
+
+def test_a_process_that_is_stuck_when_its_fork_server_is_dead_is_ended(
+    own_server, model, tmp_path, until
+):
+    name = own_server.loaded(model(option__predict_timeout=2, retry_threshold=5))
+    pid = own_server.value(name, "os.getpid()")
+    (fork_server,) = own_server.fork_servers()
+
+    with ThreadPoolExecutor(1) as threads:
+        stuck = threads.submit(own_server.invoke, name, f"hold({str(tmp_path / 'never')!r})")
+        until(lambda: own_server.described(name)["processes"][0]["requests"] == 1)
+        fork_server.kill()
+        assert stuck.result().status_code == 503
+
+    assert own_server.value(name, "os.getpid()") != pid
+    until(lambda: gone(pid))

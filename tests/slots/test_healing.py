@@ -387,3 +387,18 @@ def test_a_fork_server_whose_runtime_was_deleted_serves_on_until_it_needs_it(slo
     assert second.value("1 + 1") == "2"
     second.kill()
     until(lambda: server not in slots.processes())
+
+
+def test_a_process_that_gets_stuck_after_its_fork_server_died_ends(slots, model, until):
+    worker = slots.launch(model())
+    worker.connect()
+    worker.initialise(predict_timeout="1")
+    pid = worker.value("os.getpid()")
+    kill(slots.fork_server().pid)
+    worker.wait_for("the fork server ended")
+
+    worker.send("hold('/nowhere')")
+    until(lambda: worker.unread() == 0)
+    worker.kill()
+
+    until(lambda: ended(pid))

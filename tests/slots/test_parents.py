@@ -230,6 +230,18 @@ def test_processes_may_be_as_many_as_cores(slots, model):
     assert len({worker.value("os.getpid()") for worker in workers}) == cores
 
 
+def test_a_parent_that_no_model_uses_any_more_ends(impatient_slots, model, until):
+    stays = impatient_slots.start(model(name="stays"))
+    goes = impatient_slots.start(model(name="goes", option__preload="wave"))
+    assert len(impatient_slots.parents()) == 2
+
+    goes.kill()
+
+    until(lambda: len(impatient_slots.parents()) == 1)
+    assert stays.value("1 + 1") == "2"
+    assert impatient_slots.start(model(name="again", option__preload="wave")).is_slot
+
+
 def test_a_tree_says_how_little_is_left_to_import():
     tree = Tree()
     base = frozenset({"base"})

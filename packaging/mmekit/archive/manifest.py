@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive.measured import Measured
+from mmekit.archive.measured import UNREADABLE, Measured
 from mmekit.archive.package import MANIFEST_FILE
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ManifestError
@@ -84,7 +84,7 @@ class Manifest:
                     for name, digest in content["files"].items()
                 },
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             raise ManifestError(
                 f"The manifest cannot be read: {type(error).__name__}: {error}",
                 where=f"{where}: {MANIFEST_FILE}",

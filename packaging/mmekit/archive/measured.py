@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 _OLDER_FORMATS = (1,)
+# Besides a wrong form: JSON that nests deeply, and an integer that is Infinity.
+UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 _MIB = 1 << 20
 _LEAST_REQUIRED_MB = 16
 
@@ -164,7 +166,7 @@ def read_measured(artifacts: Path) -> Measured | None:
         return Measured.from_content(content)
     except FileNotFoundError:
         return None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise PackageError(
             f"The measurement cannot be read: {type(error).__name__}: {error}",
             where=str(file),

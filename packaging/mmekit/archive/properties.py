@@ -30,8 +30,9 @@ OPTION_PREFIX = "option."
 _BLANK = " \t\f"
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# Integer.parseInt: a sign at most, digits, no blanks around them, 32 bits.
-_JAVA_INTEGER = re.compile(r"[+-]?\d+")
+# Integer.parseInt: a sign at most, digits, no blanks around them, 32 bits. Python refuses to read
+# thousands of digits, most of which may be zeros.
+_JAVA_INTEGER = re.compile(r"([+-]?)0*(\d{1,10})")
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 # ModelInfo reads these with Integer.parseInt: any other text fails the load with 409.
@@ -325,9 +326,10 @@ def _boolean(text: str | None) -> bool:
 
 
 def _integer(text: str) -> int | None:
-    if not _JAVA_INTEGER.fullmatch(text):
+    match = _JAVA_INTEGER.fullmatch(text)
+    if match is None:
         return None
-    value = int(text)
+    value = int(match[1] + match[2])
     return value if _INT_MIN <= value <= _INT_MAX else None
 
 
@@ -336,14 +338,14 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     lines = enumerate(_LINE_END.split(text), start=1)
     for number, natural in lines:
         line = natural.lstrip(_BLANK)
-        if not line or line[0] in "#!":
+        # To Java, a line that is only continued has not begun: what follows may be a comment.
+        if line in ("", "\\") or line[0] in "#!":
             continue
         while _continues(line):
             # A backslash on the last line is dropped, as Java does.
             _, following = next(lines, (0, ""))
             line = line[:-1] + following.lstrip(_BLANK)
-        if line:
-            yield number, line
+        yield number, line
 
 
 def _continues(line: str) -> bool:

@@ -33,6 +33,16 @@ _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 # No name or pax record of an honest archive is larger; a file's content is read in smaller pieces.
 _LARGEST_READ = 1 << 20
 
+# tarfile lets through what int() and seek() say of the numbers in a pax header.
+_DAMAGED = (
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    OverflowError,
+    ValueError,
+)
+
 
 class Sink(Protocol):
     """Where bytes go."""
@@ -152,7 +162,7 @@ def open_tarball(path: Path) -> Iterator[tarfile.TarFile]:
             # Only at its end does gzip compare the checksum.
             while stream.read(_COPY):
                 pass
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except _DAMAGED as error:
         raise ArchiveError(
             f"The archive is damaged, or no tar.gz at all: {error}",
             where=str(path),

@@ -38,7 +38,7 @@ class Limits:
     total_bytes
         Bytes of all files together.
     files
-        Files, folders and links together.
+        Files, folders and links together, with the folders that only their names imply.
     ratio
         Unpacked bytes for each byte of the archive, once more than ``ratio_from_bytes`` are
         unpacked. Deflate reaches 1,032; models rarely go beyond 10.
@@ -163,9 +163,7 @@ class _Unpacking:
         self.root.chmod(0o755)
 
     def _count(self, member: tarfile.TarInfo) -> None:
-        self.count += 1
-        if self.count > self.limits.files:
-            self._refuse(member, f"the archive holds more than {self.limits.files} members")
+        self._count_one(member)
         if member.size < 0:
             self._refuse(member, "its size is negative")
         if not member.isreg():
@@ -176,6 +174,11 @@ class _Unpacking:
         if self.total > max(self.limits.ratio_from_bytes, self.limits.ratio * self.packed):
             times = self.total // self.packed
             self._refuse(member, f"with it, {times} times as much comes out as the archive holds")
+
+    def _count_one(self, member: tarfile.TarInfo) -> None:
+        self.count += 1
+        if self.count > self.limits.files:
+            self._refuse(member, f"the archive holds more than {self.limits.files} members")
 
     def _name(self, member: tarfile.TarInfo, name: str) -> str:
         if "\0" in name:
@@ -205,6 +208,8 @@ class _Unpacking:
             parent = "/".join(parents[:depth])
             kind = self.kinds.get(parent)
             if kind is None:
+                # An archive may name thousands of folders in each member's own name.
+                self._count_one(member)
                 self._make_folder(member, parent)
             elif kind != "folder":
                 self._refuse(member, f"it lies below {parent!r}, which is a {kind}")

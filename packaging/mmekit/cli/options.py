@@ -63,6 +63,6 @@ Memory = Annotated[
         parser=_bytes,
         metavar="SIZE",
         help="What models may use, such as 4GiB: beyond it a load is refused with 507. "
-        "Otherwise the machine's.",
+        "Otherwise the machine's, and with `up` that of the instance type.",
     ),
 ]

@@ -44,7 +44,7 @@ def serve(
 
 
 @app.command()
-def up(
+def up(  # noqa: PLR0913 - an option each
     command: Annotated[
         list[str] | None,
         typer.Argument(
@@ -65,13 +65,39 @@ def up(
         typer.Option(min=1, help="Containers a variant. Otherwise its InitialInstanceCount."),
     ] = None,
     memory: Memory = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            metavar="DIR",
+            help="Keep buckets, models and endpoints here, and go on with what is here already. "
+            "Without it everything is temporary.",
+        ),
+    ] = None,
+    state_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Let endpoints be Creating, Updating and Deleting at least for so long.",
+        ),
+    ] = 0.0,
+    autoscaling_minute: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="How long a minute of Application Auto Scaling lasts.",
+        ),
+    ] = 60.0,
 ) -> None:
     """Be SageMaker, S3 and the rest of AWS on one port, for unmodified boto3.
 
     Point boto3 at it with AWS_ENDPOINT_URL, or use the settings of this repository, whose
     default it is. Ctrl-C ends it and every container it started.
 
-    **Examples:** mme up  ·  mme up --instances 2  ·  mme up -- jupyter lab notebooks
+    **Examples:** mme up  ·  mme up --instances 2  ·  mme up --state ~/.mme  ·  mme up -- jupyter
+    lab notebooks
     """
     if command:
         from mmekit.companion import free_port, run_beside
@@ -83,6 +109,9 @@ def up(
             "--server": server.value,
             "--instances": instances,
             "--memory": memory,
+            "--state": state,
+            "--state-seconds": state_seconds,
+            "--autoscaling-minute": autoscaling_minute,
         }
         options = [f"{name}={value}" for name, value in chosen.items() if value is not None]
         raise typer.Exit(run_beside(command, options, host, port))
@@ -99,5 +128,8 @@ def up(
             server=server.value,
             instances=instances,
             memory=memory,
+            state=state,
+            state_seconds=state_seconds,
+            autoscaling_minute=autoscaling_minute,
         )
     )

@@ -3,64 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import errno
 import json
 import logging
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
-from moto.core.request import (
-    PRESERVED_HEADER_NAMES_ENVIRON_KEY,
-    environ_key_for_header,
-    should_preserve_original_header_name,
-)
-from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.exceptions import MissingBucket
-from moto.sagemaker.exceptions import ValidationError as MotoValidationError
-from moto.sagemaker.models import FakeEndpointConfig
 from moto.utilities.utils import get_partition
 
 from mmekit.endpoint import aws_chunked
-from mmekit.endpoint.http import Reply
-from mmekit.endpoint.specification import (
-    EndpointId,
-    EndpointSpecification,
-    ModelSpecification,
-    ServerlessSpecification,
-    VariantSpecification,
-)
+from mmekit.endpoint.errors import AwsError, control_reply, unsigned
+from mmekit.endpoint.http import Reply, Request, new_request_id
+from mmekit.endpoint.moto_corrections import correct_moto
+from mmekit.endpoint.records import containers_of, specification_of
+from mmekit.endpoint.state import caller_of_request
+from mmekit.endpoint.wsgi import call_wsgi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
-    from types import TracebackType
+    from collections.abc import Container, Sequence
 
     from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
 
-    from mmekit.endpoint.http import Request
     from mmekit.endpoint.metrics import Observation
-
-    ExceptionInfo = (
-        tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None
-    )
+    from mmekit.endpoint.specification import EndpointId, EndpointSpecification
+    from mmekit.endpoint.state import State
 
 __all__ = ["Aws"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 _THREADS = 8  # as many requests to moto at a time; an upload by boto3 uses ten connections
-_BAD_CHUNKS = (
-    b"<Error><Code>IncompleteBody</Code><Message>The body is not aws-chunked.</Message></Error>"
-)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Aws:
-    """S3, IAM, CloudFormation, CloudWatch and SageMaker's control plane, as moto plays them."""
+    """S3, IAM, CloudFormation, CloudWatch and SageMaker's control plane, as moto plays them.
 
-    def __init__(self) -> None:
-        _accept_every_instance_type()
+    Parameters
+    ----------
+    state
+        Where changes are written down; None where they are not.
+    """
+
+    def __init__(self, state: State | None = None) -> None:
+        correct_moto()
+        self._state = state
         self._application = DomainDispatcherApplication(create_backend_app)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
 
@@ -72,6 +63,22 @@ class Aws:
         """Let moto answer a request, in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._answer, request)
+
+    async def keep(self, request: Request) -> None:
+        """Write down a request that is answered elsewhere, where changes are written down.
+
+        Raises
+        ------
+        AwsError
+            There is no room for it.
+        """
+        if self._state is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._threads, self._state.keep, request)
+        except OSError as error:
+            raise AwsError(500, "InternalFailure", _no_room(error)) from error
 
     def endpoints(self, account: str, region: str) -> dict[str, FakeEndpoint]:
         """Return moto's own table of endpoints, by name; a change to it is a change of state."""
@@ -88,6 +95,24 @@ class Aws:
         }
         return name in tables[kind]
 
+    def is_multi_model(self, account: str, region: str, model: str) -> bool:
+        """Say whether a model, which exists, has a container whose Mode is MultiModel."""
+        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
+        return any(found.get("Mode") == "MultiModel" for found in containers_of(record))
+
+    def containers(self, account: str, region: str, config_name: str) -> dict[str, int]:
+        """Return the models of an endpoint config, which exists, and how many containers each has.
+
+        A model that does not exist (any more) has none.
+        """
+        backend = self._sagemaker(account, region)
+        names = [
+            str(variant["ModelName"])
+            for variant in backend.endpoint_configs[config_name].production_variants
+        ]
+        models = backend._models  # noqa: SLF001 - as in has
+        return {name: len(containers_of(models[name])) if name in models else 0 for name in names}
+
     def specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
         """Gather what an endpoint config and its models say.
 
@@ -97,22 +122,7 @@ class Aws:
             The config or one of its models does not exist (any more).
         """
         backend = self._sagemaker(endpoint.account, endpoint.region)
-        config = backend.endpoint_configs.get(config_name)
-        if config is None:
-            raise LookupError(f"Could not find endpoint configuration {config_name!r}.")
-        return EndpointSpecification(
-            endpoint,
-            config_name,
-            tuple(_variant(backend, described) for described in config.production_variants),
-        )
-
-    def use_config(self, record: FakeEndpoint, endpoint: EndpointId, config_name: str) -> None:
-        """Write into moto's record of an endpoint that it now runs another config."""
-        config = self._sagemaker(endpoint.account, endpoint.region).endpoint_configs[config_name]
-        record.endpoint_config_name = config_name
-        record.production_variants = record._process_production_variants(  # noqa: SLF001
-            config.production_variants
-        )
+        return specification_of(backend, endpoint, config_name)
 
     def read_object(self, account: str, region: str, bucket: str, key: str) -> bytes | None:
         """Return an S3 object's bytes, or None when there is no such object. Blocks."""
@@ -135,131 +145,68 @@ class Aws:
         return get_backend("sagemaker")[account][region]
 
     def _answer(self, request: Request) -> Reply:
+        if request.header(b"x-amz-target") is not None and caller_of_request(request) is None:
+            return control_reply(_no_caller(request), new_request_id())
         if aws_chunked.is_chunked(request):
             try:
                 request = aws_chunked.decode(request)
             except ValueError:
-                return Reply(400, [(b"content-type", b"application/xml")], _BAD_CHUNKS)
-        call = _WsgiCall()
+                return _s3_failure(400, "IncompleteBody", "The body is not aws-chunked.")
         try:
-            pieces = self._application(_environ(request), call.start_response)
-            try:
-                body = b"".join(pieces)
-            finally:
-                getattr(pieces, "close", lambda: None)()
+            if self._state is None:
+                return self._ask(request)
+            return self._state.perform(request, self._ask)
+        except OSError as error:  # of the state folder
+            logger.warning("%s", _no_room(error))
+            return _failure_as_asked(request, _no_room(error))
+
+    def _ask(self, request: Request) -> Reply:
+        try:
+            return call_wsgi(self._application, request)
         except NotImplementedError as error:
             return _failure(501, "NotImplemented", f"moto does not know this operation: {error}")
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                logger.warning("%s", _no_room(error))
+                return _failure_as_asked(request, _no_room(error))
             logger.exception("moto failed at %s %s", request.method, request.path.decode())
             return _failure(500, "InternalFailure", f"{type(error).__name__}: {error}")
-        headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in call.headers
-            if request.method == "HEAD" or name.lower() != "content-length"
-        ]
-        return Reply(call.status, headers, b"" if request.method == "HEAD" else body)
 
 
-class _WsgiCall:
-    """Where a WSGI application leaves the status and the headers of its answer."""
-
-    status: int
-    headers: list[tuple[str, str]]
-
-    def start_response(
-        self, status: str, headers: list[tuple[str, str]], _: ExceptionInfo = None
-    ) -> Callable[[bytes], object]:
-        self.status = int(status.split(" ", 1)[0])
-        self.headers = headers
-        return lambda _: None
+def _no_room(error: OSError) -> str:
+    where = error.filename or tempfile.gettempdir()
+    return (
+        f"There is no room on the disk of the endpoint service: {error.strerror} ({where}). "
+        "Make room there, or set TMPDIR or --state to a folder on another disk."
+    )
 
 
-def _environ(request: Request) -> dict[str, Any]:
-    """Build the WSGI environ (PEP 3333) that moto's own server would build."""
-    body = b"".join(request.body)
-    target = request.path + (b"?" + request.query if request.query else b"")
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
-        "QUERY_STRING": request.query.decode("latin-1"),
-        "RAW_URI": target.decode("latin-1"),
-        "REQUEST_URI": target.decode("latin-1"),
-        "SERVER_NAME": request.server[0],
-        "SERVER_PORT": str(request.server[1]),
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": request.client[0],
-        "REMOTE_PORT": str(request.client[1]),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.input_terminated": True,  # spares werkzeug a loop over pieces of 64 KiB
-        "wsgi.errors": io.StringIO(),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    spelled: dict[str, str] = {}
-    for raw_name, raw_value in request.headers:
-        name = raw_name.decode("latin-1")
-        if name in ("content-length", "transfer-encoding"):
-            continue
-        key = environ_key_for_header(name)
-        if "_" in name:  # WSGI cannot tell x_y from x-y; S3 can, and moto knows how to be told
-            if not should_preserve_original_header_name(name):
-                continue
-            spelled[key] = name
-        value = raw_value.decode("latin-1")
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
-    environ["CONTENT_LENGTH"] = str(len(body))
-    environ[PRESERVED_HEADER_NAMES_ENVIRON_KEY] = spelled
-    return environ
+def _no_caller(request: Request) -> AwsError:
+    if request.header(b"authorization") is None:
+        return unsigned()
+    return AwsError(
+        403,
+        "IncompleteSignatureException",
+        "Authorization header requires 'Credential' parameter: access key, date, region, service "
+        "and aws4_request, with slashes between.",
+    )
+
+
+def _failure_as_asked(request: Request, message: str) -> Reply:
+    """Return an error of the server in the form of the service that was asked."""
+    caller = caller_of_request(request)
+    if caller is None or caller.service == "s3":
+        return _s3_failure(500, "InternalError", message)
+    return _failure(500, "InternalFailure", message)
+
+
+def _s3_failure(status: int, code: str, message: str) -> Reply:
+    text = message.replace("&", "&amp;").replace("<", "&lt;")
+    body = f"<Error><Code>{code}</Code><Message>{text}</Message></Error>"
+    return Reply(status, [(b"content-type", b"application/xml")], body.encode())
 
 
 def _failure(status: int, code: str, message: str) -> Reply:
     """Return an error that both of AWS's families of protocols understand well enough."""
     body = json.dumps({"__type": code, "message": message}).encode()
     return Reply(status, [(b"content-type", b"application/x-amz-json-1.1")], body)
-
-
-def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> VariantSpecification:
-    model = backend._models.get(described["ModelName"])  # noqa: SLF001 - as in Aws.has
-    if model is None:
-        raise LookupError(f"Could not find model {described['ModelName']!r}.")
-    container = model.primary_container or next(iter(model.containers), {})
-    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
-    serverless = described.get("ServerlessConfig")
-    return VariantSpecification(
-        name=described["VariantName"],
-        model=ModelSpecification(
-            name=model.model_name,
-            data_url=container.get("ModelDataUrl") or source.get("S3Uri") or "",
-            multi_model=container.get("Mode") == "MultiModel",
-            environment=tuple(sorted(container.get("Environment", {}).items())),
-            image=container.get("Image") or "",
-            caches_models=container.get("MultiModelConfig", {}).get("ModelCacheSetting")
-            != "Disabled",
-        ),
-        instance_count=int(described.get("InitialInstanceCount", 1)),
-        weight=float(described.get("InitialVariantWeight", 1.0)),
-        instance_type=described.get("InstanceType"),
-        serverless=None
-        if serverless is None
-        else ServerlessSpecification(serverless["MemorySizeInMB"], serverless["MaxConcurrency"]),
-    )
-
-
-def _accept_every_instance_type() -> None:
-    """Let moto know the instance types that botocore knows: its own list ends in 2020."""
-
-    def validate(_: FakeEndpointConfig, instance_type: str) -> None:
-        shape = get_service_model("sagemaker").shape_for("ProductionVariantInstanceType")
-        known: list[str] = shape.metadata["enum"]
-        if instance_type not in known:
-            raise MotoValidationError(
-                f"1 validation error detected: Value '{instance_type}' at "
-                "'productionVariants.1.member.instanceType' failed to satisfy constraint: Member "
-                f"must satisfy enum value set: [{', '.join(known)}]"
-            )
-
-    setattr(FakeEndpointConfig, "validate_instance_type", validate)  # noqa: B010 - mypy forbids `=`

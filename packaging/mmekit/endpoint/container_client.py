@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import httptools
@@ -17,13 +17,28 @@ import httptools
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ContainerClient", "ContainerReply", "ContainerSilentError", "ContainerTimeoutError"]
+__all__ = [
+    "ContainerAbsentError",
+    "ContainerClient",
+    "ContainerModel",
+    "ContainerReply",
+    "ContainerSilentError",
+    "ContainerTimeoutError",
+]
 
 _BODYLESS = (204, 304)
+_KEPT_SECONDS = 3.0
+"""A connection that was idle for longer is not used again: servers close idle ones (uvicorn after
+5 s), and a request that meets the end of its connection may have run or not."""
+_PAGE_SECONDS = 2.0
 
 
 class ContainerSilentError(Exception):
     """The container refused the connection or closed it before it had answered."""
+
+
+class ContainerAbsentError(ContainerSilentError):
+    """There was no connection to be had, so nothing of the request was sent."""
 
 
 class ContainerTimeoutError(Exception):
@@ -44,6 +59,24 @@ class ContainerReply:
         return self.body.decode("utf-8", "replace")
 
 
+@dataclass(frozen=True)
+class ContainerModel:
+    """What a container tells about a model; None where it does not tell.
+
+    AWS's contract promises a name and a URL. DJL Serving adds a status and its workers, and the
+    embedded server the memory of its processes.
+    """
+
+    status: str | None = None
+    workers: int | None = None
+    memory_bytes: int | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it will not answer again before it is loaded anew."""
+        return self.status == "FAILED" or self.workers == 0
+
+
 class ContainerClient:
     """Speaks the container contract of SageMaker multi-model endpoints.
 
@@ -56,6 +89,9 @@ class ContainerClient:
         self._common = f" HTTP/1.1\r\nhost: {host}:{port}\r\n".encode()
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
+        self._loop = asyncio.get_running_loop()
+        self.answers = 0
+        """How many answers there have been."""
 
     async def is_healthy(self, seconds: float) -> bool:
         """Ask /ping; False when the container is not there, is silent or says it is not well."""
@@ -76,10 +112,35 @@ class ContainerClient:
         head = b"DELETE /models/" + quote(name, safe="").encode() + self._common
         return await self._call(head + b"\r\n", b"", seconds)
 
-    async def knows(self, name: str, seconds: float) -> bool:
-        """Ask the container whether it has a model."""
+    async def describe(self, name: str, seconds: float) -> ContainerModel | None:
+        """Ask the container about a model; None when it has none of that name."""
         head = b"GET /models/" + quote(name, safe="").encode() + self._common
-        return (await self._call(head + b"\r\n", b"", seconds)).status == 200  # noqa: PLR2004
+        reply = await self._call(head + b"\r\n", b"", seconds)
+        return _described(reply.body) if reply.status == 200 else None  # noqa: PLR2004
+
+    async def failed_models(self) -> list[str]:
+        """Return the names of the models that the container lists as failed.
+
+        Source: GET /models of DJL Serving 0.36, whose /ping answers 500 while there is one.
+        """
+        names: list[str] = []
+        query = ""
+        while True:
+            head = f"GET /models{query}".encode() + self._common + b"\r\n"
+            page = _json_object((await self._call(head, b"", _PAGE_SECONDS)).body)
+            models = page.get("models") or []
+            names += [
+                str(model["modelName"])
+                for model in models
+                if isinstance(model, dict) and model.get("status") == "FAILED"
+            ]
+            if not page.get("nextPageToken"):
+                return names
+            query = f"?next_page_token={page['nextPageToken']}"
+
+    def only_invocation(self) -> bytes:
+        """Return the unchanging beginning of every invocation of a single-model container."""
+        return b"POST /invocations" + self._common
 
     def invocation(self, name: str, target: str) -> bytes:
         """Return the unchanging beginning of every invocation of a model."""
@@ -116,46 +177,41 @@ class ContainerClient:
             connection.abort()
 
     async def _call(self, head: bytes, body: bytes, seconds: float) -> ContainerReply:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
-                try:
-                    return await self._exchange(connection, head, body, seconds)
-                except _StaleConnectionError:
-                    break  # the server closed it just before we wrote: nothing was lost
-        connection = await self._connect()
+        connection = self._kept() or await self._connect()
+        answer = connection.send(head, body)
+        expiry = self._loop.call_later(seconds, connection.expire)
         try:
-            return await self._exchange(connection, head, body, seconds)
-        except _StaleConnectionError as error:
-            raise ContainerSilentError(str(error)) from error
-
-    async def _exchange(
-        self, connection: _Connection, head: bytes, body: bytes, seconds: float
-    ) -> ContainerReply:
-        try:
-            reply = await connection.exchange(head, body, seconds)
+            reply = await answer
         except asyncio.CancelledError:
             connection.abort()
             raise
+        finally:
+            expiry.cancel()
+        self.answers += 1
         if connection.reusable:
+            connection.idle_since = self._loop.time()
             self._idle.append(connection)
         else:
             connection.abort()
         return reply
 
+    def _kept(self) -> _Connection | None:
+        oldest = self._loop.time() - _KEPT_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open and connection.idle_since >= oldest:
+                return connection
+            connection.abort()
+        return None
+
     async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
         try:
-            _, connection = await loop.create_connection(
-                lambda: _Connection(loop, self._open), self._host, self._port
+            _, connection = await self._loop.create_connection(
+                lambda: _Connection(self._loop, self._open), self._host, self._port
             )
         except OSError as error:
-            raise ContainerSilentError(f"no connection: {error.strerror or error}") from error
+            raise ContainerAbsentError(f"no connection: {error.strerror or error}") from error
         return connection
-
-
-class _StaleConnectionError(Exception):
-    """The connection closed without a single byte of an answer."""
 
 
 class _Connection(asyncio.Protocol):
@@ -172,24 +228,21 @@ class _Connection(asyncio.Protocol):
         self._answering = False
         self._ends_with_connection = False
         self.reusable = False
+        self.idle_since = 0.0
 
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, head: bytes, body: bytes, seconds: float) -> ContainerReply:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            raise _StaleConnectionError("the connection is closed")
+    def send(self, head: bytes, body: bytes) -> asyncio.Future[ContainerReply]:
         self.reusable = False
         self._answering = False
         self._answer = self._loop.create_future()
-        transport.write(head + body)
-        expiry = self._loop.call_later(seconds, self._expire)
-        try:
-            return await self._answer
-        finally:
-            expiry.cancel()
+        if self._transport is None:
+            self._fail(ContainerAbsentError("the connection closed at once"))
+        else:
+            self._transport.write(head + body)
+        return self._answer
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -209,7 +262,7 @@ class _Connection(asyncio.Protocol):
             self._fail(ContainerSilentError(f"the answer is not HTTP: {error}"))
             self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
         self._transport = None
         self._register.discard(self)
         if self._ends_with_connection:
@@ -217,7 +270,7 @@ class _Connection(asyncio.Protocol):
         elif self._answering:
             self._fail(ContainerSilentError("the connection closed in the middle of an answer"))
         else:
-            self._fail(_StaleConnectionError(f"the connection closed without an answer: {exc}"))
+            self._fail(ContainerSilentError("the connection closed without an answer"))
 
     # httptools.HttpResponseParser
 
@@ -247,7 +300,7 @@ class _Connection(asyncio.Protocol):
             status = self._parser.get_status_code()
             self._answer.set_result(ContainerReply(status, self._headers, body))
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
         self._fail(ContainerTimeoutError("no answer in time"))
         self.abort()
 
@@ -258,3 +311,27 @@ class _Connection(asyncio.Protocol):
 
 def _sized(head: bytes, body: bytes) -> bytes:
     return head + b"content-length: %d\r\n\r\n" % len(body)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _described(body: bytes) -> ContainerModel:
+    """Read GET /models/{name}: DJL Serving's array of workflows, or AWS's flat object."""
+    try:
+        content = json.loads(body)
+        model = content[0]["models"][0] if isinstance(content, list) else content
+        groups = model.get("workerGroups")
+        processes = model.get("processes")
+        return ContainerModel(
+            model.get("status"),
+            None if groups is None else sum(len(group["workers"]) for group in groups),
+            sum(process["proportional_bytes"] for process in processes) if processes else None,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ContainerModel()

@@ -14,15 +14,16 @@ from mmekit.endpoint.errors import (
     runtime_reply,
     validation_error,
 )
-from mmekit.endpoint.http import Headers, Receive, Reply, new_request_id, read_body
+from mmekit.endpoint.http import Reply, new_request_id
 from mmekit.endpoint.specification import EndpointId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit.endpoint.caller import Caller
-    from mmekit.endpoint.fleet import Fleet, Variant
+    from mmekit.endpoint.fleet import Fleet
     from mmekit.endpoint.options import Limits
+    from mmekit.endpoint.variant import Variant
 
 __all__ = ["DataPlane"]
 
@@ -31,13 +32,23 @@ logger = logging.getLogger("mmekit.endpoint")
 _TARGET_MODEL = b"x-amzn-sagemaker-target-model"
 _TARGET_VARIANT = b"x-amzn-sagemaker-target-variant"
 _CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
+_INFERENCE_ID = b"x-amzn-sagemaker-inference-id"
+_INFERENCE_COMPONENT = b"x-amzn-sagemaker-inference-component"
 _FORWARDED = (b"content-type", b"accept", _CUSTOM_ATTRIBUTES)
+_MEMBERS = {  # header: (the member of InvokeEndpointInput, its most characters)
+    b"content-type": ("contentType", 1024),
+    b"accept": ("accept", 1024),
+    _CUSTOM_ATTRIBUTES: ("customAttributes", 1024),
+    _INFERENCE_ID: ("inferenceId", 64),
+}
+_SHORTEST_LIMIT = 64
 
 _RETURNED = (b"content-type", _CUSTOM_ATTRIBUTES)
 
 _TARGET_PATTERN = r"\A\S[\p{Print}]*\z"  # as botocore's service model spells it
 _TARGET = re.compile(r"[!-~][ -~]*")  # the same, for Python
 _FIRST_ERROR = 400
+_CAUSE = 2000  # characters of an error to write down
 
 
 class DataPlane:
@@ -56,7 +67,7 @@ class DataPlane:
         self._limits = limits
 
     async def answer(
-        self, caller: Caller, endpoint: str, headers: Headers, receive: Receive
+        self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
     ) -> Reply:
         """Answer ``POST /endpoints/{endpoint}/invocations``.
 
@@ -66,35 +77,40 @@ class DataPlane:
             Whose endpoint it is.
         endpoint
             The endpoint's name.
-        headers
-            The request's.
-        receive
-            Yields the request's body.
+        fields
+            The request's headers; names are in lower case.
+        body
+            The request's body, which is not longer than it may be.
         """
         began = time.perf_counter()
         request_id = new_request_id()
-        pieces = await read_body(receive, self._limits.body_bytes)
+        fleet: Fleet | None = None
         variant: Variant | None = None
         try:
-            body = self._checked(pieces)
             fleet = self._fleet(EndpointId(caller.account, caller.region, endpoint))
-            fields = dict(headers)
             variant = fleet.variant_for(_text(fields.get(_TARGET_VARIANT)))
             target = self._target(fields.get(_TARGET_MODEL), fleet.id, variant, request_id)
-            forwarded = [(name, fields[name]) for name in _FORWARDED if name in fields]
-            invocation = await variant.instance_for(target).invoke(target, forwarded, body)
+            _check_length(body, variant.body_bytes)
+            forwarded = _checked_headers(fields)
+            invocation = await variant.invoke(target, forwarded, body)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an answer as well
             refusal = error if isinstance(error, AwsError) else _unforeseen(error)
             if variant is not None:
                 total = (time.perf_counter() - began) * 1e6
                 by_model = "OriginalStatusCode" in refusal.members
                 variant.metrics.invoked(_status_of(refusal), 0.0, total, by_model=by_model)
+            if fleet is not None:
+                _record(refusal, fleet, variant, fields)
             return runtime_reply(refusal, request_id)
         reply = invocation.reply
         total = (time.perf_counter() - began) * 1e6
         variant.metrics.invoked(reply.status, invocation.model_microseconds, total, by_model=True)
         if reply.status >= _FIRST_ERROR:
-            return runtime_reply(model_error(fleet.id, reply.status, reply.text), request_id)
+            refusal = model_error(fleet.id, reply.status, reply.text)
+            _record(refusal, fleet, variant, fields)
+            return runtime_reply(refusal, request_id)
+        if fleet.capture is not None:
+            fleet.capture.add(variant.name, fields, body, reply, request_id)
         return Reply(
             200,
             [
@@ -105,13 +121,37 @@ class DataPlane:
             reply.body,
         )
 
-    def _checked(self, pieces: tuple[bytes, ...] | None) -> bytes:
-        if pieces is None:
-            raise validation_error(
-                "1 validation error detected: Value at 'body' failed to satisfy constraint: "
-                f"Member must have length less than or equal to {self._limits.body_bytes}"
-            )
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def refuse_asynchronous(self, caller: Caller, endpoint: str) -> Reply:
+        """Answer InvokeEndpointAsync: no endpoint here has an AsyncInferenceConfig."""
+        request_id = new_request_id()
+        try:
+            self._fleet(EndpointId(caller.account, caller.region, endpoint))
+        except AwsError as error:
+            return runtime_reply(error, request_id)
+        return runtime_reply(
+            validation_error(
+                f"Endpoint {endpoint} is not an asynchronous endpoint: its configuration has no "
+                "AsyncInferenceConfig."
+            ),
+            request_id,
+        )
+
+    def refuse_stream(self, caller: Caller, endpoint: str) -> Reply:
+        """Answer InvokeEndpointWithResponseStream, which has no member for a target model."""
+        request_id = new_request_id()
+        try:
+            fleet = self._fleet(EndpointId(caller.account, caller.region, endpoint))
+        except AwsError as error:
+            return runtime_reply(error, request_id)
+        if any(variant.multi_model for variant in fleet.variants):
+            return runtime_reply(_no_target(request_id), request_id)
+        return runtime_reply(
+            validation_error(
+                f"Endpoint {endpoint} runs on this machine, where answers are not streamed. Use "
+                "InvokeEndpoint."
+            ),
+            request_id,
+        )
 
     def _fleet(self, endpoint: EndpointId) -> Fleet:
         fleet = self._serving.get(endpoint)
@@ -133,21 +173,17 @@ class DataPlane:
                 )
             return ""
         if header is None:
-            raise validation_error(
-                f"Request {request_id.decode()} is missing a target model header."
-            )
+            raise _no_target(request_id)
         target = header.decode("latin-1")
         if len(target) > self._limits.target_model_characters:
-            raise _constraint(
-                target,
-                "Member must have length less than or equal to "
-                f"{self._limits.target_model_characters}",
-            )
+            raise _too_long("targetModel", target, self._limits.target_model_characters)
         if not target:
-            raise _constraint(target, "Member must have length greater than or equal to 1")
+            raise _too_short("targetModel")
         if not _TARGET.fullmatch(target):
             raise _constraint(
-                target, f"Member must satisfy regular expression pattern: {_TARGET_PATTERN}"
+                "targetModel",
+                target,
+                f"Member must satisfy regular expression pattern: {_TARGET_PATTERN}",
             )
         if ".." in target.split("/"):
             raise validation_error(f"Invalid target model {target!r}: it must not contain '..'.")
@@ -159,9 +195,73 @@ def _unforeseen(error: Exception) -> AwsError:
     return internal_failure(f"{type(error).__name__}: {error}")
 
 
-def _constraint(target: str, constraint: str) -> AwsError:
+def _check_length(body: bytes, limit: int) -> None:
+    if len(body) > limit:
+        raise validation_error(
+            "1 validation error detected: Value at 'body' failed to satisfy constraint: "
+            f"Member must have length less than or equal to {limit}"
+        )
+
+
+def _record(
+    error: AwsError, fleet: Fleet, variant: Variant | None, fields: Mapping[bytes, bytes]
+) -> None:
+    """Write an error down, with its cause, for whoever looks at what happened."""
+    where = fleet.id.name if variant is None else f"{fleet.id.name}/{variant.name}"
+    status = error.members.get("OriginalStatusCode")
+    cause = error.message if status is None else f"{status} {error.members['OriginalMessage']}"
+    target = _text(fields.get(_TARGET_MODEL)) or ""
+    fleet.journal.record("error", where, f"{error.code}: {cause[:_CAUSE]}", target=target)
+
+
+def _checked_headers(fields: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Return what is forwarded to the container.
+
+    Raises
+    ------
+    AwsError
+        A header is longer or shorter than its member may be.
+    """
+    if _INFERENCE_COMPONENT in fields:
+        raise validation_error(
+            "Inference Component Name header is not allowed for endpoints to which you dont plan "
+            "to deploy inference components. Please remove Inference Component Name header and "
+            "try again."
+        )
+    forwarded = []
+    for name in _FORWARDED:
+        if (value := fields.get(name)) is not None:
+            if len(value) > _SHORTEST_LIMIT:
+                _check_member(name, value)
+            forwarded.append((name, value))
+    if (value := fields.get(_INFERENCE_ID)) is not None:
+        _check_member(_INFERENCE_ID, value)
+        if not value:
+            raise _too_short("inferenceId")
+    return forwarded
+
+
+def _check_member(header: bytes, value: bytes) -> None:
+    member, most = _MEMBERS[header]
+    if len(value) > most:
+        raise _too_long(member, value.decode("latin-1"), most)
+
+
+def _no_target(request_id: bytes) -> AwsError:
+    return validation_error(f"Request {request_id.decode()} is missing a target model header.")
+
+
+def _too_long(member: str, value: str, most: int) -> AwsError:
+    return _constraint(member, value, f"Member must have length less than or equal to {most}")
+
+
+def _too_short(member: str) -> AwsError:
+    return _constraint(member, "", "Member must have length greater than or equal to 1")
+
+
+def _constraint(member: str, value: str, constraint: str) -> AwsError:
     return validation_error(
-        f"1 validation error detected: Value '{target}' at 'targetModel' failed to satisfy "
+        f"1 validation error detected: Value '{value}' at '{member}' failed to satisfy "
         f"constraint: {constraint}"
     )
 

@@ -25,6 +25,7 @@ __all__ = [
     "model_not_ready",
     "runtime_reply",
     "service_unavailable",
+    "throttled",
     "unsigned",
     "validation_error",
     "validation_exception",
@@ -76,6 +77,11 @@ def unsigned() -> AwsError:
 def service_unavailable(message: str) -> AwsError:
     """Return the error for an endpoint that has nobody to serve a request."""
     return AwsError(503, "ServiceUnavailable", message)
+
+
+def throttled() -> AwsError:
+    """Return the error for a request beyond the MaxConcurrency of a serverless variant."""
+    return AwsError(400, "ThrottlingException", "Rate exceeded")
 
 
 def internal_failure(message: str) -> AwsError:

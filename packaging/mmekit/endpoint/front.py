@@ -1,31 +1,54 @@
-"""The one port: tells the planes apart. A bare ASGI application."""
+"""The one port: tells the planes apart."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 from mmekit.endpoint.caller import caller_of
-from mmekit.endpoint.errors import runtime_reply, unsigned
-from mmekit.endpoint.http import (
-    Receive,
-    Reply,
-    Request,
-    Scope,
-    Send,
-    new_request_id,
-    read_body,
-    send_reply,
+from mmekit.endpoint.errors import (
+    internal_failure,
+    runtime_reply,
+    service_unavailable,
+    unsigned,
+    validation_error,
 )
+from mmekit.endpoint.http import Reply, Request, new_request_id, response_of
+from mmekit.http import HttpLimits, Responder
 
 if TYPE_CHECKING:
     from mmekit.endpoint.aws import Aws
     from mmekit.endpoint.control_plane import ControlPlane
     from mmekit.endpoint.data_plane import DataPlane
     from mmekit.endpoint.metrics import Metrics
+    from mmekit.endpoint.options import Limits
+    from mmekit.http import Request as HttpRequest
+    from mmekit.http import Response
 
-__all__ = ["Front"]
+__all__ = ["Front", "Routes"]
 
-_PREFIX, _SUFFIX = "/endpoints/", "/invocations"
+logger = logging.getLogger("mmekit.endpoint")
+
+_PREFIX = "/endpoints/"
+_INVOKE, _ASYNCHRONOUS, _STREAM = "invocations", "async-invocations", "invocations-response-stream"
+_PAGE = b"/_mme"
+_LARGEST_OBJECT = 5 << 30
+_TOO_LARGE, _TOO_MANY = 413, 503
+_LINE_BYTES = 16 << 10
+"""Presigned URLs with a session token are longer than Netty's 4 KiB."""
+_HEAD_BYTES = 64 << 10
+_REQUEST_S = 300.0
+_IDLE_S = 75.0
+"""Longer than the pauses in a notebook's loop."""
+
+
+class Routes(Protocol):
+    """Whoever answers the paths under ``/_mme``."""
+
+    async def answer(self, request: Request) -> Reply:
+        """Answer a request, which needs no signature."""
+        ...
 
 
 class Front:
@@ -41,45 +64,83 @@ class Front:
         Answers all others.
     metrics
         Brought up to date before CloudWatch is asked.
+    limits
+        Of an invocation's body.
+    page
+        Answers what is no part of AWS.
     """
 
     def __init__(
-        self, data_plane: DataPlane, control_plane: ControlPlane, aws: Aws, metrics: Metrics
+        self,
+        data_plane: DataPlane,
+        control_plane: ControlPlane,
+        aws: Aws,
+        metrics: Metrics,
+        limits: Limits,
+        page: Routes | None = None,
     ) -> None:
         self._data_plane = data_plane
         self._control_plane = control_plane
         self._aws = aws
         self._metrics = metrics
+        self._limits = limits
+        self._page = page
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
-        endpoint = _invoked_endpoint(scope)
-        if endpoint is None:
-            reply = await self._answer(scope, receive)
-        else:
-            reply = await self._invoke(endpoint, scope, receive)
-        await send_reply(reply, send)
+    @property
+    def responder(self) -> Responder:
+        """What an HTTP server needs of this."""
+        return Responder(self.answer, self._refuse, self._largest_body)
 
-    async def _invoke(self, endpoint: str, scope: Scope, receive: Receive) -> Reply:
-        headers = scope["headers"]
-        caller = caller_of(next((v for k, v in headers if k == b"authorization"), None))
+    @property
+    def limits(self) -> HttpLimits:
+        """What clients may send, as far as HTTP is concerned."""
+        return HttpLimits(
+            body_bytes=self._limits.body_bytes,
+            line_bytes=_LINE_BYTES,
+            head_bytes=_HEAD_BYTES,
+            request_s=_REQUEST_S,
+            idle_s=_IDLE_S,
+            errors_end=False,
+        )
+
+    async def answer(self, request: HttpRequest) -> Response:
+        """Answer one request."""
+        try:
+            invoked = _invoked(request.method, request.target)
+            if invoked is not None:
+                reply = await self._invoke(*invoked, request)
+            else:
+                reply = await self._answer(request)
+        except Exception as error:
+            logger.exception("%s %s failed", request.method, request.target)
+            failure = internal_failure(f"{type(error).__name__}: {error}")
+            reply = runtime_reply(failure, new_request_id())
+        return response_of(reply)
+
+    async def _invoke(self, endpoint: str, how: str, request: HttpRequest) -> Reply:
+        fields = {name.lower(): value for name, value in request.headers}
+        caller = caller_of(fields.get(b"authorization"))
         if caller is None:
-            await read_body(receive, 0)
             return runtime_reply(unsigned(), new_request_id())
         if caller.service != "sagemaker":  # an S3 object may be called what it likes
-            return await self._answer(scope, receive)
-        return await self._data_plane.answer(caller, endpoint, headers, receive)
+            return await self._answer(request)
+        if how == _ASYNCHRONOUS:
+            return self._data_plane.refuse_asynchronous(caller, endpoint)
+        if how == _STREAM:
+            return self._data_plane.refuse_stream(caller, endpoint)
+        return await self._data_plane.answer(caller, endpoint, fields, request.body)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+    async def _answer(self, received: HttpRequest) -> Reply:
+        path, _, query = received.target.encode("latin-1").partition(b"?")
         request = Request(
-            method=scope["method"],
-            path=scope["raw_path"],
-            query=scope["query_string"],
-            headers=scope["headers"],
-            body=await read_body(receive) or (),
-            server=scope["server"],
-            client=scope["client"] or ("", 0),  # None when the client has gone
+            method=received.method,
+            path=path,
+            query=query,
+            headers=[(name.lower(), value) for name, value in received.headers],
+            body=tuple(received.pieces),
         )
+        if self._page is not None and (path == _PAGE or path.startswith(_PAGE + b"/")):
+            return await self._page.answer(request)
         caller = caller_of(request.header(b"authorization"))
         if caller is not None and caller.service in ("sagemaker", "cloudformation"):
             return await self._control_plane.answer(request, caller)
@@ -87,10 +148,29 @@ class Front:
             self._metrics.flush()
         return await self._aws.answer(request)
 
+    def _largest_body(self, method: str, target: str) -> int:
+        if _invoked(method, target) is not None:
+            return self._limits.body_bytes
+        return _LARGEST_OBJECT
 
-def _invoked_endpoint(scope: Scope) -> str | None:
-    """Return the name of the endpoint that a request invokes, or None."""
-    path: str = scope["path"]
-    if scope["method"] == "POST" and path.startswith(_PREFIX) and path.endswith(_SUFFIX):
-        return path[len(_PREFIX) : -len(_SUFFIX)]
+    def _refuse(self, status: int, message: str) -> Response:
+        if status == _TOO_LARGE:
+            error = validation_error(
+                "1 validation error detected: Value at 'body' failed to satisfy constraint: "
+                f"Member must have length less than or equal to {self._limits.body_bytes}"
+            )
+        elif status == _TOO_MANY:
+            error = service_unavailable("There are too many connections.")
+        else:
+            error = validation_error(message)
+            error.status = status
+        return response_of(runtime_reply(error, new_request_id()))
+
+
+def _invoked(method: str, target: str) -> tuple[str, str] | None:
+    """Return the endpoint that a request invokes, and which way; None when it invokes none."""
+    if method == "POST" and target.startswith(_PREFIX):
+        name, _, how = target[len(_PREFIX) :].partition("?")[0].rpartition("/")
+        if how in (_INVOKE, _ASYNCHRONOUS, _STREAM):
+            return (unquote(name) if "%" in name else name), how
     return None

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Headers",
-    "Receive",
-    "Reply",
-    "Request",
-    "Scope",
-    "Send",
-    "new_request_id",
-    "read_body",
-    "send_reply",
-]
+from mmekit.http import Response
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["Headers", "Reply", "Request", "new_request_id", "response_of"]
+
 Headers = list[tuple[bytes, bytes]]
 
-_SLICE = 256 * 1024  # of a large body, so that a slow client's back pressure is felt
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+# A UUID costs two microseconds and a system call; these are as unique, and differ in their ends.
+_FIRST = str(uuid.uuid4())[:24].encode()
+_NUMBERS = itertools.count(random.getrandbits(40))
 
 
 @dataclass(frozen=True)
@@ -51,55 +49,31 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """One HTTP response; its Content-Length is added on the way out unless `headers` has it."""
+    """One HTTP response: a body, or a stream of pieces that go out as they come.
+
+    Content-Length is added on the way out; in the answer to HEAD `headers` may have it. Whatever
+    waits in `stream` is cancelled when the client goes away.
+    """
 
     status: int
     headers: Headers
     body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
 
 
 def new_request_id() -> bytes:
     """Return a fresh value for ``x-amzn-RequestId``."""
-    return str(uuid.uuid4()).encode()
+    return b"%b%012x" % (_FIRST, next(_NUMBERS) & 0xFFFF_FFFF_FFFF)
 
 
-async def read_body(receive: Receive, limit: int | None = None) -> tuple[bytes, ...] | None:
-    """Read a request's body to its end, in pieces.
-
-    Returns None when it is longer than `limit` bytes. The surplus is read all the same, and
-    thrown away: a client that is still sending would otherwise see a broken pipe, not the answer.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
-        if limit is not None and size > limit:
-            pieces.clear()
-        elif piece:
-            pieces.append(piece)
-        if not message.get("more_body", False):
-            break
-    if limit is not None and size > limit:
-        return None
-    return tuple(pieces)
-
-
-async def send_reply(reply: Reply, send: Send) -> None:
-    """Send a reply through ASGI."""
-    headers = reply.headers
-    if not any(name == b"content-length" for name, _ in headers):
-        headers = [*headers, (b"content-length", str(len(reply.body)).encode())]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    body = reply.body
-    if len(body) <= _SLICE:
-        await send({"type": "http.response.body", "body": body})
-        return
-    view = memoryview(body)
-    for start in range(0, len(body), _SLICE):
-        piece = bytes(view[start : start + _SLICE])
-        more = start + _SLICE < len(body)
-        await send({"type": "http.response.body", "body": piece, "more_body": more})
+def response_of(reply: Reply) -> Response:
+    """Return a reply as the server of HTTP takes it."""
+    headers = []
+    length = None
+    for name, value in reply.headers:
+        if name == b"content-length":
+            length = int(value)
+        else:
+            headers.append((name.decode("latin-1"), value.decode("latin-1")))
+    reason = _REASONS.get(reply.status, "")
+    return Response(reply.status, reason, headers, reply.body, reply.stream, length)

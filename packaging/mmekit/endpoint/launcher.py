@@ -7,20 +7,19 @@ import contextlib
 import logging
 import os
 import random
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mmekit.errors import EndpointError
+from mmekit.scratch import ScratchFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 __all__ = ["CommandLauncher", "Container", "ContainerLauncher", "Placement", "launcher_named"]
 
@@ -44,11 +43,24 @@ class Placement:
         A folder of its own; its log goes there, and the models that it loads lie there.
     environment
         Environment variables that the SageMaker model asks for.
+    memory
+        Bytes that its models may take; None leaves it to the container.
+    vcpus
+        Those of its instance type, None when that is not known. Nothing is throttled to them
+        here; a launcher of real containers may.
+    model
+        The unpacked archive of a single-model container; None for a multi-model container.
+    sink
+        Gets every line that the container prints, and must not block.
     """
 
     label: str
     folder: Path
     environment: tuple[tuple[str, str], ...] = ()
+    memory: int | None = None
+    vcpus: int | None = None
+    model: Path | None = None
+    sink: Callable[[str], None] | None = None
 
 
 class Container(Protocol):
@@ -63,8 +75,15 @@ class Container(Protocol):
         """The port on which it listens."""
 
     @property
+    def pid(self) -> int | None:
+        """Its process on this machine, where it has one."""
+
+    @property
     def obituary(self) -> str | None:
         """Why it ended, with its last words; None while it runs."""
+
+    async def ended(self) -> None:
+        """Return as soon as it has ended, however that comes."""
 
     async def stop(self, seconds: float) -> None:
         """Ask it to end, wait so long, then make it."""
@@ -74,10 +93,13 @@ class ContainerLauncher(Protocol):
     """Starts containers of one kind: the seam for DJL Serving, Multi Model Server or Docker."""
 
     async def launch(self, placement: Placement) -> Container:
-        """Start a container that will answer /ping with 200 as soon as it is ready."""
+        """Start a container that will answer /ping with 200 as soon as it is ready.
+
+        A single-model container is ready once its model is loaded.
+        """
 
 
-def launcher_named(server: str, memory: int | None) -> ContainerLauncher:
+def launcher_named(server: str) -> ContainerLauncher:
     """Return the launcher for a kind of container.
 
     Raises
@@ -88,9 +110,7 @@ def launcher_named(server: str, memory: int | None) -> ContainerLauncher:
     if server not in ("embedded", "djl"):
         remedy = "Use --server embedded or --server djl."
         raise EndpointError("There is no such kind of container.", where=server, remedy=remedy)
-    arguments = () if memory is None else ("--memory", str(memory))
-    command = (sys.executable, "-m", "mmekit.server", "--server", server)
-    return CommandLauncher((*command, *arguments))
+    return CommandLauncher((sys.executable, "-m", "mmekit.server", "--server", server))
 
 
 class CommandLauncher:
@@ -101,7 +121,8 @@ class CommandLauncher:
     command
         Gets ``--port P --host H --exit-with-stdin`` appended. The last makes it end when its
         standard input does, so that it never outlives the endpoint service, not even one that
-        was killed.
+        was killed. ``--memory BYTES`` follows where memory is limited, and ``--model DIR`` for a
+        single-model container.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -116,25 +137,21 @@ class CommandLauncher:
         placement.folder.mkdir(parents=True, exist_ok=True)
         port = _free_port()
         # Its sockets need a short name; what it leaves there is removed when it has ended.
-        scratch = Path(tempfile.mkdtemp(prefix="mme-"))
-        arguments = ("--port", str(port), "--host", _HOST, "--exit-with-stdin")
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            *arguments,
-            cwd=placement.folder,
-            env={
-                **os.environ,
-                **dict(placement.environment),
-                "PYTHONUNBUFFERED": "1",
-                "TMPDIR": str(scratch),
-                "SAGEMAKER_MULTI_MODEL": "true",
-                "SAGEMAKER_BIND_TO_PORT": str(port),
-            },
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
+        scratch = ScratchFolder("mme-")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                *_arguments(placement, port),
+                cwd=placement.folder,
+                env=_variables(placement, port, scratch.path),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except BaseException:
+            scratch.remove()
+            raise
         return _ProcessContainer(process, port, placement, scratch)
 
 
@@ -146,9 +163,9 @@ class _ProcessContainer:
         process: asyncio.subprocess.Process,
         port: int,
         placement: Placement,
-        scratch: Path,
+        scratch: ScratchFolder,
     ) -> None:
-        self._scratch = scratch
+        self._scratch: ScratchFolder | None = scratch
         self.host = _HOST
         self.port = port
         self._process = process
@@ -158,12 +175,19 @@ class _ProcessContainer:
         self._copying = asyncio.ensure_future(self._copy_output(log))
 
     @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
     def obituary(self) -> str | None:
         status = self._process.returncode
         if status is None:
             return None
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         return "\n".join([f"The container ended ({how}).", *self._last_lines])
+
+    async def ended(self) -> None:
+        await self._process.wait()
 
     async def stop(self, seconds: float) -> None:
         if self._process.returncode is None:
@@ -179,7 +203,9 @@ class _ProcessContainer:
         await self._process.wait()
         await asyncio.wait([self._copying], timeout=_PIPE_SECONDS)
         self._copying.cancel()
-        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            await asyncio.to_thread(scratch.remove)
 
     async def _copy_output(self, log: BinaryIO) -> None:
         assert self._process.stdout is not None  # noqa: S101 - it was asked for
@@ -197,7 +223,33 @@ class _ProcessContainer:
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
         self._last_lines.append(text)
+        if self._placement.sink is not None:
+            self._placement.sink(text)
         logger.info("[%s] %s", self._placement.label, text)
+
+
+def _arguments(placement: Placement, port: int) -> list[str]:
+    arguments = ["--port", str(port), "--host", _HOST, "--exit-with-stdin"]
+    if placement.memory is not None:
+        arguments += ["--memory", str(placement.memory)]
+    if placement.model is not None:
+        arguments += ["--model", str(placement.model)]
+    return arguments
+
+
+def _variables(placement: Placement, port: int, scratch: Path) -> dict[str, str]:
+    variables = {
+        **os.environ,
+        **dict(placement.environment),
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(scratch),
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+    }
+    if placement.model is None:
+        variables["SAGEMAKER_MULTI_MODEL"] = "true"
+    else:
+        variables.pop("SAGEMAKER_MULTI_MODEL", None)
+    return variables
 
 
 def _free_port() -> int:

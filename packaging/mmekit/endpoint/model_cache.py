@@ -1,58 +1,57 @@
-"""The models of one instance: downloaded, unpacked, loaded on first use, evicted in need."""
+"""The models of one instance: loaded on first use, evicted in need."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mmekit.endpoint.container_client import ContainerSilentError, ContainerTimeoutError
-from mmekit.endpoint.errors import model_error, validation_error
-from mmekit.endpoint.model_source import ObjectAddress, locate
-from mmekit.errors import ArchiveError
+from mmekit.endpoint.container_client import (
+    ContainerAbsentError,
+    ContainerSilentError,
+    ContainerTimeoutError,
+)
+from mmekit.endpoint.errors import AwsError, model_error, validation_error
+from mmekit.endpoint.loaded_model import LoadedModel
+from mmekit.endpoint.model_disk import name_of
+from mmekit.endpoint.model_source import locate
+from mmekit.endpoint.snapshot import ModelSnapshot
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from mmekit.endpoint.container_client import ContainerClient, ContainerReply
+    from mmekit.endpoint.journal import Journal
     from mmekit.endpoint.metrics import VariantMetrics
-    from mmekit.endpoint.model_source import ReadObject
+    from mmekit.endpoint.model_disk import ModelDisk, StoredModel
+    from mmekit.endpoint.model_source import ObjectAddress
     from mmekit.endpoint.options import Limits
-    from mmekit.endpoint.specification import EndpointId
+    from mmekit.endpoint.specification import EndpointId, ModelSpecification
 
-__all__ = ["LoadedModel", "ModelCache"]
+__all__ = ["ModelCache", "TooManyWaitError"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 _LOADED = (200, 409)  # 409: the container has it already
 _OUT_OF_MEMORY = 507
-_GONE = (200, 404)
+_MENDED_AGAIN_SECONDS = 1.0
+_LOADS_AT_ONCE = 8
+"""Each takes a core for a while, and DJL Serving does not count the memory of loads under way."""
+_PATIENCE_SECONDS = 0.25
 
 
-@dataclass
-class LoadedModel:
-    """A model that the container has in memory.
-
-    ``invocation`` is the unchanging beginning of its requests to the container, ``in_flight``
-    the number of them that it is answering: only an idle model is evicted.
-    """
-
-    target: str
-    name: str
-    invocation: bytes
-    in_flight: int = field(default=0)
+class TooManyWaitError(Exception):
+    """So many requests wait for a model that one more would not help."""
 
 
 class ModelCache:
-    """What one instance has on disk and in memory, by target model.
+    """What one instance of a multi-model endpoint has in memory, by target model.
 
-    However many requests wait for a model, it is downloaded once and loaded once; the model of a
-    single-model endpoint has the target ``""``. What was unloaded stays on disk, and a key that
-    is overwritten in S3 goes on serving the old bytes, as on SageMaker.
+    However many requests wait for a model, it is downloaded once and loaded once. What was
+    unloaded stays on disk, unless the model's cache setting says otherwise.
 
     Parameters
     ----------
@@ -60,18 +59,18 @@ class ModelCache:
         Whose models these are, for errors.
     label
         The instance's name in the log.
-    data_url
-        ModelDataUrl.
-    folder
-        Where models are unpacked.
+    model
+        ModelDataUrl, and whether models are cached at all.
+    disk
+        Where their files are.
     client
         The instance's container.
-    read_object
-        Reads from S3; it may block and is called in a thread.
     limits
-        How long a load may take.
+        How long a load may take, and how many requests may wait for one.
     metrics
         Where times are recorded.
+    journal
+        Where loads and evictions are recorded.
     """
 
     def __init__(
@@ -79,37 +78,68 @@ class ModelCache:
         *,
         endpoint: EndpointId,
         label: str,
-        data_url: str,
-        folder: Path,
+        model: ModelSpecification,
+        disk: ModelDisk,
         client: ContainerClient,
-        read_object: ReadObject,
         limits: Limits,
         metrics: VariantMetrics,
+        journal: Journal,
     ) -> None:
         self._endpoint = endpoint
         self._label = label
-        self._data_url = data_url
-        self._folder = folder
+        self._data_url = model.data_url
+        self._caches = model.caches_models
+        self._disk = disk
         self._client = client
-        self._read_object = read_object
         self._limits = limits
         self._metrics = metrics
+        self._journal = journal
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._waiting: dict[str, int] = {}
+        self._names: set[str] = set()  # of models whose files must stay
+        self._targets: dict[str, str] = {}  # by name
+        self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
+        self._unloading: dict[str, asyncio.Task[None]] = {}
+        self._asking = 0
+        self._change = asyncio.Event()
+        self._mended: dict[str, float] = {}
+        self.is_full = False
+        """Whether the latest load had to make room."""
 
     def __contains__(self, target: str) -> bool:
-        """Say whether a model is loaded, or about to be."""
-        return target in self._loaded or target in self._loading
+        """Say whether a model is loaded."""
+        return target in self._loaded
 
     def __len__(self) -> int:
-        """Return the number of models in memory."""
-        return len(self._loaded)
+        """Return the number of models in memory, those that are being loaded among them."""
+        return len(self._loaded) + len(self._loading)
+
+    def __iter__(self) -> Iterator[LoadedModel]:
+        """Iterate over the loaded models, the least recently used first."""
+        return iter(tuple(self._loaded.values()))
+
+    @property
+    def oldest_use(self) -> float:
+        """When the least recently used model was used, on the monotonic clock."""
+        oldest = next(iter(self._loaded.values()), None)
+        return time.monotonic() if oldest is None else oldest.used_at
+
+    def is_loading(self, target: str) -> bool:
+        """Say whether a model is being loaded."""
+        return target in self._loading
+
+    def in_flight(self, target: str) -> int:
+        """Return how many requests a model is answering."""
+        model = self._loaded.get(target)
+        return 0 if model is None else model.in_flight
 
     def get(self, target: str) -> LoadedModel | None:
         """Return a model that is in memory, which counts as using it."""
         model = self._loaded.get(target)
         if model is not None:
             self._loaded.move_to_end(target)
+            model.used_at = time.monotonic()
         return model
 
     async def ensure(self, target: str, seconds: float) -> LoadedModel:
@@ -117,60 +147,146 @@ class ModelCache:
 
         Raises
         ------
+        TooManyWaitError
+            Too many requests wait for it already.
         asyncio.TimeoutError
             It is still loading after so many seconds; the load goes on.
+        ContainerAbsentError
+            There is no container any more; nothing was sent.
         AwsError
             It cannot be downloaded, unpacked or loaded.
         """
         model = self.get(target)
         if model is not None:
             return model
+        waiting = self._waiting.get(target, 0)
+        if waiting >= self._limits.waiting_requests:
+            raise TooManyWaitError
+        self._waiting[target] = waiting + 1
         loading = self._loading.get(target)
         if loading is None:
             loading = asyncio.ensure_future(self._load(target))
             self._loading[target] = loading
             loading.add_done_callback(lambda done: self._finish(target, done))
-        return await asyncio.wait_for(asyncio.shield(loading), seconds)
+        try:
+            return await asyncio.wait_for(asyncio.shield(loading), seconds)
+        except asyncio.CancelledError:
+            if loading.cancelled():  # the instance was closed, and this request never began
+                raise ContainerAbsentError("the instance has ended") from None
+            raise
+        finally:
+            self._waiting[target] -= 1
+            if not self._waiting[target]:
+                del self._waiting[target]
+
+    def released(self, model: LoadedModel) -> None:
+        """Take note that a model has answered its last request for now."""
+        if not self._change.is_set():
+            self._change.set()
+        if not self._caches and self._loaded.get(model.target) is model:
+            self._begin_unloading(model, deletes=True)
 
     def forget(self, model: LoadedModel) -> None:
         """Take note that the container no longer has a model."""
         if self._loaded.get(model.target) is model:
             del self._loaded[model.target]
+            self._names.discard(model.stored.name)
+
+    def mend(self, model: LoadedModel, reason: str) -> bool:
+        """Unload a model that is broken, so that its next use loads it; False when it just was."""
+        if self._loaded.get(model.target) is not model:
+            return True  # somebody else's request has seen to it
+        now = time.monotonic()
+        if now - self._mended.get(model.target, -_MENDED_AGAIN_SECONDS) < _MENDED_AGAIN_SECONDS:
+            return False
+        self._mended[model.target] = now
+        self._journal.record(
+            "error", self._label, f"{reason} It is unloaded and loaded again.", target=model.target
+        )
+        self._begin_unloading(model, deletes=False)
+        return True
+
+    async def mend_failed(self) -> None:
+        """Ask the container which models have failed, and mend them."""
+        with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+            failed = set(await self._client.failed_models())
+            for model in self:
+                if model.stored.name in failed:
+                    self.mend(model, "The server marked the model as failed.")
+
+    async def relieve(self) -> None:
+        """Unload the least recently used idle model: models have grown beyond the memory."""
+        if len(self._loaded) > 1:
+            with contextlib.suppress(AwsError, ContainerAbsentError):
+                await self._evict("unloaded to make room in memory")
+
+    async def describe_some(self, count: int, seconds: float) -> None:
+        """Ask the container for the memory of the models that it told of the longest ago."""
+        for model in sorted(self, key=lambda model: model.described_at)[:count]:
+            model.described_at = time.monotonic()
+            with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+                told = await self._client.describe(model.stored.name, seconds)
+                model.memory_bytes = None if told is None else told.memory_bytes
+
+    def snapshot(self) -> tuple[ModelSnapshot, ...]:
+        """Say what is loaded, being loaded, and on disk."""
+        loaded = [model.snapshot() for model in self._loaded.values()]
+        loading = [ModelSnapshot(one, "loading", 0, None, 0.0, 0.0, 0, 0) for one in self._loading]
+        idle = [
+            ModelSnapshot(
+                self._targets.get(stored.name, ""), "on disk", stored.size, None, 0.0, 0.0, 0, 0
+            )
+            for stored in self._disk.stored
+            if stored.name not in self._names
+        ]
+        return (*loaded, *loading, *idle)
 
     async def close(self) -> None:
-        """Give up the loads under way, and wait until nothing works in the folder any more."""
-        loading = list(self._loading.values())
-        for task in loading:
+        """Give up the work under way, and wait until nothing works in the folder any more."""
+        tasks = [*self._loading.values(), *self._unloading.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*loading, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _finish(self, target: str, loading: asyncio.Task[LoadedModel]) -> None:
         del self._loading[target]
+        self._change.set()
         # Retrieves the exception as well, which nobody else may do when every caller has left.
         if not loading.cancelled() and (error := loading.exception()) is not None:
-            logger.info("[%s] %s: %s", self._label, target or "the model", error)
+            logger.info("[%s] %s: %s", self._label, target, error)
 
     async def _load(self, target: str) -> LoadedModel:
         address = self._address(target)
-        name = hashlib.sha256(str(address).encode()).hexdigest()[:32]
-        place = self._folder / name / "model"
-        began = time.perf_counter()
-        if not place.is_dir():
-            await self._download(address, place)
-        downloaded = time.perf_counter()
-        await self._load_from(name, str(place))
+        name = name_of(address)
+        self._targets[name] = target
+        self._names.add(name)
+        try:
+            if (unloading := self._unloading.get(name)) is not None:
+                await asyncio.wait([unloading])
+            async with self._turn:
+                began = time.perf_counter()
+                stored = await self._disk.fetch(address, self._names.__contains__)
+                downloaded = time.perf_counter()
+                await self._load_from(stored)
+        except BaseException:
+            self._names.discard(name)
+            raise
         loaded = time.perf_counter()
-        self._metrics.loading.add((loaded - downloaded) * 1e6)
-        model = LoadedModel(target, name, self._client.invocation(name, target))
+        now = time.monotonic()
+        model = LoadedModel(target, stored, self._client.invocation(name, target), now, now)
         self._loaded[target] = model
-        self._metrics.loaded_models.add(float(len(self._loaded)))
-        logger.info(
-            "[%s] %s: fetched in %.0f ms, loaded in %.0f ms",
-            self._label,
-            target or address,
-            (downloaded - began) * 1e3,
-            (loaded - downloaded) * 1e3,
+        self._metrics.loading.add((loaded - downloaded) * 1e6)
+        text = (
+            f"fetched in {(downloaded - began) * 1e3:.0f} ms, "
+            f"loaded in {(loaded - downloaded) * 1e3:.0f} ms"
         )
+        milliseconds = (loaded - began) * 1e3
+        self._journal.record(
+            "cold load", self._label, text, target=target, milliseconds=milliseconds
+        )
+        logger.info("[%s] %s: %s", self._label, target, text)
+        if self._disk.is_over_budget:
+            await self._relieve_disk()
         return model
 
     def _address(self, target: str) -> ObjectAddress:
@@ -179,80 +295,85 @@ class ModelCache:
         except ValueError as error:
             raise validation_error(f"Failed to download model data: {error}.") from error
 
-    async def _download(self, address: ObjectAddress, place: Path) -> None:
-        began = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        # One thread call at a time, each shielded: a thread cannot be cancelled, and `close`
-        # promises that nothing works in the folder once it is over.
-        content = await loop.run_in_executor(None, self._read_object, address.bucket, address.key)
-        if content is None:
-            raise validation_error(
-                f"Failed to download model data(bucket: {address.bucket}, key: {address.key}). "
-                "Please ensure that there is an object located at the URL and that the role "
-                "passed to CreateModel has permissions to download the model."
-            )
-        self._metrics.downloading.add((time.perf_counter() - began) * 1e6)
-        unpacking = loop.run_in_executor(None, _unpack, content, place)
-        try:
-            await asyncio.shield(unpacking)
-        except asyncio.CancelledError:
-            await asyncio.wait([unpacking])
-            raise
-        except (ArchiveError, OSError) as error:
-            reason = error.what if isinstance(error, ArchiveError) else str(error)
-            raise validation_error(
-                f"Failed to extract model data archive from URL {str(address)!r}. Please ensure "
-                f"that the object located at the URL is a valid tar.gz archive. {reason}"
-            ) from error
-
-    async def _load_from(self, name: str, folder: str) -> None:
+    async def _load_from(self, stored: StoredModel) -> None:
+        patience = time.monotonic() + self._limits.load_seconds
+        full = False
         while True:
-            reply = await self._ask_to_load(name, folder)
+            reply = await self._ask_to_load(stored, max(patience - time.monotonic(), 1.0))
             if reply.status in _LOADED:
+                self.is_full = full
                 return
-            if reply.status != _OUT_OF_MEMORY or not await self._evict():
+            if reply.status != _OUT_OF_MEMORY:
                 raise model_error(self._endpoint, reply.status, reply.text)
+            full = True
+            if await self._evict("unloaded to make room in memory"):
+                continue
+            in_flight = any(model.in_flight for model in self._loaded.values())
+            busy = in_flight or self._asking or self._unloading
+            left = patience - time.monotonic()
+            if not busy or left <= 0:
+                raise model_error(self._endpoint, reply.status, reply.text)
+            # Everything is in use: the first to finish makes room. Others may wait for the same
+            # change and take it, hence not for long.
+            self._change.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._change.wait(), min(left, _PATIENCE_SECONDS))
 
-    async def _ask_to_load(self, name: str, folder: str) -> ContainerReply:
+    async def _ask_to_load(self, stored: StoredModel, seconds: float) -> ContainerReply:
+        self._asking += 1
         try:
-            return await self._client.load(name, folder, self._limits.load_seconds)
+            return await self._client.load(stored.name, str(stored.folder), seconds)
         except ContainerTimeoutError as error:
-            seconds = self._limits.load_seconds
-            reason = f"The model was not loaded within {seconds:.0f} seconds."
+            whole = self._limits.load_seconds
+            reason = f"The model was not loaded within {whole:.0f} seconds."
             raise model_error(self._endpoint, 0, reason) from error
+        except ContainerAbsentError:
+            raise
         except ContainerSilentError as error:
             raise model_error(
-                self._endpoint, 0, f"The container gave no answer: {error}"
+                self._endpoint, 500, f"The container gave no answer: {error}"
             ) from error
+        finally:
+            self._asking -= 1
 
-    async def _evict(self) -> bool:
-        """Unload the least recently used model that is idle; False when there is none."""
+    async def _evict(self, text: str) -> LoadedModel | None:
+        """Unload the least recently used model that is idle; None when there is none."""
         victim = next((model for model in self._loaded.values() if not model.in_flight), None)
-        if victim is None:
-            return False
-        # Before asking: from now on nobody may send it a request.
-        self.forget(victim)
+        if victim is not None:
+            unloading = self._begin_unloading(victim, deletes=False)
+            await asyncio.wait([unloading])
+            self._journal.record("eviction", self._label, text, target=victim.target)
+            logger.info("[%s] %s: %s", self._label, victim.target, text)
+        return victim
+
+    async def _relieve_disk(self) -> None:
+        """Unload idle models and delete their files until the disk's budget holds."""
+        while self._disk.is_over_budget and len(self._loaded) > 1:
+            victim = await self._evict("unloaded to make room on disk")
+            if victim is None:
+                return
+            await self._disk.make_room(0, self._names.__contains__)
+
+    def _begin_unloading(self, model: LoadedModel, *, deletes: bool) -> asyncio.Task[None]:
+        """Unload a model; from now on nobody sends it a request, and a new load of it waits."""
+        self.forget(model)
+        task = asyncio.ensure_future(self._unload(model.stored, deletes=deletes))
+        self._unloading[model.stored.name] = task
+        task.add_done_callback(lambda done: self._finish_unloading(model.stored.name, done))
+        return task
+
+    async def _unload(self, stored: StoredModel, *, deletes: bool) -> None:
         began = time.perf_counter()
-        try:
-            reply = await self._client.unload(victim.name, self._limits.load_seconds)
-        except (ContainerSilentError, ContainerTimeoutError) as error:
-            raise model_error(
-                self._endpoint, 0, f"The container gave no answer: {error}"
-            ) from error
+        # A container that is not there has nothing loaded either.
+        with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+            await self._client.unload(stored.name, self._limits.load_seconds)
         self._metrics.unloading.add((time.perf_counter() - began) * 1e6)
-        self._metrics.loaded_models.add(float(len(self._loaded)))
-        logger.info("[%s] %s: unloaded to make room", self._label, victim.target)
-        return reply.status in _GONE
+        if deletes and stored.name not in self._names:
+            await self._disk.delete(stored)
 
-
-def _unpack(content: bytes, place: Path) -> None:
-    """Unpack an archive; `place` then holds all of it or does not exist."""
-    from mmekit.archive import unpack
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    archive = place.parent / "archive.tar.gz"
-    try:
-        archive.write_bytes(content)
-        unpack(archive, place)
-    finally:
-        archive.unlink(missing_ok=True)
+    def _finish_unloading(self, name: str, done: asyncio.Task[None]) -> None:
+        if self._unloading.get(name) is done:
+            del self._unloading[name]
+        self._change.set()
+        if not done.cancelled() and (error := done.exception()) is not None:
+            logger.error("[%s] a model was not unloaded", self._label, exc_info=error)

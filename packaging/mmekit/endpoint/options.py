@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["EndpointOptions", "Limits"]
 
@@ -13,7 +17,23 @@ class Limits:
 
     Sources: AWS's quotas page for SageMaker endpoints (body, target model) and the developer
     guide's "Invoke a multi-model endpoint" (an answer within 60 s, a load within 360 s) and
-    "Custom inference code with hosting services" (30 s between SIGTERM and SIGKILL).
+    "Custom inference code with hosting services" (30 s between SIGTERM and SIGKILL). Where AWS
+    tells no number, ours is below.
+
+    Attributes
+    ----------
+    waiting_requests
+        How many may wait for one model's load; the next gets ModelNotReadyException. Ours.
+    busy_requests
+        So many requests of one model in flight at every instance that has it make it spill to
+        one more. Ours.
+    disk_bytes
+        What the models of an instance may take of the disk before the least recently used ones
+        are deleted; None takes nine tenths of what is free when the instance starts. Ours.
+    health_seconds
+        Between two looks at /ping; the third failure in a row replaces an instance. Ours.
+    serverless_idle_seconds
+        Without a request for so long, a serverless variant has no container. Ours.
     """
 
     body_bytes: int = 6 * 1024 * 1024
@@ -22,6 +42,12 @@ class Limits:
     load_seconds: float = 360.0
     start_seconds: float = 300.0
     stop_seconds: float = 30.0
+    serverless_body_bytes: int = 4 * 1024 * 1024
+    serverless_idle_seconds: float = 300.0
+    waiting_requests: int = 1000
+    busy_requests: int = 8
+    disk_bytes: int | None = None
+    health_seconds: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,9 +65,15 @@ class EndpointOptions:
     instances
         Containers for each variant; None takes InitialInstanceCount from the endpoint's config.
     memory
-        Bytes of memory for each container; None leaves it to the container.
+        Bytes of memory for each container; None takes those of its instance type.
     limits
         What SageMaker limits; changed in tests only.
+    state
+        The folder that keeps buckets, models and endpoints for the next start; None keeps nothing.
+    state_seconds
+        How long an endpoint is at least Creating, Updating and Deleting.
+    autoscaling_minute
+        How many seconds a minute of Application Auto Scaling lasts.
     """
 
     port: int = 8950
@@ -50,3 +82,6 @@ class EndpointOptions:
     instances: int | None = None
     memory: int | None = None
     limits: Limits = field(default_factory=Limits)
+    state: Path | None = None
+    state_seconds: float = 0.0
+    autoscaling_minute: float = 60.0

@@ -40,7 +40,7 @@ def run(options: EndpointOptions, *, launcher: ContainerLauncher | None = None) 
     EndpointError
         The port is taken, or ``options.server`` names no kind of container.
     """
-    launcher = launcher or launcher_named(options.server, options.memory)
+    launcher = launcher or launcher_named(options.server)
     with _listening(options) as listener, _lines_on_stdout():
         # Here and not above: moto and Flask take a second to import.
         from mmekit.endpoint.service import serve

@@ -6,110 +6,167 @@ import asyncio
 import contextlib
 import logging
 import signal
-import tempfile
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
+from mmekit.endpoint.autoscaling import Autoscaler
 from mmekit.endpoint.aws import Aws
+from mmekit.endpoint.capture import Captures
 from mmekit.endpoint.control_plane import ControlPlane
 from mmekit.endpoint.data_plane import DataPlane
+from mmekit.endpoint.fleet import Fleet
 from mmekit.endpoint.front import Front
 from mmekit.endpoint.hosting import Hosting
+from mmekit.endpoint.journal import Journal
+from mmekit.endpoint.logs import LogShipper
 from mmekit.endpoint.metrics import Metrics
+from mmekit.endpoint.page_routes import PageRoutes
+from mmekit.endpoint.restore import restore
+from mmekit.endpoint.state import State
+from mmekit.endpoint.state_log import StateLog
+from mmekit.endpoint.watch import Watch, tend
+from mmekit.http import HttpServer
+from mmekit.scratch import scratch_folder, sweep
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from mmekit.endpoint.launcher import ContainerLauncher
     from mmekit.endpoint.options import EndpointOptions
+    from mmekit.endpoint.specification import EndpointSpecification
 
 __all__ = ["serve"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
-_FLUSH_SECONDS = 10.0  # reading CloudWatch flushes as well; this keeps timestamps honest
-_KEEP_ALIVE_SECONDS = 75  # longer than the pauses in a notebook's loop
 _CLOSING_SECONDS = 2
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, but the signals are handled here: containers must go before the process does."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(
     options: EndpointOptions, launcher: ContainerLauncher, listener: socket.socket
 ) -> None:
-    """Serve on a bound socket until SIGINT or SIGTERM comes."""
-    with tempfile.TemporaryDirectory(prefix="mmekit-endpoint-", ignore_cleanup_errors=True) as name:
-        aws = Aws()
+    """Serve on a bound socket until SIGINT or SIGTERM comes.
+
+    Raises
+    ------
+    EndpointError
+        The state folder cannot be used.
+    """
+    for prefix in ("mmekit-endpoint-", "mme-"):  # of a service, and of containers, that was killed
+        await asyncio.to_thread(sweep, prefix)
+    with _state(options.state) as state, scratch_folder("mmekit-endpoint-") as folder:
+        aws = Aws(state)
         metrics = Metrics(aws)
-        hosting = Hosting(aws, launcher, options, Path(name), metrics)
-        front = Front(
-            DataPlane(hosting.serving, options.limits), ControlPlane(aws, hosting), aws, metrics
-        )
-        server = _Server(_uvicorn_config(front))
-        _stop_at_signals(server)
-        flushing = asyncio.ensure_future(_flush_now_and_then(metrics))
-        _announce(listener)
+        journal = Journal()
+        logs, captures = LogShipper(), Captures(aws)
+        make_fleet = _fleets(aws, launcher, options, folder, metrics, journal, logs, captures)
+        hosting = Hosting(aws, options, make_fleet, journal, _note(state))
+        control_plane = ControlPlane(aws, hosting)
+        data_plane = DataPlane(hosting.serving, options.limits)
+        watch = Watch(hosting.serving, metrics)
+        page = PageRoutes(watch, journal, hosting.statuses, data_plane.answer, options.host)
+        front = Front(data_plane, control_plane, aws, metrics, options.limits, page)
+        server = HttpServer(front.responder, front.limits)
+        asked = asyncio.Event()
+        _stop_at_signals(asked)
+        tasks = [asyncio.ensure_future(tend(watch, logs, captures))]
         try:
-            await server.serve(sockets=[listener])
+            if state is not None:
+                await restore(state, aws, control_plane, hosting)
+            tasks.append(
+                asyncio.ensure_future(Autoscaler(hosting, options.autoscaling_minute).run())
+            )
+            _announce(listener, options.state)
+            await server.start(listener)
+            await asked.wait()
         finally:
             logger.info("stopping")
-            flushing.cancel()
+            page.close()
+            await server.close(_CLOSING_SECONDS)
+            for task in tasks:
+                task.cancel()
             await hosting.close()
+            await captures.flush()
             aws.close()
-            logger.info("stopped; nothing is left behind")
+            kept = "nothing else is left behind" if state else "nothing is left behind"
+            logger.info("stopped; %s", kept)
 
 
-def _uvicorn_config(front: Front) -> uvicorn.Config:
-    return uvicorn.Config(
-        front,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        proxy_headers=False,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_CLOSING_SECONDS,
-        backlog=2048,
-    )
+@contextlib.contextmanager
+def _state(folder: Path | None) -> Iterator[State | None]:
+    if folder is None:
+        yield None
+        return
+    log = StateLog(folder)
+    try:
+        yield State(log)
+    finally:
+        log.close()
 
 
-def _stop_at_signals(server: uvicorn.Server) -> None:
+def _note(state: State | None) -> Callable[[dict[str, Any]], None]:
+    def note(change: dict[str, Any]) -> None:
+        if state is not None:
+            try:
+                state.note(change)
+            except OSError as error:
+                logger.warning("a change of an endpoint cannot be written down: %s", error)
+
+    return note
+
+
+def _fleets(
+    aws: Aws,
+    launcher: ContainerLauncher,
+    options: EndpointOptions,
+    folder: Path,
+    metrics: Metrics,
+    journal: Journal,
+    logs: LogShipper,
+    captures: Captures,
+) -> Callable[[EndpointSpecification], Fleet]:
+    options = replace(options, instances=None)  # the specification has it
+
+    def make_fleet(specification: EndpointSpecification) -> Fleet:
+        account, region, _ = specification.id
+        return Fleet(
+            specification,
+            options=options,
+            launcher=launcher,
+            read_object=lambda bucket, key: aws.read_object(account, region, bucket, key),
+            folder=folder / uuid.uuid4().hex[:12],
+            metrics=metrics,
+            journal=journal,
+            logs=logs,
+            capture=captures.of(specification),
+        )
+
+    return make_fleet
+
+
+def _stop_at_signals(asked: asyncio.Event) -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # whoever runs it in a thread stops it otherwise
-
-    def stop() -> None:
-        server.should_exit = True
-
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, asked.set)
 
 
-async def _flush_now_and_then(metrics: Metrics) -> None:
-    while True:
-        await asyncio.sleep(_FLUSH_SECONDS)
-        metrics.flush()
-
-
-def _announce(listener: socket.socket) -> None:
+def _announce(listener: socket.socket, state: Path | None) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if state is None:
+        kept = "Everything is temporary: Ctrl-C forgets all; --state DIR would keep it."
+    else:
+        kept = f"Buckets, models and endpoints are kept in {state}."
     lines = (
-        f"SageMaker, S3 and the rest of AWS listen on {url}; Ctrl-C stops them and forgets all.",
+        f"SageMaker, S3 and the rest of AWS listen on {url}; Ctrl-C stops them.",
+        kept,
+        f"What they do is shown live on {url}/_mme/",
         "For boto3 and the AWS CLI in another terminal:",
         f"  export AWS_ENDPOINT_URL={url}",
         "  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local",

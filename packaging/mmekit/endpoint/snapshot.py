@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["FleetSnapshot", "InstanceSnapshot", "ModelSnapshot", "VariantSnapshot"]
+if TYPE_CHECKING:
+    from mmekit.endpoint.specification import EndpointId
+
+__all__ = [
+    "EndpointStatus",
+    "FleetSnapshot",
+    "InstanceSnapshot",
+    "ModelSnapshot",
+    "VariantSnapshot",
+]
 
 
 @dataclass(frozen=True)
@@ -88,3 +98,13 @@ class FleetSnapshot:
     endpoint: str
     config_name: str
     variants: tuple[VariantSnapshot, ...]
+
+
+@dataclass(frozen=True)
+class EndpointStatus:
+    """An endpoint that exists, whether it has instances or not: what DescribeEndpoint tells."""
+
+    id: EndpointId
+    config_name: str
+    status: str
+    failure_reason: str | None

@@ -54,10 +54,11 @@ class ModelSpecification:
 
 @dataclass(frozen=True)
 class ServerlessSpecification:
-    """ServerlessConfig of a variant: MemorySizeInMB and MaxConcurrency."""
+    """ServerlessConfig of a variant: MemorySizeInMB, MaxConcurrency, ProvisionedConcurrency."""
 
     memory_mb: int
     max_concurrency: int
+    provisioned_concurrency: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ ModelInfo.inferModelNameFromUrl of DJL Serving 0.36.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -29,7 +30,9 @@ def name_of(url: str) -> str:
     >>> name_of("file:///opt/models/extra-trees/"), name_of("/opt/models/iris.tar.gz")
     ('extra_trees', 'iris')
     """
-    path = unquote(urlsplit(url).path)
+    with contextlib.suppress(ValueError):  # of what is no URL
+        url = urlsplit(url).path
+    path = unquote(url)
     name = path.rstrip("/").rpartition("/")[2]
     if not path.endswith("/"):
         name = _ARCHIVE.sub("", name)
@@ -56,6 +59,7 @@ def health(registry: Registry) -> dict[str, str]:
 def of_model(model: Model) -> dict[str, Any]:
     """Return everything about one model."""
     pool = model.pool
+    processes = figures.of_processes(model)
     workers = [
         {
             "id": worker.number + 1,
@@ -83,7 +87,11 @@ def of_model(model: Model) -> dict[str, Any]:
         "loadedAtStartup": model.at_start,
         "workerGroups": [group],
         # Not in DJL Serving.
-        "processes": [asdict(process) for process in figures.of_processes(model)],
+        "processes": [asdict(process) for process in processes],
+        "memory": {
+            "admittedBytes": model.admitted_bytes,
+            "usedBytes": sum(process.proportional_bytes for process in processes),
+        },
     }
     return {"workflowName": model.name, "models": [description]}
 

@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from mmekit.errors import ServerError
+from mmekit.scratch import ScratchFolder, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -293,7 +293,9 @@ def run_djl(options: ServerOptions) -> None:
 
     warn_of(options.host)
     # The name is short because a socket's path may have 104 to 108 characters.
-    folder = Path(tempfile.mkdtemp(prefix="mme-djl-"))
+    sweep("mme-djl-")
+    scratch = ScratchFolder("mme-djl-")
+    folder = scratch.path
     port = options.port or free_port(options.host)
     server = DjlServing(folder, port, host=options.host, model=options.model, memory=options.memory)
     asked = threading.Event()
@@ -325,7 +327,7 @@ def run_djl(options: ServerOptions) -> None:
         server.stop()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.remove()
 
 
 def free_port(host: str) -> int:

@@ -105,8 +105,22 @@ class _Collector:
         loaded = GaugeMetricFamily("mmekit_models", "Models that are loaded")
         loaded.add_metric((), len(models))
         yield loaded
+        yield from _memory_metrics(self._registry)
         yield from _model_metrics(models)
         yield from _process_metrics(models)
+
+
+def _memory_metrics(registry: Registry) -> list[Metric]:
+    memory = registry.memory
+    limit = GaugeMetricFamily(
+        "mmekit_memory_limit_bytes", "Memory that the server and its workers may use"
+    )
+    limit.add_metric((), memory.limit)
+    loading = GaugeMetricFamily(
+        "mmekit_memory_loading_bytes", "Memory that is kept for models that are being loaded"
+    )
+    loading.add_metric((), memory.loading)
+    return [limit, loading]
 
 
 def _model_metrics(models: Iterable[Model]) -> list[Metric]:
@@ -131,8 +145,14 @@ def _model_metrics(models: Iterable[Model]) -> list[Metric]:
     failed = GaugeMetricFamily(
         "mmekit_model_failed", "1 when the model is marked as failed", labels=_PER_MODEL
     )
+    admitted = GaugeMetricFamily(
+        "mmekit_model_admitted_bytes",
+        "Memory for which the model was found to fit when it was loaded",
+        labels=_PER_MODEL,
+    )
     for model in models:
         name, pool = (model.name,), model.pool
+        admitted.add_metric(name, model.admitted_bytes)
         requests.add_metric(name, pool.tally.answered)
         refused.add_metric(name, pool.tally.refused)
         waited.add_metric(name, pool.tally.queue_s)
@@ -140,7 +160,7 @@ def _model_metrics(models: Iterable[Model]) -> list[Metric]:
         queued.add_metric(name, pool.queued)
         workers.add_metric(name, len(pool.workers))
         failed.add_metric(name, pool.failed)
-    return [requests, refused, waited, answered, queued, workers, failed]
+    return [requests, refused, waited, answered, queued, workers, failed, admitted]
 
 
 def _process_metrics(models: Iterable[Model]) -> list[Metric]:
@@ -165,11 +185,18 @@ def _process_metrics(models: Iterable[Model]) -> list[Metric]:
     for name, text in gauges.items():
         full = f"mmekit_process_{_spelled(name)}"
         families[name] = GaugeMetricFamily(full, text, labels=_PER_PROCESS)
+    used = GaugeMetricFamily(
+        "mmekit_model_used_bytes",
+        "Memory of the model's processes, with their share of what they share",
+        labels=_PER_MODEL,
+    )
     for model in models:
-        for process in of_processes(model):
+        processes = of_processes(model)
+        used.add_metric((model.name,), sum(one.proportional_bytes for one in processes))
+        for process in processes:
             for name, family in families.items():
                 family.add_metric((model.name, str(process.pid)), getattr(process, name))
-    return list(families.values())
+    return [*families.values(), used]
 
 
 def _spelled(name: str) -> str:

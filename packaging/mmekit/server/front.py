@@ -13,14 +13,15 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from mmekit.server import description, figures, refusal
-from mmekit.server.exchange import Responder, Response
+from mmekit.http import Responder, Response
+from mmekit.server import description, figures, openapi, refusal
 from mmekit.server.forms import content_of, decoded_path, integer, parse_query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from mmekit.server.exchange import Headers, Request
+    from mmekit.http import Headers, Request
+    from mmekit.http.exchange import RawHeaders
     from mmekit.server.registry import Registry
     from mmekit.server.replies import Reply
 
@@ -48,7 +49,12 @@ _INFERENCE = re.compile(
 _NO_TOKEN = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
 _LINE_ENDS = re.compile(r"[\r\n\0]")
 _MAX_PAGE = 100
-_BAD_REQUEST, _OK = 400, 200
+_OK, _UNAVAILABLE = 200, 503
+_NO_REQUEST = {
+    400: "BadRequestException",
+    408: "RequestTimeoutException",
+    _UNAVAILABLE: "ServiceUnavailableException",
+}
 
 
 class Front:
@@ -84,6 +90,8 @@ class Front:
             return await self._infer(request, segments, query, request_id)
         if path == "/models" or path.startswith("/models/"):
             return await self._manage(request, segments, query, request_id)
+        if path == openapi.PATH and request.method in ("GET", "HEAD"):
+            return _json(openapi.body(), request_id)
         if path == "/metrics":
             text = await asyncio.to_thread(figures.prometheus_text, self._registry)
             return Response(200, "OK", [("content-type", figures.CONTENT_TYPE)], text)
@@ -188,7 +196,7 @@ class Front:
         return refusal.pretty(page)
 
 
-def _properties_of(headers: Headers, request_id: str) -> tuple[dict[str, str], str]:
+def _properties_of(headers: RawHeaders, request_id: str) -> tuple[dict[str, str], str]:
     """Return what a handler finds in its input's properties, and the content type.
 
     Every header is a property, the custom attributes one each; names are those of the client, and
@@ -196,7 +204,8 @@ def _properties_of(headers: Headers, request_id: str) -> tuple[dict[str, str], s
     """
     spelled: dict[str, str] = {}
     properties: dict[str, str] = {}
-    for name, value in headers:
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         lower = name.lower()
         if lower == _CUSTOM_ATTRIBUTES:
             for pair in value.split(";"):
@@ -213,9 +222,9 @@ def _properties_of(headers: Headers, request_id: str) -> tuple[dict[str, str], s
 
 
 def _load_request(request: Request, query: str) -> tuple[str, str]:
-    types = (value for name, value in request.headers if name.lower() == "content-type")
-    content_type = next(types, "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
+    types = (value for name, value in request.headers if name.lower() == b"content-type")
+    content_type = next(types, b"").partition(b";")[0].strip().lower()
+    if content_type != b"application/json":
         given = dict(parse_query(query))
         url = given.get("url")
         if not url:
@@ -262,8 +271,9 @@ def no_request(status: int, message: str) -> Response:
     """Answer what is no request: Netty says 413 and 417 without a body, DJL Serving the rest."""
     if not message:
         return Response(status, refusal.reason_phrase(status), [])
-    kind = "BadRequestException" if status == _BAD_REQUEST else "RequestTimeoutException"
-    return _refused(refusal.Refusal(status, kind, message), str(uuid.uuid4()))
+    retry_after_s = 1 if status == _UNAVAILABLE else None
+    error = refusal.Refusal(status, _NO_REQUEST[status], message, retry_after_s)
+    return _refused(error, str(uuid.uuid4()))
 
 
 def _response(reply: Reply, request_id: str) -> Response:

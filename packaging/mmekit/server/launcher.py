@@ -6,18 +6,22 @@ import itertools
 import logging
 from typing import TYPE_CHECKING
 
-from mmekit.server.slots import ForkServers, SlotRefused, SlotWorker, Streams, why_not
+from mmekit.server.fork_servers import ForkServers, SlotRefused
+from mmekit.server.link import WorkerFailure
+from mmekit.server.slots import SlotWorker, Streams, why_not
 from mmekit.server.worker import EngineWorker, Worker, WorkerSpec
+from mmekit_runtime.slots import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from mmekit.server.link import WorkerFailure
 
     OnDeath = Callable[[Worker, WorkerFailure], None]
 
 _logger = logging.getLogger("mmekit.server")
 _numbers = itertools.count()
+
+SPARE_DESCRIPTORS = 32
+"""More than the start of a worker takes, and of a fork server before it."""
 
 
 class WorkerLauncher:
@@ -42,6 +46,9 @@ class WorkerLauncher:
 
     async def launch(self, on_death: OnDeath) -> Worker:
         """Return a started worker; `Worker.start` says what may be raised."""
+        if not descriptors.are_left(SPARE_DESCRIPTORS):
+            # A start that fails half-way, for want of them, leaves some of them open.
+            raise WorkerFailure("Too many open files")
         if self.gives_slots:
             slot = SlotWorker(
                 self.spec, next(_numbers), on_death, self._fork_servers, self._streams

@@ -16,6 +16,10 @@ class WorkerFailure(Exception):  # noqa: N818
     """A worker died, ran out of time or broke the protocol; the text says which."""
 
 
+class ModelGivenUp(WorkerFailure):
+    """The model's processes die again and again: there shall be no further worker."""
+
+
 class Link(asyncio.Protocol):
     """A connection that carries one request at a time.
 

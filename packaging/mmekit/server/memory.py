@@ -9,34 +9,84 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MIB = 1 << 20
 DEFAULT_RESERVED_MB = 500
 _MEASURED_AGAIN = 8
-_CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 
 
-def machine_limit() -> int:
-    """Return the bytes that this machine, or the cgroup around this process, has in all."""
-    total = int(psutil.virtual_memory().total)
-    for path in _CGROUP_LIMITS:
-        try:
-            text = path.read_text().strip()
-        except OSError:
+@dataclass(frozen=True)
+class Cgroup:
+    """What the kernel allows the processes of one control group together.
+
+    Attributes
+    ----------
+    limit
+        Bytes after which it kills one of them.
+    used
+        Bytes that they have now, without file pages that it can take back at any time.
+    """
+
+    limit: int
+    used: int
+
+
+def own_cgroup(root: Path = _CGROUP_ROOT, own: Path = _OWN_CGROUP) -> Cgroup | None:
+    """Return the narrowest control group with a memory limit around this process, if any.
+
+    Both versions of the interface are read (cgroup-v1/memory.txt and cgroup-v2.rst of the Linux
+    documentation), from this process's own group up to the topmost that can be seen.
+    """
+    found = [_read_cgroup(folder) for folder in _cgroup_folders(root, own)]
+    limited = [one for one in found if one is not None]
+    return min(limited, key=lambda one: one.limit - one.used, default=None)
+
+
+def _cgroup_folders(root: Path, own: Path) -> Iterator[Path]:
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
             continue
-        if text.isdigit():
-            return min(total, int(text))
-    return total
+        top = root / "memory" if controllers else root
+        # A container sees its own group at the top, and may be told the path that the host knows.
+        folder = top / path.strip("/")
+        while folder != top:
+            yield folder
+            folder = folder.parent
+        yield top
+
+
+def _read_cgroup(folder: Path) -> Cgroup | None:
+    for limit, used, idle in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            text = (folder / limit).read_text().strip()
+            total = int((folder / used).read_text())
+            counts = (folder / "memory.stat").read_text().splitlines()
+        except (OSError, ValueError):
+            continue
+        # "max", or in version 1 a number beyond any memory.
+        if not text.isdigit() or int(text) >= psutil.virtual_memory().total:
+            return None
+        reclaimable = sum(int(one.split()[1]) for one in counts if one.split()[0] == idle)
+        return Cgroup(int(text), max(0, total - reclaimable))
+    return None
 
 
 def proportional_bytes(pid: int) -> int:
@@ -72,41 +122,70 @@ class Memory:
     Parameters
     ----------
     limit
-        Bytes that the server and its workers may use; None takes the machine's.
+        Bytes that the server and its workers may use; None for no limit of our own.
+    cgroup
+        Tells the control group's limit and use now; None where there is none.
+
+    Attributes
+    ----------
+    limit : int
+        The least of what was given, the control group's and the machine's.
+    loading : int
+        Bytes that loads under way have been admitted for.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit if limit is not None else machine_limit()
-        self._set = limit is not None
-        self._loading = 0
+    def __init__(
+        self, limit: int | None = None, cgroup: Callable[[], Cgroup | None] = own_cgroup
+    ) -> None:
+        self._given = limit
+        self._cgroup = cgroup
+        around = cgroup()
+        limits = [int(psutil.virtual_memory().total)]
+        limits += [limit] if limit is not None else []
+        limits += [around.limit] if around is not None else []
+        self.limit = min(limits)
+        self.loading = 0
         self._measured: dict[int, int] = {}
 
-    def available(self, worker_pids: Iterable[int]) -> int:
+    def available(self, pids: Iterable[int]) -> int:
         """Return the bytes that are left, loads under way not counted.
 
-        Measuring a process takes the kernel a millisecond: each is measured when it is new, and a
-        few of the others again at each call, the longest ago first.
+        Parameters
+        ----------
+        pids
+            All processes of the server but this one.
         """
-        free = int(psutil.virtual_memory().available)
-        if not self._set and self.limit >= psutil.virtual_memory().total:
-            return free
-        pids = {os.getpid(), *worker_pids}
-        known = [pid for pid in self._measured if pid in pids]
-        fresh = {pid: proportional_bytes(pid) for pid in pids - self._measured.keys()}
+        free = [int(psutil.virtual_memory().available)]
+        around = self._cgroup()
+        if around is not None:
+            free.append(around.limit - around.used)
+        if self._given is not None:
+            free.append(self._given - self._used(pids))
+        return min(free)
+
+    def _used(self, pids: Iterable[int]) -> int:
+        """Return the memory of all processes, each measured now or lately.
+
+        Measuring one takes the kernel a millisecond: each is measured when it is new, and a few of
+        the others again at each call, the longest ago first.
+        """
+        own = {os.getpid(), *pids}
+        known = [pid for pid in self._measured if pid in own]
+        fresh = {pid: proportional_bytes(pid) for pid in own - self._measured.keys()}
         again = {pid: proportional_bytes(pid) for pid in known[:_MEASURED_AGAIN]}
         kept = {pid: self._measured[pid] for pid in known[_MEASURED_AGAIN:]}
         # What was measured now goes to the end.
         self._measured = {**kept, **again, **fresh}
-        return min(free, self.limit - sum(self._measured.values()))
+        return sum(self._measured.values())
 
     @contextmanager
-    def admit(self, required: int, reserved: int, worker_pids: Iterable[int]) -> Iterator[bool]:
+    def admit(self, required: int, reserved: int, pids: Iterable[int]) -> Iterator[bool]:
         """Say whether ``required`` bytes fit, and count them as taken while the load lasts."""
-        if self.available(worker_pids) - self._loading - required < reserved:
+        if self.available(pids) - self.loading - required < reserved:
             yield False
             return
-        self._loading += required
+        self.loading += required
         try:
             yield True
         finally:
-            self._loading -= required
+            self.loading -= required

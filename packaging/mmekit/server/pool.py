@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mmekit.server import refusal
+from mmekit.server.link import ModelGivenUp
 from mmekit.server.replies import Reply
 from mmekit_runtime.wire import encode_request
 
@@ -94,7 +95,7 @@ class Pool:
         self._idle_since: dict[Worker, float] = {}
         self._starting = 0
         self._failures = 0
-        self._deaths: deque[float] = deque(maxlen=_MAX_RESTARTS)
+        self._deaths: deque[tuple[int | None, float]] = deque(maxlen=_MAX_RESTARTS)
         self._batch_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -210,21 +211,35 @@ class Pool:
             self._idle.remove(worker)
         self._idle_since.pop(worker, None)
         self._spawn(worker.stop())
+        if self.failed:
+            return
+        if isinstance(failure, ModelGivenUp):
+            self._give_up(f"{_MAX_RESTARTS + 1} deaths within {_RESTART_WINDOW_S:.0f} s")
+            return
         if "TimeoutException" in str(failure):
             # DJL Serving counts time-outs and marks the model as failed past the threshold.
             self._failures += 1
             if self._failures > self.size.retry_threshold:
                 self._give_up(f"{self._failures} time-outs")
                 return
-        now = time.monotonic()
-        if len(self._deaths) == _MAX_RESTARTS and now - self._deaths[0] < _RESTART_WINDOW_S:
-            self._give_up(f"{_MAX_RESTARTS + 1} workers died within {_RESTART_WINDOW_S:.0f} s")
+        if not self._may_restart(worker.pid):
+            self._give_up(f"{_MAX_RESTARTS + 1} deaths within {_RESTART_WINDOW_S:.0f} s")
             return
-        self._deaths.append(now)
         _logger.warning("worker %s of model %s died: %s", worker.pid, self.name, failure)
         if len(self.workers) + self._starting < max(1, self.size.min_workers):
             self._starting += 1
             self._spawn(self._start_in_background())
+
+    def _may_restart(self, pid: int | None) -> bool:
+        """Note the death of a process, once for all slots of it; False with the fourth in time."""
+        if self._deaths and self._deaths[-1][0] == pid:
+            return True
+        now = time.monotonic()
+        often = len(self._deaths) == _MAX_RESTARTS
+        if often and now - self._deaths[0][1] < _RESTART_WINDOW_S:
+            return False
+        self._deaths.append((pid, now))
+        return True
 
     def _give_up(self, reason: str) -> None:
         _logger.error("model %s is marked as failed: %s", self.name, reason)

@@ -115,6 +115,12 @@ def too_many_models(limit: int) -> Refusal:
     return out_of_memory(message, "WlmOutOfMemoryException")
 
 
+def no_descriptors() -> Refusal:
+    """507: too many files are open; an endpoint unloads others and tries again."""
+    message = "No file descriptors are left to load the model (ulimit -n)."
+    return out_of_memory(message, "WlmOutOfMemoryException")
+
+
 def no_capacity(name: str) -> Refusal:
     """503: the model's queue is full."""
     message = f"Worker queue capacity exceeded for model: {name}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import itertools
 import logging
 import os
 import sys
@@ -27,13 +28,14 @@ from mmekit.archive.properties import (
 )
 from mmekit.errors import PropertiesError
 from mmekit.server import refusal
+from mmekit.server.fork_servers import ForkServers
 from mmekit.server.forms import integer
-from mmekit.server.launcher import WorkerLauncher
+from mmekit.server.launcher import SPARE_DESCRIPTORS, WorkerLauncher
 from mmekit.server.link import WorkerFailure
 from mmekit.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
 from mmekit.server.pool import Pool, PoolSize
-from mmekit.server.slots import ForkServers
 from mmekit.server.worker import InitialisationError, WorkerSpec
+from mmekit_runtime.slots import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,13 +53,20 @@ _WORKER_LOST = "java.io.IOException: "
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model."""
+    """A loaded model.
+
+    Attributes
+    ----------
+    admitted_bytes
+        For which it was found to fit when it was loaded.
+    """
 
     name: str
     url: str
     properties: Properties
     pool: Pool
     loaded_at: float
+    admitted_bytes: int
     at_start: bool = False
 
     @property
@@ -91,6 +100,7 @@ class Registry:
         self._models: dict[str, Model] = {}
         self._loading: dict[str, str] = {}
         self._fork_servers = ForkServers(sockets)
+        self._loads = itertools.count()
 
     def __iter__(self) -> Iterator[Model]:
         """Yield the loaded models by name."""
@@ -99,6 +109,11 @@ class Registry:
     def __len__(self) -> int:
         """Return the number of loaded models."""
         return len(self._models)
+
+    @property
+    def memory(self) -> Memory:
+        """What decides whether one more model fits."""
+        return self._memory
 
     @property
     def loading(self) -> dict[str, str]:
@@ -134,6 +149,8 @@ class Registry:
             raise refusal.already_loaded(name)
         if len(self._models) + len(self._loading) >= self._max_models:
             raise refusal.too_many_models(self._max_models)
+        if not descriptors.are_left(SPARE_DESCRIPTORS):
+            raise refusal.no_descriptors()
         if "/" in name:
             _logger.warning("model %r cannot be reached: in a path its slash divides", name)
         self._loading[name] = url
@@ -164,11 +181,11 @@ class Registry:
         await asyncio.gather(*(model.pool.close() for model in models))
         await self._fork_servers.close()
 
-    def worker_pids(self) -> list[int]:
-        """Return the ids of all processes that answer, and of the fork servers."""
+    def pids(self) -> list[int]:
+        """Return the ids of all processes that answer, of the fork servers and their parents."""
         workers = (worker for model in self._models.values() for worker in model.pool.workers)
         pids = {worker.pid for worker in workers if worker.pid}
-        return [*pids, *self._fork_servers.pids()]
+        return [*pids, *self._fork_servers.pids(besides=pids)]
 
     async def _load(self, name: str, url: str, *, at_start: bool) -> Model:
         began = time.monotonic()
@@ -184,10 +201,11 @@ class Registry:
             )
             raise refusal.load_failed(message, "ModelException")
         reserved = properties.reserved_memory_mb
+        required = _required_bytes(folder, properties)
         with self._memory.admit(
-            _required_bytes(folder, properties),
+            required,
             (DEFAULT_RESERVED_MB if reserved is None else reserved) * MIB,
-            self.worker_pids(),
+            self.pids(),
         ) as fits:
             if not fits:
                 raise refusal.no_room()
@@ -204,7 +222,7 @@ class Registry:
                 raise refusal.load_failed(str(error).removeprefix(_WORKER_LOST)) from error
         elapsed = (time.monotonic() - began) * 1000
         _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
-        return Model(name, url, properties, pool, time.time(), at_start)
+        return Model(name, url, properties, pool, time.time(), required, at_start)
 
     def _launcher(self, name: str, folder: Path, properties: Properties) -> WorkerLauncher:
         init_properties = {
@@ -222,21 +240,27 @@ class Registry:
             entry_point=properties.entry_point or "model.py",
             load_timeout_s=float(properties.model_loading_timeout_s),
             predict_timeout_s=float(properties.predict_timeout_s),
+            identity=f"{next(self._loads)} {name}",
         )
         return WorkerLauncher(spec, self._fork_servers)
 
 
 def _model_folder(url: str) -> Path:
-    parts = urlsplit(url)
-    folder = Path(unquote(parts.path) if parts.scheme == "file" else url)
-    if parts.scheme not in ("", "file") or not folder.is_absolute() or not folder.is_dir():
-        message = f"Invalid model url: {url}"
-        raise refusal.Refusal(404, "ModelNotFoundException", message)
-    # A folder that holds nothing but a folder is unwrapped, once (Utils.getNestedModelDir).
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if len(entries) == 1 and entries[0].is_dir():
-        folder = entries[0]
-    return folder.resolve()
+    message = f"Invalid model url: {url}"
+    try:
+        parts = urlsplit(url)
+        folder = Path(unquote(parts.path) if parts.scheme == "file" else url)
+        if parts.scheme not in ("", "file") or not folder.is_absolute() or not folder.is_dir():
+            raise refusal.Refusal(404, "ModelNotFoundException", message)
+        # A folder that holds nothing but a folder is unwrapped, once (Utils.getNestedModelDir).
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if len(entries) == 1 and entries[0].is_dir():
+            folder = entries[0]
+        return folder.resolve()
+    except (OSError, ValueError) as error:
+        # A broken address, a name that is too long, a folder that is not ours.
+        message = f"{message}: {error}"
+        raise refusal.Refusal(404, "ModelNotFoundException", message) from error
 
 
 def _properties(folder: Path) -> Properties:

@@ -103,6 +103,8 @@ class ReplyReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        # A large reply comes in hundreds of pieces: it is not read anew with each of them.
+        self._needed = 0
         self._stream: Stream | None = None
 
     @property
@@ -124,6 +126,8 @@ class ReplyReader:
         if self._stream is not None:
             self._read_chunks(self._stream)
             return None
+        if len(self._buffer) < self._needed:
+            return None
         cursor = Cursor(self._buffer)
         try:
             status = cursor.short()
@@ -135,7 +139,8 @@ class ReplyReader:
             if parts < 0:
                 return self._begin_stream(cursor, Reply(status, message, properties, ()))
             content = read_content(cursor, parts)
-        except IncompleteError:
+        except IncompleteError as error:
+            self._needed = error.needed
             return None
         except UnicodeDecodeError as error:
             raise WireError("a text that is not UTF-8") from error
@@ -148,6 +153,7 @@ class ReplyReader:
             self._drop(cursor.position)
             return head._replace(content=((None, chunk),))
         del self._buffer[: cursor.position]
+        self._needed = 0
         self._stream = stream = Stream()
         stream.add(chunk)
         self._read_chunks(stream)
@@ -175,6 +181,7 @@ class ReplyReader:
         if surplus:
             raise WireError(f"{surplus} bytes after the end of the answer")
         self._buffer.clear()
+        self._needed = 0
 
 
 def _chunk(cursor: Cursor) -> tuple[bool, bytes]:

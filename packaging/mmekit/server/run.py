@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -18,20 +17,25 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
+from mmekit.http import HttpLimits, HttpServer
+from mmekit.scratch import ScratchFolder, sweep
 from mmekit.server.description import name_of
 from mmekit.server.front import Front
-from mmekit.server.http import HttpServer
 from mmekit.server.memory import Memory
 from mmekit.server.refusal import Refusal
 from mmekit.server.registry import Registry
+from mmekit_runtime.slots.descriptors import descriptor_limit, raise_descriptor_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
 _logger = logging.getLogger("mmekit.server")
 
 _BACKLOG = 2048
-_LONGEST_SOCKET_FOLDER = 80
+_SCRATCH = "mme-"
+_LONGEST_PARENT = 64
+"""Of the folder for sockets, whose paths may have 104 (macOS) to 108 characters."""
+_MOST_CONNECTIONS = 10_000
 _DRAIN_S = 25
 """SageMaker kills a container 30 s after SIGTERM."""
 
@@ -74,41 +78,30 @@ def run(options: ServerOptions) -> None:
         stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     engine = engine_folder()
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     listener = _listen(options.host, options.port)
-    sockets = _socket_folder()
-    try:
+    with _socket_folder() as sockets:
         registry = Registry(engine, sockets, Memory(options.memory))
         _run(_serve(options, listener, registry))
-    finally:
-        shutil.rmtree(sockets, ignore_errors=True)
 
 
-def _socket_folder() -> Path:
-    """Make a folder for sockets, whose paths may have 104 (macOS) to 108 characters."""
-    folder = Path(tempfile.mkdtemp(prefix="mme-"))
-    if len(os.fsencode(folder)) <= _LONGEST_SOCKET_FOLDER:
-        return folder
-    folder.rmdir()
+@contextlib.contextmanager
+def _socket_folder() -> Iterator[Path]:
+    """Make a folder for sockets; what servers that were killed have left is removed."""
+    long = len(os.fsencode(tempfile.gettempdir())) > _LONGEST_PARENT
+    within = Path("/tmp") if long else None  # noqa: S108  a folder of our own in it
+    sweep(_SCRATCH, within)
     try:
-        return Path(tempfile.mkdtemp(prefix="mme-", dir="/tmp"))
+        folder = ScratchFolder(_SCRATCH, within)
     except OSError as error:
-        what = f"the folder for temporary files has too long a name for sockets: {folder.parent}"
-        remedy = "set TMPDIR to a folder with a shorter name"
-        raise ServerError(what, where="TMPDIR", remedy=remedy) from error
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many descriptors as this user may have: every model takes a handful."""
+        parent = within or tempfile.gettempdir()
+        what = f"no folder for sockets can be made: {error.strerror or error}"
+        remedy = "make room there, or set TMPDIR to another folder with a short name"
+        raise ServerError(what, where=str(parent), remedy=remedy) from error
     try:
-        import resource  # not on Windows
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        # macOS has an upper limit below "unlimited".
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        yield folder.path
+    finally:
+        folder.remove()
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
@@ -148,8 +141,15 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _limits() -> HttpLimits:
+    """Leave half of the descriptors to the models: each takes a handful."""
+    descriptors = descriptor_limit()
+    most = _MOST_CONNECTIONS if descriptors is None else descriptors // 2
+    return HttpLimits(connections=min(_MOST_CONNECTIONS, most))
+
+
 async def _serve(options: ServerOptions, listener: socket.socket, registry: Registry) -> None:
-    server = HttpServer(Front(registry).responder)
+    server = HttpServer(Front(registry).responder, _limits())
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

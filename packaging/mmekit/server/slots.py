@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import socket
 import sys
 from typing import TYPE_CHECKING
 
+import psutil
+
+from mmekit.server.fork_servers import SlotRefused, setting
+from mmekit.server.link import ModelGivenUp
 from mmekit.server.output import Output
 from mmekit.server.worker import Worker, WorkerSpec
 from mmekit_runtime.slots import keys, stub
@@ -24,21 +27,15 @@ from mmekit_runtime.slots.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from mmekit.server.fork_servers import ForkServers
     from mmekit.server.link import WorkerFailure
 
 _logger = logging.getLogger("mmekit.server")
 
-_START_TIMEOUT_S = 30.0
 _ANSWER_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 10.0
 _ATTEMPTS = 3
-_SETTING = r"^{name}\s*=\s*[\"']?(\w+)[\"']?\s*$"
-
-
-class SlotRefused(Exception):  # noqa: N818
-    """The model gets no slot and is to run on the plain engine; the text says why."""
 
 
 def why_not(spec: WorkerSpec) -> str | None:
@@ -50,164 +47,9 @@ def why_not(spec: WorkerSpec) -> str | None:
         return f"worker slots need Linux, this is {sys.platform}"
     if keys.is_off(spec.variables()):
         return f"{keys.OFF_VARIABLE} is off"
-    if _setting(runtime / "keys.py", "PROTOCOL") != str(keys.PROTOCOL):
+    if setting(runtime / "keys.py", "PROTOCOL") != str(keys.PROTOCOL):
         return "the runtime in the archive speaks another protocol"
     return stub.unsupported(spec.engine_arguments("/"))
-
-
-def _setting(file: Path, name: str) -> str | None:
-    try:
-        match = re.search(_SETTING.format(name=name), file.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return match[1] if match else None
-
-
-class ForkServers:
-    """The fork servers of one server: one for each set of libraries and runtime.
-
-    Parameters
-    ----------
-    folder
-        A private folder with a short name for their sockets.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running: dict[str, asyncio.Task[_ForkServer]] = {}
-        # They take no more models, and may still serve some.
-        self._former: list[_ForkServer] = []
-
-    async def connect(self, spec: WorkerSpec) -> tuple[socket.socket, str]:
-        """Return a connection to the fork server for a model, started if need be, and its key.
-
-        Raises
-        ------
-        SlotRefused
-            It could not be started.
-        """
-        environment = spec.variables()
-        build = _setting(spec.folder / "mmekit_runtime" / "slots" / "build.py", "BUILD")
-        key = f"{build}\0{spec.python}\0{keys.sharing_key(environment, str(spec.folder))}"
-        path = keys.socket_path(str(self._folder), key)
-        for _ in range(2):
-            started = self._running.get(key)
-            if started is None:
-                launch = _ForkServer.launch(spec, environment, path, key)
-                started = self._running[key] = asyncio.create_task(launch)
-            try:
-                fork_server = await asyncio.shield(started)
-            except SlotRefused:
-                self._forget(key, started)
-                raise
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                connection.connect(path)
-            except OSError as error:
-                connection.close()
-                # Of several that find it so, the first forgets it and starts another.
-                if self._forget(key, started):
-                    _logger.warning("fork server %d cannot be reached: %s", fork_server.pid, error)
-                    self._former.append(fork_server)
-                continue
-            return connection, key
-        raise SlotRefused("the fork server cannot be reached")
-
-    def _forget(self, key: str, started: asyncio.Task[_ForkServer]) -> bool:
-        if self._running.get(key) is not started:
-            return False
-        del self._running[key]
-        return True
-
-    def pids(self) -> list[int]:
-        """Return the process ids of the fork servers."""
-        done = (task for task in self._running.values() if task.done() and not task.exception())
-        return [task.result().pid for task in done]
-
-    async def close(self) -> None:
-        """End them all; models and parents end with them."""
-        tasks, self._running = list(self._running.values()), {}
-        former, self._former = self._former, []
-        for result in (*former, *await asyncio.gather(*tasks, return_exceptions=True)):
-            if isinstance(result, _ForkServer):
-                await result.close()
-
-
-class _ForkServer:
-    """One fork server process."""
-
-    def __init__(self, process: asyncio.subprocess.Process, owner: int, output: Output) -> None:
-        self._process = process
-        self._owner = owner
-        self._output = output
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @classmethod
-    async def launch(
-        cls, spec: WorkerSpec, environment: dict[str, str], path: str, key: str
-    ) -> _ForkServer:
-        try:
-            owner_reader, owner_writer = os.pipe()
-            ready_reader, ready_writer = os.pipe()
-        except OSError as error:
-            raise SlotRefused(f"the fork server could not be started: {error}") from error
-        variables = stub.fork_server_environment(environment, str(spec.folder))
-        variables["MMEKIT_SLOTS_KEY"] = key.encode("utf-8", "surrogateescape").hex()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                spec.python,
-                *("-m", "mmekit_runtime.slots.forkserver"),
-                *(path, str(ready_writer), "--owner", str(owner_reader)),
-                cwd="/",
-                env=variables,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(owner_reader, ready_writer),
-                start_new_session=True,
-            )
-        except OSError as error:
-            os.close(owner_writer)
-            os.close(ready_reader)
-            raise SlotRefused(f"the fork server could not be started: {error}") from error
-        finally:
-            os.close(owner_reader)
-            os.close(ready_writer)
-        output = Output(f"fork server {process.pid}")
-        assert process.stdout  # noqa: S101
-        output.read(process.stdout, logging.INFO)
-        started = cls(process, owner_writer, output)
-        if not await _read_byte(ready_reader, _START_TIMEOUT_S):
-            await started.close()
-            raise SlotRefused("the fork server did not start; the log above may say why")
-        return started
-
-    async def close(self) -> None:
-        os.close(self._owner)
-        try:
-            await asyncio.wait_for(self._process.wait(), _END_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
-        await self._output.close()
-
-
-async def _read_byte(fd: int, timeout_s: float) -> bool:
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(fd, readable.set)
-    try:
-        await asyncio.wait_for(readable.wait(), timeout_s)
-        return bool(os.read(fd, 1))
-    except asyncio.TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
 
 
 class Streams:
@@ -279,6 +121,8 @@ class SlotWorker(Worker):
         self._replied = asyncio.Event()
         self._gone = asyncio.Event()
         self._refusal: str | None = None
+        self._given_up = False
+        self._process: psutil.Process | None = None
 
     @property
     def pid(self) -> int | None:
@@ -316,6 +160,7 @@ class SlotWorker(Worker):
             "argv": self.spec.engine_arguments(f"slot {self.number}"),
             "environ": self.spec.variables(),
             "model_dir": str(self.spec.folder),
+            "model": self.spec.identity,
             "cwd": str(self.spec.folder),
             "pid": os.getpid(),
         }
@@ -340,10 +185,12 @@ class SlotWorker(Worker):
     def _hear(self) -> None:
         assert self._lifeline is not None  # noqa: S101
         try:
-            messages = self._lifeline.receive()
+            received = self._lifeline.receive()
+            messages = None if received is None else list(received)
         except BlockingIOError:
             return
         except OSError:
+            # Its end, or garbage: the model process has a duplicate of the other end.
             messages = None
         if messages is None:
             self._let_go()
@@ -351,7 +198,15 @@ class SlotWorker(Worker):
         for message, fds in messages:
             if "slot" in message:
                 self._pid = message["pid"]
-                self._take_ledger(fds)
+                with contextlib.suppress(psutil.Error, OSError):
+                    self._process = psutil.Process(self._pid)
+                if fds:
+                    self._take_ledger(fds)
+                else:
+                    # The kernel drops what it has no room for.
+                    self._refuse("no descriptors are left")
+            elif message.get("given_up"):
+                self._given_up = True
             elif "plain" in message:
                 self._refuse(message["plain"])
             self._replied.set()
@@ -375,6 +230,12 @@ class SlotWorker(Worker):
         self._replied.set()
         self._gone.set()
 
+    def _failed(self, failure: WorkerFailure) -> None:
+        if self._lifeline:
+            # Why is said there, before the connection ends.
+            self._hear()
+        super()._failed(ModelGivenUp(str(failure)) if self._given_up else failure)
+
     async def _end(self) -> None:
         if self._lifeline:
             with contextlib.suppress(OSError):
@@ -384,6 +245,11 @@ class SlotWorker(Worker):
                 await asyncio.wait_for(self._gone.wait(), _END_TIMEOUT_S)
             except asyncio.TimeoutError:
                 _logger.warning("the fork server did not confirm the end of slot %d", self.number)
+                # It has died, or is stuck itself: the process may be in the middle of a request
+                # for ever. psutil compares start times: never another process of the same number.
+                if self._process:
+                    with contextlib.suppress(psutil.Error):
+                        self._process.kill()
                 self._let_go()
         if self.ledger:
             self.ledger.close()

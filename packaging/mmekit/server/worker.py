@@ -45,6 +45,8 @@ class WorkerSpec:
 
     Attributes
     ----------
+    identity
+        Tells the model from all others of the server, of that name before it or in its folder too.
     init_properties
         What the empty initialisation request carries: serving.properties, as DJL Serving does.
     environment
@@ -63,6 +65,7 @@ class WorkerSpec:
     entry_point: str = "model.py"
     load_timeout_s: float = 240.0
     predict_timeout_s: float = 120.0
+    identity: str = ""
 
     def engine_arguments(self, socket_name: str) -> list[str]:
         """Return the engine's script and arguments: Connection.getPythonStartCmd, one process."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import selectors
 import signal
 import socket
@@ -22,6 +21,7 @@ import sys
 import time
 
 from mmekit_runtime.slots.channel import Channel
+from mmekit_runtime.slots.descriptors import raise_descriptor_limit
 from mmekit_runtime.slots.hosts import Host
 from mmekit_runtime.slots.ledger import Ledger
 from mmekit_runtime.slots.manifest import read_preload
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 IDLE_S = 300.0
-"""Seconds without any model after which a shared fork server ends."""
+"""Seconds without any model after which a shared fork server ends, and a parent without one."""
 
 _TURN_S = 5.0
+_LEAST_TURN_S = 0.1
 
 
 class ForkServer:
@@ -64,7 +65,9 @@ class ForkServer:
         self.parents = Parents(self)
         self.site_environ = _site_environ()
         self._key = key
-        self._idle_s = idle_s
+        self._idle_s = self._unused_s = idle_s
+        self._look_s = min(_TURN_S, max(_LEAST_TURN_S, idle_s))
+        self._next_look = 0.0
         self._owner = owner
         self._selector = selectors.DefaultSelector()
         self._hosts: dict[str, Host] = {}
@@ -127,11 +130,17 @@ class ForkServer:
             self._selector.unregister(fd)
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(max(0.0, min(_TURN_S, self._idle_left()))):
+        wait = min(self._look_s, self._idle_left())
+        for key, _ in self._selector.select(max(0.0, wait)):
             # An earlier event of this turn may have closed it.
             if self._selector.get_map().get(key.fd) is key:
                 self._react(key.fd, key.data)
         self._reap()
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + self._look_s
+            used = {process.parent for host in self._hosts.values() for process in host.processes}
+            self.parents.end_unused(used, self._unused_s)
         if self._idle_left() <= 0:
             self.log("nobody has used this fork server for a while")
             self._ending = True
@@ -266,14 +275,6 @@ def _site_environ() -> dict[str, str]:
         for name, value in os.environb.items()
         if inherited.get(name) != value
     }
-
-
-def raise_descriptor_limit() -> None:
-    """Allow as many descriptors as this user may have: a slot needs up to five."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> int:

@@ -38,6 +38,8 @@ class Host:
     ----------
     ended
         Whether its last slot has ended: a further worker gets a model process of another host.
+    processes
+        Those that answer, or are about to.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Host:
         self._imports = imports
         self._argv, self._environ, self._cwd = first.argv, first.environ, first.cwd
         self._wanted_processes = read_processes(first.model_dir)
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
         self._slots: list[Slot] = []
         self._init: dict[str, str] | None = None
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
@@ -62,10 +64,10 @@ class Host:
         """Give a slot to the process that has the fewest, or to a new one."""
         self._slots.append(slot)
         self._server.watch(slot.lifeline.fileno(), lambda: self._lifeline_spoke(slot))
-        if len(self._processes) < self._wanted_processes:
+        if len(self.processes) < self._wanted_processes:
             self._start_process([slot])
             return
-        process = min(self._processes, key=lambda one: len(one.slots))
+        process = min(self.processes, key=lambda one: len(one.slots))
         if len(process.slots) >= MAX_SLOTS:
             self._end_slot(slot, 1)
             return
@@ -173,7 +175,7 @@ class Host:
             self._server.unwatch(slot.listener.fileno())
 
     def _finish(self) -> None:
-        if not self._slots and not self._processes:
+        if not self._slots and not self.processes:
             for slot in self._closing:
                 slot.close(0)
             self._closing.clear()
@@ -184,7 +186,7 @@ class Host:
         for slot in list(self._slots):
             slot.print(f"ERROR::mmekit: {reason}\n".encode())
             self._end_slot(slot, 1)
-        for process in self._processes:
+        for process in self.processes:
             process.kill()
 
     # Processes.
@@ -197,7 +199,7 @@ class Host:
             self._refuse(slots, f"no process could be started: {error}")
             return
         process = Process(Channel(ours), ledger, ledger_fd, attempt)
-        self._processes.append(process)
+        self.processes.append(process)
         for slot in slots:
             self._assign(slot, process)
         self._server.parents.find(
@@ -214,6 +216,7 @@ class Host:
                 self._refuse(process.slots, "no parent process could be started")
             return
         began = time.monotonic()
+        process.parent = parent
         slot = process.slots[0]
         self._server.watch(process.channel.fileno(), lambda: self._process_spoke(process))
 
@@ -275,9 +278,15 @@ class Host:
 
     def _process_spoke(self, process: Process) -> None:
         try:
-            messages = process.channel.receive()
-        except OSError:
+            received = process.channel.receive()
+            messages = None if received is None else list(received)
+        except ConnectionError:
             messages = None
+        except OSError as error:
+            # Nothing that it says can be trusted any more; its end shows here next.
+            self._server.log(f"model process {process.pid} is ended: {error}")
+            process.kill()
+            return
         if messages is None:
             if process.started:
                 self._process_died(process)
@@ -312,7 +321,7 @@ class Host:
 
     def _discard(self, process: Process) -> None:
         process.dead = True
-        self._processes.remove(process)
+        self.processes.remove(process)
         self._server.unwatch(process.channel.fileno())
         process.channel.close()
         process.ledger.close()
@@ -334,6 +343,8 @@ class Host:
         now = time.monotonic()
         if len(self._deaths) == MAX_DEATHS and now - self._deaths[0] < DEATH_WINDOW_S:
             reason = f"the model process died {MAX_DEATHS + 1} times within {DEATH_WINDOW_S:.0f} s"
+            for slot in process.slots:
+                slot.given_up = True
             self._fail(process, states, f"{reason}: the model is given up")
             return
         self._deaths.append(now)

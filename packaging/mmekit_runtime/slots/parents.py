@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 
 from mmekit_runtime.slots import nursery
 from mmekit_runtime.slots.channel import Channel
@@ -91,7 +92,8 @@ class Parents:
     def _parent_spoke(self, parent: Parent) -> None:
         assert parent.channel is not None  # noqa: S101
         try:
-            messages = parent.channel.receive()
+            received = parent.channel.receive()
+            messages = None if received is None else list(received)
         except OSError:
             messages = None
         if messages is None:
@@ -156,6 +158,25 @@ class Parents:
         # A parent that has ended shows on its channel, in this turn or the next.
         with contextlib.suppress(OSError):
             parent.channel.send({**message, "number": self._number}, fds)
+
+    def end_unused(self, used: set[Parent | None], unused_s: float) -> None:
+        """End the parents from which no process was forked for so long that still lives.
+
+        Those whose imports another one of them has as well go first: what a parent has forked,
+        parents among it, shares its memory.
+        """
+        now = time.monotonic()
+        asked = {parent for parent, _ in self._forking.values()}
+        parents = list(self._tree)
+        for parent in parents:
+            if parent in used or parent in asked or not parent.ready:
+                parent.used_at = now
+        for parent in parents:
+            if any(parent.imports < other.imports for other in parents):
+                parent.used_at = now
+            elif now - parent.used_at >= unused_s:
+                self._server.log(f"a parent with {len(parent.imports)} imports has no model: ends")
+                self._parent_ended(parent)
 
     def kill(self) -> None:
         """End them all."""

@@ -8,6 +8,7 @@ handler is an mmekit_runtime Handler, and the initialisation reaches the handler
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import logging
 import os
@@ -18,7 +19,7 @@ import sys
 import time
 from _socket import socket as new_socket
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.messages import Reply
@@ -35,6 +36,9 @@ from mmekit_runtime.slots.service import (
 )
 from mmekit_runtime.wire import Message, WireError, decode_request, encode_request
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 # The engine logs to the root logger, and so does what stands in for it.
 _logger = logging.getLogger()
 
@@ -42,6 +46,7 @@ _REHEARSALS = 64
 _ONE_STEP = 16 << 10
 _ERRORS = 400
 _FAILURES = 300
+_PREDICT_TIMEOUT_S = 120.0
 
 
 class ModelProcess:
@@ -66,6 +71,7 @@ class ModelProcess:
         # Of those that are ready it names first who has been for longest; poll() does not.
         self._poll = select.epoll()
         self._initialised: bytes | None = None
+        self._limit_s = _PREDICT_TIMEOUT_S
         self._service = self._import_model()
 
     def _import_model(self) -> Service:
@@ -105,12 +111,22 @@ class ModelProcess:
     # The loop.
 
     def _turn(self) -> None:
-        taken = []
         ready = [fd for fd, _ in self._poll.poll()]
         # First of all, as what is printed from now on may have to go elsewhere.
         if self._channel is not None and self._channel.fileno() in ready:
             ready.remove(self._channel.fileno())
             self._hear()
+        if self._channel is None:
+            # A server that stops a request kills what it started, not this process; and nobody
+            # else does so now. This watch needs no interpreter that is free to run it.
+            faulthandler.dump_traceback_later(self._limit_s, exit=True)
+            self._serve(ready)
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            self._serve(ready)
+
+    def _serve(self, ready: list[int]) -> None:
+        taken = []
         for fd in ready:
             connection = self._by_fd.get(fd)
             if connection is None:
@@ -236,6 +252,7 @@ class ModelProcess:
         data = output_bytes(output)
         if output.code < _FAILURES:
             self._initialised = data
+            self._limit_s = _limit_of(message.properties)
             self._ledger.set_load(load_ns=elapsed)
             if self._channel is not None:
                 self._channel.send({"initialised": dict(message.properties)})
@@ -267,6 +284,14 @@ class ModelProcess:
     def _done(self, connection: Connection) -> None:
         connection.message = None
         self._ledger.states[connection.number] = IDLE
+
+
+def _limit_of(properties: Mapping[str, str]) -> float:
+    """Return the seconds after which a server gives up a request, read as PyModel does."""
+    try:
+        return max(1.0, float(properties["predict_timeout"]))
+    except (KeyError, ValueError):
+        return _PREDICT_TIMEOUT_S
 
 
 def _log_for_sagemaker(filename: str) -> None:

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.handler import Handler
-from mmekit_runtime.messages import Reply, Request
+from mmekit_runtime.messages import Reply, Request, is_out_of_memory
 from mmekit_runtime.wire import Answer, Message, encode_answer
 
 if TYPE_CHECKING:
@@ -116,12 +116,7 @@ def as_output(error: BaseException) -> Any:
     """Return the Output for an exception: the cases of PythonSyncEngine.run_server."""
     from djl_python import Output
 
-    name = type(error).__name__
-    if (
-        name in ("OutOfMemoryError", "MemoryError")
-        or "No available memory for the cache blocks" in str(error)
-        or "CUDA error: out of memory" in str(error)
-    ):
+    if is_out_of_memory(error):
         return Output(code=507, message=str(error))
     return Output().error(str(error))
 

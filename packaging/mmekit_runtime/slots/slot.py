@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mmekit_runtime.slots.channel import Channel
+    from mmekit_runtime.slots.tree import Parent
 
 STARTED = b"INFO::Python engine started.\n"
 
@@ -29,6 +30,8 @@ class Slot:
         To whoever asked; its end is the end of the slot.
     connection
         To whoever sends requests; None until it has connected.
+    given_up
+        Whether it ends because its model's processes die again and again.
     """
 
     def __init__(self, lifeline: Channel, message: dict[str, Any], fds: list[int]) -> None:
@@ -37,6 +40,7 @@ class Slot:
         self.environ: dict[str, str] = message["environ"]
         self.cwd: str = message["cwd"]
         self.model_dir: str = message["model_dir"]
+        self.model: str = message.get("model", "")
         self.pid: int = message["pid"]
         self.stdout, self.stderr = fds[0], fds[1]
         self.is_stub = message["ask"] == "worker"
@@ -46,14 +50,18 @@ class Slot:
         self.number = -1
         self.confirmed = False
         self.ended = False
+        self.given_up = False
 
     @property
     def model_identity(self) -> str:
-        """What makes two workers workers of one model: folder and environment."""
+        """What makes two workers workers of one model: folder and environment.
+
+        A server that asks for its slots itself says more, as two of its models may have one folder.
+        """
         status = os.stat(self.model_dir)  # noqa: PTH116
         varying = ("_", "PWD", "OLDPWD", "SHLVL")
         environ = sorted(item for item in self.environ.items() if item[0] not in varying)
-        return repr((self.model_dir, status.st_dev, status.st_ino, environ))
+        return repr((self.model, self.model_dir, status.st_dev, status.st_ino, environ))
 
     @property
     def socket_name(self) -> str:
@@ -85,7 +93,7 @@ class Slot:
             if self.is_stub:
                 self.lifeline.sock.send(b"%d\n" % code)
             else:
-                self.lifeline.send({"ended": code})
+                self.lifeline.send({"ended": code, "given_up": self.given_up})
         if self.is_stub:
             for name in (self.socket_name, f"{self.socket_name}.pid"):
                 with contextlib.suppress(OSError):
@@ -132,6 +140,7 @@ class Process:
         self.asked_at = time.monotonic()
         self.fork_ms = 0.0
         self.started = False
+        self.parent: Parent | None = None
 
     def free_number(self) -> int:
         """Return the smallest slot number that no slot has."""

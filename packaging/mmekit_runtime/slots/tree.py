@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 TYPE_CHECKING = False
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from mmekit_runtime.slots.channel import Channel
 
 
-@dataclass
+@dataclass(eq=False)
 class Parent:
     """A process of `nursery` and what it has imported.
 
@@ -22,6 +23,8 @@ class Parent:
         counts as there, since trying again would end the same.
     own_ms
         Milliseconds that its own imports took.
+    used_at
+        When a model process that it forked was last there, or it was asked for one.
     """
 
     number: int
@@ -31,6 +34,7 @@ class Parent:
     ready: bool = False
     own_ms: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
+    used_at: float = field(default_factory=time.monotonic)
 
 
 class Tree:

@@ -8,10 +8,8 @@ import socket
 
 import pytest
 
-from mmekit.server.exchange import HttpLimits, Responder, Response
+from mmekit.http import HttpLimits, HttpServer, Responder, Response
 from mmekit.server.front import no_request
-from mmekit.server.http import HttpServer
-from mmekit.server.registry import Registry
 
 
 async def echo(request):
@@ -151,27 +149,130 @@ def test_whoever_answers_is_told_that_the_client_went_away():
     asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
-def test_there_is_an_end_to_the_number_of_models(tmp_path):
-    from mmekit.engine import engine_folder
-    from mmekit.server.memory import Memory
-    from mmekit.server.refusal import Refusal
+def test_a_connection_without_a_request_ends_after_its_time():
+    async def scenario():
+        async with serving(idle_s=0.1) as (server, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.read() == b""
+            await until(lambda: not server.connections)
 
-    (tmp_path / "model.py").write_text("def handle(inputs): return None")
-    (tmp_path / "serving.properties").write_text("engine=Python\nminWorkers=0\n")
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_a_request_that_takes_longer_than_a_connection_may_be_idle_is_answered():
+    async def scenario():
+        async def slow(request):
+            await asyncio.sleep(0.3)
+            return Response(200, "OK", [], b"done")
+
+        async with serving(slow, idle_s=0.05) as (_, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            return await reader.readuntil(b"done")
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)).endswith(b"\r\n\r\ndone")
+
+
+def test_a_stream_goes_out_as_it_comes_and_is_cancelled_when_the_client_goes_away():
+    async def scenario():
+        ended = asyncio.Event()
+
+        async def events():
+            try:
+                for number in range(2):
+                    yield b"data: %d\n\n" % number
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async def answer(request):
+            return Response(200, "OK", [("content-type", "text/event-stream")], stream=events())
+
+        async with serving(answer) as (_, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(2 * len(b"9\r\ndata: 0\n\n\r\n"))
+            writer.close()
+            await ended.wait()
+            return head, body
+
+    head, body = asyncio.run(asyncio.wait_for(scenario(), 20))
+
+    assert b"transfer-encoding: chunked" in head
+    assert body == b"9\r\ndata: 0\n\n\r\n9\r\ndata: 1\n\n\r\n"
+
+
+def test_a_stream_without_end_does_not_keep_the_server_from_ending():
+    async def scenario():
+        async def events():
+            yield b"first"
+            await asyncio.Event().wait()
+
+        async def answer(request):
+            return Response(200, "OK", [], stream=events())
+
+        async with serving(answer) as (server, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await reader.readuntil(b"first")
+            await server.close(drain_s=0.1)
+            await until(lambda: not server.connections)
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_errors_end_connections_only_where_that_is_asked_for():
+    async def missing(request):
+        return Response(404, "Not Found", [], b"")
+
+    async def scenario(errors_end):
+        async with serving(missing, errors_end=errors_end) as (_, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            return (await reader.readuntil(b"\r\n\r\n")).splitlines()[-2]
+
+    assert asyncio.run(scenario(errors_end=True)) == b"connection: close"
+    assert asyncio.run(scenario(errors_end=False)) == b"connection: keep-alive"
+
+
+def test_a_slow_reader_gets_a_large_answer_whole():
+    content = bytes(range(256)) * (16 << 12)
+
+    async def large(request):
+        return Response(200, "OK", [], content)
 
     async def scenario():
-        registry = Registry(engine_folder(), tmp_path, Memory(), max_models=1)
-        await registry.load("first", str(tmp_path))
-        try:
-            with pytest.raises(Refusal) as refused:
-                await registry.load("second", str(tmp_path))
-            await registry.unload("first")
-            await registry.load("second", str(tmp_path))
-        finally:
-            await registry.close()
-        return refused.value
+        async with serving(large, stall_s=5) as (_, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            return await reader.readexactly(len(content))
 
-    refusal = asyncio.run(scenario())
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == content
 
-    assert (refusal.status, refusal.kind) == (507, "WlmOutOfMemoryException")
-    assert refusal.what == "No more than 1 models are loaded at once."
+
+def test_a_connection_whose_stream_ends_while_the_server_is_closing_ends_with_it():
+    async def scenario():
+        go_on = asyncio.Event()
+
+        async def events():
+            yield b"first"
+            await go_on.wait()
+
+        async def answer(request):
+            return Response(200, "OK", [], stream=events())
+
+        async with serving(answer) as (server, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await reader.readuntil(b"first")
+            closing = asyncio.create_task(server.close(drain_s=60))
+            await asyncio.sleep(0)
+            go_on.set()
+            await closing
+            return await reader.read()
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)).endswith(b"\r\n0\r\n\r\n")

@@ -1,9 +1,8 @@
-"""HTTP/1.1 on asyncio and httptools, with the limits and the manners of DJL Serving's Netty.
+"""One client's connection, with the manners of DJL Serving's Netty.
 
-There is no framework between the socket and the contract: headers keep their spelling, because
-handlers see them; a response has the reason phrase that the handler chose; a body that is too large
-is refused before it is read. Source: ServerInitializer (HttpServerCodec and HttpObjectAggregator
-with their defaults) and NettyUtils of DJL Serving 0.36.
+Headers keep their spelling, because handlers see them; a response has the reason phrase that the
+handler chose; a body that is too large is refused before it is read. Source: ServerInitializer
+(HttpServerCodec and HttpObjectAggregator with their defaults) and NettyUtils of DJL Serving 0.36.
 """
 
 from __future__ import annotations
@@ -11,72 +10,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import httptools
 
-from mmekit.server.exchange import Headers, HttpLimits, Request, Responder, Response, aggregated
+from mmekit.http.exchange import RawHeaders, Request, Response, aggregated
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator
 
-_logger = logging.getLogger("mmekit.server")
+    from mmekit.http.server import HttpServer
+
+_logger = logging.getLogger("mmekit.http")
 
 _ERRORS = 400
 _BODILESS = frozenset({204, 304})
 _LINGER_S = 2.0
 _ONE_WRITE = 64 << 10
 """Bodies up to this size go out with their head; larger ones are not copied."""
+_SLICE = 1 << 20
+"""Larger bodies go out slice by slice, so that a client which reads slowly, but does, may."""
+_TELLING = frozenset(map(len, ("expect", "content-length", "transfer-encoding")))
+"""The lengths of the headers that matter here: most others are told apart by theirs."""
 _WAITING = 16
 """Pipelined requests that may wait behind the one that is being answered."""
-
-
-class HttpServer:
-    """Accepts connections until it is closed."""
-
-    def __init__(self, responder: Responder, limits: HttpLimits | None = None) -> None:
-        self.responder = responder
-        self.limits = limits or HttpLimits()
-        self.closing = False
-        self.connections: set[Connection] = set()
-        self._empty = asyncio.Event()
-        self._server: asyncio.Server | None = None
-
-    async def start(self, listener: socket.socket, backlog: int = 2048) -> None:
-        """Listen on a bound socket."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=backlog
-        )
-
-    async def close(self, drain_s: float) -> None:
-        """Accept no more, answer what is under way for so many seconds, then end the rest."""
-        self.closing = True
-        if self._server:
-            self._server.close()
-        for connection in list(self.connections):
-            connection.finish()
-        self._note_end()
-        try:
-            await asyncio.wait_for(self._empty.wait(), drain_s)
-        except asyncio.TimeoutError:
-            _logger.warning("%d connections did not end in time", len(self.connections))
-        for connection in list(self.connections):
-            connection.abort()
-
-    def add(self, connection: Connection) -> None:
-        """Know a connection."""
-        self.connections.add(connection)
-
-    def discard(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
-        self.connections.discard(connection)
-        self._note_end()
-
-    def _note_end(self) -> None:
-        if self.closing and not self.connections:
-            self._empty.set()
 
 
 class Connection(asyncio.Protocol):
@@ -97,8 +55,10 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._piece = 0
         self._refused = False
+        self._coded = False
         self._url = b""
-        self._headers: Headers = []
+        self._headers: RawHeaders = []
+        self._largest = self._limits.body_bytes
         self._body: list[bytes] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -109,6 +69,8 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._stall: asyncio.TimerHandle | None = None
+        self._streaming = False
+        self.idle_since = self._loop.time()
 
     # What asyncio calls.
 
@@ -155,6 +117,8 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         if self._current and self._current.if_gone:
             self._current.if_gone()
+        if self._streaming and self._task:
+            self._task.cancel()
 
     def pause_writing(self) -> None:
         """Wait for a client that does not read, but not for ever."""
@@ -174,6 +138,25 @@ class Connection(asyncio.Protocol):
         """End once what is under way is answered; at once when nothing is."""
         self._end_if_done()
 
+    def end_if_idle(self, since: float) -> None:
+        """End when there was no request since a moment of the loop's clock."""
+        if self.is_idle and self.idle_since < since:
+            self._close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being read or answered."""
+        return self._current is None and not self._reading
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether no request is being answered; one may be on its way."""
+        return self._current is None
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer before anything was asked, and end."""
+        self._refuse(status, message)
+
     def abort(self) -> None:
         """End now."""
         if self._transport:
@@ -186,9 +169,10 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._head_done = False
         self._head_bytes, self._piece = self._piece, 0
-        self._refused = False
+        self._refused = self._coded = False
         self._url = b""
         self._headers = []
+        self._largest = self._limits.body_bytes
         self._body = []
         self._size = 0
 
@@ -199,7 +183,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Gather a header; trailers are not wanted."""
         if not self._head_done:
-            self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Refuse what is too large before any of it is read."""
@@ -211,15 +195,9 @@ class Connection(asyncio.Protocol):
         if line > limits.line_bytes or head > limits.head_bytes:
             self._refuse(400, "Invalid HTTP message.")
             return
-        expected = length = ""
-        for name, value in self._headers:
-            lower = name.lower()
-            if lower == "expect":
-                expected = value.lower()
-            elif lower == "content-length":
-                length = value
-        too_large = length.isdigit() and int(length) > limits.body_bytes
-        if expected and expected != "100-continue":
+        expected, length = self._announced()
+        too_large = length.isdigit() and self._is_too_large(int(length))
+        if expected and expected != b"100-continue":
             self._refuse(417, "")
         elif too_large and expected:
             self._refuse(413, "")
@@ -233,7 +211,7 @@ class Connection(asyncio.Protocol):
         if self._refused or self._deaf:
             return
         self._size += len(body)
-        if self._size > self._limits.body_bytes:
+        if self._size > self._largest and self._is_too_large(self._size):
             self._refuse_body()
         else:
             self._body.append(body)
@@ -244,17 +222,20 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         if self._deaf:
             return
-        if self._refused:
-            self._end_if_done()
-            return
         keep_alive = self._parser.should_keep_alive()
+        if self._refused:
+            if keep_alive:
+                self._end_if_done()
+            else:
+                self._close()
+            return
         if not keep_alive:
             self._deaf = True
         request = Request(
             self._parser.get_method().decode("latin-1"),
             self._url.decode("latin-1"),
-            aggregated(self._headers, self._size),
-            self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            aggregated(self._headers, self._size) if self._coded else self._headers,
+            self._body,
             keep_alive,
         )
         self._body = []
@@ -276,13 +257,18 @@ class Connection(asyncio.Protocol):
         request.if_gone = None
         if self._lost:
             return
-        stays = request.keep_alive and response.status < _ERRORS
+        stays = request.keep_alive and (response.status < _ERRORS or not self._limits.errors_end)
         if self._last or self._server.closing:
             stays = stays and bool(self._waiting)
         bodiless = request.method == "HEAD" or response.status in _BODILESS
-        self._write(response, stays=stays, body=b"" if bodiless else response.body)
+        body = b"" if bodiless else response.body
+        if len(body) <= _ONE_WRITE:
+            self._write(response, stays=stays, body=body)
+        else:
+            self._write(response, stays=stays, body=b"")
+            await self._write_large(body)
         if response.stream is not None:
-            await self._write_stream(request, response.stream)
+            await self._write_stream(response.stream, framed=request.method != "HEAD")
         # The next answer waits until the client has read most of this one.
         if not self._writable.is_set():
             await self._writable.wait()
@@ -295,26 +281,35 @@ class Connection(asyncio.Protocol):
             self._start(self._waiting.popleft())
             if len(self._waiting) == _WAITING - 1 and self._transport:
                 self._transport.resume_reading()
+        else:
+            self.idle_since = self._loop.time()
+            self._end_if_done()  # the server may have begun to close in the meantime
 
     def _write(self, response: Response, *, stays: bool, body: bytes) -> None:
-        lines = [f"HTTP/1.1 {response.status} {response.reason}"]
-        lines += [f"{name}: {value}" for name, value in response.headers]
+        head = f"HTTP/1.1 {response.status} {response.reason}\r\n"
+        for name, value in response.headers:
+            head += f"{name}: {value}\r\n"
         if response.stream is not None:
-            lines.append("transfer-encoding: chunked")
+            head += "transfer-encoding: chunked\r\n"
         elif response.status != 204:  # noqa: PLR2004  which has neither body nor length
-            lines.append(f"content-length: {len(response.body)}")
-        lines.append("connection: keep-alive" if stays else "connection: close")
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+            length = len(response.body) if response.length is None else response.length
+            head += f"content-length: {length}\r\n"
+        head += "connection: keep-alive\r\n\r\n" if stays else "connection: close\r\n\r\n"
         assert self._transport  # noqa: S101
-        if len(body) <= _ONE_WRITE:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
-            self._transport.write(body)
+        self._transport.write(head.encode("latin-1", "replace") + body)
 
-    async def _write_stream(self, request: Request, stream: AsyncIterator[bytes]) -> None:
+    async def _write_large(self, body: bytes) -> None:
+        view = memoryview(body)
+        for start in range(0, len(body), _SLICE):
+            if self._lost:
+                return
+            assert self._transport  # noqa: S101
+            self._transport.write(view[start : start + _SLICE])
+            await self._writable.wait()
+
+    async def _write_stream(self, stream: AsyncIterator[bytes], *, framed: bool) -> None:
         assert self._transport  # noqa: S101
-        framed = request.method != "HEAD"
+        self._streaming = True
         try:
             async for chunk in stream:
                 if self._lost:
@@ -326,17 +321,46 @@ class Connection(asyncio.Protocol):
             _logger.warning("a stream ended before its end: %s", error)
             self.abort()
             return
+        finally:
+            self._streaming = False
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
         if framed and not self._lost:
             self._transport.write(b"0\r\n\r\n")
 
     # Refusing.
+
+    def _announced(self) -> tuple[bytes, bytes]:
+        """Return what the client expects and how long the body is, each empty if it is not said."""
+        expected = length = b""
+        for name, value in self._headers:
+            if len(name) not in _TELLING:
+                continue
+            lower = name.lower()
+            if lower == b"expect":
+                expected = value.lower()
+                self._coded = True
+            elif lower == b"content-length":
+                length = value
+            elif lower == b"transfer-encoding":
+                self._coded = True
+        return expected, length
+
+    def _is_too_large(self, size: int) -> bool:
+        largest = self._server.responder.largest_body
+        if size > self._limits.body_bytes and largest is not None:
+            method = self._parser.get_method().decode("latin-1")
+            self._largest = largest(method, self._url.decode("latin-1"))
+        return size > self._largest
 
     def _refuse_body(self) -> None:
         """Say 413, and let the rest of the body pass: the connection can be used afterwards."""
         self._refused = True
         self._body = []
         if self._current is None:
-            self._write(self._server.responder.refuse(413, ""), stays=True, body=b"")
+            response = self._server.responder.refuse(413, "")
+            stays = bool(self._parser.should_keep_alive())
+            self._write(response, stays=stays, body=response.body)
         else:
             self._refuse(413, "")
 

@@ -1,0 +1,7 @@
+"""The embedded server against DJL Serving, what its front adds, and a hundred models at once.
+
+- `duel`: the same model on both servers, asked in turn;
+- `overhead`: an echo through the server, and the same echo straight from the engine;
+- `crowd`: many models, of which some are wanted more than others;
+- `report`, `plot`: what came of it.
+"""

@@ -1,0 +1,122 @@
+// The form that invokes a target model.
+
+import { element, milliseconds, write } from "./text.js";
+
+export class InvokeForm {
+  constructor(document) {
+    this.form = document.getElementById("invoke");
+    this.targets = document.getElementById("known-targets");
+    this.box = document.getElementById("answer");
+    this.status = document.getElementById("answer-status");
+    this.body = document.getElementById("answer-body");
+    this.endpoints = new Map();
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.invoke();
+    });
+    this.fields.endpoint.addEventListener("change", () => this.choose());
+  }
+
+  get fields() {
+    return this.form.elements;
+  }
+
+  update(endpoints) {
+    const serving = endpoints.filter((endpoint) => endpoint.variants.length);
+    const known = serving.map(keyOf).join("\n");
+    this.endpoints = new Map(serving.map((endpoint) => [keyOf(endpoint), endpoint]));
+    const select = this.fields.endpoint;
+    if (select.dataset.known !== known) {
+      const chosen = select.value;
+      select.dataset.known = known;
+      select.replaceChildren(
+        ...serving.map((endpoint) => element("option", { value: keyOf(endpoint) }, endpoint.name)),
+      );
+      if (!serving.length) select.append(element("option", { value: "" }, "none in service"));
+      if (this.endpoints.has(chosen)) select.value = chosen;
+    }
+    this.choose();
+  }
+
+  choose() {
+    const endpoint = this.endpoints.get(this.fields.endpoint.value);
+    const targets = new Set();
+    for (const variant of endpoint?.variants ?? [])
+      for (const instance of variant.instances)
+        for (const model of instance.models) targets.add(model.target);
+    const known = [...targets].sort().join("\n");
+    if (this.targets.dataset.known !== known) {
+      this.targets.dataset.known = known;
+      this.targets.replaceChildren(
+        ...[...targets].sort().map((target) => element("option", { value: target })),
+      );
+    }
+    const single = endpoint !== undefined && !endpoint.variants.some((v) => v.multiModel);
+    this.fields.target.disabled = single;
+    this.fields.target.placeholder = single ? "its only model" : "model.tar.gz";
+  }
+
+  async invoke() {
+    const endpoint = this.endpoints.get(this.fields.endpoint.value);
+    this.box.hidden = false;
+    if (!endpoint) {
+      this.show("No endpoint is in service: create one first.", "", "bad");
+      return;
+    }
+    const button = this.form.querySelector("button");
+    button.disabled = true;
+    this.show("waiting for the answer …", "", "");
+    try {
+      await this.ask(endpoint);
+    } catch (error) {
+      this.show(`The server cannot be reached: ${error.message}`, "", "bad");
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  async ask(endpoint) {
+    const answer = await fetch("invoke", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({
+        account: endpoint.account,
+        region: endpoint.region,
+        endpoint: endpoint.name,
+        target: this.fields.target.disabled ? "" : this.fields.target.value,
+        contentType: this.fields.type.value,
+        body: this.fields.body.value,
+      }),
+    });
+    if (!answer.ok) {
+      this.show(`${answer.status} from this page's server`, await answer.text(), "bad");
+      return;
+    }
+    const got = await answer.json();
+    const name = got.error ? ` ${got.error}` : "";
+    const text = got.encoding === "text" ? pretty(got) : `(base64) ${got.body}`;
+    const mood = got.status < 400 ? "good" : "bad";
+    this.show(`${got.status}${name} in ${milliseconds(got.milliseconds)}`, text, mood);
+  }
+
+  show(status, body, mood) {
+    this.status.dataset.mood = mood;
+    write(this.status, status);
+    write(this.body, body);
+    this.body.hidden = body === "";
+  }
+}
+
+function keyOf(endpoint) {
+  return `${endpoint.account}/${endpoint.region}/${endpoint.name}`;
+}
+
+function pretty(answer) {
+  if (!answer.contentType.includes("json")) return answer.body;
+  try {
+    const body = JSON.parse(answer.body);
+    return answer.error ? body.message : JSON.stringify(body, null, 2);
+  } catch {
+    return answer.body;
+  }
+}

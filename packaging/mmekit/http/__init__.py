@@ -1,0 +1,13 @@
+"""HTTP/1.1 as both rooms serve it: the container's side (`server`) and SageMaker's (`endpoint`).
+
+Both answer a request in some tens of microseconds of their own, and both must survive whatever
+connects to a port. So there is one server, asyncio and httptools with no framework between, and it
+belongs to neither room: they meet over HTTP and must not import each other. `HttpServer` accepts
+connections, `HttpLimits` says what a client may do, a `Responder` turns a `Request` into a
+`Response`.
+"""
+
+from mmekit.http.exchange import Headers, HttpLimits, Request, Responder, Response
+from mmekit.http.server import HttpServer
+
+__all__ = ["Headers", "HttpLimits", "HttpServer", "Request", "Responder", "Response"]

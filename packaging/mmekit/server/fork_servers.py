@@ -1,0 +1,216 @@
+"""The fork servers that a server starts for its models.
+
+Each runs the runtime that is in the archive of the first model that wants it, and ends with this
+server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmekit.server.output import Output
+from mmekit_runtime.slots import keys, stub
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from mmekit.server.worker import WorkerSpec
+
+_logger = logging.getLogger("mmekit.server")
+
+_START_TIMEOUT_S = 30.0
+_END_TIMEOUT_S = 10.0
+_SETTING = r"^{name}\s*=\s*[\"']?(\w+)[\"']?\s*$"
+
+
+class SlotRefused(Exception):  # noqa: N818
+    """The model gets no slot and is to run on the plain engine; the text says why."""
+
+
+def setting(file: Path, name: str) -> str | None:
+    """Return the value of a constant in a Python file, None when it is not there."""
+    try:
+        match = re.search(_SETTING.format(name=name), file.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return match[1] if match else None
+
+
+class ForkServers:
+    """The fork servers of one server: one for each set of libraries and runtime.
+
+    Parameters
+    ----------
+    folder
+        A private folder with a short name for their sockets.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[str, asyncio.Task[_ForkServer]] = {}
+        # They take no more models, and may still serve some.
+        self._former: dict[_ForkServer, asyncio.Task[None]] = {}
+
+    async def connect(self, spec: WorkerSpec) -> tuple[socket.socket, str]:
+        """Return a connection to the fork server for a model, started if need be, and its key.
+
+        Raises
+        ------
+        SlotRefused
+            It could not be started.
+        """
+        environment = spec.variables()
+        build = setting(spec.folder / "mmekit_runtime" / "slots" / "build.py", "BUILD")
+        key = f"{build}\0{spec.python}\0{keys.sharing_key(environment, str(spec.folder))}"
+        path = keys.socket_path(str(self._folder), key)
+        for _ in range(2):
+            started = self._running.get(key)
+            if started is None:
+                launch = _ForkServer.launch(spec, environment, path, key)
+                started = self._running[key] = asyncio.create_task(launch)
+            try:
+                fork_server = await asyncio.shield(started)
+            except SlotRefused:
+                self._forget(key, started)
+                raise
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                connection.connect(path)
+            except OSError as error:
+                connection.close()
+                # Of several that find it so, the first forgets it and starts another.
+                if self._forget(key, started):
+                    _logger.warning("fork server %d cannot be reached: %s", fork_server.pid, error)
+                    self._bury(fork_server)
+                continue
+            return connection, key
+        raise SlotRefused("the fork server cannot be reached")
+
+    def _forget(self, key: str, started: asyncio.Task[_ForkServer]) -> bool:
+        if self._running.get(key) is not started:
+            return False
+        del self._running[key]
+        return True
+
+    def _bury(self, fork_server: _ForkServer) -> None:
+        """Wait until one that takes no more models has ended, and let go of it."""
+
+        async def wait() -> None:
+            await fork_server.ended()
+            del self._former[fork_server]
+            await fork_server.close()
+
+        self._former[fork_server] = asyncio.create_task(wait())
+
+    def pids(self, besides: Collection[int] = ()) -> list[int]:
+        """Return the ids of the fork servers and of the parents that they have forked."""
+        done = (task for task in self._running.values() if task.done() and not task.exception())
+        pids = [one.pid for one in (*(task.result() for task in done), *self._former)]
+        for pid in pids:
+            # Model processes have no parents below them, and may be a thousand.
+            pids += [child for child in _children(pid) if child not in besides]
+        return pids
+
+    async def close(self) -> None:
+        """End them all; models and parents end with them."""
+        tasks, self._running = list(self._running.values()), {}
+        former, self._former = self._former, {}
+        for task in former.values():
+            task.cancel()
+        for result in (*former, *await asyncio.gather(*tasks, return_exceptions=True)):
+            if isinstance(result, _ForkServer):
+                await result.close()
+
+
+class _ForkServer:
+    """One fork server process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, owner: int, output: Output) -> None:
+        self._process = process
+        self._owner = owner
+        self._output = output
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @classmethod
+    async def launch(
+        cls, spec: WorkerSpec, environment: dict[str, str], path: str, key: str
+    ) -> _ForkServer:
+        try:
+            owner_reader, owner_writer = os.pipe()
+            ready_reader, ready_writer = os.pipe()
+        except OSError as error:
+            raise SlotRefused(f"the fork server could not be started: {error}") from error
+        variables = stub.fork_server_environment(environment, str(spec.folder))
+        variables["MMEKIT_SLOTS_KEY"] = key.encode("utf-8", "surrogateescape").hex()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                spec.python,
+                *("-m", "mmekit_runtime.slots.forkserver"),
+                *(path, str(ready_writer), "--owner", str(owner_reader)),
+                cwd="/",
+                env=variables,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=(owner_reader, ready_writer),
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(owner_writer)
+            os.close(ready_reader)
+            raise SlotRefused(f"the fork server could not be started: {error}") from error
+        finally:
+            os.close(owner_reader)
+            os.close(ready_writer)
+        output = Output(f"fork server {process.pid}")
+        assert process.stdout  # noqa: S101
+        output.read(process.stdout, logging.INFO)
+        started = cls(process, owner_writer, output)
+        if not await _read_byte(ready_reader, _START_TIMEOUT_S):
+            await started.close()
+            raise SlotRefused("the fork server did not start; the log above may say why")
+        return started
+
+    async def ended(self) -> None:
+        await self._process.wait()
+
+    async def close(self) -> None:
+        os.close(self._owner)
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        await self._output.close()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended, or the kernel was built without that file
+        return []
+
+
+async def _read_byte(fd: int, timeout_s: float) -> bool:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(fd, readable.set)
+    try:
+        await asyncio.wait_for(readable.wait(), timeout_s)
+        return bool(os.read(fd, 1))
+    except asyncio.TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

@@ -1,0 +1,315 @@
+"""What `mme up --state` keeps, through a stop and through a kill; and what it refuses."""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import pytest
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
+
+from mmekit.endpoint.state_log import Entry, StateLog
+from mmekit.errors import EndpointError
+
+ROLE = "arn:aws:iam::123456789012:role/Kept"
+
+
+@pytest.fixture
+def start(start_service, tmp_path):
+    """A function that starts one service after the other on the same state folder."""
+    numbers, running = itertools.count(1), []
+
+    def begin():
+        for old in running:
+            old.stop(signal.SIGKILL)
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        running.append(start_service(folder, "--state", str(tmp_path / "state")))
+        return running[-1]
+
+    yield begin
+    for service in running:
+        service.stop()
+
+
+def fill(service, content):
+    """Make one of everything; return what may not change."""
+    s3, sagemaker, iam = (service.client(name) for name in ("s3", "sagemaker", "iam"))
+    service.put("a.tar.gz", service.echo_archive(), bucket="kept")
+    s3.put_object(Bucket="kept", Key="ünï/key", Body=b"old")
+    s3.put_object(Bucket="kept", Key="ünï/key", Body=b"new", Metadata={"who": "me"})
+    s3.copy_object(Bucket="kept", Key="copy", CopySource={"Bucket": "kept", "Key": "ünï/key"})
+    s3.put_object(Bucket="kept", Key="gone", Body=b"x")
+    s3.delete_objects(Bucket="kept", Delete={"Objects": [{"Key": "gone"}]})
+    transfer = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
+    s3.upload_fileobj(io.BytesIO(content), "kept", "large", Config=transfer)
+    upload = s3.create_multipart_upload(Bucket="kept", Key="unfinished")["UploadId"]
+    part = s3.upload_part(
+        Bucket="kept", Key="unfinished", UploadId=upload, PartNumber=1, Body=b"part"
+    )
+    iam.create_role(RoleName="Kept", AssumeRolePolicyDocument="{}")
+    service.create_endpoint("kept", data_url="s3://kept/", environment={"COLOUR": "blue"})
+    service.describe_models("next", data_url="s3://kept/", environment={"COLOUR": "green"})
+    sagemaker.update_endpoint(EndpointName="kept", EndpointConfigName="next")
+    service.wait_for("endpoint_in_service", "kept")
+    sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName="kept",
+        DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}],
+    )
+    service.wait_for("endpoint_in_service", "kept")
+    service.describe_models("broken", environment={"REFUSE_TO_START": "yes"})
+    sagemaker.update_endpoint(EndpointName="kept", EndpointConfigName="broken")
+    service.wait_for("endpoint_in_service", "kept")
+    service.create_endpoint("deleted", data_url="s3://kept/")
+    sagemaker.delete_endpoint(EndpointName="deleted")
+    for name in ("next", "kept"):  # in use, which does not matter
+        sagemaker.delete_model(ModelName=name)
+        sagemaker.delete_endpoint_config(EndpointConfigName=name)
+    return upload, part["ETag"]
+
+
+def identity(service):
+    """What identifies and dates things."""
+    s3, sagemaker, iam = (service.client(name) for name in ("s3", "sagemaker", "iam"))
+    return {
+        "role": iam.get_role(RoleName="Kept")["Role"],
+        "endpoint": sagemaker.describe_endpoint(EndpointName="kept")["CreationTime"],
+        "etag": s3.head_object(Bucket="kept", Key="large")["ETag"],
+        "modified": s3.head_object(Bucket="kept", Key="ünï/key")["LastModified"],
+    }
+
+
+def test_everything_comes_back(start, tmp_path):
+    service, content = start(), os.urandom(6 << 20)
+    upload, etag = fill(service, content)
+    before = identity(service)
+    service.stop(signal.SIGKILL)
+
+    service = start()
+    s3, sagemaker = service.client("s3"), service.client("sagemaker")
+    keys = [found["Key"] for found in s3.list_objects_v2(Bucket="kept")["Contents"]]
+    assert keys == ["a.tar.gz", "copy", "large", "ünï/key"]
+    assert s3.get_object(Bucket="kept", Key="copy")["Body"].read() == b"new"
+    found = s3.get_object(Bucket="kept", Key="ünï/key")
+    assert (found["Body"].read(), found["Metadata"]) == (b"new", {"who": "me"})
+    assert s3.get_object(Bucket="kept", Key="large")["Body"].read() == content
+    s3.complete_multipart_upload(
+        Bucket="kept",
+        Key="unfinished",
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]},
+    )
+    assert s3.get_object(Bucket="kept", Key="unfinished")["Body"].read() == b"part"
+    service.wait_for("endpoint_in_service", "kept")
+    described = sagemaker.describe_endpoint(EndpointName="kept")
+    assert described["EndpointConfigName"] == "next"
+    assert described["ProductionVariants"][0]["CurrentInstanceCount"] == 2
+    assert service.seen("kept", "a.tar.gz")["environment"]["COLOUR"] == "green"
+    assert [found["EndpointName"] for found in sagemaker.list_endpoints()["Endpoints"]] == ["kept"]
+    assert identity(service) == before
+    assert f"kept in {tmp_path / 'state'}" in service.log
+    assert "could not be restored" not in service.log
+
+
+def test_a_kill_at_any_moment_loses_nothing_that_was_answered(start):
+    answered = {}
+    for number in range(3):
+        service = start()
+        service.client("s3").create_bucket(Bucket="kept")
+        for key, digest in answered.items():
+            body = service.client("s3").get_object(Bucket="kept", Key=key)["Body"].read()
+            assert hashlib.sha256(body).hexdigest() == digest
+        ending = threading.Event()
+
+        def upload(thread, number=number, service=service, ending=ending):
+            s3 = service.client("s3")
+            for count in itertools.count():
+                key, body = f"{number}/{thread}/{count % 7}", os.urandom(2000 + count)
+                answered.pop(key, None)
+                try:
+                    s3.put_object(Bucket="kept", Key=key, Body=body)
+                except (EndpointConnectionError, HTTPClientError, ClientError):
+                    assert ending.is_set()
+                    return
+                answered[key] = hashlib.sha256(body).hexdigest()
+
+        threads = [threading.Thread(target=upload, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        service.wait_until(lambda number=number: len(answered) >= 20 * (number + 1))
+        ending.set()
+        service.process.kill()
+        for thread in threads:
+            thread.join()
+    assert len(answered) > 50
+
+
+def test_what_is_gone_takes_no_room_after_the_next_start(start, tmp_path):
+    service = start()
+    s3 = service.client("s3")
+    s3.create_bucket(Bucket="kept")
+    for number in range(5):
+        s3.put_object(Bucket="kept", Key="again", Body=b"%d" % number * 100_000)
+        s3.put_object(Bucket="kept", Key=f"gone/{number}", Body=os.urandom(100_000))
+        s3.delete_object(Bucket="kept", Key=f"gone/{number}")
+    service.stop()
+    bodies = tmp_path / "state" / "bodies"
+    assert len(list(bodies.iterdir())) >= 10
+    start().stop()
+    [body] = [path.read_bytes() for path in bodies.iterdir() if path.stat().st_size > 1000]
+    assert body == b"4" * 100_000
+    service = start()
+    assert service.client("s3").get_object(Bucket="kept", Key="again")["Body"].read() == body
+    assert service.client("s3").list_objects_v2(Bucket="kept")["KeyCount"] == 1
+
+
+def test_no_secret_is_written(start, tmp_path):
+    service = start()
+    service.put("a.tar.gz", service.echo_archive(), bucket="kept")
+    url = service.client("s3").generate_presigned_url(
+        "put_object", Params={"Bucket": "kept", "Key": "presigned"}
+    )
+    kind = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(url, b"content", kind, method="PUT")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 200
+    iam = service.client("iam")
+    iam.create_user(UserName="someone")
+    key = iam.create_access_key(UserName="someone")["AccessKey"]
+    iam.create_login_profile(UserName="someone", Password="hush-hush-1")
+    service.stop()
+    log = (tmp_path / "state" / "log").read_text()
+    for secret in ("Signature", "hush-hush", key["SecretAccessKey"], "X-Amz-Signature"):
+        assert secret not in log
+    assert "Credential=local/" in log
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    found = start().client("s3").get_object(Bucket="kept", Key="presigned")
+    assert found["Body"].read() == b"content"
+
+
+def test_a_folder_in_use_is_refused_with_a_remedy(tmp_path):
+    log = StateLog(tmp_path / "state")
+    with pytest.raises(EndpointError, match="Another `mme up` uses") as raised:
+        StateLog(tmp_path / "state")
+    assert "--state" in raised.value.remedy
+    log.close()
+    StateLog(tmp_path / "state").close()
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A log of three entries, the second with a body."""
+    log = StateLog(tmp_path)
+    log.append(Entry(1.0, change={"number": 1}))
+    log.append(Entry(2.0, method="PUT", body=log.keep_body(b"content")))
+    log.append(Entry(3.0, change={"number": 3}))
+    log.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize("missing", [1, 5, 20])
+def test_a_torn_last_entry_is_left_out(written, missing):
+    path = written / "log"
+    os.truncate(path, path.stat().st_size - missing)
+    log = StateLog(written)
+    assert log.torn
+    assert [entry.at for entry in log.entries] == [1.0, 2.0]
+    log.append(Entry(4.0, change={"number": 4}))
+    log.close()
+    log = StateLog(written)
+    assert [entry.at for entry in log.entries] == [1.0, 2.0, 4.0]
+    assert log.body(log.entries[1]) == b"content"
+    log.close()
+
+
+def test_a_damaged_entry_before_the_last_is_an_error_that_names_its_line(written):
+    path = written / "log"
+    path.write_bytes(path.read_bytes().replace(b'"number":1', b'"number":7'))
+    with pytest.raises(EndpointError, match="line 2 is not what was written") as raised:
+        StateLog(written)
+    assert raised.value.where == str(path)
+
+
+def test_a_damaged_or_missing_body_is_an_error(written):
+    log = StateLog(written)
+    entry = log.entries[1]
+    path = written / "bodies" / entry.body
+    path.write_bytes(b"other")
+    with pytest.raises(EndpointError, match="not what it was"):
+        log.body(entry)
+    path.unlink()
+    with pytest.raises(EndpointError, match="cannot be read"):
+        log.body(entry)
+    log.close()
+
+
+def test_something_else_is_not_taken_for_a_state_folder(tmp_path):
+    (tmp_path / "log").write_text("a letter\nto somebody\n")
+    with pytest.raises(EndpointError, match="damaged"):
+        StateLog(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(EndpointError, match="cannot be used"):
+        StateLog(tmp_path / "file")
+
+
+@contextlib.contextmanager
+def limited_files(size):
+    """Let the processes that are started write no file longer than so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+def test_no_room_for_an_object_is_s3s_own_error_and_changes_nothing(
+    start_service, tmp_path, with_state
+):
+    options = ["--state", str(tmp_path / "state")] if with_state else []
+    with limited_files(20 << 20):  # moto keeps objects in files from 16 MB on
+        service = start_service(tmp_path, *options)
+    s3 = service.client("s3")
+    s3.create_bucket(Bucket="kept")
+    s3.put_object(Bucket="kept", Key="small", Body=b"old")
+    with pytest.raises(ClientError, match="no room on the disk") as raised:
+        s3.put_object(Bucket="kept", Key="small", Body=bytes(30 << 20))
+    assert raised.value.response["Error"]["Code"] == "InternalError"
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+    assert s3.get_object(Bucket="kept", Key="small")["Body"].read() == b"old"
+    service.stop()
+    assert "Traceback" not in service.log
+
+
+def test_the_folders_of_a_killed_service_go_with_the_next_start(start_service, tmp_path):
+    first = start_service(tmp_path)
+    first.put("a.tar.gz", first.echo_archive())
+    first.create_endpoint("short-lived")
+    first.seen("short-lived", "a.tar.gz")
+    first.stop(signal.SIGKILL)
+    left = list(first.folder.iterdir())
+    assert left
+    code = (
+        "import tempfile, sys; from mmekit.scratch import sweep; "
+        "tempfile.tempdir = sys.argv[1]; [sweep(p) for p in ('mme-', 'mmekit-endpoint-')]"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2] / "packaging")}
+    command = [sys.executable, "-c", code, str(first.folder)]
+    subprocess.run(command, check=True, env=environment, timeout=60)
+    assert list(first.folder.iterdir()) == []
+
+
+def test_a_log_is_read_by_people_too(written):
+    first = (written / "log").read_text().splitlines()[0]
+    assert json.loads(first.partition(" ")[2]) == {"format": "mmekit-state-1"}

@@ -1,0 +1,128 @@
+"""Whatever is in an archive: it is unpacked inside of its folder and its limits, or refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import stat
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmekit.archive import unpack
+from mmekit.archive.manifest import verify
+from mmekit.archive.unpack import Limits
+from mmekit.errors import ArchiveError
+
+thoroughly = settings.get_profile("fuzz")
+
+LIMITS = Limits(total_bytes=20_000, files=20)
+
+parts = st.sampled_from(["a", "b", "..", ".", "", "\xe9", "\n", "\udc80", "c" * 99, "d" * 256])
+names = st.one_of(
+    st.lists(parts, max_size=5).map("/".join),
+    st.sampled_from(["/etc/x", "a/" * 400, "manifest.json", "model.py", "../outside", "a\0b"]),
+)
+# A file (twice), links, devices, a folder, a pipe, GNU's sparse file, and none of them.
+kinds = st.sampled_from([b"0", b"\0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"S", b"Z"])
+formats = st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+plain_keys = st.sampled_from(["path", "linkpath", "size", "mtime", "uid", "hdrcharset", "comment"])
+sparse_keys = st.sampled_from(["map", "size", "realsize", "major", "minor", "name", "numblocks"])
+pax_keys = st.one_of(plain_keys, sparse_keys.map("GNU.sparse.{}".format))
+pax_values = st.one_of(
+    names.map(lambda name: name.encode("utf-8", "surrogateescape").decode("latin-1")),
+    st.sampled_from(["0", "-1", "1", "99999999999", "inf", "nan", "1,2", "0,1,5,9", "BINARY", ""]),
+)
+
+
+@st.composite
+def tars(draw):
+    """A tar whose members may be anything that a header can say."""
+    out = io.BytesIO()
+    for _ in range(draw(st.integers(0, 6))):
+        info = tarfile.TarInfo(draw(names))
+        info.type = draw(kinds)
+        info.linkname = draw(names)
+        info.mode = draw(st.sampled_from([0, 0o644, 0o755, 0o7777]))
+        content = draw(st.sampled_from([b"", b"x", b"x" * 600, b"x" * 9000]))
+        info.size = draw(st.sampled_from([len(content), len(content), 0, 5, 10**6, 8**11 - 1]))
+        info.pax_headers = draw(st.dictionaries(pax_keys, pax_values, max_size=2))
+        try:
+            header = info.tobuf(draw(formats), "utf-8", "surrogateescape")
+        except ValueError:
+            continue  # this format cannot say it
+        out.write(header + content + bytes(-len(content) % 512))
+    out.write(bytes(1024))
+    return out.getvalue()
+
+
+@st.composite
+def damaged(draw, whole):
+    """Bytes of which some were changed, lost or repeated."""
+    data = bytearray(draw(whole))
+    for _ in range(draw(st.integers(0, 5))):
+        at = draw(st.integers(0, len(data)))
+        end = draw(st.integers(at, min(len(data), at + 600)))
+        data[at:end] = draw(st.one_of(st.binary(max_size=12), st.just(bytes(data[:512]))))
+    return bytes(data)
+
+
+archives = st.one_of(
+    st.binary(max_size=64),
+    damaged(tars()).map(lambda tar: gzip.compress(tar, 1, mtime=0)),
+    damaged(tars().map(lambda tar: gzip.compress(tar, 1, mtime=0))),
+)
+
+
+@thoroughly
+@given(archives)
+def test_no_archive_leaves_its_folder_or_its_limits(tmp_path, data):
+    with tempfile.TemporaryDirectory(dir=tmp_path) as name:
+        root = Path(name)
+        archive, place, outside = root / "model.tar.gz", root / "place", root / "outside"
+        archive.write_bytes(data)
+        outside.write_bytes(b"untouched")
+        place.mkdir()
+        try:
+            unpack(archive, place / "model", LIMITS)
+        except ArchiveError:
+            assert list(place.iterdir()) == []
+        else:
+            check(place / "model")
+        assert sorted(root.iterdir()) == [archive, outside, place]
+        assert outside.read_bytes() == b"untouched"
+
+
+def check(model):
+    """See that what was unpacked is inside, within the limits, and no special file."""
+    found = list(model.rglob("*"))
+    assert 1 <= len(found) <= LIMITS.files
+    assert all(path.resolve().is_relative_to(model.resolve()) for path in found)
+    real = [path.lstat() for path in (model, *found) if not path.is_symlink()]
+    assert all(stat.S_ISDIR(one.st_mode) or stat.S_ISREG(one.st_mode) for one in real)
+    assert {stat.S_IMODE(one.st_mode) for one in real} <= {0o644, 0o755}
+    sizes = {one.st_ino: one.st_size for one in real if stat.S_ISREG(one.st_mode)}
+    assert sum(sizes.values()) <= LIMITS.total_bytes
+
+
+@thoroughly
+@given(archives)
+def test_no_archive_is_verified_by_mistake(tmp_path, data):
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(data)
+    with pytest.raises(ArchiveError):
+        verify(archive)
+
+
+def test_folders_that_names_imply_count_as_well(tmp_path):
+    info = tarfile.TarInfo("a/" * 30 + "file")
+    data = gzip.compress(info.tobuf() + bytes(1024))
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(data)
+
+    with pytest.raises(ArchiveError, match="more than 20"):
+        unpack(archive, tmp_path / "model", LIMITS)
