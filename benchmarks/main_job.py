@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from load import Load, Target, measure
 
 from mmekit.archive import Sample, read_package, unpack
+from mmekit.bench import Load, Target, measure
 from mmekit.settings import Settings
 
 if TYPE_CHECKING:

@@ -37,9 +37,10 @@ from slot_runs.targets import MIB, Pair
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from load import Tool
     from slot_runs.thousand import Crowd
     from slot_runs.turns import Turns
+
+    from mmekit.bench import Tool
 
 _QUIET_PERCENT = 15
 # Java compiles what is hot while it runs, on the cores that serve: its figures settle later.
@@ -191,7 +192,7 @@ class Bench:
         self._progress.advance(self._task)
         if found is not None and found.ours_was_the_limit:
             self._progress.console.print(
-                f"benchmarks/load.py was the limit: {found.ratio:.2f} of what wrk asked"
+                f"mme bench was the limit: {found.ratio:.2f} of what wrk asked"
             )
         return found
 

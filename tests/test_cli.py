@@ -97,14 +97,14 @@ def artifacts(tmp_path):
 def test_version_and_help_answer_without_loading_any_room(mme):
     assert mme("--version").stdout == f"mmekit {mmekit.__version__}\n"
     helped = mme("--help", PYTHONPROFILEIMPORTTIME="1")
-    for command in (*("check", "measure", "pack", "environment", "serve", "up", "invoke", "demo"),):
+    for command in (*("check", "measure", "pack", "environment", "serve", "up", "invoke", "demo", "bench"),):
         assert f" {command} " in helped.stdout
     for heavy in ("mmekit.archive", "mmekit.server", "mmekit.endpoint", "boto3", "pydantic"):
         assert f" {heavy}\n" not in helped.stderr
 
 
 @pytest.mark.parametrize(
-    "command", ["check", "measure", "pack", "environment", "serve", "up", "invoke"]
+    "command", ["check", "measure", "pack", "environment", "serve", "up", "invoke", "bench"]
 )
 def test_the_help_of_a_command_has_an_example(mme, command):
     assert f"mme {command}" in mme(command, "--help").stdout.split("Example")[1]

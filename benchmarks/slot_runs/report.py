@@ -35,7 +35,7 @@ _ABOUT_MEMORY = (
 )
 _HEAD = ("server", "model", "mode")
 _SIZES = ("models", "private", "proportional", "marginal, private", "marginal, MemAvailable")
-_TOOLS = {"wrk": "wrk", "python": "benchmarks/load.py"}
+_TOOLS = {"wrk": "wrk", "python": "`mme bench`"}
 _MET = {True: "yes", False: "**no**", None: ""}
 
 
@@ -166,12 +166,12 @@ def _load_generator(results: Results) -> list[str]:
     text = f"All load is from {_TOOLS[next(iter(tools))]}. "
     generators = results.generators
     if generators is None:
-        text += "benchmarks/load.py was not compared with wrk in this run."
+        text += "`mme bench` was not compared with wrk in this run."
         return ["## The load generator", "", text, ""]
     ours, wrk = generators.ours, generators.wrk
     text += (
         f"On the same endpoint ({generators.subject}, slots, {ours.connections} connections), "
-        f"benchmarks/load.py asked {ours.requests_per_second:,.0f} times a second and wrk "
+        f"`mme bench` asked {ours.requests_per_second:,.0f} times a second and wrk "
         f"{wrk.requests_per_second:,.0f} times: {generators.ratio:.2f}. p99: "
         f"{ours.p99_ms:.1f} and {wrk.p99_ms:.1f} ms."
     )

@@ -7,8 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from load import Load, Target, Tool, measure
-
+from mmekit.bench import Load, Target, Tool, measure
 from slot_runs import answers, processes, subjects
 from slot_runs.servers import ServerKind, running
 

@@ -10,8 +10,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from load import Target, measure
-
+from mmekit.bench import Target, measure
 from slot_runs import subjects
 from slot_runs.servers import running
 from slot_runs.subjects import MODES

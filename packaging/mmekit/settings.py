@@ -232,19 +232,22 @@ class Settings(BaseSettings):
         """
         return self.image or _published_image(self.region, self.instance_type)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, **config: Any) -> Any:
         """Return the boto3 client of a service, pointed at the target.
 
         Parameters
         ----------
         service
             As boto3 calls it: ``"s3"``, ``"sagemaker"``, ``"sagemaker-runtime"``, ``"cloudwatch"``.
+        config
+            Of botocore's ``Config``, such as ``retries`` or ``max_pool_connections``.
         """
         from botocore.config import Config
 
         session = _session(self.target)
+        chosen = Config(**config)
         if self.target == "aws":
-            return session.client(service, region_name=self.region)
+            return session.client(service, region_name=self.region, config=chosen)
         return session.client(
             service,
             region_name=self.region,
@@ -253,7 +256,7 @@ class Settings(BaseSettings):
             aws_access_key_id="local",
             aws_secret_access_key="local",  # noqa: S106
             # A bucket's name as a host name does not resolve here, and a proxy is in the way.
-            config=Config(s3={"addressing_style": "path"}, proxies={}),
+            config=Config(s3={"addressing_style": "path"}, proxies={}).merge(chosen),
         )
 
 

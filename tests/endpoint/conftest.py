@@ -22,10 +22,10 @@ from mmekit.endpoint import CommandLauncher, EndpointOptions, Limits
 from mmekit.endpoint.caller import Caller
 from mmekit.endpoint.data_plane import DataPlane
 from mmekit.endpoint.errors import AwsError
-from mmekit.endpoint.fleet import Fleet
+from mmekit.endpoint.instances.fleet import Fleet
+from mmekit.endpoint.instances.launcher import launcher_named
 from mmekit.endpoint.journal import Journal
-from mmekit.endpoint.launcher import launcher_named
-from mmekit.endpoint.metrics import Metrics
+from mmekit.endpoint.observability.metrics import Metrics
 from mmekit.endpoint.specification import (
     EndpointId,
     EndpointSpecification,

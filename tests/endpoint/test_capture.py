@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from mmekit.endpoint.capture import Capture
-from mmekit.endpoint.container_client import ContainerReply
+from mmekit.endpoint.instances.container_client import ContainerReply
+from mmekit.endpoint.observability.capture import Capture
 from mmekit.endpoint.specification import CaptureSpecification, EndpointId
 
 

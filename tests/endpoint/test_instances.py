@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from mmekit.endpoint.errors import AwsError
-from mmekit.endpoint.fleet import FleetStartError
-from mmekit.endpoint.instance_types import instance_type
+from mmekit.endpoint.instances.fleet import FleetStartError
+from mmekit.endpoint.instances.instance_types import instance_type
 
 GIB = 1 << 30
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from moto.backends import get_backend
 
-from mmekit.endpoint.logs import LogShipper
+from mmekit.endpoint.observability.logs import LogShipper
 from mmekit.endpoint.specification import EndpointId
 
 

@@ -9,12 +9,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mmekit.endpoint.journal import Journal
-from mmekit.endpoint.latency import LatencyHistogram, LatencySeries, percentile
-from mmekit.endpoint.metrics import ENDPOINTS, INVOCATIONS, Metrics
-from mmekit.endpoint.prometheus import prometheus_text
+from mmekit.endpoint.observability.latency import LatencyHistogram, LatencySeries, percentile
+from mmekit.endpoint.observability.metrics import ENDPOINTS, INVOCATIONS, Metrics
+from mmekit.endpoint.observability.prometheus import prometheus_text
+from mmekit.endpoint.observability.watch import Watch
 from mmekit.endpoint.snapshot import FleetSnapshot, InstanceSnapshot, ModelSnapshot, VariantSnapshot
 from mmekit.endpoint.specification import EndpointId
-from mmekit.endpoint.watch import Watch
 
 INVOCATION_METRICS = {
     "Invocations": "None",

@@ -240,9 +240,9 @@ def test_djl_servings_dead_workers_and_failed_models_are_mended(rehearse):
 FULL = """
 import asyncio, pathlib, sys
 from mmekit.endpoint.errors import AwsError
-from mmekit.endpoint.metrics import VariantMetrics
-from mmekit.endpoint.model_disk import ModelDisk
-from mmekit.endpoint.model_source import ObjectAddress
+from mmekit.endpoint.observability.metrics import VariantMetrics
+from mmekit.endpoint.instances.model_disk import ModelDisk
+from mmekit.endpoint.instances.model_source import ObjectAddress
 from mmekit.endpoint.specification import EndpointId
 
 folder, archive = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).read_bytes()

@@ -116,7 +116,7 @@ class TestWithoutABrowser:
             assert ask(service, f"/_mme/{name.decode()}")[0].status == 200
 
     def test_no_file_names_an_address_elsewhere(self):
-        page = HERE.parents[1] / "packaging/mmekit/endpoint/page"
+        page = HERE.parents[1] / "packaging/mmekit/endpoint/page/assets"
         texts = "".join(file.read_text() for file in page.iterdir())
         found = set(re.findall(r"https?://[^\s\"'`]+", texts))
         assert found == {"http://www.w3.org/2000/svg"}  # a name, not an address

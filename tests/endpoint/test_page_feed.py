@@ -4,9 +4,9 @@ import asyncio
 import json
 
 from mmekit.endpoint.journal import Journal
-from mmekit.endpoint.metrics import Metrics
-from mmekit.endpoint.page_feed import Feed
-from mmekit.endpoint.watch import Watch
+from mmekit.endpoint.observability.metrics import Metrics
+from mmekit.endpoint.observability.watch import Watch
+from mmekit.endpoint.page.feed import Feed
 
 
 def feed_of(journal):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mmekit.endpoint.fleet import FleetStartError
+from mmekit.endpoint.instances.fleet import FleetStartError
 
 HANDLER = b"""
 from djl_python import Input, Output

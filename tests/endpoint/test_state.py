@@ -18,7 +18,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
-from mmekit.endpoint.state_log import Entry, StateLog
+from mmekit.endpoint.state.log import Entry, StateLog
 from mmekit.errors import EndpointError
 
 ROLE = "arn:aws:iam::123456789012:role/Kept"

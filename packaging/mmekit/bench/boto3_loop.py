@@ -18,7 +18,7 @@ from mmekit.bench.own_time import Watch
 from mmekit.bench.recording import Recorder, Recording
 from mmekit.bench.traffic import picks
 from mmekit.errors import EndpointError
-from mmekit.settings import Settings, _session
+from mmekit.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -222,21 +222,10 @@ def runtime_client(settings: Settings, connections: int, timeout: float = 60.0) 
     timeout
         Seconds that an answer may take.
     """
-    from botocore.config import Config
-
-    local = settings.target == "local"
-    config = Config(
+    return settings.client(
+        "sagemaker-runtime",
         max_pool_connections=connections,
         retries={"total_max_attempts": 1},
         connect_timeout=min(timeout, _PATIENCE_S),
         read_timeout=timeout,
-        proxies={} if local else None,
-    )
-    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return _session(settings.target).client(
-        "sagemaker-runtime",
-        region_name=settings.region,
-        endpoint_url=settings.local_url if local else None,
-        config=config,
-        **(keys if local else {}),
     )

@@ -9,16 +9,25 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Artifacts", "Host", "Memory", "PackageFolder", "Server", "not_empty"]
+__all__ = ["Artifacts", "Containers", "Host", "Memory", "PackageFolder", "Server", "not_empty"]
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
 class Server(str, Enum):
-    """The kinds of container that can serve the models."""
+    """The kinds of container that `mme serve` can be."""
 
     EMBEDDED = "embedded"
     DJL = "djl"
+    MMS = "mms"
+
+
+class Containers(str, Enum):
+    """What the containers of `mme up` can be."""
+
+    EMBEDDED = "embedded"
+    DJL = "djl"
+    DOCKER = "docker"
 
 
 def _bytes(text: str) -> int:

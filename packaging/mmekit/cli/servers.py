@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmekit.cli.application import app
-from mmekit.cli.options import Host, Memory, Server
+from mmekit.cli.options import Containers, Host, Memory, Server
 
 
 @app.command()
@@ -18,8 +18,21 @@ def serve(
     host: Host = "127.0.0.1",
     memory: Memory = None,
     server: Annotated[
-        Server, typer.Option(help="djl is the real DJL Serving that MMEKIT_DJL_HOME names.")
+        Server,
+        typer.Option(
+            help="djl is the real DJL Serving that MMEKIT_DJL_HOME names, mms Multi Model Server, "
+            "which is installed on first use."
+        ),
     ] = Server.EMBEDDED,
+    handler: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="For --server mms: the Python file with handle(data, context).",
+        ),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -31,7 +44,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Be one container: SageMaker's contract in front of DJL's Python engine.
+    """Be one container: SageMaker's contract in front of DJL's Python engine, or another server.
 
     Without --model it is a multi-model container, which is told by POST /models what to load.
 
@@ -39,8 +52,16 @@ def serve(
     """
     from mmekit.server import ServerOptions, run, run_djl
 
-    start = run_djl if server is Server.DJL else run
-    start(ServerOptions(port=port, host=host, memory=memory, model=model))
+    options = ServerOptions(port=port, host=host, memory=memory, model=model)
+    if (server is Server.MMS) != (handler is not None):
+        raise typer.BadParameter("--server mms and --handler FILE go together")
+    if handler is not None:
+        from mmekit.containers.mms import run_mms
+
+        run_mms(options, handler)
+    else:
+        start = run_djl if server is Server.DJL else run
+        start(options)
 
 
 @app.command()
@@ -55,11 +76,12 @@ def up(  # noqa: PLR0913 - an option each
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8950,
     host: Host = "127.0.0.1",
     server: Annotated[
-        Server,
+        Containers,
         typer.Option(
-            help="What every container is: embedded, or the DJL Serving that MMEKIT_DJL_HOME names."
+            help="What DJL Serving's images are: embedded, or the DJL Serving that MMEKIT_DJL_HOME "
+            "names; `mme images` says what others are. docker runs every image itself."
         ),
-    ] = Server.EMBEDDED,
+    ] = Containers.EMBEDDED,
     instances: Annotated[
         int | None,
         typer.Option(min=1, help="Containers a variant. Otherwise its InitialInstanceCount."),
@@ -115,10 +137,11 @@ def up(  # noqa: PLR0913 - an option each
         }
         options = [f"{name}={value}" for name, value in chosen.items() if value is not None]
         raise typer.Exit(run_beside(command, options, host, port))
-    if server is Server.DJL:
+    if server is Containers.DJL:
         from mmekit.server import require_djl
 
         require_djl()
+    from mmekit.containers import launcher_for
     from mmekit.endpoint import EndpointOptions, run
 
     run(
@@ -131,5 +154,6 @@ def up(  # noqa: PLR0913 - an option each
             state=state,
             state_seconds=state_seconds,
             autoscaling_minute=autoscaling_minute,
-        )
+        ),
+        launcher=launcher_for(server.value),
     )

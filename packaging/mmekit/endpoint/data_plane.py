@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit.endpoint.caller import Caller
-    from mmekit.endpoint.fleet import Fleet
+    from mmekit.endpoint.instances.fleet import Fleet
+    from mmekit.endpoint.instances.variant import Variant
     from mmekit.endpoint.options import Limits
-    from mmekit.endpoint.variant import Variant
 
 __all__ = ["DataPlane"]
 

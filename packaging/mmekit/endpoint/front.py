@@ -18,10 +18,10 @@ from mmekit.endpoint.http import Reply, Request, new_request_id, response_of
 from mmekit.http import HttpLimits, Responder
 
 if TYPE_CHECKING:
-    from mmekit.endpoint.aws import Aws
-    from mmekit.endpoint.control_plane import ControlPlane
+    from mmekit.endpoint.control.aws import Aws
+    from mmekit.endpoint.control.control_plane import ControlPlane
     from mmekit.endpoint.data_plane import DataPlane
-    from mmekit.endpoint.metrics import Metrics
+    from mmekit.endpoint.observability.metrics import Metrics
     from mmekit.endpoint.options import Limits
     from mmekit.http import Request as HttpRequest
     from mmekit.http import Response

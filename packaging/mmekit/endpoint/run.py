@@ -9,13 +9,13 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from mmekit.endpoint.launcher import launcher_named
+from mmekit.endpoint.instances.launcher import launcher_named
 from mmekit.errors import EndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from mmekit.endpoint.launcher import ContainerLauncher
+    from mmekit.endpoint.instances.launcher import ContainerLauncher
     from mmekit.endpoint.options import EndpointOptions
 
 __all__ = ["run"]
@@ -70,16 +70,19 @@ def _listening(options: EndpointOptions) -> Iterator[socket.socket]:
 def _lines_on_stdout() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    heard = [logger, logging.getLogger("mmekit.http")]
+    before = [(one, one.level, one.propagate) for one in heard]
+    for one in heard:
+        one.addHandler(handler)
+        one.setLevel(logging.INFO)
+        one.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
+        for one, level, propagate in before:
+            one.removeHandler(handler)
+            one.setLevel(level)
+            one.propagate = propagate
 
 
 def _run_loop(main: Coroutine[None, None, None]) -> None:

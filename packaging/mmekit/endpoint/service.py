@@ -11,22 +11,22 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mmekit.endpoint.autoscaling import Autoscaler
-from mmekit.endpoint.aws import Aws
-from mmekit.endpoint.capture import Captures
-from mmekit.endpoint.control_plane import ControlPlane
+from mmekit.endpoint.control.autoscaling import Autoscaler
+from mmekit.endpoint.control.aws import Aws
+from mmekit.endpoint.control.control_plane import ControlPlane
+from mmekit.endpoint.control.hosting import Hosting
 from mmekit.endpoint.data_plane import DataPlane
-from mmekit.endpoint.fleet import Fleet
 from mmekit.endpoint.front import Front
-from mmekit.endpoint.hosting import Hosting
+from mmekit.endpoint.instances.fleet import Fleet
 from mmekit.endpoint.journal import Journal
-from mmekit.endpoint.logs import LogShipper
-from mmekit.endpoint.metrics import Metrics
-from mmekit.endpoint.page_routes import PageRoutes
-from mmekit.endpoint.restore import restore
-from mmekit.endpoint.state import State
-from mmekit.endpoint.state_log import StateLog
-from mmekit.endpoint.watch import Watch, tend
+from mmekit.endpoint.observability.capture import Captures
+from mmekit.endpoint.observability.logs import LogShipper
+from mmekit.endpoint.observability.metrics import Metrics
+from mmekit.endpoint.observability.watch import Watch, tend
+from mmekit.endpoint.page.routes import PageRoutes
+from mmekit.endpoint.state.log import StateLog
+from mmekit.endpoint.state.recorder import State
+from mmekit.endpoint.state.restore import restore
 from mmekit.http import HttpServer
 from mmekit.scratch import scratch_folder, sweep
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from mmekit.endpoint.launcher import ContainerLauncher
+    from mmekit.endpoint.instances.launcher import ContainerLauncher
     from mmekit.endpoint.options import EndpointOptions
     from mmekit.endpoint.specification import EndpointSpecification
 

@@ -7,32 +7,26 @@ folder that it writes to its own.
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import logging
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import psutil
 
 from mmekit.errors import ServerError
-from mmekit.scratch import ScratchFolder, sweep
+from mmekit.scratch import scratch_folder
+from mmekit.server.foreign import ForeignServer, free_port, serve_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit.server.run import ServerOptions
 
-_logger = logging.getLogger("mmekit.server")
+__all__ = ["DjlServing", "distribution", "free_port", "java_version", "require_djl", "run_djl"]
 
 HOME_VARIABLE = "MMEKIT_DJL_HOME"
 MINIMUM_JAVA = 11
@@ -41,9 +35,6 @@ MINIMUM_JAVA = 11
 _JAVA_OPTIONS = "-Xmx1g -XX:+ExitOnOutOfMemoryError"
 _START_S = 120.0
 _START_MODEL_S = 400.0
-_STOP_S = 30.0
-_INTERVAL_S = 0.05
-_OK = 200
 _MIB = 1 << 20
 
 
@@ -112,7 +103,7 @@ def require_djl() -> None:
     java_version()
 
 
-class DjlServing:
+class DjlServing(ForeignServer):
     """One process of DJL Serving with a folder of its own.
 
     Parameters
@@ -129,6 +120,8 @@ class DjlServing:
         Variables of the container, for instance ``OPTION_...``.
     """
 
+    name = "DJL Serving"
+
     def __init__(
         self,
         folder: Path,
@@ -139,27 +132,14 @@ class DjlServing:
         memory: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder = folder
-        self.host = host
-        self.port = port
+        seconds = _START_S if model is None else _START_MODEL_S
+        super().__init__(folder, port, host=host, start_seconds=seconds)
         self._model = model
         self._memory = memory
         self._environment = dict(environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """The process id of Java, None before the start."""
-        return self._process.pid if self._process else None
-
-    def start(self, output: IO[bytes] | None = None) -> None:
-        """Start it; `wait_until_healthy` says when it can be used.
-
-        Parameters
-        ----------
-        output
-            A file for what it prints; None for this process's own standard output.
+    def command(self) -> list[str]:
+        """Write the settings and return what to start.
 
         Raises
         ------
@@ -167,74 +147,10 @@ class DjlServing:
             There is no distribution or no Java.
         """
         require_djl()
-        home = distribution()
         (self.folder / "t").mkdir(parents=True, exist_ok=True)
         settings = self.folder / "config.properties"
         settings.write_text(self._settings())
-        self._process = subprocess.Popen(
-            [str(home / "bin" / "serving"), "-f", str(settings)],
-            cwd=self.folder,
-            env=self._variables(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal is for this process alone, which ends Java in order.
-            start_new_session=True,
-        )
-        self._guard = _guard(self._process.pid)
-
-    def wait_until_healthy(self) -> None:
-        """Return when ``/ping`` answers 200; a model that is loaded at start is ready then.
-
-        Raises
-        ------
-        ServerError
-            It ended, or is not healthy in time.
-        """
-        assert self._process  # noqa: S101
-        seconds = _START_S if self._model is None else _START_MODEL_S
-        deadline = time.monotonic() + seconds
-        while not self._is_healthy():
-            if self._process.poll() is not None:
-                what = f"DJL Serving ended with exit code {self._process.returncode}"
-                remedy = "its own output, above, says why"
-                raise ServerError(what, where=f"{self.host}:{self.port}", remedy=remedy)
-            if time.monotonic() > deadline:
-                what = f"DJL Serving was not healthy within {seconds:.0f} s"
-                raise ServerError(what, where=f"{self.host}:{self.port}")
-            time.sleep(_INTERVAL_S)
-
-    def wait(self) -> int:
-        """Return its exit code once it has ended."""
-        assert self._process  # noqa: S101
-        return self._process.wait()
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        if self._process:
-            self._process.terminate()
-
-    def stop(self) -> None:
-        """End it, and its workers with it."""
-        if self._process is None:
-            return
-        workers = []
-        with contextlib.suppress(psutil.Error):
-            workers = psutil.Process(self._process.pid).children(recursive=True)
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._guard:
-            self._guard.kill()
-            self._guard.communicate()
-        # Workers end when their connection does; one in the middle of a request does so late.
-        _, alive = psutil.wait_procs(workers, timeout=1)
-        for worker in alive:
-            with contextlib.suppress(psutil.Error):
-                worker.kill()
+        return [str(distribution() / "bin" / "serving"), "-f", str(settings)]
 
     def _settings(self) -> str:
         address = f"http://{self.host}:{self.port}"
@@ -248,7 +164,8 @@ class DjlServing:
             lines.append(f"reserved_memory_mb={max(0, reserved // _MIB)}")
         return "\n".join(lines) + "\n"
 
-    def _variables(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """Return its environment, as SageMaker's containers set it."""
         folder = self.folder
         options = os.environ.get("JAVA_OPTS", _JAVA_OPTIONS)
         variables = {
@@ -269,16 +186,6 @@ class DjlServing:
             variables.pop("SAGEMAKER_MULTI_MODEL", None)
         return {**variables, **self._environment}
 
-    def _is_healthy(self) -> bool:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=2)
-        try:
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == _OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
 
 def run_djl(options: ServerOptions) -> None:
     """Serve with DJL Serving until SIGTERM, SIGINT or, if asked for, the end of standard input.
@@ -288,75 +195,13 @@ def run_djl(options: ServerOptions) -> None:
     ServerError
         There is no distribution, no Java, or DJL Serving ended by itself.
     """
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s")
-    from mmekit.server.run import warn_of
-
-    warn_of(options.host)
-    # The name is short because a socket's path may have 104 to 108 characters.
-    sweep("mme-djl-")
-    scratch = ScratchFolder("mme-djl-")
-    folder = scratch.path
     port = options.port or free_port(options.host)
-    server = DjlServing(folder, port, host=options.host, model=options.model, memory=options.memory)
-    asked = threading.Event()
-
-    def end(*_: object) -> None:
-        asked.set()
-        server.terminate()
-
-    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        server.start()
-        if options.exit_with_stdin:
-            threading.Thread(target=_watch_stdin, args=(end,), daemon=True, name="stdin").start()
-        try:
-            server.wait_until_healthy()
-            _logger.info("serving on http://%s:%d", options.host, port)
-            code = server.wait()
-        except ServerError:
-            if not asked.is_set():
-                raise
-            return
-        if not asked.is_set():
-            raise ServerError(
-                f"DJL Serving ended with exit code {code}",
-                where=f"{options.host}:{port}",
-                remedy="its own output, above, says why",
-            )
-    finally:
-        server.stop()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        scratch.remove()
-
-
-def free_port(host: str) -> int:
-    """Return a port on which nothing listened a moment ago."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _guard(pid: int) -> subprocess.Popen[bytes]:
-    """End a process when this one ends, however it ends.
-
-    The guard reads from a pipe that this process holds open and never writes to.
-    """
-    return subprocess.Popen(
-        ["/bin/sh", "-c", 'cat > /dev/null; kill "$0"', str(pid)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _watch_stdin(end: object) -> None:
-    with contextlib.suppress(OSError):
-        while os.read(0, 4096):
-            pass
-    if callable(end):
-        end()
+    # The name is short because a socket's path may have 104 to 108 characters.
+    with scratch_folder("mme-djl-") as folder:
+        server = DjlServing(
+            folder, port, host=options.host, model=options.model, memory=options.memory
+        )
+        serve_foreign(server, exit_with_stdin=options.exit_with_stdin)
 
 
 def _escaped(path: Path) -> str:

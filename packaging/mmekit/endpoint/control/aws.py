@@ -1,0 +1,212 @@
+"""The rest of AWS: moto, in this process, so that its state can be read and changed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from moto.backends import get_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.exceptions import MissingBucket
+from moto.utilities.utils import get_partition
+
+from mmekit.endpoint.control import aws_chunked
+from mmekit.endpoint.control.moto_corrections import correct_moto
+from mmekit.endpoint.control.records import containers_of, specification_of
+from mmekit.endpoint.control.wsgi import call_wsgi
+from mmekit.endpoint.errors import AwsError, control_reply, unsigned
+from mmekit.endpoint.http import Reply, Request, new_request_id
+from mmekit.endpoint.state.recorder import caller_of_request
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
+
+    from mmekit.endpoint.observability.metrics import Observation
+    from mmekit.endpoint.specification import EndpointId, EndpointSpecification
+    from mmekit.endpoint.state.recorder import State
+
+__all__ = ["Aws"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_THREADS = 8  # as many requests to moto at a time; an upload by boto3 uses ten connections
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Aws:
+    """S3, IAM, CloudFormation, CloudWatch and SageMaker's control plane, as moto plays them.
+
+    Parameters
+    ----------
+    state
+        Where changes are written down; None where they are not.
+    """
+
+    def __init__(self, state: State | None = None) -> None:
+        correct_moto()
+        self._state = state
+        self._application = DomainDispatcherApplication(create_backend_app)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
+
+    def close(self) -> None:
+        """End the threads; requests that still wait for one are dropped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def answer(self, request: Request) -> Reply:
+        """Let moto answer a request, in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._answer, request)
+
+    async def keep(self, request: Request) -> None:
+        """Write down a request that is answered elsewhere, where changes are written down.
+
+        Raises
+        ------
+        AwsError
+            There is no room for it.
+        """
+        if self._state is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._threads, self._state.keep, request)
+        except OSError as error:
+            raise AwsError(500, "InternalFailure", _no_room(error)) from error
+
+    def endpoints(self, account: str, region: str) -> dict[str, FakeEndpoint]:
+        """Return moto's own table of endpoints, by name; a change to it is a change of state."""
+        endpoints: dict[str, FakeEndpoint] = self._sagemaker(account, region).endpoints
+        return endpoints
+
+    def has(self, kind: str, account: str, region: str, name: str) -> bool:
+        """Say whether a resource exists; `kind` as ARNs spell it (model, endpoint-config, …)."""
+        backend = self._sagemaker(account, region)
+        tables: dict[str, Container[str]] = {
+            "model": backend._models,  # noqa: SLF001 - moto offers no way to ask without raising
+            "endpoint-config": backend.endpoint_configs,
+            "endpoint": backend.endpoints,
+        }
+        return name in tables[kind]
+
+    def is_multi_model(self, account: str, region: str, model: str) -> bool:
+        """Say whether a model, which exists, has a container whose Mode is MultiModel."""
+        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
+        return any(found.get("Mode") == "MultiModel" for found in containers_of(record))
+
+    def containers(self, account: str, region: str, config_name: str) -> dict[str, int]:
+        """Return the models of an endpoint config, which exists, and how many containers each has.
+
+        A model that does not exist (any more) has none.
+        """
+        backend = self._sagemaker(account, region)
+        names = [
+            str(variant["ModelName"])
+            for variant in backend.endpoint_configs[config_name].production_variants
+        ]
+        models = backend._models  # noqa: SLF001 - as in has
+        return {name: len(containers_of(models[name])) if name in models else 0 for name in names}
+
+    def specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
+        """Gather what an endpoint config and its models say.
+
+        Raises
+        ------
+        LookupError
+            The config or one of its models does not exist (any more).
+        """
+        backend = self._sagemaker(endpoint.account, endpoint.region)
+        return specification_of(backend, endpoint, config_name)
+
+    def read_object(self, account: str, region: str, bucket: str, key: str) -> bytes | None:
+        """Return an S3 object's bytes, or None when there is no such object. Blocks."""
+        backend = get_backend("s3")[account][get_partition(region)]
+        try:
+            found = backend.get_object(bucket, key)
+        except MissingBucket:
+            return None
+        return None if found is None else bytes(found.value)
+
+    def put_metrics(
+        self, account: str, region: str, namespace: str, observations: Sequence[Observation]
+    ) -> None:
+        """Add observations to CloudWatch."""
+        backend = get_backend("cloudwatch")[account][region]
+        backend.put_metric_data(namespace, [observation.as_datum() for observation in observations])
+
+    @staticmethod
+    def _sagemaker(account: str, region: str) -> SageMakerModelBackend:
+        return get_backend("sagemaker")[account][region]
+
+    def _answer(self, request: Request) -> Reply:
+        if request.header(b"x-amz-target") is not None and caller_of_request(request) is None:
+            return control_reply(_no_caller(request), new_request_id())
+        if aws_chunked.is_chunked(request):
+            try:
+                request = aws_chunked.decode(request)
+            except ValueError:
+                return _s3_failure(400, "IncompleteBody", "The body is not aws-chunked.")
+        try:
+            if self._state is None:
+                return self._ask(request)
+            return self._state.perform(request, self._ask)
+        except OSError as error:  # of the state folder
+            logger.warning("%s", _no_room(error))
+            return _failure_as_asked(request, _no_room(error))
+
+    def _ask(self, request: Request) -> Reply:
+        try:
+            return call_wsgi(self._application, request)
+        except NotImplementedError as error:
+            return _failure(501, "NotImplemented", f"moto does not know this operation: {error}")
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                logger.warning("%s", _no_room(error))
+                return _failure_as_asked(request, _no_room(error))
+            logger.exception("moto failed at %s %s", request.method, request.path.decode())
+            return _failure(500, "InternalFailure", f"{type(error).__name__}: {error}")
+
+
+def _no_room(error: OSError) -> str:
+    where = error.filename or tempfile.gettempdir()
+    return (
+        f"There is no room on the disk of the endpoint service: {error.strerror} ({where}). "
+        "Make room there, or set TMPDIR or --state to a folder on another disk."
+    )
+
+
+def _no_caller(request: Request) -> AwsError:
+    if request.header(b"authorization") is None:
+        return unsigned()
+    return AwsError(
+        403,
+        "IncompleteSignatureException",
+        "Authorization header requires 'Credential' parameter: access key, date, region, service "
+        "and aws4_request, with slashes between.",
+    )
+
+
+def _failure_as_asked(request: Request, message: str) -> Reply:
+    """Return an error of the server in the form of the service that was asked."""
+    caller = caller_of_request(request)
+    if caller is None or caller.service == "s3":
+        return _s3_failure(500, "InternalError", message)
+    return _failure(500, "InternalFailure", message)
+
+
+def _s3_failure(status: int, code: str, message: str) -> Reply:
+    text = message.replace("&", "&amp;").replace("<", "&lt;")
+    body = f"<Error><Code>{code}</Code><Message>{text}</Message></Error>"
+    return Reply(status, [(b"content-type", b"application/xml")], body.encode())
+
+
+def _failure(status: int, code: str, message: str) -> Reply:
+    """Return an error that both of AWS's families of protocols understand well enough."""
+    body = json.dumps({"__type": code, "message": message}).encode()
+    return Reply(status, [(b"content-type", b"application/x-amz-json-1.1")], body)

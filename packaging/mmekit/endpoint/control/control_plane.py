@@ -1,0 +1,110 @@
+"""SageMaker's control plane: moto keeps the records, this adds what it lacks and acts on them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mmekit.endpoint.control.hosted import Capacity
+from mmekit.endpoint.control.rules import arn, check
+from mmekit.endpoint.control.validation import checked_members
+from mmekit.endpoint.errors import AwsError, control_reply
+from mmekit.endpoint.http import Reply, Request, new_request_id
+from mmekit.endpoint.specification import EndpointId
+from mmekit.endpoint.state.recorder import operation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mmekit.endpoint.caller import Caller
+    from mmekit.endpoint.control.aws import Aws
+    from mmekit.endpoint.control.hosting import Hosting
+
+__all__ = ["ControlPlane"]
+
+_SETTLING = ("CreateEndpoint", "DeleteEndpoint")
+_SETTLE_S = 3.0
+"""boto3's waiters ask at once and then every 30 s: a container that starts in a second should not
+cost half a minute."""
+
+_PROPERTIES = frozenset({"DesiredInstanceCount", "DesiredWeight", "DataCaptureConfig"})
+
+
+class ControlPlane:
+    """Answers requests to SageMaker and CloudFormation.
+
+    Parameters
+    ----------
+    aws
+        Answers what is not added here.
+    hosting
+        Is told after every request that endpoints may have come or gone.
+    """
+
+    def __init__(self, aws: Aws, hosting: Hosting) -> None:
+        self._aws = aws
+        self._hosting = hosting
+        self._own: dict[str, Callable[[EndpointId, dict[str, Any]], None]] = {
+            "UpdateEndpoint": self._update,
+            "UpdateEndpointWeightsAndCapacities": self._set_capacities,
+        }
+
+    async def answer(self, request: Request, caller: Caller) -> Reply:
+        """Answer a request of the control plane."""
+        operation = operation_of(request)
+        members: dict[str, Any] = {}
+        if caller.service == "sagemaker":
+            try:
+                members = checked_members("sagemaker", operation, b"".join(request.body))
+                check(operation, members, self._aws, caller)
+                if operation in self._own:
+                    return await self._change(operation, members, request, caller)
+            except AwsError as error:
+                return control_reply(error, new_request_id())
+        endpoint = EndpointId(caller.account, caller.region, str(members.get("EndpointName")))
+        if operation == "DescribeEndpoint":
+            self._hosting.refresh(endpoint)
+        reply = await self._aws.answer(request)
+        self._hosting.reconcile(caller.account, caller.region)
+        if operation in _SETTLING:
+            await self._hosting.settle(endpoint, _SETTLE_S)
+        return reply
+
+    async def _change(
+        self, operation: str, members: dict[str, Any], request: Request, caller: Caller
+    ) -> Reply:
+        """Do what moto does not do: change an endpoint that is in service."""
+        name = str(members["EndpointName"])
+        endpoint = EndpointId(caller.account, caller.region, name)
+        self._hosting.begin_update(endpoint)
+        try:
+            await self._aws.keep(request)
+        except AwsError:
+            self._hosting.cancel_update(endpoint)
+            raise
+        self._own[operation](endpoint, members)
+        headers = [
+            (b"content-type", b"application/x-amz-json-1.1"),
+            (b"x-amzn-requestid", new_request_id()),
+        ]
+        answer = {"EndpointArn": arn(caller, "endpoint", name)}
+        return Reply(200, headers, json.dumps(answer).encode())
+
+    def _update(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
+        retained: frozenset[str] = frozenset()
+        if members.get("RetainAllVariantProperties"):
+            excluded = members.get("ExcludeRetainedVariantProperties") or ()
+            retained = _PROPERTIES - {item["VariantPropertyType"] for item in excluded}
+        self._hosting.update(
+            endpoint, members["EndpointConfigName"], retained, members.get("DeploymentConfig")
+        )
+
+    def _set_capacities(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
+        wishes = members["DesiredWeightsAndCapacities"]
+        capacities = {
+            wish["VariantName"]: Capacity(
+                wish.get("DesiredInstanceCount"), wish.get("DesiredWeight")
+            )
+            for wish in wishes
+        }
+        self._hosting.set_capacities(endpoint, capacities)

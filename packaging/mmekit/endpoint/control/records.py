@@ -1,0 +1,180 @@
+"""What moto's records of SageMaker say of an endpoint, as our own data; and what they are told."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from mmekit.endpoint.specification import (
+    CaptureSpecification,
+    EndpointSpecification,
+    ModelSpecification,
+    ServerlessSpecification,
+    VariantSpecification,
+)
+
+if TYPE_CHECKING:
+    from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
+
+    from mmekit.endpoint.instances.fleet import Fleet
+    from mmekit.endpoint.specification import EndpointId
+
+__all__ = [
+    "containers_of",
+    "set_failure_reason",
+    "set_members",
+    "set_status",
+    "specification_of",
+    "summarise",
+]
+
+
+def specification_of(
+    backend: SageMakerModelBackend, endpoint: EndpointId, config_name: str
+) -> EndpointSpecification:
+    """Gather what an endpoint config and its models say.
+
+    Raises
+    ------
+    LookupError
+        The config or one of its models does not exist (any more).
+    """
+    config = backend.endpoint_configs.get(config_name)
+    if config is None:
+        raise LookupError(f"Could not find endpoint configuration {config_name!r}.")
+    variants = tuple(_variant(backend, described) for described in config.production_variants)
+    return EndpointSpecification(
+        endpoint, config_name, variants, _capture(config.data_capture_config or {})
+    )
+
+
+def containers_of(model: Any) -> list[dict[str, Any]]:
+    """Return the containers of moto's record of a model."""
+    return [model.primary_container] if model.primary_container else list(model.containers)
+
+
+def set_status(record: FakeEndpoint, status: str) -> None:
+    """Write an endpoint's status, and that it has just been modified."""
+    record.endpoint_status = status
+    record.last_modified_time = datetime.now(timezone.utc).replace(tzinfo=None)  # moto is naive
+
+
+def set_failure_reason(record: FakeEndpoint, reason: str | None) -> None:
+    """Write why an endpoint, or its last change, has failed."""
+    setattr(record, "failure_reason", reason)  # noqa: B010 - moto types it as always None
+
+
+def set_members(record: FakeEndpoint, **members: Any) -> None:
+    """Write members of DescribeEndpoint's answer that moto does not know; None takes one out."""
+    for name, value in members.items():
+        setattr(record, name, value)
+
+
+def summarise(
+    record: FakeEndpoint, wanted: EndpointSpecification, fleet: Fleet | None, config_name: str
+) -> None:
+    """Write what an endpoint runs and shall run, as DescribeEndpoint tells it.
+
+    Parameters
+    ----------
+    record
+        Is written to.
+    wanted
+        What the endpoint shall be.
+    fleet
+        What runs; None when nothing does yet.
+    config_name
+        The endpoint config in force.
+    """
+    record.endpoint_config_name = config_name
+    running = {} if fleet is None else {variant.name: variant for variant in fleet.variants}
+    record.production_variants = []
+    for variant in wanted.variants:
+        now = running.get(variant.name)
+        summary: dict[str, Any] = {
+            "VariantName": variant.name,
+            "DeployedImages": _images(record, variant.model.image),
+            "CurrentWeight": variant.weight if now is None else now.weight,
+            "DesiredWeight": variant.weight,
+            "CurrentInstanceCount": 0 if now is None else len(now.instances),
+            "DesiredInstanceCount": variant.instance_count,
+        }
+        if variant.serverless is not None:
+            config = {
+                "MemorySizeInMB": variant.serverless.memory_mb,
+                "MaxConcurrency": variant.serverless.max_concurrency,
+            }
+            if variant.serverless.provisioned_concurrency:
+                config["ProvisionedConcurrency"] = variant.serverless.provisioned_concurrency
+            summary |= {"CurrentInstanceCount": 0, "DesiredInstanceCount": 0}
+            summary |= {"CurrentServerlessConfig": config, "DesiredServerlessConfig": config}
+        record.production_variants.append(summary)
+    record.data_capture_config = _capture_summary(wanted.capture)
+
+
+def _images(record: FakeEndpoint, image: str) -> list[dict[str, Any]]:
+    if not image:
+        return []
+    resolved = record.creation_time
+    return [{"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": resolved}]
+
+
+def _capture_summary(capture: CaptureSpecification | None) -> dict[str, Any]:
+    if capture is None:
+        return {}
+    return {
+        "EnableCapture": True,
+        "CaptureStatus": "Started",
+        "CurrentSamplingPercentage": int(capture.percentage),
+        "DestinationS3Uri": capture.destination,
+        "KmsKeyId": "",
+    }
+
+
+def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> VariantSpecification:
+    model = backend._models.get(described["ModelName"])  # noqa: SLF001 - moto's way to ask raises
+    if model is None:
+        raise LookupError(f"Could not find model {described['ModelName']!r}.")
+    container = next(iter(containers_of(model)), {})
+    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
+    serverless = described.get("ServerlessConfig")
+    return VariantSpecification(
+        name=described["VariantName"],
+        model=ModelSpecification(
+            name=model.model_name,
+            data_url=container.get("ModelDataUrl") or source.get("S3Uri") or "",
+            multi_model=container.get("Mode") == "MultiModel",
+            environment=tuple(sorted(container.get("Environment", {}).items())),
+            image=container.get("Image") or "",
+            caches_models=container.get("MultiModelConfig", {}).get("ModelCacheSetting")
+            != "Disabled",
+        ),
+        instance_count=int(described.get("InitialInstanceCount", 1)),
+        weight=float(described.get("InitialVariantWeight", 1.0)),
+        instance_type=described.get("InstanceType"),
+        serverless=None if serverless is None else _serverless(serverless),
+    )
+
+
+def _serverless(config: dict[str, Any]) -> ServerlessSpecification:
+    return ServerlessSpecification(
+        int(config["MemorySizeInMB"]),
+        int(config["MaxConcurrency"]),
+        int(config.get("ProvisionedConcurrency", 0)),
+    )
+
+
+def _capture(config: dict[str, Any]) -> CaptureSpecification | None:
+    if not config.get("EnableCapture", False) or not config.get("DestinationS3Uri"):
+        return None
+    modes = {option["CaptureMode"] for option in config.get("CaptureOptions", ())}
+    both = "InputAndOutput" in modes
+    types = config.get("CaptureContentTypeHeader", {})
+    return CaptureSpecification(
+        percentage=float(config.get("InitialSamplingPercentage", 0)),
+        destination=str(config["DestinationS3Uri"]).rstrip("/"),
+        captures_input=both or "Input" in modes,
+        captures_output=both or "Output" in modes,
+        csv_types=tuple(types.get("CsvContentTypes", ())),
+        json_types=tuple(types.get("JsonContentTypes", ())),
+    )

@@ -1,0 +1,1 @@
+"""What serves a variant: instances, their containers, and the models that they have."""

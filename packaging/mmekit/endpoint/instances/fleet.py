@@ -1,0 +1,223 @@
+"""The instances that serve an endpoint under one endpoint config, variant by variant."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+from mmekit.endpoint.errors import validation_error
+from mmekit.endpoint.instances.health import InstanceStartError
+from mmekit.endpoint.instances.instance import InstanceParts
+from mmekit.endpoint.instances.instance_types import instance_type
+from mmekit.endpoint.instances.router import pick_variant
+from mmekit.endpoint.instances.serverless import ServerlessVariant
+from mmekit.endpoint.instances.usage import UsageMeter
+from mmekit.endpoint.instances.variant import Variant
+from mmekit.endpoint.journal import Journal
+from mmekit.endpoint.snapshot import FleetSnapshot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mmekit.endpoint.instances.launcher import ContainerLauncher
+    from mmekit.endpoint.instances.model_source import ReadObject
+    from mmekit.endpoint.observability.capture import Capture
+    from mmekit.endpoint.observability.logs import LogShipper
+    from mmekit.endpoint.observability.metrics import Metrics
+    from mmekit.endpoint.options import EndpointOptions
+    from mmekit.endpoint.specification import (
+        EndpointId,
+        EndpointSpecification,
+        VariantSpecification,
+    )
+
+__all__ = ["Fleet", "FleetStartError"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_MIB = 1 << 20
+_USAGE_SECONDS = 3.0
+
+
+class FleetStartError(Exception):
+    """An instance did not come up; the text is the endpoint's FailureReason."""
+
+
+class Fleet:
+    """All instances of an endpoint.
+
+    Parameters
+    ----------
+    specification
+        What to run.
+    options
+        May override the instances' memory; holds the limits.
+    launcher
+        Starts containers.
+    read_object
+        Reads from S3.
+    folder
+        Where instances have their folders.
+    metrics
+        Where metrics are gathered.
+    journal
+        Where events are recorded; None for a journal of its own.
+    logs
+        Where the containers' output goes; None for nowhere but the log.
+    capture
+        Where invocations are captured; None for nowhere.
+
+    Attributes
+    ----------
+    variants
+        The production variants.
+    """
+
+    def __init__(  # noqa: PLR0913 - all of them are parts, none is a choice
+        self,
+        specification: EndpointSpecification,
+        *,
+        options: EndpointOptions,
+        launcher: ContainerLauncher,
+        read_object: ReadObject,
+        folder: Path,
+        metrics: Metrics,
+        journal: Journal | None = None,
+        logs: LogShipper | None = None,
+        capture: Capture | None = None,
+    ) -> None:
+        self.id: EndpointId = specification.id
+        self.config_name = specification.config_name
+        self.journal = journal or Journal()
+        self.capture = capture
+        self._options = options
+        self._launcher = launcher
+        self._read_object = read_object
+        self._folder = folder
+        self._metrics = metrics
+        self._logs = logs
+        self._measuring: asyncio.Task[None] | None = None
+        self.variants = tuple(
+            self._variant(variant, folder / str(place))
+            for place, variant in enumerate(specification.variants, 1)
+        )
+
+    def variant_for(self, wanted: str | None) -> Variant:
+        """Return the variant that shall serve a request: the one it names, or one by weight.
+
+        Raises
+        ------
+        AwsError
+            It names a variant that the endpoint does not have.
+        """
+        if wanted is None:
+            return pick_variant(self.variants)
+        for variant in self.variants:
+            if variant.name == wanted:
+                return variant
+        raise validation_error(f"Variant {wanted} not found for endpoint {self.id.name}.")
+
+    async def start(self) -> None:
+        """Start every instance and wait for all of them.
+
+        Raises
+        ------
+        FleetStartError
+            One of them did not come up.
+        """
+        self._measuring = asyncio.ensure_future(self._measure_now_and_then())
+        outcomes = await asyncio.gather(
+            *(variant.start() for variant in self.variants), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, InstanceStartError):
+                raise FleetStartError(str(outcome)) from outcome
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def resize(self, variant: str, count: int) -> None:
+        """Have so many instances of a variant; those that leave finish their requests first.
+
+        Raises
+        ------
+        FleetStartError
+            One more did not come up; those that did stay.
+        AwsError
+            There is no such variant.
+        """
+        try:
+            await self.variant_for(variant).resize(count)
+        except InstanceStartError as error:
+            raise FleetStartError(str(error)) from error
+
+    def set_weight(self, variant: str, weight: float) -> None:
+        """Give a variant another share of the traffic.
+
+        Raises
+        ------
+        AwsError
+            There is no such variant.
+        """
+        self.variant_for(variant).weight = weight
+
+    async def stop(self, *, drain: bool = False) -> None:
+        """Stop every instance and remove its folder; with `drain`, let requests finish first."""
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.wait([self._measuring])
+        await asyncio.gather(*(variant.stop(drain=drain) for variant in self.variants))
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    def snapshot(self) -> FleetSnapshot:
+        """Say how the endpoint is doing; it takes no measurement."""
+        variants = tuple(variant.snapshot() for variant in self.variants)
+        return FleetSnapshot(self.id.name, self.config_name, variants)
+
+    def _variant(self, specification: VariantSpecification, folder: Path) -> Variant:
+        options, serverless = self._options, specification.serverless
+        kind = instance_type(specification.instance_type or "")
+        memory = None if kind is None else kind.memory_bytes
+        if serverless is not None:
+            memory = serverless.memory_mb * _MIB
+        parts = InstanceParts(
+            endpoint=self.id,
+            variant=specification.name,
+            model=specification.model,
+            memory=options.memory or memory,
+            vcpus=None if kind is None else kind.vcpus,
+            launcher=self._launcher,
+            read_object=self._read_object,
+            limits=options.limits,
+            metrics=self._metrics.variant(self.id, specification.name),
+            journal=self.journal,
+            new_sink=lambda: (
+                None if self._logs is None else self._logs.sink(self.id, specification.name)
+            ),
+        )
+        if serverless is not None:
+            return ServerlessVariant(specification, serverless, parts, folder)
+        return Variant(specification, parts, folder, specification.instance_count)
+
+    async def _measure_now_and_then(self) -> None:
+        meter = UsageMeter()
+        while True:
+            await self._measure(meter)
+            await asyncio.sleep(_USAGE_SECONDS)
+
+    async def _measure(self, meter: UsageMeter) -> None:
+        instances = {
+            instance.label: instance
+            for variant in self.variants
+            for instance in variant.known_instances()
+        }
+        pids = {
+            label: pid for label, instance in instances.items() if (pid := instance.pid) is not None
+        }
+        try:
+            usage = await asyncio.to_thread(meter.measure, pids)
+            for label, instance in instances.items():
+                await instance.take_usage(usage.get(label))
+        except Exception:
+            logger.exception("endpoint %s: its instances cannot be measured", self.id.name)

@@ -1,0 +1,203 @@
+"""The page under /_mme/: its files, its live events, its form's requests, and the metrics.
+
+Nothing here is signed, so a stranger's page in the user's browser must not get at it: requests
+whose Host is not this server's own are refused (DNS rebinding), and so are those that another
+origin's page sends.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import time
+from importlib import resources
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from mmekit.endpoint.caller import Caller
+from mmekit.endpoint.http import Reply, Request
+from mmekit.endpoint.observability.prometheus import CONTENT_TYPE, prometheus_text
+from mmekit.endpoint.page.feed import Feed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from mmekit.endpoint.journal import Journal
+    from mmekit.endpoint.observability.watch import Watch
+    from mmekit.endpoint.snapshot import EndpointStatus
+
+    Invoke = Callable[[Caller, str, Mapping[bytes, bytes], bytes], Awaitable[Reply]]
+
+__all__ = ["PageRoutes"]
+
+_ROOT = "/_mme/"
+_FILES = {
+    "": ("index.html", b"text/html; charset=utf-8"),
+    "page.css": ("page.css", b"text/css; charset=utf-8"),
+    "icon.svg": ("icon.svg", b"image/svg+xml"),
+    **{
+        name: (name, b"text/javascript; charset=utf-8")
+        for name in ("page.js", "charts.js", "endpoints.js", "events.js", "form.js", "text.js")
+    },
+}
+_SAFE = [
+    (
+        b"content-security-policy",
+        (
+            b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+            b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-cache"),
+]
+_ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - recognised here, not bound to
+
+
+class PageRoutes:
+    """Answers whatever is asked under /_mme/.
+
+    Parameters
+    ----------
+    watch
+        Knows the endpoints in service.
+    journal
+        What happened.
+    statuses
+        Returns every endpoint that exists.
+    invoke
+        Answers an invocation: the data plane's `answer`.
+    host
+        The address that the server is bound to.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        journal: Journal,
+        statuses: Callable[[], Sequence[EndpointStatus]],
+        invoke: Invoke,
+        host: str,
+    ) -> None:
+        self._watch = watch
+        self._invoke = invoke
+        self._host = host
+        self._files: dict[str, bytes] = {}
+        self._feed = Feed(watch, journal, statuses)
+
+    async def answer(self, request: Request) -> Reply:
+        """Answer a request whose path is /_mme or begins with /_mme/."""
+        if not self._is_for_us(request):
+            return _refusal(403, "This is not the name of this server: use localhost.")
+        name = request.path.decode("latin-1").removeprefix(_ROOT)
+        if name == "/_mme":
+            return Reply(308, [(b"location", _ROOT.encode()), *_SAFE])
+        methods = ("POST",) if name == "invoke" else ("GET", "HEAD")
+        if request.method not in methods:
+            allowed = ", ".join(methods)
+            return _refusal(405, f"Only {allowed}.", (b"allow", allowed.encode()))
+        if name in _FILES:
+            return self._file(*_FILES[name])
+        if name in ("invoke", "events") and _is_foreign(request):
+            return _refusal(403, "Another site's page may not do this.")
+        return await self._answer_live(name, request)
+
+    async def _answer_live(self, name: str, request: Request) -> Reply:
+        if name == "invoke":
+            return await self._answer_invoke(request)
+        if name == "events":
+            return self._events(request)
+        if name == "metrics":
+            body = prometheus_text(self._watch)
+            return Reply(200, [(b"content-type", CONTENT_TYPE.encode()), *_SAFE], body)
+        return _refusal(404, "There is nothing here; the page is /_mme/.")
+
+    def close(self) -> None:
+        """Let go of the pages that listen, so that the server need not wait for them."""
+        self._feed.close()
+
+    def _is_for_us(self, request: Request) -> bool:
+        """Say whether Host is a name of this server that no stranger's DNS can give it."""
+        name = urlsplit(f"//{(request.header(b'host') or b'').decode('latin-1')}").hostname or ""
+        if name in ("localhost", self._host) or name.endswith(".localhost"):
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or self._host in _ANYWHERE
+
+    def _file(self, name: str, content_type: bytes) -> Reply:
+        if name not in self._files:
+            self._files[name] = (
+                resources.files(__package__).joinpath("assets").joinpath(name).read_bytes()
+            )
+        return Reply(200, [(b"content-type", content_type), *_SAFE], self._files[name])
+
+    def _events(self, request: Request) -> Reply:
+        headers = [(b"content-type", b"text/event-stream"), *_SAFE]
+        if request.method == "HEAD":
+            return Reply(200, headers)
+        if self._feed.is_full:
+            return _refusal(503, "Too many pages are open.", (b"retry-after", b"10"))
+        return Reply(200, headers, stream=self._feed.stream(request.header(b"last-event-id")))
+
+    async def _answer_invoke(self, request: Request) -> Reply:
+        content_type = request.header(b"content-type") or b""
+        # A form of another site cannot send this type without asking first, and is not answered.
+        if content_type.partition(b";")[0].strip().lower() != b"application/json":
+            return _refusal(415, "The body must be application/json.")
+        try:
+            caller, endpoint, fields, body = _invocation(b"".join(request.body))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return _refusal(400, f"The body is not what the form sends: {error!r}")
+        began = time.perf_counter()
+        reply = await self._invoke(caller, endpoint, fields, body)
+        answer = _answer_members(reply, (time.perf_counter() - began) * 1e3)
+        return Reply(
+            200, [(b"content-type", b"application/json"), *_SAFE], json.dumps(answer).encode()
+        )
+
+
+def _is_foreign(request: Request) -> bool:
+    """Say whether a page of another origin sent this; tools other than browsers say neither."""
+    origin = request.header(b"origin")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() != (request.header(b"host") or b"").lower()
+    return request.header(b"sec-fetch-site") not in (None, b"same-origin", b"none")
+
+
+def _invocation(body: bytes) -> tuple[Caller, str, dict[bytes, bytes], bytes]:
+    members = json.loads(body)
+    fields = {
+        b"content-type": members["contentType"].encode("latin-1"),
+        b"x-amzn-sagemaker-target-model": members["target"].encode("latin-1"),
+    }
+    caller = Caller(members["account"], members["region"], "sagemaker")
+    sent = {name: value for name, value in fields.items() if value}
+    return caller, str(members["endpoint"]), sent, members["body"].encode()
+
+
+def _answer_members(reply: Reply, milliseconds: float) -> dict[str, object]:
+    headers = dict(reply.headers)
+    try:
+        body, encoding = reply.body.decode(), "text"
+    except UnicodeDecodeError:
+        body, encoding = base64.b64encode(reply.body).decode(), "base64"
+    return {
+        "status": reply.status,
+        "milliseconds": milliseconds,
+        "error": headers.get(b"x-amzn-errortype", b"").decode("latin-1"),
+        "variant": headers.get(b"x-amzn-invoked-production-variant", b"").decode("latin-1"),
+        "contentType": headers.get(b"content-type", b"").decode("latin-1"),
+        "encoding": encoding,
+        "body": body,
+    }
+
+
+def _refusal(status: int, text: str, *headers: tuple[bytes, bytes]) -> Reply:
+    kind = (b"content-type", b"text/plain; charset=utf-8")
+    return Reply(status, [kind, *headers, *_SAFE], f"{text}\n".encode())

@@ -1,0 +1,1 @@
+"""What a service with a folder remembers: every request that changed something, to be replayed."""

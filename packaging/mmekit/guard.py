@@ -1,0 +1,35 @@
+"""Processes that must not outlive the one that started them, not even when that is killed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["guard_command"]
+
+_SCRIPT = """cat > /dev/null
+if kill -s TERM -- "-$0"; then
+    for _ in $(seq 40); do sleep 0.25; kill -s 0 -- "-$0" || break; done
+    kill -s KILL -- "-$0"
+fi
+"$@"
+"""
+
+
+def guard_command(group: int, afterwards: Sequence[str] = ("true",)) -> list[str]:
+    """Return a command that ends a process group when its standard input ends.
+
+    Give it a pipe that is held open and never written to, and a session of its own: however the
+    holder ends, the group is asked to end, and killed ten seconds later. Kill the guard once the
+    group has ended in another way.
+
+    Parameters
+    ----------
+    group
+        The id of the process that leads it.
+    afterwards
+        A command to run when the group has ended.
+    """
+    return ["/bin/sh", "-c", _SCRIPT, str(group), *afterwards]
