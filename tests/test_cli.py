@@ -97,7 +97,9 @@ def artifacts(tmp_path):
 def test_version_and_help_answer_without_loading_any_room(mme):
     assert mme("--version").stdout == f"mmekit {mmekit.__version__}\n"
     helped = mme("--help", PYTHONPROFILEIMPORTTIME="1")
-    for command in (*("check", "measure", "pack", "environment", "serve", "up", "invoke", "demo", "bench"),):
+    for command in (
+        *("check", "measure", "pack", "environment", "serve", "up", "invoke", "demo", "bench"),
+    ):
         assert f" {command} " in helped.stdout
     for heavy in ("mmekit.archive", "mmekit.server", "mmekit.endpoint", "boto3", "pydantic"):
         assert f" {heavy}\n" not in helped.stderr

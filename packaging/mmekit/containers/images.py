@@ -1,0 +1,239 @@
+"""What an image URI stands for on this machine: the file images.json and what is built in."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from mmekit.archive.atomic import write_atomically
+from mmekit.errors import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["BUILT_IN", "FILE_VARIABLE", "ImageRule", "ImageRules", "find_file"]
+
+FILE_VARIABLE = "MME_IMAGES"
+_FILE = "images.json"
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """A pattern and what runs instead of the images that it matches.
+
+    Attributes
+    ----------
+    pattern
+        Of image URIs, as `fnmatch` has them: ``*``, ``?``, ``[abc]``.
+    command
+        A program and its arguments. Three programs are ours: ``djl`` (what ``mme up --server``
+        says), ``embedded`` and ``mms HANDLER``.
+    environment
+        Variables that it gets besides those of a SageMaker container.
+    folder
+        Where images.json is, from which relative paths in the command count; None for a rule that
+        is built in.
+    """
+
+    pattern: str
+    command: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    folder: Path | None = None
+
+    def matches(self, uri: str) -> bool:
+        """Say whether it is about an image."""
+        return fnmatchcase(uri, self.pattern)
+
+    def words(self) -> list[str]:
+        """Return the command with the files beside images.json by their absolute paths.
+
+        A word is such a file's when it has a slash, is relative and is there.
+        """
+        if self.folder is None:
+            return list(self.command)
+        return [_located(word, self.folder) for word in self.command]
+
+
+_DJL = ("djl",)
+BUILT_IN = tuple(
+    ImageRule(pattern, _DJL)
+    for pattern in (
+        # Of AWS, whose account depends on the region; amazonaws.com.cn is China.
+        "*.dkr.ecr.*.amazonaws.com*/djl-inference[:@]*",
+        "*.dkr.ecr.*.amazonaws.com*/djl-serving[:@]*",
+        "deepjavalibrary/djl-serving*",
+        "*/mmekit-djl[:@]*",  # infrastructure/containers/djl: the stock image and more
+    )
+)
+"""Images of DJL Serving; what images.json says comes before."""
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    pattern: Annotated[str, StringConstraints(min_length=1)]
+    command: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
+    environment: dict[str, str] = {}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[_Rule]
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """The rules of a file, in its order.
+
+    Attributes
+    ----------
+    file
+        Where they are, or would be.
+    rules
+        The first that matches decides.
+    """
+
+    file: Path
+    rules: tuple[ImageRule, ...] = ()
+
+    @classmethod
+    def read(cls, file: Path | None = None) -> ImageRules:
+        """Read images.json; a file that is not there has no rules.
+
+        Parameters
+        ----------
+        file
+            None takes the one that `find_file` finds.
+
+        Raises
+        ------
+        EndpointError
+            It is not what such a file may be; what and where is said.
+        """
+        path = file or find_file()
+        try:
+            content = _File.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            if FILE_VARIABLE in os.environ and file is None:
+                raise _unreadable(path, f"{FILE_VARIABLE} names a file that is not there") from None
+            return cls(path)
+        except OSError as error:
+            raise _unreadable(path, error.strerror or str(error)) from error
+        except ValidationError as error:
+            raise _unreadable(path, _spoken(error.errors()[0])) from None
+        except ValueError as error:  # of json, and of the encoding
+            raise _unreadable(path, str(error)) from None
+        folder = path.absolute().parent
+        return cls(path, tuple(_rule(one, folder) for one in content.images))
+
+    def find(self, uri: str) -> ImageRule | None:
+        """Return the rule for an image, or None."""
+        every = (*self.rules, *BUILT_IN)
+        return next((rule for rule in every if rule.matches(uri)), None)
+
+    def adding(
+        self, pattern: str, command: Sequence[str], environment: Iterable[tuple[str, str]] = ()
+    ) -> ImageRules:
+        """Return the same with one more rule, before the others.
+
+        A rule of the same pattern is replaced, in its place. Files that the command names as they
+        are called from this folder get their names as seen from images.json.
+        """
+        folder = self.file.absolute().parent
+        here = Path.cwd()
+        words = tuple(
+            os.path.relpath(here / word, folder) if _is_file(word, here) else word
+            for word in command
+        )
+        rule = ImageRule(pattern, words, tuple(environment), folder)
+        if any(one.pattern == rule.pattern for one in self.rules):
+            kept = (rule if one.pattern == rule.pattern else one for one in self.rules)
+            return ImageRules(self.file, tuple(kept))
+        return ImageRules(self.file, (rule, *self.rules))
+
+    def removing(self, pattern: str) -> ImageRules:
+        """Return the same without a pattern.
+
+        Raises
+        ------
+        EndpointError
+            It is not in the file.
+        """
+        kept = tuple(rule for rule in self.rules if rule.pattern != pattern)
+        if len(kept) == len(self.rules):
+            what = f"There is no rule for {pattern}."
+            remedy = "`mme images list` shows those that there are; the built-in ones stay."
+            raise EndpointError(what, where=str(self.file), remedy=remedy)
+        return ImageRules(self.file, kept)
+
+    def write(self) -> None:
+        """Write the file, at once: who reads it meanwhile sees the old or the new one.
+
+        Raises
+        ------
+        OSError
+            It cannot be written.
+        """
+        images = [
+            {
+                "pattern": rule.pattern,
+                "command": list(rule.command),
+                **({"environment": dict(rule.environment)} if rule.environment else {}),
+            }
+            for rule in self.rules
+        ]
+        text = json.dumps({"images": images}, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.file, text.encode())
+
+
+def find_file() -> Path:
+    """Return where images.json is: MME_IMAGES, or this folder or the next above that has one.
+
+    The search ends with the project's root, as for the file .env; when there is none, it is to
+    be in this folder.
+    """
+    named = os.environ.get(FILE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / _FILE).is_file():
+            return folder / _FILE
+        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
+            break
+    return here / _FILE
+
+
+def _rule(one: _Rule, folder: Path) -> ImageRule:
+    return ImageRule(one.pattern, tuple(one.command), tuple(one.environment.items()), folder)
+
+
+def _located(word: str, folder: Path) -> str:
+    return os.path.normpath(folder / word) if _is_file(word, folder) else word
+
+
+def _is_file(word: str, folder: Path) -> bool:
+    return "/" in word and not word.startswith("/") and (folder / word).exists()
+
+
+def _spoken(error: Any) -> str:
+    """Say what is wrong and where: images[0].command."""
+    place = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in error["loc"])
+    return f"{place.lstrip('.') or 'the whole'}: {error['msg']}"
+
+
+def _unreadable(file: Path, why: str) -> EndpointError:
+    remedy = (
+        'It is to look like {"images": [{"pattern": "*/my-image:*", "command": ["python", '
+        '"serve.py"], "environment": {"NAME": "value"}}]}; `mme images add` writes it.'
+    )
+    return EndpointError(
+        f"The file of images cannot be used: {why}", where=str(file), remedy=remedy
+    )
