@@ -15,6 +15,7 @@
     ├── ServerError                the embedded server cannot start or go on
     │   └── ModelLoadError         a model could not be loaded
     ├── EndpointError              the local endpoint cannot start or go on
+    ├── ImageError                 a container image cannot be looked up, run, built or pushed
     └── DemoError                  a notebook of the demonstration failed
 
 Each says what happened, where (a file, a model, a setting) and what to do about it. The command
@@ -36,6 +37,7 @@ __all__ = [
     "DemoError",
     "EndpointError",
     "EngineError",
+    "ImageError",
     "ManifestError",
     "MeasureError",
     "MmekitError",
@@ -147,6 +149,10 @@ class ModelLoadError(ServerError):
 
 class EndpointError(MmekitError):
     """The local endpoint cannot start or go on."""
+
+
+class ImageError(MmekitError):
+    """A container image cannot be looked up, run, built or pushed."""
 
 
 class DemoError(MmekitError):

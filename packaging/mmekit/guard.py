@@ -11,7 +11,7 @@ __all__ = ["guard_command"]
 
 _SCRIPT = """cat > /dev/null
 if kill -s TERM -- "-$0"; then
-    for _ in $(seq 40); do sleep 0.25; kill -s 0 -- "-$0" || break; done
+    for _ in $(seq 20); do sleep 0.25; kill -s 0 -- "-$0" || break; done
     kill -s KILL -- "-$0"
 fi
 "$@"
@@ -22,7 +22,7 @@ def guard_command(group: int, afterwards: Sequence[str] = ("true",)) -> list[str
     """Return a command that ends a process group when its standard input ends.
 
     Give it a pipe that is held open and never written to, and a session of its own: however the
-    holder ends, the group is asked to end, and killed ten seconds later. Kill the guard once the
+    holder ends, the group is asked to end, and killed five seconds later. Kill the guard once the
     group has ended in another way.
 
     Parameters

@@ -47,13 +47,13 @@ class ScratchFolder:
         # one's.
         unborn = parent / f".{name}"
         unborn.mkdir(mode=0o700)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, unborn, ignore_errors=True)
             self._marker = os.open(unborn / _MARKER, os.O_RDWR | os.O_CREAT, 0o600)
+            undo.callback(os.close, self._marker)
             fcntl.flock(self._marker, fcntl.LOCK_EX)
             self.path = unborn.rename(parent / name)
-        except OSError:
-            shutil.rmtree(unborn, ignore_errors=True)
-            raise
+            undo.pop_all()
 
     def remove(self) -> None:
         """Remove the folder with all that is in it."""

@@ -4,6 +4,7 @@ import http.client
 import json
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 SCOPE = "AWS4-HMAC-SHA256 Credential=k/20250101/us-east-1/sagemaker/aws4_request, x"
@@ -371,3 +372,21 @@ def test_an_update_with_contradictory_wishes(service, echo, call):
     assert "only when RetainAllVariantProperties" in refused(
         service, call, "UpdateEndpoint", members | more
     )
+
+
+@pytest.mark.parametrize("path", ["/moto-api/reset", "/moto-api/", "/moto-api/data.json"])
+def test_what_runs_behind_offers_no_controls_of_its_own(service, path):
+    service.put("kept.tar.gz", b"x")
+    for method in ("GET", "POST"):
+        assert httpx.request(method, service.url + path).status_code == 404
+    keys = service.client("s3").list_objects_v2(Bucket="models", Prefix="kept")["KeyCount"]
+    assert keys == 1
+
+
+def test_a_page_of_another_site_changes_nothing(service):
+    service.put("kept.tar.gz", b"x")
+    headers = {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
+    body = b"<Delete><Object><Key>kept.tar.gz</Key></Object></Delete>"
+    answer = httpx.post(service.url + "/models?delete", content=body, headers=headers)
+    assert answer.status_code == 403
+    assert service.client("s3").list_objects_v2(Bucket="models", Prefix="kept")["KeyCount"] == 1

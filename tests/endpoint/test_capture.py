@@ -97,7 +97,8 @@ def lines_of(capture, count, body=b"x"):
     """What is to be written of so many invocations."""
     for _ in range(count):
         capture.add("v", {b"content-type": b"text/csv"}, body, ContainerReply(200, {}, b""), b"id")
-    return [json.loads(line) for file in capture.take().values() for line in file.splitlines()]
+    files = capture.files_of(capture.take())
+    return [json.loads(line) for file in files.values() for line in file.splitlines()]
 
 
 ID = EndpointId("123456789012", "us-east-1", "e")

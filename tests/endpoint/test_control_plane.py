@@ -3,9 +3,11 @@
 import concurrent.futures
 import json
 import pathlib
+import threading
 
 import psutil
 import pytest
+from botocore.exceptions import ClientError
 
 
 def is_running(pid):
@@ -326,3 +328,41 @@ def test_a_stack_that_is_deleted_while_its_endpoint_is_created_leaves_nothing_ru
     formation.delete_stack(StackName="unborn")
     service.wait_for("endpoint_deleted", "unborn")
     assert not is_running(container.pid)
+
+
+@pytest.mark.parametrize("kind", ["model", "config", "endpoint"])
+def test_of_two_that_create_the_same_at_once_one_is_refused(service, kind):
+    service.describe_models(f"twice-{kind}")
+    sagemaker = service.client("sagemaker")
+    variant = {
+        "VariantName": "v",
+        "ModelName": f"twice-{kind}",
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
+    create = {
+        "model": lambda: sagemaker.create_model(
+            ModelName="same",
+            ExecutionRoleArn="arn:aws:iam::123456789012:role/r",
+            PrimaryContainer={"Image": "i", "ModelDataUrl": "s3://models/a.tar.gz"},
+        ),
+        "config": lambda: sagemaker.create_endpoint_config(
+            EndpointConfigName="same", ProductionVariants=[variant]
+        ),
+        "endpoint": lambda: sagemaker.create_endpoint(
+            EndpointName="same", EndpointConfigName=f"twice-{kind}"
+        ),
+    }[kind]
+    start = threading.Barrier(6)
+
+    def one(_):
+        start.wait()
+        try:
+            create()
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+        return "created"
+
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        outcomes = sorted(threads.map(one, range(6)))
+    assert outcomes == ["ValidationException"] * 5 + ["created"]

@@ -152,6 +152,16 @@ def test_an_instance_that_does_not_come_up_leaves_the_others(rehearse, tmp_path)
     rehearse(story, data_url="s3://models/only.tar.gz")
 
 
+def test_a_fleet_that_was_stopped_starts_no_more_instances(rehearse):
+    async def story(on):
+        await on.fleet.stop()
+        with pytest.raises(FleetStartError, match="deleted before"):
+            await on.fleet.resize("AllTraffic", 1)
+        assert on.variant.known_instances() == ()
+
+    rehearse(story)
+
+
 def test_a_snapshot_tells_what_an_instance_takes(rehearse):
     async def story(on):
         await on.seen("a.tar.gz")

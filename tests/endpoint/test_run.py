@@ -1,5 +1,6 @@
 """The service as a process: how it starts, what it says, and what it leaves behind."""
 
+import asyncio
 import signal
 import socket
 
@@ -8,6 +9,8 @@ import pytest
 
 import mmekit.endpoint
 from mmekit.endpoint import EndpointOptions, run
+from mmekit.endpoint.instances.launcher import launcher_named
+from mmekit.endpoint.service import serve
 from mmekit.errors import EndpointError
 
 
@@ -75,6 +78,20 @@ def test_a_port_in_use_is_one_clear_error():
         with pytest.raises(EndpointError, match="cannot listen") as raised:
             run(EndpointOptions(port=port))
     assert raised.value.where == f"127.0.0.1:{port}"
+    assert "--port" in raised.value.remedy
+
+
+def test_whoever_listens_second_on_a_port_is_told_so():
+    options = EndpointOptions()
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):  # Linux allows it as long as neither listens
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        second.bind(first.getsockname())
+        second.setblocking(False)
+        first.listen()
+        with pytest.raises(EndpointError, match="cannot listen") as raised:
+            asyncio.run(serve(options, launcher_named("embedded"), second))
     assert "--port" in raised.value.remedy
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import urllib.request
 
+import httpx
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
@@ -173,6 +174,19 @@ def test_what_is_gone_takes_no_room_after_the_next_start(start, tmp_path):
     assert service.client("s3").list_objects_v2(Bucket="kept")["KeyCount"] == 1
 
 
+def test_an_object_that_a_form_wrote_stays_deleted_however_often_it_starts(start):
+    service = start()
+    s3 = service.client("s3")
+    s3.create_bucket(Bucket="forms")
+    form = s3.generate_presigned_post("forms", "foo")
+    sent = httpx.post(form["url"], data=form["fields"], files={"file": b"hello"})
+    assert sent.status_code == 204
+    s3.delete_object(Bucket="forms", Key="foo")
+    for _ in range(2):
+        s3 = start().client("s3")
+        assert s3.list_objects_v2(Bucket="forms")["KeyCount"] == 0
+
+
 def test_no_secret_is_written(start, tmp_path):
     service = start()
     service.put("a.tar.gz", service.echo_archive(), bucket="kept")
@@ -251,6 +265,15 @@ def test_a_damaged_or_missing_body_is_an_error(written):
     with pytest.raises(EndpointError, match="cannot be read"):
         log.body(entry)
     log.close()
+
+
+@pytest.mark.parametrize("what", ["log", "bodies/photo"])
+def test_files_of_somebody_else_stay_as_they_are(tmp_path, what):
+    (tmp_path / "bodies").mkdir()
+    (tmp_path / what).write_text("not ended by a line end")
+    with pytest.raises(EndpointError, match="damaged"):
+        StateLog(tmp_path)
+    assert (tmp_path / what).read_text() == "not ended by a line end"
 
 
 def test_something_else_is_not_taken_for_a_state_folder(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.faults.conftest import gone, kill
@@ -125,8 +124,7 @@ def test_a_worker_in_the_middle_of_a_request_ends_with_its_killed_server(
 
     kill(server.pid)
     server.process.wait(30)
-    assert psutil.pid_exists(worker["pid"])
+    until(lambda: gone(worker["pid"]))
     gate.touch()
-
-    # They notice when they are done with it: a handler cannot be stopped from within.
-    until(lambda: gone(worker["pid"]) and gone(process["pid"]))
+    # A model process may have other connections: it notices when it is done with the request.
+    until(lambda: gone(process["pid"]))

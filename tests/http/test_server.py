@@ -276,3 +276,28 @@ def test_a_connection_whose_stream_ends_while_the_server_is_closing_ends_with_it
             return await reader.read()
 
     assert asyncio.run(asyncio.wait_for(scenario(), 20)).endswith(b"\r\n0\r\n\r\n")
+
+
+def test_when_every_connection_is_busy_each_further_one_is_refused():
+    async def scenario():
+        gate = asyncio.Event()
+        asked = []
+
+        async def waiting(request):
+            asked.append(request)
+            await gate.wait()
+            return Response(200, "OK", [], b"done")
+
+        async with serving(waiting, connections=2) as (_, connect):
+            busy = [await connect() for _ in range(2)]
+            for _, writer in busy:
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await until(lambda: len(asked) == 2)
+            for _ in range(3):
+                reader, _ = await connect()
+                assert (await reader.readline()).split()[1] == b"503"
+            gate.set()
+            for reader, _ in busy:
+                await reader.readuntil(b"done")
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))

@@ -57,9 +57,7 @@ def test_model_py_imports_no_heavy_library(package):
 
 @pytest.mark.parametrize("package", PACKAGES, ids=NAMES)
 def test_a_package_without_its_artefacts_says_why_it_does_not_load(mme_model, package):
-    with pytest.raises(
-        ModelLoadError, match=r"\(424\): .*(setfit|No such file|doesn't exist)"
-    ):
+    with pytest.raises(ModelLoadError, match=r"\(424\): .*(setfit|No such file|doesn't exist)"):
         mme_model(package)
 
 

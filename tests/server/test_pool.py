@@ -7,7 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.server_process import wait_until
+from tests.server_process import give_slots, wait_until
+
+STARTS_ANOTHER = """
+import subprocess
+from djl_python import Output
+
+def handle(inputs):
+    if inputs.is_empty():
+        return None
+    return Output().add(str(subprocess.Popen(["sleep", "600"]).pid))
+"""
 
 WAITER = """
 import os
@@ -89,3 +99,15 @@ def test_the_memory_of_a_model_is_free_when_its_unloading_answers(server, load):
     server.client.delete("/models/waiter")
 
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("slots", [False, True], ids=["plain", "slots"])
+def test_what_a_model_started_ends_with_it(own_server, model_folder, slots):
+    folder = model_folder(STARTS_ANOTHER)
+    if slots:
+        give_slots(folder)
+    name = own_server.loaded(folder)
+    other = psutil.Process(int(own_server.value(name, "x")))
+    assert other.is_running()
+    assert own_server.unload(name).status_code == 200
+    wait_until(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE)

@@ -353,6 +353,26 @@ def test_models_that_come_and_go_leave_nothing_behind(own_server, model, until):
     until(lambda: state() == before)
 
 
+def test_a_process_that_is_needed_no_more_ends_and_leaves_nothing(
+    own_server, model, tmp_path, until
+):
+    name = own_server.loaded(
+        model(maxWorkers=2, max_idle_time=1, option__processes=2, option__preload="none")
+    )
+    (fork_server,) = own_server.fork_servers()
+    before = fork_server.num_fds()
+    with ThreadPoolExecutor(2) as threads:
+        gate = tmp_path / "gate"
+        waiting = f"[time.sleep(0.005) for _ in iter(lambda: os.path.exists({str(gate)!r}), True)]"
+        asked = [threads.submit(own_server.invoke, name, waiting) for _ in range(2)]
+        until(lambda: len(own_server.described(name)["processes"]) == 2)
+        gate.touch()
+        assert {one.result().status_code for one in asked} == {200}
+
+    until(lambda: len(own_server.described(name)["processes"]) == 1)
+    until(lambda: fork_server.num_fds() == before)
+
+
 def test_an_interpreter_that_cannot_run_a_fork_server_leaves_the_plain_engine(own_server, model):
     folder = model()
     text = "    server.run(ready)\n"

@@ -11,7 +11,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from mmekit.endpoint.instances.launcher import free_port, start_process
-from mmekit.errors import EndpointError
+from mmekit.errors import ImageError
 
 if TYPE_CHECKING:
     from mmekit.endpoint import Container, Placement
@@ -28,22 +28,22 @@ def require_docker() -> None:
 
     Raises
     ------
-    EndpointError
+    ImageError
         There is no ``docker`` on PATH, or no engine behind it.
     """
     remedy = "Start Docker, or use --server embedded, which needs none."
     if shutil.which("docker") is None:
-        raise EndpointError("There is no docker.", where="PATH", remedy=remedy)
+        raise ImageError("There is no docker.", where="PATH", remedy=remedy)
     command = ["docker", "version", "--format", "{{.Server.Version}}"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ANSWER_S)
     except subprocess.TimeoutExpired as error:
         what = f"Docker's engine did not answer within {_ANSWER_S} s."
-        raise EndpointError(what, where="docker version", remedy=remedy) from error
+        raise ImageError(what, where="docker version", remedy=remedy) from error
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or ["it does not answer"]
         what = f"There is no Docker engine: {lines[-1]}"
-        raise EndpointError(what, where="docker version", remedy=remedy) from error
+        raise ImageError(what, where="docker version", remedy=remedy) from error
 
 
 def run_command(placement: Placement, port: int, name: str) -> list[str]:
@@ -86,14 +86,14 @@ class DockerLauncher:
 
         Raises
         ------
-        EndpointError
+        ImageError
             The model has no image.
         OSError
             ``docker`` cannot be started.
         """
         if not placement.image:
             remedy = "Give CreateModel an Image, or use --server embedded."
-            raise EndpointError("The model has no image.", where=placement.label, remedy=remedy)
+            raise ImageError("The model has no image.", where=placement.label, remedy=remedy)
         port = free_port()
         name = f"mme-{uuid.uuid4().hex[:12]}"
         (placement.folder / "models").mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mmekit.errors import EndpointError
+from mmekit.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,9 +23,7 @@ __all__ = ["push_commands", "push_image"]
 # makes unless told otherwise.
 _NO_ATTESTATIONS = "BUILDX_NO_DEFAULT_ATTESTATIONS"
 
-_PRIVATE = re.compile(
-    r"^(?P<registry>\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.[a-z.]+)/"
-)
+_ECR = re.compile(r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.[a-z.]+")
 _FROM = re.compile(r"^FROM\s+(?:--platform=\S+\s+)?(?P<image>\S+)", re.MULTILINE | re.IGNORECASE)
 _ARGUMENT = re.compile(r"^ARG\s+(?P<name>\w+)=(?P<value>\S+)", re.MULTILINE | re.IGNORECASE)
 
@@ -56,7 +54,7 @@ def push_image(
 
     Raises
     ------
-    EndpointError
+    ImageError
         There is no Dockerfile, no docker, no region; AWS or Docker refused.
     """
     dockerfile = _dockerfile(folder)
@@ -64,15 +62,14 @@ def push_image(
     try:
         host = _host(session, session.client("sts").get_caller_identity()["Account"])
         _ensure_repository(session, repository)
-        user, password = _login(session)
+        for registry in _registries(host, dockerfile, arguments):
+            user, password = _credentials(session, registry)
+            login = ["docker", "login", "--username", user, "--password-stdin", registry]
+            _run(login, say, password.encode())
     except (BotoCoreError, ClientError) as error:
         what, remedy = f"AWS refused: {error}", "Log in to AWS, with leave to use ECR and STS."
-        raise EndpointError(what, where=f"ECR in {session.region_name}", remedy=remedy) from error
+        raise ImageError(what, where=f"ECR in {session.region_name}", remedy=remedy) from error
     uri = f"{host}/{repository}:{tag}"
-    # The password opens every registry of the region that the account may read, AWS's too.
-    for registry in dict.fromkeys([host, *_private_bases(dockerfile, dict(arguments))]):
-        login = ["docker", "login", "--username", user, "--password-stdin", registry]
-        _run(login, say, password.encode())
     for command in _commands(folder, uri, arguments):
         _run(command, say)
     return uri
@@ -92,7 +89,7 @@ def push_commands(
 
     Raises
     ------
-    EndpointError
+    ImageError
         There is no Dockerfile or no region.
     """
     dockerfile = _dockerfile(folder)
@@ -100,9 +97,9 @@ def push_commands(
     host = _host(session, "$ACCOUNT")
     name, where = f"--repository-name{{}} {repository}", f"--region {session.region_name}"
     logins = [
-        f"aws ecr get-login-password {where} "
+        f"aws ecr get-login-password --region {_region_of(registry)} "
         f"| docker login --username AWS --password-stdin {registry}"
-        for registry in dict.fromkeys([host, *_private_bases(dockerfile, dict(arguments))])
+        for registry in _registries(host, dockerfile, arguments)
     ]
     commands = _commands(folder, f"{host}/{repository}:{tag}", arguments)
     return [
@@ -130,7 +127,7 @@ def _dockerfile(folder: Path) -> str:
         return (folder / "Dockerfile").read_text(encoding="utf-8")
     except FileNotFoundError:
         remedy = "Name the folder with the Dockerfile."
-        raise EndpointError("There is no Dockerfile.", where=str(folder), remedy=remedy) from None
+        raise ImageError("There is no Dockerfile.", where=str(folder), remedy=remedy) from None
 
 
 def _session(region: str | None) -> Any:
@@ -139,7 +136,7 @@ def _session(region: str | None) -> Any:
     session = boto3.Session(region_name=region)
     if session.region_name is None:
         remedy = "Name one with --region, or in AWS's own configuration."
-        raise EndpointError("There is no region.", where="AWS_DEFAULT_REGION", remedy=remedy)
+        raise ImageError("There is no region.", where="AWS_DEFAULT_REGION", remedy=remedy)
     return session
 
 
@@ -159,24 +156,34 @@ def _ensure_repository(session: Any, repository: str) -> None:
         )
 
 
-def _login(session: Any) -> tuple[str, str]:
-    """Return user and password: what ``aws ecr get-login-password`` asks for."""
-    answer = session.client("ecr").get_authorization_token()["authorizationData"][0]
+def _credentials(session: Any, registry: str) -> tuple[str, str]:
+    """Return user and password: what ``aws ecr get-login-password`` asks for.
+
+    They open every registry of the region that the identity may read, AWS's own among them.
+    """
+    ecr = session.client("ecr", region_name=_region_of(registry))
+    answer = ecr.get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(answer["authorizationToken"]).decode().partition(":")
     return user, password
 
 
-def _private_bases(dockerfile: str, arguments: dict[str, str]) -> list[str]:
-    """Return the ECR registries from which a Dockerfile starts, which want a login as well."""
+def _registries(
+    host: str, dockerfile: str, arguments: Sequence[tuple[str, str]]
+) -> tuple[str, ...]:
+    """Return where to log in: the account's own, and the ECR registries that FROM names."""
     given = {match["name"]: match["value"] for match in _ARGUMENT.finditer(dockerfile)}
     given.update(arguments)
-    bases = []
+    found = [host]
     for match in _FROM.finditer(dockerfile):
         image = re.sub(r"\$\{?(\w+)\}?", lambda name: given.get(name[1], ""), match["image"])
-        private = _PRIVATE.match(image)
-        if private is not None:
-            bases.append(private["registry"])
-    return bases
+        registry = image.partition("/")[0]
+        if _ECR.fullmatch(registry):
+            found.append(registry)
+    return tuple(dict.fromkeys(found))
+
+
+def _region_of(registry: str) -> str:
+    return registry.split(".")[3]
 
 
 def _run(command: list[str], say: Callable[[str], object], secret: bytes | None = None) -> None:
@@ -186,8 +193,8 @@ def _run(command: list[str], say: Callable[[str], object], secret: bytes | None 
         subprocess.run(command, check=True, input=secret, env=variables)
     except FileNotFoundError as error:
         remedy = "Install Docker; --dry-run shows what to run where it is."
-        raise EndpointError("There is no docker.", where="PATH", remedy=remedy) from error
+        raise ImageError("There is no docker.", where="PATH", remedy=remedy) from error
     except subprocess.CalledProcessError as error:
         what = f"docker {command[1]} failed with exit code {error.returncode}."
         remedy = "What docker says is above."
-        raise EndpointError(what, where=shlex.join(command), remedy=remedy) from error
+        raise ImageError(what, where=shlex.join(command), remedy=remedy) from error

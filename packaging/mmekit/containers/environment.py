@@ -120,6 +120,7 @@ def _make(requirements: Requirements, folder: Path) -> None:
         _run([uv, "venv", "--quiet", "--relocatable", "--python", wanted, str(made)])
         python = str(made / "bin" / "python")
         _run([uv, "pip", "install", "--python", python, *requirements.lines])
+        shutil.rmtree(folder, ignore_errors=True)  # one whose Python has been uninstalled
         made.rename(folder)
     _logger.info("made %s in %.0f s", folder, time.monotonic() - began)
 
@@ -132,7 +133,7 @@ def _run(command: Sequence[str]) -> None:
 
 def _uv() -> str:
     beside = Path(sys.executable).parent / "uv"
-    uv = str(beside) if beside.exists() else shutil.which("uv")
+    uv = shutil.which("uv") or (str(beside) if beside.exists() else None)
     if uv is None:
         what = "uv, which makes the server's environment, is not installed"
         raise ServerError(what, where=sys.executable, remedy="pip install uv")

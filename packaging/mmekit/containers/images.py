@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from mmekit.archive.atomic import write_atomically
-from mmekit.errors import EndpointError
+from mmekit.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -114,7 +114,7 @@ class ImageRules:
 
         Raises
         ------
-        EndpointError
+        ImageError
             It is not what such a file may be; what and where is said.
         """
         path = file or find_file()
@@ -163,14 +163,14 @@ class ImageRules:
 
         Raises
         ------
-        EndpointError
+        ImageError
             It is not in the file.
         """
         kept = tuple(rule for rule in self.rules if rule.pattern != pattern)
         if len(kept) == len(self.rules):
             what = f"There is no rule for {pattern}."
             remedy = "`mme images list` shows those that there are; the built-in ones stay."
-            raise EndpointError(what, where=str(self.file), remedy=remedy)
+            raise ImageError(what, where=str(self.file), remedy=remedy)
         return ImageRules(self.file, kept)
 
     def write(self) -> None:
@@ -229,11 +229,9 @@ def _spoken(error: Any) -> str:
     return f"{place.lstrip('.') or 'the whole'}: {error['msg']}"
 
 
-def _unreadable(file: Path, why: str) -> EndpointError:
+def _unreadable(file: Path, why: str) -> ImageError:
     remedy = (
         'It is to look like {"images": [{"pattern": "*/my-image:*", "command": ["python", '
         '"serve.py"], "environment": {"NAME": "value"}}]}; `mme images add` writes it.'
     )
-    return EndpointError(
-        f"The file of images cannot be used: {why}", where=str(file), remedy=remedy
-    )
+    return ImageError(f"The file of images cannot be used: {why}", where=str(file), remedy=remedy)

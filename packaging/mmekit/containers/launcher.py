@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import logging
 import os
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +20,9 @@ from mmekit.endpoint.instances.launcher import (
     launcher_named,
     start_process,
 )
+from mmekit.errors import ImageError
 
 if TYPE_CHECKING:
-    from mmekit.containers.images import ImageRule
     from mmekit.endpoint import Container, ContainerLauncher, Placement
 
 __all__ = ["ImageLauncher", "launcher_for"]
@@ -42,7 +44,7 @@ def launcher_for(server: str) -> ContainerLauncher:
 
     Raises
     ------
-    EndpointError
+    ImageError
         There is no such kind, or no Docker engine.
     """
     if server == "docker":
@@ -75,8 +77,8 @@ class ImageLauncher:
 
         Raises
         ------
-        EndpointError
-            images.json is not what it may be.
+        ImageError
+            images.json is not what it may be, or names a program that is not there.
         OSError
             The command cannot be started.
         """
@@ -85,6 +87,9 @@ class ImageLauncher:
             self._warn(placement.image)
             return await self._default.launch(placement)
         program, *arguments = rule.words()
+        # As in a container, where CreateModel's Environment overrules the image's.
+        given = (*rule.environment, *placement.environment)
+        placement = replace(placement, environment=given)
         if program == "djl":
             return await self._default.launch(placement)
         if program == "embedded":
@@ -93,12 +98,16 @@ class ImageLauncher:
         if program == "mms":
             program, arguments = sys.executable, ["-m", "mmekit.containers.mms", *arguments]
         port = free_port()
-        variables = await asyncio.to_thread(self._variables, placement, rule, port)
-        return await start_process(
-            [program, *arguments], variables, placement, port, afterwards=("true",)
-        )
+        variables = await asyncio.to_thread(self._variables, placement, port)
+        found = shutil.which(program, path=variables["PATH"])
+        if found is None:
+            what = f"There is no program {program} to run for {placement.image}."
+            remedy = "Install it, name it by its path, or change the rule."
+            raise ImageError(what, where=str(rule.folder), remedy=remedy)
+        command = [found, *arguments]
+        return await start_process(command, variables, placement, port, afterwards=("true",))
 
-    def _variables(self, placement: Placement, rule: ImageRule, port: int) -> dict[str, str]:
+    def _variables(self, placement: Placement, port: int) -> dict[str, str]:
         """Return the environment that SageMaker gives a container, with this machine's folders.
 
         Source: "Custom Inference Code with Hosting Services" and "Build Your Own Container for
@@ -121,7 +130,6 @@ class ImageLauncher:
             "SAGEMAKER_BASE_DIR": str(placement.folder.absolute()),
             "SM_MODEL_DIR": str(models.absolute()),
             "MME_BIND_HOST": "127.0.0.1",
-            **dict(rule.environment),
         }
 
     def _warn(self, image: str) -> None:

@@ -164,8 +164,12 @@ def run_mms(options: ServerOptions, handler: Path) -> None:
     Raises
     ------
     ServerError
-        It cannot be made, or it ended by itself.
+        It cannot be made, or it ended by itself; or a limit of memory is asked for.
     """
+    if options.memory is not None:
+        what = "Multi Model Server cannot be told how much memory models may use"
+        remedy = "leave out --memory; a handler that raises MemoryError makes it answer 507"
+        raise ServerError(what, where="--memory", remedy=remedy)
     with _server(handler, options.port, options.host, options.model, None) as server:
         serve_foreign(server, exit_with_stdin=options.exit_with_stdin)
 

@@ -13,6 +13,7 @@ Usage: ``python mms_rehearsal.py HOST [ENTRYPOINT]``, in a folder of its own.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import runpy
 import signal
@@ -46,8 +47,8 @@ def _adopt_orphans() -> None:
 
 def _adapted(host: str) -> Any:
     import psutil
-    from sagemaker_inference import model_server
 
+    model_server: Any = importlib.import_module("sagemaker_inference.model_server")
     settings = Path.cwd() / "sagemaker-mms.properties"
     generate = model_server._generate_mms_config_properties  # noqa: SLF001 - there is no other way
 

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 __all__ = [
     "AwsError",
     "control_reply",
+    "foreign",
     "internal_failure",
     "invocation_timed_out",
     "model_error",
     "model_not_ready",
+    "not_found",
     "runtime_reply",
     "service_unavailable",
     "throttled",
@@ -72,6 +74,16 @@ def validation_exception(message: str) -> AwsError:
 def unsigned() -> AwsError:
     """Return the error for a request without a signature."""
     return AwsError(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+
+
+def foreign() -> AwsError:
+    """Return the error for what a page of another site sent without a signature."""
+    return AwsError(403, "AccessDeniedException", "Another site's page may not do this.")
+
+
+def not_found() -> AwsError:
+    """Return the error for a path that stands for nothing."""
+    return AwsError(404, "UnknownOperationException", "There is nothing at this path.")
 
 
 def service_unavailable(message: str) -> AwsError:

@@ -8,13 +8,15 @@ from urllib.parse import unquote
 
 from mmekit.endpoint.caller import caller_of
 from mmekit.endpoint.errors import (
+    foreign,
     internal_failure,
+    not_found,
     runtime_reply,
     service_unavailable,
     unsigned,
     validation_error,
 )
-from mmekit.endpoint.http import Reply, Request, new_request_id, response_of
+from mmekit.endpoint.http import Reply, Request, is_foreign, new_request_id, response_of
 from mmekit.http import HttpLimits, Responder
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ logger = logging.getLogger("mmekit.endpoint")
 _PREFIX = "/endpoints/"
 _INVOKE, _ASYNCHRONOUS, _STREAM = "invocations", "async-invocations", "invocations-response-stream"
 _PAGE = b"/_mme"
+_MOTO = b"/moto-api"
 _LARGEST_OBJECT = 5 << 30
 _TOO_LARGE, _TOO_MANY = 413, 503
 _LINE_BYTES = 16 << 10
@@ -142,6 +145,10 @@ class Front:
         if self._page is not None and (path == _PAGE or path.startswith(_PAGE + b"/")):
             return await self._page.answer(request)
         caller = caller_of(request.header(b"authorization"))
+        if path.startswith(_MOTO):  # its own controls, which nobody asked for
+            return runtime_reply(not_found(), new_request_id())
+        if caller is None and b"X-Amz-" not in query and is_foreign(request):
+            return runtime_reply(foreign(), new_request_id())
         if caller is not None and caller.service in ("sagemaker", "cloudformation"):
             return await self._control_plane.answer(request, caller)
         if caller is not None and caller.service == "monitoring":

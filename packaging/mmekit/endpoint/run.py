@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 from mmekit.endpoint.instances.launcher import launcher_named
-from mmekit.errors import EndpointError
+from mmekit.endpoint.listening import listening
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -41,29 +40,11 @@ def run(options: EndpointOptions, *, launcher: ContainerLauncher | None = None) 
         The port is taken, or ``options.server`` names no kind of container.
     """
     launcher = launcher or launcher_named(options.server)
-    with _listening(options) as listener, _lines_on_stdout():
+    with listening(options) as listener, _lines_on_stdout():
         # Here and not above: moto and Flask take a second to import.
         from mmekit.endpoint.service import serve
 
         _run_loop(serve(options, launcher, listener))
-
-
-@contextlib.contextmanager
-def _listening(options: EndpointOptions) -> Iterator[socket.socket]:
-    """Bind first: a port in use must be known before anything else is started."""
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((options.host, options.port))
-        except OSError as error:
-            raise EndpointError(
-                f"The endpoint service cannot listen: {error.strerror}.",
-                where=f"{options.host}:{options.port}",
-                remedy="Stop what listens there (another `mme up`?) or choose another --port.",
-            ) from error
-        listener.settimeout(0.0)
-        yield listener
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import threading
@@ -19,6 +20,7 @@ from mmekit.endpoint.data_plane import DataPlane
 from mmekit.endpoint.front import Front
 from mmekit.endpoint.instances.fleet import Fleet
 from mmekit.endpoint.journal import Journal
+from mmekit.endpoint.listening import cannot_listen
 from mmekit.endpoint.observability.capture import Captures
 from mmekit.endpoint.observability.logs import LogShipper
 from mmekit.endpoint.observability.metrics import Metrics
@@ -80,8 +82,11 @@ async def serve(
             tasks.append(
                 asyncio.ensure_future(Autoscaler(hosting, options.autoscaling_minute).run())
             )
+            try:
+                await server.start(listener)
+            except OSError as error:  # Linux lets two bind to a port, until one of them listens
+                raise cannot_listen(error, options) from error
             _announce(listener, options.state)
-            await server.start(listener)
             await asked.wait()
         finally:
             logger.info("stopping")
@@ -174,3 +179,9 @@ def _announce(listener: socket.socket, state: Path | None) -> None:
     )
     for line in lines:
         logger.info(line)
+    if not ipaddress.ip_address(host).is_loopback:
+        logger.warning(
+            "Whoever reaches %s can run models and change everything here; there is no "
+            "authentication.",
+            url,
+        )

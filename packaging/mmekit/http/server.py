@@ -68,6 +68,9 @@ class HttpServer:
     def add(self, connection: Connection) -> None:
         """Know a connection; beyond the limit others end, or else this one."""
         self.connections.add(connection)
+        if self.closing:  # it was accepted a moment before
+            connection.finish()
+            return
         limit = self.limits.connections
         if limit is not None and len(self.connections) > limit:
             self._make_room(connection, limit)
@@ -79,7 +82,8 @@ class HttpServer:
         for connection in ended:
             connection.abort()
             self.discard(connection)
-        if not ended:
+        # Those that were refused lately may be all that could be ended.
+        if len(self.connections) > limit:
             newest.refuse(503, f"No more than {limit} connections are served at once.")
         now = asyncio.get_running_loop().time()
         if now >= self._complain_at:

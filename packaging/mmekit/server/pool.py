@@ -98,7 +98,8 @@ class Pool:
         self._deaths: deque[tuple[int | None, float]] = deque(maxlen=_MAX_RESTARTS)
         self._batch_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._starts: set[asyncio.Task[None]] = set()
+        self._stops: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -144,13 +145,14 @@ class Pool:
         for timer in (self._batch_timer, self._idle_timer):
             if timer:
                 timer.cancel()
-        for task in self._tasks:
+        for task in self._starts:
             task.cancel()
         jobs = [*self._queue, *(job for batch in self._running.values() for job in batch)]
         self._queue.clear()
         for job in jobs:
             _refuse(job, refusal.unavailable("Worker shutting down"))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A stop is not cancelled: nobody else would end that worker.
+        await asyncio.gather(*self._starts, *self._stops, return_exceptions=True)
         workers, self.workers, self._idle = self.workers, [], []
         await asyncio.gather(*(worker.stop() for worker in workers))
         await self._launcher.close()
@@ -193,7 +195,7 @@ class Pool:
             workers = len(self.workers) + self._starting + 1
             _logger.info("scaling up the workers of model %s to %d", self.name, workers)
             self._starting += 1
-            self._spawn(self._start_in_background())
+            _spawn(self._start_in_background(), self._starts)
 
     async def _start_in_background(self) -> None:
         try:
@@ -210,8 +212,8 @@ class Pool:
         if worker in self._idle:
             self._idle.remove(worker)
         self._idle_since.pop(worker, None)
-        self._spawn(worker.stop())
-        if self.failed:
+        _spawn(worker.stop(), self._stops)
+        if self.failed or self._closed:
             return
         if isinstance(failure, ModelGivenUp):
             self._give_up(f"{_MAX_RESTARTS + 1} deaths within {_RESTART_WINDOW_S:.0f} s")
@@ -228,7 +230,7 @@ class Pool:
         _logger.warning("worker %s of model %s died: %s", worker.pid, self.name, failure)
         if len(self.workers) + self._starting < max(1, self.size.min_workers):
             self._starting += 1
-            self._spawn(self._start_in_background())
+            _spawn(self._start_in_background(), self._starts)
 
     def _may_restart(self, pid: int | None) -> bool:
         """Note the death of a process, once for all slots of it; False with the fourth in time."""
@@ -247,11 +249,6 @@ class Pool:
         while self._queue:
             error = refusal.unavailable(f"Model is not ready: {self.name}")
             _refuse(self._queue.popleft(), error)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # Handing out requests.
 
@@ -340,12 +337,18 @@ class Pool:
                 self._idle.remove(worker)
                 self.workers.remove(worker)
                 self._idle_since.pop(worker, None)
-                self._spawn(worker.stop())
+                _spawn(worker.stop(), self._stops)
                 surplus -= 1
             else:
                 oldest = min(oldest, since)
         if surplus > 0:
             self._watch_idle(max(0.05, oldest + self.size.max_idle_s - now))
+
+
+def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def _batched(batch: list[_Job], handler: str) -> bytes:

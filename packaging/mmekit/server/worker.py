@@ -5,8 +5,10 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -29,6 +31,17 @@ START_TIMEOUT_S = 120.0
 """How long DJL Serving waits for the engine's line (PyProcess.startPythonProcess)."""
 
 _FAILURES = 300
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_server() -> None:
+    """Have the kernel end this new process with the server, whatever it is busy with (prctl(2)).
+
+    Elsewhere it ends when it next reads from its socket.
+    """
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class InitialisationError(Exception):
@@ -200,6 +213,7 @@ class EngineWorker(Worker):
                 stderr=asyncio.subprocess.PIPE,
                 # Ctrl-C in a terminal is for the server alone: it ends its workers in order.
                 start_new_session=True,
+                preexec_fn=_end_with_server,
             )
         except OSError as error:
             # As java.lang.ProcessBuilder words it.
@@ -244,11 +258,11 @@ class EngineWorker(Worker):
         process = self._process
         if process is None:
             return
-        if process.returncode is None:
-            # DJL Serving destroys its workers forcibly too; a worker has nothing to save.
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        # DJL Serving destroys its workers forcibly too; a worker has nothing to save. What the
+        # model started goes with it, as everything in a container does: it leads a group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
         if self._output:
             await self._output.close()
         for path in (self._socket, self._socket.with_name(self._socket.name + ".pid")):

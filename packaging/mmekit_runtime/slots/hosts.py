@@ -74,7 +74,7 @@ class Host:
         self._assign(slot, process)
         if process.started:
             self._confirm(slot)
-        if process.ready:
+        if process.ready and not slot.ended:
             self._open(slot)
 
     def _assign(self, slot: Slot, process: Process) -> None:
@@ -176,9 +176,6 @@ class Host:
 
     def _finish(self) -> None:
         if not self._slots and not self.processes:
-            for slot in self._closing:
-                slot.close(0)
-            self._closing.clear()
             self._server.forget(self)
 
     def end(self, reason: str) -> None:
@@ -326,6 +323,9 @@ class Host:
         process.channel.close()
         process.ledger.close()
         os.close(process.ledger_fd)
+        for slot in [one for one in self._closing if one.process is process]:
+            self._closing.remove(slot)
+            slot.close(0)
 
     def _process_died(self, process: Process) -> None:
         states = {slot: process.state(slot) for slot in process.slots}

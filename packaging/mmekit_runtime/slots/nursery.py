@@ -200,6 +200,8 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
             else:
                 from mmekit_runtime.slots.process import run
 
+                # What the model starts ends with it, by its group.
+                os.setpgid(0, 0)
                 keep_only(fds)
                 run(fds)
         except BaseException:  # noqa: BLE001
@@ -224,4 +226,6 @@ def _reap(channel: Channel) -> None:
             return
         if pid == 0:
             return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
         channel.send({"ended": pid, "status": status})

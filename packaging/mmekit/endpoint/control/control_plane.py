@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ControlPlane"]
 
+_READING = ("Describe", "List", "Search", "Get")
 _SETTLING = ("CreateEndpoint", "DeleteEndpoint")
 _SETTLE_S = 3.0
 """boto3's waiters ask at once and then every 30 s: a container that starts in a second should not
@@ -44,6 +46,8 @@ class ControlPlane:
     def __init__(self, aws: Aws, hosting: Hosting) -> None:
         self._aws = aws
         self._hosting = hosting
+        # Between a check and what it allows, nobody else may change what was checked.
+        self._changing = asyncio.Lock()
         self._own: dict[str, Callable[[EndpointId, dict[str, Any]], None]] = {
             "UpdateEndpoint": self._update,
             "UpdateEndpointWeightsAndCapacities": self._set_capacities,
@@ -56,18 +60,31 @@ class ControlPlane:
         if caller.service == "sagemaker":
             try:
                 members = checked_members("sagemaker", operation, b"".join(request.body))
-                check(operation, members, self._aws, caller)
-                if operation in self._own:
-                    return await self._change(operation, members, request, caller)
             except AwsError as error:
                 return control_reply(error, new_request_id())
         endpoint = EndpointId(caller.account, caller.region, str(members.get("EndpointName")))
         if operation == "DescribeEndpoint":
             self._hosting.refresh(endpoint)
-        reply = await self._aws.answer(request)
-        self._hosting.reconcile(caller.account, caller.region)
+        if operation.startswith(_READING):
+            return await self._answer(operation, members, request, caller)
+        async with self._changing:
+            reply = await self._answer(operation, members, request, caller)
         if operation in _SETTLING:
             await self._hosting.settle(endpoint, _SETTLE_S)
+        return reply
+
+    async def _answer(
+        self, operation: str, members: dict[str, Any], request: Request, caller: Caller
+    ) -> Reply:
+        if caller.service == "sagemaker":
+            try:
+                check(operation, members, self._aws, caller)
+                if operation in self._own:
+                    return await self._change(operation, members, request, caller)
+            except AwsError as error:
+                return control_reply(error, new_request_id())
+        reply = await self._aws.answer(request)
+        self._hosting.reconcile(caller.account, caller.region)
         return reply
 
     async def _change(

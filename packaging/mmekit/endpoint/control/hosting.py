@@ -142,6 +142,7 @@ class Hosting:
             The DeploymentConfig, which is shown; the deployment is always all at once.
         """
         hosted = self._hosted[endpoint]
+        hosted.before = hosted.wanted
         try:
             wanted = self._specification(endpoint, config_name)
         except LookupError as error:
@@ -149,7 +150,7 @@ class Hosting:
             return
         if hosted.wanted is not None:
             wanted = retaining(hosted.wanted, wanted, retained)
-        hosted.before, hosted.wanted = hosted.wanted, wanted
+        hosted.wanted = wanted
         if deployment is not None:
             set_members(hosted.record, last_deployment_config=deployment)
         if self._restoring:

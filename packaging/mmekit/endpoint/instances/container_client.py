@@ -116,7 +116,7 @@ class ContainerClient:
         """Ask the container about a model; None when it has none of that name."""
         head = b"GET /models/" + quote(name, safe="").encode() + self._common
         reply = await self._call(head + b"\r\n", b"", seconds)
-        return _described(reply.body) if reply.status == 200 else None  # noqa: PLR2004
+        return None if reply.status == 404 else _described(reply.body)  # noqa: PLR2004
 
     async def failed_models(self) -> list[str]:
         """Return the names of the models that the container lists as failed.

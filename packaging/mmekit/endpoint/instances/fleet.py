@@ -217,7 +217,9 @@ class Fleet:
         }
         try:
             usage = await asyncio.to_thread(meter.measure, pids)
-            for label, instance in instances.items():
-                await instance.take_usage(usage.get(label))
+            # Together: one that unloads a model, or does not answer, must not hold up the others.
+            await asyncio.gather(
+                *(instance.take_usage(usage.get(label)) for label, instance in instances.items())
+            )
         except Exception:
             logger.exception("endpoint %s: its instances cannot be measured", self.id.name)

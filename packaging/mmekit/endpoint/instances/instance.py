@@ -264,7 +264,10 @@ class Instance:
             except asyncio.TimeoutError:
                 logger.info("[%s] stops with %d requests in flight", self.label, self.in_flight)
         if self._container is not None:
-            # Without draining nobody waits for an answer, only for the container's own tidying.
+            # Without draining nobody waits for an answer, only for the container's own tidying: it
+            # shall not wait for a request either.
+            if not drain:
+                self._client.close()
             seconds = limits.stop_seconds if drain else min(limits.stop_seconds, _TIDY_SECONDS)
             await self._container.stop(seconds)
             self._client.close()

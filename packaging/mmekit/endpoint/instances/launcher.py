@@ -12,7 +12,7 @@ import socket
 import sys
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mmekit.errors import EndpointError
 from mmekit.guard import guard_command
@@ -38,6 +38,7 @@ logger = logging.getLogger("mmekit.endpoint")
 _HOST = "127.0.0.1"
 _PORTS = range(20_000, 32_000)  # below the ports that Linux and macOS give to outgoing connections
 _PIPE_SECONDS = 2.0  # for the last of a dead container's output
+_LONGEST_LINE = 1 << 16  # bytes; a longer one goes out in parts
 _TAIL = 20  # lines of a container's output to quote when it does not start
 
 
@@ -50,7 +51,7 @@ class Placement:
     label
         How it is called in the log: endpoint, variant, number.
     folder
-        A folder of its own; its log goes there, and the models that it loads lie there.
+        A folder of its own, in which the models that it loads lie.
     environment
         Environment variables that the SageMaker model asks for.
     memory
@@ -189,7 +190,12 @@ async def start_process(
     except BaseException:
         scratch.remove()
         raise
-    guard = None if afterwards is None else await _guard(process.pid, afterwards)
+    try:
+        guard = None if afterwards is None else await _guard(process.pid, afterwards)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        scratch.remove()
+        raise
     return _ProcessContainer(process, port, placement, scratch, guard)
 
 
@@ -211,8 +217,7 @@ class _ProcessContainer:
         self._process = process
         self._placement = placement
         self._last_lines: deque[str] = deque(maxlen=_TAIL)
-        log = (placement.folder / "container.log").open("ab")
-        self._copying = asyncio.ensure_future(self._copy_output(log))
+        self._reading = asyncio.ensure_future(self._read_output())
 
     @property
     def pid(self) -> int | None:
@@ -245,22 +250,26 @@ class _ProcessContainer:
         if guard is not None:
             guard.kill()
             await guard.wait()
-        await asyncio.wait([self._copying], timeout=_PIPE_SECONDS)
-        self._copying.cancel()
+        await asyncio.wait([self._reading], timeout=_PIPE_SECONDS)
+        self._reading.cancel()
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             await asyncio.to_thread(scratch.remove)
 
-    async def _copy_output(self, log: BinaryIO) -> None:
+    async def _read_output(self) -> None:
+        """Hand the container's output on; nothing that may fail stands in between.
+
+        A container whose output is not read stops at its next line.
+        """
         assert self._process.stdout is not None  # noqa: S101 - it was asked for
         rest = b""
-        with log:
-            while piece := await self._process.stdout.read(65_536):
-                log.write(piece)
-                log.flush()
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    self._say(line)
+        while piece := await self._process.stdout.read(65_536):
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > _LONGEST_LINE:
+                lines.append(rest)
+                rest = b""
+            for line in lines:
+                self._say(line)
         if rest:
             self._say(rest)
 
@@ -306,14 +315,19 @@ async def _guard(group: int, afterwards: Sequence[str]) -> asyncio.subprocess.Pr
     )
 
 
+_taken: deque[int] = deque(maxlen=1000)
+"""Ports given out lately: a container takes seconds until it listens on its own."""
+
+
 def free_port() -> int:
     """Return a port of loopback for a container, on which nothing listened a moment ago."""
-    for port in random.sample(_PORTS, 100):
+    for port in random.sample([port for port in _PORTS if port not in _taken], 100):
         with socket.socket() as probe:
             try:
                 probe.bind((_HOST, port))
             except OSError:
                 continue
+            _taken.append(port)
             return port
     raise EndpointError(
         "No free port was found for a container.",

@@ -98,7 +98,6 @@ class ModelCache:
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._waiting: dict[str, int] = {}
         self._names: set[str] = set()  # of models whose files must stay
-        self._targets: dict[str, str] = {}  # by name
         self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._unloading: dict[str, asyncio.Task[None]] = {}
         self._asking = 0
@@ -232,12 +231,11 @@ class ModelCache:
         """Say what is loaded, being loaded, and on disk."""
         loaded = [model.snapshot() for model in self._loaded.values()]
         loading = [ModelSnapshot(one, "loading", 0, None, 0.0, 0.0, 0, 0) for one in self._loading]
+        resting = [one for one in self._disk.stored if one.name not in self._names]
+        prefix = locate(self._data_url).key if resting else ""
         idle = [
-            ModelSnapshot(
-                self._targets.get(stored.name, ""), "on disk", stored.size, None, 0.0, 0.0, 0, 0
-            )
-            for stored in self._disk.stored
-            if stored.name not in self._names
+            ModelSnapshot(one.address.key[len(prefix) :], "on disk", one.size, None, 0.0, 0.0, 0, 0)
+            for one in resting
         ]
         return (*loaded, *loading, *idle)
 
@@ -258,7 +256,6 @@ class ModelCache:
     async def _load(self, target: str) -> LoadedModel:
         address = self._address(target)
         name = name_of(address)
-        self._targets[name] = target
         self._names.add(name)
         try:
             if (unloading := self._unloading.get(name)) is not None:

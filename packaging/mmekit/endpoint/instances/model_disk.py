@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from mmekit.archive import Limits, unpack
 from mmekit.endpoint.errors import validation_error
-from mmekit.errors import ArchiveError
+from mmekit.errors import ArchiveError, UnsafeArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,15 +85,24 @@ class ModelDisk:
         metrics: VariantMetrics,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.budget = (
-            int(shutil.disk_usage(folder).free * _SHARE_OF_FREE) if budget is None else int(budget)
-        )
+        self._budget = budget
         self.used = 0
         self._folder = folder
         self._read_object = read_object
         self._metrics = metrics
         self._stored: OrderedDict[str, StoredModel] = OrderedDict()  # least recently used first
         self._numbers = itertools.count(1)
+
+    @property
+    def budget(self) -> int:
+        """Bytes that models may take; without a given number it follows what others leave free."""
+        if self._budget is not None:
+            return self._budget
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError:  # the instance has ended, and its folder is gone
+            free = 0
+        return self.used + int(free * _SHARE_OF_FREE)
 
     @property
     def stored(self) -> tuple[StoredModel, ...]:
@@ -148,8 +157,9 @@ class ModelDisk:
 
     async def make_room(self, size: int, keeps: Callable[[str], bool]) -> None:
         """Delete the least recently used models that nobody uses until `size` bytes fit."""
+        budget = self.budget
         for stored in self.stored:
-            if self.used + size <= self.budget:
+            if self.used + size <= budget:
                 return
             if not keeps(stored.name):
                 logger.info("%s: its files are deleted to make room", stored.address)
@@ -176,12 +186,15 @@ class ModelDisk:
         return content
 
     async def _unpack(self, address: ObjectAddress, content: bytes, place: Path) -> int:
+        room = min(Limits.total_bytes, self.budget)
         try:
-            return await _in_thread(_unpack, content, place, self.budget)
+            return await _in_thread(_unpack, content, place, room)
         except (ArchiveError, OSError) as error:
-            if _is_disk_full(error):
-                raise _DiskFullError from error
             reason = error.what if isinstance(error, ArchiveError) else str(error)
+            # Beyond the room that there is, though within what any archive may hold.
+            too_large = isinstance(error, UnsafeArchiveError) and f"more than {room} b" in reason
+            if _is_disk_full(error) or (too_large and room < Limits.total_bytes):
+                raise _DiskFullError from error
             raise validation_error(
                 f"Failed to extract model data archive from URL {str(address)!r}. Please ensure "
                 f"that the object located at the URL is a valid tar.gz archive. {reason}"
@@ -208,13 +221,13 @@ async def _in_thread(function: Callable[_P, _T], *arguments: _P.args, **options:
         raise
 
 
-def _unpack(content: bytes, place: Path, budget: int) -> int:
+def _unpack(content: bytes, place: Path, room: int) -> int:
     """Unpack an archive and return its size; `place` then holds all of it, or nothing is left."""
     place.parent.mkdir(parents=True, exist_ok=True)
     archive = place.parent / "archive.tar.gz"
     try:
         archive.write_bytes(content)
-        unpack(archive, place, Limits(total_bytes=min(Limits.total_bytes, budget)))
+        unpack(archive, place, Limits(total_bytes=room))
         archive.unlink()
     except BaseException:
         _remove(place.parent)

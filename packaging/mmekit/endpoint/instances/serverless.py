@@ -75,7 +75,7 @@ class ServerlessVariant(Variant):
             self._expiry.cancel()
             self._expiry = None
         try:
-            if not self.instances:
+            if not self._refreshed():
                 await self._until_warm()
             return await super().invoke(target, headers, body)
         finally:

@@ -89,6 +89,7 @@ class Variant:
         self._births = itertools.count(1)
         self._work: set[asyncio.Task[None]] = set()
         self._resizing = asyncio.Lock()
+        self._stopped = False
 
     async def invoke(self, target: str, headers: Headers, body: bytes) -> Invocation:
         """Send a request to the instance that shall serve it.
@@ -138,7 +139,8 @@ class Variant:
             await asyncio.gather(*(self._remove(slot, drain=True) for slot in leaving))
 
     async def stop(self, *, drain: bool = False) -> None:
-        """Stop every instance; with `drain`, let requests finish first."""
+        """Stop every instance; with `drain`, let requests finish first. There will be no other."""
+        self._stopped = True
         await asyncio.gather(*(self._remove(slot, drain=drain) for slot in tuple(self._slots)))
         await asyncio.gather(*self._work, return_exceptions=True)
 
@@ -192,6 +194,8 @@ class Variant:
 
     async def _add(self, numbers: itertools.islice[int] | range) -> None:
         slots = [_Slot(self._new(number)) for number in numbers]
+        if slots and self._stopped:  # while this waited for its turn
+            raise InstanceStartError("It was deleted before it was in service.")
         self._slots += slots
         outcomes = await asyncio.gather(
             *(self._start(slot) for slot in slots), return_exceptions=True
@@ -244,9 +248,11 @@ class Variant:
             slot.instance = self._new(slot.instance.number)
             try:
                 await slot.instance.start()
-            except InstanceStartError as error:
+            except Exception as error:  # whatever it was, the next try may succeed
                 text = f"not replaced: {error}"
                 self._parts.journal.record("error", slot.instance.label, text)
+                if not isinstance(error, InstanceStartError):
+                    logger.exception("[%s] %s", slot.instance.label, text)
                 self._begin(slot.instance.stop())
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LONGEST_DELAY)

@@ -12,7 +12,6 @@ import logging
 import random
 import time
 import uuid
-from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -69,7 +68,7 @@ class Capture:
         self._share = specification.percentage / 100.0
         self._csv = _lowered(specification.csv_types)
         self._json = _lowered(specification.json_types)
-        self._waiting: deque[_Invocation] = deque()
+        self._waiting: list[_Invocation] = []
         self._waiting_bytes = 0
 
     def add(
@@ -102,12 +101,18 @@ class Capture:
             self._waiting_bytes += invocation.size
             self._waiting.append(invocation)
 
-    def take(self) -> dict[str, bytes]:
-        """Return what waits as files by their s3:// addresses, one a variant and hour."""
+    def take(self) -> list[_Invocation]:
+        """Return what waits, and begin anew."""
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return waiting
+
+    def files_of(self, captured: list[_Invocation]) -> dict[str, bytes]:
+        """Return invocations as files by their s3:// addresses, one a variant and hour.
+
+        It may run in a thread: it changes nothing.
+        """
         files: dict[str, list[_Invocation]] = {}
-        while self._waiting:
-            invocation = self._waiting.popleft()
-            self._waiting_bytes -= invocation.size
+        for invocation in captured:
             hour = datetime.fromtimestamp(invocation.at, timezone.utc).strftime("%Y/%m/%d/%H")
             files.setdefault(f"{invocation.variant}/{hour}", []).append(invocation)
         prefix = f"{self._specification.destination.rstrip('/')}/{self.endpoint.name}"
@@ -191,7 +196,10 @@ class Captures:
         """Write to S3 what was captured since the last time."""
         for captures in tuple(self._captures.values()):
             for capture in captures:
-                files = await asyncio.to_thread(capture.take)
+                captured = capture.take()
+                if not captured:
+                    continue
+                files = await asyncio.to_thread(capture.files_of, captured)
                 for address, content in files.items():
                     await self._write(capture.endpoint, address, content)
 

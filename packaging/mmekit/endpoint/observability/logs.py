@@ -65,10 +65,12 @@ class LogShipper:
 
     def flush(self) -> None:
         """Bring to CloudWatch Logs what came since the last time. May run in a thread."""
-        pending, self._pending = self._pending, {}
-        for stream in pending:
+        for stream in tuple(self._pending):
+            # First: a line that comes from now on marks its stream anew.
+            del self._pending[stream]
             try:
-                _write(stream, _taken(stream))
+                if events := _taken(stream):
+                    _write(stream, events)
             except Exception:  # a subscription of the user's may fail in any way
                 logger.exception("log lines of %s are lost", stream.name)
 

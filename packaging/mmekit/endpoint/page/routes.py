@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mmekit.endpoint.caller import Caller
-from mmekit.endpoint.http import Reply, Request
+from mmekit.endpoint.http import Reply, Request, is_foreign
 from mmekit.endpoint.observability.prometheus import CONTENT_TYPE, prometheus_text
 from mmekit.endpoint.page.feed import Feed
 
@@ -101,7 +101,7 @@ class PageRoutes:
             return _refusal(405, f"Only {allowed}.", (b"allow", allowed.encode()))
         if name in _FILES:
             return self._file(*_FILES[name])
-        if name in ("invoke", "events") and _is_foreign(request):
+        if name in ("invoke", "events") and is_foreign(request):
             return _refusal(403, "Another site's page may not do this.")
         return await self._answer_live(name, request)
 
@@ -160,14 +160,6 @@ class PageRoutes:
         return Reply(
             200, [(b"content-type", b"application/json"), *_SAFE], json.dumps(answer).encode()
         )
-
-
-def _is_foreign(request: Request) -> bool:
-    """Say whether a page of another origin sent this; tools other than browsers say neither."""
-    origin = request.header(b"origin")
-    if origin is not None:
-        return urlsplit(origin).netloc.lower() != (request.header(b"host") or b"").lower()
-    return request.header(b"sec-fetch-site") not in (None, b"same-origin", b"none")
 
 
 def _invocation(body: bytes) -> tuple[Caller, str, dict[bytes, bytes], bytes]:

@@ -34,9 +34,9 @@ class _Object:
 def compacted(entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries that are needed to come to the same state; they have been played back.
 
-    Left out are the entries of objects that no longer exist, and those before an object was last
-    written as a whole; not in buckets that keep versions, nor of objects that others were copied
-    from.
+    Left out are the entries of objects that no longer exist, but for their last deletion, and those
+    before an object was last written as a whole; not in buckets that keep versions, nor of objects
+    that others were copied from.
     """
     entries = list(entries)
     objects, untouchable, versioned = _surveyed(entries)
@@ -78,7 +78,9 @@ def _surveyed(
 
 def _superseded(entries: list[Entry], found: _Object, *, exists: bool) -> set[int]:
     if not exists:
-        return set(found.entries)
+        # What wrote it may not be among them: a form, or a request to a host named by the bucket.
+        deletions = [number for number in found.entries if entries[number].method == "DELETE"]
+        return set(found.entries) - set(deletions[-1:])
     return {
         number
         for number in found.entries

@@ -112,6 +112,11 @@ class StateLog:
             self._file: BinaryIO = self._log.open("ab", buffering=0)
             if not self._file.tell():
                 self._write(self._file, _line(_FORMAT))
+        except OSError as error:
+            os.close(self._lock)
+            what = f"The state folder cannot be written: {error.strerror}."
+            remedy = "Make room there, or name a folder on another disk with --state."
+            raise EndpointError(what, where=str(folder), remedy=remedy) from error
         except BaseException:
             os.close(self._lock)
             raise
@@ -187,10 +192,24 @@ class StateLog:
         try:
             content = self._log.read_bytes()
         except FileNotFoundError:
-            return []
+            content = b""
         except OSError as error:
             raise _damaged(self._log, f"it cannot be read: {error.strerror}") from error
         lines = content.splitlines(keepends=True)
+        read = self._members_of(lines)
+        if not read and (any(self._bodies.iterdir()) or not _line(_FORMAT).startswith(content)):
+            raise _damaged(self._log, "it is no log of mmekit")
+        if read and read[0] != _FORMAT:
+            raise _damaged(self._log, "it is no log of this version of mmekit")
+        try:
+            entries = [_entry(members) for members in read[1:]]
+        except (TypeError, ValueError) as error:
+            raise _damaged(self._log, f"an entry is not understood: {error}") from error
+        if self.torn:
+            os.truncate(self._log, len(content) - len(lines[-1]))
+        return entries
+
+    def _members_of(self, lines: list[bytes]) -> list[dict[str, Any]]:
         read: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
             members = _parsed(line)
@@ -198,17 +217,9 @@ class StateLog:
                 if number < len(lines):
                     raise _damaged(self._log, f"line {number} is not what was written")
                 self.torn = True
-                os.truncate(self._log, len(content) - len(line))
                 break
             read.append(members)
-        if not read:
-            return []
-        if read[0] != _FORMAT:
-            raise _damaged(self._log, "it is no log of this version of mmekit")
-        try:
-            return [_entry(members) for members in read[1:]]
-        except (TypeError, ValueError) as error:
-            raise _damaged(self._log, f"an entry is not understood: {error}") from error
+        return read
 
     @staticmethod
     def _write(file: BinaryIO, line: bytes) -> None:
@@ -218,10 +229,10 @@ class StateLog:
             while rest:  # a full disk takes a part at first
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(file.fileno(), size)
-            raise
+            raise OSError(error.errno, error.strerror, file.name) from error
 
 
 def _write_whole(path: Path, content: bytes) -> None:
@@ -234,9 +245,9 @@ def _write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -47,4 +47,7 @@ async def restore(state: State, aws: Aws, control_plane: ControlPlane, hosting: 
                 what = f"{entry.method} {entry.path}"
                 logger.warning("%s could not be restored: %s", what, reply.body.decode("latin-1"))
         state.played()
-        state.log.replace(compacted(entries))
+        try:
+            state.log.replace(compacted(entries))
+        except OSError as error:
+            logger.warning("the state folder stays as long as it is: %s", error)

@@ -1,0 +1,171 @@
+"""A running `mme up` of its own folder, where images.json is, and what boto3 does with it."""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+
+import boto3
+import psutil
+import pytest
+from botocore.config import Config
+
+HERE = pathlib.Path(__file__).parent
+ACCOUNT = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+
+
+def archive(**files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@dataclasses.dataclass
+class Service:
+    """A running endpoint service."""
+
+    process: subprocess.Popen
+    url: str
+    folder: pathlib.Path
+
+    @staticmethod
+    def wait_until(condition, seconds=60.0):
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"it did not come true within {seconds} s"
+            time.sleep(0.02)
+        return value
+
+    @property
+    def log(self):
+        return (self.folder / "log.txt").read_text()
+
+    def client(self, service):
+        return boto3.client(
+            service,
+            region_name="us-east-1",
+            endpoint_url=self.url,
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+            config=Config(retries={"max_attempts": 0}, s3={"addressing_style": "path"}),
+        )
+
+    def create_endpoint(self, name, image, *, single=None, **more):
+        """Create model, config and endpoint of one name; return its state once it has one."""
+        sagemaker = self.client("sagemaker")
+        mode = {"Mode": "MultiModel", "ModelDataUrl": "s3://models/"}
+        if single is not None:
+            mode = {"ModelDataUrl": f"s3://models/{single}"}
+        sagemaker.create_model(
+            ModelName=name,
+            ExecutionRoleArn="arn:aws:iam::123456789012:role/Rehearsal",
+            PrimaryContainer={"Image": image, "Environment": more.get("environment", {}), **mode},
+        )
+        variant = {
+            "VariantName": "AllTraffic",
+            "ModelName": name,
+            "InstanceType": "ml.m5.large",
+            "InitialInstanceCount": more.get("instances", 1),
+        }
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+
+        def settled():
+            described = sagemaker.describe_endpoint(EndpointName=name)
+            return described if described["EndpointStatus"] != "Creating" else None
+
+        return self.wait_until(settled, 90)
+
+    def put(self, key, **files):
+        s3 = self.client("s3")
+        s3.create_bucket(Bucket="models")
+        s3.put_object(Bucket="models", Key=key, Body=archive(**files))
+
+    def invoke(self, endpoint, target=None, body=b"x", **more):
+        if target is not None:
+            more["TargetModel"] = target
+        answer = self.client("sagemaker-runtime").invoke_endpoint(
+            EndpointName=endpoint, Body=body, **more
+        )
+        return answer["Body"].read()
+
+    def seen(self, *arguments, **more):
+        """What the echo container saw of an invocation."""
+        return json.loads(self.invoke(*arguments, **more))
+
+    def family(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A function that writes images.json of pattern=command or (command, environment)."""
+
+    def write(**rules):
+        listed = []
+        for repository, rule in rules.items():
+            command, environment = rule if isinstance(rule, tuple) else (rule, {})
+            pattern = f"*/{repository}:*"
+            one = {"pattern": pattern, "command": list(map(str, command))}
+            listed.append({**one, "environment": environment} if environment else one)
+        (tmp_path / "images.json").write_text(json.dumps({"images": listed}))
+
+    return write
+
+
+@pytest.fixture
+def echo_command(tmp_path):
+    """The command of the small container, as a file beside images.json."""
+    (tmp_path / "serving").mkdir()
+    shutil.copyfile(HERE / "echo_container.py", tmp_path / "serving" / "echo.py")
+    return ["python", "serving/echo.py"]
+
+
+@pytest.fixture
+def up(tmp_path, free_port):
+    """A function that starts `mme up` in the folder of images.json."""
+    running = []
+
+    def start(*options, **variables):
+        temporary = tmp_path / "tmp"
+        temporary.mkdir(exist_ok=True)
+        with (tmp_path / "log.txt").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mmekit.cli", "up", "--port", str(free_port), *options],
+                cwd=tmp_path,
+                env={**os.environ, "TMPDIR": str(temporary), **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        service = Service(process, f"http://127.0.0.1:{free_port}", tmp_path)
+        running.append(service)
+
+        def listens():
+            assert process.poll() is None, service.log
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", free_port)) == 0
+
+        service.wait_until(listens)
+        return service
+
+    yield start
+    for service in running:
+        service.stop()

@@ -1,0 +1,143 @@
+"""The handler of CatBoost in Multi Model Server itself: answers, refusals, 507, phases."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from catboost import CatBoostClassifier
+from sklearn.datasets import make_classification
+
+from mmekit.bench.phases import read_calls
+from mmekit.containers.mms import prepare, serving
+from mmekit.errors import ServerError
+
+pytestmark = pytest.mark.timeout(180)
+
+HANDLER = Path(__file__).parents[2] / "infrastructure" / "containers" / "mms" / "catboost"
+
+# A handler of the same kind for models that run out of memory: named "heavy" when it is loaded,
+# named "greedy" when it is asked.
+GREEDY = """
+from model_handler import *
+import model_handler
+
+class Greedy(model_handler.ModelHandler):
+    def initialize(self, context):
+        self.name = context.model_name
+        if self.name == "heavy":
+            raise MemoryError
+        super().initialize(context)
+
+    def inference(self, rows):
+        if self.name == "greedy":
+            raise MemoryError
+        return super().inference(rows)
+
+model_handler._HANDLER = Greedy
+"""
+
+
+@pytest.fixture(scope="module")
+def _environment(tmp_path_factory):
+    """Skip where the environment has not been made: a test must not wait for the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UV_OFFLINE", "1")
+        patch.setenv("UV_CACHE_DIR", str(tmp_path_factory.mktemp("uv")))
+        try:
+            prepare(HANDLER / "model_handler.py")
+        except ServerError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    features, labels = make_classification(500, 20, n_informative=10, random_state=0)
+    model = CatBoostClassifier(iterations=50, depth=4, verbose=False, allow_writing_files=False)
+    return model.fit(features, labels), features[:20]
+
+
+@pytest.fixture(scope="module")
+def folder(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    trained[0].save_model(folder / "model.cbm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(_environment, folder):
+    with serving(HANDLER / "model_handler.py") as server:
+        status, text = load(server, "catboost", folder)
+        assert status == 200, text
+        yield server
+
+
+def ask(server, method, path, body=b"", content_type="text/csv"):
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
+    connection.request(method, path, body, {"Content-Type": content_type})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def load(server, name, folder):
+    asked = urlencode({"model_name": name, "url": str(folder)})
+    return ask(server, "POST", f"/models?{asked}&initial_workers=1&synchronous=true")
+
+
+def as_csv(rows):
+    return "".join(",".join(map(repr, row)) + "\n" for row in rows.tolist()).encode()
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_it_answers_what_catboost_says_digit_for_digit(server, trained, count):
+    model, rows = trained
+    expected = ",".join(map(repr, model.predict_proba(rows[:count]).ravel().tolist())) + "\n"
+    answer = ask(server, "POST", "/models/catboost/invoke", as_csv(rows[:count]))
+    assert answer == (200, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [(b"1,2,x", "text/csv", 400), (b"1,2", "text/csv", 400), (b"{}", "application/json", 415)],
+)
+def test_it_says_why_it_refuses_a_request(server, body, content_type, status):
+    answer = ask(server, "POST", "/models/catboost/invoke", body, content_type)
+    assert answer[0] == status
+    assert "expected" in json.loads(answer[1])["message"]
+
+
+@pytest.mark.usefixtures("_environment")
+def test_memory_that_runs_out_is_507_at_load_and_at_a_request(trained, folder, tmp_path):
+    shutil.copytree(HANDLER, tmp_path / "handler", ignore=shutil.ignore_patterns("__pycache__"))
+    greedy = tmp_path / "handler" / "greedy.py"
+    greedy.write_text(GREEDY)
+    row = as_csv(trained[1][:1])
+    with serving(greedy) as server:
+        assert load(server, "heavy", folder)[0] == 507
+        assert load(server, "greedy", folder)[0] == 200
+        assert ask(server, "POST", "/models/greedy/invoke", row)[0] == 507
+        assert load(server, "modest", folder)[0] == 200
+        assert ask(server, "POST", "/models/modest/invoke", row)[0] == 200
+
+
+@pytest.mark.usefixtures("_environment")
+def test_phases_of_each_call_reach_the_servers_output(trained, folder, capfd):
+    row = as_csv(trained[1][:1])
+    with serving(HANDLER / "model_handler.py", environment={"MMEKIT_PHASES": "true"}) as server:
+        load(server, "catboost", folder)
+        for _ in range(3):
+            ask(server, "POST", "/models/catboost/invoke", row)
+        printed = ""
+        deadline = time.monotonic() + 60
+        while len(calls := read_calls(printed.splitlines())) < 4:
+            assert time.monotonic() < deadline, printed
+            printed += capfd.readouterr().out
+            time.sleep(0.1)
+    assert [call.number for call in calls] == [0, 1, 2, 3]

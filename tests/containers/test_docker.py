@@ -1,0 +1,182 @@
+"""What Docker is told. A stand-in takes its place: no engine has run these commands here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+
+
+@pytest.fixture
+def docker(tmp_path):
+    """A stand-in for docker: its variables, and what it has been told."""
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    script = HERE / "docker_stand_in.py"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
+    program.chmod(0o755)
+
+    class Docker:
+        record = tmp_path / "docker.jsonl"
+        variables = {  # noqa: RUF012
+            "PATH": f"{program.parent}:{os.environ['PATH']}",
+            "DOCKER_RECORD": str(record),
+        }
+
+        def calls(self, verb):
+            lines = self.record.read_text().splitlines() if self.record.exists() else []
+            return [call for call in map(json.loads, lines) if call["words"][0] == verb]
+
+    return Docker()
+
+
+def values(words, option):
+    return [words[i + 1] for i, one in enumerate(words) if one == option]
+
+
+@pytest.fixture
+def push(docker, tmp_path):
+    def run(*arguments, **variables):
+        return subprocess.run(
+            [sys.executable, "-m", "mmekit.cli", "images", "push", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **docker.variables, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_an_image_is_run_on_loopback_with_its_models_where_the_endpoint_says(up, docker):
+    service = up("--server", "docker", "--memory", "1GiB", **docker.variables)
+    service.put("a.tar.gz", model=b"weights")
+    service.create_endpoint("e", f"{ECR}/mine:1", environment={"COLOUR": "blue"})
+
+    seen = service.seen("e", "a.tar.gz")
+
+    (run,) = docker.calls("run")
+    words = run["words"]
+    port = seen["variables"]["SAGEMAKER_BIND_TO_PORT"]
+    inside, outside = values(words, "--volume")[0].split(":")
+    assert seen["files"] == ["model"]
+    assert (seen["variables"]["COLOUR"], seen["variables"]["SAGEMAKER_MULTI_MODEL"]) == (
+        "blue",
+        "true",
+    )
+    assert words[-2:] == [f"{ECR}/mine:1", "serve"]
+    assert values(words, "--publish") == [f"127.0.0.1:{port}:{port}"]
+    assert inside == outside
+    assert values(words, "--memory") == [str(1 << 30)]
+    assert "PATH" not in seen["variables"]
+    assert service.stop() == 0
+    assert [call["words"] for call in docker.calls("rm")] == [
+        ["rm", "--force", values(words, "--name")[0]]
+    ]
+
+
+def test_a_single_model_lies_where_sagemaker_puts_it(up, docker):
+    service = up("--server", "docker", **docker.variables)
+    service.put("only.tar.gz", model=b"weights")
+    service.create_endpoint("e", f"{ECR}/mine:1", single="only.tar.gz")
+
+    (run,) = docker.calls("run")
+    assert values(run["words"], "--volume")[0].endswith(":/opt/ml/model")
+    assert not [one for one in values(run["words"], "--env") if "MULTI_MODEL" in one]
+
+
+def test_a_service_that_is_killed_has_its_containers_removed(up, docker):
+    service = up("--server", "docker", **docker.variables)
+    service.put("a.tar.gz", model=b"weights")
+    service.create_endpoint("e", f"{ECR}/mine:1")
+
+    service.stop(signal.SIGKILL)
+
+    (run,) = docker.calls("run")
+    name = values(run["words"], "--name")[0]
+    service.wait_until(
+        lambda: [call["words"] for call in docker.calls("rm")] == [["rm", "--force", name]]
+    )
+
+
+def test_without_an_engine_the_service_does_not_start(docker, free_port):
+    command = [sys.executable, "-m", "mmekit.cli", "up", "--port", str(free_port)]
+    ended = subprocess.run(
+        [*command, "--server", "docker"],
+        env={**os.environ, **docker.variables, "DOCKER_DOWN": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "There is no Docker engine: Cannot connect to the Docker daemon." in ended.stderr
+    assert "remedy: Start Docker" in ended.stderr
+
+
+def test_an_image_is_built_and_pushed_into_a_repository_that_is_made_for_it(
+    up, push, docker, tmp_path
+):
+    folder = tmp_path / "image"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(
+        "ARG REGISTRY=763104351884.dkr.ecr.us-east-1.amazonaws.com\n"
+        "FROM ${REGISTRY}/djl-inference:0.36.0-cpu-full\nFROM python:3.11\n"
+    )
+    service = up()
+    aws = {
+        "AWS_ENDPOINT_URL": service.url,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    arguments = (folder, "--repository", "mine", "--tag", "7", "--build-arg", "HANDLER=catboost")
+
+    pushed = push(*arguments, **aws)
+    again = push(*arguments, **aws)
+
+    assert pushed.returncode == again.returncode == 0, pushed.stderr + again.stderr
+    uri = f"{ECR}/mine:7"
+    assert pushed.stdout.splitlines()[-1] == uri
+    (made,) = service.client("ecr").describe_repositories()["repositories"]
+    assert made["repositoryName"] == "mine"
+    logins = docker.calls("login")[:2]
+    stock = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
+    assert [call["words"][-1] for call in logins] == [ECR, stock]
+    passwords = {call["read"] for call in logins}
+    assert len(passwords) == 1
+    assert not any(word in pushed.stdout + pushed.stderr for word in passwords)
+    build = docker.calls("build")[0]
+    assert values(build["words"], "--build-arg") == ["HANDLER=catboost"]
+    assert values(build["words"], "--platform") == ["linux/amd64"]
+    assert not build["attested"]
+    assert docker.calls("push")[0]["words"] == ["push", uri]
+
+
+def test_a_dry_run_shows_a_script_for_a_shell_and_asks_nobody(push, docker, root):
+    folder = root / "infrastructure" / "containers" / "djl"
+
+    shown = push(folder, "--repository", "mmekit-djl", "--region", "eu-west-1", "--dry-run")
+
+    assert shown.returncode == 0, shown.stderr
+    assert not docker.record.exists()
+    for region in ("eu-west-1", "us-east-1"):  # the account's own, and the stock image's
+        assert f"aws ecr get-login-password --region {region} | docker login" in shown.stdout
+    assert '"$ACCOUNT.dkr.ecr.eu-west-1.amazonaws.com/mmekit-djl:latest"' in shown.stdout
+    subprocess.run(["sh", "-n"], input=shown.stdout, text=True, check=True)
+
+
+def test_a_folder_without_a_dockerfile_is_refused(push, tmp_path):
+    refused = push(tmp_path, "--repository", "x", "--region", "us-east-1", "--dry-run")
+
+    assert refused.returncode == 1
+    assert "There is no Dockerfile." in refused.stderr

@@ -1,0 +1,196 @@
+"""images.json, and `mme images`, which shows and changes it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mmekit.containers import ImageRules
+from mmekit.errors import ImageError
+from mmekit.settings import Settings
+
+ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+
+
+@pytest.fixture
+def mme(tmp_path):
+    def run(*arguments, folder=tmp_path, **variables):
+        return subprocess.run(
+            [sys.executable, "-m", "mmekit.cli", "images", *map(str, arguments)],
+            cwd=folder,
+            env={**os.environ, "COLUMNS": "200", **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def rules(tmp_path, monkeypatch):
+    """A function that writes images.json and reads it as mmekit does."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(content):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / "images.json").write_text(text)
+        return ImageRules.read()
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full",
+        "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-lmi18.0.0-cu128",
+        "727897471807.dkr.ecr.cn-north-1.amazonaws.com.cn/djl-inference:0.36.0-cpu-full",
+        "763104351884.dkr.ecr.eu-west-1.amazonaws.com/djl-inference@sha256:0123456789abcdef",
+        "deepjavalibrary/djl-serving:0.36.0-cpu-full",
+        f"{ECR}/mmekit-djl:latest",
+    ],
+)
+def test_an_image_of_djl_serving_is_known(uri, tmp_path):
+    assert ImageRules(tmp_path / "images.json").find(uri).command == ("djl",)
+
+
+def test_the_default_image_of_the_settings_is_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert ImageRules.read().find(Settings().image_uri).command == ("djl",)
+
+
+def test_an_image_that_no_rule_is_about_is_none(tmp_path):
+    for uri in (f"{ECR}/djl-inference-of-mine:1", "djl-inference", ""):
+        assert ImageRules(tmp_path / "images.json").find(uri) is None
+
+
+def test_the_first_rule_that_matches_decides_before_what_is_built_in(rules):
+    read = rules(
+        {
+            "images": [
+                {"pattern": "*/djl-inference:mine", "command": ["one"]},
+                {"pattern": "*:mine", "command": ["two"]},
+            ]
+        }
+    )
+
+    assert read.find(f"{ECR}/djl-inference:mine").command == ("one",)
+    assert read.find(f"{ECR}/other:mine").command == ("two",)
+    assert read.find(f"{ECR}/djl-inference:theirs").command == ("djl",)
+
+
+def test_files_in_a_command_count_from_the_folder_of_the_file(rules, tmp_path):
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "serve.py").touch()
+
+    command = ["python", "serving/serve.py", "text/csv", "/bin/true", "serving"]
+    rule = rules({"images": [{"pattern": "*", "command": command}]}).find("a")
+
+    served = str(tmp_path / "serving" / "serve.py")
+    assert rule.words() == ["python", served, "text/csv", "/bin/true", "serving"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "Expecting property name"),
+        ([], "the whole: Input should be"),
+        ({}, "images: Field required"),
+        ({"images": [], "version": 1}, "version: Extra inputs are not permitted"),
+        ({"images": [{"pattern": "*"}]}, "images[0].command: Field required"),
+        ({"images": [{"pattern": "*", "command": []}]}, "images[0].command: List should have"),
+        ({"images": [{"pattern": "*", "command": "a b"}]}, "images[0].command: Input should be"),
+        ({"images": [{"pattern": "*", "command": [""]}]}, "images[0].command[0]: String should"),
+        ({"images": [{"pattern": "", "command": ["a"]}]}, "images[0].pattern: String should"),
+        (
+            {"images": [{"pattern": "*", "command": ["a"], "environment": {"N": 1}}]},
+            "images[0].environment.N: Input should be a valid string",
+        ),
+    ],
+)
+def test_a_file_that_is_not_right_is_refused_with_the_place(rules, content, said):
+    with pytest.raises(ImageError) as refused:
+        rules(content)
+
+    assert said in refused.value.what
+    assert refused.value.where.endswith("images.json")
+    assert "mme images add" in refused.value.remedy
+
+
+def test_a_file_that_a_variable_names_must_be_there(mme, tmp_path):
+    listed = mme("list", MME_IMAGES=tmp_path / "none.json")
+
+    assert listed.returncode == 1
+    assert "MME_IMAGES names a file that is not there" in listed.stderr
+
+
+def test_a_rule_is_added_shown_replaced_and_removed(mme, tmp_path):
+    added = mme("add", "*/mine:*", "--env", "A=1", "--env", "B=x=y", "--", "serve", "--fast")
+    assert added.returncode == 0, added.stderr
+    assert json.loads((tmp_path / "images.json").read_text()) == {
+        "images": [
+            {
+                "pattern": "*/mine:*",
+                "command": ["serve", "--fast"],
+                "environment": {"A": "1", "B": "x=y"},
+            }
+        ]
+    }
+    shown = mme("list").stdout
+    assert "*/mine:*" in shown
+    assert "serve --fast" in shown
+    assert "built in" in shown
+    assert mme("list", f"{ECR}/mine:3").stdout == "serve --fast\n"
+
+    mme("add", "*/other:*", "--", "djl")
+    mme("add", "*/mine:*", "--", "serve")
+    images = json.loads((tmp_path / "images.json").read_text())["images"]
+    assert [rule["pattern"] for rule in images] == ["*/other:*", "*/mine:*"]
+    assert images[1] == {"pattern": "*/mine:*", "command": ["serve"]}
+
+    assert mme("remove", "*/mine:*").returncode == 0
+    again = mme("remove", "*/mine:*")
+    assert again.returncode == 1
+    assert "There is no rule for */mine:*." in again.stderr
+
+
+def test_a_rule_is_added_to_the_file_above_with_its_files_as_seen_from_there(mme, tmp_path):
+    (tmp_path / "images.json").write_text('{"images": []}')
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "serve.py").touch()
+
+    mme("add", "*", "--", "python", "./serve.py", folder=tmp_path / "below")
+
+    (rule,) = json.loads((tmp_path / "images.json").read_text())["images"]
+    assert rule["command"] == ["python", "below/serve.py"]
+
+
+def test_the_search_for_the_file_ends_at_the_root_of_the_project(mme, tmp_path):
+    (tmp_path / "images.json").write_text("{")
+    project = tmp_path / "project"
+    (project / ".git").mkdir(parents=True)
+
+    assert mme("list", folder=project).returncode == 0
+    assert mme("list", folder=tmp_path).returncode == 1
+
+
+def test_a_variable_without_a_value_is_refused(mme):
+    refused = mme("add", "*", "--env", "A", "--", "serve")
+
+    assert refused.returncode == 2
+    assert "NAME=VALUE" in refused.stderr
+
+
+def test_the_file_of_this_repository_is_right(root):
+    rules = ImageRules.read(root / "images.json")
+
+    rule = rules.find(f"{ECR}/mmekit-mms-catboost:latest")
+    program, handler, _, entrypoint = rule.words()
+    assert program == "mms"
+    assert os.path.isfile(handler)  # noqa: PTH113
+    assert os.path.isfile(entrypoint)  # noqa: PTH113
