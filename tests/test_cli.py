@@ -466,3 +466,21 @@ def test_an_archive_is_served_by_the_real_djl_serving_behind_the_endpoint(
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert 'answered {"predictions": [14.0]}' in finished.stdout
     assert "ModelServer" in finished.stdout, "the container's own output"
+
+
+def test_a_command_that_is_killed_with_its_endpoint_leaves_no_service(tmp_path, free_port):
+    program = "import time; print('running', flush=True); time.sleep(600)"
+    arguments = ["up", "--port", str(free_port), "--", sys.executable, "-c", program]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mmekit.cli", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while "running" not in process.stdout.readline():
+            assert process.poll() is None
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        [started] = [child for child in children if program in str(command(child))]
+        started.kill()  # it was nobody's to end
+        assert not psutil.wait_procs(children, timeout=30)[1]

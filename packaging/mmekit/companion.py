@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from mmekit.errors import EndpointError
+from mmekit.guard import guard_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,6 +100,7 @@ def local_endpoint(
                 start_new_session=True,
             )
         )
+        stack.enter_context(_guarded(process))
         stack.enter_context(_ended(process))
         deadline = time.monotonic() + _START_S
         while not _listens(host, port):
@@ -136,6 +138,22 @@ def _url(host: str, port: int) -> str:
     if address.is_unspecified:  # stands for every interface; nobody can be sent there
         host = "127.0.0.1" if is_v4 else "::1"
     return f"http://{host}:{port}" if is_v4 else f"http://[{host}]:{port}"
+
+
+@contextmanager
+def _guarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End a process that leads its group when this one is killed."""
+    with subprocess.Popen(
+        guard_command(process.pid),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
 
 
 @contextmanager

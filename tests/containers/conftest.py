@@ -5,7 +5,6 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,12 +13,10 @@ import tarfile
 import time
 
 import boto3
-import psutil
 import pytest
 from botocore.config import Config
 
 HERE = pathlib.Path(__file__).parent
-ACCOUNT = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 
 
 def archive(**files):
@@ -39,6 +36,9 @@ class Service:
     process: subprocess.Popen
     url: str
     folder: pathlib.Path
+
+    def images(self, **rules):
+        write_images(self.folder, rules)
 
     @staticmethod
     def wait_until(condition, seconds=60.0):
@@ -105,67 +105,77 @@ class Service:
         """What the echo container saw of an invocation."""
         return json.loads(self.invoke(*arguments, **more))
 
-    def family(self):
-        return psutil.Process(self.process.pid).children(recursive=True)
-
     def stop(self, number=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(60)
 
 
+def write_images(folder, rules):
+    """Write images.json of repository=command or repository=(command, environment)."""
+    listed = []
+    for repository, rule in rules.items():
+        command, environment = rule if isinstance(rule, tuple) else (rule, {})
+        one = {"pattern": f"*/{repository}:*", "command": list(map(str, command))}
+        listed.append({**one, "environment": environment} if environment else one)
+    (folder / "images.json").write_text(json.dumps({"images": listed}))
+
+
+def start_service(folder, *options, **variables):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mmekit.cli", "up", "--port", str(port), *options],
+            cwd=folder,
+            env={**os.environ, "TMPDIR": str(temporary), **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    service = Service(process, f"http://127.0.0.1:{port}", folder)
+
+    def listens():
+        assert process.poll() is None, service.log
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    service.wait_until(listens)
+    return service
+
+
 @pytest.fixture
 def images(tmp_path):
-    """A function that writes images.json of pattern=command or (command, environment)."""
-
-    def write(**rules):
-        listed = []
-        for repository, rule in rules.items():
-            command, environment = rule if isinstance(rule, tuple) else (rule, {})
-            pattern = f"*/{repository}:*"
-            one = {"pattern": pattern, "command": list(map(str, command))}
-            listed.append({**one, "environment": environment} if environment else one)
-        (tmp_path / "images.json").write_text(json.dumps({"images": listed}))
-
-    return write
+    """A function that writes the images.json of `up`."""
+    return lambda **rules: write_images(tmp_path, rules)
 
 
 @pytest.fixture
-def echo_command(tmp_path):
-    """The command of the small container, as a file beside images.json."""
-    (tmp_path / "serving").mkdir()
-    shutil.copyfile(HERE / "echo_container.py", tmp_path / "serving" / "echo.py")
-    return ["python", "serving/echo.py"]
-
-
-@pytest.fixture
-def up(tmp_path, free_port):
+def up(tmp_path):
     """A function that starts `mme up` in the folder of images.json."""
     running = []
 
     def start(*options, **variables):
-        temporary = tmp_path / "tmp"
-        temporary.mkdir(exist_ok=True)
-        with (tmp_path / "log.txt").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mmekit.cli", "up", "--port", str(free_port), *options],
-                cwd=tmp_path,
-                env={**os.environ, "TMPDIR": str(temporary), **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        service = Service(process, f"http://127.0.0.1:{free_port}", tmp_path)
-        running.append(service)
-
-        def listens():
-            assert process.poll() is None, service.log
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", free_port)) == 0
-
-        service.wait_until(listens)
-        return service
+        running.append(start_service(tmp_path, *options, **variables))
+        return running[-1]
 
     yield start
     for service in running:
         service.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A service for a whole module; each test has `Service.images` say what it needs."""
+    service = start_service(tmp_path_factory.mktemp("up"))
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def echo_command():
+    """The command of the small container."""
+    return ["python", HERE / "echo_container.py"]

@@ -1,11 +1,13 @@
 """An image URI decides what an instance of the local endpoint runs."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import psutil
 
+HERE = Path(__file__).parent
 ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 OWN = f"{ECR}/echo:1"
 STOCK = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
@@ -27,13 +29,15 @@ def gone(*pids):
     return all(map(ended, pids))
 
 
-def test_a_command_gets_what_sagemaker_gives_a_container(up, images, echo_command):
-    images(echo=([*echo_command, "--workers=2"], {"WORKERS": "2", "COLOUR": "red"}))
-    service = up()
-    service.put("a.tar.gz", model=b"weights")
-    service.create_endpoint("e", OWN, environment={"SHAPE": "round"})
+def test_a_command_gets_what_sagemaker_gives_a_container(shared):
+    (shared.folder / "serving").mkdir()
+    shutil.copyfile(HERE / "echo_container.py", shared.folder / "serving" / "echo.py")
+    command = ["python", "serving/echo.py", "--workers=2"]
+    shared.images(echo=(command, {"WORKERS": "2", "COLOUR": "red"}))
+    shared.put("a.tar.gz", model=b"weights")
+    shared.create_endpoint("command", OWN, environment={"SHAPE": "round", "COLOUR": "blue"})
 
-    seen = service.seen("e", "a.tar.gz")
+    seen = shared.seen("command", "a.tar.gz")
 
     variables = seen["variables"]
     assert seen["files"] == ["model"]
@@ -42,75 +46,60 @@ def test_a_command_gets_what_sagemaker_gives_a_container(up, images, echo_comman
     assert 1024 < int(variables["SAGEMAKER_BIND_TO_PORT"]) < 32_768
     first, last = map(int, variables["SAGEMAKER_SAFE_PORT_RANGE"].split("-"))
     assert not first <= int(variables["SAGEMAKER_BIND_TO_PORT"]) <= last
-    assert (variables["WORKERS"], variables["COLOUR"], variables["SHAPE"]) == ("2", "red", "round")
+    assert (variables["WORKERS"], variables["COLOUR"], variables["SHAPE"]) == ("2", "blue", "round")
     assert seen["folder"] == variables["SAGEMAKER_BASE_DIR"]
     assert variables["SM_MODEL_DIR"] == f"{seen['folder']}/models"
-    assert Path(variables["TMPDIR"]).parent == service.folder / "tmp"
+    assert Path(variables["TMPDIR"]).parent == shared.folder / "tmp"
     assert variables["MME_BIND_HOST"] == "127.0.0.1"
 
 
-def test_a_single_model_container_finds_its_model_at_start(up, images, echo_command):
-    images(echo=echo_command)
-    service = up()
-    service.put("only.tar.gz", model=b"weights")
-    service.create_endpoint("e", OWN, single="only.tar.gz")
+def test_a_single_model_container_finds_its_model_at_start(shared, echo_command):
+    shared.images(echo=echo_command)
+    shared.put("only.tar.gz", model=b"weights")
+    shared.create_endpoint("single", OWN, single="only.tar.gz")
 
-    seen = service.seen("e")
+    seen = shared.seen("single")
 
     assert seen["files"] == ["model"]
     assert "SAGEMAKER_MULTI_MODEL" not in seen["variables"]
     assert seen["variables"]["SM_MODEL_DIR"] == seen["variables"]["SAGEMAKER_BASE_DIR"] + "/model"
 
 
-def test_images_of_djl_serving_and_of_others_are_served_side_by_side(up, images, echo_command):
-    images(echo=echo_command, mine=["embedded"])
-    service = up()
-    service.put("a.tar.gz", **{"model.py": MODEL, "serving.properties": PYTHON})
-    service.create_endpoint("djl", STOCK)
-    service.create_endpoint("mine", f"{ECR}/mine:7")
-    service.create_endpoint("echo", OWN)
+def test_images_of_djl_serving_and_of_others_are_served_side_by_side(shared, echo_command):
+    shared.images(echo=echo_command, known=["embedded"])
+    shared.put("b.tar.gz", **{"model.py": MODEL, "serving.properties": PYTHON})
+    shared.create_endpoint("djl", STOCK)
+    shared.create_endpoint("known", f"{ECR}/known:7")
+    shared.create_endpoint("echo", OWN)
 
-    assert service.invoke("djl", "a.tar.gz") == b"from djl"
-    assert service.invoke("mine", "a.tar.gz") == b"from djl"
-    assert service.seen("echo", "a.tar.gz")["files"] == ["model.py", "serving.properties"]
-    assert "no rule says" not in service.log
-
-
-def test_an_image_that_nobody_knows_is_served_as_djl_serving_and_the_log_says_so_once(up):
-    service = up()
-    service.put("a.tar.gz", **{"model.py": MODEL, "serving.properties": PYTHON})
-    service.create_endpoint("e", f"{ECR}/mine:7", instances=2)
-
-    assert service.invoke("e", "a.tar.gz") == b"from djl"
-    assert service.log.count("no rule says what") == 1
-    assert f"mme images add '{ECR}/mine:7' -- COMMAND" in service.log
+    assert shared.invoke("djl", "b.tar.gz") == b"from djl"
+    assert shared.invoke("known", "b.tar.gz") == b"from djl"
+    assert shared.seen("echo", "b.tar.gz")["files"] == ["model.py", "serving.properties"]
+    assert not any(f"what {image} is" in shared.log for image in (STOCK, f"{ECR}/known:7", OWN))
 
 
-def test_a_rule_that_is_added_counts_for_the_next_endpoint(up, images, echo_command):
-    service = up()
-    service.put("a.tar.gz", model=b"weights")
-    images(echo=echo_command)
+def test_an_image_that_nobody_knows_is_served_as_djl_serving_and_the_log_says_so_once(shared):
+    shared.put("b.tar.gz", **{"model.py": MODEL, "serving.properties": PYTHON})
+    shared.create_endpoint("unknown", f"{ECR}/mine:7", instances=2)
 
-    service.create_endpoint("e", OWN)
+    assert shared.invoke("unknown", "b.tar.gz") == b"from djl"
+    assert shared.log.count(f"no rule says what {ECR}/mine:7 is") == 1
+    assert f"mme images add '{ECR}/mine:7' -- COMMAND" in shared.log
 
-    assert service.seen("e", "a.tar.gz")["files"] == ["model"]
 
+def test_a_file_that_cannot_be_read_fails_the_endpoint_with_what_is_wrong(shared):
+    (shared.folder / "images.json").write_text(json.dumps({"images": [{"pattern": "*"}]}))
 
-def test_a_file_that_cannot_be_read_fails_the_endpoint_with_what_is_wrong(up):
-    service = up()
-    (service.folder / "images.json").write_text(json.dumps({"images": [{"pattern": "*"}]}))
-
-    described = service.create_endpoint("e", OWN)
+    described = shared.create_endpoint("unreadable", OWN)
 
     assert described["EndpointStatus"] == "Failed"
     assert "images[0].command: Field required" in described["FailureReason"]
 
 
-def test_a_program_that_is_not_there_fails_the_endpoint(up, images):
-    images(echo=["no-such-program"])
-    service = up()
+def test_a_program_that_is_not_there_fails_the_endpoint(shared):
+    shared.images(echo=["no-such-program"])
 
-    described = service.create_endpoint("e", OWN)
+    described = shared.create_endpoint("absent", OWN)
 
     assert described["EndpointStatus"] == "Failed"
     assert "no-such-program" in described["FailureReason"]

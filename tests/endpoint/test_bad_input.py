@@ -390,3 +390,24 @@ def test_a_page_of_another_site_changes_nothing(service):
     answer = httpx.post(service.url + "/models?delete", content=body, headers=headers)
     assert answer.status_code == 403
     assert service.client("s3").list_objects_v2(Bucket="models", Prefix="kept")["KeyCount"] == 1
+
+
+def test_a_region_that_does_not_exist_is_no_fault_of_the_service(service):
+    scope = SCOPE.replace("us-east-1", "us-east-11")
+    answer = httpx.post(
+        service.url,
+        json={},
+        headers={"Authorization": scope, "X-Amz-Target": "SageMaker.ListModels"},
+    )
+    assert (answer.status_code, answer.json()["__type"]) == (403, "InvalidSignatureException")
+
+
+def test_a_weight_beyond_a_float_of_32_bits_is_refused(call):
+    status, answer = call(
+        "CreateEndpointConfig",
+        {
+            "EndpointConfigName": "heavy",
+            "ProductionVariants": [{**VARIANT, "InitialVariantWeight": 1.7e308}],
+        },
+    )
+    assert (status, answer["__type"]) == (400, "SerializationException")

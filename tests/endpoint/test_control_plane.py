@@ -14,6 +14,13 @@ def is_running(pid):
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+def waits_for(process, gate):
+    try:
+        return process.environ().get("START_AFTER") == str(gate)
+    except psutil.Error:  # it has ended meanwhile
+        return False
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _models(service):
     for key in ("a.tar.gz", "b.tar.gz", "c.tar.gz", "prefix/a.tar.gz"):
@@ -322,7 +329,7 @@ def test_a_stack_that_is_deleted_while_its_endpoint_is_created_leaves_nothing_ru
         lambda: [
             child
             for child in psutil.Process(service.process.pid).children()
-            if child.environ().get("START_AFTER") == str(gate)
+            if waits_for(child, gate)
         ]
     )
     formation.delete_stack(StackName="unborn")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
 import mmekit.server
 
@@ -93,3 +95,13 @@ def test_a_port_in_use_is_one_clear_message():
     assert "Traceback" not in result.stderr
     assert f"127.0.0.1:{port}" in result.stderr
     assert "--port" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["\ud800", "m" * 4001])
+def test_a_model_that_nobody_could_name_again_is_refused(server, model_folder, name):
+    body = json.dumps({"model_name": name, "url": str(model_folder())})
+    headers = {"content-type": "application/json"}
+    answer = server.client.post("/models", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "model_name" in answer.json()["message"]
+    assert server.client.get("/metrics").status_code == 200

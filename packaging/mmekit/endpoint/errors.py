@@ -28,6 +28,7 @@ __all__ = [
     "runtime_reply",
     "service_unavailable",
     "throttled",
+    "unknown_region",
     "unsigned",
     "validation_error",
     "validation_exception",
@@ -69,6 +70,13 @@ def validation_error(message: str) -> AwsError:
 def validation_exception(message: str) -> AwsError:
     """Return the control plane's error for a request that cannot be served as it is."""
     return AwsError(400, "ValidationException", message)
+
+
+def unknown_region() -> AwsError:
+    """Return the error for a signature whose region is none."""
+    return AwsError(
+        403, "InvalidSignatureException", "Credential should be scoped to a valid region."
+    )
 
 
 def unsigned() -> AwsError:

@@ -18,6 +18,7 @@ from mmekit.endpoint.errors import (
 )
 from mmekit.endpoint.http import Reply, Request, is_foreign, new_request_id, response_of
 from mmekit.http import HttpLimits, Responder
+from mmekit_runtime.slots.descriptors import descriptor_limit
 
 if TYPE_CHECKING:
     from mmekit.endpoint.control.aws import Aws
@@ -97,7 +98,10 @@ class Front:
     @property
     def limits(self) -> HttpLimits:
         """What clients may send, as far as HTTP is concerned."""
+        descriptors = descriptor_limit()
         return HttpLimits(
+            # The others are for containers, and for moto's files.
+            connections=None if descriptors is None else descriptors // 2,
             body_bytes=self._limits.body_bytes,
             line_bytes=_LINE_BYTES,
             head_bytes=_HEAD_BYTES,

@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from mmekit.endpoint.instances.launcher import launcher_named
 from mmekit.endpoint.listening import listening
+from mmekit_runtime.slots.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from mmekit.endpoint.instances.launcher import ContainerLauncher
     from mmekit.endpoint.options import EndpointOptions
+
+    _Handler = logging.StreamHandler[TextIO]
+else:
+    _Handler = logging.StreamHandler
 
 __all__ = ["run"]
 
@@ -39,6 +44,7 @@ def run(options: EndpointOptions, *, launcher: ContainerLauncher | None = None) 
     EndpointError
         The port is taken, or ``options.server`` names no kind of container.
     """
+    raise_descriptor_limit()
     launcher = launcher or launcher_named(options.server)
     with listening(options) as listener, _lines_on_stdout():
         # Here and not above: moto and Flask take a second to import.
@@ -47,9 +53,19 @@ def run(options: EndpointOptions, *, launcher: ContainerLauncher | None = None) 
         _run_loop(serve(options, launcher, listener))
 
 
+class _UntilNobodyReads(_Handler):
+    """Writes lines as long as somebody reads them: `mme up | head` goes on serving."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            self.setLevel(logging.CRITICAL + 1)
+        else:
+            super().handleError(record)
+
+
 @contextlib.contextmanager
 def _lines_on_stdout() -> Iterator[None]:
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _UntilNobodyReads(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     heard = [logger, logging.getLogger("mmekit.http")]
     before = [(one, one.level, one.propagate) for one in heard]

@@ -12,6 +12,7 @@ import logging
 import re
 import uuid
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from mmekit.http import Responder, Response
 from mmekit.server import description, figures, openapi, refusal
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("mmekit.server")
 
+_LONGEST_NAME = 4000
+"""Bytes, percent-encoded: with a path around it, it still fits into a request line."""
 _CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _NO_CACHE: Headers = [
     ("Pragma", "no-cache"),
@@ -240,7 +243,18 @@ def _load_request(request: Request, query: str) -> tuple[str, str]:
     for name in ("url", "model_name"):
         if not content.get(name) or not isinstance(content[name], str):
             raise refusal.bad_request(f"Parameter {name} is required.")
+    _check_name(content["model_name"])
     return content["model_name"], content["url"]
+
+
+def _check_name(name: str) -> None:
+    """Refuse a model that no request line could name any more."""
+    try:
+        length = len(quote(name, safe=""))
+    except UnicodeEncodeError as error:
+        raise refusal.bad_request("Parameter model_name is no valid Unicode.") from error
+    if length > _LONGEST_NAME:
+        raise refusal.bad_request("Parameter model_name is too long.")
 
 
 def _integer(given: dict[str, str], name: str, default: int) -> int:

@@ -274,11 +274,14 @@ class ModelProcess:
     def _send(self, connection: Connection, data: bytes) -> None:
         # What the kernel takes in one step counts as answered just before: should the process be
         # killed now, nobody may answer again. Nor after the beginning of a longer answer.
-        short = len(data) <= _ONE_STEP
-        self._ledger.states[connection.number] = IDLE if short else SENDING
+        state = IDLE if len(data) <= _ONE_STEP else SENDING
+        states, number, sendall = self._ledger.states, connection.number, connection.sock.sendall
         # A failure shows again as the end of the connection, in the next turn.
-        with contextlib.suppress(OSError):
-            connection.sock.sendall(data)
+        try:  # Nothing may come between these two: a kill there loses the answer.
+            states[number] = state
+            sendall(data)
+        except OSError:
+            pass
         self._done(connection)
 
     def _done(self, connection: Connection) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
@@ -84,6 +85,10 @@ class Aws:
         """Return moto's own table of endpoints, by name; a change to it is a change of state."""
         endpoints: dict[str, FakeEndpoint] = self._sagemaker(account, region).endpoints
         return endpoints
+
+    def regions(self) -> frozenset[str]:
+        """Return the regions that have SageMaker."""
+        return frozenset(get_backend("sagemaker")[DEFAULT_ACCOUNT_ID].regions)
 
     def has(self, kind: str, account: str, region: str, name: str) -> bool:
         """Say whether a resource exists; `kind` as ARNs spell it (model, endpoint-config, …)."""

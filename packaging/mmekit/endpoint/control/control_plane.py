@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mmekit.endpoint.control.hosted import Capacity
 from mmekit.endpoint.control.rules import arn, check
 from mmekit.endpoint.control.validation import checked_members
-from mmekit.endpoint.errors import AwsError, control_reply
+from mmekit.endpoint.errors import AwsError, control_reply, unknown_region
 from mmekit.endpoint.http import Reply, Request, new_request_id
 from mmekit.endpoint.specification import EndpointId
 from mmekit.endpoint.state.recorder import operation_of
@@ -46,6 +46,7 @@ class ControlPlane:
     def __init__(self, aws: Aws, hosting: Hosting) -> None:
         self._aws = aws
         self._hosting = hosting
+        self._regions = aws.regions()
         # Between a check and what it allows, nobody else may change what was checked.
         self._changing = asyncio.Lock()
         self._own: dict[str, Callable[[EndpointId, dict[str, Any]], None]] = {
@@ -55,6 +56,8 @@ class ControlPlane:
 
     async def answer(self, request: Request, caller: Caller) -> Reply:
         """Answer a request of the control plane."""
+        if caller.region not in self._regions:
+            return control_reply(unknown_region(), new_request_id())
         operation = operation_of(request)
         members: dict[str, Any] = {}
         if caller.service == "sagemaker":

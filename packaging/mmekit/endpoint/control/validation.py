@@ -136,7 +136,8 @@ def _in_string(shape: Shape, value: str, path: str) -> Iterator[str]:
 
 
 def _in_number(shape: Shape, value: float, path: str) -> Iterator[str]:
-    if not math.isfinite(value):
+    largest = _FLOAT_MAX if shape.type_name == "float" else math.inf
+    if not math.isfinite(value) or abs(value) > largest:
         text = f"The value at '{path}' is out of range."
         raise AwsError(400, "SerializationException", text)
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
@@ -157,6 +158,9 @@ def _length(shape: Shape, value: str | list[Any] | dict[str, Any], path: str) ->
         what = f"Member must have length less than or equal to {most}"
         yield _violation(f"'{_shown(value)}'", path, what)
 
+
+_FLOAT_MAX = 3.4028235e38
+"""Java's Float.MAX_VALUE, of 32 bits."""
 
 _CHECKS: dict[str, Callable[[Any, Any, str], Iterator[str]]] = {
     "structure": _in_structure,

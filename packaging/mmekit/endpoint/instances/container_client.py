@@ -7,6 +7,7 @@ buffer and waits for one future.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -97,8 +98,9 @@ class ContainerClient:
         """Ask /ping; False when the container is not there, is silent or says it is not well."""
         try:
             reply = await self._call(b"GET /ping" + self._common + b"\r\n", b"", seconds)
-        except (ContainerSilentError, ContainerTimeoutError):
-            return False
+        except (ContainerSilentError, ContainerTimeoutError) as error:
+            # That this process has no descriptor left says nothing about the container.
+            return getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE)
         return reply.status == 200  # noqa: PLR2004 - the contract says 200 and nothing else
 
     async def load(self, name: str, folder: str, seconds: float) -> ContainerReply:
