@@ -66,6 +66,27 @@ def test_a_load_waits_for_room_while_every_model_answers_a_request(rehearse):
     rehearse(story, environment={"CAPACITY": "1"})
 
 
+def test_a_model_that_is_always_busy_makes_room_for_another_and_comes_back(rehearse):
+    async def story(on):
+        on.put("busy.tar.gz", "waits.tar.gz")
+        outcomes, stop = [], asyncio.Event()
+
+        async def client():
+            while not stop.is_set():
+                outcomes.append(await on.seen("busy.tar.gz", b'{"seconds": 0.05}'))
+
+        clients = [asyncio.ensure_future(client()) for _ in range(3)]
+        await on.until(lambda: len(outcomes) > 5)
+        await on.seen("waits.tar.gz")
+        answered = len(outcomes)
+        await on.until(lambda: len(outcomes) > answered + 5)
+        stop.set()
+        await asyncio.gather(*clients)
+        assert any("got no room" in event.text for event in on.events("eviction"))
+
+    rehearse(story, environment={"CAPACITY": "1"})
+
+
 def test_models_that_grew_beyond_the_memory_are_unloaded_until_one_is_left(rehearse):
     async def story(on):
         for target in ("a.tar.gz", "b.tar.gz"):

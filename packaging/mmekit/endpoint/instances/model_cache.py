@@ -41,6 +41,8 @@ _MENDED_AGAIN_SECONDS = 1.0
 _LOADS_AT_ONCE = 8
 """Each takes a core for a while, and DJL Serving does not count the memory of loads under way."""
 _PATIENCE_SECONDS = 0.25
+_STARVED_SECONDS = 1.0
+"""How long a load waits for an idle model before it makes one idle."""
 
 
 class TooManyWaitError(Exception):
@@ -217,7 +219,7 @@ class ModelCache:
         """Unload the least recently used idle model: models have grown beyond the memory."""
         if len(self._loaded) > 1:
             with contextlib.suppress(AwsError, ContainerAbsentError):
-                await self._evict("unloaded to make room in memory")
+                await self._evict("unloaded to make room in memory", idle=True)
 
     async def describe_some(self, count: int, seconds: float) -> None:
         """Ask the container for the memory of the models that it told of the longest ago."""
@@ -293,7 +295,8 @@ class ModelCache:
             raise validation_error(f"Failed to download model data: {error}.") from error
 
     async def _load_from(self, stored: StoredModel) -> None:
-        patience = time.monotonic() + self._limits.load_seconds
+        began = time.monotonic()
+        patience = began + self._limits.load_seconds
         full = False
         while True:
             reply = await self._ask_to_load(stored, max(patience - time.monotonic(), 1.0))
@@ -303,18 +306,18 @@ class ModelCache:
             if reply.status != _OUT_OF_MEMORY:
                 raise model_error(self._endpoint, reply.status, reply.text)
             full = True
-            if await self._evict("unloaded to make room in memory"):
+            if await self._evict("unloaded to make room in memory", idle=True):
                 continue
             in_flight = any(model.in_flight for model in self._loaded.values())
             busy = in_flight or self._asking or self._unloading
             left = patience - time.monotonic()
             if not busy or left <= 0:
                 raise model_error(self._endpoint, reply.status, reply.text)
-            # Everything is in use: the first to finish makes room. Others may wait for the same
-            # change and take it, hence not for long.
-            self._change.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._change.wait(), min(left, _PATIENCE_SECONDS))
+            # Everything is in use: the first to finish makes room.
+            if in_flight and time.monotonic() > began + _STARVED_SECONDS:
+                await self._evict("unloaded after its requests, as another model got no room")
+            else:
+                await self._until_change(left)
 
     async def _ask_to_load(self, stored: StoredModel, seconds: float) -> ContainerReply:
         self._asking += 1
@@ -333,11 +336,15 @@ class ModelCache:
         finally:
             self._asking -= 1
 
-    async def _evict(self, text: str) -> LoadedModel | None:
-        """Unload the least recently used model that is idle; None when there is none."""
-        victim = next((model for model in self._loaded.values() if not model.in_flight), None)
+    async def _evict(self, text: str, *, idle: bool = False) -> LoadedModel | None:
+        """Unload the least recently used model, or that of the idle ones; None when there is none.
+
+        A busy one gets no more requests; those that come wait for its next load.
+        """
+        victims = (model for model in self._loaded.values() if not (idle and model.in_flight))
+        victim = next(victims, None)
         if victim is not None:
-            unloading = self._begin_unloading(victim, deletes=False)
+            unloading = self._begin_unloading(victim, deletes=False, drains=True)
             await asyncio.wait([unloading])
             self._journal.record("eviction", self._label, text, target=victim.target)
             logger.info("[%s] %s: %s", self._label, victim.target, text)
@@ -346,20 +353,31 @@ class ModelCache:
     async def _relieve_disk(self) -> None:
         """Unload idle models and delete their files until the disk's budget holds."""
         while self._disk.is_over_budget and len(self._loaded) > 1:
-            victim = await self._evict("unloaded to make room on disk")
+            victim = await self._evict("unloaded to make room on disk", idle=True)
             if victim is None:
                 return
             await self._disk.make_room(0, self._names.__contains__)
 
-    def _begin_unloading(self, model: LoadedModel, *, deletes: bool) -> asyncio.Task[None]:
+    def _begin_unloading(
+        self, model: LoadedModel, *, deletes: bool, drains: bool = False
+    ) -> asyncio.Task[None]:
         """Unload a model; from now on nobody sends it a request, and a new load of it waits."""
         self.forget(model)
-        task = asyncio.ensure_future(self._unload(model.stored, deletes=deletes))
+        task = asyncio.ensure_future(self._unload(model, deletes=deletes, drains=drains))
         self._unloading[model.stored.name] = task
         task.add_done_callback(lambda done: self._finish_unloading(model.stored.name, done))
         return task
 
-    async def _unload(self, stored: StoredModel, *, deletes: bool) -> None:
+    async def _until_change(self, seconds: float) -> None:
+        # Others may wait for the same change and take it, hence not for long.
+        self._change.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._change.wait(), min(seconds, _PATIENCE_SECONDS))
+
+    async def _unload(self, model: LoadedModel, *, deletes: bool, drains: bool) -> None:
+        stored = model.stored
+        while drains and model.in_flight:
+            await self._until_change(self._limits.invoke_seconds)
         began = time.perf_counter()
         # A container that is not there has nothing loaded either.
         with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
