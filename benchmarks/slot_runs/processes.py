@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from mmekit.server.memory import private_bytes, proportional_bytes
+from mmekit.server.memory import process_memory
 from slot_runs.servers import family
 
 if TYPE_CHECKING:
@@ -39,9 +39,12 @@ class Footprint:
 
 def footprint(pids: Iterable[int]) -> Footprint:
     """Measure processes."""
-    pids = list(pids)
-    private = sum(private_bytes(pid) for pid in pids)
-    return Footprint(len(pids), private, sum(proportional_bytes(pid) for pid in pids))
+    found = [process_memory(pid) for pid in pids]
+    return Footprint(
+        len(found),
+        sum(one.private_bytes for one in found),
+        sum(one.proportional_bytes for one in found),
+    )
 
 
 def of_models(server: Server, folders: Sequence[Path]) -> list[Footprint]:

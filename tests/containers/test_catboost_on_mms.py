@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -14,10 +15,15 @@ from catboost import CatBoostClassifier
 from sklearn.datasets import make_classification
 
 from mmekit.bench.phases import read_calls
-from mmekit.containers.mms import prepare, serving
-from mmekit.errors import ServerError
+from mmekit.containers.mms import serving
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(
+        "MMEKIT_MMS_PYTHON" not in os.environ and os.environ.get("MMEKIT_TEST_MMS") != "1",
+        reason="neither MMEKIT_MMS_PYTHON nor MMEKIT_TEST_MMS=1 asks for Multi Model Server",
+    ),
+]
 
 HANDLER = Path(__file__).parents[2] / "infrastructure" / "containers" / "mms" / "catboost"
 
@@ -44,18 +50,6 @@ model_handler._HANDLER = Greedy
 
 
 @pytest.fixture(scope="module")
-def _environment(tmp_path_factory):
-    """Skip where the environment has not been made: a test must not wait for the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UV_OFFLINE", "1")
-        patch.setenv("UV_CACHE_DIR", str(tmp_path_factory.mktemp("uv")))
-        try:
-            prepare(HANDLER / "model_handler.py")
-        except ServerError as error:
-            pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def trained():
     features, labels = make_classification(500, 20, n_informative=10, random_state=0)
     model = CatBoostClassifier(iterations=50, depth=4, verbose=False, allow_writing_files=False)
@@ -70,7 +64,7 @@ def folder(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(_environment, folder):
+def server(folder):
     with serving(HANDLER / "model_handler.py") as server:
         status, text = load(server, "catboost", folder)
         assert status == 200, text
@@ -113,7 +107,6 @@ def test_it_says_why_it_refuses_a_request(server, body, content_type, status):
     assert "expected" in json.loads(answer[1])["message"]
 
 
-@pytest.mark.usefixtures("_environment")
 def test_memory_that_runs_out_is_507_at_load_and_at_a_request(trained, folder, tmp_path):
     shutil.copytree(HANDLER, tmp_path / "handler", ignore=shutil.ignore_patterns("__pycache__"))
     greedy = tmp_path / "handler" / "greedy.py"
@@ -127,7 +120,6 @@ def test_memory_that_runs_out_is_507_at_load_and_at_a_request(trained, folder, t
         assert ask(server, "POST", "/models/modest/invoke", row)[0] == 200
 
 
-@pytest.mark.usefixtures("_environment")
 def test_phases_of_each_call_reach_the_servers_output(trained, folder, capfd):
     row = as_csv(trained[1][:1])
     with serving(HANDLER / "model_handler.py", environment={"MMEKIT_PHASES": "true"}) as server:

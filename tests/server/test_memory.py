@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from mmekit.server.memory import MIB, Cgroup, Memory, own_cgroup, private_bytes, proportional_bytes
+from mmekit.server.memory import MIB, Cgroup, Memory, own_cgroup, process_memory
 
 HOLDER = "data = bytearray({size}); print('ready', flush=True); input()"
 
@@ -37,8 +37,9 @@ def hold():
 def test_the_memory_of_a_process_is_known(hold):
     pid = hold(50)
 
-    assert 50 * MIB < private_bytes(pid) <= proportional_bytes(pid) + MIB
-    assert proportional_bytes(2**22 + 1) == 0
+    memory = process_memory(pid)
+    assert 50 * MIB < memory.private_bytes <= memory.proportional_bytes + MIB
+    assert process_memory(2**22 + 1).proportional_bytes == 0
 
 
 def test_without_a_limit_the_machines_free_memory_counts():
@@ -66,7 +67,7 @@ def test_a_process_that_grows_is_measured_again(hold):
 
 
 def test_loads_under_way_count_as_memory():
-    memory = Memory(1000 * MIB + proportional_bytes(os.getpid()))
+    memory = Memory(1000 * MIB + process_memory(os.getpid()).proportional_bytes)
 
     with memory.admit(600 * MIB, 0, []) as first:
         assert first
@@ -79,7 +80,7 @@ def test_loads_under_way_count_as_memory():
 
 
 def test_a_reserve_stays_free():
-    memory = Memory(1000 * MIB + proportional_bytes(os.getpid()))
+    memory = Memory(1000 * MIB + process_memory(os.getpid()).proportional_bytes)
 
     with memory.admit(600 * MIB, 500 * MIB, []) as fits:
         assert not fits

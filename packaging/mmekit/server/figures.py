@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from mmekit.server.memory import private_bytes, proportional_bytes
+from mmekit.server.memory import process_memory
 from mmekit.server.slots import SlotWorker
 
 if TYPE_CHECKING:
@@ -55,15 +56,17 @@ class ProcessFigures:
 
 
 def of_processes(model: Model) -> list[ProcessFigures]:
-    """Return the figures of each process of a model, oldest first."""
+    """Return the figures of each process of a model, oldest first; for a thread to call."""
     slots: dict[int, int] = {}
     counters: dict[int, dict[str, int]] = {}
-    for worker in model.pool.workers:
-        if worker.pid is None:
+    for worker in tuple(model.pool.workers):
+        pid = worker.pid
+        if pid is None:
             continue
-        slots[worker.pid] = slots.get(worker.pid, 0) + 1
-        if isinstance(worker, SlotWorker) and worker.ledger is not None:
-            counters.setdefault(worker.pid, worker.ledger.counters())
+        slots[pid] = slots.get(pid, 0) + 1
+        if isinstance(worker, SlotWorker) and worker.ledger is not None and pid not in counters:
+            with contextlib.suppress(ValueError):  # it has just been closed
+                counters[pid] = worker.ledger.counters()
     return [_of_process(pid, number, counters.get(pid, {})) for pid, number in slots.items()]
 
 
@@ -71,6 +74,7 @@ def _of_process(pid: int, slots: int, counters: dict[str, int]) -> ProcessFigure
     def seconds(name: str) -> float:
         return counters.get(name, 0) / _NANOSECONDS
 
+    memory = process_memory(pid)
     return ProcessFigures(
         pid=pid,
         slots=slots,
@@ -82,8 +86,8 @@ def _of_process(pid: int, slots: int, counters: dict[str, int]) -> ProcessFigure
         predict_s=seconds("predict_ns"),
         load_s=seconds("load_ns"),
         import_s=seconds("import_ns"),
-        private_bytes=private_bytes(pid),
-        proportional_bytes=proportional_bytes(pid),
+        private_bytes=memory.private_bytes,
+        proportional_bytes=memory.proportional_bytes,
     )
 
 

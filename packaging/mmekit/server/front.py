@@ -161,7 +161,7 @@ class Front:
         name = segments[2]
         version = segments[3] if len(segments) > 3 else None  # noqa: PLR2004
         if method == "GET":
-            return self._describe(name, version, request_id)
+            return await self._describe(name, version, request_id)
         if method == "DELETE":
             if version is not None:
                 raise refusal.no_such_model(name)
@@ -171,13 +171,15 @@ class Front:
             return _json(refusal.pretty(content), request_id)
         raise refusal.method_not_allowed()
 
-    def _describe(self, name: str, version: str | None, request_id: str) -> Response:
+    async def _describe(self, name: str, version: str | None, request_id: str) -> Response:
         model = self._registry.get(name)
         if model is None or version is not None:
             called = f"Workflow not found: {name}/{version}" if model else name
             message = f"Workflow not found: {called}"
             raise refusal.Refusal(404, "ModelNotFoundException", message)
-        return _json(refusal.pretty([description.of_model(model)]), request_id)
+        # In a thread: the kernel takes its time to tell the memory of a process.
+        described = await asyncio.to_thread(description.of_model, model)
+        return _json(refusal.pretty([described]), request_id)
 
     async def _load(self, request: Request, query: str, request_id: str) -> Response:
         name, url = _load_request(request, query)

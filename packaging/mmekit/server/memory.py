@@ -89,31 +89,37 @@ def _read_cgroup(folder: Path) -> Cgroup | None:
     return None
 
 
-def proportional_bytes(pid: int) -> int:
-    """Return a process's proportional set size in bytes; 0 when it has ended.
+@dataclass(frozen=True)
+class ProcessMemory:
+    """Bytes that a process shares with no other, and those with its share of what it shares."""
+
+    private_bytes: int
+    proportional_bytes: int
+
+
+def process_memory(pid: int) -> ProcessMemory:
+    """Return the memory of a process, nothing when it has ended.
 
     Where the kernel does not tell (macOS), the resident size is the nearest there is.
     """
-    return _memory_of(pid, ("Pss:",))
-
-
-def private_bytes(pid: int) -> int:
-    """Return the bytes that a process shares with no other; 0 when it has ended.
-
-    Where the kernel does not tell (macOS), the resident size is the nearest there is.
-    """
-    return _memory_of(pid, ("Private_Clean:", "Private_Dirty:"))
-
-
-def _memory_of(pid: int, names: tuple[str, ...]) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         try:
-            return int(psutil.Process(pid).memory_info().rss)
+            resident = int(psutil.Process(pid).memory_info().rss)
         except psutil.Error:
-            return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
+            resident = 0
+        return ProcessMemory(resident, resident)
+
+    def total(*names: str) -> int:
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
+
+    return ProcessMemory(total("Private_Clean:", "Private_Dirty:"), total("Pss:"))
+
+
+def proportional_bytes(pid: int) -> int:
+    """Return a process's proportional set size in bytes; 0 when it has ended."""
+    return process_memory(pid).proportional_bytes
 
 
 class Memory:
