@@ -57,3 +57,16 @@ def test_output_that_comes_too_fast_loses_its_oldest_lines_and_says_so():
             take(f"more {number}")
         shipper.flush()
     assert len(stream.events) == 20_000
+
+
+def test_long_lines_are_bounded_in_all_and_not_by_their_number():
+    shipper = LogShipper()
+    take = shipper.sink(EndpointId("123456789012", "eu-west-3", "wordy"), "v")
+    for _ in range(20):
+        for number in range(30):
+            take(f"{number} " + "z" * 100_000)
+        shipper.flush()
+    backend = get_backend("logs")["123456789012"]["eu-west-3"]
+    (stream,) = backend.groups["/aws/sagemaker/Endpoints/wordy"].streams.values()
+    assert sum(len(event.message) for event in stream.events) <= 16 << 20
+    assert stream.events[-1].message.startswith("29 z")

@@ -234,6 +234,22 @@ def handle(inputs):
 DJL_PROPERTIES = b"engine=Python\nmaxWorkers=1\noption.predict_timeout=1\n"
 
 
+def test_a_setting_that_the_server_refuses_is_told_and_nothing_counts_as_loaded(rehearse):
+    async def story(on):
+        for _ in range(2):
+            with pytest.raises(AwsError, match="99999999999") as raised:
+                await on.seen("model.tar.gz")
+            assert raised.value.members["OriginalStatusCode"] == 409
+        assert not on.events("cold load")
+
+    def prepare(on):
+        properties = b"engine=Python\nminWorkers=99999999999\n"
+        files = {"model.py": DJL_HANDLER, "serving.properties": properties}
+        on.objects["models/model.tar.gz"] = rehearse.archive(files)
+
+    rehearse(story, prepare=prepare, container="embedded")
+
+
 @pytest.mark.skipif(not os.environ.get("MMEKIT_DJL_HOME"), reason="MMEKIT_DJL_HOME is not set")
 def test_djl_servings_dead_workers_and_failed_models_are_mended(rehearse):
     async def story(on):

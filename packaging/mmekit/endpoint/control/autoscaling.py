@@ -176,7 +176,7 @@ def _policies(endpoint: EndpointId, variant: str) -> Iterator[_Policy]:
         if here != (_resource(endpoint, variant), _DIMENSION) or not described:
             continue
         metric = described.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
-        if metric == _METRIC:
+        if metric == _METRIC and float(described["TargetValue"]) > 0:  # AWS takes no other
             yield _Policy(
                 target=float(described["TargetValue"]),
                 out_cooldown=float(described.get("ScaleOutCooldown", _COOLDOWN_S)),

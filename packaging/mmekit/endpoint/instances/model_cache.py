@@ -35,12 +35,13 @@ __all__ = ["ModelCache", "TooManyWaitError"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
-_LOADED = (200, 409)  # 409: the container has it already
+_DONE, _CONFLICT = 200, 409
 _OUT_OF_MEMORY = 507
 _MENDED_AGAIN_SECONDS = 1.0
 _LOADS_AT_ONCE = 8
 """Each takes a core for a while, and DJL Serving does not count the memory of loads under way."""
 _PATIENCE_SECONDS = 0.25
+_DESCRIBE_SECONDS = 5.0
 _STARVED_SECONDS = 1.0
 """How long a load waits for an idle model before it makes one idle."""
 
@@ -300,7 +301,7 @@ class ModelCache:
         full = False
         while True:
             reply = await self._ask_to_load(stored, max(patience - time.monotonic(), 1.0))
-            if reply.status in _LOADED:
+            if reply.status == _DONE or await self._has_already(reply, stored):
                 self.is_full = full
                 return
             if reply.status != _OUT_OF_MEMORY:
@@ -318,6 +319,15 @@ class ModelCache:
                 await self._evict("unloaded after its requests, as another model got no room")
             else:
                 await self._until_change(left)
+
+    async def _has_already(self, reply: ContainerReply, stored: StoredModel) -> bool:
+        """Tell a model that is loaded from a setting that the server refuses: both are 409."""
+        if reply.status != _CONFLICT:
+            return False
+        try:
+            return await self._client.describe(stored.name, _DESCRIBE_SECONDS) is not None
+        except (ContainerSilentError, ContainerTimeoutError):
+            return False
 
     async def _ask_to_load(self, stored: StoredModel, seconds: float) -> ContainerReply:
         self._asking += 1

@@ -27,6 +27,8 @@ logger = logging.getLogger("mmekit.endpoint")
 
 _WAITING = 10_000  # lines of a stream between two flushes; beyond, the oldest are lost
 _KEPT = 20_000  # lines of a stream in CloudWatch Logs, which lives in this process' memory
+_KEPT_CHARACTERS = 16 << 20  # of them
+_WAITING_CHARACTERS = 4 << 20
 _LONGEST = 256 * 1024 - 26  # characters; CloudWatch Logs' limit, 26 bytes of overhead included
 
 
@@ -36,7 +38,8 @@ class _Stream:
 
     endpoint: EndpointId
     name: str
-    lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_WAITING))
+    lines: deque[tuple[int, str]] = field(default_factory=deque)
+    characters: int = 0
     lost: int = 0
     at: int = 0
 
@@ -54,11 +57,16 @@ class LogShipper:
         def take(line: str) -> None:
             if not line:
                 return  # CloudWatch Logs refuses empty messages
-            if len(stream.lines) == _WAITING:
+            line = line[:_LONGEST]
+            stream.characters += len(line)
+            while stream.lines and (
+                len(stream.lines) >= _WAITING or stream.characters > _WAITING_CHARACTERS
+            ):
+                stream.characters -= len(stream.lines.popleft()[1])
                 stream.lost += 1
             # CloudWatch Logs refuses a batch that is not in order, and clocks are set back.
             stream.at = max(stream.at, int(time.time() * 1e3))
-            stream.lines.append((stream.at, line[:_LONGEST]))
+            stream.lines.append((stream.at, line))
             self._pending[stream] = None
 
         return take
@@ -80,6 +88,7 @@ def _taken(stream: _Stream) -> list[dict[str, object]]:
     events: list[dict[str, object]] = []
     while stream.lines:
         at, line = stream.lines.popleft()
+        stream.characters -= len(line)
         if stream.lost:
             lost, stream.lost = stream.lost, 0
             text = f"{lost} lines of output came too fast and were lost here"
@@ -96,4 +105,11 @@ def _write(stream: _Stream, events: list[dict[str, object]]) -> None:
     backend.ensure_log_stream(group, stream.name)
     backend.put_log_events(group, stream.name, events)
     kept = backend.groups[group].streams[stream.name].events
-    del kept[: max(len(kept) - _KEPT, 0)]
+    surplus = max(len(kept) - _KEPT, 0)
+    characters = sum(len(event.message) for event in kept)
+    for number, event in enumerate(kept):
+        if characters <= _KEPT_CHARACTERS:
+            break
+        characters -= len(event.message)
+        surplus = max(surplus, number + 1)
+    del kept[:surplus]
