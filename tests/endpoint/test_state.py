@@ -122,6 +122,28 @@ def test_everything_comes_back(start, tmp_path):
     assert "could not be restored" not in service.log
 
 
+def test_an_update_that_would_have_failed_is_refused_after_a_kill_in_its_middle(start, tmp_path):
+    gate = tmp_path / "gate"
+    service = start()
+    service.put("a.tar.gz", service.echo_archive())
+    service.create_endpoint("kept", environment={"COLOUR": "blue"})
+    service.describe_models(
+        "broken", environment={"REFUSE_TO_START": "yes", "START_AFTER": str(gate)}
+    )
+    sagemaker = service.client("sagemaker")
+    sagemaker.update_endpoint(EndpointName="kept", EndpointConfigName="broken")
+    assert sagemaker.describe_endpoint(EndpointName="kept")["EndpointStatus"] == "Updating"
+    service.stop(signal.SIGKILL)
+    gate.touch()
+
+    service = start()
+    service.wait_for("endpoint_in_service", "kept")
+    described = service.client("sagemaker").describe_endpoint(EndpointName="kept")
+    assert described["EndpointConfigName"] == "kept"
+    assert "ping" in described["FailureReason"]
+    assert service.seen("kept", "a.tar.gz")["environment"]["COLOUR"] == "blue"
+
+
 def test_a_kill_at_any_moment_loses_nothing_that_was_answered(start):
     answered = {}
     for number in range(3):

@@ -51,6 +51,8 @@ class Hosted:
     """What shall take the fleet's place when it is up."""
     before: EndpointSpecification | None = None
     """What it was before the last change."""
+    fallback: EndpointSpecification | None = None
+    """What was in service when the service ended in the middle of an update."""
     work: asyncio.Task[None] | None = None
     change: asyncio.Task[None] | None = None
     leaving: bool = False

@@ -155,6 +155,7 @@ class Hosting:
             set_members(hosted.record, last_deployment_config=deployment)
         if self._restoring:
             hosted.config_name = config_name
+            hosted.fallback = hosted.before  # until its outcome is read
             self.cancel_update(endpoint)
             return
         hosted.work = self._begin(self._update(endpoint, hosted, wanted))
@@ -205,7 +206,9 @@ class Hosting:
                 for name, (count, weight) in change["capacities"].items()
             }
             hosted.wanted = with_capacities(hosted.wanted, capacities)
-        elif hosted.before is not None:
+            return
+        hosted.fallback = None
+        if "reason" in change and hosted.before is not None:
             hosted.wanted = hosted.before
             hosted.config_name = hosted.wanted.config_name
             set_failure_reason(hosted.record, change["reason"])
@@ -282,6 +285,9 @@ class Hosting:
                 outcome: Fleet | str = str(hosted.record.failure_reason)
             else:
                 outcome = await self._bring_up(hosted, hosted.wanted)
+        if isinstance(outcome, str) and hosted.fallback is not None and not hosted.leaving:
+            await self._fall_back(endpoint, hosted, hosted.fallback, outcome)
+            return
         if hosted.leaving:
             await _stop(outcome)
         elif isinstance(outcome, str):
@@ -292,6 +298,16 @@ class Hosting:
             hosted.fleet = self.serving[endpoint] = outcome
             set_status(hosted.record, "InService")
             self._tell(endpoint, "in service")
+
+    async def _fall_back(
+        self, endpoint: EndpointId, hosted: Hosted, old: EndpointSpecification, reason: str
+    ) -> None:
+        """Refuse the update during which the service ended: start what was there before."""
+        hosted.fallback, hosted.wanted, hosted.config_name = None, old, old.config_name
+        self._note({"endpoint": endpoint, "reason": reason})
+        await self._create(endpoint, hosted)
+        if hosted.record.endpoint_status == "InService":
+            set_failure_reason(hosted.record, reason)
 
     async def _update(
         self, endpoint: EndpointId, hosted: Hosted, wanted: EndpointSpecification
@@ -307,6 +323,7 @@ class Hosting:
         else:
             hosted.fleet = self.serving[endpoint] = outcome
             hosted.config_name = wanted.config_name
+            self._note({"endpoint": endpoint, "updated": wanted.config_name})
             self._now_in_service(hosted, None)
             self._tell(endpoint, "updated")
             if old is not None:
