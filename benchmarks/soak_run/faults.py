@@ -31,6 +31,7 @@ _DEATHS_A_MINUTE = 3
 """With the fourth a server gives a model up, and is right to."""
 
 _WINDOW_S = 65.0
+_NEW_S = 2.0
 _LATE_S = 10.0
 """After a fault its last hit may still be under way."""
 
@@ -178,7 +179,9 @@ class Faults:
             with contextlib.suppress(psutil.Error, OSError):
                 is_forked = _FORK_SERVER in process.cmdline()
                 root = process.ppid() in (self._server.pid, 1)
-                if is_forked and not root and process.cwd() not in folders:
+                # A model process that has just been forked is not in its folder yet.
+                is_new = time.time() - process.create_time() < _NEW_S
+                if is_forked and not root and not is_new and process.cwd() not in folders:
                     _kill(process.pid)
 
     def _killed_fork_server(self) -> None:
