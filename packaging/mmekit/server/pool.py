@@ -234,7 +234,7 @@ class Pool:
 
     def _may_restart(self, pid: int | None) -> bool:
         """Note the death of a process, once for all slots of it; False with the fourth in time."""
-        if self._deaths and self._deaths[-1][0] == pid:
+        if any(known == pid for known, _ in self._deaths):
             return True
         now = time.monotonic()
         often = len(self._deaths) == _MAX_RESTARTS

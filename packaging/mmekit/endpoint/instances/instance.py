@@ -323,8 +323,13 @@ class Instance:
         """Return the model once it is loaded, and the seconds left for the invocation."""
         parts = self._parts
         began = time.perf_counter()
+        left = parts.limits.invoke_seconds
         try:
-            model = await self._models.ensure(target, parts.limits.invoke_seconds)
+            model = await self._models.ensure(target, left)
+            # Where models make room for each other, it may be gone before this request's turn.
+            while self._models.get(target) is not model:
+                left = parts.limits.invoke_seconds - (time.perf_counter() - began)
+                model = await self._models.ensure(target, max(left, 0.0))
         except (asyncio.TimeoutError, TooManyWaitError) as error:
             raise model_not_ready(parts.endpoint, parts.variant) from error
         except ContainerAbsentError as error:
