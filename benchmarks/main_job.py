@@ -33,6 +33,7 @@ import psutil
 
 from mmekit.archive import Sample, read_package, unpack
 from mmekit.bench import Load, Target, measure
+from mmekit.ports import free_port
 from mmekit.settings import Settings
 
 if TYPE_CHECKING:
@@ -263,17 +264,10 @@ def _post(url: str, body: bytes) -> None:
 # Processes.
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def _running(command: str) -> Iterator[str]:
     """Run a command of `mme` on a free port until the block ends; yield its URL."""
-    port = _free_port()
+    port = free_port()
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(

@@ -1,10 +1,11 @@
 """What tests of all rooms share."""
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
+
+from mmekit.ports import free_port
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +21,7 @@ def _settings_of_the_user_stay_out(monkeypatch):
             monkeypatch.delenv(name)
 
 
-@pytest.fixture
-def free_port():
+@pytest.fixture(name="free_port")
+def a_free_port():
     """Return a port of loopback that nothing listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    return free_port()

@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mmekit.companion import free_port
 from mmekit.engine import engine_folder
+from mmekit.ports import free_port
 
 # Half a minute a server on two idle cores.
 pytestmark = pytest.mark.timeout(400)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import mmekit
-from mmekit import companion
+from mmekit import ports
 
 ON_AN_ENDPOINT = """
 import os, sys
@@ -306,7 +306,7 @@ def test_a_command_is_told_an_address_that_it_can_reach_and_a_port_that_was_free
 ):
     if host == "::1":
         try:
-            companion.free_port(host)
+            ports.free_port(host)
         except OSError:
             pytest.skip("no IPv6 here")
     program = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from typer.main import get_command
 
 from mmekit.cli import app
+from mmekit.ports import free_port
 from mmekit.settings import Settings
 from mmekit.testing import load_handler
 
@@ -137,7 +137,7 @@ def followed(tmp_path_factory):
             **{name: value for name, value in os.environ.items() if not name.startswith("MME_")},
             "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.defpath]),
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "packaging")]),
-            "READERS_PORT": str(a_free_port()),
+            "READERS_PORT": str(free_port()),
         },
         capture_output=True,
         text=True,
@@ -146,12 +146,6 @@ def followed(tmp_path_factory):
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return folder, finished.stdout
-
-
-def a_free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_the_five_steps_end_with_the_answer_that_readme_shows(followed):

@@ -24,6 +24,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
+from mmekit.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -176,7 +178,7 @@ class Service:
 @contextlib.contextmanager
 def running(work: Path, *options: str) -> Iterator[Service]:
     """Run `mme up` on a free port of loopback until the block ends; `BUCKET` is there."""
-    port = _free_port()
+    port = free_port()
     log = Path(tempfile.mkstemp(prefix="service-", suffix=".log", dir=work)[1])
     kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     with log.open("wb") as stream:
@@ -224,10 +226,3 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> fl
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING, Literal
 import psutil
 
 from mmekit.errors import MmekitError, ServerError
-from mmekit.server.djl import DjlServing, free_port, require_djl
+from mmekit.ports import free_port
+from mmekit.server.djl import DjlServing, require_djl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

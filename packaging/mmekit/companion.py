@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from mmekit.errors import EndpointError
-from mmekit.guard import guard_command
+from mmekit.guard import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,7 +100,7 @@ def local_endpoint(
                 start_new_session=True,
             )
         )
-        stack.enter_context(_guarded(process))
+        stack.enter_context(guarded(process.pid))
         stack.enter_context(_ended(process))
         deadline = time.monotonic() + _START_S
         while not _listens(host, port):
@@ -113,21 +113,6 @@ def local_endpoint(
         yield _url(host, port)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port of an interface, loopback's unless told, that nobody listens on now.
-
-    Raises
-    ------
-    OSError
-        This machine has no such interface.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.bind(address)
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _url(host: str, port: int) -> str:
     """Return the URL under which this machine reaches what listens on a host."""
     try:
@@ -138,22 +123,6 @@ def _url(host: str, port: int) -> str:
     if address.is_unspecified:  # stands for every interface; nobody can be sent there
         host = "127.0.0.1" if is_v4 else "::1"
     return f"http://{host}:{port}" if is_v4 else f"http://[{host}]:{port}"
-
-
-@contextmanager
-def _guarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End a process that leads its group when this one is killed."""
-    with subprocess.Popen(
-        guard_command(process.pid),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as guard:
-        try:
-            yield
-        finally:
-            guard.kill()
 
 
 @contextmanager

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from mmekit.companion import free_port, local_endpoint
+from mmekit.companion import local_endpoint
 from mmekit.demo_progress import DemoProgress
 from mmekit.errors import DemoError
 from mmekit.notebook import Notebook
+from mmekit.ports import free_port
 
 try:
     import fcntl

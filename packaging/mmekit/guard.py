@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["guard_command"]
+__all__ = ["guard_command", "guarded", "when_stdin_ends"]
 
 _SCRIPT = """while read -r _; do :; done
 if kill -s TERM -- "-$0"; then
@@ -33,3 +37,31 @@ def guard_command(group: int, afterwards: Sequence[str] = ("true",)) -> list[str
         A command to run when the group has ended.
     """
     return ["/bin/sh", "-c", _SCRIPT, str(group), *afterwards]
+
+
+@contextlib.contextmanager
+def guarded(group: int) -> Iterator[None]:
+    """End a process group when this process is killed within the block."""
+    with subprocess.Popen(
+        guard_command(group),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
+
+
+def when_stdin_ends(end: Callable[[], object]) -> None:
+    """Call a function, in a thread, when standard input ends: the other side of a guard."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        end()
+
+    threading.Thread(target=watch, daemon=True, name="stdin").start()

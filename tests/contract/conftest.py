@@ -22,7 +22,8 @@ import httpx
 import pytest
 
 from mmekit.errors import ServerError
-from mmekit.server.djl import DjlServing, free_port
+from mmekit.ports import free_port
+from mmekit.server.djl import DjlServing
 from tests.server_process import ServerProcess, give_slots, wait_until
 
 if TYPE_CHECKING:

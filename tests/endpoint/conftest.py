@@ -32,16 +32,11 @@ from mmekit.endpoint.specification import (
     ModelSpecification,
     VariantSpecification,
 )
+from mmekit.ports import free_port
 
 HERE = pathlib.Path(__file__).parent
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
 REGION = "us-east-1"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclasses.dataclass

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from mmekit.errors import ServerError
-from mmekit.server.djl import HOME_VARIABLE, DjlServing, distribution, free_port, java_version
+from mmekit.ports import free_port
+from mmekit.server.djl import HOME_VARIABLE, DjlServing, distribution, java_version
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get(HOME_VARIABLE),

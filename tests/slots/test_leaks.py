@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,8 +19,12 @@ def anonymous(process):
 
 
 def open_files(process):
-    folder = Path(f"/proc/{process.pid}/fd")
-    return sorted(str(path.readlink()).split(":")[0] for path in folder.iterdir())
+    """Return what a process has open; one that it closes meanwhile is not."""
+    found = []
+    for path in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(path.readlink()).split(":")[0])
+    return sorted(found)
 
 
 def test_models_that_come_and_go_leave_nothing_behind(slots, model, until):

@@ -122,7 +122,8 @@ def up(  # noqa: PLR0913 - an option each
     lab notebooks
     """
     if command:
-        from mmekit.companion import free_port, run_beside
+        from mmekit.companion import run_beside
+        from mmekit.ports import free_port
 
         port = port or free_port(host)  # both sides have to know it
         chosen = {

@@ -10,8 +10,9 @@ import subprocess
 import uuid
 from typing import TYPE_CHECKING
 
-from mmekit.endpoint.instances.launcher import free_port, start_process
+from mmekit.endpoint.instances.launcher import start_process
 from mmekit.errors import ImageError
+from mmekit.ports import free_port
 
 if TYPE_CHECKING:
     from mmekit.endpoint import Container, Placement

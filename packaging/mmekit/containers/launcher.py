@@ -16,11 +16,11 @@ from mmekit.containers.images import ImageRules
 from mmekit.endpoint.instances.launcher import (
     CommandLauncher,
     container_variables,
-    free_port,
     launcher_named,
     start_process,
 )
 from mmekit.errors import ImageError
+from mmekit.ports import free_port
 
 if TYPE_CHECKING:
     from mmekit.endpoint import Container, ContainerLauncher, Placement

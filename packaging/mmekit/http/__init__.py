@@ -8,6 +8,15 @@ connections, `HttpLimits` says what a client may do, a `Responder` turns a `Requ
 """
 
 from mmekit.http.exchange import Headers, HttpLimits, Request, Responder, Response
+from mmekit.http.loop import run_in_loop
 from mmekit.http.server import HttpServer
 
-__all__ = ["Headers", "HttpLimits", "HttpServer", "Request", "Responder", "Response"]
+__all__ = [
+    "Headers",
+    "HttpLimits",
+    "HttpServer",
+    "Request",
+    "Responder",
+    "Response",
+    "run_in_loop",
+]

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 import psutil
 
 from mmekit.errors import ServerError
+from mmekit.ports import free_port
 from mmekit.scratch import scratch_folder
-from mmekit.server.foreign import ForeignServer, free_port, serve_foreign
+from mmekit.server.foreign import ForeignServer, serve_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit.server.run import ServerOptions
 
-__all__ = ["DjlServing", "distribution", "free_port", "java_version", "require_djl", "run_djl"]
+__all__ = ["DjlServing", "distribution", "java_version", "require_djl", "run_djl"]
 
 HOME_VARIABLE = "MMEKIT_DJL_HOME"
 MINIMUM_JAVA = 11

@@ -7,7 +7,6 @@ import http.client
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,13 +17,13 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from mmekit.errors import ServerError
-from mmekit.guard import guard_command
+from mmekit.guard import guarded, when_stdin_ends
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["ForeignServer", "free_port", "serve_foreign"]
+__all__ = ["ForeignServer", "serve_foreign"]
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -61,7 +60,7 @@ class ForeignServer(ABC):
         self.port = port
         self._start_seconds = start_seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard = contextlib.ExitStack()
 
     @property
     def pid(self) -> int | None:
@@ -106,7 +105,7 @@ class ForeignServer(ABC):
             # Ctrl-C in a terminal is for this process alone, which ends the server in order.
             start_new_session=True,
         )
-        self._guard = _guard(self._process.pid)
+        self._guard.enter_context(guarded(self._process.pid))
 
     def wait_until_healthy(self) -> None:
         """Return when ``/ping`` answers 200; a model that is loaded at start is ready then.
@@ -156,9 +155,7 @@ class ForeignServer(ABC):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._guard:
-            self._guard.kill()
-            self._guard.communicate()
+        self._guard.close()
         # Workers end when their connection does; one in the middle of a request does so late.
         _, alive = psutil.wait_procs(workers, timeout=1)
         for worker in alive:
@@ -202,7 +199,7 @@ def serve_foreign(server: ForeignServer, *, exit_with_stdin: bool) -> None:
     try:
         server.start()
         if exit_with_stdin:
-            threading.Thread(target=_watch_stdin, args=(end,), daemon=True, name="stdin").start()
+            when_stdin_ends(end)
         try:
             server.wait_until_healthy()
             _logger.info("serving on http://%s:%d", server.host, server.port)
@@ -217,28 +214,3 @@ def serve_foreign(server: ForeignServer, *, exit_with_stdin: bool) -> None:
         server.stop()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def free_port(host: str) -> int:
-    """Return a port on which nothing listened a moment ago."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _guard(group: int) -> subprocess.Popen[bytes]:
-    """End a process group when this process ends, however it ends."""
-    return subprocess.Popen(
-        guard_command(group),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _watch_stdin(end: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError):
-        while os.read(0, 4096):
-            pass
-    end()

@@ -10,14 +10,14 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
-from mmekit.http import HttpLimits, HttpServer
+from mmekit.guard import when_stdin_ends
+from mmekit.http import HttpLimits, HttpServer, run_in_loop
 from mmekit.scratch import ScratchFolder, sweep
 from mmekit.server.description import name_of
 from mmekit.server.front import Front
@@ -27,7 +27,7 @@ from mmekit.server.registry import Registry
 from mmekit_runtime.slots.descriptors import descriptor_limit, raise_descriptor_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -82,7 +82,7 @@ def run(options: ServerOptions) -> None:
     listener = _listen(options.host, options.port)
     with _socket_folder() as sockets:
         registry = Registry(engine, sockets, Memory(options.memory))
-        _run(_serve(options, listener, registry))
+        run_in_loop(_serve(options, listener, registry))
 
 
 @contextlib.contextmanager
@@ -102,15 +102,6 @@ def _socket_folder() -> Iterator[Path]:
         yield folder.path
     finally:
         folder.remove()
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    try:
-        import uvloop  # not on Windows
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
 
 
 def warn_of(host: str) -> None:
@@ -155,7 +146,7 @@ async def _serve(options: ServerOptions, listener: socket.socket, registry: Regi
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
     if options.exit_with_stdin:
-        _exit_with_stdin(loop, asked)
+        when_stdin_ends(lambda: _call_soon(loop, asked.set))
     try:
         if options.model is not None and not await _load_at_start(options.model, registry, asked):
             return
@@ -191,12 +182,6 @@ async def _load_at_start(folder: Path, registry: Registry, asked: asyncio.Event)
     return True
 
 
-def _exit_with_stdin(loop: asyncio.AbstractEventLoop, asked: asyncio.Event) -> None:
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 4096):
-                pass
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(asked.set)
-
-    threading.Thread(target=watch, daemon=True, name="stdin").start()
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        loop.call_soon_threadsafe(call)

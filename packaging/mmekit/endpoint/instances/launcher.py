@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import signal
-import socket
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mmekit.errors import EndpointError
 from mmekit.guard import guard_command
+from mmekit.ports import free_port
 from mmekit.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ __all__ = [
     "ContainerLauncher",
     "Placement",
     "container_variables",
-    "free_port",
     "launcher_named",
     "start_process",
 ]
@@ -36,7 +34,6 @@ __all__ = [
 logger = logging.getLogger("mmekit.endpoint")
 
 _HOST = "127.0.0.1"
-_PORTS = range(20_000, 32_000)  # below the ports that Linux and macOS give to outgoing connections
 _PIPE_SECONDS = 2.0  # for the last of a dead container's output
 _LONGEST_LINE = 1 << 16  # bytes; a longer one goes out in parts
 _TAIL = 20  # lines of a container's output to quote when it does not start
@@ -312,25 +309,4 @@ async def _guard(group: int, afterwards: Sequence[str]) -> asyncio.subprocess.Pr
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
-    )
-
-
-_taken: deque[int] = deque(maxlen=1000)
-"""Ports given out lately: a container takes seconds until it listens on its own."""
-
-
-def free_port() -> int:
-    """Return a port of loopback for a container, on which nothing listened a moment ago."""
-    for port in random.sample([port for port in _PORTS if port not in _taken], 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind((_HOST, port))
-            except OSError:
-                continue
-            _taken.append(port)
-            return port
-    raise EndpointError(
-        "No free port was found for a container.",
-        where=f"{_HOST}:{_PORTS.start}-{_PORTS.stop}",
-        remedy="Stop what listens there.",
     )
