@@ -7,7 +7,8 @@ minute (the middle of a shorter run) to the end::
     .venv/bin/python benchmarks/soak.py --minutes 20
 
 Ends with 1 when there was such an error, or memory grew by more than 2 %. Writes
-build/benchmarks/soak.json. Everything runs on loopback, and is ended at the end.
+build/benchmarks/soak.json, and the server's log beside it. Everything runs on loopback, and is
+ended at the end.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import argparse
 import contextlib
 import json
 import random
+import shutil
 import signal
 import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +104,7 @@ class Outcome:
 def main() -> int:
     """Soak, print and write; 1 when something was lost that no fault hit, or memory grew."""
     arguments = _arguments()
+    arguments.output.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console(stderr=True)
     columns = (BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("{task.description}"))
@@ -113,10 +117,8 @@ def main() -> int:
         except ServerFailure as error:
             console.print(f"the server failed: {error}", markup=False)
             return 1
-    output: Path = arguments.output
-    output.mkdir(parents=True, exist_ok=True)
     content = {**asdict(outcome), "growth": outcome.growth, "seed": arguments.seed}
-    (output / "soak.json").write_text(json.dumps(content, indent=2) + "\n")
+    (arguments.output / "soak.json").write_text(json.dumps(content, indent=2) + "\n")
     _print(outcome)
     return 0 if outcome.is_good else 1
 
@@ -149,6 +151,7 @@ def _soak(arguments: argparse.Namespace, work: Path, progress: Progress) -> Outc
                     time.sleep(chance.uniform(*_PAUSE_S))
             end = _measure(server, hurt, traffic, began)
             progress.console.print(_line(end))
+        shutil.copyfile(server.log, arguments.output / "soak.log")
         hits, unexplained = hurt.explain(traffic.errors)
     return Outcome(
         server=TITLES[arguments.server],
@@ -211,7 +214,9 @@ def _print(outcome: Outcome) -> None:
         f"{sum(outcome.faults.values())} faults, {outcome.hits} requests hit by them, "
         f"{len(outcome.unexplained)} other errors"
     )
-    for line in (_line(outcome.settled), _line(outcome.end), *outcome.unexplained[:20]):
+    kinds = Counter(outcome.unexplained).most_common(20)
+    others = (f"{count} x {what}" for what, count in kinds)
+    for line in (_line(outcome.settled), _line(outcome.end), *others):
         print(line)
     growth = ", ".join(f"{name} {share:+.1%}" for name, share in outcome.growth.items())
     print(f"memory grew by: {growth} ({'good' if outcome.is_good else 'NOT GOOD'})")

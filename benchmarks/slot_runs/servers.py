@@ -62,6 +62,11 @@ class Server:
     pid: int
     folder: Path
 
+    @property
+    def log(self) -> Path:
+        """What it has printed."""
+        return self.folder / "log"
+
     def url(self, model: str) -> str:
         """Return where a model is invoked."""
         return f"http://127.0.0.1:{self.port}/models/{model}/invoke"

@@ -32,8 +32,14 @@ _DEATHS_A_MINUTE = 3
 
 _WINDOW_S = 65.0
 _NEW_S = 2.0
+_REPLACED_S = 5.0
+"""After its death a model's process may still be on the way to being replaced."""
+
 _LATE_S = 10.0
 """After a fault its last hit may still be under way."""
+
+_SPARED = True
+"""What a fault returns that was left out."""
 
 _POLL_S = 0.1
 _FEW_DESCRIPTORS_S = 0.5
@@ -72,7 +78,7 @@ class Faults:
             one.name: deque(maxlen=_DEATHS_A_MINUTE) for one in models
         }
         self._passing = models[0].folder.with_name(PASSING)
-        self._round: list[Callable[[], None]] = []
+        self._round: list[Callable[[], bool | None]] = []
         self._open: dict[str, list[socket.socket]] = {}
         everywhere = (
             self._killed_process,
@@ -87,19 +93,23 @@ class Faults:
             self._killed_parents,
         )
         embedded = (self._killed_fork_server, self._few_descriptors)
-        self._kinds: tuple[Callable[[], None], ...] = everywhere
+        self._kinds: tuple[Callable[[], bool | None], ...] = everywhere
         if server.kind == "embedded":
             self._kinds += embedded
 
     def one(self) -> str:
-        """Inject a fault, each kind once in a round; return its name."""
+        """Inject a fault, each kind once in a round; return its name.
+
+        One that would be a death too many for a model is left out, and not counted.
+        """
         if not self._round:
             # All in a round, so that what a server needs at most shows in the first minutes.
             self._round = self._chance.sample(self._kinds, len(self._kinds))
         kind = self._round.pop()
         name = kind.__name__.strip("_").replace("_", " ")
+        if kind() is _SPARED:
+            return f"no {name}"
         self.counts[name] += 1
-        kind()
         return name
 
     def explain(self, errors: Sequence[Mishap]) -> tuple[int, list[str]]:
@@ -129,49 +139,48 @@ class Faults:
             time.sleep(_POLL_S)
 
     def _is_whole(self, model: Loaded) -> bool:
-        return len(self._workers(model)) == model.workers
-
-    def _workers(self, model: Loaded) -> list[int]:
         with contextlib.closing(self._server.connect()) as connection:
             (described,) = json.loads(ask(connection, "GET", f"/models/{model.name}"))
         (group,) = described["models"][0]["workerGroups"]
-        return [one["pid"] for one in group["workers"] if one["status"] == "READY"]
+        return sum(one["status"] == "READY" for one in group["workers"]) == model.workers
 
     # Processes.
 
     def _victim(self) -> Loaded | None:
         """Return a model whose process may die once more within the minute."""
-        now = time.monotonic()
-        able = [
-            one
-            for one in self._models
-            if len(deaths := self._deaths[one.name]) < _DEATHS_A_MINUTE
-            or now - deaths[0] > _WINDOW_S
-        ]
+        able = [one for one in self._models if self._may_die(one)]
         if not able:
             return None
         model = self._chance.choice(able)
-        self._deaths[model.name].append(now)
+        self._deaths[model.name].append(time.monotonic())
         return model
+
+    def _may_die(self, model: Loaded) -> bool:
+        deaths = self._deaths[model.name]
+        return len(deaths) < _DEATHS_A_MINUTE or time.monotonic() - deaths[0] > _WINDOW_S
 
     def _hits_on(self, model: Loaded) -> None:
         now = time.monotonic()
         self._hits.append(_Hit(model.name, now, now + _LATE_S, model.workers))
 
-    def _killed_process(self) -> None:
+    def _killed_process(self) -> bool | None:
         model = self._victim()
         if model is None:
-            return
+            return _SPARED
         pids = [one.pid for one in family(self._server) if _works_in(one, model)]
-        if pids:
-            self._hits_on(model)
-            _kill(self._chance.choice(pids))
+        if not pids:
+            return _SPARED
+        self._hits_on(model)
+        _kill(self._chance.choice(pids))
+        return None
 
-    def _request_that_kills(self) -> None:
+    def _request_that_kills(self) -> bool | None:
         model = self._victim()
-        if model is not None:
-            self._hits_on(model)
-            self._post(model, of_rows(-2))
+        if model is None:
+            return _SPARED
+        self._hits_on(model)
+        self._post(model, of_rows(-2))
+        return None
 
     def _killed_parents(self) -> None:
         folders = {str(one.folder) for one in self._models} | {str(self._passing)}
@@ -184,11 +193,25 @@ class Faults:
                 if is_forked and not root and not is_new and process.cwd() not in folders:
                     _kill(process.pid)
 
-    def _killed_fork_server(self) -> None:
+    def _killed_fork_server(self) -> bool | None:
+        # A process that has just been forked, and is not given its connections yet, ends with the
+        # fork server: for the server that is one more death of its model, and it is right.
+        now = time.monotonic()
+        hurt = [
+            one
+            for one in self._models
+            if one.has_slots and any(now - died < _REPLACED_S for died in self._deaths[one.name])
+        ]
+        if not all(self._may_die(one) for one in hurt):
+            return _SPARED
+        for model in hurt:
+            self._deaths[model.name].append(now)
+            self._hits_on(model)
         for process in psutil.Process(self._server.pid).children():
             with contextlib.suppress(psutil.Error):
                 if _FORK_SERVER in process.cmdline():
                     _kill(process.pid)
+        return None
 
     # Clients.
 

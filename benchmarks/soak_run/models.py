@@ -60,10 +60,13 @@ class Loaded:
 def load_all(server: Server, work: Path) -> tuple[Loaded, ...]:
     """Make and load all models but the one that comes and goes.
 
-    DJL Serving gives up a model of the plain engine with its first fault: it gets none.
+    DJL Serving gives up a model of the plain engine with its first fault: it gets none. It gives up
+    one with worker slots with the first that ends, as a slot does whose process is killed in the
+    middle of a long request or answer: they may end there as often as they like.
     """
+    settings = "" if server.kind == "embedded" else "retry_threshold=1000\n"
     plain = PLAIN if server.kind == "embedded" else ()
-    found = [_make(name, work, workers=4, has_slots=True) for name in SLOTTED]
+    found = [_make(name, work, workers=4, has_slots=True, settings=settings) for name in SLOTTED]
     found += [_make(name, work, workers=2, has_slots=False) for name in plain]
     for one in found:
         server.load(one.name, one.folder)
@@ -83,12 +86,13 @@ def of_rows(value: int) -> bytes:
     return json.dumps({"instances": [[value, value]]}).encode()
 
 
-def _make(name: str, work: Path, *, workers: int, has_slots: bool) -> Loaded:
+def _make(name: str, work: Path, *, workers: int, has_slots: bool, settings: str = "") -> Loaded:
     folder = work / name
     folder.mkdir()
     (folder / "model.py").write_text(CODE)
     (folder / "serving.properties").write_text(
         f"engine=Python\nminWorkers={workers}\nmaxWorkers={workers}\nrequired_memory_mb=50\n"
+        + settings
     )
     runtime = Path(mmekit_runtime.__file__).parent
     if has_slots:

@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.faults.conftest import gone, kill
+
+DIES_ONCE = """
+import os
+import signal
+import sys
+
+if {where} and os.path.exists({trap!r}):
+    os.unlink({trap!r})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+STREAMS = """
+
+evaluate = handle
+
+def broken(gate):
+    yield "first"
+    hold(gate)
+    os._exit(3)
+
+def handle(inputs):
+    text = "" if inputs.is_empty() else inputs.get_as_string()
+    if text.startswith("/"):
+        return Output().add_stream_content(broken(text), None)
+    return evaluate(inputs)
+"""
 
 
 def test_a_killed_model_process_takes_only_the_requests_that_it_had(server, model, traffic, until):
@@ -76,6 +104,58 @@ def test_parents_that_are_killed_take_no_request_and_no_load(server, model, traf
 
 
 @pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+def test_a_replacement_that_dies_while_it_starts_is_followed_by_another(
+    server, model, tmp_path, slots
+):
+    folder, trap = model(slots=slots, minWorkers=1, maxWorkers=1), tmp_path / "trap"
+    with (folder / "model.py").open("a") as file:
+        file.write(DIES_ONCE.format(where=True, trap=str(trap)))
+    name = server.loaded(folder)
+    pid = server.value(name, "os.getpid()")
+    # With a fork server the model's process would be replaced without a further worker.
+    for fork_server in server.fork_servers():
+        kill(fork_server.pid)
+
+    trap.touch()
+    kill(pid)
+
+    outcomes = [server.invoke(name, "1 + 1").status_code for _ in range(3)]
+    assert not trap.exists()
+    # The first may have been on its way to the process that died.
+    assert outcomes[1:] == [200, 200]
+    assert server.client.get("/ping").status_code == 200
+
+
+def test_a_fork_server_that_is_killed_while_it_starts_is_followed_by_another(
+    start, model, tmp_path
+):
+    where, trap = "'mmekit_runtime.slots.forkserver' in sys.orig_argv", tmp_path / "trap"
+    code = DIES_ONCE.format(where=where, trap=str(trap))
+    (tmp_path / "sitecustomize.py").write_text(code)
+    server = start(environment={"PYTHONPATH": str(tmp_path)})
+
+    trap.touch()
+    name = server.loaded(model())
+
+    assert not trap.exists()
+    assert server.value(name, "1 + 1") == "2"
+    assert "was killed by signal 9" in server.log
+    assert "plain engine" not in server.log
+
+
+@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+def test_the_log_says_why_a_model_is_given_up_and_when_its_processes_died(server, model, slots):
+    name = server.loaded(model(slots=slots, minWorkers=1, maxWorkers=1))
+
+    assert [server.invoke(name, "os._exit(3)").status_code for _ in range(4)] == [503] * 4
+
+    assert server.invoke(name, "1").json()["message"] == f"Model is not ready: {name}"
+    (line,) = (one for one in server.log.splitlines() if "is marked as failed" in one)
+    assert f"model {name} is marked as failed: " in line
+    assert " died 4 times within 60 s " in line if slots else line.count(" s ago ") == 4
+
+
+@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
 def test_a_killed_server_leaves_nothing_that_the_next_start_does_not_remove(
     start, model, until, monkeypatch, slots
 ):
@@ -128,3 +208,50 @@ def test_a_worker_in_the_middle_of_a_request_ends_with_its_killed_server(
     gate.touch()
     # A model process may have other connections: it notices when it is done with the request.
     until(lambda: gone(process["pid"]))
+
+
+@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+def test_who_waits_behind_a_request_that_kills_gets_its_own_answer(
+    server, model, tmp_path, until, slots
+):
+    name = server.loaded(model(slots=slots, minWorkers=1, maxWorkers=1))
+    gate = tmp_path / "gate"
+    # To a worker that answers quickly the server may send the next request before it is free.
+    server.value(name, "1 + 1")
+
+    with ThreadPoolExecutor(4) as threads:
+        kills = threads.submit(server.invoke, name, f"hold({str(gate)!r}) and os._exit(3)")
+        until(lambda: server.described(name)["requestInQueue"] == 0)
+        waiting = []
+        for number in range(3):
+            waiting.append(threads.submit(server.invoke, name, f"'answer {number}'"))
+            until(lambda: server.described(name)["requestInQueue"] == len(waiting))
+        gate.touch()
+
+        assert kills.result().status_code == 503
+        assert [one.result().text for one in waiting] == ["answer 0", "answer 1", "answer 2"]
+
+
+@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+def test_who_waits_behind_a_stream_that_breaks_gets_its_own_answer(
+    server, model, tmp_path, until, slots
+):
+    folder = model(slots=slots, minWorkers=1, maxWorkers=1)
+    with (folder / "model.py").open("a") as file:
+        file.write(STREAMS)
+    name, gate = server.loaded(folder), tmp_path / "gate"
+    server.value(name, "'quick'")
+
+    with ThreadPoolExecutor(2) as threads:
+        with server.client.stream("POST", f"/models/{name}/invoke", content=str(gate)) as stream:
+            chunks = stream.iter_text()
+            assert next(chunks) == "first"
+            waiting = []
+            for number in range(2):
+                waiting.append(threads.submit(server.invoke, name, f"'answer {number}'"))
+                until(lambda: server.described(name)["requestInQueue"] == len(waiting))
+            gate.touch()
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(chunks)
+
+        assert [one.result().text for one in waiting] == ["answer 0", "answer 1"]

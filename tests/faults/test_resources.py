@@ -12,8 +12,9 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mmekit.server.deaths import MAX_DEATHS
 from mmekit.server.memory import MIB
-from tests.faults.conftest import fill
+from tests.faults.conftest import fill, kill
 
 STEPPING = """
 import time
@@ -125,6 +126,27 @@ def test_without_descriptors_a_load_fails_alone_and_leaves_none_open(
     server.unload("m60")
     assert running.failures == 0
     until(lambda: process.num_fds() <= used)
+
+
+@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+def test_a_model_that_died_without_descriptors_comes_back_with_them(start, model, until, slots):
+    server = start()
+    name = server.loaded(model(slots=slots, minWorkers=2, maxWorkers=2))
+    pids = {worker["pid"] for worker in server.described(name)["workerGroups"][0]["workers"]}
+    # With a fork server the process would be replaced without a descriptor of the server's.
+    for fork_server in server.fork_servers():
+        kill(fork_server.pid)
+
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (10, 20_000))
+    for pid in pids:
+        kill(pid)
+    # More often than a model's workers may die.
+    until(lambda: server.log.count("did not start: Too many open files") > 2 * MAX_DEATHS)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (20_000, 20_000))
+
+    assert server.value(name, "1 + 1") == "2"
+    assert server.client.get("/ping").status_code == 200
+    assert ("plain engine" in server.log) != slots
 
 
 def test_a_model_that_would_not_fit_is_507_and_the_next_that_does_is_loaded(start, model, traffic):

@@ -136,7 +136,7 @@ class Running:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(timeout=40)
+        self.process.wait(timeout=60)
         self._reader.join()
         self.process.stdout.close()
 
@@ -154,15 +154,15 @@ def running():
 
 def test_it_serves_until_it_is_told_to_end_and_leaves_nothing(running, model_folder):
     content = {"model_name": "echo", "url": str(model_folder(minWorkers=1, maxWorkers=1))}
-    assert httpx.post(f"{running.base}/models", json=content, timeout=30).status_code == 200
+    assert httpx.post(f"{running.base}/models", json=content, timeout=60).status_code == 200
     assert httpx.post(f"{running.base}/models/echo/invoke", content=b"x").content == b"x"
     family = running.family()
     assert len(family) >= 3
 
     running.process.send_signal(signal.SIGTERM)
 
-    assert running.process.wait(timeout=40) == 0
-    _, alive = psutil.wait_procs(family, timeout=10)
+    assert running.process.wait(timeout=60) == 0
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
     assert any("DJL" in line or "djl" in line for line in running.lines)
 
@@ -172,8 +172,8 @@ def test_it_ends_with_its_standard_input(running):
 
     running.process.stdin.close()
 
-    assert running.process.wait(timeout=40) == 0
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert running.process.wait(timeout=60) == 0
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 def test_java_does_not_outlive_who_started_it(running):
@@ -181,4 +181,4 @@ def test_java_does_not_outlive_who_started_it(running):
 
     running.process.kill()
 
-    assert psutil.wait_procs(family, timeout=40)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []

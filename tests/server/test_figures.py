@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server_process import give_slots
+from tests.server_process import give_slots, wait_until
 
 DOUBLER = """
 from mmekit_runtime import Handler
@@ -39,8 +39,11 @@ def test_processes_and_their_figures_are_described(server, model_folder):
         assert server.invoke("doubler", "[[1]]").json() == {"predictions": [2.0]}
     server.invoke("doubler", "[[1, 2]]")
 
-    (described,) = server.client.get("/models/doubler").json()
-    (process,) = described["models"][0]["processes"]
+    def counted():
+        (process,) = server.described("doubler")["processes"]
+        return process if process["calls"] == process["requests"] == 4 else None
+
+    process = wait_until(counted)
     server.client.delete("/models/doubler")
 
     assert (process["requests"], process["errors"], process["calls"]) == (4, 1, 4)
@@ -57,6 +60,8 @@ def test_prometheus_can_read_the_figures(server, model_folder):
     for _ in range(2):
         server.invoke("doubler", "[[1]]")
 
+    # It counts when it has answered.
+    wait_until(lambda: metrics(server)["mmekit_process_requests_total", "doubler"] == 2)
     after = metrics(server)
     server.client.delete("/models/doubler")
 

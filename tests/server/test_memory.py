@@ -53,7 +53,7 @@ def test_with_a_limit_what_the_processes_use_counts(hold):
     before = memory.available([])
     pid = hold(100)
 
-    assert memory.available([pid]) < before - 100 * MIB
+    assert memory.available([pid]) < before - 90 * MIB
     assert memory.available([]) == pytest.approx(before, rel=0.1)
 
 

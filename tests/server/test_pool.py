@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.server_process import give_slots, wait_until
+from tests.server_process import give_slots, has_ended, wait_until
 
 STARTS_ANOTHER = """
 import subprocess
@@ -64,13 +64,14 @@ def test_workers_are_added_one_by_one_under_load_and_end_when_idle(server, load,
     gate = tmp_path / "gate"
 
     asked = [threads.submit(server.invoke, "waiter", f"hold {gate}") for _ in range(8)]
-    wait_until(lambda: len(workers(server)) == 2)
+    wait_until(lambda: [one["status"] for one in workers(server)] == ["READY"] * 2)
     pids = [worker["pid"] for worker in workers(server)]
+    processes = [psutil.Process(pid) for pid in pids]
     gate.touch()
 
     assert {int(one.result().text) for one in asked} == set(pids)
     wait_until(lambda: len(workers(server)) == 1)
-    wait_until(lambda: sum(psutil.pid_exists(pid) for pid in pids) == 1)
+    wait_until(lambda: sum(not has_ended(process) for process in processes) == 1)
 
 
 def test_a_model_whose_workers_die_again_and_again_is_given_up(server, load):
@@ -86,19 +87,20 @@ def test_a_model_whose_workers_die_again_and_again_is_given_up(server, load):
 def test_the_worker_of_a_request_that_was_late_is_ended(server, load, tmp_path):
     load(minWorkers=1, maxWorkers=1, option__predict_timeout=1)
     (worker,) = workers(server)
+    process = psutil.Process(worker["pid"])
 
     assert server.invoke("waiter", f"hold {tmp_path / 'never'}").status_code == 503
 
-    wait_until(lambda: not psutil.pid_exists(worker["pid"]))
+    wait_until(lambda: has_ended(process))
 
 
 def test_the_memory_of_a_model_is_free_when_its_unloading_answers(server, load):
     load(minWorkers=2, maxWorkers=2)
-    pids = [worker["pid"] for worker in workers(server)]
+    processes = [psutil.Process(worker["pid"]) for worker in workers(server)]
 
     server.client.delete("/models/waiter")
 
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert all(map(has_ended, processes))
 
 
 @pytest.mark.parametrize("slots", [False, True], ids=["plain", "slots"])
@@ -110,4 +112,4 @@ def test_what_a_model_started_ends_with_it(own_server, model_folder, slots):
     other = psutil.Process(int(own_server.value(name, "x")))
     assert other.is_running()
     assert own_server.unload(name).status_code == 200
-    wait_until(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: has_ended(other))

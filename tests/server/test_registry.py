@@ -1,6 +1,7 @@
 """The registry by itself."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -30,3 +31,24 @@ def test_there_is_an_end_to_the_number_of_models(tmp_path):
 
     assert (refusal.status, refusal.kind) == (507, "WlmOutOfMemoryException")
     assert refusal.what == "No more than 1 models are loaded at once."
+
+
+def test_a_disk_that_takes_its_time_holds_up_the_load_and_nobody_else(tmp_path):
+    (tmp_path / "model.py").write_text("def handle(inputs): return None")
+    os.mkfifo(tmp_path / "serving.properties")  # whose reader waits for a writer
+
+    async def scenario():
+        registry = Registry(engine_folder(), tmp_path, Memory())
+        loading = asyncio.ensure_future(registry.load("slow", str(tmp_path)))
+        while "slow" not in registry.loading:  # noqa: ASYNC110  it has no such event
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert not loading.done()
+        text = b"engine=Python\nminWorkers=0\n"
+        await asyncio.to_thread((tmp_path / "serving.properties").write_bytes, text)
+        try:
+            return (await loading).name
+        finally:
+            await registry.close()
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == "slow"

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmekit.server.link import Link
 from mmekit.server.replies import Reply, ReplyReader
 from mmekit_runtime.wire import Answer, WireError, encode_answer
 
@@ -32,6 +33,11 @@ def chunk(data, *, more=True):
 def feed(reader, data, size):
     replies = [reader.feed(data[start : start + size]) for start in range(0, len(data), size)]
     return [reply for reply in replies if reply is not None]
+
+
+async def paused(transport):
+    while transport.is_reading():  # noqa: ASYNC110  it has no such event
+        await asyncio.sleep(0.001)
 
 
 async def gathered(stream):
@@ -118,10 +124,66 @@ def test_the_engines_own_streams_are_read():
         b"\x00\xc8" + b"\x00\x00\x00\x02\xff\xff" + b"\x00\x00\x00\x00",
         b"\x00\xc8" + b"\x00\x00\x00\x02OK" + b"\xff\xfe",
         b"\x00\xc8" + b"\x7f\xff\xff\xff",
-        encode_answer(Answer(200, "OK", (), ())) + b"more",
-        STREAMED + chunk(b"", more=False) + b"more",
     ],
 )
 def test_garbage_is_refused(data):
     with pytest.raises(WireError):
         ReplyReader().feed(data)
+
+
+def test_a_stream_is_read_no_faster_than_it_is_taken():
+    size, count = 64 << 10, 200
+
+    async def scenario():
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        link = Link(lambda _: None)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(lambda: link, sock=ours)
+        sent = (
+            STREAMED + b"".join(chunk(bytes(size)) for _ in range(count)) + chunk(b"", more=False)
+        )
+        with theirs:
+            answer = link.ask(b"x", 60)
+            writing = asyncio.ensure_future(loop.sock_sendall(theirs, sent))
+            stream = (await answer).stream
+            taken = len(await anext(stream))
+            await paused(transport)
+            assert not writing.done()
+            assert link._timer is None  # the worker is not silent: its client is
+            assert stream.waiting < 4 << 20
+            taken += sum([len(one) async for one in stream])
+            await writing
+            link.close()
+        return taken
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == size * count
+
+
+def test_a_stream_that_nobody_reads_any_more_comes_to_its_end_and_takes_no_memory():
+    size, count = 64 << 10, 200
+
+    async def scenario():
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        link = Link(lambda _: None)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(lambda: link, sock=ours)
+        sent = (
+            STREAMED + b"".join(chunk(bytes(size)) for _ in range(count)) + chunk(b"", more=False)
+        )
+        ended = asyncio.Event()
+        with theirs:
+            answer = link.ask(b"x", 60)
+            writing = asyncio.ensure_future(loop.sock_sendall(theirs, sent))
+            stream = (await answer).stream
+            stream.when_ended(ended.set)
+            await anext(stream)
+            await paused(transport)
+            await stream.aclose()
+            await ended.wait()
+            await writing
+            link.close()
+        return stream.waiting
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == 0

@@ -16,14 +16,19 @@ import psutil
 import pytest
 
 import mmekit.server
+from tests.server_process import ServerProcess, has_ended, wait_until
 
 SLOW = """
 import time
+from pathlib import Path
 from djl_python import Output
 def handle(inputs):
     if inputs.is_empty():
         return None
-    time.sleep(0.5)
+    gate = Path(inputs.get_as_string())
+    gate.with_suffix(".held").touch()
+    while not gate.exists():
+        time.sleep(0.005)
     return Output().add("done")
 """
 
@@ -36,26 +41,36 @@ def test_the_face_is_what_it_says():
     assert mmekit.server.__all__ == ["ServerOptions", "require_djl", "run", "run_djl"]
 
 
-def test_sigterm_answers_what_is_under_way_and_leaves_nothing(own_server, model_folder):
-    own_server.load("slow", model_folder(SLOW, minWorkers=1, maxWorkers=1))
-    left = children(own_server)
-    folders = set(Path(tempfile.gettempdir()).glob("mme-*"))
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def temporary():
+    """Return a folder with a short name, as the sockets of workers lie below it."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
+
+
+def test_sigterm_answers_what_is_under_way_and_leaves_nothing(model_folder, tmp_path, temporary):
+    server = ServerProcess("--exit-with-stdin", environment={"TMPDIR": str(temporary)})
+    server.load("slow", model_folder(SLOW, minWorkers=1, maxWorkers=1))
+    left = children(server)
+    assert list(temporary.iterdir())
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(own_server.invoke, "slow", "x")
-        worker = left[0]
-        while worker.status() == psutil.STATUS_ZOMBIE or not _asked(own_server):
-            pass
-        own_server.process.send_signal(signal.SIGTERM)
+        answer = pool.submit(server.invoke, "slow", str(tmp_path / "gate"))
+        wait_until((tmp_path / "gate.held").exists)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not listens(server.port))
+        assert not answer.done()
+        (tmp_path / "gate").touch()
         assert answer.result().text == "done"
 
-    assert own_server.process.wait(timeout=30) in (0, -signal.SIGTERM)
-    assert not any(process.is_running() for process in left)
-    assert len(folders - set(Path(tempfile.gettempdir()).glob("mme-*"))) >= 1
-
-
-def _asked(server):
-    connections = psutil.Process(server.process.pid).net_connections(kind="tcp")
-    return any(one.status == psutil.CONN_ESTABLISHED for one in connections)
+    assert server.process.wait(timeout=60) in (0, -signal.SIGTERM)
+    wait_until(lambda: all(map(has_ended, left)))
+    assert list(temporary.iterdir()) == []
+    server.close()
 
 
 def test_the_server_ends_with_its_standard_input(own_server, model_folder):
@@ -64,8 +79,8 @@ def test_the_server_ends_with_its_standard_input(own_server, model_folder):
 
     own_server.process.stdin.close()
 
-    own_server.process.wait(timeout=30)
-    assert not any(process.is_running() for process in left)
+    own_server.process.wait(timeout=60)
+    wait_until(lambda: all(map(has_ended, left)))
 
 
 def test_workers_end_when_their_server_is_killed(own_server, model_folder):
@@ -73,10 +88,9 @@ def test_workers_end_when_their_server_is_killed(own_server, model_folder):
     left = children(own_server)
 
     os.kill(own_server.process.pid, signal.SIGKILL)
-    own_server.process.wait(timeout=30)
+    own_server.process.wait(timeout=60)
 
-    _, alive = psutil.wait_procs(left, timeout=20)
-    assert alive == []
+    wait_until(lambda: all(map(has_ended, left)))
 
 
 def test_a_port_in_use_is_one_clear_message():
@@ -105,3 +119,12 @@ def test_a_model_that_nobody_could_name_again_is_refused(server, model_folder, n
     assert answer.status_code == 400
     assert "model_name" in answer.json()["message"]
     assert server.client.get("/metrics").status_code == 200
+
+
+def test_no_name_of_a_model_makes_a_line_of_its_own_in_the_log(server, model_folder):
+    name = "two\n12:00:00 ERROR forged\x1b[31m"
+    assert server.load(name, model_folder()).status_code == 200
+    assert server.unload("two%0A12:00:00%20ERROR%20forged%1B%5B31m").status_code == 200
+    server.wait_for("Model two\\n12:00:00 ERROR forged\\x1b[31m unregistered.")
+    assert "\x1b" not in server.log
+    assert not [line for line in server.log.splitlines() if line.startswith("12:00:00 ERROR")]

@@ -34,6 +34,10 @@ class SlotRefused(Exception):  # noqa: N818
     """The model gets no slot and is to run on the plain engine; the text says why."""
 
 
+class _KilledAtStart(SlotRefused):
+    """Somebody has ended the fork server while it started: another may do better."""
+
+
 def setting(file: Path, name: str) -> str | None:
     """Return the value of a constant in a Python file, None when it is not there."""
     try:
@@ -77,6 +81,10 @@ class ForkServers:
                 started = self._running[key] = asyncio.create_task(launch)
             try:
                 fork_server = await asyncio.shield(started)
+            except _KilledAtStart as error:
+                if self._forget(key, started):
+                    _logger.warning("%s", error)
+                continue
             except SlotRefused:
                 self._forget(key, started)
                 raise
@@ -176,8 +184,12 @@ class _ForkServer:
         assert process.stdout  # noqa: S101
         output.read(process.stdout, logging.INFO)
         started = cls(process, owner_writer, output)
-        if not await _read_byte(ready_reader, _START_TIMEOUT_S):
+        said = await _read_byte(ready_reader, _START_TIMEOUT_S)
+        if not said:
             await started.close()
+            # One that said nothing at all was stuck, and killed just now.
+            if said is not None and (code := process.returncode) is not None and code < 0:
+                raise _KilledAtStart(f"fork server {process.pid} was killed by signal {-code}")
             raise SlotRefused("the fork server did not start; the log above may say why")
         return started
 
@@ -202,15 +214,16 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-async def _read_byte(fd: int, timeout_s: float) -> bool:
+async def _read_byte(fd: int, timeout_s: float) -> bytes | None:
+    """Return what comes: nothing at the end of the pipe, None when nothing does in time."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(fd, readable.set)
     try:
         await asyncio.wait_for(readable.wait(), timeout_s)
-        return bool(os.read(fd, 1))
+        return os.read(fd, 1)
     except asyncio.TimeoutError:
-        return False
+        return None
     finally:
         loop.remove_reader(fd)
         os.close(fd)

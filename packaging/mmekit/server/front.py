@@ -144,7 +144,13 @@ class Front:
             return _json(b"{}\n", request_id)
         result = model.pool.submit(properties, content)
         request.if_gone = result.cancel
-        return _response(await result, request_id)
+        reply = await result
+        try:
+            return _response(reply, request_id)
+        except refusal.Refusal:
+            if reply.stream is not None:
+                reply.stream.abandon()
+            raise
 
     # Management.
 

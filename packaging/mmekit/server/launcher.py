@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from mmekit.server.fork_servers import ForkServers, SlotRefused
-from mmekit.server.link import WorkerFailure
+from mmekit.server.link import NoDescriptors, WorkerFailure
 from mmekit.server.slots import SlotWorker, Streams, why_not
 from mmekit.server.worker import EngineWorker, Worker, WorkerSpec
 from mmekit_runtime.slots import descriptors
@@ -46,22 +46,29 @@ class WorkerLauncher:
 
     async def launch(self, on_death: OnDeath) -> Worker:
         """Return a started worker; `Worker.start` says what may be raised."""
-        if not descriptors.are_left(SPARE_DESCRIPTORS):
-            # A start that fails half-way, for want of them, leaves some of them open.
-            raise WorkerFailure("Too many open files")
+        # First, as a start that fails half-way, for want of them, leaves some of them open.
+        _require_descriptors()
         if self.gives_slots:
             slot = SlotWorker(
                 self.spec, next(_numbers), on_death, self._fork_servers, self._streams
             )
             try:
                 await slot.start()
-            except SlotRefused as refusal:
-                self._why_not = str(refusal)
+            except (OSError, SlotRefused, WorkerFailure) as error:
+                # They may have run out meanwhile, which says nothing about this model.
+                _require_descriptors()
+                if not isinstance(error, SlotRefused):
+                    raise
+                self._why_not = str(error)
                 self._say()
             else:
                 return slot
         worker = EngineWorker(self.spec, next(_numbers), on_death)
-        await worker.start()
+        try:
+            await worker.start()
+        except WorkerFailure:
+            _require_descriptors()
+            raise
         return worker
 
     async def close(self) -> None:
@@ -72,3 +79,8 @@ class WorkerLauncher:
         _logger.info(
             "model %s: plain engine, no worker slots: %s", self.spec.model_name, self._why_not
         )
+
+
+def _require_descriptors() -> None:
+    if not descriptors.are_left(SPARE_DESCRIPTORS):
+        raise NoDescriptors

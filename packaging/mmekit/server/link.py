@@ -1,8 +1,9 @@
-"""The connection to one worker: a request, then its reply."""
+"""The connection to one worker: requests, and their replies in the same order."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING
 
 from mmekit.server.replies import Reply, ReplyReader
@@ -11,17 +12,33 @@ from mmekit_runtime.wire import WireError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_UNASKED = "the worker answered without having been asked"
+
 
 class WorkerFailure(Exception):  # noqa: N818
     """A worker died, ran out of time or broke the protocol; the text says which."""
+
+
+class NeverBegun(WorkerFailure):
+    """A worker failed over an earlier request: this one lay in its socket, unread."""
 
 
 class ModelGivenUp(WorkerFailure):
     """The model's processes die again and again: there shall be no further worker."""
 
 
+class NoDescriptors(WorkerFailure):
+    """The server has too many open files to start a worker now; it may have fewer later."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many open files")
+
+
 class Link(asyncio.Protocol):
-    """A connection that carries one request at a time.
+    """A connection to a worker that takes one request after the other.
+
+    A request may be sent ahead while the worker is busy with another: it lies in the socket, and
+    the worker has not to wait until this process is awake and has written it.
 
     Parameters
     ----------
@@ -33,7 +50,7 @@ class Link(asyncio.Protocol):
         self._on_failure = on_failure
         self._reader = ReplyReader()
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Reply] | None = None
+        self._waiters: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timeout_s = 0.0
         self._failed = False
@@ -41,17 +58,17 @@ class Link(asyncio.Protocol):
     def ask(self, request: bytes, timeout_s: float) -> asyncio.Future[Reply]:
         """Send a request; the future has the reply, or fails with `WorkerFailure`.
 
-        The time is that until the reply, and until each chunk of a stream. Whoever gets a stream
-        must not ask again before its end.
+        The time is that until the reply, and until each chunk of a stream. It begins when the
+        request before is answered. One that never had its turn fails with `NeverBegun`.
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reply] = loop.create_future()
         if self._transport is None or self._transport.is_closing():
             waiter.set_exception(WorkerFailure("Failed to send data to python."))
             return waiter
-        self._waiter = waiter
-        self._timeout_s = timeout_s
-        self._timer = loop.call_later(timeout_s, self._time_out)
+        self._waiters.append((waiter, timeout_s))
+        if len(self._waiters) == 1 and self._reader.stream is None:
+            self._wait_for_reply()
         self._transport.write(request)
         return waiter
 
@@ -65,30 +82,51 @@ class Link(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Gather a reply and hand it to whoever waits."""
-        streamed = self._reader.stream
-        try:
-            reply = self._reader.feed(data)
-        except WireError as error:
-            self._fail(WorkerFailure(f"the worker answered garbage: {error}"))
-            return
-        if reply is not None:
-            waiter = self._take_waiter()
-            if waiter is None:
-                self._fail(WorkerFailure("the worker answered without having been asked"))
+        """Gather replies and hand them to those that wait."""
+        moved = self._reader.stream is not None
+        while True:
+            try:
+                reply = self._reader.feed(data)
+            except WireError as error:
+                self._fail(WorkerFailure(f"the worker answered garbage: {error}"))
                 return
+            if reply is None:
+                break
+            if not self._waiters:
+                self._fail(WorkerFailure(_UNASKED))
+                return
+            waiter, self._timeout_s = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(reply)
-        if self._reader.stream is not None or streamed is not None:
-            self._wait_for_chunk()
+            data, moved = b"", True
+        if self._reader.surplus and not self._waiters:
+            self._fail(WorkerFailure(_UNASKED))
+        elif moved:
+            self._wait_for_reply()
+            self._wait_for_room()
 
-    def _wait_for_chunk(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if self._reader.stream is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._timeout_s, self._time_out)
+    def _wait_for_room(self) -> None:
+        """Read no more of a stream than its client does; the worker is not to blame meanwhile."""
+        stream, transport = self._reader.stream, self._transport
+        if stream is not None and stream.is_full and transport and not transport.is_closing():
+            transport.pause_reading()
+            self._stop_timer()
+            stream.when_there_is_room(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._wait_for_reply()
+
+    def _wait_for_reply(self) -> None:
+        """Set the timer anew: for the next chunk, or for the next reply."""
+        self._stop_timer()
+        if self._reader.stream is None:
+            if not self._waiters:
+                return
+            self._timeout_s = self._waiters[0][1]
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._timeout_s, self._time_out)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Treat the end of the connection as the end of the worker."""
@@ -97,17 +135,19 @@ class Link(asyncio.Protocol):
     def _time_out(self) -> None:
         self._fail(WorkerFailure("java.util.concurrent.TimeoutException"))
 
-    def _take_waiter(self) -> asyncio.Future[Reply] | None:
-        waiter, self._waiter = self._waiter, None
+    def _stop_timer(self) -> None:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        return waiter
 
     def _fail(self, failure: WorkerFailure) -> None:
-        waiter = self._take_waiter()
-        if waiter and not waiter.done():
-            waiter.set_exception(failure)
+        self._stop_timer()
+        begun = self._reader.stream is None
+        while self._waiters:
+            waiter, _ = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(failure if begun else NeverBegun(str(failure)))
+            begun = False
         if self._transport and not self._transport.is_closing():
             self._transport.abort()
         if not self._failed:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from mmekit.lines import visible
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,7 +28,7 @@ class Output:
     """
 
     def __init__(self, name: str, on_line: Callable[[bytes], None] | None = None) -> None:
-        self.name = name
+        self.name = visible(name)
         self._on_line = on_line
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -59,4 +61,5 @@ class Output:
     def _show(self, line: bytes, level: int) -> None:
         if self._on_line:
             self._on_line(line)
-        _logger.log(level, "%s: %s", self.name, line.decode(errors="replace"))
+        text = line.decode(errors="replace")
+        _logger.log(level, "%s: %s", self.name, text, extra={"printed": True})

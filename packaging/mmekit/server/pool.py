@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmekit.server import refusal
-from mmekit.server.link import ModelGivenUp
-from mmekit.server.replies import Reply
-from mmekit_runtime.wire import encode_request
+from mmekit.server.deaths import MAX_DEATHS, WINDOW_S, Deaths
+from mmekit.server.jobs import Job, deliver, message_of
+from mmekit.server.link import ModelGivenUp, NeverBegun, NoDescriptors
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -25,13 +24,16 @@ if TYPE_CHECKING:
     from mmekit.server.forms import Content
     from mmekit.server.launcher import WorkerLauncher
     from mmekit.server.link import WorkerFailure
+    from mmekit.server.replies import Reply
     from mmekit.server.worker import Worker
 
 _logger = logging.getLogger("mmekit.server")
 
-_BATCH_KEY = re.compile(r"batch_(\d+)\.(.*)", re.DOTALL)
-_MAX_RESTARTS = 3
-_RESTART_WINDOW_S = 60.0
+_TOO_OFTEN = f"{MAX_DEATHS + 1} workers died or did not start within {WINDOW_S:.0f} s"
+_QUICK_S = 0.01
+"""An answer that takes less is worth to have the next request ready."""
+_RETRY_S = 1.0
+"""After a worker that did not start, before the next is tried."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,6 @@ class Tally:
     refused: int = 0
     queue_s: float = 0.0
     worker_s: float = 0.0
-
-
-@dataclass
-class _Job:
-    properties: Mapping[str, str]
-    content: Content
-    result: asyncio.Future[Reply]
-    since: float = field(default_factory=time.monotonic)
-    sent: float = 0.0
 
 
 class Pool:
@@ -90,22 +83,25 @@ class Pool:
         self.workers: list[Worker] = []
         self._launcher = launcher
         self._idle: list[Worker] = []
-        self._queue: deque[_Job] = deque()
-        self._running: dict[Worker, list[_Job]] = {}
+        self._queue: deque[Job] = deque()
+        self._running: dict[Worker, deque[list[Job]]] = {}
+        self._takes_ahead = size.max_workers == size.batch_size == 1
+        self._quick = False
         self._idle_since: dict[Worker, float] = {}
         self._starting = 0
         self._failures = 0
-        self._deaths: deque[tuple[int | None, float]] = deque(maxlen=_MAX_RESTARTS)
+        self._deaths = Deaths()
         self._batch_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._starts: set[asyncio.Task[None]] = set()
         self._stops: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
     def queued(self) -> int:
-        """The number of requests that wait for a worker."""
-        return len(self._queue)
+        """The number of requests that wait for a worker, those sent ahead among them."""
+        return len(self._queue) + sum(len(batches) > 1 for batches in self._running.values())
 
     async def start(self) -> None:
         """Start the minimum of workers; the first failure is raised and the others stopped."""
@@ -133,7 +129,7 @@ class Pool:
             if self._wants_more() or self._is_empty():
                 self._scale_up()
         else:
-            self._queue.append(_Job(properties, content, result))
+            self._queue.append(Job(properties, content, result))
             self._dispatch()
             if self._wants_more():
                 self._scale_up()
@@ -142,15 +138,16 @@ class Pool:
     async def close(self) -> None:
         """Stop every worker; what waits or runs is answered with an error."""
         self._closed = True
-        for timer in (self._batch_timer, self._idle_timer):
+        for timer in (self._batch_timer, self._idle_timer, self._retry_timer):
             if timer:
                 timer.cancel()
         for task in self._starts:
             task.cancel()
-        jobs = [*self._queue, *(job for batch in self._running.values() for job in batch)]
+        running = (job for batches in self._running.values() for batch in batches for job in batch)
+        jobs = [*self._queue, *running]
         self._queue.clear()
         for job in jobs:
-            _refuse(job, refusal.unavailable("Worker shutting down"))
+            job.refuse(refusal.unavailable("Worker shutting down"))
         # A stop is not cancelled: nobody else would end that worker.
         await asyncio.gather(*self._starts, *self._stops, return_exceptions=True)
         workers, self.workers, self._idle = self.workers, [], []
@@ -160,7 +157,7 @@ class Pool:
     def _is_full(self) -> bool:
         # WorkLoadManager.runJob: the last place stays free while all are busy, and a model that
         # may have no worker, and has none, refuses whoever makes it start one.
-        left = self.size.queue_size - len(self._queue)
+        left = self.size.queue_size - self.queued
         idle = bool(self._idle)
         dormant = not self.workers and self.size.min_workers == 0
         return left < 1 or (left == 1 and not idle) or dormant
@@ -191,7 +188,7 @@ class Pool:
         return (waiting or not self.workers) and self._starting == 0
 
     def _scale_up(self) -> None:
-        if len(self.workers) + self._starting < self.size.max_workers:
+        if self._retry_timer is None and len(self.workers) + self._starting < self.size.max_workers:
             workers = len(self.workers) + self._starting + 1
             _logger.info("scaling up the workers of model %s to %d", self.name, workers)
             self._starting += 1
@@ -202,8 +199,31 @@ class Pool:
             await self._start_one()
         except Exception as error:  # noqa: BLE001  whatever it was, the model goes on without
             _logger.warning("a worker of model %s did not start: %s", self.name, error)
-            if not self.workers and not self._starting:
-                self._give_up(f"a worker did not start: {error}")
+            self._try_again_later(error)
+
+    def _try_again_later(self, error: Exception) -> None:
+        """Have a start that failed follow by others, unless the model is to blame too often."""
+        if self.failed or self._closed or self._retry_timer or self._missing() <= 0:
+            return
+        # Of the starts that fail together, as the slots of one process do, the first counts. One
+        # that this server had no descriptors for counts for nothing.
+        blameless = isinstance(error, NoDescriptors)
+        if blameless or not self._deaths.too_often(None, f"did not start: {error}"):
+            self._retry_timer = asyncio.get_running_loop().call_later(_RETRY_S, self._try_again)
+        elif self._is_empty():
+            self._give_up(f"{_TOO_OFTEN}: {self._deaths}")
+
+    def _try_again(self) -> None:
+        self._retry_timer = None
+        self._replace()
+
+    def _missing(self) -> int:
+        return max(1, self.size.min_workers) - len(self.workers) - self._starting
+
+    def _replace(self) -> None:
+        for _ in range(self._missing()):
+            self._starting += 1
+            _spawn(self._start_in_background(), self._starts)
 
     def _on_death(self, worker: Worker, failure: WorkerFailure) -> None:
         if worker not in self.workers:
@@ -216,39 +236,29 @@ class Pool:
         if self.failed or self._closed:
             return
         if isinstance(failure, ModelGivenUp):
-            self._give_up(f"{_MAX_RESTARTS + 1} deaths within {_RESTART_WINDOW_S:.0f} s")
+            # What the fork server has counted, which replaces processes without asking.
+            self._give_up(str(failure))
             return
         if "TimeoutException" in str(failure):
             # DJL Serving counts time-outs and marks the model as failed past the threshold.
             self._failures += 1
             if self._failures > self.size.retry_threshold:
-                self._give_up(f"{self._failures} time-outs")
+                seconds, allowed = worker.spec.predict_timeout_s, self.size.retry_threshold
+                took = f"{self._failures} of its requests took longer than {seconds:g} s"
+                self._give_up(f"{took}, retry_threshold allows {allowed}")
                 return
-        if not self._may_restart(worker.pid):
-            self._give_up(f"{_MAX_RESTARTS + 1} deaths within {_RESTART_WINDOW_S:.0f} s")
-            return
         _logger.warning("worker %s of model %s died: %s", worker.pid, self.name, failure)
-        if len(self.workers) + self._starting < max(1, self.size.min_workers):
-            self._starting += 1
-            _spawn(self._start_in_background(), self._starts)
-
-    def _may_restart(self, pid: int | None) -> bool:
-        """Note the death of a process, once for all slots of it; False with the fourth in time."""
-        if any(known == pid for known, _ in self._deaths):
-            return True
-        now = time.monotonic()
-        often = len(self._deaths) == _MAX_RESTARTS
-        if often and now - self._deaths[0][1] < _RESTART_WINDOW_S:
-            return False
-        self._deaths.append((pid, now))
-        return True
+        if self._deaths.too_often(worker.pid, f"died: {failure}"):
+            self._give_up(f"{_TOO_OFTEN}: {self._deaths}")
+        elif self._retry_timer is None:
+            self._replace()
 
     def _give_up(self, reason: str) -> None:
         _logger.error("model %s is marked as failed: %s", self.name, reason)
         self.failed = True
         while self._queue:
             error = refusal.unavailable(f"Model is not ready: {self.name}")
-            _refuse(self._queue.popleft(), error)
+            self._queue.popleft().refuse(error)
 
     # Handing out requests.
 
@@ -262,54 +272,91 @@ class Pool:
                         loop = asyncio.get_running_loop()
                         self._batch_timer = loop.call_later(wait, self._batch_is_due)
                     return
-            batch: list[_Job] = []
+            batch: list[Job] = []
             while self._queue and len(batch) < wanted:
                 job = self._queue.popleft()
-                if not job.result.done():
+                if job.is_wanted:
                     batch.append(job)
             if batch:
                 self._run(self._idle.pop(), batch)
+        # Not to a slot: when its process dies, bytes in its socket tell the fork server that the
+        # process had not taken the request, and the next one would be answered in its place.
+        if self._queue and self._takes_ahead and self._quick and not self._launcher.gives_slots:
+            self._send_ahead()
+
+    def _send_ahead(self) -> None:
+        """Send a model's only worker its next request: it need not wait for this process then.
+
+        Of several workers the next request belongs to the one that is free first, and where
+        answers take their time, those whose clients go meanwhile are left out.
+        """
+        for worker, batches in self._running.items():
+            while self._queue and len(batches) == 1 and worker in self.workers:
+                job = self._queue.popleft()
+                if job.is_wanted:
+                    self._send(worker, [job])
 
     def _batch_is_due(self) -> None:
         self._batch_timer = None
         self._dispatch()
 
-    def _run(self, worker: Worker, batch: list[_Job]) -> None:
-        self._running[worker] = batch
+    def _run(self, worker: Worker, batch: list[Job]) -> None:
+        self._begin(batch)
+        self._send(worker, batch)
+
+    def _begin(self, batch: list[Job]) -> None:
         now = time.monotonic()
         for job in batch:
             job.sent = now
             self.tally.queue_s += now - job.since
-        if len(batch) == 1:
-            properties = {**batch[0].properties, "handler": self._handler}
-            request = encode_request(properties, batch[0].content)
-        else:
-            request = _batched(batch, self._handler)
-        answer = worker.send(request)
+
+    def _send(self, worker: Worker, batch: list[Job]) -> None:
+        self._running.setdefault(worker, deque()).append(batch)
+        answer = worker.send(message_of(batch, self._handler))
         answer.add_done_callback(lambda done: self._finished(worker, done))
 
     def _finished(self, worker: Worker, done: asyncio.Future[Reply]) -> None:
-        batch = self._running.pop(worker, [])
+        batches = self._running[worker]
+        batch = batches[0]
         error = done.exception()
         if error is None:
+            took = time.monotonic() - batch[0].sent
             self.tally.answered += len(batch)
-            self.tally.worker_s += time.monotonic() - batch[0].sent if batch else 0.0
+            self.tally.worker_s += took
+            self._quick = took < _QUICK_S
             reply = done.result()
-            _deliver(batch, reply)
+            deliver(batch, reply)
             if reply.stream is None:
-                self._release_if_there(worker)
+                self._free(worker)
             else:
-                reply.stream.when_ended(lambda: self._release_if_there(worker))
+                reply.stream.when_ended(lambda: self._free(worker))
+            return
+        batches.popleft()
+        if not batches:
+            del self._running[worker]
+        if isinstance(error, NeverBegun) and not self.failed and not self._closed:
+            self._queue.extendleft(batch)
+            self._dispatch()
             return
         message = str(error)
         if "disconnected" in message:
             message = f"java.util.concurrent.ExecutionException: {message}"
         for job in batch:
-            _refuse(job, refusal.unavailable(message))
+            job.refuse(refusal.unavailable(message))
 
-    def _release_if_there(self, worker: Worker) -> None:
-        if worker in self.workers:
+    def _free(self, worker: Worker) -> None:
+        """Go on after an answer: with what was sent ahead, or with what waits."""
+        batches = self._running[worker]
+        batches.popleft()
+        if not batches:
+            del self._running[worker]
+        if worker not in self.workers:
+            return
+        if not batches:
             self._release(worker)
+            return
+        self._begin(batches[0])
+        self._dispatch()
 
     def _release(self, worker: Worker) -> None:
         # Last in, first out: what is not needed stays idle and ends.
@@ -349,51 +396,3 @@ def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> N
     task = asyncio.create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
-
-
-def _batched(batch: list[_Job], handler: str) -> bytes:
-    # PyPredictor.batchPredict.
-    properties = {"batch_size": str(len(batch)), "handler": handler}
-    content: list[tuple[str | None, bytes]] = []
-    for index, job in enumerate(batch):
-        prefix = f"batch_{index:03d}."
-        for key, value in job.properties.items():
-            properties[prefix + key] = value
-        content += [(prefix + (key or "data"), value) for key, value in job.content]
-    return encode_request(properties, content)
-
-
-def _deliver(batch: list[_Job], reply: Reply) -> None:
-    if len(batch) == 1:
-        _answer(batch[0], reply)
-        return
-    if reply.status >= 300:  # noqa: PLR2004
-        for job in batch:
-            _answer(job, reply)
-        return
-    if len(reply.content) != len(batch):
-        for job in batch:
-            expected = f"expected: {len(batch)}, actual: {len(reply.content)}"
-            _refuse(job, refusal.untranslatable(f"Batch output size mismatch, {expected}"))
-        return
-    parts: list[list[tuple[str | None, bytes]]] = [[] for _ in batch]
-    for key, value in reply.content:
-        match = _BATCH_KEY.fullmatch(key or "")
-        if match is None or int(match[1]) >= len(batch):
-            for job in batch:
-                _refuse(job, refusal.untranslatable(f"Unexpected batch output key: {key}"))
-            return
-        parts[int(match[1])].append((match[2], value))
-    for job, content in zip(batch, parts, strict=True):
-        own = Reply(reply.status, reply.message, reply.properties, tuple(content))
-        _answer(job, own)
-
-
-def _answer(job: _Job, reply: Reply) -> None:
-    if not job.result.done():
-        job.result.set_result(reply)
-
-
-def _refuse(job: _Job, error: refusal.Refusal) -> None:
-    if not job.result.done():
-        job.result.set_exception(error)

@@ -31,7 +31,7 @@ from mmekit.server import refusal
 from mmekit.server.fork_servers import ForkServers
 from mmekit.server.forms import integer
 from mmekit.server.launcher import SPARE_DESCRIPTORS, WorkerLauncher
-from mmekit.server.link import WorkerFailure
+from mmekit.server.link import NoDescriptors, WorkerFailure
 from mmekit.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
 from mmekit.server.pool import Pool, PoolSize
 from mmekit.server.worker import InitialisationError, WorkerSpec
@@ -189,19 +189,9 @@ class Registry:
 
     async def _load(self, name: str, url: str, *, at_start: bool) -> Model:
         began = time.monotonic()
-        folder = _model_folder(url)
-        properties = _properties(folder)
-        _check(folder, properties)
-        missing = missing_requirements(folder)
-        if missing:
-            message = (
-                f"requirements.txt asks for what this environment lacks: {', '.join(missing)}; "
-                "the embedded server installs nothing: install it here, and build it into the "
-                "image that serves the model"
-            )
-            raise refusal.load_failed(message, "ModelException")
+        # In a thread: a disk may take its time, and a model may have many files.
+        folder, properties, required = await asyncio.to_thread(_examined, url)
         reserved = properties.reserved_memory_mb
-        required = _required_bytes(folder, properties)
         with self._memory.admit(
             required,
             (DEFAULT_RESERVED_MB if reserved is None else reserved) * MIB,
@@ -218,6 +208,8 @@ class Registry:
                     raise refusal.out_of_memory() from error
                 message = f"Failed to initialize model: {error}"
                 raise refusal.load_failed(message) from error
+            except NoDescriptors as error:
+                raise refusal.no_descriptors() from error
             except WorkerFailure as error:
                 raise refusal.load_failed(str(error).removeprefix(_WORKER_LOST)) from error
         elapsed = (time.monotonic() - began) * 1000
@@ -243,6 +235,22 @@ class Registry:
             identity=f"{next(self._loads)} {name}",
         )
         return WorkerLauncher(spec, self._fork_servers)
+
+
+def _examined(url: str) -> tuple[Path, Properties, int]:
+    """Return a model's folder, its settings and the bytes that it takes; raise what refuses it."""
+    folder = _model_folder(url)
+    properties = _properties(folder)
+    _check(folder, properties)
+    missing = missing_requirements(folder)
+    if missing:
+        message = (
+            f"requirements.txt asks for what this environment lacks: {', '.join(missing)}; "
+            "the embedded server installs nothing: install it here, and build it into the "
+            "image that serves the model"
+        )
+        raise refusal.load_failed(message, "ModelException")
+    return folder, properties, _required_bytes(folder, properties)
 
 
 def _model_folder(url: str) -> Path:

@@ -22,11 +22,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_MOST_WAITING = 1 << 20
+
+
 class Stream:
-    """The chunks of one answer; whoever iterates waits for those to come."""
+    """The chunks of one answer; whoever iterates waits for those to come.
+
+    Attributes
+    ----------
+    waiting
+        Bytes of the chunks that nobody has taken yet.
+    """
 
     def __init__(self) -> None:
         self.ended = False
+        self.waiting = 0
+        self._read = False
+        self._abandoned = False
+        self._on_room: Callable[[], object] | None = None
         self._chunks: deque[bytes] = deque()
         self._failure: Exception | None = None
         self._news = asyncio.Event()
@@ -34,8 +47,36 @@ class Stream:
 
     def add(self, chunk: bytes) -> None:
         """Have one more chunk."""
+        if self._abandoned:
+            return
         self._chunks.append(chunk)
+        self.waiting += len(chunk)
         self._news.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should come until somebody has taken what is there."""
+        return self._read and self.waiting >= _MOST_WAITING
+
+    def when_there_is_room(self, callback: Callable[[], object]) -> None:
+        """Have a function called, once, when more may come."""
+        self._on_room = callback
+
+    def abandon(self) -> None:
+        """Drop what is there and what is to come: nobody reads it any more."""
+        self._abandoned = True
+        self._chunks.clear()
+        self.waiting = 0
+        self._make_room()
+
+    async def aclose(self) -> None:
+        """As `abandon`; so whoever iterates lets go of it."""
+        self.abandon()
+
+    def _make_room(self) -> None:
+        callback, self._on_room = self._on_room, None
+        if callback:
+            callback()
 
     def end(self, failure: Exception | None = None) -> None:
         """Have no more; with ``failure`` the iteration raises it after the last chunk."""
@@ -58,6 +99,7 @@ class Stream:
 
     async def __anext__(self) -> bytes:
         """Return the next chunk, waiting for it if need be."""
+        self._read = True
         while not self._chunks:
             if self.ended:
                 if self._failure:
@@ -65,7 +107,11 @@ class Stream:
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
-        return self._chunks.popleft()
+        chunk = self._chunks.popleft()
+        self.waiting -= len(chunk)
+        if self._on_room and self.waiting < _MOST_WAITING // 2:
+            self._make_room()
+        return chunk
 
 
 class Reply(NamedTuple):
@@ -112,21 +158,28 @@ class ReplyReader:
         """The stream whose end has not come yet."""
         return self._stream
 
+    @property
+    def surplus(self) -> int:
+        """How many bytes there are beyond the last whole answer."""
+        return 0 if self._stream is not None else len(self._buffer)
+
     def feed(self, data: bytes) -> Reply | None:
         """Take more bytes; return the reply when it is whole, or when a stream's first chunk is.
 
-        A stream without any chunk is an empty reply, as DJL Serving has it.
+        A stream without any chunk is an empty reply, as DJL Serving has it. What follows a reply
+        is kept for the next, which ``feed(b"")`` returns if it is whole as well.
 
         Raises
         ------
         WireError
-            The bytes are no reply, or go on after its end: a worker has one request at a time.
+            The bytes are no reply.
         """
         self._buffer += data
         if self._stream is not None:
             self._read_chunks(self._stream)
-            return None
-        if len(self._buffer) < self._needed:
+            if self._stream is not None:
+                return None
+        if len(self._buffer) < max(self._needed, 1):
             return None
         cursor = Cursor(self._buffer)
         try:
@@ -177,10 +230,7 @@ class ReplyReader:
         self._drop(done)
 
     def _drop(self, position: int) -> None:
-        surplus = len(self._buffer) - position
-        if surplus:
-            raise WireError(f"{surplus} bytes after the end of the answer")
-        self._buffer.clear()
+        del self._buffer[:position]
         self._needed = 0
 
 

@@ -18,6 +18,7 @@ from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
 from mmekit.guard import when_stdin_ends
 from mmekit.http import HttpLimits, HttpServer, run_in_loop
+from mmekit.lines import LineFormatter
 from mmekit.scratch import ScratchFolder, sweep
 from mmekit.server.description import name_of
 from mmekit.server.front import Front
@@ -74,9 +75,9 @@ def run(options: ServerOptions) -> None:
     EngineError
         DJL's Python engine is not to be had.
     """
-    logging.basicConfig(
-        stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     engine = engine_folder()
     raise_descriptor_limit()
     listener = _listen(options.host, options.port)

@@ -121,7 +121,7 @@ class SlotWorker(Worker):
         self._replied = asyncio.Event()
         self._gone = asyncio.Event()
         self._refusal: str | None = None
-        self._given_up = False
+        self._given_up = ""
         self._process: psutil.Process | None = None
 
     @property
@@ -206,7 +206,7 @@ class SlotWorker(Worker):
                     # The kernel drops what it has no room for.
                     self._refuse("no descriptors are left")
             elif message.get("given_up"):
-                self._given_up = True
+                self._given_up = str(message["given_up"])
             elif "plain" in message:
                 self._refuse(message["plain"])
             self._replied.set()
@@ -234,7 +234,7 @@ class SlotWorker(Worker):
         if self._lifeline:
             # Why is said there, before the connection ends.
             self._hear()
-        super()._failed(ModelGivenUp(str(failure)) if self._given_up else failure)
+        super()._failed(ModelGivenUp(self._given_up) if self._given_up else failure)
 
     async def _end(self) -> None:
         if self._lifeline:

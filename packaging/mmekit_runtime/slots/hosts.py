@@ -343,8 +343,9 @@ class Host:
         now = time.monotonic()
         if len(self._deaths) == MAX_DEATHS and now - self._deaths[0] < DEATH_WINDOW_S:
             reason = f"the model process died {MAX_DEATHS + 1} times within {DEATH_WINDOW_S:.0f} s"
+            before = ", ".join(f"{now - one:.1f}" for one in self._deaths)
             for slot in process.slots:
-                slot.given_up = True
+                slot.given_up = f"{reason} (now and {before} s ago)"
             self._fail(process, states, f"{reason}: the model is given up")
             return
         self._deaths.append(now)

@@ -40,6 +40,7 @@ _LIBRARY_PREFIXES = (
     "OMP_",
     "ONEDNN_",
     "OPENBLAS_",
+    "ORT_",
     "PYTORCH_",
     "SCIPY_",
     "SENTENCE_TRANSFORMERS_",

@@ -1,7 +1,8 @@
 """A page that a model process and the fork server share: who is being answered, and figures.
 
 The first bytes are a state for each slot: when the process dies, they tell the fork server which
-requests it had taken. Behind them are counters that anyone who has the page may read at any time.
+requests it had taken. Behind them are counters that anyone who has the page may read at any time,
+and the header of the last short answer (see `outbox`), in which the kernel notes what it has taken.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ TAKEN = 2
 """A whole request has been taken and is not answered."""
 SENDING = 3
 """An answer is on its way that the connection does not take in one step."""
+SENDING_NOTED = 4
+"""An answer is on its way; the page says how much of it the kernel has taken."""
 
 COUNTERS = (
     "requests",
@@ -37,6 +40,13 @@ nanoseconds that requests waited in the process and that calls took; nanoseconds
 model.py's import."""
 
 _COUNTERS = struct.Struct(f"<{len(COUNTERS)}Q")
+
+# struct mmsghdr and struct iovec of a 64-bit Linux, aligned.
+MESSAGE_AT = 640
+SENT_AT = MESSAGE_AT + 56
+VECTOR_AT = MESSAGE_AT + 64
+SENT = struct.Struct("@I")
+VECTOR = struct.Struct("@PN")
 
 
 class Ledger:
@@ -82,6 +92,17 @@ class Ledger:
         """Return the counters by name."""
         values = _COUNTERS.unpack_from(self.states, MAX_SLOTS)
         return dict(zip(COUNTERS, values))  # noqa: B905
+
+    def settled(self, number: int) -> int:
+        """Return the state of a slot whose process is dead: what is noted is looked up."""
+        state = int(self.states[number])
+        if state != SENDING_NOTED:
+            return state
+        (sent,) = SENT.unpack_from(self.states, SENT_AT)
+        _, length = VECTOR.unpack_from(self.states, VECTOR_AT)
+        if sent == 0:
+            return TAKEN
+        return IDLE if sent == length else SENDING
 
     def close(self) -> None:
         """Unmap the page."""

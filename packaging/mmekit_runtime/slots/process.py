@@ -25,7 +25,8 @@ from mmekit_runtime.handler import Handler
 from mmekit_runtime.messages import Reply
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
-from mmekit_runtime.slots.ledger import IDLE, SENDING, Ledger
+from mmekit_runtime.slots.ledger import IDLE, SENDING, SENDING_NOTED, Ledger
+from mmekit_runtime.slots.outbox import LONGEST, Outbox
 from mmekit_runtime.slots.service import (
     Arguments,
     Service,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger()
 
 _REHEARSALS = 64
-_ONE_STEP = 16 << 10
 _ERRORS = 400
 _FAILURES = 300
 _PREDICT_TIMEOUT_S = 120.0
@@ -65,6 +65,7 @@ class ModelProcess:
     def __init__(self, channel: Channel, ledger: Ledger, start: dict[str, Any]) -> None:
         self._channel: Channel | None = channel
         self._ledger = ledger
+        self._outbox = Outbox(ledger) if Outbox.is_possible() else None
         self._start = start
         self._by_fd: dict[int, Connection] = {}
         self._by_number: dict[int, Connection] = {}
@@ -272,16 +273,16 @@ class ModelProcess:
         )
 
     def _send(self, connection: Connection, data: bytes) -> None:
-        # What the kernel takes in one step counts as answered just before: should the process be
-        # killed now, nobody may answer again. Nor after the beginning of a longer answer.
-        state = IDLE if len(data) <= _ONE_STEP else SENDING
-        states, number, sendall = self._ledger.states, connection.number, connection.sock.sendall
-        # A failure shows again as the end of the connection, in the next turn.
-        try:  # Nothing may come between these two: a kill there loses the answer.
-            states[number] = state
-            sendall(data)
-        except OSError:
-            pass
+        sent = 0
+        if self._outbox is not None and len(data) <= LONGEST:
+            self._outbox.prepare(data)
+            self._ledger.states[connection.number] = SENDING_NOTED
+            sent = self._outbox.send(connection.sock.fileno())
+        if sent < len(data):
+            self._ledger.states[connection.number] = SENDING
+            # A failure shows again as the end of the connection, in the next turn.
+            with contextlib.suppress(OSError):
+                connection.sock.sendall(data[sent:])
         self._done(connection)
 
     def _done(self, connection: Connection) -> None:

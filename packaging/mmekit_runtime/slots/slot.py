@@ -31,7 +31,7 @@ class Slot:
     connection
         To whoever sends requests; None until it has connected.
     given_up
-        Whether it ends because its model's processes die again and again.
+        Why its model is given up, when it ends because of that.
     """
 
     def __init__(self, lifeline: Channel, message: dict[str, Any], fds: list[int]) -> None:
@@ -50,7 +50,7 @@ class Slot:
         self.number = -1
         self.confirmed = False
         self.ended = False
-        self.given_up = False
+        self.given_up = ""
 
     @property
     def model_identity(self) -> str:
@@ -149,7 +149,7 @@ class Process:
 
     def state(self, slot: Slot) -> int:
         """Return a slot's state in the ledger."""
-        return int(self.ledger.states[slot.number])
+        return self.ledger.settled(slot.number)
 
     def kill(self) -> None:
         """End the process now."""

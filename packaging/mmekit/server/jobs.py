@@ -1,0 +1,94 @@
+"""Requests that a model's queue holds, alone and in batches.
+
+A batch is what DJL Serving's BatchAggregator and PyPredictor make of one: its requests travel as
+one message to the engine, and the answer comes apart into theirs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mmekit.server import refusal
+from mmekit.server.replies import Reply
+from mmekit_runtime.wire import encode_request
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping, Sequence
+
+    from mmekit.server.forms import Content
+
+_BATCH_KEY = re.compile(r"batch_(\d+)\.(.*)", re.DOTALL)
+
+
+@dataclass
+class Job:
+    """A request and whoever waits for its answer; times are those of the monotonic clock."""
+
+    properties: Mapping[str, str]
+    content: Content
+    result: asyncio.Future[Reply]
+    since: float = field(default_factory=time.monotonic)
+    sent: float = 0.0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody still waits."""
+        return not self.result.done()
+
+    def answer(self, reply: Reply) -> None:
+        """Give the answer to whoever waits, if anybody does."""
+        if self.is_wanted:
+            self.result.set_result(reply)
+        elif reply.stream is not None:
+            reply.stream.abandon()
+
+    def refuse(self, error: refusal.Refusal) -> None:
+        """Say why there is no answer, if anybody waits."""
+        if self.is_wanted:
+            self.result.set_exception(error)
+
+
+def message_of(batch: Sequence[Job], handler: str) -> bytes:
+    """Return what a worker is sent, as PyPredictor.batchPredict writes it."""
+    if len(batch) == 1:
+        alone = {**batch[0].properties, "handler": handler}
+        return encode_request(alone, batch[0].content)
+    properties = {"batch_size": str(len(batch)), "handler": handler}
+    content: list[tuple[str | None, bytes]] = []
+    for index, job in enumerate(batch):
+        prefix = f"batch_{index:03d}."
+        for key, value in job.properties.items():
+            properties[prefix + key] = value
+        content += [(prefix + (key or "data"), value) for key, value in job.content]
+    return encode_request(properties, content)
+
+
+def deliver(batch: Sequence[Job], reply: Reply) -> None:
+    """Give each request of a batch its part of the worker's answer."""
+    if len(batch) == 1:
+        batch[0].answer(reply)
+        return
+    if reply.status >= 300:  # noqa: PLR2004
+        for job in batch:
+            job.answer(reply)
+        return
+    if len(reply.content) != len(batch):
+        for job in batch:
+            expected = f"expected: {len(batch)}, actual: {len(reply.content)}"
+            job.refuse(refusal.untranslatable(f"Batch output size mismatch, {expected}"))
+        return
+    parts: list[list[tuple[str | None, bytes]]] = [[] for _ in batch]
+    for key, value in reply.content:
+        match = _BATCH_KEY.fullmatch(key or "")
+        if match is None or int(match[1]) >= len(batch):
+            for job in batch:
+                job.refuse(refusal.untranslatable(f"Unexpected batch output key: {key}"))
+            return
+        parts[int(match[1])].append((match[2], value))
+    for job, content in zip(batch, parts, strict=True):
+        own = Reply(reply.status, reply.message, reply.properties, tuple(content))
+        job.answer(own)
