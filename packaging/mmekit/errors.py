@@ -16,6 +16,7 @@
     │   └── ModelLoadError         a model could not be loaded
     ├── EndpointError              the local endpoint cannot start or go on
     ├── ImageError                 a container image cannot be looked up, run, built or pushed
+    ├── DeployError                a deployment cannot be read, planned, made or removed
     └── DemoError                  a notebook of the demonstration failed
 
 Each says what happened, where (a file, a model, a setting) and what to do about it. The command
@@ -35,6 +36,7 @@ __all__ = [
     "ArchiveError",
     "CheckError",
     "DemoError",
+    "DeployError",
     "EndpointError",
     "EngineError",
     "ImageError",
@@ -153,6 +155,10 @@ class EndpointError(MmekitError):
 
 class ImageError(MmekitError):
     """A container image cannot be looked up, run, built or pushed."""
+
+
+class DeployError(MmekitError):
+    """A deployment cannot be read, planned, made or removed."""
 
 
 class DemoError(MmekitError):

@@ -7,6 +7,7 @@ to send the same code to the real SageMaker.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import re
@@ -21,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from mmekit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -40,7 +41,7 @@ _INSTANCE_TYPE = re.compile(
 _INSTANCE_SHAPE = "ProductionVariantInstanceType"
 _ROLE = re.compile(r"^arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/\S+$")
 
-_MAY_BE: Mapping[str, str] = {
+MAY_BE: Mapping[str, str] = {
     "target": "local or aws",
     "region": "a region such as eu-central-1",
     "role": "the ARN of a role, such as arn:aws:iam::123456789012:role/sagemaker",
@@ -122,6 +123,24 @@ def _no_slash(value: str) -> str:
     return value.rstrip("/")
 
 
+RegionName = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}(-[a-z]+)+-\d+$")]
+RoleArn = Annotated[str, StringConstraints(pattern=_ROLE)]
+BucketName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"),
+    AfterValidator(_check_bucket),
+]
+KeyPrefix = Annotated[
+    str,
+    StringConstraints(pattern=r"^[\w!.*'()-][\w!.*'()/-]*$"),
+    AfterValidator(_check_prefix),
+    AfterValidator(_no_slash),
+]
+EndpointName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")]
+InstanceTypeName = Annotated[str, AfterValidator(_check_instance_type)]
+ImageUri = Annotated[str, StringConstraints(pattern=r"^\S+$")]
+
+
 class Settings(BaseSettings):
     """The settings, checked. An argument overrules a variable, and a variable the file .env.
 
@@ -168,34 +187,19 @@ class Settings(BaseSettings):
     )
 
     target: Literal["local", "aws"] = "local"
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}(-[a-z]+)+-\d+$")] = Field(
-        default_factory=_default_region
-    )
-    role: Annotated[str, StringConstraints(pattern=_ROLE)] = Field(default_factory=_default_role)
-    bucket: Annotated[
-        str,
-        StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"),
-        AfterValidator(_check_bucket),
-    ] = Field(default_factory=_default_bucket)
-    prefix: Annotated[
-        str,
-        StringConstraints(pattern=r"^[\w!.*'()-][\w!.*'()/-]*$"),
-        AfterValidator(_check_prefix),
-        AfterValidator(_no_slash),
-    ] = "mmekit/models"
-    endpoint_name: Annotated[
-        str, StringConstraints(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")
-    ] = "mmekit"
-    instance_type: Annotated[str, AfterValidator(_check_instance_type)] = "ml.m5.xlarge"
+    region: RegionName = Field(default_factory=_default_region)
+    role: RoleArn = Field(default_factory=_default_role)
+    bucket: BucketName = Field(default_factory=_default_bucket)
+    prefix: KeyPrefix = "mmekit/models"
+    endpoint_name: EndpointName = "mmekit"
+    instance_type: InstanceTypeName = "ml.m5.xlarge"
     local_url: Annotated[
         str,
         StringConstraints(pattern=r"^https?://[^\s/]+/?$"),
         AfterValidator(_check_url),
         AfterValidator(_no_slash),
     ] = "http://127.0.0.1:8950"
-    image: Annotated[str, StringConstraints(pattern=r"^\S+$")] | None = Field(
-        default=None, validation_alias="MME_IMAGE_URI"
-    )
+    image: ImageUri | None = Field(default=None, validation_alias="MME_IMAGE_URI")
     sentence_model: Annotated[str, StringConstraints(min_length=1)] | None = None
 
     def __init__(self, **values: Any) -> None:
@@ -230,7 +234,7 @@ class Settings(BaseSettings):
             AWS publishes none for this region, or the package sagemaker-core, which knows them,
             is not installed.
         """
-        return self.image or _published_image(self.region, self.instance_type)
+        return self.image or published_image(self.region, self.instance_type)
 
     def client(self, service: str, **config: Any) -> Any:
         """Return the boto3 client of a service, pointed at the target.
@@ -242,22 +246,28 @@ class Settings(BaseSettings):
         config
             Of botocore's ``Config``, such as ``retries`` or ``max_pool_connections``.
         """
+        return self.client_maker(service, **config)()
+
+    def client_maker(self, service: str, **config: Any) -> Callable[[], Any]:
+        """Return a function that makes such clients, faster than one by one: of one session.
+
+        Not for several threads at a time; each of the clients is.
+        """
         from botocore.config import Config
 
         session = _session(self.target)
         chosen = Config(**config)
-        if self.target == "aws":
-            return session.client(service, region_name=self.region, config=chosen)
-        return session.client(
-            service,
-            region_name=self.region,
-            endpoint_url=self.local_url,
-            # Signatures need credentials; these open nothing, and the user's own stay out of it.
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106
-            # A bucket's name as a host name does not resolve here, and a proxy is in the way.
-            config=Config(s3={"addressing_style": "path"}, proxies={}).merge(chosen),
-        )
+        arguments: dict[str, Any] = {"region_name": self.region, "config": chosen}
+        if self.target == "local":
+            arguments |= {
+                "endpoint_url": self.local_url,
+                # Signatures need credentials; these open nothing, and the user's own stay out.
+                "aws_access_key_id": "local",
+                "aws_secret_access_key": "local",
+                # A bucket's name as a host name does not resolve here, and a proxy is in the way.
+                "config": Config(s3={"addressing_style": "path"}, proxies={}).merge(chosen),
+            }
+        return functools.partial(session.client, service, **arguments)
 
 
 def _local_session() -> Any:
@@ -299,7 +309,7 @@ def _unset(field: str, why: str) -> SettingsError:
     return SettingsError(
         f"{variable} is not set; {why}.",
         where=variable,
-        remedy=f"Set it, in the environment or in a file .env, to {_MAY_BE[field]}.",
+        remedy=f"Set it, in the environment or in a file .env, to {MAY_BE[field]}.",
     )
 
 
@@ -311,7 +321,7 @@ def _explained(errors: list[ErrorDetails]) -> SettingsError:
         field = str(error["loc"][0]).removeprefix(_VARIABLE_PREFIX).lower()
         field = "image_uri" if field == "image" else field
         variable = _VARIABLE_PREFIX + field.upper()
-        sentences[variable] = f"{variable} is {error['input']!r}; it may be {_MAY_BE[field]}."
+        sentences[variable] = f"{variable} is {error['input']!r}; it may be {MAY_BE[field]}."
     return SettingsError(
         " ".join(sentences.values()),
         where=", ".join(sentences),
@@ -319,9 +329,23 @@ def _explained(errors: list[ErrorDetails]) -> SettingsError:
     )
 
 
-def _published_image(region: str, instance_type: str) -> str:
+def published_image(region: str, instance_type: str) -> str:
     """Name DJL's image as sagemaker-core does, from the table that it carries.
 
+    Parameters
+    ----------
+    region
+        Such as ``"eu-central-1"``.
+    instance_type
+        A GPU instance picks the GPU image.
+
+    Raises
+    ------
+    SettingsError
+        AWS publishes none for this region, or the package sagemaker-core is not installed.
+
+    Notes
+    -----
     Source: ``sagemaker.core.image_uris.retrieve("djl-lmi", …)``, whose import takes seconds; the
     table is read without it. The CPU image is in the same registry, but not among its entries.
     """

@@ -6,8 +6,8 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -15,6 +15,7 @@ import tempfile
 import time
 
 import boto3
+import psutil
 import pytest
 from botocore.config import Config
 
@@ -32,7 +33,6 @@ from mmekit.endpoint.specification import (
     ModelSpecification,
     VariantSpecification,
 )
-from mmekit.ports import free_port
 
 HERE = pathlib.Path(__file__).parent
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
@@ -50,12 +50,24 @@ class Service:
     clients: dict = dataclasses.field(default_factory=dict)
 
     @staticmethod
-    def wait_until(condition, seconds=20.0, what="the condition"):
+    def wait_until(condition, seconds=120.0, what="the condition"):
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
             time.sleep(0.02)
         return value
+
+    @staticmethod
+    def wait_for_the_end(processes):
+        """Wait until processes run no more, be they zombies still."""
+
+        def has_ended(process):
+            try:
+                return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                return True
+
+        Service.wait_until(lambda: all(map(has_ended, processes)), what="the processes' end")
 
     @staticmethod
     def archive(files):
@@ -124,7 +136,7 @@ class Service:
 
     def wait_for(self, waiter, name):
         self.client("sagemaker").get_waiter(waiter).wait(
-            EndpointName=name, WaiterConfig={"Delay": 0.05, "MaxAttempts": 600}
+            EndpointName=name, WaiterConfig={"Delay": 0.05, "MaxAttempts": 2400}
         )
 
     def invoke(self, endpoint, target=None, body=b"x", **more):
@@ -140,7 +152,7 @@ class Service:
     def stop(self, number=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(number)
-        code = self.process.wait(40)
+        code = self.process.wait(120)
         for client in self.clients.values():
             client.close()
         self.clients.clear()
@@ -149,7 +161,6 @@ class Service:
 
 def _start_service(folder, *options):
     """Start a service whose temporary files go below `folder`."""
-    port = free_port()
     log_path = folder / "log.txt"
     state = folder / "tmp"
     state.mkdir()
@@ -158,19 +169,18 @@ def _start_service(folder, *options):
     )
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "service_process.py"), "--port", str(port), *options],
+            [sys.executable, str(HERE / "service_process.py"), "--port", "0", *options],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "TMPDIR": str(state), "PYTHONPATH": path},
         )
-    service = Service(process, f"http://127.0.0.1:{port}", state, log_path)
+    service = Service(process, "", state, log_path)
 
-    def listens():
+    def announced():
         assert process.poll() is None, service.log
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+        return re.search(r"listen on (http://[\d.:]+)", service.log)
 
-    Service.wait_until(listens, 60, "listening")
+    service.url = Service.wait_until(announced, what="an address")[1]
     return service
 
 
@@ -259,7 +269,7 @@ class Rehearsal:
         raise AwsError(reply.status, code, content["message"], content)
 
     @staticmethod
-    async def until(condition, seconds=30.0):
+    async def until(condition, seconds=120.0):
         patience = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < patience, f"it did not come true within {seconds} s"

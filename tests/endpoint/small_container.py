@@ -1,8 +1,9 @@
 """A container in one small file: SageMaker's contract, with models that echo.
 
-A model folder holds ``model.json``: ``load_status`` (200), ``load_seconds`` (0), ``load_exit``. The
-variable CAPACITY limits how many models fit (507 beyond). An invocation's body may be
-``{"status": 400}``, ``{"seconds": 1}``, ``{"exit": 3}``, ``{"forget": true}``, ``{"fail": true}``
+A model folder holds ``model.json``: ``load_status`` (200), ``load_seconds`` (0), ``load_after`` (a
+file that a load waits for), ``load_exit``. The variable CAPACITY limits how many models fit (507
+beyond). An invocation's body may be ``{"status": 400}``, ``{"seconds": 1}``, ``{"hold": FILE}``
+(it makes FILE.held and waits for FILE), ``{"exit": 3}``, ``{"forget": true}``, ``{"fail": true}``
 (the model is marked FAILED, as DJL Serving does it), ``{"stop": true}`` (its worker is gone) or
 ``{"unwell": true}`` (/ping answers 500 from now on); the answer says what the container saw. With
 ``--model DIR`` it is a single-model container.
@@ -27,6 +28,7 @@ models: dict[str, str] = {}
 loads: dict[str, int] = {}
 failed: set[str] = set()
 stopped: set[str] = set()
+refused: set[str] = set()
 state = {"unwell": False, "most": 0, "running": 0}
 options = argparse.Namespace()
 
@@ -42,23 +44,31 @@ def described(folder):
 async def load(request):
     name, url = request["model_name"], request["url"]
     loads[name] = loads.get(name, 0) + 1
-    if name in models:
+    if name in models or name in refused:
         return 409, {"message": "loaded already"}
     if len(models) >= CAPACITY:
+        refused.add(name)  # as Multi Model Server, which keeps the name and has no worker for it
         return 507, {"message": "no room"}
     description = described(url)
     if "load_exit" in description:
         os._exit(description["load_exit"])
     await asyncio.sleep(description.get("load_seconds", 0))
+    await there_is(description.get("load_after"))
     status = description.get("load_status", 200)
     if status == 200:
         models[name] = url
     return status, {"message": "could not import nonsense" if status != 200 else "loaded"}
 
 
+async def there_is(path):
+    while path and not pathlib.Path(path).exists():  # noqa: ASYNC110, ASYNC240 - of this one file
+        await asyncio.sleep(0.01)
+
+
 def unload(name):
     failed.discard(name)
     stopped.discard(name)
+    refused.discard(name)
     return (200 if models.pop(name, None) else 404), {}
 
 
@@ -75,6 +85,8 @@ def refusal(name):
 def obey(name, wish):
     if "exit" in wish:
         os._exit(wish["exit"])
+    if "hold" in wish:
+        pathlib.Path(f"{wish['hold']}.held").touch()
     if wish.get("forget"):
         del models[name]
     if wish.get("fail"):
@@ -93,6 +105,7 @@ async def invoke(name, headers, body):
     state["running"] += 1
     state["most"] = max(state["most"], state["running"])
     await asyncio.sleep(wish.get("seconds", 0))
+    await there_is(wish.get("hold"))
     state["running"] -= 1
     seen = {
         "pid": os.getpid(),

@@ -305,6 +305,38 @@ def test_several_containers_are_refused_when_an_endpoint_is_to_run_them(service,
     )
 
 
+def test_more_instances_than_the_quota_are_refused(service, call):
+    sagemaker = service.client("sagemaker")
+    for name, counts in {"crowd": [101], "together": [60, 60]}.items():
+        sagemaker.create_endpoint_config(
+            EndpointConfigName=name,
+            ProductionVariants=[
+                VARIANT | {"VariantName": f"v{number}", "InitialInstanceCount": count}
+                for number, count in enumerate(counts)
+            ],
+        )
+        members = {"EndpointName": name, "EndpointConfigName": name}
+        message = refused(service, call, "CreateEndpoint", members, "ResourceLimitExceeded")
+        assert "'ml.m5.large for endpoint usage' is 100 Instances" in message
+        assert f"a request delta of {sum(counts)} Instances" in message
+
+
+def test_more_instances_than_the_quota_cannot_be_had_later_either(service, echo, call):
+    service.client("sagemaker").create_endpoint_config(
+        EndpointConfigName="later", ProductionVariants=[VARIANT | {"InitialInstanceCount": 1000}]
+    )
+    wishes = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 101}]
+    for operation, members in {
+        "UpdateEndpoint": {"EndpointConfigName": "later"},
+        "UpdateEndpointWeightsAndCapacities": {"DesiredWeightsAndCapacities": wishes},
+    }.items():
+        refused(
+            service, call, operation, {"EndpointName": echo, **members}, "ResourceLimitExceeded"
+        )
+    described = service.client("sagemaker").describe_endpoint(EndpointName=echo)
+    assert described["EndpointStatus"] == "InService"
+
+
 def test_an_endpoint_whose_model_is_gone_cannot_be_created(service, call):
     service.describe_models("forgotten")
     service.client("sagemaker").delete_model(ModelName="forgotten")

@@ -1,5 +1,6 @@
 """Data capture: invocations as JSON lines in S3."""
 
+import asyncio
 import base64
 import datetime as dt
 import json
@@ -7,9 +8,10 @@ import re
 
 import pytest
 
+from mmekit.endpoint.http import Reply
 from mmekit.endpoint.instances.container_client import ContainerReply
-from mmekit.endpoint.observability.capture import Capture
-from mmekit.endpoint.specification import CaptureSpecification, EndpointId
+from mmekit.endpoint.observability.capture import Capture, Captures
+from mmekit.endpoint.specification import CaptureSpecification, EndpointId, EndpointSpecification
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,15 @@ def captured(service):
 
 
 def test_keys_name_endpoint_variant_and_hour(captured):
-    hour = dt.datetime.now(dt.timezone.utc).strftime("%Y/%m/%d")
-    pattern = rf"data/watched/AllTraffic/{hour}/\d\d/\d\d-\d\d-\d\d\d-[0-9a-f-]{{36}}\.jsonl"
-    assert all(re.fullmatch(pattern, key) for key in captured)
+    pattern = (
+        r"data/watched/AllTraffic/(\d{4}/\d\d/\d\d/\d\d)/(\d\d-\d\d)-\d{3}-[0-9a-f-]{36}\.jsonl"
+    )
+    now = dt.datetime.now(dt.timezone.utc)
+    for key in captured:
+        found = re.fullmatch(pattern, key)
+        assert found, key
+        at = dt.datetime.strptime(" ".join(found.groups()) + " +0000", "%Y/%m/%d/%H %M-%S %z")
+        assert abs(now - at) < dt.timedelta(hours=1)
 
 
 def test_records_hold_input_and_output_as_sagemaker_writes_them(captured):
@@ -124,6 +132,23 @@ def test_what_comes_faster_than_it_is_written_is_not_kept():
     capture = Capture(ID, specification(captures_input=False))
     assert len(lines_of(capture, 100, bytes(1_000_000))) == 67
     assert len(lines_of(capture, 1)) == 1
+
+
+def test_of_an_endpoint_that_is_gone_the_last_is_written_and_nothing_kept():
+    written = []
+
+    class Buckets:
+        async def answer(self, request):
+            written.append(request.path)
+            return Reply(200, [])
+
+    captures = Captures(Buckets())
+    capture = captures.of(EndpointSpecification(ID, "c", (), capture=specification()))
+    capture.add("v", {}, b"x", ContainerReply(200, {}, b""), b"id")
+    captures.forget(ID)
+    asyncio.run(captures.flush())
+    assert len(written) == 1
+    assert not captures._captures
 
 
 def test_a_destination_that_does_not_exist_is_complained_of_and_used_once_it_does(service):

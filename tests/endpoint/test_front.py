@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import boto3.s3.transfer
 import pytest
 
-PATIENCE = 30
+PATIENCE = 60
 LARGEST = 6 * 1024 * 1024
 SCOPE = "AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/{}/aws4_request, Signature=0"
 INVOKE = (

@@ -7,12 +7,7 @@ import time
 
 import pytest
 
-SECONDS = 0.4
-
-
-@pytest.fixture(scope="module")
-def service_options():
-    return ["--state-seconds", str(SECONDS)]
+SECONDS = 2.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +54,8 @@ def hammering(service, endpoint, threads=6):
             thread.join()
 
 
-def test_every_state_lasts_and_a_waiter_waits(service):
+def test_every_state_lasts_and_a_waiter_waits(start_service, tmp_path):
+    service = start_service(tmp_path, "--state-seconds", str(SECONDS))
     sagemaker = service.client("sagemaker")
     service.describe_models("states")
     service.describe_models("other-states")
@@ -81,6 +77,7 @@ def test_every_state_lasts_and_a_waiter_waits(service):
         service.wait_for(("endpoint_in_service", "endpoint_deleted")[waiter], "states")
         assert time.monotonic() - began >= SECONDS
     assert seen == ["Creating", "Updating", "Deleting"]
+    assert service.stop() == 0
 
 
 def test_a_description_tells_what_runs_and_what_shall_run(service, tmp_path):
@@ -127,10 +124,12 @@ def test_a_serverless_variant_is_described_as_one(service):
     sagemaker.delete_endpoint(EndpointName="serverless")
 
 
-def test_weights_and_capacities_change_while_requests_go_on(service):
+def test_weights_and_capacities_change_while_requests_go_on(service, tmp_path):
     sagemaker = service.client("sagemaker")
+    gate = tmp_path / "gate"
+    gate.touch()
     service.describe_models("blue", environment={"COLOUR": "blue"})
-    service.describe_models("green", environment={"COLOUR": "green"})
+    service.describe_models("green", environment={"COLOUR": "green", "START_AFTER": str(gate)})
     variants = [variant("Blue", "blue"), variant("Green", "green", InitialVariantWeight=0.0)]
     sagemaker.create_endpoint_config(EndpointConfigName="weighted", ProductionVariants=variants)
     sagemaker.create_endpoint(EndpointName="weighted", EndpointConfigName="weighted")
@@ -138,6 +137,7 @@ def test_weights_and_capacities_change_while_requests_go_on(service):
     with hammering(service, "weighted") as outcomes:
         service.wait_until(lambda: outcomes["blue"] > 50)
         assert set(outcomes) == {"blue"}
+        gate.unlink()
         sagemaker.update_endpoint_weights_and_capacities(
             EndpointName="weighted",
             DesiredWeightsAndCapacities=[
@@ -148,6 +148,7 @@ def test_weights_and_capacities_change_while_requests_go_on(service):
         assert status(service, "weighted") == "Updating"
         with pytest.raises(sagemaker.exceptions.ClientError, match="in-progress"):
             sagemaker.delete_endpoint(EndpointName="weighted")
+        gate.touch()
         service.wait_for("endpoint_in_service", "weighted")
         blue = outcomes["blue"]
         service.wait_until(lambda: outcomes["green"] > 50)
@@ -196,7 +197,7 @@ def test_an_update_under_load_fails_no_request_and_retains_what_it_shall(service
         service.wait_until(lambda: outcomes["red"] > 50)
         white = outcomes["white"]
         service.wait_until(lambda: outcomes["red"] > 100)
-        assert outcomes["white"] == white
+        assert outcomes["white"] <= white + 6  # those that were under way
     assert set(outcomes) == {"white", "red"}
     described = describe(service, "loaded")
     [found] = described["ProductionVariants"]

@@ -139,6 +139,21 @@ def test_prometheus_reads_counters_a_histogram_and_the_instances(service, endpoi
     assert of_endpoint == [1, 1]
 
 
+def test_a_deleted_endpoint_is_forgotten_and_cloudwatch_keeps_what_it_was_told(service):
+    service.put("a.tar.gz", service.echo_archive())
+    name = service.create_endpoint("gone")
+    service.invoke(name, "a.tar.gz")
+    service.client("sagemaker").delete_endpoint(EndpointName=name)
+    service.wait_for("endpoint_deleted", name)
+
+    def labels():
+        samples = (sample for family in scraped(service).values() for sample in family.samples)
+        return {sample.labels.get("endpoint") for sample in samples}
+
+    service.wait_until(lambda: name not in labels())
+    assert statistic(service, INVOCATIONS, "Invocations", "None", name)["Sum"] == 1
+
+
 class Cloudwatch:
     """Where batches end in these tests."""
 

@@ -27,7 +27,7 @@ def endpoint(service):
 
 def ask(service, path, method="GET", body=None, **headers):
     address = urllib.parse.urlsplit(service.url)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=20)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
     try:
         connection.request(method, path, body, {n.replace("_", "-"): v for n, v in headers.items()})
         answer = connection.getresponse()
@@ -72,7 +72,7 @@ def open_page(chromium, service):
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
@@ -148,6 +148,33 @@ class TestWithoutABrowser:
         for path in ("/_mme/", "/_mme/metrics", "/_mme/events"):
             assert ask(service, path, Host=host)[0].status == 403
 
+    @pytest.mark.parametrize(
+        "host", ["[", "[::1", "]:80", "a:b:c", "\xff", "127.0.0.1@evil.example"]
+    )
+    def test_a_name_that_is_none_is_refused(self, service, host):
+        assert ask(service, "/_mme/", Host=host)[0].status == 403
+
+    @pytest.mark.parametrize("path", ["/_mme/", "/models"])
+    def test_a_request_with_two_names_is_refused(self, service, path):
+        address = urllib.parse.urlsplit(service.url)
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+            head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"
+            connection.sendall(head.encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 400
+
+    @pytest.mark.parametrize("origin", ["http://[", "[", "://", "\xff"])
+    def test_an_origin_that_is_none_is_another_site(self, service, origin):
+        kind = {"Content_Type": "application/json"}
+        assert ask(service, "/_mme/invoke", "POST", form(), Origin=origin, **kind)[0].status == 403
+        assert ask(service, "/_mme/events", Origin=origin)[0].status == 403
+
+    def test_a_number_without_end_is_no_event_s(self, service, endpoint):
+        messages = listen(service, Last_Event_ID="9" * 5000)
+        assert next(messages)[0] == "state"
+        messages.close()
+
     @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:80", "mme.localhost"])
     def test_every_name_of_this_machine_to_itself_is_answered(self, service, host):
         assert ask(service, "/_mme/", Host=host)[0].status == 200
@@ -179,7 +206,14 @@ class TestWithoutABrowser:
         told = json.loads(ask(service, "/_mme/invoke", "POST", unknown, **headers)[1])
         assert (told["status"], told["error"]) == (400, "ValidationError")
 
-    @pytest.mark.parametrize("body", ["", "[]", "{", '{"endpoint": 1}', form(target=None)])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            *("", "[]", "{", '{"endpoint": 1}', "7", '"text"', "[" * 100_000, '"\\ud800"'),
+            *(form(**{name: value}) for name in ("target", "account") for value in (None, 1, [])),
+            *(form(region={}), form(endpoint=7), form(body=None), form(body="\ud800")),
+        ],
+    )
     def test_what_the_form_would_not_send_is_refused(self, service, body):
         headers = {"Content_Type": "application/json"}
         assert ask(service, "/_mme/invoke", "POST", body, **headers)[0].status == 400
@@ -225,7 +259,7 @@ def listen(service, **headers):
     """Yield (name, members) of server-sent events; closing it leaves."""
     address = urllib.parse.urlsplit(service.url)
     lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         head = f"GET /_mme/events HTTP/1.1\r\nHost: {address.netloc}\r\n{''.join(lines)}\r\n"
         connection.sendall(head.encode())
         with connection.makefile("rb") as stream:
@@ -328,6 +362,7 @@ class TestInChromium:
     ):
         with cable(urllib.parse.urlsplit(service.url).port) as (port, cut):
             page = chromium.new_page()
+            page.set_default_timeout(60_000)
             try:
                 page.goto(f"http://localhost:{port}/_mme/")
                 page.wait_for_selector("#connection[data-state=live]")
@@ -383,7 +418,7 @@ def cable(service_port):
             yield listener.getsockname()[1], cut
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            accepting.join(10)
+            accepting.join(60)
             cut()
             for end in ends:
                 end.close()

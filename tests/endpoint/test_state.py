@@ -15,6 +15,7 @@ import threading
 import urllib.request
 
 import httpx
+import psutil
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
@@ -196,6 +197,36 @@ def test_what_is_gone_takes_no_room_after_the_next_start(start, tmp_path):
     assert service.client("s3").list_objects_v2(Bucket="kept")["KeyCount"] == 1
 
 
+def test_what_was_not_taken_leaves_no_body(start, tmp_path):
+    service = start()
+    s3 = service.client("s3")
+    s3.create_bucket(Bucket="kept")
+    s3.put_object(Bucket="kept", Key="taken", Body=b"taken" * 1000)
+    bodies = tmp_path / "state" / "bodies"
+    before = {path.name for path in bodies.iterdir()}
+    for body in (b"refused" * 1000, b"taken" * 1000):
+        with pytest.raises(ClientError):
+            s3.put_object(Bucket="nowhere", Key="refused", Body=body)
+    assert {path.name for path in bodies.iterdir()} == before
+    service.stop(signal.SIGKILL)
+    found = start().client("s3").get_object(Bucket="kept", Key="taken")
+    assert found["Body"].read() == b"taken" * 1000
+
+
+def test_bytes_that_two_requests_bring_at_once_stay_for_the_one_that_is_taken(tmp_path):
+    log = StateLog(tmp_path)
+    with log.body_kept(b"same") as first:
+        with log.body_kept(b"same") as second:
+            assert first == second
+        assert (tmp_path / "bodies" / first).read_bytes() == b"same"
+        log.append(Entry(1.0, method="PUT", body=first))
+    assert (tmp_path / "bodies" / first).exists()
+    with pytest.raises(ValueError, match="refused"), log.body_kept(b"other") as other:
+        raise ValueError("refused")
+    assert not (tmp_path / "bodies" / other).exists()
+    log.close()
+
+
 def test_an_object_that_a_form_wrote_stays_deleted_however_often_it_starts(start):
     service = start()
     s3 = service.client("s3")
@@ -247,7 +278,8 @@ def written(tmp_path):
     """A log of three entries, the second with a body."""
     log = StateLog(tmp_path)
     log.append(Entry(1.0, change={"number": 1}))
-    log.append(Entry(2.0, method="PUT", body=log.keep_body(b"content")))
+    with log.body_kept(b"content") as body:
+        log.append(Entry(2.0, method="PUT", body=body))
     log.append(Entry(3.0, change={"number": 3}))
     log.close()
     return tmp_path
@@ -342,7 +374,9 @@ def test_the_folders_of_a_killed_service_go_with_the_next_start(start_service, t
     first.put("a.tar.gz", first.echo_archive())
     first.create_endpoint("short-lived")
     first.seen("short-lived", "a.tar.gz")
+    containers = psutil.Process(first.process.pid).children(recursive=True)
     first.stop(signal.SIGKILL)
+    first.wait_for_the_end(containers)
     left = list(first.folder.iterdir())
     assert left
     code = (

@@ -4,7 +4,6 @@ import hashlib
 import http.client
 import os
 import threading
-import time
 from urllib.parse import urlsplit
 
 import boto3.session
@@ -49,7 +48,7 @@ def test_a_large_file_is_uploaded_in_parts_and_invocations_go_on_meanwhile(servi
     content = os.urandom(40 * 1024 * 1024)
     (tmp_path / "large").write_bytes(content)
     service.seen(echo, "a.tar.gz")
-    longest, done = 0.0, threading.Event()
+    answered, done = 0, threading.Event()
 
     def upload():
         service.client("s3").upload_file(str(tmp_path / "large"), "things", "large")
@@ -58,18 +57,35 @@ def test_a_large_file_is_uploaded_in_parts_and_invocations_go_on_meanwhile(servi
     uploading = threading.Thread(target=upload)
     uploading.start()
     while not done.is_set():
-        began = time.perf_counter()
         service.seen(echo, "a.tar.gz")
-        longest = max(longest, time.perf_counter() - began)
+        answered += 1
     uploading.join()
     found = service.client("s3").get_object(Bucket="things", Key="large")["Body"].read()
     assert hashlib.sha256(found).digest() == hashlib.sha256(content).digest()
-    assert longest < 2
+    assert answered > 1  # not only one, which waited for all of it
 
 
-def test_a_large_body_in_small_signed_chunks_is_stored_in_good_time(service):
+def test_an_invocation_is_answered_in_the_middle_of_an_upload(service, echo):
+    body = bytes(20 * 1024 * 1024)
+    address = urlsplit(service.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port)
+
+    def pieces():
+        yield body[: len(body) // 2]
+        assert service.seen(echo, "a.tar.gz")["length"] == 1
+        yield body[len(body) // 2 :]
+
+    headers = {"Authorization": SCOPE, "Content-Length": str(len(body))}
+    connection.request("PUT", "/things/slow", body=pieces(), headers=headers)
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert service.client("s3").head_object(Bucket="things", Key="slow")["ContentLength"] == len(
+        body
+    )
+
+
+def test_a_large_body_in_small_signed_chunks_is_stored(service):
     chunk = b"%x;chunk-signature=%064d\r\n%s\r\n" % (8192, 0, b"x" * 8192)
-    began = time.perf_counter()
     status = put(
         service,
         "chunked",
@@ -81,7 +97,6 @@ def test_a_large_body_in_small_signed_chunks_is_stored_in_good_time(service):
         },
     )
     assert status == 200
-    assert time.perf_counter() - began < 5
     found = service.client("s3").get_object(Bucket="things", Key="chunked")
     assert found["ContentLength"] == 8192 * 4096
     assert "ContentEncoding" not in found

@@ -65,10 +65,4 @@ def test_no_server_and_no_worker_outlives_the_service(start_service, tmp_path, n
     processes = psutil.Process(service.process.pid).children(recursive=True)
     assert len(processes) >= 2
     service.stop(number)
-    service.wait_until(
-        lambda: all(
-            not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-            for process in processes
-        ),
-        what="the end of server and workers",
-    )
+    service.wait_for_the_end(processes)

@@ -47,7 +47,7 @@ def put_load(plan: Plan, tell: Callable[[Progress], None] | None = None) -> Resu
     MmekitError
         The plan makes no sense, or the generator itself failed.
     """
-    _ = plan.profile, plan.shares  # mistakes in them are said before anything is started
+    plan.check()  # before anything is started
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     machine = this_machine()
     with (

@@ -10,9 +10,12 @@ from mmekit.bench.destination import Destination  # noqa: TC001 - pydantic reads
 from mmekit.bench.payload import Payload  # noqa: TC001 - pydantic reads it
 from mmekit.bench.profile import Profile
 from mmekit.bench.traffic import weights
+from mmekit.errors import MmekitError
 
 __all__ = ["Client", "Plan"]
 
+MOST_RATE = 100_000
+MOST_CONNECTIONS = 10_000
 Client = Literal["raw", "boto3"]
 
 
@@ -68,6 +71,30 @@ class Plan:
     client: Client = "raw"
     timeout: float = 60.0
     seed: int = 0
+
+    def check(self) -> None:
+        """See that the load is one that a generator can put on.
+
+        Raises
+        ------
+        MmekitError
+            It is too much for one client, or cannot be read.
+        """
+        _ = self.shares
+        highest = self.profile.highest
+        if self.rate is not None and not 0 < highest <= MOST_RATE:
+            raise MmekitError(
+                f"{highest:g} requests a second are more than one client can send.",
+                where="--rate",
+                remedy=f"Ask for {MOST_RATE:,} at most, with --ramp and --spike.",
+            )
+        connections = self.connections if self.rate is not None else highest
+        if not connections <= MOST_CONNECTIONS:
+            raise MmekitError(
+                f"{connections:g} connections are more than one client has ports for.",
+                where="--connections",
+                remedy=f"Ask for {MOST_CONNECTIONS:,} at most, with --ramp and --spike.",
+            )
 
     @property
     def is_open(self) -> bool:

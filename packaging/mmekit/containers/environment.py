@@ -70,7 +70,7 @@ def python_of(requirements: Requirements, *, instead: str) -> Path:
     Raises
     ------
     ServerError
-        It cannot be made: there is no uv, no network or no room.
+        It cannot be made: there is no uv, no such Python, no network or no room.
     """
     cache = Path(platformdirs.user_cache_dir("mmekit"))
     folder = cache / requirements.key
@@ -85,7 +85,7 @@ def python_of(requirements: Requirements, *, instead: str) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / f"{requirements.key}.lock", folder):
             if not python.exists():
-                _make(requirements, folder)
+                _make(requirements, folder, instead)
     except (OSError, subprocess.CalledProcessError) as error:
         what = "the environment of the server could not be made"
         if isinstance(error, OSError):
@@ -109,7 +109,7 @@ def _locked(file: Path, folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _make(requirements: Requirements, folder: Path) -> None:
+def _make(requirements: Requirements, folder: Path, instead: str) -> None:
     uv = _uv()
     began = time.monotonic()
     _logger.info("making %s with %s: once", folder, ", ".join(requirements.lines))
@@ -117,7 +117,17 @@ def _make(requirements: Requirements, folder: Path) -> None:
         made = scratch / "made"
         wanted = requirements.python or sys.executable
         # Relocatable: the scripts in bin/ name no folder, so that it can be renamed.
-        _run([uv, "venv", "--quiet", "--relocatable", "--python", wanted, str(made)])
+        try:
+            _run([uv, "venv", "--quiet", "--relocatable", "--python", wanted, str(made)])
+        except subprocess.CalledProcessError as error:
+            if requirements.python is None:
+                raise
+            what = f"there is no Python {wanted} on this machine, and uv could not bring one"
+            remedy = (
+                f"install Python {wanted}, or connect to the network for uv to download it, "
+                f"or name in {instead} a Python that has {', '.join(requirements.lines)}"
+            )
+            raise ServerError(what, where=str(folder), remedy=remedy) from error
         python = str(made / "bin" / "python")
         _run([uv, "pip", "install", "--python", python, *requirements.lines])
         shutil.rmtree(folder, ignore_errors=True)  # one whose Python has been uninstalled

@@ -72,6 +72,18 @@ def validation_exception(message: str) -> AwsError:
     return AwsError(400, "ValidationException", message)
 
 
+def resource_limit_exceeded(what: str, most: int, current: int, wanted: int) -> AwsError:
+    """Return the control plane's error for more instances than a quota allows."""
+    return AwsError(
+        400,
+        "ResourceLimitExceeded",
+        f"The account-level service limit '{what}' is {most} Instances, with current utilization "
+        f"of {current} Instances and a request delta of {wanted - current} Instances. Please use "
+        "AWS Service Quotas to request an increase for this quota. If AWS Service Quotas is not "
+        "available, contact AWS support to request an increase for this quota.",
+    )
+
+
 def unknown_region() -> AwsError:
     """Return the error for a signature whose region is none."""
     return AwsError(

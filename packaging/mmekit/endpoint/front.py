@@ -21,11 +21,15 @@ from mmekit.http import HttpLimits, Responder
 from mmekit_runtime.slots.descriptors import descriptor_limit
 
 if TYPE_CHECKING:
+    from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.control.aws import Aws
     from mmekit.endpoint.control.control_plane import ControlPlane
     from mmekit.endpoint.data_plane import DataPlane
+    from mmekit.endpoint.errors import AwsError
+    from mmekit.endpoint.functions import Functions
     from mmekit.endpoint.observability.metrics import Metrics
     from mmekit.endpoint.options import Limits
+    from mmekit.endpoint.stacks import Stacks
     from mmekit.http import Request as HttpRequest
     from mmekit.http import Response
 
@@ -63,9 +67,13 @@ class Front:
     data_plane
         Answers invocations.
     control_plane
-        Answers requests to SageMaker and CloudFormation.
+        Answers requests to SageMaker.
+    stacks
+        Answers requests to CloudFormation.
     aws
         Answers all others.
+    functions
+        Runs Lambda's functions.
     metrics
         Brought up to date before CloudWatch is asked.
     limits
@@ -78,14 +86,18 @@ class Front:
         self,
         data_plane: DataPlane,
         control_plane: ControlPlane,
+        stacks: Stacks,
         aws: Aws,
+        functions: Functions,
         metrics: Metrics,
         limits: Limits,
         page: Routes | None = None,
     ) -> None:
         self._data_plane = data_plane
         self._control_plane = control_plane
+        self._stacks = stacks
         self._aws = aws
+        self._functions = functions
         self._metrics = metrics
         self._limits = limits
         self._page = page
@@ -146,15 +158,19 @@ class Front:
             headers=[(name.lower(), value) for name, value in received.headers],
             body=tuple(received.pieces),
         )
+        caller = caller_of(request.header(b"authorization"))
+        if (refusal := _refusal(request, caller)) is not None:
+            return runtime_reply(refusal, new_request_id())
         if self._page is not None and (path == _PAGE or path.startswith(_PAGE + b"/")):
             return await self._page.answer(request)
-        caller = caller_of(request.header(b"authorization"))
-        if path.startswith(_MOTO):  # its own controls, which nobody asked for
-            return runtime_reply(not_found(), new_request_id())
-        if caller is None and b"X-Amz-" not in query and is_foreign(request):
-            return runtime_reply(foreign(), new_request_id())
-        if caller is not None and caller.service in ("sagemaker", "cloudformation"):
+        if caller is not None and caller.service == "sagemaker":
             return await self._control_plane.answer(request, caller)
+        if caller is not None and caller.service == "cloudformation":
+            return await self._stacks.answer(request, caller)
+        if caller is not None and caller.service == "lambda":
+            reply = await self._functions.answer(request, caller)
+            if reply is not None:
+                return reply
         if caller is not None and caller.service == "monitoring":
             self._metrics.flush()
         return await self._aws.answer(request)
@@ -176,6 +192,18 @@ class Front:
             error = validation_error(message)
             error.status = status
         return response_of(runtime_reply(error, new_request_id()))
+
+
+def _refusal(request: Request, caller: Caller | None) -> AwsError | None:
+    """Return why a request is answered by nobody; None for one that is."""
+    if sum(name == b"host" for name, _ in request.headers) > 1:  # RFC 9112, 3.2
+        return validation_error("A request has one Host header, and not several.")
+    if request.path.startswith(_MOTO):  # its own controls, which nobody asked for
+        return not_found()
+    page = request.path == _PAGE or request.path.startswith(_PAGE + b"/")  # which looks itself
+    if not page and caller is None and b"X-Amz-" not in request.query and is_foreign(request):
+        return foreign()
+    return None
 
 
 def _invoked(method: str, target: str) -> tuple[str, str] | None:

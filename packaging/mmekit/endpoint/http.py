@@ -84,5 +84,9 @@ def is_foreign(request: Request) -> bool:
     """Say whether a page of another origin sent this; tools other than browsers say neither."""
     origin = request.header(b"origin")
     if origin is not None:
-        return urlsplit(origin).netloc.lower() != (request.header(b"host") or b"").lower()
+        try:
+            netloc = urlsplit(origin).netloc
+        except ValueError:  # no address at all
+            return True
+        return netloc.lower() != (request.header(b"host") or b"").lower()
     return request.header(b"sec-fetch-site") not in (None, b"same-origin", b"none")

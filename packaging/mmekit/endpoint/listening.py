@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,15 @@ def listening(options: EndpointOptions) -> Iterator[socket.socket]:
 
 
 def cannot_listen(error: OSError, options: EndpointOptions) -> EndpointError:
-    """Return the error for a port that cannot be had."""
+    """Return the error for an address or a port that cannot be had."""
+    if error.errno == errno.EADDRINUSE:
+        remedy = "Stop what listens there (another `mme up`?) or choose another --port."
+    elif error.errno == errno.EACCES:
+        remedy = "Choose a --port above 1023: the others are the administrator's."
+    else:  # there is no such name, or no interface of this machine has the address
+        remedy = "Choose an address of this machine with --host: 127.0.0.1, or 0.0.0.0 for all."
     return EndpointError(
         f"The endpoint service cannot listen: {error.strerror or error}.",
         where=f"{options.host}:{options.port}",
-        remedy="Stop what listens there (another `mme up`?) or choose another --port.",
+        remedy=remedy,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from mmekit.endpoint.instances.launcher import launcher_named
 from mmekit.endpoint.listening import listening
 from mmekit.http import run_in_loop
+from mmekit.lines import LineFormatter
 from mmekit_runtime.slots.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class _UntilNobodyReads(_Handler):
 @contextlib.contextmanager
 def _lines_on_stdout() -> Iterator[None]:
     handler = _UntilNobodyReads(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     heard = [logger, logging.getLogger("mmekit.http")]
     before = [(one, one.level, one.propagate) for one in heard]
     for one in heard:

@@ -18,6 +18,7 @@ from mmekit.endpoint.control.control_plane import ControlPlane
 from mmekit.endpoint.control.hosting import Hosting
 from mmekit.endpoint.data_plane import DataPlane
 from mmekit.endpoint.front import Front
+from mmekit.endpoint.functions import Functions
 from mmekit.endpoint.instances.fleet import Fleet
 from mmekit.endpoint.journal import Journal
 from mmekit.endpoint.listening import cannot_listen
@@ -26,6 +27,7 @@ from mmekit.endpoint.observability.logs import LogShipper
 from mmekit.endpoint.observability.metrics import Metrics
 from mmekit.endpoint.observability.watch import Watch, tend
 from mmekit.endpoint.page.routes import PageRoutes
+from mmekit.endpoint.stacks import Stacks
 from mmekit.endpoint.state.log import StateLog
 from mmekit.endpoint.state.recorder import State
 from mmekit.endpoint.state.restore import restore
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from mmekit.endpoint.instances.launcher import ContainerLauncher
     from mmekit.endpoint.options import EndpointOptions
-    from mmekit.endpoint.specification import EndpointSpecification
+    from mmekit.endpoint.specification import EndpointId, EndpointSpecification
 
 __all__ = ["serve"]
 
@@ -66,19 +68,28 @@ async def serve(
         journal = Journal()
         logs, captures = LogShipper(), Captures(aws)
         make_fleet = _fleets(aws, launcher, options, folder, metrics, journal, logs, captures)
-        hosting = Hosting(aws, options, make_fleet, journal, _note(state))
+
+        def forget(endpoint: EndpointId) -> None:
+            for one in (metrics, watch, captures):
+                one.forget(endpoint)
+
+        hosting = Hosting(aws, options, make_fleet, journal, _note(state), forget)
         control_plane = ControlPlane(aws, hosting)
         data_plane = DataPlane(hosting.serving, options.limits)
         watch = Watch(hosting.serving, metrics)
         page = PageRoutes(watch, journal, hosting.statuses, data_plane.answer, options.host)
-        front = Front(data_plane, control_plane, aws, metrics, options.limits, page)
+        functions = Functions(_url(listener), folder / "functions")
+        stacks = Stacks(_url(listener), aws, hosting, _note(state))
+        front = Front(
+            data_plane, control_plane, stacks, aws, functions, metrics, options.limits, page
+        )
         server = HttpServer(front.responder, front.limits)
         asked = asyncio.Event()
         _stop_at_signals(asked)
         tasks = [asyncio.ensure_future(tend(watch, logs, captures))]
         try:
             if state is not None:
-                await restore(state, aws, control_plane, hosting)
+                await restore(state, aws, control_plane, hosting, stacks)
             tasks.append(
                 asyncio.ensure_future(Autoscaler(hosting, options.autoscaling_minute).run())
             )
@@ -91,9 +102,11 @@ async def serve(
         finally:
             logger.info("stopping")
             page.close()
+            await asyncio.to_thread(stacks.close)
             await server.close(_CLOSING_SECONDS)
             for task in tasks:
                 task.cancel()
+            await functions.close()
             await hosting.close()
             await captures.flush()
             aws.close()
@@ -161,9 +174,13 @@ def _stop_at_signals(asked: asyncio.Event) -> None:
         loop.add_signal_handler(number, asked.set)
 
 
-def _announce(listener: socket.socket, state: Path | None) -> None:
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(listener: socket.socket, state: Path | None) -> None:
+    url = _url(listener)
     if state is None:
         kept = "Everything is temporary: Ctrl-C forgets all; --state DIR would keep it."
     else:
@@ -179,7 +196,7 @@ def _announce(listener: socket.socket, state: Path | None) -> None:
     )
     for line in lines:
         logger.info(line)
-    if not ipaddress.ip_address(host).is_loopback:
+    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
         logger.warning(
             "Whoever reaches %s can run models and change everything here; there is no "
             "authentication.",

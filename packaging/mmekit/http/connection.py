@@ -8,29 +8,20 @@ handler chose; a body that is too large is refused before it is read. Source: Se
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import httptools
 
-from mmekit.http.exchange import RawHeaders, Request, Response, aggregated
+from mmekit.http.exchange import RawHeaders, Request, aggregated
+from mmekit.http.outgoing import ONE_WRITE, Outgoing, close_stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from mmekit.http.server import HttpServer
-
-_logger = logging.getLogger("mmekit.http")
 
 _ERRORS = 400
 _BODILESS = frozenset({204, 304})
 _LINGER_S = 2.0
-_ONE_WRITE = 64 << 10
-"""Bodies up to this size go out with their head; larger ones are not copied."""
-_SLICE = 1 << 20
-"""Larger bodies go out slice by slice, so that a client which reads slowly, but does, may."""
 _TELLING = frozenset(map(len, ("expect", "content-length", "transfer-encoding")))
 """The lengths of the headers that matter here: most others are told apart by theirs."""
 _WAITING = 16
@@ -65,11 +56,7 @@ class Connection(asyncio.Protocol):
         # Of the connection.
         self._deaf = False
         self._last = False
-        self._lost = False
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._stall: asyncio.TimerHandle | None = None
-        self._streaming = False
+        self._out: Outgoing | None = None
         self.idle_since = self._loop.time()
 
     # What asyncio calls.
@@ -77,6 +64,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = transport  # type: ignore[assignment]
+        self._out = Outgoing(transport, self._limits.stall_s)  # type: ignore[arg-type]
         self._server.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -108,29 +96,26 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell whoever answers that nobody waits any more."""
-        self._lost = self._deaf = True
+        assert self._out  # noqa: S101
+        self._deaf = True
         self._server.discard(self)
-        self._writable.set()
+        self._out.lose()
         self._stop_timer()
-        if self._stall:
-            self._stall.cancel()
         self._waiting.clear()
         if self._current and self._current.if_gone:
             self._current.if_gone()
-        if self._streaming and self._task:
+        if self._out.streaming and self._task:
             self._task.cancel()
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read, but not for ever."""
-        self._writable.clear()
-        self._stall = self._loop.call_later(self._limits.stall_s, self._stalled)
+        """Wait for a client that does not read."""
+        assert self._out  # noqa: S101
+        self._out.pause()
 
     def resume_writing(self) -> None:
         """Go on."""
-        if self._stall:
-            self._stall.cancel()
-            self._stall = None
-        self._writable.set()
+        assert self._out  # noqa: S101
+        self._out.resume()
 
     # What the server calls.
 
@@ -183,7 +168,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Gather a header; trailers are not wanted."""
         if not self._head_done:
-            self._headers.append((name, value))
+            # Blanks around a value are no part of it (RFC 9110, 5.5); the parser leaves the last.
+            self._headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Refuse what is too large before any of it is read."""
@@ -255,25 +241,28 @@ class Connection(asyncio.Protocol):
     async def _answer(self, request: Request) -> None:
         response = await self._server.responder.answer(request)
         request.if_gone = None
-        if self._lost:
+        out = self._out
+        assert out  # noqa: S101
+        if out.lost:
+            if response.stream is not None:
+                await close_stream(response.stream)
             return
         stays = request.keep_alive and (response.status < _ERRORS or not self._limits.errors_end)
         if self._last or self._server.closing:
             stays = stays and bool(self._waiting)
         bodiless = request.method == "HEAD" or response.status in _BODILESS
         body = b"" if bodiless else response.body
-        if len(body) <= _ONE_WRITE:
-            self._write(response, stays=stays, body=body)
+        if len(body) <= ONE_WRITE:
+            out.begin(response, stays=stays, body=body)
         else:
-            self._write(response, stays=stays, body=b"")
-            await self._write_large(body)
+            out.begin(response, stays=stays, body=b"")
+            await out.large(body)
         if response.stream is not None:
-            await self._write_stream(response.stream, framed=request.method != "HEAD")
+            await out.stream(response.stream, framed=request.method != "HEAD")
         # The next answer waits until the client has read most of this one.
-        if not self._writable.is_set():
-            await self._writable.wait()
+        await out.drained()
         self._current = None
-        if self._lost:
+        if out.lost:
             return
         if not stays:
             self._close()
@@ -284,49 +273,6 @@ class Connection(asyncio.Protocol):
         else:
             self.idle_since = self._loop.time()
             self._end_if_done()  # the server may have begun to close in the meantime
-
-    def _write(self, response: Response, *, stays: bool, body: bytes) -> None:
-        head = f"HTTP/1.1 {response.status} {response.reason}\r\n"
-        for name, value in response.headers:
-            head += f"{name}: {value}\r\n"
-        if response.stream is not None:
-            head += "transfer-encoding: chunked\r\n"
-        elif response.status != 204:  # noqa: PLR2004  which has neither body nor length
-            length = len(response.body) if response.length is None else response.length
-            head += f"content-length: {length}\r\n"
-        head += "connection: keep-alive\r\n\r\n" if stays else "connection: close\r\n\r\n"
-        assert self._transport  # noqa: S101
-        self._transport.write(head.encode("latin-1", "replace") + body)
-
-    async def _write_large(self, body: bytes) -> None:
-        view = memoryview(body)
-        for start in range(0, len(body), _SLICE):
-            if self._lost:
-                return
-            assert self._transport  # noqa: S101
-            self._transport.write(view[start : start + _SLICE])
-            await self._writable.wait()
-
-    async def _write_stream(self, stream: AsyncIterator[bytes], *, framed: bool) -> None:
-        assert self._transport  # noqa: S101
-        self._streaming = True
-        try:
-            async for chunk in stream:
-                if self._lost:
-                    return
-                if chunk and framed:
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                await self._writable.wait()
-        except Exception as error:  # noqa: BLE001  whatever it was, the answer cannot be finished
-            _logger.warning("a stream ended before its end: %s", error)
-            self.abort()
-            return
-        finally:
-            self._streaming = False
-            if isinstance(stream, AsyncGenerator):
-                await stream.aclose()
-        if framed and not self._lost:
-            self._transport.write(b"0\r\n\r\n")
 
     # Refusing.
 
@@ -357,10 +303,10 @@ class Connection(asyncio.Protocol):
         """Say 413, and let the rest of the body pass: the connection can be used afterwards."""
         self._refused = True
         self._body = []
-        if self._current is None:
+        if self._current is None and self._out:
             response = self._server.responder.refuse(413, "")
             stays = bool(self._parser.should_keep_alive())
-            self._write(response, stays=stays, body=response.body)
+            self._out.begin(response, stays=stays, body=response.body)
         else:
             self._refuse(413, "")
 
@@ -369,20 +315,17 @@ class Connection(asyncio.Protocol):
         self._deaf = self._last = True
         self._reading = False
         self._stop_timer()
-        if self._current is not None or self._transport is None:
+        if self._current is not None or self._out is None:
             # The answers before this one go out, and the connection ends after them.
             return
-        response = self._server.responder.refuse(status, message)
-        self._write(response, stays=False, body=response.body)
+        if not self._refused:  # else it has had its answer, before its body came
+            response = self._server.responder.refuse(status, message)
+            self._out.begin(response, stays=False, body=response.body)
         self._linger()
 
     def _out_of_time(self) -> None:
         self._timer = None
         self._refuse(408, f"The request was not whole within {self._limits.request_s:g} s.")
-
-    def _stalled(self) -> None:
-        _logger.warning("a client read nothing of its answer for %g s", self._limits.stall_s)
-        self.abort()
 
     # Ending.
 

@@ -115,7 +115,7 @@ class Rehearsal:
         sagemaker = self.client("sagemaker")
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         sagemaker.get_waiter("endpoint_in_service").wait(
-            EndpointName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+            EndpointName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 1000}
         )
         return name
 
@@ -165,14 +165,14 @@ def rehearsal(archives):
         finally:
             process.terminate()
             try:
-                process.wait(60)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
 
 
 def _announced(process, log_path, home, archives):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (found := re.search(r"listen on (http://[\d.:]+)", log_path.read_text())):
         assert process.poll() is None, log_path.read_text()
         assert time.monotonic() < deadline, "mme up announced no address"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from moto.backends import get_backend
 
 from mmekit.endpoint.control.hosted import Capacity
+from mmekit.endpoint.control.rules import MOST_INSTANCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +120,7 @@ class Autoscaler:
         if target is None or now is None:
             return
         least, most = int(target.min_capacity or 0), int(target.max_capacity or 0)
+        least, most = min(least, MOST_INSTANCES), min(most, MOST_INSTANCES)
         policies = list(_policies(endpoint, name))
         if not policies or most < 1:
             return

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import tempfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,15 @@ class Aws:
         ]
         models = backend._models  # noqa: SLF001 - as in has
         return {name: len(containers_of(models[name])) if name in models else 0 for name in names}
+
+    def instances(self, account: str, region: str, config_name: str) -> Counter[str]:
+        """Return how many instances an endpoint config, which exists, wants of each type."""
+        found: Counter[str] = Counter()
+        config = self._sagemaker(account, region).endpoint_configs[config_name]
+        for variant in config.production_variants:
+            if "InstanceType" in variant:
+                found[variant["InstanceType"]] += int(variant.get("InitialInstanceCount") or 1)
+        return found
 
     def specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
         """Gather what an endpoint config and its models say.

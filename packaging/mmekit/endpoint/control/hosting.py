@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from mmekit.endpoint.control.hosted import (
     Capacity,
     Hosted,
-    capacities_of,
     failure_reason,
     retaining,
-    spoken,
     with_capacities,
 )
 from mmekit.endpoint.control.records import set_failure_reason, set_members, set_status
+from mmekit.endpoint.control.transitions import Transitions, now_in_service
 from mmekit.endpoint.snapshot import EndpointStatus
 from mmekit.endpoint.specification import EndpointId
 
@@ -56,7 +55,9 @@ class Hosting:
     journal
         What happened is told to it.
     note
-        Writes down, where state is kept, what became of an endpoint.
+        Writes down, where state is kept, what became of an endpoint; it may block.
+    forget
+        Called with every endpoint that is gone.
     """
 
     def __init__(
@@ -66,17 +67,16 @@ class Hosting:
         make_fleet: Callable[[EndpointSpecification], Fleet],
         journal: Journal,
         note: Callable[[dict[str, Any]], None],
+        forget: Callable[[EndpointId], None] = lambda _: None,
     ) -> None:
-        self.serving: dict[EndpointId, Fleet] = {}
+        self._transitions = Transitions(options.state_seconds, make_fleet, journal, note)
+        self.serving = self._transitions.serving
         """The endpoints that are in service; the data plane reads it."""
         self._aws = aws
         self._options = options
-        self._make_fleet = make_fleet
-        self._journal = journal
-        self._note = note
+        self._forget = forget
         self._hosted: dict[EndpointId, Hosted] = {}
         self._work: set[asyncio.Task[None]] = set()
-        self._closing = asyncio.Event()
         self._restoring = False
 
     def statuses(self) -> tuple[EndpointStatus, ...]:
@@ -146,7 +146,11 @@ class Hosting:
         try:
             wanted = self._specification(endpoint, config_name)
         except LookupError as error:
-            self._refuse_update(endpoint, hosted, failure_reason(error))
+            if self._restoring:
+                now_in_service(hosted, failure_reason(error))
+            else:
+                refused = self._transitions.refuse(endpoint, hosted, failure_reason(error))
+                hosted.work = self._begin(refused)
             return
         if hosted.wanted is not None:
             wanted = retaining(hosted.wanted, wanted, retained)
@@ -158,7 +162,7 @@ class Hosting:
             hosted.fallback = hosted.before  # until its outcome is read
             self.cancel_update(endpoint)
             return
-        hosted.work = self._begin(self._update(endpoint, hosted, wanted))
+        hosted.work = self._begin(self._transitions.update(endpoint, hosted, wanted))
 
     def set_capacities(self, endpoint: EndpointId, capacities: Mapping[str, Capacity]) -> None:
         """Give variants other weights and other numbers of instances; the status is Updating."""
@@ -169,7 +173,8 @@ class Hosting:
         if self._restoring:
             self.cancel_update(endpoint)
         else:
-            hosted.work = self._begin(self._resize(endpoint, hosted, capacities))
+            resized = self._transitions.resize(endpoint, hosted, capacities)
+            hosted.work = self._begin(resized)
 
     def capacity(self, endpoint: EndpointId, variant: str) -> int | None:
         """Return how many instances a variant shall have; None when it can't be changed now."""
@@ -215,13 +220,12 @@ class Hosting:
 
     async def close(self) -> None:
         """Stop everything."""
-        self._closing.set()
-        self.serving.clear()
-        fleets: list[Fleet | None] = []
         for hosted in self._hosted.values():
             hosted.leaving = True
-            fleets += [hosted.fleet, hosted.starting]
-        await asyncio.gather(*map(_stop, fleets))
+        known = (
+            fleet for hosted in self._hosted.values() for fleet in (hosted.fleet, hosted.starting)
+        )
+        await self._transitions.close([fleet for fleet in known if fleet is not None])
         await asyncio.gather(*self._work, return_exceptions=True)
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -249,7 +253,7 @@ class Hosting:
     def _start_creation(self, endpoint: EndpointId, hosted: Hosted) -> None:
         set_status(hosted.record, "Creating")
         hosted.summarise()
-        hosted.work = hosted.change = self._begin(self._create(endpoint, hosted))
+        hosted.work = hosted.change = self._begin(self._transitions.create(endpoint, hosted))
 
     def _begin_deletion(
         self, endpoint: EndpointId, hosted: Hosted, records: dict[str, FakeEndpoint]
@@ -275,140 +279,19 @@ class Hosting:
             return hosted
         self.serving.pop(endpoint, None)
         if not self._restoring:
-            self._begin(self._retire(hosted))
+            self._begin(self._transitions.retire(hosted))
         return None
 
-    async def _create(self, endpoint: EndpointId, hosted: Hosted) -> None:
-        self._tell(endpoint, "creating")
-        async with self._lasting():
-            if hosted.wanted is None:
-                outcome: Fleet | str = str(hosted.record.failure_reason)
-            else:
-                outcome = await self._bring_up(hosted, hosted.wanted)
-        if isinstance(outcome, str) and hosted.fallback is not None and not hosted.leaving:
-            await self._fall_back(endpoint, hosted, hosted.fallback, outcome)
-            return
-        if hosted.leaving:
-            await _stop(outcome)
-        elif isinstance(outcome, str):
-            set_failure_reason(hosted.record, outcome)
-            set_status(hosted.record, "Failed")
-            self._tell(endpoint, f"failed: {outcome}", "error")
-        else:
-            hosted.fleet = self.serving[endpoint] = outcome
-            set_status(hosted.record, "InService")
-            self._tell(endpoint, "in service")
-
-    async def _fall_back(
-        self, endpoint: EndpointId, hosted: Hosted, old: EndpointSpecification, reason: str
-    ) -> None:
-        """Refuse the update during which the service ended: start what was there before."""
-        hosted.fallback, hosted.wanted, hosted.config_name = None, old, old.config_name
-        self._note({"endpoint": endpoint, "reason": reason})
-        await self._create(endpoint, hosted)
-        if hosted.record.endpoint_status == "InService":
-            set_failure_reason(hosted.record, reason)
-
-    async def _update(
-        self, endpoint: EndpointId, hosted: Hosted, wanted: EndpointSpecification
-    ) -> None:
-        old = hosted.fleet
-        self._tell(endpoint, f"updating to {wanted.config_name}")
-        async with self._lasting():
-            outcome = await self._bring_up(hosted, wanted)
-        if hosted.leaving:
-            await _stop(outcome)
-        elif isinstance(outcome, str):
-            self._refuse_update(endpoint, hosted, outcome)
-        else:
-            hosted.fleet = self.serving[endpoint] = outcome
-            hosted.config_name = wanted.config_name
-            self._note({"endpoint": endpoint, "updated": wanted.config_name})
-            self._now_in_service(hosted, None)
-            self._tell(endpoint, "updated")
-            if old is not None:
-                await old.stop(drain=True)
-
-    async def _bring_up(self, hosted: Hosted, wanted: EndpointSpecification) -> Fleet | str:
-        """Return instances in service, or why there are none."""
-        try:
-            hosted.starting = self._make_fleet(wanted)
-            await hosted.starting.start()
-        except Exception as error:  # noqa: BLE001 - nothing may leave an endpoint in progress
-            await _stop(hosted.starting)
-            return failure_reason(error)
-        else:
-            return hosted.starting
-        finally:
-            hosted.starting = None
-
-    async def _resize(
-        self, endpoint: EndpointId, hosted: Hosted, capacities: Mapping[str, Capacity]
-    ) -> None:
-        fleet, before = hosted.fleet, hosted.before
-        if fleet is None or before is None:
-            self.cancel_update(endpoint)
-            return
-        self._tell(endpoint, f"updating to {spoken(capacities)}")
-        failure = None
-        async with self._lasting():
-            try:
-                await _apply(fleet, capacities)
-            except Exception as error:  # noqa: BLE001 - nothing may leave an endpoint in progress
-                failure = failure_reason(error)
-                with contextlib.suppress(Exception):
-                    await _apply(fleet, capacities_of(before))
-        if hosted.leaving:
-            return
-        if failure is not None:
-            self._refuse_update(endpoint, hosted, failure)
-            return
-        noted = {name: (one.instances, one.weight) for name, one in capacities.items()}
-        self._note({"endpoint": endpoint, "capacities": noted})
-        self._now_in_service(hosted, None)
-        self._tell(endpoint, "updated")
-
-    def _refuse_update(self, endpoint: EndpointId, hosted: Hosted, reason: str) -> None:
-        """Leave the old in service and say why."""
-        if hosted.before is not None:
-            hosted.wanted = hosted.before
-        self._note({"endpoint": endpoint, "reason": reason})
-        self._now_in_service(hosted, reason)
-        self._tell(endpoint, f"not updated: {reason}", "error")
-
-    @staticmethod
-    def _now_in_service(hosted: Hosted, reason: str | None) -> None:
-        set_failure_reason(hosted.record, reason)
-        set_status(hosted.record, "InService")
-        hosted.summarise()
-
     async def _delete(self, endpoint: EndpointId, hosted: Hosted) -> None:
-        async with self._lasting():
-            await self._retire(hosted)
+        async with self._transitions.lasting():
+            await self._transitions.retire(hosted)
         records = self._aws.endpoints(endpoint.account, endpoint.region)
         if records.get(endpoint.name) is hosted.record:
             del records[endpoint.name]
         if self._hosted.get(endpoint) is hosted:
             del self._hosted[endpoint]
-        self._tell(endpoint, "deleted")
-
-    async def _retire(self, hosted: Hosted) -> None:
-        hosted.leaving = True
-        await _stop(hosted.starting)
-        if hosted.fleet is not None:
-            await hosted.fleet.stop(drain=True)
-        if hosted.work is not None:
-            await asyncio.wait([hosted.work])
-
-    @contextlib.asynccontextmanager
-    async def _lasting(self) -> Any:
-        """Make a state last, unless the service is to end."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._options.state_seconds
-        yield
-        with contextlib.suppress(asyncio.TimeoutError):
-            if (rest := until - loop.time()) > 0:
-                await asyncio.wait_for(self._closing.wait(), rest)
+            self._forget(endpoint)
+        self._transitions.tell(endpoint, "deleted")
 
     def _specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
         described = self._aws.specification(endpoint, config_name)
@@ -417,21 +300,3 @@ class Hosting:
             return described
         variants = tuple(replace(one, instance_count=count) for one in described.variants)
         return replace(described, variants=variants)
-
-    def _tell(self, endpoint: EndpointId, text: str, kind: Any = "endpoint") -> None:
-        logger.info("endpoint %s: %s", endpoint.name, text)
-        self._journal.record(kind, endpoint.name, text)
-
-
-async def _apply(fleet: Fleet, capacities: Mapping[str, Capacity]) -> None:
-    for name, capacity in capacities.items():
-        if capacity.weight is not None:
-            fleet.set_weight(name, capacity.weight)
-    for name, capacity in capacities.items():
-        if capacity.instances is not None:
-            await fleet.resize(name, capacity.instances)
-
-
-async def _stop(fleet: Fleet | str | None) -> None:
-    if fleet is not None and not isinstance(fleet, str):
-        await fleet.stop()

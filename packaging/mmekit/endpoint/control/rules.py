@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit.endpoint.errors import validation_exception
+from mmekit.endpoint.errors import resource_limit_exceeded, validation_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.control.aws import Aws
 
-__all__ = ["arn", "check", "in_progress"]
+__all__ = ["MOST_INSTANCES", "arn", "check", "in_progress"]
+
+MOST_INSTANCES = 100
+"""Of one instance type at one endpoint. AWS's quotas differ with account and type, and are of that
+order; here each instance is a server of its own."""
 
 _MEMORY_STEP_MB = 1024
 
@@ -57,7 +61,7 @@ def check(operation: str, members: dict[str, Any], aws: Aws, caller: Caller) -> 
     Raises
     ------
     AwsError
-        A ValidationException.
+        A ValidationException, or a ResourceLimitExceeded.
     """
     kind = _CREATED.get(operation)
     if kind is not None:
@@ -176,6 +180,11 @@ def _check_endpoint(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
                 f'Model "{arn(caller, "model", model)}" has {containers} containers. Inference '
                 "pipelines and several containers are not supported here: use one container."
             )
+    wanted = aws.instances(caller.account, caller.region, config)
+    for kind, count in wanted.items():
+        if count > MOST_INSTANCES:
+            what = f"{kind} for endpoint usage"
+            raise resource_limit_exceeded(what, MOST_INSTANCES, 0, count)
 
 
 def _check_change(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
@@ -237,6 +246,10 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
             raise validation_exception(
                 f'DesiredInstanceCount of variant "{variant}" must be at least 1.'
             )
+        if (count := wish.get("DesiredInstanceCount", 0)) > MOST_INSTANCES:
+            current = int(variants[variant].get("CurrentInstanceCount", 0))
+            what = "instances for endpoint usage"
+            raise resource_limit_exceeded(what, MOST_INSTANCES, current, count)
 
 
 def _check_deletion(members: dict[str, Any], aws: Aws, caller: Caller) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from mmekit.endpoint.errors import validation_error
 from mmekit.endpoint.instances.health import InstanceStartError
-from mmekit.endpoint.instances.instance import InstanceParts
-from mmekit.endpoint.instances.instance_types import instance_type
+from mmekit.endpoint.instances.parts import InstanceParts
 from mmekit.endpoint.instances.router import pick_variant
 from mmekit.endpoint.instances.serverless import ServerlessVariant
 from mmekit.endpoint.instances.usage import UsageMeter
 from mmekit.endpoint.instances.variant import Variant
 from mmekit.endpoint.journal import Journal
 from mmekit.endpoint.snapshot import FleetSnapshot
+from mmekit.instance_types import instance_type
 
 if TYPE_CHECKING:
     from pathlib import Path

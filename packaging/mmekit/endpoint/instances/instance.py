@@ -28,19 +28,14 @@ from mmekit.endpoint.snapshot import InstanceSnapshot
 from mmekit.errors import MmekitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from mmekit.endpoint.http import Headers
-    from mmekit.endpoint.instances.launcher import Container, ContainerLauncher
-    from mmekit.endpoint.instances.model_source import ReadObject
+    from mmekit.endpoint.instances.launcher import Container
+    from mmekit.endpoint.instances.parts import InstanceParts
     from mmekit.endpoint.instances.usage import Usage
-    from mmekit.endpoint.journal import Journal
-    from mmekit.endpoint.observability.metrics import VariantMetrics
-    from mmekit.endpoint.options import Limits
-    from mmekit.endpoint.specification import EndpointId, ModelSpecification
 
-__all__ = ["Instance", "InstanceLostError", "InstanceParts", "Invocation"]
+__all__ = ["Instance", "InstanceLostError", "Invocation"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -62,45 +57,6 @@ class Invocation:
 
     reply: ContainerReply
     model_microseconds: float
-
-
-@dataclass(frozen=True)
-class InstanceParts:
-    """What all instances of a variant are made of.
-
-    Attributes
-    ----------
-    endpoint, variant
-        Whose instances they are.
-    model
-        What they serve.
-    memory, vcpus
-        Of their instance type; None where that is not known.
-    launcher
-        Starts their containers.
-    read_object
-        Reads from S3.
-    limits
-        Time limits.
-    metrics
-        Where the variant's metrics are gathered.
-    journal
-        Where events are recorded.
-    new_sink
-        Returns where the output of one more container goes, line by line.
-    """
-
-    endpoint: EndpointId
-    variant: str
-    model: ModelSpecification
-    memory: int | None
-    vcpus: int | None
-    launcher: ContainerLauncher
-    read_object: ReadObject
-    limits: Limits
-    metrics: VariantMetrics
-    journal: Journal
-    new_sink: Callable[[], Callable[[str], None] | None]
 
 
 class Instance:
@@ -131,6 +87,7 @@ class Instance:
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._hurried = asyncio.Event()
 
     # What a router asks.
 
@@ -259,10 +216,8 @@ class Instance:
         if self.state == "in service":
             self.state = "draining"
         if self.in_flight and drain:
-            try:
-                await asyncio.wait_for(self._idle.wait(), limits.invoke_seconds)
-            except asyncio.TimeoutError:
-                logger.info("[%s] stops with %d requests in flight", self.label, self.in_flight)
+            await self._drain(limits.invoke_seconds)
+            drain = not self._hurried.is_set()
         if self._container is not None:
             # Without draining nobody waits for an answer, only for the container's own tidying: it
             # shall not wait for a request either.
@@ -274,6 +229,18 @@ class Instance:
             await self._models.close()
         self.state = "dead"
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    def wait_no_longer(self) -> None:
+        """Let a stop that waits for requests go on without them."""
+        self._hurried.set()
+
+    async def _drain(self, seconds: float) -> None:
+        waits = [asyncio.ensure_future(one.wait()) for one in (self._idle, self._hurried)]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self.in_flight:
+            logger.info("[%s] stops with %d requests in flight", self.label, self.in_flight)
 
     def _raise_if_stopping(self) -> None:
         if self._stopping:

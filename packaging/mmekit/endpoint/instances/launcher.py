@@ -275,7 +275,7 @@ class _ProcessContainer:
         self._last_lines.append(text)
         if self._placement.sink is not None:
             self._placement.sink(text)
-        logger.info("[%s] %s", self._placement.label, text)
+        logger.info("[%s] %s", self._placement.label, text, extra={"printed": True})
 
 
 def _arguments(placement: Placement, port: int) -> list[str]:

@@ -307,6 +307,9 @@ class ModelCache:
             if reply.status != _OUT_OF_MEMORY:
                 raise model_error(self._endpoint, reply.status, reply.text)
             full = True
+            # Multi Model Server keeps the name of a model that it had no memory for.
+            with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+                await self._client.unload(stored.name, self._limits.load_seconds)
             if await self._evict("unloaded to make room in memory", idle=True):
                 continue
             in_flight = any(model.in_flight for model in self._loaded.values())

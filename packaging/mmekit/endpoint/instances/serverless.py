@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmekit.endpoint.http import Headers
-    from mmekit.endpoint.instances.instance import InstanceParts, Invocation
+    from mmekit.endpoint.instances.instance import Invocation
+    from mmekit.endpoint.instances.parts import InstanceParts
     from mmekit.endpoint.specification import ServerlessSpecification, VariantSpecification
 
 __all__ = ["ServerlessVariant"]

@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING
 
 from mmekit.endpoint.errors import model_error, service_unavailable
 from mmekit.endpoint.instances.health import InstanceStartError
-from mmekit.endpoint.instances.instance import (
-    Instance,
-    InstanceLostError,
-    InstanceParts,
-    Invocation,
-)
+from mmekit.endpoint.instances.instance import Instance, InstanceLostError, Invocation
 from mmekit.endpoint.instances.router import pick_instance, pick_spill
 from mmekit.endpoint.snapshot import VariantSnapshot
 
@@ -25,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmekit.endpoint.http import Headers
+    from mmekit.endpoint.instances.parts import InstanceParts
     from mmekit.endpoint.specification import VariantSpecification
 
 __all__ = ["Variant"]
@@ -86,6 +82,7 @@ class Variant:
         self._folder = folder
         self._count = count
         self._slots: list[_Slot] = []
+        self._leaving: set[Instance] = set()
         self._births = itertools.count(1)
         self._work: set[asyncio.Task[None]] = set()
         self._resizing = asyncio.Lock()
@@ -139,8 +136,14 @@ class Variant:
             await asyncio.gather(*(self._remove(slot, drain=True) for slot in leaving))
 
     async def stop(self, *, drain: bool = False) -> None:
-        """Stop every instance; with `drain`, let requests finish first. There will be no other."""
+        """Stop every instance; with `drain`, let requests finish first. There will be no other.
+
+        Without it those that are draining already wait no longer.
+        """
         self._stopped = True
+        if not drain:
+            for instance in self._leaving:
+                instance.wait_no_longer()
         await asyncio.gather(*(self._remove(slot, drain=drain) for slot in tuple(self._slots)))
         await asyncio.gather(*self._work, return_exceptions=True)
 
@@ -222,7 +225,12 @@ class Variant:
         if slot.keeper is not None:
             slot.keeper.cancel()
             await asyncio.wait([slot.keeper])
-        await slot.instance.stop(drain=drain)
+        instance = slot.instance
+        self._leaving.add(instance)
+        try:
+            await instance.stop(drain=drain)
+        finally:
+            self._leaving.discard(instance)
 
     async def _keep(self, slot: _Slot) -> None:
         """Replace a slot's instance whenever it is lost."""

@@ -179,6 +179,7 @@ class Captures:
         self._aws = aws
         self._complained: set[str] = set()
         self._captures: dict[EndpointId, list[Capture]] = {}
+        self._gone: set[EndpointId] = set()
 
     def of(self, specification: EndpointSpecification) -> Capture | None:
         """Return where a fleet's invocations are captured; None when they are not.
@@ -190,11 +191,20 @@ class Captures:
         capture = Capture(specification.id, specification.capture)
         former = self._captures.get(specification.id, [])
         self._captures[specification.id] = [*former[-_FORMER:], capture]
+        self._gone.discard(specification.id)
         return capture
+
+    def forget(self, endpoint: EndpointId) -> None:
+        """Let go of an endpoint that is gone, once what was captured is written."""
+        self._gone.add(endpoint)
+        self._complained.discard(endpoint.name)
 
     async def flush(self) -> None:
         """Write to S3 what was captured since the last time."""
-        for captures in tuple(self._captures.values()):
+        for endpoint, captures in tuple(self._captures.items()):
+            if endpoint in self._gone:
+                self._gone.discard(endpoint)
+                del self._captures[endpoint]
             for capture in captures:
                 captured = capture.take()
                 if not captured:

@@ -261,6 +261,12 @@ class Metrics:
             found = self._variants[endpoint, name] = VariantMetrics(endpoint, name)
         return found
 
+    def forget(self, endpoint: EndpointId) -> None:
+        """Hand over what was recorded, and let go of an endpoint that is gone."""
+        self.flush()
+        for key in [key for key in self._variants if key[0] == endpoint]:
+            del self._variants[key]
+
     def flush(self) -> None:
         """Hand to CloudWatch what was recorded since the last time."""
         fleets = self._look()

@@ -70,6 +70,11 @@ class Watch:
             self._series[endpoint, variant] = found
         return found
 
+    def forget(self, endpoint: EndpointId) -> None:
+        """Let go of an endpoint that is gone."""
+        for key in [key for key in self._series if key[0] == endpoint]:
+            del self._series[key]
+
     def tick(self) -> None:
         """Close a second and tell whoever listens."""
         now = time.time()

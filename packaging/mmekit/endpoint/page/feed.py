@@ -20,6 +20,7 @@ __all__ = ["Feed"]
 _CLIENTS = 16
 _WAITING = 64  # messages that a client may be behind; then it is let go, and comes again
 _SHOWN_EVENTS = 200
+_DIGITS = 20  # more than any event's number has
 
 _Queue = asyncio.Queue["bytes | None"]
 
@@ -76,7 +77,8 @@ class Feed:
 
     def _greeting(self, last_seen: bytes | None) -> bytes:
         """Return the whole state, and the events that the page has not seen."""
-        seen = int(last_seen) if last_seen and last_seen.isdigit() else 0
+        is_number = last_seen and last_seen.isdigit() and len(last_seen) < _DIGITS
+        seen = int(last_seen) if last_seen and is_number else 0
         events = self._journal.events
         if not events or seen > events[-1].number:
             seen = 0  # it saw them at a server that ran here before

@@ -54,6 +54,7 @@ _SAFE = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-cache"),
 ]
+_FORM = ("account", "region", "endpoint", "target", "contentType", "body")
 _ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - recognised here, not bound to
 
 
@@ -121,7 +122,11 @@ class PageRoutes:
 
     def _is_for_us(self, request: Request) -> bool:
         """Say whether Host is a name of this server that no stranger's DNS can give it."""
-        name = urlsplit(f"//{(request.header(b'host') or b'').decode('latin-1')}").hostname or ""
+        try:
+            host = (request.header(b"host") or b"").decode("latin-1")
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # no address at all
+            return False
         if name in ("localhost", self._host) or name.endswith(".localhost"):
             return True
         try:
@@ -152,7 +157,7 @@ class PageRoutes:
             return _refusal(415, "The body must be application/json.")
         try:
             caller, endpoint, fields, body = _invocation(b"".join(request.body))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             return _refusal(400, f"The body is not what the form sends: {error!r}")
         began = time.perf_counter()
         reply = await self._invoke(caller, endpoint, fields, body)
@@ -163,14 +168,17 @@ class PageRoutes:
 
 
 def _invocation(body: bytes) -> tuple[Caller, str, dict[bytes, bytes], bytes]:
-    members = json.loads(body)
+    sent = json.loads(body)
+    members = {name: sent[name] for name in _FORM}
+    if wrong := [name for name, value in members.items() if not isinstance(value, str)]:
+        raise TypeError(f"{', '.join(wrong)}: no text")
     fields = {
         b"content-type": members["contentType"].encode("latin-1"),
         b"x-amzn-sagemaker-target-model": members["target"].encode("latin-1"),
     }
     caller = Caller(members["account"], members["region"], "sagemaker")
-    sent = {name: value for name, value in fields.items() if value}
-    return caller, str(members["endpoint"]), sent, members["body"].encode()
+    headers = {name: value for name, value in fields.items() if value}
+    return caller, members["endpoint"], headers, members["body"].encode()
 
 
 def _answer_members(reply: Reply, milliseconds: float) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from moto.backends import get_backend
 from mmekit.endpoint.caller import caller_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mmekit.endpoint.state.log import Entry
 
@@ -31,32 +32,50 @@ class _Object:
     last_upload: str = ""
 
 
-def compacted(entries: Iterable[Entry]) -> list[Entry]:
+def compacted(entries: Iterable[Entry], body_of: Callable[[Entry], bytes]) -> list[Entry]:
     """Return the entries that are needed to come to the same state; they have been played back.
 
     Left out are the entries of objects that no longer exist, but for their last deletion, and those
     before an object was last written as a whole; not in buckets that keep versions, nor of objects
-    that others were copied from.
+    that others were copied from, or functions made of. Of a stack only what was noted
+    since it was last noted as a whole is kept.
     """
     entries = list(entries)
-    objects, untouchable, versioned = _surveyed(entries)
+    objects, untouchable, versioned = _surveyed(entries, body_of)
     dropped: set[int] = set()
     for path, found in objects.items():
         if path[0] not in versioned and path not in untouchable:
             dropped |= _superseded(entries, found, exists=_exists(*path))
+    dropped |= _retold(entries)
     return [entry for number, entry in enumerate(entries) if number not in dropped]
 
 
+def _retold(entries: list[Entry]) -> set[int]:
+    """Return what was noted of a stack before it was last noted as a whole."""
+    last = {
+        entry.change["stack"]["id"]: number
+        for number, entry in enumerate(entries)
+        if isinstance(entry.change.get("stack"), dict)
+    }
+    told = {
+        number: stack["id"] if isinstance(stack, dict) else stack
+        for number, entry in enumerate(entries)
+        if (stack := entry.change.get("stack")) is not None
+    }
+    return {number for number, stack in told.items() if number < last.get(stack, 0)}
+
+
 def _surveyed(
-    entries: list[Entry],
+    entries: list[Entry], body_of: Callable[[Entry], bytes]
 ) -> tuple[dict[tuple[str, str], _Object], set[tuple[str, str]], set[str]]:
-    """Return the objects, those that others were copied from, and the buckets with versions."""
+    """Return the objects, those that others were made of, and the buckets with versions."""
     objects: dict[tuple[str, str], _Object] = {}
     sources: set[tuple[str, str]] = set()
     versioned: set[str] = set()
     for number, entry in enumerate(entries):
         path = _path(entry)
         if path is None:
+            sources |= _code(entry, body_of)
             continue
         bucket, key = path
         query = dict(parse_qsl(entry.query, keep_blank_values=True))
@@ -92,6 +111,18 @@ def _superseded(entries: list[Entry], found: _Object, *, exists: bool) -> set[in
 def _upload(entry: Entry) -> str:
     """Return the multipart upload that an entry begins or belongs to; "" when to none."""
     return entry.upload_id or dict(parse_qsl(entry.query)).get("uploadId", "")
+
+
+def _code(entry: Entry, body_of: Callable[[Entry], bytes]) -> set[tuple[str, str]]:
+    """Return the object that a function of Lambda's is made of by an entry, if it is."""
+    if not entry.path.rstrip("/").endswith(("/functions", "/code")):
+        return set()
+    try:
+        members = json.loads(body_of(entry))
+        code = members.get("Code", members)
+        return {(code["S3Bucket"], code["S3Key"])}
+    except (ValueError, KeyError, AttributeError):
+        return set()
 
 
 def _path(entry: Entry) -> tuple[str, str] | None:

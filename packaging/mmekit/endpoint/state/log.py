@@ -20,13 +20,14 @@ import json
 import os
 import threading
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mmekit.errors import EndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["Entry", "StateLog"]
@@ -89,6 +90,9 @@ class StateLog:
         self.folder = folder
         self._bodies = folder / "bodies"
         self._writing = threading.Lock()
+        self._needed: set[str] = set()
+        self._held: Counter[str] = Counter()
+        self._holding = threading.Lock()
         self.torn = False
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,6 +113,7 @@ class StateLog:
             left.unlink()
         try:
             self.entries = self._read()
+            self._needed = {entry.body for entry in self.entries}
             self._file: BinaryIO = self._log.open("ab", buffering=0)
             if not self._file.tell():
                 self._write(self._file, _line(_FORMAT))
@@ -131,20 +136,38 @@ class StateLog:
         """
         with self._writing:
             self._write(self._file, _line(_members(entry)))
+        with self._holding:
+            self._needed.add(entry.body)
 
-    def keep_body(self, body: bytes) -> str:
-        """Put bytes on the disk and return their name.
+    @contextlib.contextmanager
+    def body_kept(self, body: bytes) -> Iterator[str]:
+        """Put bytes on the disk for the block, and yield their name; "" for no bytes.
+
+        They stay there if an entry names them by then.
 
         Raises
         ------
         OSError
             There is no room; nothing has been kept.
         """
+        if not body:
+            yield ""
+            return
         name = hashlib.sha256(body).hexdigest()
         path = self._bodies / name
-        if not path.exists():
-            _write_whole(path, body)
-        return name
+        with self._holding:  # who else brings the same bytes shall not remove them from under us
+            self._held[name] += 1
+        try:
+            if not path.exists():
+                _write_whole(path, body)
+            yield name
+        finally:
+            with self._holding:
+                self._held[name] -= 1
+                if not self._held[name]:
+                    del self._held[name]
+                    if name not in self._needed:
+                        path.unlink(missing_ok=True)
 
     def body(self, entry: Entry) -> bytes:
         """Return the bytes of an entry's body.
@@ -174,10 +197,11 @@ class StateLog:
             )
             self._file.close()
             self._file = self._log.open("ab", buffering=0)
-        needed = {entry.body for entry in entries}
-        for path in self._bodies.iterdir():
-            if path.name not in needed:
-                path.unlink(missing_ok=True)
+        with self._holding:
+            self._needed = {entry.body for entry in entries}
+            for path in self._bodies.iterdir():
+                if path.name not in self._needed and path.name not in self._held:
+                    path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["State", "caller_of_request", "operation_of"]
 
-_SERVICES = ("s3", "iam", "sagemaker", "cloudformation", "application-autoscaling")
+_REST = ("s3", "lambda")  # whose requests name no operation
+_SERVICES = (*_REST, "iam", "sagemaker", "application-autoscaling")
 _READING = ("Describe", "List", "Get", "Search", "Simulate", "Validate", "Estimate", "Detect")
 _SECRET = (  # what these make or take must not lie on a disk
     "CreateAccessKey",
@@ -75,8 +76,7 @@ class State:
             return reply
         if not _changes_something(request):
             return ask(request)
-        body = self.log.keep_body(b"".join(request.body)) if any(request.body) else ""
-        with self._order:
+        with self.log.body_kept(b"".join(request.body)) as body, self._order:
             seed, at = secrets.randbits(64), time.time()
             with moment(seed, at):
                 reply = ask(request)
@@ -93,8 +93,7 @@ class State:
             There is no room for it on the disk.
         """
         if self._playing is None:
-            body = self.log.keep_body(b"".join(request.body))
-            with self._order:
+            with self.log.body_kept(b"".join(request.body)) as body, self._order:
                 self.log.append(_entry(request, time.time(), 0, body, ""))
 
     def note(self, change: dict[str, Any]) -> None:
@@ -158,7 +157,7 @@ def operation_of(request: Request) -> str:
 def _changes_something(request: Request) -> bool:
     caller = caller_of_request(request)
     service = "s3" if caller is None and not operation_of(request) else caller and caller.service
-    if service == "s3":
+    if service in _REST:
         return request.method in ("PUT", "POST", "DELETE")
     if service not in _SERVICES:
         return False

@@ -1,0 +1,1 @@
+"""Examples of before and after the deployment."""

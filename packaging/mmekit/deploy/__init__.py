@@ -1,0 +1,39 @@
+"""From one file to a running endpoint, on AWS or on the local service, and back.
+
+`read_deployment` reads the file, a `Site` is what it says in an `Account`. `plan_deployment` and
+`plan_removal` say what would be done, `Plan.perform` does it, `status_of` says what there is. Each
+of them can be interrupted and run again.
+"""
+
+from mmekit.deploy.account import Account, saying_what_failed
+from mmekit.deploy.archives import PackedModel, packed_models
+from mmekit.deploy.capacity import Capacity, capacity_of
+from mmekit.deploy.deployment import Deployment, read_deployment
+from mmekit.deploy.plan import Plan, plan_deployment, plan_removal
+from mmekit.deploy.prices import Cost, cost_of
+from mmekit.deploy.site import Site
+from mmekit.deploy.status import Status, status_of
+from mmekit.deploy.step import Action, Difference, Report, Step
+
+__all__ = [
+    "Account",
+    "Action",
+    "Capacity",
+    "Cost",
+    "Deployment",
+    "Difference",
+    "PackedModel",
+    "Plan",
+    "Report",
+    "Site",
+    "Status",
+    "Step",
+    "capacity_of",
+    "cost_of",
+    "packed_models",
+    "plan_deployment",
+    "plan_removal",
+    "read_deployment",
+    "saying_what_failed",
+    "status_of",
+]

@@ -1,0 +1,172 @@
+"""The account and region that are deployed to: AWS's or the local service's."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from mmekit.errors import DeployError
+from mmekit.settings import LOCAL_ACCOUNT, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmekit.deploy.deployment import Deployment
+
+__all__ = ["TAG", "Account", "code_of", "is_missing", "owner", "saying_what_failed", "tags"]
+
+TAG = "mmekit:deployment"
+"""Its value is the name of the deployment that made a resource."""
+
+_EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+)
+_UNKNOWN_CALLER = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+    }
+)
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
+_MISSING = frozenset({"404", "ObjectNotFoundException"})
+_MISSING_SPOKEN = ("Could not find", "No scaling policy found", "No scalable target found")
+
+
+class Account:
+    """An account and region, and the clients of their services.
+
+    Parameters
+    ----------
+    deployment
+        Its region, if it says one; the settings say the rest: target, credentials, local address.
+
+    Raises
+    ------
+    DeployError
+        Nobody answers there, or the credentials are not valid.
+    SettingsError
+        No region is set.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        chosen: dict[str, Any] = {"region": deployment.region} if deployment.region else {}
+        # The settings ask for a role; the deployment makes its own.
+        role = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/deployment"
+        self.settings = Settings(role=role, **chosen)
+        self.region = self.settings.region
+        self.is_real = self.settings.target == "aws"
+        self._clients: dict[str, Any] = {}
+        with saying_what_failed(self.settings):
+            identity = self.client("sts").get_caller_identity()
+        self.number = str(identity["Account"])
+        self.partition = str(identity["Arn"]).split(":")[1]
+
+    def client(self, service: str) -> Any:
+        """Return the boto3 client of a service, always the same."""
+        if service not in self._clients:
+            self._clients[service] = self.settings.client(service, retries={"mode": "standard"})
+        return self._clients[service]
+
+    def close(self) -> None:
+        """Close the clients' connections."""
+        for client in self._clients.values():
+            client.close()
+
+    def arn(self, service: str, resource: str) -> str:
+        """Return the ARN of a resource of this account and region."""
+        return f"arn:{self.partition}:{service}:{self.region}:{self.number}:{resource}"
+
+    def __str__(self) -> str:
+        """Say where it is."""
+        if self.is_real:
+            return f"AWS account {self.number}, {self.region}"
+        return f"the local service, {self.settings.local_url}"
+
+
+def tags(deployment: Deployment) -> list[dict[str, str]]:
+    """Return the tags of what a deployment makes, as most services take them."""
+    return [{"Key": TAG, "Value": deployment.name}]
+
+
+def owner(listed: list[dict[str, str]]) -> str | None:
+    """Return the deployment that made the resource that has these tags; None for nobody's."""
+    return next((tag["Value"] for tag in listed if tag["Key"] == TAG), None)
+
+
+def code_of(error: Exception) -> str:
+    """Return AWS's code of an error, such as ValidationException."""
+    response: dict[str, Any] = getattr(error, "response", {})
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def is_missing(error: Exception) -> bool:
+    """Say whether an error of AWS's means that there is no such resource."""
+    code = code_of(error)
+    if code in _MISSING or code.startswith("NoSuch") or code.endswith("NotFoundError"):
+        return True
+    return code == "ValidationException" and any(said in str(error) for said in _MISSING_SPOKEN)
+
+
+@contextlib.contextmanager
+def saying_what_failed(settings: Settings) -> Iterator[None]:
+    """Turn errors of boto3 into DeployError with a remedy."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise DeployError(
+            f"{error}.".replace("..", "."),
+            where=f"{error.operation_name} in {settings.region}",
+            remedy=_remedy(code_of(error), error.operation_name),
+        ) from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise DeployError(
+            str(error), where=_place(settings), remedy=_remedy_of_failure(error, settings)
+        ) from error
+
+
+def _place(settings: Settings) -> str:
+    return settings.local_url if settings.target == "local" else f"AWS, {settings.region}"
+
+
+def _remedy(code: str, operation: str) -> str:
+    if code in _EXPIRED:
+        return (
+            "The credentials have expired: renew them (`aws sso login`, or whatever gave you "
+            "them), then run the command again; it goes on where it stopped."
+        )
+    if code in _UNKNOWN_CALLER:
+        return (
+            "AWS does not know these credentials: `aws sts get-caller-identity` shows whether a "
+            "profile works; choose one with AWS_PROFILE."
+        )
+    if code in _DENIED:
+        return (
+            f"Whoever runs this needs the permission for {operation}; docs/deploying.md lists "
+            "what each is for. Then run the command again; it goes on where it stopped."
+        )
+    if code in ("ResourceLimitExceeded", "LimitExceeded", "LimitExceededException"):
+        return "Ask for a higher quota in the console's Service Quotas, or choose a smaller one."
+    return "Run the command again when that is mended; it goes on where it stopped."
+
+
+def _remedy_of_failure(error: Exception, settings: Settings) -> str:
+    from botocore.exceptions import (
+        NoCredentialsError,
+        PartialCredentialsError,
+        SSOError,
+        TokenRetrievalError,
+    )
+
+    if isinstance(error, (SSOError, TokenRetrievalError)):
+        return "The sign-in has expired: run `aws sso login`, then the command again."
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return "Sign in (`aws configure sso`, `aws login`), or choose a profile with AWS_PROFILE."
+    if settings.target == "local":
+        return "Start the local service with `mme up`; MME_LOCAL_URL names another address."
+    return "Run the command again when that is mended; it goes on where it stopped."

@@ -1,0 +1,284 @@
+"""The file that says what shall be deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from mmekit.errors import DeployError
+from mmekit.settings import (
+    MAY_BE,
+    BucketName,
+    ImageUri,
+    InstanceTypeName,
+    KeyPrefix,
+    RegionName,
+    RoleArn,
+)
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = ["Alarms", "Autoscaling", "Deployment", "Network", "Package", "read_deployment"]
+
+_LONGEST_NAME = 32  # account and region are added to name a bucket, which may have 63
+_NAME = rf"^[a-zA-Z0-9](-?[a-zA-Z0-9]){{0,{_LONGEST_NAME - 1}}}$"
+_KEY = r"^[\w!.*'()-][\w!.*'()/-]*\.tar\.gz$"
+_SNS = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?$"
+_KMS = r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+$"
+_SUBNET = r"^subnet-[0-9a-f]+$"
+_SECURITY_GROUP = r"^sg-[0-9a-f]+$"
+_VARIABLE = r"^[a-zA-Z_][a-zA-Z0-9_]{0,1023}$"  # CreateModel's EnvironmentKey
+
+_FIELDS_MAY_BE = {
+    **{name: MAY_BE[name] for name in ("region", "role", "bucket", "prefix", "instance_type")},
+    "name": f"1 to {_LONGEST_NAME} letters, digits and single hyphens, no hyphen at either end",
+    "image": MAY_BE["image_uri"],
+    "key": "what comes after the prefix, such as team/ridge.tar.gz: without a slash before it, "
+    "with .tar.gz at its end",
+    "kms_key": "the ARN of a KMS key",
+    "notify": "ARNs of SNS topics",
+    "subnets": "ids such as subnet-0abc",
+    "security_groups": "ids such as sg-0abc",
+    "environment": "names of letters, digits and underscores, with text as values",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, str_strip_whitespace=True)
+
+
+class Package(_Part):
+    """A model: its archive, and what the archive is packed from.
+
+    Attributes
+    ----------
+    archive
+        The .tar.gz.
+    key
+        Its key under the prefix, which is the target model. The archive's name unless it is given.
+    package, artifacts
+        The folders to pack from, both or neither, when the archive is absent or stale.
+    """
+
+    archive: Path
+    key: Annotated[str, StringConstraints(pattern=_KEY, max_length=900)] = ""
+    package: Path | None = None
+    artifacts: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_key(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "key" not in given and given.get("archive"):
+            return {**given, "key": Path(str(given["archive"])).name}
+        return given
+
+    @field_validator("archive", "package", "artifacts")
+    @classmethod
+    def _beside_the_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        folder = (info.context or {}).get("folder", Path())
+        return None if path is None else Path(folder, path.expanduser())
+
+    @model_validator(mode="after")
+    def _artifacts_belong_to_a_package(self) -> Package:
+        if self.artifacts is not None and self.package is None:
+            raise ValueError("artifacts without package: name the package folder too")
+        return self
+
+
+class Autoscaling(_Part):
+    """Target tracking on the invocations an instance gets in a minute.
+
+    Attributes
+    ----------
+    minimum, maximum
+        How many instances there are at least and at most.
+    invocations_per_instance
+        A minute: with more, instances are added; with clearly fewer, removed.
+    scale_out_cooldown, scale_in_cooldown
+        Seconds after a change in which there is no other.
+    """
+
+    minimum: Annotated[int, Field(ge=1)] = 1
+    maximum: Annotated[int, Field(ge=1)]
+    invocations_per_instance: Annotated[float, Field(gt=0)]
+    scale_out_cooldown: Annotated[int, Field(ge=0)] = 60
+    scale_in_cooldown: Annotated[int, Field(ge=0)] = 300
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Autoscaling:
+        if self.maximum < self.minimum:
+            raise ValueError(f"maximum {self.maximum} is less than minimum {self.minimum}")
+        return self
+
+
+class Alarms(_Part):
+    """What is too much.
+
+    Attributes
+    ----------
+    errors_5xx
+        So many answers of the kind 5xx in five minutes.
+    latency_ms
+        The slowest hundredth of the invocations takes longer, for 15 minutes.
+    memory_percent, disk_percent
+        More of an instance's is used, for ten minutes.
+    notify
+        SNS topics that are told when an alarm begins and when it ends.
+    """
+
+    errors_5xx: Annotated[int, Field(ge=1)] = 5
+    latency_ms: Annotated[float, Field(gt=0)] = 1000
+    memory_percent: Annotated[float, Field(gt=0, le=100)] = 85
+    disk_percent: Annotated[float, Field(gt=0, le=100)] = 85
+    notify: tuple[Annotated[str, StringConstraints(pattern=_SNS)], ...] = ()
+
+
+class Network(_Part):
+    """The private network that the instances are attached to."""
+
+    subnets: tuple[Annotated[str, StringConstraints(pattern=_SUBNET)], ...] = Field(min_length=1)
+    security_groups: tuple[Annotated[str, StringConstraints(pattern=_SECURITY_GROUP)], ...] = Field(
+        min_length=1
+    )
+
+
+class Deployment(_Part):
+    """An endpoint and everything that belongs to it.
+
+    Attributes
+    ----------
+    name
+        The endpoint's. Other resources' names begin with it, and their tags say it.
+    packages
+        The models.
+    region
+        Otherwise the one of the settings.
+    bucket
+        Otherwise one is made: ``NAME-ACCOUNT-REGION``, in lower case.
+    prefix
+        Where the archives go.
+    role
+        ARN of a role that exists. Otherwise one is made.
+    instance_type, instances
+        What serves, and how many of them at first.
+    image
+        Otherwise AWS's own for the region.
+    environment
+        The containers', besides what `mme environment` prints.
+    kms_key
+        Encrypts bucket and instances; otherwise S3's own key and none.
+    network, autoscaling, alarms
+        None: none.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=_NAME)]
+    packages: tuple[Package, ...] = Field(min_length=1)
+    region: RegionName | None = None
+    bucket: BucketName | None = None
+    prefix: KeyPrefix = "models"
+    role: RoleArn | None = None
+    instance_type: InstanceTypeName = "ml.m5.xlarge"
+    instances: Annotated[int, Field(ge=1)] = 1
+    image: ImageUri | None = None
+    environment: dict[Annotated[str, StringConstraints(pattern=_VARIABLE)], str] = Field(
+        default_factory=dict
+    )
+    kms_key: Annotated[str, StringConstraints(pattern=_KMS)] | None = None
+    network: Network | None = None
+    autoscaling: Autoscaling | None = None
+    alarms: Alarms | None = None
+
+    @model_validator(mode="after")
+    def _keys_are_unique(self) -> Deployment:
+        keys = [package.key for package in self.packages]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"two packages have the key {twice[0]}; give one of them another key")
+        return self
+
+
+def read_deployment(file: Path) -> Deployment:
+    """Read a deployment file. Paths in it are relative to its folder.
+
+    Raises
+    ------
+    DeployError
+        The file is missing, is no YAML, or says what cannot be; every fault is named.
+    """
+    try:
+        content = yaml.load(file.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise DeployError(
+            "There is no deployment file.",
+            where=str(file),
+            remedy="Write one (docs/deploying.md begins with an example), or name yours.",
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DeployError(
+            f"The deployment file is no YAML: {_spoken(error)}.",
+            where=str(file),
+            remedy="Correct it; docs/deploying.md begins with an example.",
+        ) from None
+    if not isinstance(content, dict):
+        content = {}
+    try:
+        return Deployment.model_validate(content, context={"folder": file.parent})
+    except ValidationError as error:
+        sentences = [_sentence(one) for one in error.errors()]
+        raise DeployError(
+            " ".join(sentences),
+            where=str(file),
+            remedy="Correct the file; docs/deploying.md lists every field.",
+        ) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where YAML's readers silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key} is given twice", key_node.start_mark
+                )
+            seen.add(key) if isinstance(key, str) else None
+        return super().construct_mapping(node, deep)
+
+
+def _spoken(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return str(error).splitlines()[0]
+
+
+def _sentence(error: ErrorDetails) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    names = [part for part in error["loc"] if isinstance(part, str)]
+    name = next((one for one in reversed(names) if one in _FIELDS_MAY_BE), "")
+    match error["type"]:
+        case "missing":
+            return f"{path} is missing."
+        case "extra_forbidden":
+            return f"{path} is no field."
+        case "value_error" if not name:
+            said = error["msg"].removeprefix("Value error, ")
+            return f"{path}: {said}." if path else f"{said[0].upper()}{said[1:]}."
+        case _ if name:
+            return f"{path} is {error['input']!r}; it may be {_FIELDS_MAY_BE[name]}."
+        case _:
+            return f"{path} is {error['input']!r}: {error['msg']}."

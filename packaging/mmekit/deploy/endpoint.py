@@ -1,0 +1,245 @@
+"""The endpoint: made once, updated without a gap, waited for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from mmekit.deploy.account import is_missing, owner, tags
+from mmekit.deploy.site import VARIANT
+from mmekit.deploy.step import Action, Difference, Report, Step
+from mmekit.errors import DeployError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mmekit.deploy.site import Site
+
+__all__ = [
+    "EndpointState",
+    "endpoint_state",
+    "plan_endpoint",
+    "plan_endpoint_removal",
+    "settled_endpoint",
+]
+
+_IN_SERVICE = "InService"
+_FAILED = "Failed"
+_IN_PROGRESS = frozenset({"Creating", "Updating", "Deleting", "RollingBack", "SystemUpdating"})
+_LONGEST_S = 3600.0
+_SAID_AGAIN_S = 30.0
+_POLL_S = {True: 10.0, False: 0.2}  # of a real account, of the local service
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """An endpoint, as it is.
+
+    Attributes
+    ----------
+    status
+        EndpointStatus, such as InService.
+    config
+        Its endpoint config.
+    config_made
+        When that was made; None when it is gone.
+    failure
+        FailureReason; empty for none.
+    owner
+        The deployment that made it; None for nobody's.
+    instances, desired_instances
+        How many there are, and how many there shall be.
+    instance_type
+        None when it cannot be told.
+    """
+
+    status: str
+    config: str
+    config_made: datetime | None
+    failure: str
+    owner: str | None
+    instances: int
+    desired_instances: int
+    instance_type: str | None
+
+
+def endpoint_state(site: Site) -> EndpointState | None:
+    """Look the endpoint up; None when there is none."""
+    sagemaker = site.account.client("sagemaker")
+    try:
+        found = sagemaker.describe_endpoint(EndpointName=site.name)
+        listed = sagemaker.list_tags(ResourceArn=found["EndpointArn"])["Tags"]
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise
+    config = found.get("EndpointConfigName", "")
+    try:
+        described = sagemaker.describe_endpoint_config(EndpointConfigName=config)
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        described = {}
+    variant = _variant(found.get("ProductionVariants", []))
+    return EndpointState(
+        found["EndpointStatus"],
+        config,
+        described.get("CreationTime"),
+        found.get("FailureReason", ""),
+        owner(listed),
+        variant.get("CurrentInstanceCount", 0),
+        variant.get("DesiredInstanceCount", 0),
+        _variant(described.get("ProductionVariants", [])).get("InstanceType"),
+    )
+
+
+def settled_endpoint(site: Site, report: Report) -> EndpointState | None:
+    """Wait until nothing is in progress; return the endpoint, None when there is none.
+
+    Raises
+    ------
+    DeployError
+        It takes longer than an hour.
+    """
+    began = time.monotonic()
+    said, said_at = "", 0.0
+    while True:
+        state = endpoint_state(site)
+        if state is None or state.status not in _IN_PROGRESS:
+            return state
+        waited = time.monotonic() - began
+        if state.status != said or waited - said_at > _SAID_AGAIN_S:
+            said, said_at = state.status, waited
+            report(f"endpoint {site.name}: {state.status} ({waited:.0f} s)")
+        if waited > _LONGEST_S:
+            raise DeployError(
+                f"The endpoint is still {state.status} after an hour.",
+                where=site.name,
+                remedy="Look at its logs (/aws/sagemaker/Endpoints), then run the command again: "
+                "it goes on waiting.",
+            )
+        time.sleep(_POLL_S[site.account.is_real])
+
+
+def plan_endpoint(site: Site, state: EndpointState | None, config: str) -> Step:
+    """Plan the endpoint.
+
+    Parameters
+    ----------
+    state
+        As it is, settled.
+    config
+        The endpoint config that it shall have.
+
+    Raises
+    ------
+    DeployError
+        It is not the deployment's, or in a state that nothing but its removal ends.
+    """
+    if state is None:
+        return Step(
+            Action.CREATE, "endpoint", site.name, perform=lambda report: _make(site, config, report)
+        )
+    if state.owner != site.name:
+        raise DeployError(
+            "There is an endpoint of this name that this deployment did not make.",
+            where=site.name,
+            remedy="Give the deployment another `name`.",
+        )
+    if state.status == _FAILED:
+        return Step(
+            Action.CHANGE,
+            "endpoint",
+            site.name,
+            (Difference("status", _FAILED, _IN_SERVICE),),
+            note=f"it never served ({state.failure}): removed and made anew",
+            perform=lambda report: _make_again(site, config, report),
+        )
+    if state.status != _IN_SERVICE:
+        raise DeployError(
+            f"The endpoint is {state.status}: {state.failure or 'AWS gives no reason'}.",
+            where=site.name,
+            remedy="It cannot be updated: `mme destroy`, then `mme deploy`.",
+        )
+    if state.config == config:
+        return Step(Action.KEEP, "endpoint", site.name)
+    return Step(
+        Action.CHANGE,
+        "endpoint",
+        site.name,
+        (Difference("endpoint config", state.config, config),),
+        note="it serves meanwhile",
+        perform=lambda report: _update(site, config, report),
+    )
+
+
+def plan_endpoint_removal(site: Site, state: EndpointState | None) -> Step | None:
+    """Plan to remove the endpoint, if it is the deployment's."""
+    if state is None:
+        return None
+    if state.owner != site.name:
+        return Step(Action.KEEP, "endpoint", site.name, note="not made by this deployment")
+    return Step(Action.REMOVE, "endpoint", site.name, perform=lambda report: _remove(site, report))
+
+
+def _variant(variants: list[dict[str, Any]]) -> dict[str, Any]:
+    return next((one for one in variants if one.get("VariantName") == VARIANT), {})
+
+
+def _make(site: Site, config: str, report: Report) -> None:
+    site.account.client("sagemaker").create_endpoint(
+        EndpointName=site.name, EndpointConfigName=config, Tags=tags(site.deployment)
+    )
+    _wait_for(site, config, report)
+
+
+def _make_again(site: Site, config: str, report: Report) -> None:
+    _remove(site, report)
+    _make(site, config, report)
+
+
+def _update(site: Site, config: str, report: Report) -> None:
+    # With autoscaling, how many instances there are is not the config's to say.
+    retained = {"RetainAllVariantProperties": True} if site.deployment.autoscaling else {}
+    site.account.client("sagemaker").update_endpoint(
+        EndpointName=site.name, EndpointConfigName=config, **retained
+    )
+    _wait_for(site, config, report)
+
+
+def _wait_for(site: Site, config: str, report: Report) -> None:
+    state = settled_endpoint(site, report)
+    if state is not None and (state.status, state.config) == (_IN_SERVICE, config):
+        report(f"endpoint {site.name}: {_IN_SERVICE}")
+        return
+    if state is None:
+        raise DeployError(
+            "The endpoint was removed meanwhile.",
+            where=site.name,
+            remedy="Run `mme deploy` again if it shall be there.",
+        )
+    kept = ""
+    if state.status == _IN_SERVICE:
+        kept = " What was there before goes on serving."
+    raise DeployError(
+        f"The endpoint did not come into service: {state.failure or state.status}.{kept}",
+        where=site.name,
+        remedy="Its logs (/aws/sagemaker/Endpoints/" + site.name + " in CloudWatch; locally what "
+        "`mme up` prints) say more. Mend the file, then run `mme deploy` again.",
+    )
+
+
+def _remove(site: Site, report: Report) -> None:
+    # SageMaker refuses to remove an endpoint that is being created or updated.
+    state = settled_endpoint(site, report)
+    if state is None:
+        return
+    try:
+        site.account.client("sagemaker").delete_endpoint(EndpointName=site.name)
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+    settled_endpoint(site, report)

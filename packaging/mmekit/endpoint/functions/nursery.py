@@ -1,0 +1,198 @@
+"""A program that forks the processes in which functions run.
+
+A process of its own for every invocation is what a rehearsal needs; to start Python and boto3 each
+time would take half a second of a core. So both are imported here, once, and a function's process
+begins as a fork of this one: it has the standard library and boto3, as AWS's runtime has, and
+nothing else that happens to be installed.
+
+Run by its path, isolated: ``python -I -S nursery.py FD FOLDERS``. FD is a Unix stream socket,
+FOLDERS the JSON list of places to import boto3 from. Messages are of one size, `_MESSAGE`. From the
+service: ``F`` (fork; it brings two descriptors, the channel and where output goes) and ``K``
+(kill), with the token of an invocation. To it: ``R`` (ready), ``P`` (the process has this id) and
+``X`` (it has ended, with this status, and its memory was at most so many KiB). When the socket
+ends, because the service did, so does everything that was forked here.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib.util
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+_MESSAGE = struct.Struct("<cQqq")
+_DESCRIPTORS = 2
+_MAXRSS_PER_KIB = 1024 if sys.platform == "darwin" else 1
+_RUNTIME = "_mmekit_function_runtime"
+
+
+class _Nursery:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._runtime = _load_runtime()
+        self._running: dict[int, int] = {}  # process id -> token
+        self._woken, self._wake = os.pipe()
+        for descriptor in (self._woken, self._wake):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> None:
+        """Fork, kill and reap as told, until the socket ends."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            self._say((b"R", 0, os.getpid(), 0))
+            try:
+                while True:
+                    ready = [key.fileobj for key, _ in selector.select()]
+                    if self._woken in ready:
+                        self._reap()
+                    if self._control in ready and not self._obey():
+                        return
+            except (BrokenPipeError, ConnectionResetError):
+                return
+            finally:
+                for process in self._running:
+                    _kill_group(process)
+
+    def _obey(self) -> bool:
+        ancillary = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
+        message, received, *_ = self._control.recvmsg(_MESSAGE.size, ancillary)
+        if not message:
+            return False
+        kind, token, *_ = _MESSAGE.unpack(message)
+        if kind == b"F":
+            descriptors = array.array("i")
+            for level, what, content in received:
+                if (level, what) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    descriptors.frombytes(content[: _DESCRIPTORS * descriptors.itemsize])
+            self._fork(token, *descriptors)
+        else:
+            for process, running in self._running.items():
+                if running == token:
+                    _kill_group(process)
+        return True
+
+    def _fork(self, token: int, channel: int, output: int) -> None:
+        process = os.fork()
+        if process == 0:
+            self._live(channel, output)
+        with contextlib.suppress(OSError):  # either of the two may be first
+            os.setpgid(process, process)
+        os.close(channel)
+        os.close(output)
+        self._running[process] = token
+        self._say((b"P", token, process, 0))
+
+    def _live(self, channel: int, output: int) -> NoReturn:
+        """Be a function's process, to the end."""
+        status = 1
+        try:
+            os.setpgid(0, 0)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nothing, 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            for descriptor in (nothing, output, self._woken, self._wake):
+                os.close(descriptor)
+            self._control.close()
+            with socket.socket(fileno=channel) as connection:
+                self._runtime.run(self._runtime.receive(connection), connection)
+            status = 0
+        except SystemExit as leaving:
+            code = leaving.code
+            status = code & 0xFF if isinstance(code, int) else int(code is not None)
+        except BaseException:  # noqa: BLE001 - nothing may get back into the nursery
+            sys.excepthook(*sys.exc_info())
+        finally:
+            self._runtime.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._woken, 4096):
+                pass
+        ended = []
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                process, status, usage = os.wait4(-1, os.WNOHANG)
+                if process == 0:
+                    break
+                _kill_group(process)  # what the handler left behind; AWS freezes it
+                token = self._running.pop(process, None)
+                if token is not None:
+                    code = os.waitstatus_to_exitcode(status)
+                    ended.append((b"X", token, code, usage.ru_maxrss // _MAXRSS_PER_KIB))
+        if ended:
+            self._say(*ended)
+
+    def _say(self, *messages: tuple[bytes, int, int, int]) -> None:
+        self._control.sendall(b"".join(_MESSAGE.pack(*message) for message in messages))
+
+
+def _kill_group(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)
+
+
+def _load_runtime() -> Any:
+    """Load the module beside this file without making its folder one to import from."""
+    spec = importlib.util.spec_from_file_location(_RUNTIME, Path(__file__).with_name("runtime.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError(_RUNTIME)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_RUNTIME] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import_boto3(folders: list[str]) -> None:
+    """Import boto3 and what it needs; nothing else of these folders can be imported afterwards.
+
+    Its descriptions of AWS's services are read once and shared: to read them takes a function
+    longer than all else that it does.
+    """
+    standard = sys.path[:]
+    sys.path += folders
+    import boto3.s3.transfer
+    import botocore.session
+    from botocore.loaders import Loader, create_loader
+
+    loader = create_loader()
+
+    def shared_loader(search_path: str | None = None) -> Loader:
+        return create_loader(search_path) if search_path else loader
+
+    setattr(botocore.session, "create_loader", shared_loader)  # noqa: B010 - its own is typed
+    session = boto3.Session(aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106
+    for service in ("sagemaker-runtime", "s3"):
+        session.client(service, region_name="us-east-1").close()
+    sys.path[:] = standard
+
+
+def main() -> None:
+    """Serve on the socket that the first argument names."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    _import_boto3(json.loads(sys.argv[2]))
+    nursery = _Nursery(control)
+    gc.collect()
+    gc.freeze()  # what is here is shared by all; a collection would copy it
+    nursery.serve()
+
+
+if __name__ == "__main__":
+    main()

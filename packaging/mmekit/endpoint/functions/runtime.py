@@ -1,0 +1,226 @@
+"""Inside a function's process: calls the handler and answers as AWS's Python runtime does.
+
+Run by the nursery in a process that has just been forked; the standard library alone. Source of
+what is imitated: AWS's ``awslambdaric``, the Python runtime interface client, its ``bootstrap.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import decimal
+import importlib
+import json
+import logging
+import os
+import struct
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+_LENGTH = struct.Struct(">I")
+_TASK_ROOT, _RUNTIME_ROOT = "/var/task", "/var/runtime"
+_INDENT = "\u00a0"  # as AWS's log has it, where blanks at a line's start would be lost
+
+
+class RuntimeFault(Exception):  # noqa: N818 - AWS's word
+    """What AWS's runtime itself objects to.
+
+    Parameters
+    ----------
+    kind
+        What errorType says.
+    message
+        What errorMessage says.
+    trace
+        What stackTrace says.
+    """
+
+    def __init__(self, kind: str, message: str, trace: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.trace = trace or []
+
+
+class LambdaContext:
+    """What a handler gets as its second argument."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._deadline = time.monotonic() + spec["timeout"]
+        self.aws_request_id: str = spec["request_id"]
+        self.function_name: str = spec["name"]
+        self.function_version: str = spec["version"]
+        self.invoked_function_arn: str = spec["arn"]
+        self.memory_limit_in_mb: str = spec["environment"]["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+        self.log_group_name: str = spec["environment"]["AWS_LAMBDA_LOG_GROUP_NAME"]
+        self.log_stream_name: str = spec["environment"]["AWS_LAMBDA_LOG_STREAM_NAME"]
+        self.identity = None
+        self.client_context = None
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how many milliseconds are left before the function is ended."""
+        return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+
+def receive(channel: socket.socket) -> dict[str, Any]:
+    """Read the one message that describes the invocation."""
+    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size))
+    described: dict[str, Any] = json.loads(_exactly(channel, length))
+    return described
+
+
+def run(spec: dict[str, Any], channel: socket.socket) -> None:
+    """Import the handler, call it, and send what came of it.
+
+    Two messages go back: that the handler is there, or why not; then the handler's answer, or what
+    it raised. Each is a length of four bytes and JSON.
+    """
+    _set_up(spec)
+    root: str = spec["root"]
+    try:
+        handler = _handler(spec["handler"])
+    except Exception as error:  # noqa: BLE001 - whatever the module raises
+        _fail(channel, error, spec["request_id"], root)
+        return
+    _send(channel, {"ready": True})
+    context = LambdaContext(spec)  # from here the time limit counts
+    try:
+        answer = handler(json.loads(spec["event"]), context)
+        marshalled = _marshalled(answer)
+    except Exception as error:  # noqa: BLE001 - whatever the handler raises
+        _fail(channel, error, spec["request_id"], root)
+        return
+    flush()
+    _send(channel, {"answer": marshalled})
+
+
+def _set_up(spec: dict[str, Any]) -> None:
+    os.environ.clear()
+    os.environ.update(spec["environment"])
+    time.tzset()
+    root = spec["root"]
+    os.chdir(root)
+    _forget_what_it_brings(root)
+    sys.path.insert(0, root)
+    sys.argv = [""]
+    handler = logging.StreamHandler(sys.stdout)
+    handler.terminator = ""
+    formatter = logging.Formatter(
+        f"[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t{spec['request_id']}\t%(message)s\n",
+        "%Y-%m-%dT%H:%M:%S",
+    )
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.getLogger().addHandler(handler)
+
+
+def _forget_what_it_brings(root: str) -> None:
+    """Let a library in the archive, such as a newer boto3, be imported in place of ours."""
+    brought = {path.name.partition(".")[0] for path in Path(root).iterdir()}
+    known = sys.stdlib_module_names | {__name__, "__main__"}
+    for name in list(sys.modules):
+        top = name.partition(".")[0]
+        if top in brought and top not in known:
+            del sys.modules[name]
+
+
+def _handler(name: str) -> Callable[[Any, LambdaContext], Any]:
+    try:
+        module_name, function_name = name.rsplit(".", 1)
+    except ValueError as error:
+        kind = "Runtime.MalformedHandlerName"
+        raise RuntimeFault(kind, f"Bad handler '{name}': {error}") from None
+    if module_name.split(".")[0] in sys.builtin_module_names:
+        kind = "Runtime.BuiltInModuleConflict"
+        raise RuntimeFault(kind, f"Cannot use built-in module {module_name} as a handler module")
+    try:
+        module = importlib.import_module(module_name.replace("/", "."))
+    except ImportError as error:
+        kind = "Runtime.ImportModuleError"
+        raise RuntimeFault(kind, f"Unable to import module '{module_name}': {error}") from None
+    except SyntaxError as error:
+        trace = [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
+        kind = "Runtime.UserCodeSyntaxError"
+        raise RuntimeFault(
+            kind, f"Syntax error in module '{module_name}': {error}", trace
+        ) from None
+    try:
+        handler: Callable[[Any, LambdaContext], Any] = getattr(module, function_name)
+    except AttributeError:
+        message = f"Handler '{function_name}' missing on module '{module_name}'"
+        raise RuntimeFault("Runtime.HandlerNotFound", message) from None
+    return handler
+
+
+def _marshalled(answer: Any) -> str:
+    try:
+        return json.dumps(answer, ensure_ascii=False, default=_plain)
+    except Exception as error:  # noqa: BLE001 - whatever an object of the user's raises
+        raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _fail(channel: socket.socket, error: Exception, request_id: str, root: str) -> None:
+    if isinstance(error, RuntimeFault):
+        kind, trace = error.kind, error.trace
+    else:
+        kind = type(error).__name__
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = (__file__, importlib.__file__, "<frozen importlib")
+        own = [frame for frame in frames if not frame.filename.startswith(ours)]
+        trace = traceback.format_list(own)
+    shown = {
+        "errorMessage": str(error).replace(root, _TASK_ROOT),
+        "errorType": kind,
+        "requestId": request_id,
+        "stackTrace": [_as_on_aws(entry, root) for entry in trace],
+    }
+    lines = [f"[ERROR] {kind}: {shown['errorMessage']}", "Traceback (most recent call last):"]
+    for entry in shown["stackTrace"]:
+        for line in entry.splitlines():
+            text = line.lstrip(" ")
+            lines.append(_INDENT * (len(line) - len(text)) + text)
+    flush()
+    _send(channel, {"error": json.dumps(shown, ensure_ascii=False), "log": "\n".join([*lines, ""])})
+
+
+def _as_on_aws(entry: str, root: str) -> str:
+    """Let an entry of a trace name the folders that AWS's environments have."""
+    entry = entry.replace(root, _TASK_ROOT)
+    botocore = sys.modules.get("botocore")
+    if botocore is None or botocore.__file__ is None:
+        return entry
+    return entry.replace(str(Path(botocore.__file__).parents[1]), _RUNTIME_ROOT)
+
+
+def flush() -> None:
+    """Write out what the handler has printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the handler may have closed it
+            stream.flush()
+
+
+def _send(channel: socket.socket, message: dict[str, Any]) -> None:
+    body = json.dumps(message).encode()
+    channel.sendall(_LENGTH.pack(len(body)) + body)
+
+
+def _exactly(channel: socket.socket, count: int) -> bytes:
+    pieces = []
+    while count:
+        piece = channel.recv(min(count, 1 << 20))
+        if not piece:
+            raise EOFError
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)

@@ -1,0 +1,57 @@
+"""What the instances of a variant are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mmekit.endpoint.instances.launcher import ContainerLauncher
+    from mmekit.endpoint.instances.model_source import ReadObject
+    from mmekit.endpoint.journal import Journal
+    from mmekit.endpoint.observability.metrics import VariantMetrics
+    from mmekit.endpoint.options import Limits
+    from mmekit.endpoint.specification import EndpointId, ModelSpecification
+
+__all__ = ["InstanceParts"]
+
+
+@dataclass(frozen=True)
+class InstanceParts:
+    """What all instances of a variant are made of.
+
+    Attributes
+    ----------
+    endpoint, variant
+        Whose instances they are.
+    model
+        What they serve.
+    memory, vcpus
+        Of their instance type; None where that is not known.
+    launcher
+        Starts their containers.
+    read_object
+        Reads from S3.
+    limits
+        Time limits.
+    metrics
+        Where the variant's metrics are gathered.
+    journal
+        Where events are recorded.
+    new_sink
+        Returns where the output of one more container goes, line by line.
+    """
+
+    endpoint: EndpointId
+    variant: str
+    model: ModelSpecification
+    memory: int | None
+    vcpus: int | None
+    launcher: ContainerLauncher
+    read_object: ReadObject
+    limits: Limits
+    metrics: VariantMetrics
+    journal: Journal
+    new_sink: Callable[[], Callable[[str], None] | None]

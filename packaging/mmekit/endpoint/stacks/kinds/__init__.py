@@ -1,0 +1,55 @@
+"""The types of resource that stacks can have."""
+
+from __future__ import annotations
+
+from mmekit.endpoint.stacks.kinds.access import InlinePolicy, ManagedPolicy, Role
+from mmekit.endpoint.stacks.kinds.custom import AutoDelete, BucketDeployment, FunctionBacked
+from mmekit.endpoint.stacks.kinds.functions import Function, Layer, Permission
+from mmekit.endpoint.stacks.kinds.kind import Kind, Made
+from mmekit.endpoint.stacks.kinds.monitoring import Alarm, Dashboard, LogGroup, Topic, TopicPolicy
+from mmekit.endpoint.stacks.kinds.others import MotoKind, Nothing
+from mmekit.endpoint.stacks.kinds.sagemaker import Endpoint, EndpointConfig, Model
+from mmekit.endpoint.stacks.kinds.scaling import ScalableTarget, ScalingPolicy
+from mmekit.endpoint.stacks.kinds.storage import Bucket, BucketPolicy
+
+__all__ = ["Kind", "Made", "kind_of"]
+
+_KINDS: dict[str, Kind] = {
+    "AWS::ApplicationAutoScaling::ScalableTarget": ScalableTarget(),
+    "AWS::ApplicationAutoScaling::ScalingPolicy": ScalingPolicy(),
+    "AWS::CDK::Metadata": Nothing(),
+    "AWS::CloudFormation::CustomResource": FunctionBacked(),
+    "AWS::CloudFormation::WaitConditionHandle": Nothing(),
+    "AWS::CloudWatch::Alarm": Alarm(),
+    "AWS::CloudWatch::Dashboard": Dashboard(),
+    "AWS::IAM::ManagedPolicy": ManagedPolicy(),
+    "AWS::IAM::Policy": InlinePolicy(),
+    "AWS::IAM::Role": Role(),
+    "AWS::Lambda::Function": Function(),
+    "AWS::Lambda::LayerVersion": Layer(),
+    "AWS::Lambda::Permission": Permission(),
+    "AWS::Logs::LogGroup": LogGroup(),
+    "AWS::S3::Bucket": Bucket(),
+    "AWS::S3::BucketPolicy": BucketPolicy(),
+    "AWS::SNS::Topic": Topic(),
+    "AWS::SNS::TopicPolicy": TopicPolicy(),
+    "AWS::SageMaker::Endpoint": Endpoint(),
+    "AWS::SageMaker::EndpointConfig": EndpointConfig(),
+    "AWS::SageMaker::Model": Model(),
+    "Custom::CDKBucketDeployment": BucketDeployment(),
+    "Custom::S3AutoDeleteObjects": AutoDelete(),
+}
+
+
+def kind_of(type_name: str) -> Kind:
+    """Return how resources of a type are made.
+
+    Raises
+    ------
+    ResourceError
+        It is unknown here.
+    """
+    if type_name not in _KINDS:
+        custom = type_name.startswith("Custom::")
+        _KINDS[type_name] = FunctionBacked() if custom else MotoKind(type_name)
+    return _KINDS[type_name]

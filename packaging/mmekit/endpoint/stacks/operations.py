@@ -1,0 +1,108 @@
+"""CloudFormation's operations, by their names."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from mmekit.endpoint.errors import AwsError
+from mmekit.endpoint.stacks.change_sets import ChangeSets
+from mmekit.endpoint.stacks.errors import template_error
+from mmekit.endpoint.stacks.questions import Questions
+from mmekit.endpoint.stacks.sources import require_acknowledgement, template_of
+from mmekit.endpoint.stacks.table import given_parameters, is_true, tags_of
+from mmekit.endpoint.stacks.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mmekit.endpoint.control.aws import Aws
+    from mmekit.endpoint.stacks.record import Stack
+    from mmekit.endpoint.stacks.site import Site
+    from mmekit.endpoint.stacks.table import StackTable
+
+__all__ = ["Operations"]
+
+
+class Operations:
+    """What CloudFormation does, but for the work on resources, which `begin` starts.
+
+    Parameters
+    ----------
+    stacks
+        The stacks.
+    begin
+        Starts a piece of work on a stack.
+    aws
+        Has the templates that TemplateURL names.
+    """
+
+    def __init__(
+        self,
+        stacks: StackTable,
+        begin: Callable[[Stack, Site, Callable[[], None]], None],
+        aws: Aws,
+    ) -> None:
+        self._stacks = stacks
+        self._aws = aws
+        self._work = Work(stacks, begin, aws)
+        self._one_at_a_time = threading.Lock()
+        self._known: dict[str, Callable[[dict[str, Any], Site], dict[str, Any]]] = {
+            **Questions(stacks, aws).known,
+            **ChangeSets(stacks, self._work, aws).known,
+            "CreateStack": self._create_stack,
+            "DeleteStack": self._delete_stack,
+            "UpdateStack": self._update_stack,
+            "UpdateTerminationProtection": self._protect,
+        }
+
+    def perform(self, operation: str, members: dict[str, Any], site: Site) -> dict[str, Any]:
+        """Do what a request asks for; work that takes time goes on afterwards.
+
+        Raises
+        ------
+        AwsError
+            It is refused.
+        """
+        known = self._known.get(operation)
+        if known is None:
+            what = f"CloudFormation's {operation or 'unnamed operation'} is not here."
+            raise AwsError(400, "InvalidAction", what)
+        with self._one_at_a_time:
+            return known(members, site)
+
+    def _create_stack(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
+        stack = self._work.new_stack(members, site)
+        failure = members.get("OnFailure") or (
+            "DO_NOTHING" if is_true(members.get("DisableRollback")) else "ROLLBACK"
+        )
+        stack.on_failure = failure
+        template = template_of(members, site, self._aws)
+        given = given_parameters(members, {})
+        self._work.create(stack, template, given, site)
+        return {"StackId": stack.id}
+
+    def _update_stack(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
+        stack = self._stacks.find(members, site)
+        template = template_of(members, site, self._aws, stack)
+        given = given_parameters(members, stack.parameters)
+        stack.tags = tags_of(members) or stack.tags
+        if template.text == stack.template and given == stack.parameters:
+            raise template_error("No updates are to be performed.")
+        require_acknowledgement(template, members)
+        self._work.update(stack, template, given, site)
+        return {"StackId": stack.id}
+
+    def _delete_stack(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
+        try:
+            stack = self._stacks.find(members, site)
+        except AwsError:
+            return {}  # as on AWS
+        self._work.delete(stack, site)
+        # DeleteStack answers nothing; the caller waits a little for the work all the same.
+        return {"StackId": stack.id}
+
+    def _protect(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
+        stack = self._stacks.find(members, site)
+        stack.protected = is_true(members.get("EnableTerminationProtection"))
+        return {"StackId": stack.id}

@@ -1,0 +1,34 @@
+"""What is done to endpoints, without any."""
+
+import asyncio
+import threading
+import types
+
+from mmekit.endpoint.control.hosted import Hosted
+from mmekit.endpoint.control.transitions import Transitions
+from mmekit.endpoint.journal import Journal
+from mmekit.endpoint.specification import EndpointId
+
+ENDPOINT = EndpointId("123456789012", "us-east-1", "e")
+
+
+def test_a_disk_that_takes_its_time_holds_up_nobody_but_the_change_that_is_written_down():
+    async def main():
+        written, changes = threading.Event(), []
+
+        def note(change):
+            written.wait(60)
+            changes.append(change)
+
+        transitions = Transitions(0.0, None, Journal(), note)
+        record = types.SimpleNamespace(endpoint_config_name="c", endpoint_status="Updating")
+        refusing = asyncio.ensure_future(transitions.refuse(ENDPOINT, Hosted(record, None), "why"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (record.endpoint_status, changes) == ("Updating", [])
+        written.set()
+        await refusing
+        assert record.endpoint_status == "InService"
+        assert changes == [{"endpoint": ENDPOINT, "reason": "why"}]
+
+    asyncio.run(main())
