@@ -1,11 +1,43 @@
 """What tests of all rooms share."""
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from mmekit.ports import free_port
+
+# A shell that runs the tests in the background has them ignore SIGINT, and all that they start.
+with contextlib.suppress(ValueError):  # not the main thread
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONGEST = (
+    "test_notebooks",
+    "test_catboost_notebook",
+    "test_benchmarks",
+    "test_endpoint_benchmark",
+    "test_server_benchmark",
+    "test_state",
+    "test_docker",
+    "test_processes",
+    "test_cli",
+    "test_bench_command",
+)
+"""Files of tests that take a worker for long: they are begun first, so that none is left alone."""
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # by the number of a file's tests
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session")

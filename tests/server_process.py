@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +25,30 @@ if TYPE_CHECKING:
 RUNTIME = Path(mmekit_runtime.__file__).parent
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     """Wait for a condition; its value is returned, or the test fails."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
         time.sleep(0.005)
     return value
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process runs no more, be it a zombie still."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def open_files(process: psutil.Process) -> Counter[str]:
+    """Return what a process has open, by name; what it closes meanwhile is not there."""
+    found: Counter[str] = Counter()
+    for path in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found[re.sub(r":\[\d+\]$", "", str(path.readlink()))] += 1
+    return found
 
 
 def give_slots(folder: Path) -> Path:
@@ -98,6 +118,10 @@ class ServerProcess:
         """What it has printed, as one text."""
         return "".join(list(self.lines))
 
+    def wait_for(self, text: str) -> None:
+        """Wait until it has printed a text: an answer may come before what was printed first."""
+        wait_until(lambda: text in self.log)
+
     @property
     def pid(self) -> int:
         return self.process.pid
@@ -132,19 +156,23 @@ class ServerProcess:
         return psutil.Process(self.pid).children(recursive=True)
 
     def fork_servers(self) -> list[psutil.Process]:
-        found = psutil.Process(self.pid).children()
-        return [one for one in found if "mmekit_runtime.slots.forkserver" in one.cmdline()]
+        found = []
+        for process in psutil.Process(self.pid).children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if "mmekit_runtime.slots.forkserver" in process.cmdline():
+                    found.append(process)
+        return found
 
     def close(self) -> None:
         """End it; one that has ended already is only put away."""
         self.client.close()
         self.process.terminate()
-        self.process.wait(timeout=40)
+        self.process.wait(timeout=60)
         self._reader.join(10)
         self._close_streams()
 
     def _close_streams(self) -> None:
-        self.process.wait(timeout=40)
+        self.process.wait(timeout=60)
         for stream in (self.process.stdin, self.process.stdout):
             if stream and not stream.closed:
                 stream.close()

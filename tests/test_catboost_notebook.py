@@ -15,7 +15,7 @@ from mmekit.engine import engine_folder
 from mmekit.ports import free_port
 
 # Half a minute a server on two idle cores.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = "6_catboost_on_two_servers"
@@ -55,7 +55,7 @@ def executed(tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=350,
+        timeout=800,
         check=False,
     )
     assert run.returncode == 0, run.stdout

@@ -1,5 +1,6 @@
 """`mme` as a process, the way it is used."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -377,6 +379,7 @@ def test_a_demo_that_is_ended_while_kernels_start_says_nothing_about_them(notebo
         watched = psutil.Process(process.pid)
         while not [child for child in watched.children() if "ipykernel" in str(command(child))]:
             assert process.poll() is None, process.stdout.read()
+            time.sleep(0.01)
         children = watched.children(recursive=True)
         process.send_signal(ending)
         output = process.communicate(timeout=100)[0]
@@ -384,7 +387,21 @@ def test_a_demo_that_is_ended_while_kernels_start_says_nothing_about_them(notebo
     assert "Traceback" not in output
     assert "Error" not in output
     assert "stopped in code cell" not in output
-    assert not psutil.wait_procs(children, timeout=20)[1]
+    wait_for_the_end(children)
+
+
+def wait_for_the_end(processes):
+    """Wait until processes run no more, be they zombies still."""
+
+    def runs(process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    deadline = time.monotonic() + 120
+    while left := list(filter(runs, processes)):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
 
 
 def command(process):
@@ -483,4 +500,4 @@ def test_a_command_that_is_killed_with_its_endpoint_leaves_no_service(tmp_path, 
         process.kill()
         [started] = [child for child in children if program in str(command(child))]
         started.kill()  # it was nobody's to end
-        assert not psutil.wait_procs(children, timeout=30)[1]
+        wait_for_the_end(children)

@@ -115,6 +115,9 @@ def test_the_kinds_of_refusal_are_those_of_the_server():
     assert documented == {*re.findall(r'"(\w+Exception)"', source)} - {"TimeoutException"}
 
 
+pytestmark = pytest.mark.timeout(600)
+
+
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """Type everything that README says to type, in an empty folder; return it and the output."""
@@ -142,7 +145,7 @@ def followed(tmp_path_factory):
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=500,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return folder, finished.stdout
@@ -171,6 +174,6 @@ def test_the_tests_of_a_handler_that_readme_shows_pass(followed):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert "2 passed" in finished.stdout, finished.stdout + finished.stderr

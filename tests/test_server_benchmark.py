@@ -9,6 +9,7 @@ import sys
 import pytest
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="slots need Linux")
 def test_the_servers_figures_are_measured_and_judged(root, tmp_path):
     options = ["--quick", "--servers", "embedded", "--output", str(tmp_path)]
@@ -17,7 +18,7 @@ def test_the_servers_figures_are_measured_and_judged(root, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=500,
     )
 
     assert finished.returncode == 0, finished.stderr

@@ -3,7 +3,7 @@
 ``slow-50`` takes 50 ms, ``cold`` 200 ms until it has answered once, ``status-507`` refuses,
 ``close`` ends the connection after its answer, ``hangup`` before it, ``silent`` never answers and
 ``stall-20`` stops the whole server for half a second at its twentieth request. ``GET /seen`` tells
-how often each was asked.
+how often each was asked, and the most requests that were there at once.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import httptools
 seen = Counter()
 heads = {}
 answered = set()
+at_once = {"now": 0, "most": 0}
 
 
 class Connection(asyncio.Protocol):
@@ -42,8 +43,10 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self):
         if self.url == "/seen":
-            self.answer(200, {"count": seen, "heads": heads})
+            self.write(200, {"count": seen, "heads": heads, "most": at_once["most"]})
             return
+        at_once["now"] += 1
+        at_once["most"] = max(at_once["most"], at_once["now"])
         name = self.url.split("/")[2] if self.url.count("/") > 1 else self.url
         seen[name] += 1
         heads[name] = {"headers": self.headers, "body": self.body.decode(), "url": self.url}
@@ -67,6 +70,10 @@ class Connection(asyncio.Protocol):
                 self.transport.close()
 
     def answer(self, status, content=None):
+        at_once["now"] -= 1
+        self.write(status, content)
+
+    def write(self, status, content):
         body = json.dumps(content or {"ok": True}).encode()
         head = f"HTTP/1.1 {status} So\r\ncontent-length: {len(body)}\r\n\r\n"
         self.transport.write(head.encode() + body)

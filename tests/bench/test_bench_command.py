@@ -3,8 +3,8 @@
 import csv
 import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,7 +35,7 @@ def a_client(service, url):
 
 
 def wait_until(condition, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert process.poll() is None, "the process ended"
         assert time.monotonic() < deadline
@@ -46,23 +46,19 @@ def wait_until(condition, process):
 def endpoint_url(tmp_path_factory):
     """A local endpoint `echo` with two models; its containers echo."""
     folder = tmp_path_factory.mktemp("service")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(ENDPOINT_TESTS / "service_process.py"), "--port", str(port)]
+    command = [sys.executable, str(ENDPOINT_TESTS / "service_process.py"), "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(folder)}
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process,
     ):
 
-        def listens():
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
+        def announced():
+            return re.search(r"listen on (http://[\d.:]+)", (folder / "log").read_text())
 
-        wait_until(listens, process)
-        url = f"http://127.0.0.1:{port}"
         try:
+            wait_until(announced, process)
+            url = announced()[1]
             create_endpoint(url, folder)
             yield url
         finally:

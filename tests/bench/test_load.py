@@ -1,6 +1,7 @@
 """Loads on a real server: what is sent, what is counted, and what goes wrong."""
 
 import threading
+import time
 
 import pytest
 
@@ -24,20 +25,21 @@ def test_every_request_that_is_counted_was_seen_by_the_server(server):
 
 
 def test_a_closed_loop_keeps_its_connections_busy(server):
-    recording = server.load("slow-20", connections=5).recording
+    recording = server.load("slow-20", connections=5, duration=None, requests=100).recording
 
-    assert recording.seconds == pytest.approx(0.5)
-    assert 20 <= recording.later.percentile(50) < 100
-    # Each of the five connections is always waiting for an answer.
-    busy = recording.requests_per_second * recording.later.mean_ms / 1e3
-    assert busy == pytest.approx(5, rel=0.15)
+    assert recording.answered == 100
+    assert recording.later.percentile(50) >= 20
+    # Each of the five connections waits for an answer, and none asks before it has it.
+    assert server.seen()["most"] == 5
 
 
 def test_an_open_loop_asks_at_its_rate_however_long_answers_take(server):
-    recording = server.load("slow-100", rate=100, connections=64, duration=1.0).recording
-    assert recording.first.count + recording.later.count == pytest.approx(100, abs=2)
-    assert recording.later.percentile(50) >= 100
-    assert recording.waited.percentile(50) < 100
+    load = server.load("slow-300", rate=100, connections=64, duration=None, requests=100)
+    recording = load.recording
+    assert recording.first.count + recording.later.count == 100
+    assert recording.later.percentile(50) >= 300
+    assert recording.waited.percentile(50) < recording.later.percentile(50)
+    assert server.seen()["most"] > 5  # thirty are due while one is answered
 
 
 def test_a_server_that_stalls_is_seen_by_an_open_loop_and_overlooked_by_a_closed_one(server):
@@ -51,12 +53,10 @@ def test_a_server_that_stalls_is_seen_by_an_open_loop_and_overlooked_by_a_closed
 
 
 def test_what_an_open_loop_cannot_keep_outstanding_is_dropped_and_counted(server):
-    recording = server.load("slow-300", rate=200, connections=2, outstanding=10).recording
+    how = {"rate": 200, "connections": 2, "outstanding": 10, "duration": None, "requests": 100}
+    recording = server.load("slow-300", **how).recording
     assert recording.dropped > 50
-    assert recording.dropped + recording.first.count + recording.later.count == pytest.approx(
-        100,
-        abs=10,  # the last tick may come late on a busy machine
-    )
+    assert recording.dropped + recording.first.count + recording.later.count == 100
     assert sum(second.dropped for second in recording.series) <= recording.dropped
 
 
@@ -64,8 +64,8 @@ def test_the_first_calls_of_every_target_are_told_apart(server):
     recording = server.load("cold-1", "cold-2", connections=1).recording
 
     assert recording.first.count == 2
-    assert recording.first.least_ms >= 200 > recording.later.percentile(99)
-    assert all(200 <= one.first_ms < 2000 for one in recording.targets)
+    assert recording.first.least_ms >= 200 > recording.later.percentile(50)
+    assert all(one.first_ms >= 200 for one in recording.targets)
 
 
 def test_the_warm_up_counts_for_first_calls_only(server):
@@ -78,16 +78,17 @@ def test_the_warm_up_counts_for_first_calls_only(server):
 
 def test_a_ramp_opens_connections_one_after_the_other(server):
     recording = server.load("slow-10", ramp="1:9", duration=2.0).recording
-    answered = [second.answered for second in recording.series]
-    assert answered[1] > answered[0]
     assert [second.level for second in recording.series] == [3, 7]
+    assert 3 < server.seen()["most"] <= 9
 
 
 def test_a_spike_shows_in_the_series(server):
     load = server.load("plain", rate=20, spike="10@1+1", duration=3.0, connections=32)
-    assert [second.answered for second in load.recording.series] == pytest.approx(
-        [20, 200, 20], abs=3
-    )
+    series = load.recording.series
+    assert [second.level for second in series] == [20, 200, 20]
+    # An answer may come a second late.
+    assert series[0].answered <= 21
+    assert 200 < sum(second.answered for second in series) <= 241
 
 
 def test_errors_are_counted_by_kind_and_end_nothing(server):
@@ -118,7 +119,7 @@ def test_a_server_that_hangs_up_is_an_error_and_asked_again(server):
 
 @pytest.mark.parametrize("rate", [None, 50])
 def test_a_server_that_never_answers_is_given_up(server, rate):
-    recording = server.load("silent", timeout=0.3, rate=rate, connections=2).recording
+    recording = server.load("silent", timeout=0.3, rate=rate, connections=2, duration=1.0).recording
     assert recording.errors["no answer in 0.3 s"] >= 2
     assert not recording.answered
 
@@ -126,8 +127,17 @@ def test_a_server_that_never_answers_is_given_up(server, rate):
 @pytest.mark.parametrize("rate", [None, 200])
 def test_a_server_that_dies_meanwhile_leaves_what_was_found_until_then(start_server, rate):
     with start_server() as server:
-        plan = server.plan("plain", duration=2.0, rate=rate, connections=2)
-        result = put_load(plan, lambda progress: progress.latest and server.process.kill())
+        plan = server.plan("plain", duration=1.0, rate=rate, connections=2)
+
+        def kill():
+            while server.seen()["count"].get("plain", 0) < 20:
+                time.sleep(0.01)
+            server.process.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        result = put_load(plan)
+        killer.join()
     recording = result.recording
     assert recording.answered > 0
     assert recording.failed > 0
@@ -146,6 +156,26 @@ def test_nobody_at_home_is_an_error_with_a_remedy(free_port):
     assert f":{free_port}/models/m/invoke" in raised.value.where
 
 
+@pytest.mark.parametrize(
+    ("load", "where"),
+    [
+        ({"rate": 1e12}, "--rate"),
+        ({"rate": float("inf")}, "--rate"),
+        ({"rate": float("nan")}, "--rate"),
+        ({"rate": 10.0, "spike": "1000000@0+1"}, "--rate"),
+        ({"connections": 10**9}, "--connections"),
+        ({"ramp": "1:1000000"}, "--connections"),
+        ({"rate": 10.0, "connections": 10**9}, "--connections"),
+    ],
+)
+def test_more_than_one_client_can_do_is_refused_before_anything_is_sent(server, load, where):
+    with pytest.raises(MmekitError, match="more than one client") as raised:
+        server.load("plain", **load)
+    assert raised.value.where == where
+    assert "at most" in raised.value.remedy
+    assert server.seen()["count"] == {}
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://a/b", "http://", "http://a:b/"])
 def test_what_is_no_url_of_http_is_said(url):
     with pytest.raises(MmekitError, match="no URL of HTTP"):
@@ -157,19 +187,19 @@ def test_progress_is_told_about_every_second_in_whatever_thread(server):
     plan = server.plan("plain", warm_up=0.5, duration=1.6)
     thread = threading.Thread(target=put_load, args=(plan, told.append))
     thread.start()
-    thread.join(60)
+    thread.join()
     assert told[0].elapsed < 0
     assert any(one.latest and one.latest.answered for one in told)
 
 
 def test_the_client_that_takes_part_in_what_it_measures_says_so(server):
-    quick = server.load("plain")  # a trivial server takes no longer than the client
     slow = server.load("slow-100", connections=4)
-    assert any("the client" in limit.lower() for limit in quick.limits)
     own_time = slow.recording.own_time
-    assert own_time.share(slow.recording.later.percentile(50)) < 0.1
     assert own_time.cpu_us > 0
-    assert own_time.lag.count > 10
+    assert own_time.lag.count > 0
+    median_ms = own_time.cpu_us / 1e3
+    assert any("is part of the figures" in said for said in own_time.limits(5 * median_ms))
+    assert not any("is part of the figures" in said for said in own_time.limits(20 * median_ms))
 
 
 @pytest.mark.skipif(not is_installed(), reason="wrk is not installed")
@@ -179,7 +209,7 @@ def test_wrk_sends_the_same_requests_in_the_same_shares(server):
 
     seen = server.seen()
     assert set(seen["count"]) == {"plain", "status-507"}
-    assert seen["count"]["plain"] == pytest.approx(seen["count"]["status-507"], rel=0.2)
+    assert seen["count"]["plain"] == pytest.approx(seen["count"]["status-507"], rel=0.5)
     assert found.requests == pytest.approx(sum(seen["count"].values()), abs=4)
     assert found.errors == pytest.approx(seen["count"]["status-507"], abs=4)
     assert seen["heads"]["plain"]["body"] == BODY.decode()

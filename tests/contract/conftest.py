@@ -157,7 +157,7 @@ class Wire:
     """A connection on which bytes are sent as they are."""
 
     def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, timeout=30)
+        self.socket = socket.create_connection(address, timeout=60)
         self._buffer = b""
 
     def send(self, data: bytes) -> None:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -29,7 +30,16 @@ ASKED = {
 }
 CONTAINERS = ["embedded", *(name for name, asked in ASKED.items() if asked)]
 
-DJL_MODEL = """
+HOLD = """
+import time
+from pathlib import Path
+
+def hold(gate):
+    Path(gate + ".held").touch()
+    while not Path(gate).exists():
+        time.sleep(0.005)
+"""
+DJL_MODEL = f"""{HOLD}
 from djl_python import Output
 
 def handle(inputs):
@@ -38,15 +48,19 @@ def handle(inputs):
     body = inputs.get_as_bytes()
     if body == b"raise":
         raise ValueError("boom")
+    if body.startswith(b"hold "):
+        hold(body[5:].decode())
     return Output().add(body).add_property("Content-Type", "application/octet-stream")
 """
-MMS_MODEL = """
+MMS_MODEL = f"""{HOLD}
 def handle(data, context):
     if not data:
         return None
     body = bytes(data[0]["body"])
     if body == b"raise":
         raise ValueError("boom")
+    if body.startswith(b"hold "):
+        hold(body[5:].decode())
     context.set_response_content_type(0, "application/octet-stream")
     return [body]
 """
@@ -296,11 +310,17 @@ def test_a_model_that_was_unloaded_can_be_loaded_again(container):
     assert container.invoke("one", b"x").content == b"x"
 
 
-def test_a_ping_is_answered_in_time(container):
-    began = time.monotonic()
+def test_a_ping_is_answered_while_every_worker_is_busy(container, until, tmp_path):
+    container.load("one")
+    gate = tmp_path / "gate"
 
-    assert container.client.get("/ping").status_code == 200
-    assert time.monotonic() - began < 2
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(container.invoke, "one", f"hold {gate}".encode())
+        until((tmp_path / "gate.held").exists)
+        assert container.client.get("/ping").status_code == 200
+        assert not asked.done()
+        gate.touch()
+        assert asked.result().status_code == 200
 
 
 def test_what_no_server_knows_is_an_error_with_a_code_and_a_message(container):

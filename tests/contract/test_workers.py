@@ -151,10 +151,15 @@ def test_requests_are_batched_up_to_the_size(server, load, threads):
     assert {one.result().text for one in full} == {f"4:{number}" for number in range(4)}
 
 
-def test_requests_are_batched_up_to_the_delay(server, load, threads):
-    load(batch_size=4, max_batch_delay=500)
+def test_requests_are_batched_up_to_the_delay(server, load, threads, until, gate):
+    load(batch_size=4, max_batch_delay=100)
+    busy = threads.submit(server.invoke, "waiter", str(gate))
+    until(gate.is_held)
 
     pair = [threads.submit(server.invoke, "waiter", str(number)) for number in range(2)]
+    until(lambda: in_queue(server) == 2)
+    gate.open()
+    assert busy.result().status_code == 200
     assert {one.result().text for one in pair} == {"2:0", "2:1"}
 
     alone = server.invoke("waiter", "alone").text

@@ -69,7 +69,7 @@ def test_a_request_that_does_not_become_whole_is_408(part):
 
 def test_the_time_limit_is_for_one_request_not_for_the_connection():
     async def scenario():
-        async with serving(request_s=0.1) as (_, connect):
+        async with serving(request_s=1) as (_, connect):
             reader, writer = await connect()
             answers = []
             for _ in range(3):
@@ -79,7 +79,7 @@ def test_the_time_limit_is_for_one_request_not_for_the_connection():
                 head = await reader.readuntil(b"\r\n\r\n")
                 answers.append((head[:12], await reader.readexactly(2)))
             # Idle for longer than a request may take.
-            await asyncio.wait({asyncio.create_task(reader.read(1))}, timeout=0.25)
+            await asyncio.wait({asyncio.create_task(reader.read(1))}, timeout=1.2)
             return answers, reader.at_eof()
 
     assert asyncio.run(scenario()) == ([(b"HTTP/1.1 200", b"ab")] * 3, False)
@@ -97,7 +97,7 @@ def test_a_client_that_reads_nothing_is_let_go():
             await until(lambda: server.connections)
             await until(lambda: not server.connections)
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_the_end_waits_for_what_is_under_way_and_not_for_idle_connections():
@@ -146,33 +146,33 @@ def test_whoever_answers_is_told_that_the_client_went_away():
             writer.close()
             await gone.wait()
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_a_connection_without_a_request_ends_after_its_time():
     async def scenario():
-        async with serving(idle_s=0.1) as (server, connect):
+        async with serving(idle_s=0.8) as (server, connect):
             reader, writer = await connect()
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
             assert await reader.read() == b""
             await until(lambda: not server.connections)
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_a_request_that_takes_longer_than_a_connection_may_be_idle_is_answered():
     async def scenario():
         async def slow(request):
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.2)
             return Response(200, "OK", [], b"done")
 
-        async with serving(slow, idle_s=0.05) as (_, connect):
+        async with serving(slow, idle_s=0.5) as (_, connect):
             reader, writer = await connect()
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
             return await reader.readuntil(b"done")
 
-    assert asyncio.run(asyncio.wait_for(scenario(), 20)).endswith(b"\r\n\r\ndone")
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)).endswith(b"\r\n\r\ndone")
 
 
 def test_a_stream_goes_out_as_it_comes_and_is_cancelled_when_the_client_goes_away():
@@ -199,7 +199,7 @@ def test_a_stream_goes_out_as_it_comes_and_is_cancelled_when_the_client_goes_awa
             await ended.wait()
             return head, body
 
-    head, body = asyncio.run(asyncio.wait_for(scenario(), 20))
+    head, body = asyncio.run(asyncio.wait_for(scenario(), 60))
 
     assert b"transfer-encoding: chunked" in head
     assert body == b"9\r\ndata: 0\n\n\r\n9\r\ndata: 1\n\n\r\n"
@@ -221,7 +221,7 @@ def test_a_stream_without_end_does_not_keep_the_server_from_ending():
             await server.close(drain_s=0.1)
             await until(lambda: not server.connections)
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_errors_end_connections_only_where_that_is_asked_for():
@@ -245,7 +245,7 @@ def test_a_slow_reader_gets_a_large_answer_whole():
         return Response(200, "OK", [], content)
 
     async def scenario():
-        async with serving(large, stall_s=5) as (_, connect):
+        async with serving(large, stall_s=60) as (_, connect):
             reader, writer = await connect()
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
@@ -275,7 +275,7 @@ def test_a_connection_whose_stream_ends_while_the_server_is_closing_ends_with_it
             await closing
             return await reader.read()
 
-    assert asyncio.run(asyncio.wait_for(scenario(), 20)).endswith(b"\r\n0\r\n\r\n")
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)).endswith(b"\r\n0\r\n\r\n")
 
 
 def test_when_every_connection_is_busy_each_further_one_is_refused():
@@ -300,4 +300,94 @@ def test_when_every_connection_is_busy_each_further_one_is_refused():
             for reader, _ in busy:
                 await reader.readuntil(b"done")
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"GET / HTTP/1.1\r\n\r\n" * 9, None], ids=["", "more", "end"]
+)
+def test_a_refused_body_that_does_not_come_whole_has_one_answer(rest):
+    async def scenario():
+        async with serving(request_s=0.2, body_bytes=10) as (_, connect):
+            reader, writer = await connect()
+            writer.write(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\nab")
+            head = await reader.readuntil(b"\r\n\r\n")
+            if rest is None:
+                writer.write_eof()
+            else:
+                writer.write(rest)
+            return head + await reader.read()
+
+    answer = asyncio.run(asyncio.wait_for(scenario(), 60))
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_refused_body_in_broken_chunks_has_one_answer():
+    async def scenario():
+        async with serving(body_bytes=10) as (_, connect):
+            reader, writer = await connect()
+            writer.write(
+                b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n" + bytes(255)
+            )
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"\r\nno size\r\n")
+            return head + await reader.read()
+
+    answer = asyncio.run(asyncio.wait_for(scenario(), 60))
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_blanks_around_a_header_s_value_are_no_part_of_it():
+    seen = []
+
+    async def look(request):
+        seen.extend(request.headers)
+        return Response(200, "OK", [], b"")
+
+    async def scenario():
+        async with serving(look) as (_, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\nA: \t b c \t \r\nEmpty:  \r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+    assert seen == [(b"A", b"b c"), (b"Empty", b"")]
+
+
+def test_a_stream_whose_client_left_before_it_began_is_closed():
+    class Stream:
+        def __init__(self):
+            self.closed = asyncio.Event()
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            raise AssertionError("nobody reads it")
+
+        async def aclose(self):
+            self.closed.set()
+
+    async def scenario():
+        asked, gone = asyncio.Event(), asyncio.Event()
+        stream = Stream()
+
+        async def answer(request):
+            request.if_gone = gone.set
+            asked.set()
+            await gone.wait()
+            return Response(200, "OK", [], stream=stream)
+
+        async with serving(answer) as (_, connect):
+            _, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await asked.wait()
+            writer.close()
+            await stream.closed.wait()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))

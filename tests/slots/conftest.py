@@ -25,7 +25,7 @@ from mmekit.engine import engine_folder
 from mmekit.server.replies import Reply, ReplyReader
 from mmekit.server.worker import STARTED, WorkerSpec
 from mmekit_runtime.wire import encode_request
-from tests.server_process import RUNTIME, give_slots, wait_until
+from tests.server_process import RUNTIME, give_slots, open_files, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +116,7 @@ class Conversation:
 
     def __init__(self, path: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(30)
+        self.sock.settimeout(60)
         self.sock.connect(path)
 
     def ask(self, body: bytes | str, **properties: str) -> Reply:
@@ -213,7 +213,7 @@ class StubWorker(Conversation):
             self._closed = True
             self._spoken.notify_all()
 
-    def wait_for(self, text: str, seconds: float = 30.0) -> str:
+    def wait_for(self, text: str, seconds: float = 120.0) -> str:
         """Return the first line with a text, once it is printed."""
         with self._spoken:
             self._spoken.wait_for(lambda: self._closed or self.line(text), seconds)
@@ -250,7 +250,7 @@ class StubWorker(Conversation):
     def kill(self) -> None:
         """End it as DJL Serving does: the process first, then the connection."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -351,8 +351,7 @@ class Slots:
     def ledgers(self) -> int:
         """Return the number of model processes that the fork server has, or is about to have."""
         (server,) = self.roots()
-        folder = Path(f"/proc/{server.pid}/fd")
-        return sum("mmekit-ledger" in str(path.readlink()) for path in folder.iterdir())
+        return sum(count for name, count in open_files(server).items() if "mmekit-ledger" in name)
 
     def waiting_connections(self) -> int:
         """Return the number of clients that the fork server has not accepted yet."""

@@ -124,13 +124,12 @@ def test_every_kind_of_answer_is_the_plain_engine_s_to_the_byte(both, kind):
 
 
 def test_a_handler_that_knows_only_handle_is_called_in_the_order_of_arrival(
-    shared_slots, model, tmp_path
+    shared_slots, model, tmp_path, until
 ):
     busy, *others = shared_slots.start_many(5, model())
     gate = tmp_path / "gate"
     busy.send(f"hold({str(gate)!r})")
-    while busy.unread():
-        pass
+    until(lambda: busy.unread() == 0)
     first, second, third, fourth = others
     order = [third, first, fourth, second]
 
@@ -212,7 +211,7 @@ def test_garbage_on_a_worker_s_connection_ends_that_worker_alone(shared_slots, m
 
     confused.sock.sendall(struct.pack(">h", -5))
 
-    assert confused.process.wait(20) == 1
+    assert confused.process.wait(60) == 1
     assert other.value("1 + 1") == "2"
 
 
@@ -225,4 +224,4 @@ def test_a_server_that_leaves_in_the_middle_of_an_answer_harms_nobody(shared_slo
     leaving.hang_up()
 
     assert other.value("1 + 1") == "2"
-    assert leaving.process.wait(20) == 1
+    assert leaving.process.wait(60) == 1

@@ -7,9 +7,11 @@ import json
 import pytest
 
 from mmekit_runtime.wire import encode_request
+from tests.server_process import wait_until
 
 ROWS = """
 import os
+import time
 from pathlib import Path
 from mmekit_runtime import Handler, Prediction
 
@@ -28,7 +30,7 @@ class Sums(Handler):
         calls.append(len(rows))
         if (rows == -1).all(axis=1).any():
             while not os.path.exists("gate"):
-                pass
+                time.sleep(0.002)
         if (rows == -2).any():
             raise ValueError("a poisoned row")
         if (rows == -3).any():
@@ -108,8 +110,7 @@ def gathered(workers, gate, *values):
     """Keep the process busy until every worker's request waits, so that they come together."""
     busy, *others = workers
     send(busy, rows([-1, -1]))
-    while busy.unread():
-        pass
+    wait_until(lambda: busy.unread() == 0)
     for worker, value in zip(others, values, strict=True):
         send(worker, rows(*value))
     gate.touch()

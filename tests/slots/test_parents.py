@@ -96,7 +96,7 @@ def test_models_that_load_at_once_wait_for_the_same_parents(slots, model, librar
     assert workers[1].value("os.getppid()") == workers[4].value("os.getppid()")
 
 
-def test_a_library_that_starts_a_thread_is_left_to_the_models(slots, start):
+def test_a_library_that_starts_a_thread_is_left_to_the_models(slots, start, until):
     worker = start("first", "alpha,threaded")
     later = start("second", "threaded,beta")
 
@@ -105,17 +105,19 @@ def test_a_library_that_starts_a_thread_is_left_to_the_models(slots, start):
     assert worker.value("'threaded' in sys.modules") == "False"
     assert worker.value("__import__('threaded') and threading.active_count()") == "2"
     assert importer(worker, "alpha") == int(worker.value("os.getppid()"))
-    assert slots.log.count("importing threaded starts a thread: left to the models") == 1
-    assert all(parent.num_threads() == 1 for parent in slots.parents())
+    said = "importing threaded starts a thread: left to the models"
+    until(lambda: said in slots.log)
+    assert slots.log.count(said) == 1
+    until(lambda: all(parent.num_threads() == 1 for parent in slots.parents()))
 
 
-def test_a_library_that_cannot_be_imported_is_left_to_the_models(slots, start):
+def test_a_library_that_cannot_be_imported_is_left_to_the_models(slots, start, until):
     worker = start("first", "alpha,failing,not_there")
 
     assert worker.is_slot
     assert importer(worker, "alpha") == int(worker.value("os.getppid()"))
-    assert "failing was not preloaded: SystemExit: not here" in slots.log
-    assert "not_there was not preloaded: ModuleNotFoundError" in slots.log
+    until(lambda: "failing was not preloaded: SystemExit: not here" in slots.log)
+    until(lambda: "not_there was not preloaded: ModuleNotFoundError" in slots.log)
 
 
 def test_a_library_that_crashes_leaves_the_plain_engine_to_its_model_alone(slots, start):
@@ -233,7 +235,7 @@ def test_processes_may_be_as_many_as_cores(slots, model):
 def test_a_parent_that_no_model_uses_any_more_ends(impatient_slots, model, until):
     stays = impatient_slots.start(model(name="stays"))
     goes = impatient_slots.start(model(name="goes", option__preload="wave"))
-    assert len(impatient_slots.parents()) == 2
+    until(lambda: len(impatient_slots.parents()) == 2)
 
     goes.kill()
 
