@@ -6,10 +6,10 @@ ARGS ?=
 QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab catboost benchmark soak fuzz clean lock
+.PHONY: help setup demo test lint lab catboost images serverless benchmark soak fuzz clean lock
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv from requirements.lock and fetch DJL's engine (PYTHON=python3.12, TORCH=cpu)
 	@sh tools/setup
@@ -18,7 +18,7 @@ demo: setup ## train, package and serve four models: all six notebooks against o
 	@$(BIN)/mme demo $(ARGS)
 
 test: setup ## run the tests (ARGS="-k archive" for some of them)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check
@@ -28,9 +28,17 @@ lint: setup ## ruff and mypy --strict
 lab: setup ## JupyterLab on the notebooks, with a local endpoint that ends when it does
 	@$(BIN)/mme up -- $(BIN)/jupyter lab notebooks $(ARGS)
 
+execute = MME_QUICK=$(QUICK) $(BIN)/mme up -- $(BIN)/jupyter nbconvert --to notebook --execute \
+  --output-dir build/notebooks notebooks/0_set_up.ipynb
+
 catboost: setup ## notebook 6: CatBoost on DJL Serving and Multi Model Server (QUICK=1: a short one)
-	@MME_QUICK=$(QUICK) $(BIN)/mme up -- $(BIN)/jupyter nbconvert --to notebook --execute \
-	  --output-dir build/notebooks notebooks/0_set_up.ipynb notebooks/6_catboost_on_two_servers.ipynb
+	@$(execute) notebooks/6_catboost_on_two_servers.ipynb
+
+images: setup ## notebook 7: image classifiers on MXNet, ONNX and TorchScript (QUICK=1: a short one)
+	@$(execute) notebooks/7_images.ipynb
+
+serverless: setup ## notebook 8: 160 and more clients on a serverless endpoint (QUICK=1: a short one)
+	@$(execute) notebooks/8_serverless_endpoint.ipynb
 
 benchmark: setup ## measure the figures of the README (needs `make demo` first; ARGS=--publish)
 	@$(BIN)/python benchmarks/main_job.py $(ARGS)

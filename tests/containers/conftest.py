@@ -5,8 +5,8 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -41,7 +41,7 @@ class Service:
         write_images(self.folder, rules)
 
     @staticmethod
-    def wait_until(condition, seconds=60.0):
+    def wait_until(condition, seconds=120.0):
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < deadline, f"it did not come true within {seconds} s"
@@ -86,7 +86,7 @@ class Service:
             described = sagemaker.describe_endpoint(EndpointName=name)
             return described if described["EndpointStatus"] != "Creating" else None
 
-        return self.wait_until(settled, 90)
+        return self.wait_until(settled)
 
     def put(self, key, **files):
         s3 = self.client("s3")
@@ -108,7 +108,7 @@ class Service:
     def stop(self, number=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 def write_images(folder, rules):
@@ -122,28 +122,24 @@ def write_images(folder, rules):
 
 
 def start_service(folder, *options, **variables):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mmekit.cli", "up", "--port", str(port), *options],
+            [sys.executable, "-m", "mmekit.cli", "up", "--port", "0", *options],
             cwd=folder,
             env={**os.environ, "TMPDIR": str(temporary), **variables},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    service = Service(process, f"http://127.0.0.1:{port}", folder)
+    service = Service(process, "", folder)
 
-    def listens():
+    def announced():
         assert process.poll() is None, service.log
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+        return re.search(r"listen on (http://[\d.:]+)", service.log)
 
-    service.wait_until(listens)
+    service.url = service.wait_until(announced)[1]
     return service
 
 

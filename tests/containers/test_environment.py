@@ -85,7 +85,7 @@ def test_who_asks_meanwhile_waits(cache, tiny, caplog):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
 
     assert len(found) == 4
     assert answer(found[0]) == "42"
@@ -147,3 +147,12 @@ def test_without_uv_the_error_says_how_to_get_it(cache, tmp_path, tiny, monkeypa
 
     assert refused.value.remedy == "pip install uv"
     assert folders(Path(cache)) == []
+
+
+def test_without_the_python_that_is_wanted_the_error_names_it(cache, monkeypatch):
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    with pytest.raises(ServerError, match=r"no Python 3\.99 on this machine") as refused:
+        python_of(Requirements("try", ("tiny",), python="3.99"), instead="INSTEAD")
+    assert "install Python 3.99" in refused.value.remedy
+    assert "INSTEAD" in refused.value.remedy
+    assert folders(cache) == []

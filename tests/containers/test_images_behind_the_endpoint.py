@@ -115,10 +115,7 @@ def test_a_service_that_is_killed_takes_its_containers_with_it(up, images, echo_
 
     service.stop(signal.SIGKILL)
 
-    deadline = 60
-    gone_ones = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs(gone_ones, timeout=deadline)
-    assert gone(*(process.pid for process in alive))
+    service.wait_until(lambda: gone(*pids))
 
 
 def test_an_endpoint_that_is_deleted_leaves_no_process_and_no_folder(up, images, echo_command):
@@ -130,6 +127,6 @@ def test_an_endpoint_that_is_deleted_leaves_no_process_and_no_folder(up, images,
 
     assert service.stop() == 0
 
-    assert gone(*seen["pids"])
+    service.wait_until(lambda: gone(*seen["pids"]))
     assert not Path(seen["folder"]).exists()
     assert not Path(seen["variables"]["TMPDIR"]).exists()

@@ -24,7 +24,10 @@ def test_every_model_class_is_known():
         "extra_trees_classifier",
         "linear_regression",
         "multi_output_classifier",
+        "resnet_onnx",
+        "resnet_torchscript",
         "setfit_classifier",
+        "setfit_onnx",
     ]
 
 
@@ -42,12 +45,12 @@ def test_engine_and_workers_are_written_out(package):
 def test_a_sample_request_has_its_answer(package):
     sample = read_sample(package)
     assert sample.body
-    assert "predictions" in sample.answer
+    assert sample.answer
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=NAMES)
 def test_model_py_imports_no_heavy_library(package):
-    heavy = "{'catboost', 'sklearn', 'torch', 'setfit', 'transformers', 'pandas', 'scipy'}"
+    heavy = "{'catboost', 'onnxruntime', 'PIL', 'sklearn', 'torch', 'setfit', 'transformers'}"
     code = f"import model, sys; print(*sorted({heavy} & set(sys.modules)))"
     imported = subprocess.run(
         [sys.executable, "-c", code], cwd=package, capture_output=True, text=True, check=True

@@ -35,6 +35,8 @@ CONTENT_TYPES = MappingProxyType(
         ".txt": "text/plain",
         ".npy": "application/x-npy",
         ".npz": "application/x-npz",
+        ".jpg": "image/jpeg",
+        ".png": "image/png",
     }
 )
 

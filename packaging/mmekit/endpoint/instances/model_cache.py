@@ -37,6 +37,7 @@ logger = logging.getLogger("mmekit.endpoint")
 
 _DONE, _CONFLICT = 200, 409
 _OUT_OF_MEMORY = 507
+_FORGETTING_SECONDS = 0.1
 _MENDED_AGAIN_SECONDS = 1.0
 _LOADS_AT_ONCE = 8
 """Each takes a core for a while, and DJL Serving does not count the memory of loads under way."""
@@ -301,15 +302,17 @@ class ModelCache:
         full = False
         while True:
             reply = await self._ask_to_load(stored, max(patience - time.monotonic(), 1.0))
+            if full and reply.status == _CONFLICT and time.monotonic() < patience:
+                await self._forget(stored)
+                await asyncio.sleep(_FORGETTING_SECONDS)
+                continue
             if reply.status == _DONE or await self._has_already(reply, stored):
                 self.is_full = full
                 return
             if reply.status != _OUT_OF_MEMORY:
                 raise model_error(self._endpoint, reply.status, reply.text)
             full = True
-            # Multi Model Server keeps the name of a model that it had no memory for.
-            with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
-                await self._client.unload(stored.name, self._limits.load_seconds)
+            await self._forget(stored)
             if await self._evict("unloaded to make room in memory", idle=True):
                 continue
             in_flight = any(model.in_flight for model in self._loaded.values())
@@ -322,6 +325,14 @@ class ModelCache:
                 await self._evict("unloaded after its requests, as another model got no room")
             else:
                 await self._until_change(left)
+
+    async def _forget(self, stored: StoredModel) -> None:
+        """Have the container drop a model that it had no memory for.
+
+        Multi Model Server 1.1.11 keeps its name, without a worker, at least for a moment.
+        """
+        with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+            await self._client.unload(stored.name, self._limits.load_seconds)
 
     async def _has_already(self, reply: ContainerReply, stored: StoredModel) -> bool:
         """Tell a model that is loaded from a setting that the server refuses: both are 409."""
