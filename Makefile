@@ -6,7 +6,7 @@ ARGS ?=
 QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab catboost images serverless benchmark soak fuzz clean lock
+.PHONY: help setup demo test thorough lint lab catboost images serverless benchmark soak fuzz clean lock
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ demo: setup ## train, package and serve four models: all six notebooks against o
 
 test: setup ## run the tests (ARGS="-k archive" for some of them)
 	@$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+
+thorough: setup ## run the tests, those that take long among them: whole notebooks, small benchmarks, kills
+	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "thorough or not thorough" $(ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check

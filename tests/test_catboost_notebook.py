@@ -15,7 +15,7 @@ from mmekit.engine import engine_folder
 from mmekit.ports import free_port
 
 # Half a minute a server on two idle cores.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.thorough]
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = "6_catboost_on_two_servers"

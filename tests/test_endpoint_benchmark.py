@@ -51,6 +51,7 @@ def test_whoever_came_while_a_model_was_loading_waited_for_it_too(crowd):
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="slots need Linux")
+@pytest.mark.thorough
 def test_first_calls_at_once_are_measured_and_written_down(tmp_path):
     finished = subprocess.run(
         [

@@ -21,10 +21,7 @@ WITH_MXNET = os.environ.get("MMEKIT_TEST_MMS") == "1" and "MMEKIT_MMS_PYTHON" no
 pytestmark = [
     # A minute on two idle cores; with Multi Model Server four.
     pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        not WITH_MXNET and os.environ.get("MMEKIT_TEST_IMAGES") != "1",
-        reason="takes a minute: MMEKIT_TEST_IMAGES=1 asks for it, MMEKIT_TEST_MMS=1 with MXNet",
-    ),
+    pytest.mark.thorough,
 ]
 
 ROOT = Path(__file__).parents[1]

@@ -154,6 +154,7 @@ def test_a_cell_that_fails_is_named_with_the_end_of_its_error(tmp_path):
     assert (folder / "build" / "notebooks" / "0_set_up.ipynb").is_file()
 
 
+@pytest.mark.thorough
 def test_an_interrupted_demo_leaves_no_process(tmp_path):
     folder = copy_of_the_repository(tmp_path / "repository")
     for name in ("0_set_up", "4_setfit_classifier"):

@@ -11,6 +11,7 @@ import pytest
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="slots need Linux")
+@pytest.mark.thorough
 def test_the_servers_figures_are_measured_and_judged(root, tmp_path):
     options = ["--quick", "--servers", "embedded", "--output", str(tmp_path)]
     finished = subprocess.run(

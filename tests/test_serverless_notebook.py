@@ -15,7 +15,7 @@ import pytest
 from mmekit.ports import free_port
 
 # Half a minute on two idle cores.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.thorough]
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = "8_serverless_endpoint"

@@ -27,6 +27,7 @@ def shore(desk):
 
 
 @pytest.mark.timeout(600)  # some forty runs
+@pytest.mark.thorough
 def test_a_run_killed_after_any_of_its_changes_is_completed_by_the_next(
     shore, service, nothing_left
 ):
