@@ -41,8 +41,14 @@ formation() {
 
 # Print a stack's status, or nothing when there is no such stack.
 status_of() {
-  formation describe-stacks --stack-name "$1" \
-    --query 'Stacks[0].StackStatus' --output text 2>/dev/null || true
+  local said
+  if said=$(formation describe-stacks --stack-name "$1" \
+    --query 'Stacks[0].StackStatus' --output text 2>&1); then
+    printf '%s\n' "${said##*$'\n'}" # what the CLI warns of comes first
+  elif [[ $said != *"does not exist"* ]]; then
+    # Credentials that have expired are no proof that there is nothing.
+    fail "Nobody says what there is of $1: $said"
+  fi
 }
 
 output_of() {
@@ -68,9 +74,10 @@ remove_stack() {
 
 # Bring a stack about: its name, its template, its parameters.
 bring_about() {
-  local name=$1 template=$2
+  local name=$1 template=$2 status
   shift 2
-  case $(status_of "$name") in
+  status=$(status_of "$name")
+  case $status in
   ROLLBACK_COMPLETE | ROLLBACK_FAILED | CREATE_FAILED | REVIEW_IN_PROGRESS) remove_stack "$name" ;;
   esac
   say "$name: deploying"
@@ -153,11 +160,13 @@ deploy() {
 
 delete() {
   confirm "Delete the stacks $stack and $stack-artifacts with all that is in the bucket"
-  if [[ -n $(status_of "$stack") ]]; then
+  local bucket status
+  status=$(status_of "$stack")
+  if [[ -n $status ]]; then
     remove_stack "$stack"
   fi
-  if [[ -n $(status_of "$stack-artifacts") ]]; then
-    local bucket
+  status=$(status_of "$stack-artifacts")
+  if [[ -n $status ]]; then
     bucket=$(output_of "$stack-artifacts" BucketName)
     if [[ $bucket != None ]]; then
       aws s3 rm --only-show-errors --recursive "s3://$bucket"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import signal
@@ -13,7 +14,10 @@ from typer.testing import CliRunner
 
 import mmekit.clients
 from mmekit.cli import app
+from mmekit.clients import EndpointCall, Question, crowd
+from mmekit.errors import EndpointError
 from mmekit.ports import free_port
+from mmekit.settings import Settings
 from tests.clients.conftest import read_table
 
 pytestmark = pytest.mark.timeout(600)
@@ -199,6 +203,13 @@ def test_who_does_not_exist_is_asked_by_nobody(service, tmp_path, monkeypatch, a
     assert result.exit_code != 0
     assert message in result.output
     assert not list(tmp_path.glob("results/*"))
+
+
+def test_a_crowd_that_does_not_come_together_in_time_is_told_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("mmekit.clients.crowd"), "_START_S", 0.0)
+    call = EndpointCall(Settings(), "any", Question(b"{}"))
+    with pytest.raises(EndpointError, match="2 clients are too many here: not all had begun"):
+        list(crowd(call, 2))
 
 
 def test_without_a_service_the_remedy_is_to_start_one(tmp_path, monkeypatch):

@@ -421,6 +421,19 @@ def test_code_that_is_no_zip_or_is_not_there_is_refused_when_the_function_is_cre
         assert raised.value.response["Error"]["Code"] == "InvalidParameterValueException"
 
 
+def test_code_that_is_damaged_inside_its_zip_is_told_when_it_is_unpacked(service, create):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("app.py", HANDLER)
+    code = bytearray(buffer.getvalue())
+    begin = len("app.py") + 30  # of the file's bytes, after its header
+    code[begin : begin + 8] = b"\xff" * 8
+    name = create("damaged", bytes(code))
+    client = service.client("lambda")
+    with pytest.raises(client.exceptions.InvalidZipFileException, match="could not unzip"):
+        client.invoke(FunctionName=name)
+
+
 def test_new_code_and_new_settings_count_from_the_next_invocation(service, create, invoke):
     service.put("1.zip", zipped(app="def handler(e, c): return 1"), bucket="code")
     service.put("2.zip", zipped(app="import os\ndef handler(e, c): return os.environ['N']"), "code")

@@ -41,7 +41,8 @@ def endpoint_role(
             sid="ListArchives",
             actions=["s3:ListBucket"],
             resources=[bucket.bucket_arn],
-            conditions={"StringLike": {"s3:prefix": under}},
+            # What is listed is the model's URL, which may end without a slash.
+            conditions={"StringLike": {"s3:prefix": [prefix, under]}},
         ),
         iam.PolicyStatement(
             sid="PullImage",

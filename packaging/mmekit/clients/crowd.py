@@ -67,13 +67,14 @@ def crowd(call: Call, clients: int) -> Iterator[Execution]:
     make = call.client_maker()
     made = [make() for _ in range(clients)]
     barrier = threading.Barrier(clients)
-    done: queue.SimpleQueue[Execution] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Execution | None] = queue.SimpleQueue()
 
     def live(number: int) -> None:
         client = made[number]
         try:
             barrier.wait(_START_S)
         except threading.BrokenBarrierError:
+            done.put(None)
             return
         began = time.perf_counter()
         reply = call.ask(client)
@@ -94,4 +95,8 @@ def crowd(call: Call, clients: int) -> Iterator[Execution]:
     finally:
         threading.stack_size(before)
     for _ in range(clients):
-        yield done.get()
+        execution = done.get()
+        if execution is None:
+            what = f"{clients} clients are too many here: not all had begun after {_START_S:.0f} s."
+            raise EndpointError(what, where=f"{clients} clients", remedy="Take fewer --clients.")
+        yield execution

@@ -12,6 +12,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
@@ -96,7 +97,8 @@ class Assembly:
                 if _exists(s3, bucket, key):
                     there += 1
                     continue
-                s3.create_bucket(**self._bucket(bucket))
+                if not _exists(s3, bucket):
+                    s3.create_bucket(**self._bucket(bucket))
                 s3.put_object(Bucket=bucket, Key=key, Body=self._content(source))
                 written.append(f"s3://{bucket}/{key}")
             images = list(self._images())
@@ -264,11 +266,9 @@ class Assembly:
             .replace("${AWS::Partition}", "aws")
         )
 
-    @property
+    @cached_property
     def _account(self) -> str:
-        if not hasattr(self, "_number"):
-            self._number = str(self._settings.client("sts").get_caller_identity()["Account"])
-        return self._number
+        return str(self._settings.client("sts").get_caller_identity()["Account"])
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self._folder / name
@@ -305,9 +305,12 @@ class _Asking:
             raise DeployError(str(error), where=self.where, remedy=remedy) from error
 
 
-def _exists(s3: Any, bucket: str, key: str) -> bool:
+def _exists(s3: Any, bucket: str, key: str | None = None) -> bool:
     try:
-        s3.head_object(Bucket=bucket, Key=key)
+        if key is None:
+            s3.head_bucket(Bucket=bucket)
+        else:
+            s3.head_object(Bucket=bucket, Key=key)
     except ClientError as error:
         if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NoSuchBucket"):
             return False

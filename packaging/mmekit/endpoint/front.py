@@ -21,7 +21,6 @@ from mmekit.http import HttpLimits, Responder
 from mmekit_runtime.slots.descriptors import descriptor_limit
 
 if TYPE_CHECKING:
-    from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.control.aws import Aws
     from mmekit.endpoint.control.control_plane import ControlPlane
     from mmekit.endpoint.data_plane import DataPlane
@@ -41,6 +40,7 @@ _PREFIX = "/endpoints/"
 _INVOKE, _ASYNCHRONOUS, _STREAM = "invocations", "async-invocations", "invocations-response-stream"
 _PAGE = b"/_mme"
 _MOTO = b"/moto-api"
+_READING = ("GET", "HEAD")
 _LARGEST_OBJECT = 5 << 30
 _TOO_LARGE, _TOO_MANY = 413, 503
 _LINE_BYTES = 16 << 10
@@ -158,9 +158,9 @@ class Front:
             headers=[(name.lower(), value) for name, value in received.headers],
             body=tuple(received.pieces),
         )
-        caller = caller_of(request.header(b"authorization"))
-        if (refusal := _refusal(request, caller)) is not None:
+        if (refusal := _refusal(request)) is not None:
             return runtime_reply(refusal, new_request_id())
+        caller = caller_of(request.header(b"authorization"))
         if self._page is not None and (path == _PAGE or path.startswith(_PAGE + b"/")):
             return await self._page.answer(request)
         if caller is not None and caller.service == "sagemaker":
@@ -194,14 +194,18 @@ class Front:
         return response_of(runtime_reply(error, new_request_id()))
 
 
-def _refusal(request: Request, caller: Caller | None) -> AwsError | None:
+def _refusal(request: Request) -> AwsError | None:
     """Return why a request is answered by nobody; None for one that is."""
     if sum(name == b"host" for name, _ in request.headers) > 1:  # RFC 9112, 3.2
         return validation_error("A request has one Host header, and not several.")
     if request.path.startswith(_MOTO):  # its own controls, which nobody asked for
         return not_found()
     page = request.path == _PAGE or request.path.startswith(_PAGE + b"/")  # which looks itself
-    if not page and caller is None and b"X-Amz-" not in request.query and is_foreign(request):
+    # What a presigned URL allows is to read: nobody looks at its signature here.
+    presigned = request.method in _READING and b"X-Amz-" in request.query
+    # A page to whose name a stranger's DNS has given this address is of this origin, and may sign.
+    by_page = request.header(b"origin") is not None or is_foreign(request)
+    if not page and not presigned and by_page:
         return foreign()
     return None
 

@@ -7,6 +7,7 @@ import io
 import shutil
 import stat
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 from mmekit.endpoint.errors import AwsError
@@ -82,7 +83,7 @@ class Sources:
             for member in archive.infolist():
                 try:
                     path = archive.extract(member, root)
-                except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+                except (EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
                     shutil.rmtree(root, ignore_errors=True)
                     message = f"Lambda could not unzip the deployment package: {error}"
                     raise AwsError(502, "InvalidZipFileException", message) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.endpoint.errors import AwsError
 from mmekit.endpoint.stacks.deployment import changes
-from mmekit.endpoint.stacks.described import described_change_set
+from mmekit.endpoint.stacks.described import described_change_set, shown_parameters
 from mmekit.endpoint.stacks.errors import template_error
 from mmekit.endpoint.stacks.record import ChangeSet
 from mmekit.endpoint.stacks.sources import require_acknowledgement, template_of
@@ -69,7 +69,7 @@ class ChangeSets:
         else:
             raise template_error(f"ChangeSetType {kind} is not supported here.")
         given = given_parameters(members, stack.parameters)
-        self._work.values(stack, template, given, site)
+        values = self._work.values(stack, template, given, site)
         if stack.id not in self._stacks:
             stack.set_status("REVIEW_IN_PROGRESS", "User Initiated")
             self._stacks.keep(stack)
@@ -80,11 +80,12 @@ class ChangeSets:
             kind=kind,
             template=template.text,
             parameters=given,
+            shown=shown_parameters(template, values),
             tags=tags_of(members),
             description=str(members.get("Description", "")),
             changes=changes(stack, template),
         )
-        if kind == "UPDATE" and (template.text, given) == (stack.template, stack.parameters):
+        if kind == "UPDATE" and stack.has(template.text, given):
             change_set.reason = (
                 "The submitted information didn't contain changes. Submit different information "
                 "to create a change set."

@@ -112,15 +112,16 @@ class Deployment:
             return False
         stack.outputs = outputs
         stack.set_status("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
-        kept = {resource.physical_id for resource in stack.resources.values()}
-        old = [resource for resource in before.values() if resource.physical_id not in kept]
-        for resource in reversed(old):  # what cannot be cleaned up is left, as on AWS
-            self._delete_one(resource, creating=False)
         stack.resources = {
             name: resource
             for name, resource in stack.resources.items()
             if name in self._template.resources
         }
+        # A bucket's policy has the bucket's name, so that the type belongs to what it is.
+        kept = {(resource.type, resource.physical_id) for resource in stack.resources.values()}
+        old = [one for one in before.values() if (one.type, one.physical_id) not in kept]
+        for resource in reversed(old):  # what cannot be cleaned up is left, as on AWS
+            self._delete_one(resource, creating=False)
         stack.set_status("UPDATE_COMPLETE")
         return True
 
@@ -211,11 +212,12 @@ class Deployment:
         for old, new in reversed(self._undo):
             kind = kind_of(new.type)
             try:
-                if old is None or old.physical_id != new.physical_id:
-                    if new.physical_id:
-                        kind.delete(site, new)
-                    continue
-                kind.update(site, new, old.properties)
+                with _told_as_reasons():
+                    if old is None or old.physical_id != new.physical_id:
+                        if new.physical_id:
+                            kind.delete(site, new)
+                        continue
+                    kind.update(site, new, old.properties)
                 self._stack.set_resource(old, "UPDATE_COMPLETE")
             except ResourceError as error:
                 failures.append(f"{new.logical_id}: {error}")

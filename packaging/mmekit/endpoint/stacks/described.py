@@ -109,8 +109,7 @@ def described_change_set(stack: Stack, changes: ChangeSet) -> dict[str, Any]:
         "StackName": stack.name,
         "Description": changes.description or None,
         "Parameters": [
-            {"ParameterKey": name, "ParameterValue": value}
-            for name, value in changes.parameters.items()
+            {"ParameterKey": name, "ParameterValue": value} for name, value in changes.shown.items()
         ],
         "CreationTime": _time(changes.at),
         "ExecutionStatus": execution,

@@ -87,7 +87,7 @@ class Operations:
         template = template_of(members, site, self._aws, stack)
         given = given_parameters(members, stack.parameters)
         stack.tags = tags_of(members) or stack.tags
-        if template.text == stack.template and given == stack.parameters:
+        if stack.has(template.text, given):
             raise template_error("No updates are to be performed.")
         require_acknowledgement(template, members)
         self._work.update(stack, template, given, site)

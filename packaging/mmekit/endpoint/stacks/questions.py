@@ -98,7 +98,7 @@ class Questions:
         )
         return [
             described_resource(stack, resource)
-            for resource in stack.resources.values()
+            for resource in tuple(stack.resources.values())  # work may add to them
             if wanted in (None, resource.logical_id)
         ]
 

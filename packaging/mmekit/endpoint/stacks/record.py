@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 __all__ = ["ChangeSet", "Event", "Output", "Resource", "Stack"]
@@ -75,6 +75,9 @@ class ChangeSet:
     """CREATE or UPDATE."""
     template: str
     parameters: dict[str, str]
+    """As they were given."""
+    shown: dict[str, str]
+    """All, as DescribeChangeSet shows them."""
     tags: dict[str, str]
     description: str
     changes: tuple[tuple[str, str, str, str], ...]
@@ -127,9 +130,19 @@ class Stack:
         """Whether something works on it."""
         return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
 
+    def has(self, template: str, parameters: dict[str, str]) -> bool:
+        """Say whether it is what a template and parameters, as they were given, would make of it.
+
+        An update that came to no end has left nobody knows what.
+        """
+        same = (template, parameters) == (self.template, self.parameters)
+        return same and self.status != "UPDATE_FAILED"
+
     def as_members(self) -> dict[str, Any]:
         """Return it as JSON knows it."""
-        return asdict(self)
+        # A thread may be adding to it, and what grows cannot be gone through.
+        still = replace(self, resources=dict(self.resources), events=list(self.events))
+        return asdict(still)
 
     @classmethod
     def of_members(cls, members: dict[str, Any]) -> Stack:

@@ -88,7 +88,7 @@ class StackTable:
                 if "Fn::ImportValue" in other.template or "!ImportValue" in other.template:
                     values = {
                         value
-                        for resource in other.resources.values()
+                        for resource in tuple(other.resources.values())
                         for value in _strings(resource.properties)
                     }
                     if output.value in values:

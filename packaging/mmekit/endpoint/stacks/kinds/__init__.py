@@ -14,11 +14,12 @@ from mmekit.endpoint.stacks.kinds.storage import Bucket, BucketPolicy
 
 __all__ = ["Kind", "Made", "kind_of"]
 
+_CUSTOM = "AWS::CloudFormation::CustomResource"
 _KINDS: dict[str, Kind] = {
     "AWS::ApplicationAutoScaling::ScalableTarget": ScalableTarget(),
     "AWS::ApplicationAutoScaling::ScalingPolicy": ScalingPolicy(),
     "AWS::CDK::Metadata": Nothing(),
-    "AWS::CloudFormation::CustomResource": FunctionBacked(),
+    _CUSTOM: FunctionBacked(_CUSTOM),
     "AWS::CloudFormation::WaitConditionHandle": Nothing(),
     "AWS::CloudWatch::Alarm": Alarm(),
     "AWS::CloudWatch::Dashboard": Dashboard(),
@@ -51,5 +52,5 @@ def kind_of(type_name: str) -> Kind:
     """
     if type_name not in _KINDS:
         custom = type_name.startswith("Custom::")
-        _KINDS[type_name] = FunctionBacked() if custom else MotoKind(type_name)
+        _KINDS[type_name] = FunctionBacked(type_name) if custom else MotoKind(type_name)
     return _KINDS[type_name]

@@ -89,7 +89,16 @@ class AutoDelete(Kind):
 
 
 class FunctionBacked(Kind):
-    """AWS::CloudFormation::CustomResource and Custom::…, made by a Lambda function of the user."""
+    """AWS::CloudFormation::CustomResource and Custom::…, made by a Lambda function of the user.
+
+    Parameters
+    ----------
+    type_name
+        What the function is told as ResourceType.
+    """
+
+    def __init__(self, type_name: str) -> None:
+        self._type = type_name
 
     def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
         return self._ask(site, "Create", logical_id, properties)
@@ -105,9 +114,8 @@ class FunctionBacked(Kind):
         more = {"PhysicalResourceId": resource.physical_id}
         self._ask(site, "Delete", resource.logical_id, resource.properties, **more)
 
-    @staticmethod
     def _ask(
-        site: Site, what: str, logical_id: str, properties: dict[str, Any], **more: Any
+        self, site: Site, what: str, logical_id: str, properties: dict[str, Any], **more: Any
     ) -> Made:
         bucket, key = f"{_ANSWERS}-{site.region}", uuid.uuid4().hex
         where = None if site.region == "us-east-1" else {"LocationConstraint": site.region}
@@ -123,7 +131,7 @@ class FunctionBacked(Kind):
             "ResponseURL": url,
             "StackId": site.stack_id,
             "RequestId": str(uuid.uuid4()),
-            "ResourceType": "AWS::CloudFormation::CustomResource",
+            "ResourceType": self._type,
             "LogicalResourceId": logical_id,
             "ResourceProperties": properties,
             **more,
