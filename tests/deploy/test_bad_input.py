@@ -1,5 +1,6 @@
 """What cannot be deployed, what is said about it, and the run that repairs it."""
 
+import http.client
 import http.server
 import json
 import os
@@ -7,6 +8,7 @@ import pty
 import subprocess
 import sys
 import threading
+import urllib.parse
 
 import pytest
 
@@ -17,6 +19,7 @@ name: cabin
 packages:
   - archive: a.tar.gz
 """
+DENIED = ("tagging", "publicAccessBlock", "encryption", "policy", "lifecycle")
 SIGNED_IN = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "somebodys",
@@ -143,6 +146,73 @@ def test_an_object_of_others_is_not_written_over(cabin, service, nothing_left):
     assert "Give the package another `key`" in told
     s3.delete_object(Bucket="lodge", Key="models/a.tar.gz")
     s3.delete_bucket(Bucket="lodge")
+
+
+@pytest.fixture
+def denying(service):
+    """The address of a service where nobody may ask what a bucket is like."""
+    asked = []
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            query = urllib.parse.urlsplit(self.path).query
+            if self.command == "GET" and query.split("=")[0] in DENIED:
+                asked.append(query)
+                status, headers = 403, {"Content-Type": "application/xml"}
+                body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            else:
+                upstream = http.client.HTTPConnection(service.url.removeprefix("http://"))
+                sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                upstream.request(self.command, self.path, sent, dict(self.headers))
+                response = upstream.getresponse()
+                status, headers, body = response.status, dict(response.headers), response.read()
+                upstream.close()
+            self.send_response_only(status)
+            if self.command != "HEAD":
+                headers["Content-Length"] = str(len(body))
+            for name, value in headers.items():
+                if name.lower() not in ("transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - http.server calls them so
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_bucket_of_others_that_may_not_be_looked_at_is_used(
+    cabin, service, denying, nothing_left
+):
+    url, asked = denying
+    service.client("s3").create_bucket(Bucket="lodge")
+    cabin.write(f"{GOOD}bucket: lodge")
+    plan = cabin.mme("deploy", MME_LOCAL_URL=url)
+    assert asked
+    assert "keep   bucket lodge (not made by this deployment: used as it is)" in plan
+    assert service.names("lodge")["objects"] == ["lodge/models/a.tar.gz"]
+    cabin.mme("destroy", MME_LOCAL_URL=url)
+    service.client("s3").delete_bucket(Bucket="lodge")
+
+
+def test_a_bucket_of_its_own_that_may_not_be_looked_at_is_told(cabin, denying):
+    url, _ = denying
+    cabin.mme("deploy")
+    told = cabin.refused("deploy", MME_LOCAL_URL=url)
+    assert "needs the permission for GetBucketTagging" in told
+    cabin.mme("destroy")
 
 
 def test_without_the_local_service_it_says_how_to_start_one(cabin):

@@ -321,6 +321,89 @@ def test_an_update_that_fails_leaves_the_old_in_service_and_can_be_mended(deploy
     assert len(service.names()["configs"]) == len(service.names()["models"]) == 1
 
 
+def allowed_to_read(service, role):
+    """What the role may read of S3: its policy's resources."""
+    policy = service.client("iam").get_role_policy(RoleName=role, PolicyName="mmekit")
+    statements = policy["PolicyDocument"]["Statement"]
+    return {one["Resource"] for one in statements if one["Action"] == "s3:GetObject"}
+
+
+def test_the_role_may_read_the_old_place_until_the_endpoint_has_moved(deployed, service):
+    bucket = f"arn:aws:s3:::homes-{ACCOUNT}-{REGION}"
+    add(deployed, "prefix: second\nenvironment: {REFUSE_TO_START: 'yes'}")
+    assert "did not come into service" in deployed.refused("deploy")
+    assert allowed_to_read(service, f"homes-{REGION}") == {
+        f"{bucket}/models/*",
+        f"{bucket}/second/*",
+    }
+    add(deployed, "prefix: third", old="prefix: second")
+    deployed.refused("deploy")
+    assert allowed_to_read(service, f"homes-{REGION}") == {
+        f"{bucket}/{prefix}/*" for prefix in ("models", "second", "third")
+    }
+    assert service.invoke("homes", "a.tar.gz")
+
+    add(deployed, "COLOUR: gold", old="REFUSE_TO_START: 'yes'")
+    deployed.mme("deploy")
+    assert allowed_to_read(service, f"homes-{REGION}") == {f"{bucket}/third/*"}
+    assert service.invoke("homes", "a.tar.gz")["environment"]["COLOUR"] == "gold"
+    assert service.names("homes")["objects"] == [
+        f"homes-{ACCOUNT}-{REGION}/third/{key}" for key in ("a.tar.gz", "team/b.tar.gz")
+    ]
+    assert "Nothing to do." in deployed.mme("deploy")
+
+
+def test_archives_are_encrypted_anew_with_another_key(houses, service, nothing_left):
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/12345678-1234-1234-1234-12345678901"
+    s3, bucket = service.client("s3"), f"houses-{ACCOUNT}-{REGION}"
+
+    def keys():
+        objects = s3.list_objects_v2(Bucket=bucket)["Contents"]
+        heads = [s3.head_object(Bucket=bucket, Key=one["Key"]) for one in objects]
+        assert len(heads) == 2
+        return {head.get("SSEKMSKeyId") for head in heads}
+
+    add(houses, f"kms_key: {key}2")
+    houses.mme("deploy")
+    assert keys() == {f"{key}2"}
+    add(houses, f"kms_key: {key}3", old=f"kms_key: {key}2")
+    plan = changes(houses.mme("deploy"))
+    assert plan["archive a.tar.gz"] == "change"
+    assert keys() == {f"{key}3"}
+    assert "Nothing to do." in houses.mme("deploy")
+    add(houses, "", old=f"kms_key: {key}3\n")
+    houses.mme("deploy")
+    assert keys() == {None}
+    houses.mme("destroy")
+
+
+def test_what_an_endpoint_has_moved_away_from_is_removed(houses, service, nothing_left):
+    s3 = service.client("s3")
+    add(houses, "bucket: houses-first")
+    houses.mme("deploy")
+    add(houses, "bucket: houses-second", old="bucket: houses-first")
+    plan = changes(houses.mme("deploy"))
+    assert plan["archive s3://houses-first/models/a.tar.gz"] == "remove"
+    assert plan["bucket houses-first"] == "remove"
+    assert service.names("houses")["buckets"] == ["houses-second"]
+    assert service.invoke("houses", "team/b.tar.gz")
+
+    # A prefix inside the other, and beside the archives something of others'.
+    s3.put_object(Bucket="houses-second", Key="models/theirs.tar.gz", Body=archive())
+    add(houses, "prefix: models/inner")
+    houses.mme("deploy")
+    assert service.names("houses-second")["objects"] == [
+        f"houses-second/models/{key}"
+        for key in ("inner/a.tar.gz", "inner/team/b.tar.gz", "theirs.tar.gz")
+    ]
+    assert service.invoke("houses", "a.tar.gz")
+
+    s3.delete_object(Bucket="houses-second", Key="models/theirs.tar.gz")
+    add(houses, "bucket: houses-third", old="bucket: houses-second")
+    add(houses, "prefix: other", old="prefix: models/inner")
+    houses.mme("destroy")
+
+
 def test_an_endpoint_that_never_came_into_service_is_made_anew(houses, service, nothing_left):
     add(houses, "environment: {REFUSE_TO_START: 'yes'}")
     houses.refused("deploy")

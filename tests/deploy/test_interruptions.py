@@ -56,6 +56,26 @@ def test_a_run_killed_after_any_of_its_changes_is_completed_by_the_next(
     assert "nothing is left" in shore.mme("destroy")
 
 
+@pytest.mark.timeout(600)  # some twenty runs
+@pytest.mark.thorough
+def test_a_move_killed_after_any_of_its_changes_leaves_nothing_at_the_old_place(
+    shore, service, nothing_left
+):
+    shore.mme("deploy")
+    shore.write(f"{EVERYTHING}    bucket: shore-second\n    prefix: moved\n")
+    killed = shore.killed("deploy")
+    assert killed.count("PutRolePolicy") == 2
+    assert killed.index("PutRolePolicy") < killed.index("UpdateEndpoint")
+    assert killed.count("DeleteBucket") == 1
+    assert service.invoke("shore", "a.tar.gz")
+    assert service.names("shore")["objects"] == [
+        "shore-second/moved/a.tar.gz",
+        "shore-second/moved/b.tar.gz",
+    ]
+    shore.write(EVERYTHING)
+    assert shore.killed("destroy").count("DeleteBucket") == 1
+
+
 def test_a_kill_while_the_endpoint_is_made_is_waited_out_by_the_next_run(
     shore, service, nothing_left
 ):

@@ -108,6 +108,7 @@ class Traffic:
 
     def __init__(self, server: ServerProcess, name: str, clients: int = 4, body: str = "1") -> None:
         self.outcomes: Counter[int | str] = Counter()
+        self._connected: set[int] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._url = f"{server.base}/models/{name}/invoke"
@@ -125,11 +126,16 @@ class Traffic:
                     outcome = type(error).__name__
                 with self._lock:
                     self.outcomes[outcome] += 1
+                    self._connected.add(threading.get_ident())
 
     @property
     def failures(self) -> int:
         """How many requests were not answered with 200."""
         return sum(self.outcomes.values()) - self.outcomes[200]
+
+    def connected(self) -> bool:
+        """Whether each client has been answered: some may begin long after others."""
+        return len(self._connected) == len(self._threads)
 
     def more(self, count: int = 50) -> None:
         """Wait until so many more requests were answered with 200."""
@@ -148,6 +154,7 @@ def traffic() -> Iterator[Callable[..., Traffic]]:
 
     def begin(*arguments: Any, **options: Any) -> Traffic:
         running.append(Traffic(*arguments, **options))
+        wait_until(running[-1].connected)
         running[-1].more()
         return running[-1]
 

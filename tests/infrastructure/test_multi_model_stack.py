@@ -178,19 +178,18 @@ def test_an_update_changes_the_endpoint_and_cleans_up_what_it_was_made_of(
         local.update("models", templates / "multi-model-endpoint.yaml", **changed)
 
 
-def test_deleting_the_stack_takes_everything_with_it(local, templates, bucket):
-    given = {"EndpointName": "leaving", "ArtifactBucket": bucket, "ImageUri": IMAGE}
-    local.create("leaving", templates / "multi-model-endpoint.yaml", **given)
-    role = local.outputs("leaving")["RoleArn"].rpartition("/")[2]
-    found = local.delete("leaving")
+def test_deleting_the_stack_takes_everything_with_it(local, stack):
+    # The last that needs the stack.
+    role = local.outputs("models")["RoleArn"].rpartition("/")[2]
+    found = local.delete("models")
     assert found["StackStatus"] == "DELETE_COMPLETE", local.events(found["StackId"])
     sagemaker = local.client("sagemaker")
-    assert sagemaker.list_endpoints(NameContains="leaving")["Endpoints"] == []
-    assert configs_of(sagemaker, "leaving") == []
-    assert sagemaker.list_models(NameContains="leaving")["Models"] == []
+    assert sagemaker.list_endpoints(NameContains="stacked")["Endpoints"] == []
+    assert configs_of(sagemaker, "models-") == []
+    assert sagemaker.list_models(NameContains="models-")["Models"] == []
     with pytest.raises(ClientError, match="NoSuchEntity"):
         local.client("iam").get_role(RoleName=role)
-    alarms = local.client("cloudwatch").describe_alarms(AlarmNamePrefix="leaving")
+    alarms = local.client("cloudwatch").describe_alarms(AlarmNamePrefix="models-")
     assert alarms["MetricAlarms"] == []
 
 

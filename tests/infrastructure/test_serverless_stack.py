@@ -67,4 +67,6 @@ def test_deploy_sh_deploys_both_stacks_and_deletes_them(local, run, archive):
     gone = run("delete")
     assert gone.returncode == 0, gone.stderr
     assert "Nothing of serverless-benchmark is left." in gone.stderr
-    assert local.client("sagemaker").list_endpoints()["Endpoints"] == []
+    # Other tests of this worker may have endpoints on the same service.
+    left = local.client("sagemaker").list_endpoints(NameContains=outputs["EndpointName"])
+    assert left["Endpoints"] == []

@@ -1,10 +1,17 @@
 """What becomes of stacks on the local service when something goes wrong, and afterwards."""
 
+import contextlib
 import json
 import signal
 
 import pytest
 from botocore.exceptions import ClientError
+
+from mmekit.endpoint.errors import AwsError
+from mmekit.endpoint.stacks.operations import Operations
+from mmekit.endpoint.stacks.record import Stack
+from mmekit.endpoint.stacks.site import Clients, Site
+from mmekit.endpoint.stacks.table import StackTable
 
 from .conftest import IMAGE, start_service, until
 
@@ -94,19 +101,15 @@ def failures(local, stack):
     }
 
 
-def test_an_endpoint_that_does_not_come_into_service_fails_its_stack_with_the_reason(local):
-    found = local.create("fails", serving("fails", {"REFUSE_TO_START": "1"}))
+def test_a_stack_whose_endpoint_fails_says_why_and_is_deleted_and_made_anew(local):
+    found = local.create("mended", serving("mended", {"REFUSE_TO_START": "1"}))
     assert found["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "failed to create: [Endpoint]" in " ".join(
-        reason for _, status, reason in local.events("fails") if status == "ROLLBACK_IN_PROGRESS"
+        reason for _, status, reason in local.events("mended") if status == "ROLLBACK_IN_PROGRESS"
     )
-    reason = failures(local, "fails")["Endpoint"]
+    reason = failures(local, "mended")["Endpoint"]
     assert "did not pass the ping health check" in reason
-    assert left_of(local, "fails") == []
-
-
-def test_a_stack_that_was_rolled_back_is_deleted_and_made_anew(local):
-    local.create("mended", serving("mended", {"REFUSE_TO_START": "1"}))
+    assert left_of(local, "mended") == []
     with pytest.raises(ClientError, match="is in ROLLBACK_COMPLETE state and can not be updated"):
         local.update("mended", serving("mended"))
     assert local.delete("mended")["StackStatus"] == "DELETE_COMPLETE"
@@ -173,6 +176,27 @@ def test_what_a_resource_is_refused_for_is_its_reason(local, kind, properties, s
     local.delete("thing")
 
 
+@pytest.mark.parametrize(("status", "begins"), [("UPDATE_COMPLETE", 0), ("UPDATE_FAILED", 1)])
+def test_an_update_that_came_to_no_end_is_done_again_with_the_same_template(status, begins):
+    text = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    place = {"account": "123456789012", "region": "us-east-1"}
+    stacks, begun = StackTable(), []
+    stacks.keep(Stack(id="arn", name="cut", template=text, status=status, **place))
+    operations = Operations(stacks, lambda *work: begun.append(work), aws=None)
+    site = Site(
+        **place,
+        stack_id="",
+        stack_name="",
+        access_key="local",
+        clients=Clients("http://127.0.0.1"),
+        withdraw=lambda _: None,
+        note=lambda *_: None,
+    )
+    with contextlib.suppress(AwsError):
+        operations.perform("UpdateStack", {"StackName": "cut", "TemplateBody": text}, site)
+    assert len(begun) == begins
+
+
 def test_roles_want_an_acknowledgement(local):
     formation = local.client("cloudformation")
     with pytest.raises(ClientError) as refused:
@@ -214,7 +238,8 @@ def handler(event, context):
     if event["RequestType"] == "Create" and event["ResourceProperties"].get("Refuse"):
         answer = {"Status": "FAILED", "Reason": "it was asked to"}
     else:
-        answer = {"Status": "SUCCESS", "Data": {"Said": event["RequestType"]}}
+        said = {"Said": event["RequestType"], "Type": event["ResourceType"]}
+        answer = {"Status": "SUCCESS", "Data": said}
     answer |= {"PhysicalResourceId": "made", "LogicalResourceId": event["LogicalResourceId"],
                "StackId": event["StackId"], "RequestId": event["RequestId"]}
     request = urllib.request.Request(
@@ -240,23 +265,64 @@ def with_custom_resource(**properties):
     }
     return {
         "Resources": {"Role": ROLE, "Function": function, "Thing": custom},
-        "Outputs": {"Said": {"Value": {"Fn::GetAtt": "Thing.Said"}}},
+        "Outputs": {name: {"Value": {"Fn::GetAtt": f"Thing.{name}"}} for name in ("Said", "Type")},
     }
 
 
 def test_a_custom_resource_is_made_by_its_function(local):
     found = local.create("custom", with_custom_resource())
     assert found["StackStatus"] == "CREATE_COMPLETE", local.events("custom")
-    assert local.outputs("custom") == {"Said": "Create"}
+    assert local.outputs("custom") == {"Said": "Create", "Type": "Custom::Thing"}
     assert local.update("custom", with_custom_resource(More="x"))["StackStatus"] == (
         "UPDATE_COMPLETE"
     )
-    assert local.outputs("custom") == {"Said": "Update"}
+    assert local.outputs("custom") == {"Said": "Update", "Type": "Custom::Thing"}
     local.delete("custom")
     found = local.create("custom", with_custom_resource(Refuse="yes"))
     assert found["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "it was asked to" in failures(local, "custom")["Thing"]
     local.delete("custom")
+
+
+def test_what_leaves_the_template_is_deleted(local):
+    document = {"Version": "2012-10-17", "Statement": []}
+    resources = {
+        "Bucket": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "stays-in-the-stack"}},
+        "Policy": {  # it has the bucket's name
+            "Type": "AWS::S3::BucketPolicy",
+            "Properties": {"Bucket": {"Ref": "Bucket"}, "PolicyDocument": document},
+        },
+        "Log": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "leaves"}},
+    }
+    local.create("leaving", {"Resources": resources})
+    found = local.update("leaving", {"Resources": {"Bucket": resources["Bucket"]}})
+    assert found["StackStatus"] == "UPDATE_COMPLETE"
+    groups = local.client("logs").describe_log_groups(logGroupNamePrefix="leaves")["logGroups"]
+    assert groups == []
+    with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
+        local.client("s3").get_bucket_policy(Bucket="stays-in-the-stack")
+    local.client("s3").head_bucket(Bucket="stays-in-the-stack")
+    deleted = [name for name, status, _ in local.events("leaving") if status == "DELETE_COMPLETE"]
+    assert deleted == ["Policy", "Log"]
+    assert local.delete("leaving")["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_a_change_set_shows_no_secret(local):
+    formation = local.client("cloudformation")
+    template = {
+        "Parameters": {"Secret": {"Type": "String", "NoEcho": True}},
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+    }
+    formation.create_change_set(
+        StackName="discreet",
+        ChangeSetName="first",
+        ChangeSetType="CREATE",
+        TemplateBody=json.dumps(template),
+        Parameters=[{"ParameterKey": "Secret", "ParameterValue": "hush-hush"}],
+    )
+    shown = formation.describe_change_set(StackName="discreet", ChangeSetName="first")
+    assert shown["Parameters"] == [{"ParameterKey": "Secret", "ParameterValue": "****"}]
+    local.delete("discreet")
 
 
 def test_what_is_retained_stays(local):
@@ -296,8 +362,7 @@ def test_stacks_outlive_the_service_and_one_that_was_cut_short_is_mended(tmp_pat
     first = tmp_path / "1"
     first.mkdir()
     with start_service(first, *options) as service:
-        service.create("kept", serving("kept"))
-        service.put(service.outputs("kept")["Bucket"], "models/a.tar.gz")
+        service.create("kept", {"Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}}})
         service.client("cloudformation").create_stack(
             StackName="cut",
             TemplateBody=json.dumps(serving("cut", {"START_AFTER": str(gate)})),
@@ -311,16 +376,8 @@ def test_stacks_outlive_the_service_and_one_that_was_cut_short_is_mended(tmp_pat
     second.mkdir()
     with start_service(second, *options) as service:
         assert service.describe("kept") == before
-        until(
-            lambda: (
-                service.client("sagemaker").describe_endpoint(EndpointName="kept")["EndpointStatus"]
-                == "InService"
-            )
-        )
-        assert service.seen("kept", TargetModel="a.tar.gz")["loads"] == 1
         cut = service.describe("cut")
         assert cut["StackStatus"] == "CREATE_FAILED"
         assert "The endpoint service ended while it worked on the stack" in cut["StackStatusReason"]
         assert service.delete("cut")["StackStatus"] == "DELETE_COMPLETE"
         assert left_of(service, "cut") == []
-        assert service.create("cut", serving("cut"))["StackStatus"] == "CREATE_COMPLETE"

@@ -1,6 +1,7 @@
 """The templates and deploy.sh as files; and how the local service reads templates."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -13,6 +14,7 @@ from mmekit.endpoint.errors import AwsError
 from mmekit.endpoint.stacks.functions import Scope
 from mmekit.endpoint.stacks.parameters import resolved_parameters
 from mmekit.endpoint.stacks.template import Template
+from mmekit.ports import free_port
 
 from .conftest import ROOT
 
@@ -50,6 +52,28 @@ def test_deploy_sh_says_what_is_wrong(templates, arguments, said):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("aws") is None, reason="there is no AWS CLI on PATH")
+def test_deploy_sh_does_not_take_silence_for_absence(templates):
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    done = subprocess.run(
+        ["bash", str(templates / "deploy.sh"), "delete", "--yes"],
+        env={
+            **os.environ,
+            "AWS_ENDPOINT_URL": nowhere,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Nobody says what there is of serverless-benchmark" in done.stderr
+    assert "is left" not in done.stderr
 
 
 def test_no_file_has_an_account_number_or_a_key():

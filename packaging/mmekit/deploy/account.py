@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from mmekit.deploy.deployment import Deployment
 
-__all__ = ["TAG", "Account", "code_of", "is_missing", "owner", "saying_what_failed", "tags"]
+__all__ = [
+    "TAG",
+    "Account",
+    "code_of",
+    "is_denied",
+    "is_missing",
+    "owner",
+    "saying_what_failed",
+    "tags",
+]
 
 TAG = "mmekit:deployment"
 """Its value is the name of the deployment that made a resource."""
@@ -108,6 +117,11 @@ def is_missing(error: Exception) -> bool:
     if code in _MISSING or code.startswith("NoSuch") or code.endswith("NotFoundError"):
         return True
     return code == "ValidationException" and any(said in str(error) for said in _MISSING_SPOKEN)
+
+
+def is_denied(error: Exception) -> bool:
+    """Say whether an error of AWS's means that the caller may not do that."""
+    return code_of(error) in _DENIED
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mmekit.deploy.account import code_of, is_missing, owner, tags
+from mmekit.deploy.account import code_of, is_denied, is_missing, owner, tags
 from mmekit.deploy.step import Action, Report, Step, differences
 from mmekit.errors import DeployError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mmekit.deploy.site import Site
 
-__all__ = ["plan_bucket", "plan_bucket_removal"]
+__all__ = ["bucket_owner", "plan_bucket", "plan_bucket_removal"]
 
 _BLOCKED = dict.fromkeys(
     ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
@@ -38,7 +38,8 @@ def plan_bucket(site: Site) -> Step:
     if state is None:
         return Step(Action.CREATE, "bucket", site.bucket, perform=lambda _: _make(site))
     if state.pop("owner") != site.name:
-        found = differences(state, _wanted(site))
+        known = {field: value for field, value in _wanted(site).items() if field in state}
+        found = differences(state, known)
         weak = ", ".join(difference.field for difference in found)
         note = "not made by this deployment: used as it is"
         note += f"; not as mme would make it: {weak}" if weak else ""
@@ -82,7 +83,7 @@ def _state(site: Site) -> dict[str, Any] | None:
     except ClientError as error:
         if is_missing(error):
             return None
-        if code_of(error) in ("403", "AccessDenied"):
+        if is_denied(error):
             raise DeployError(
                 "The bucket belongs to somebody else, or you may not use it.",
                 where=bucket,
@@ -94,23 +95,26 @@ def _state(site: Site) -> dict[str, Any] | None:
     region = found.get("BucketRegion", site.account.region)
     if region != site.account.region:
         raise _elsewhere(site, region)
-    listed = _asked(lambda: s3.get_bucket_tagging(Bucket=bucket)["TagSet"], [])
-    blocked = _asked(
-        lambda: s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"], {}
-    )
-    rules = _asked(
-        lambda: s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"], {}
-    ).get("Rules", [])
-    encryption = rules[0].get("ApplyServerSideEncryptionByDefault", {}) if rules else {}
-    refusing = _refusal(site) in _statements(site)
-    forgetting = any(rule.get("ID") == _FORGETS_UPLOADS for rule in _lifecycle(site))
-    return {
-        "owner": owner(listed),
-        "public access": "blocked" if blocked == _BLOCKED else "possible",
-        "encryption": encryption.get("KMSMasterKeyID") or encryption.get("SSEAlgorithm"),
-        "plain HTTP": "refused" if refusing else "allowed",
-        "interrupted uploads": "forgotten after a day" if forgetting else "kept",
-    }
+    state: dict[str, Any] = {"owner": bucket_owner(site)}
+    for field, look in _LOOKS.items():
+        try:
+            state[field] = look(site)
+        except ClientError as error:
+            # Others' buckets are used as they are: what may not be looked up stays unsaid.
+            if state["owner"] == site.name or not is_denied(error):
+                raise
+    return state
+
+
+def bucket_owner(site: Site) -> str | None:
+    """Return the deployment that made the bucket; None for nobody's, and for none."""
+    s3 = site.account.client("s3")
+    try:
+        return owner(_asked(lambda: s3.get_bucket_tagging(Bucket=site.bucket)["TagSet"], []))
+    except ClientError as error:
+        if site.deployment.bucket is None or not is_denied(error):
+            raise
+        return None
 
 
 def _elsewhere(site: Site, region: str) -> DeployError:
@@ -128,6 +132,41 @@ def _asked(ask: Callable[[], Any], otherwise: Any) -> Any:
         if is_missing(error):
             return otherwise
         raise
+
+
+def _public_access(site: Site) -> str:
+    s3 = site.account.client("s3")
+    blocked = _asked(
+        lambda: s3.get_public_access_block(Bucket=site.bucket)["PublicAccessBlockConfiguration"], {}
+    )
+    return "blocked" if blocked == _BLOCKED else "possible"
+
+
+def _encryption(site: Site) -> str | None:
+    s3 = site.account.client("s3")
+    rules = _asked(
+        lambda: s3.get_bucket_encryption(Bucket=site.bucket)["ServerSideEncryptionConfiguration"],
+        {},
+    ).get("Rules", [])
+    by_default = rules[0].get("ApplyServerSideEncryptionByDefault", {}) if rules else {}
+    return by_default.get("KMSMasterKeyID") or by_default.get("SSEAlgorithm")
+
+
+def _plain_http(site: Site) -> str:
+    return "refused" if _refusal(site) in _statements(site) else "allowed"
+
+
+def _interrupted_uploads(site: Site) -> str:
+    forgetting = any(rule.get("ID") == _FORGETS_UPLOADS for rule in _lifecycle(site))
+    return "forgotten after a day" if forgetting else "kept"
+
+
+_LOOKS: dict[str, Callable[[Site], str | None]] = {
+    "public access": _public_access,
+    "encryption": _encryption,
+    "plain HTTP": _plain_http,
+    "interrupted uploads": _interrupted_uploads,
+}
 
 
 def _statements(site: Site) -> list[dict[str, Any]]:
@@ -232,7 +271,7 @@ _PROTECTIONS: dict[str, Callable[[Site], None]] = {
 def _remove(site: Site, report: Report) -> None:
     s3 = site.account.client("s3")
     if s3.list_objects_v2(Bucket=site.bucket, MaxKeys=1).get("KeyCount"):
-        report(f"bucket {site.bucket}: kept, there are objects in it that deploy did not upload")
+        report(f"bucket {site.bucket}: kept, there are other objects in it")
         return
     try:
         s3.delete_bucket(Bucket=site.bucket)

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from mmekit.deploy.site import Site
 
-__all__ = ["Hosting", "own_configs", "own_models", "plan_hosting", "removal_of"]
+__all__ = [
+    "Hosting",
+    "own_configs",
+    "own_data_urls",
+    "own_models",
+    "plan_hosting",
+    "removal_of",
+]
 
 _DIGITS = 8
 _TRIES = 24
@@ -90,6 +97,12 @@ def own_configs(site: Site) -> set[str]:
 def own_models(site: Site) -> set[str]:
     """Return the names of the models that the deployment made."""
     return set(_own(site, "list_models", "Models", "Model"))
+
+
+def own_data_urls(site: Site) -> set[str]:
+    """Return where the models that the deployment made have their archives."""
+    states = (_model_state(site, name) for name in own_models(site))
+    return {state["models"] for state in states if state is not None}
 
 
 def removal_of(site: Site, kind: str, name: str) -> Step:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import is_missing
+from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError
 
@@ -46,6 +47,8 @@ class StoredArchive:
         The deployment that uploaded it; None for nobody's.
     replaces
         Whether another archive had the key before it: instances may still have that one.
+    kms_key
+        ARN of what it is encrypted with; None for S3's own.
     """
 
     key: str
@@ -54,6 +57,7 @@ class StoredArchive:
     sha256: str | None
     owner: str | None
     replaces: bool
+    kms_key: str | None
 
 
 def stored_archives(site: Site) -> tuple[StoredArchive, ...]:
@@ -73,9 +77,10 @@ def stored_archives(site: Site) -> tuple[StoredArchive, ...]:
                 one["Key"].removeprefix(site.prefix),
                 one["Size"],
                 one["LastModified"],
-                head.get(_SHA256),
-                head.get(_DEPLOYMENT),
-                _REPLACES in head,
+                head.metadata.get(_SHA256),
+                head.metadata.get(_DEPLOYMENT),
+                _REPLACES in head.metadata,
+                head.kms_key,
             )
             for one, head in zip(listed, heads, strict=True)
         )
@@ -92,7 +97,11 @@ def plan_objects(
         Somebody else's object has the key.
     """
     there = {one.key: one for one in stored}
-    uploads = tuple(_plan_upload(site, model, there.get(model.key)) for model in models)
+    # Others' buckets encrypt as they like.
+    own = bool(there) and bucket_owner(site) == site.name
+    uploads = tuple(
+        _plan_upload(site, model, there.get(model.key), encrypts=own) for model in models
+    )
     wanted = {model.key for model in models}
     gone = [one for one in stored if one.owner == site.name and one.key not in wanted]
     return uploads, tuple(_removal(site, one) for one in gone)
@@ -108,17 +117,24 @@ def plan_objects_removal(site: Site, stored: Sequence[StoredArchive]) -> tuple[S
     )
 
 
-def _head(s3: Any, bucket: str, key: str) -> dict[str, str]:
+class _Head(NamedTuple):
+    metadata: dict[str, str]
+    kms_key: str | None
+
+
+def _head(s3: Any, bucket: str, key: str) -> _Head:
     try:
-        metadata: dict[str, str] = s3.head_object(Bucket=bucket, Key=key)["Metadata"]
+        found = s3.head_object(Bucket=bucket, Key=key)
     except ClientError as error:
         if is_missing(error):  # removed since it was listed
-            return {}
+            return _Head({}, None)
         raise
-    return metadata
+    return _Head(found["Metadata"], found.get("SSEKMSKeyId"))
 
 
-def _plan_upload(site: Site, model: PackedModel, there: StoredArchive | None) -> Step:
+def _plan_upload(
+    site: Site, model: PackedModel, there: StoredArchive | None, *, encrypts: bool
+) -> Step:
     if there is None:
         return Step(
             Action.CREATE,
@@ -127,9 +143,21 @@ def _plan_upload(site: Site, model: PackedModel, there: StoredArchive | None) ->
             note=f"{_mib(model.size)} to upload",
             perform=lambda report: _upload(site, model, None, report),
         )
+    key = site.deployment.kms_key
+    is_own = there.owner == site.name
+    if there.sha256 == model.sha256 and is_own and encrypts and there.kms_key != key:
+        # A bucket's new key is for what is uploaded from then on, and the role loses the old one.
+        return Step(
+            Action.CHANGE,
+            "archive",
+            model.key,
+            (Difference("key", there.kms_key or "S3's own", key or "S3's own"),),
+            note=f"{_mib(model.size)} to upload again",
+            perform=lambda report: _upload(site, model, None, report),
+        )
     if there.sha256 == model.sha256:
         return Step(Action.KEEP, "archive", model.key, note="the same bytes are there")
-    if there.owner != site.name:
+    if not is_own:
         raise DeployError(
             f"Under the key {model.key} is an object that this deployment did not upload, and it "
             "is not known to be the same.",

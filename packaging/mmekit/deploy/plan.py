@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mmekit.deploy.alarms import plan_alarms, plan_alarms_removal
 from mmekit.deploy.bucket import plan_bucket, plan_bucket_removal
 from mmekit.deploy.endpoint import plan_endpoint, plan_endpoint_removal, settled_endpoint
+from mmekit.deploy.former import plan_former_removal
 from mmekit.deploy.hosting import own_configs, own_models, plan_hosting, removal_of
 from mmekit.deploy.objects import plan_objects, plan_objects_removal, stored_archives
 from mmekit.deploy.role import plan_role, plan_role_removal
@@ -70,7 +71,6 @@ def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -
     bucket = plan_bucket(site)
     stored = () if bucket.action is Action.CREATE else stored_archives(site)
     uploads, gone = plan_objects(site, models, stored)
-    role = plan_role(site)
     state = settled_endpoint(site, report)
     serving = state if state is not None and state.status == "InService" else None
     hosting = plan_hosting(
@@ -79,17 +79,21 @@ def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -
         {} if serving is None else _renewed(models, stored, uploads, serving),
     )
     endpoint = plan_endpoint(site, state, hosting.config)
+    moves = serving is not None and endpoint.action is not Action.KEEP
+    role, narrowed_role = plan_role(site, serves_meanwhile=moves)
     before, after = plan_scaling(site, interrupted=hosting.changes_instance_type)
     return Plan(
         (
             bucket,
+            *role,
             *uploads,
-            role,
             *hosting.steps,
             *before,
             endpoint,
             *after,
             *plan_alarms(site),
+            *narrowed_role,
+            *plan_former_removal(site),
             *hosting.leftovers,
             *gone,
         )
@@ -110,6 +114,7 @@ def plan_removal(site: Site, report: Report) -> Plan:
             *plan_alarms_removal(site),
             *([] if scaling is None else [scaling]),
             *([] if endpoint is None else [endpoint]),
+            *plan_former_removal(site),
             *(removal_of(site, "endpoint config", name) for name in sorted(own_configs(site))),
             *(removal_of(site, "model", name) for name in sorted(own_models(site))),
             *(plan_objects_removal(site, stored_archives(site)) if bucket is not None else ()),

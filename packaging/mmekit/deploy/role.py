@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,16 @@ _REGISTRY = re.compile(
 )
 
 
-def plan_role(site: Site) -> Step:
-    """Plan the role; one that the file names has to exist and is used as it is.
+def plan_role(site: Site, *, serves_meanwhile: bool) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Plan what is done to the role before the endpoint's step, and what after it.
+
+    One that the file names has to exist and is used as it is.
+
+    Parameters
+    ----------
+    serves_meanwhile
+        Whether old instances serve until new ones do: they go on loading models from where these
+        were, so what they may do is taken away only afterwards.
 
     Raises
     ------
@@ -38,20 +47,26 @@ def plan_role(site: Site) -> Step:
         name that it would give.
     """
     if site.deployment.role is not None:
-        return _plan_given(site)
-    state = _state(site)
+        return (_plan_given(site),), ()
+    state, wanted = _state(site), _wanted(site)
     if state is None:
-        return Step(Action.CREATE, "role", site.role_name, perform=lambda _: _make(site))
+        return (Step(Action.CREATE, "role", site.role_name, perform=lambda _: _make(site)),), ()
     if state.pop("owner") != site.name:
         raise DeployError(
             "There is a role of this name that this deployment did not make.",
             where=site.role,
             remedy="Name it as `role` to use it as it is, or give the deployment another `name`.",
         )
-    found = differences(state, _wanted(site))
-    if not found:
-        return Step(Action.KEEP, "role", site.role_name)
-    return Step(Action.CHANGE, "role", site.role_name, found, perform=lambda _: _correct(site))
+    if state == wanted:
+        return (Step(Action.KEEP, "role", site.role_name),), ()
+    wide = wanted
+    if serves_meanwhile:
+        kept = _kept(state["permissions"], wanted["permissions"])
+        wide = {**wanted, "permissions": {**wanted["permissions"], **kept}}
+    return (
+        _correction(site, state, wide, note=""),
+        _correction(site, wide, wanted, note="less what only the old instances needed"),
+    )
 
 
 def plan_role_removal(site: Site) -> Step | None:
@@ -184,20 +199,51 @@ def _plan_given(site: Site) -> Step:
     return Step(Action.KEEP, "role", name, note=note)
 
 
+def _kept(old: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the old statements that differ, under names that the wanted ones leave free."""
+    kept = {}
+    for sid, statement in old.items():
+        if sid not in wanted:
+            kept[sid] = statement
+        elif statement != wanted[sid]:
+            # The hash tells apart what several updates that failed have left.
+            text = json.dumps(statement, sort_keys=True).encode()
+            name = f"{sid}Before{hashlib.sha256(text).hexdigest()[:8]}"
+            kept[name] = {**statement, "Sid": name}
+    return kept
+
+
+def _correction(
+    site: Site, before: dict[str, Any], after: dict[str, Any], *, note: str
+) -> tuple[Step, ...]:
+    if before == after:
+        return ()
+    return (
+        Step(
+            Action.CHANGE,
+            "role",
+            site.role_name,
+            differences(before, after),
+            note=note,
+            perform=lambda _: _correct(site, after),
+        ),
+    )
+
+
 def _make(site: Site) -> None:
-    iam = site.account.client("iam")
+    iam, wanted = site.account.client("iam"), _wanted(site)
     iam.create_role(
         RoleName=site.role_name,
-        AssumeRolePolicyDocument=json.dumps(_wanted(site)["trust"]),
+        AssumeRolePolicyDocument=json.dumps(wanted["trust"]),
         Description=f"What the SageMaker endpoint {site.name} may do",
         Tags=tags(site.deployment),
     )
     iam.get_waiter("role_exists").wait(RoleName=site.role_name)
-    _correct(site)
+    _correct(site, wanted)
 
 
-def _correct(site: Site) -> None:
-    iam, wanted, state = site.account.client("iam"), _wanted(site), _state(site) or {}
+def _correct(site: Site, wanted: dict[str, Any]) -> None:
+    iam, state = site.account.client("iam"), _state(site) or {}
     if state.get("trust") != wanted["trust"]:
         iam.update_assume_role_policy(
             RoleName=site.role_name, PolicyDocument=json.dumps(wanted["trust"])
