@@ -108,7 +108,9 @@ def make(environment: Environment, say: Callable[[str], None]) -> None:
     try:
         # Relocatable: the programs in bin/ name no folder, so that it can be renamed.
         _run([uv, "venv", "--relocatable", "--python", sys.executable, str(unfinished)], say)
-        install = [uv, "pip", "install", "--python", str(unfinished / "bin" / "python")]
+        python = str(unfinished / "bin" / "python")
+        # Compiled, as those of mmekit are.
+        install = [uv, "pip", "install", "--compile-bytecode", "--python", python]
         if "+cpu" in importlib.metadata.version("torch"):
             install += ["--torch-backend", "cpu"]
         _run([*install, *_wanted(environment)], say)

@@ -129,7 +129,9 @@ def _make(requirements: Requirements, folder: Path, instead: str) -> None:
             )
             raise ServerError(what, where=str(folder), remedy=remedy) from error
         python = str(made / "bin" / "python")
-        _run([uv, "pip", "install", "--python", python, *requirements.lines])
+        # Compiled, as pip does it when it makes an image.
+        compiled = [uv, "pip", "install", "--compile-bytecode", "--python", python]
+        _run([*compiled, *requirements.lines])
         shutil.rmtree(folder, ignore_errors=True)  # one whose Python has been uninstalled
         made.rename(folder)
     _logger.info("made %s in %.0f s", folder, time.monotonic() - began)
