@@ -137,7 +137,7 @@ def test_a_stream_is_read_no_faster_than_it_is_taken():
     async def scenario():
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        link = Link(lambda _: None)
+        link = Link(lambda failure: failure)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: link, sock=ours)
         sent = (
@@ -166,7 +166,7 @@ def test_a_stream_that_nobody_reads_any_more_comes_to_its_end_and_takes_no_memor
     async def scenario():
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        link = Link(lambda _: None)
+        link = Link(lambda failure: failure)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: link, sock=ours)
         sent = (

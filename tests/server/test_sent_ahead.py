@@ -121,7 +121,7 @@ async def linked():
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     failures = []
-    link = Link(failures.append)
+    link = Link(lambda failure: failures.append(failure) or failure)
     with theirs:
         await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
         yield link, theirs, failures

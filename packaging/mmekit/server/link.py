@@ -43,10 +43,11 @@ class Link(asyncio.Protocol):
     Parameters
     ----------
     on_failure
-        Called once, when the connection ends or can no longer be trusted.
+        Called once, when the connection ends or can no longer be trusted; returns what those who
+        wait are told, who may know more.
     """
 
-    def __init__(self, on_failure: Callable[[WorkerFailure], None]) -> None:
+    def __init__(self, on_failure: Callable[[WorkerFailure], WorkerFailure]) -> None:
         self._on_failure = on_failure
         self._reader = ReplyReader()
         self._transport: asyncio.Transport | None = None
@@ -142,6 +143,10 @@ class Link(asyncio.Protocol):
 
     def _fail(self, failure: WorkerFailure) -> None:
         self._stop_timer()
+        # The worker has to be known as dead before whoever waits hears of it.
+        if not self._failed:
+            self._failed = True
+            failure = self._on_failure(failure)
         begun = self._reader.stream is None
         while self._waiters:
             waiter, _ = self._waiters.popleft()
@@ -150,9 +155,5 @@ class Link(asyncio.Protocol):
             begun = False
         if self._transport and not self._transport.is_closing():
             self._transport.abort()
-        if not self._failed:
-            self._failed = True
-            self._on_failure(failure)
-        # The worker has to be known as dead before whoever waits for the stream's end hears of it.
         if self._reader.stream is not None:
             self._reader.stream.end(failure)

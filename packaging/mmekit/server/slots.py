@@ -230,11 +230,11 @@ class SlotWorker(Worker):
         self._replied.set()
         self._gone.set()
 
-    def _failed(self, failure: WorkerFailure) -> None:
+    def _failed(self, failure: WorkerFailure) -> WorkerFailure:
         if self._lifeline:
             # Why is said there, before the connection ends.
             self._hear()
-        super()._failed(ModelGivenUp(self._given_up) if self._given_up else failure)
+        return super()._failed(ModelGivenUp(self._given_up) if self._given_up else failure)
 
     async def _end(self) -> None:
         if self._lifeline:

@@ -172,10 +172,12 @@ class Worker(abc.ABC):
         self._link.close()
         await self._end()
 
-    def _failed(self, failure: WorkerFailure) -> None:
+    def _failed(self, failure: WorkerFailure) -> WorkerFailure:
+        """Note the end of the connection; returns the reason, when more is known of it."""
         if self._live:
             self._live = False
             self._on_death(self, failure)
+        return failure
 
 
 class EngineWorker(Worker):

@@ -363,7 +363,9 @@ class Host:
     def _fail(self, process: Process, states: dict[Slot, int], reason: str) -> None:
         for slot in list(process.slots):
             slot.print(f"ERROR::mmekit: {reason}\n".encode())
-            self._answer_for_the_dead(slot, states[slot], reason)
+            # A server hears why with the end of the slot: between the two it would send more.
+            if slot.is_stub or not slot.given_up:
+                self._answer_for_the_dead(slot, states[slot], reason)
             process.slots.remove(slot)
             self._end_slot(slot, 1)
         self._finish()
