@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from mmekit.engine import engine_folder
@@ -59,6 +58,8 @@ def executed(tmp_path_factory):
         check=False,
     )
     assert run.returncode == 0, run.stdout
+    import nbformat  # takes long in each process that collects the tests
+
     return nbformat.read(folder / "build" / "notebooks" / f"{NOTEBOOK}.ipynb", as_version=4)
 
 

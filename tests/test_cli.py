@@ -15,7 +15,6 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 
@@ -351,6 +350,8 @@ def notebooks(tmp_path):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (tmp_path / "build").mkdir()
+    import nbformat  # takes long in each process that collects the tests
+
     cells = [nbformat.v4.new_markdown_cell("# Wait"), nbformat.v4.new_code_cell("input()")]
     for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb"):
         nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / path.name)

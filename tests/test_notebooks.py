@@ -13,7 +13,6 @@ import tarfile
 import time
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 
@@ -43,6 +42,12 @@ def copy_of_the_repository(folder):
     return folder
 
 
+def read_notebook(path):
+    import nbformat  # takes long in each process that collects the tests
+
+    return nbformat.read(path, as_version=4)
+
+
 def start_demo(folder):
     environment = {name: os.environ[name] for name in os.environ if not name.startswith("MME_")}
     return subprocess.Popen(
@@ -63,6 +68,8 @@ def wait_until(condition, process):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_a_notebook_is_kept_without_outputs_and_with_ids(path):
+    import nbformat
+
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
@@ -77,9 +84,7 @@ def test_a_notebook_is_kept_without_outputs_and_with_ids(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_no_notebook_asks_which_target_it_is_for(path):
-    code = "".join(
-        cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"
-    )
+    code = "".join(cell.source for cell in read_notebook(path).cells if cell.cell_type == "code")
     assert "if env.target" not in code
     assert "127.0.0.1" not in code
     assert "localhost" not in code
@@ -109,7 +114,7 @@ def test_the_demo_ends_with_a_table_of_cold_and_warm_calls(demo):
 def test_the_demo_saves_every_notebook_with_its_outputs(demo):
     build, _ = demo
     for name in DEMO:
-        notebook = nbformat.read(build / "notebooks" / f"{name}.ipynb", as_version=4)
+        notebook = read_notebook(build / "notebooks" / f"{name}.ipynb")
         counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
         assert counts == list(range(1, len(counts) + 1))
 
@@ -126,14 +131,16 @@ def test_the_demo_leaves_artefacts_and_archives(demo):
 def test_the_demo_shows_a_plot_wherever_a_model_is_evaluated(demo):
     build, _ = demo
     for name in DEMO[1:]:
-        notebook = nbformat.read(build / "notebooks" / f"{name}.ipynb", as_version=4)
+        notebook = read_notebook(build / "notebooks" / f"{name}.ipynb")
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
 def break_notebook(folder, name, source):
+    import nbformat
+
     path = folder / "notebooks" / f"{name}.ipynb"
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source = source
     nbformat.write(notebook, path)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from mmekit.ports import free_port
@@ -47,6 +46,8 @@ def executed(tmp_path_factory):
         check=False,
     )
     assert run.returncode == 0, run.stdout
+    import nbformat  # takes long in each process that collects the tests
+
     return nbformat.read(folder / "build" / "notebooks" / f"{NOTEBOOK}.ipynb", as_version=4)
 
 

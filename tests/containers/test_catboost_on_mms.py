@@ -11,8 +11,6 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from catboost import CatBoostClassifier
-from sklearn.datasets import make_classification
 
 from mmekit.bench.phases import read_calls
 from mmekit.containers.mms import serving
@@ -51,6 +49,9 @@ model_handler._HANDLER = Greedy
 
 @pytest.fixture(scope="module")
 def trained():
+    from catboost import CatBoostClassifier
+    from sklearn.datasets import make_classification
+
     features, labels = make_classification(500, 20, n_informative=10, random_state=0)
     model = CatBoostClassifier(iterations=50, depth=4, verbose=False, allow_writing_files=False)
     return model.fit(features, labels), features[:20]

@@ -1,4 +1,7 @@
-"""The four packages, each with a model trained as its notebook trains it, loaded once a session."""
+"""The four packages, each with a model trained as its notebook trains it, loaded once a session.
+
+Libraries are imported where they are used: every process that collects the tests reads this file.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,8 @@ import csv
 import os
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pytest
-from sklearn.datasets import load_diabetes, load_digits
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import train_test_split
-from sklearn.multioutput import MultiOutputClassifier
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "model_packages"
@@ -28,6 +25,8 @@ def packages():
 def artifacts(tmp_path_factory):
     """Return a function that makes an artefact folder with a model.joblib in it."""
 
+    import joblib
+
     def save(model):
         folder = tmp_path_factory.mktemp("artifacts")
         joblib.dump(model, folder / "model.joblib")
@@ -38,6 +37,9 @@ def artifacts(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     data = load_digits()
     return train_test_split(
         data.data, data.target, test_size=0.25, random_state=0, stratify=data.target
@@ -46,6 +48,10 @@ def digits():
 
 @pytest.fixture(scope="session")
 def linear_regression(mme_model, artifacts):
+    from sklearn.datasets import load_diabetes
+    from sklearn.linear_model import LinearRegression
+    from sklearn.model_selection import train_test_split
+
     data = load_diabetes(as_frame=True)
     features = data.data[["bmi"]].to_numpy()
     train, _, target, _ = train_test_split(features, data.target, test_size=0.25, random_state=0)
@@ -55,6 +61,8 @@ def linear_regression(mme_model, artifacts):
 
 @pytest.fixture(scope="session")
 def extra_trees_classifier(mme_model, artifacts, digits):
+    from sklearn.ensemble import ExtraTreesClassifier
+
     train, _, target, _ = digits
     model = ExtraTreesClassifier(n_estimators=100, random_state=0).fit(train, target)
     return mme_model(PACKAGES / "extra_trees_classifier", artifacts(model))
@@ -62,6 +70,9 @@ def extra_trees_classifier(mme_model, artifacts, digits):
 
 @pytest.fixture(scope="session")
 def multi_output_classifier(mme_model, artifacts, digits):
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.multioutput import MultiOutputClassifier
+
     train, _, target, _ = digits
     labels = np.column_stack(
         [

@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catboost import CatBoostClassifier
-from sklearn.datasets import make_classification
-from sklearn.model_selection import train_test_split
 
 from mmekit.bench.phases import read_calls, summarise
 from mmekit.testing import agree, load_handler, read_sample
@@ -66,7 +63,18 @@ class OnMms:
 
 
 @pytest.fixture(scope="module")
+def catboost():
+    """Return the library, imported here: it takes long in each process that collects the tests."""
+    import catboost
+
+    return catboost
+
+
+@pytest.fixture(scope="module")
 def data():
+    from sklearn.datasets import make_classification
+    from sklearn.model_selection import train_test_split
+
     features, labels = make_classification(
         4000, 20, n_informative=10, n_redundant=4, random_state=0
     )
@@ -74,11 +82,12 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def trained(data):
+def trained(catboost, data):
     """Return the small model of notebook 6."""
     train, _, labels, _ = data
     quiet = {"verbose": False, "allow_writing_files": False}
-    return CatBoostClassifier(iterations=500, depth=6, random_seed=0, **quiet).fit(train, labels)
+    model = catboost.CatBoostClassifier(iterations=500, depth=6, random_seed=0, **quiet)
+    return model.fit(train, labels)
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +205,11 @@ def test_one_bad_request_of_a_batch_fails_alone(on_mms, rows):
     assert answers[0] == answers[2] == on_mms.invoke(good)[0]
 
 
-def test_models_share_nothing_on_multi_model_server(trained, on_mms, data, rows, tmp_path):
+def test_models_share_nothing_on_multi_model_server(
+    catboost, trained, on_mms, data, rows, tmp_path
+):
     train, _, labels, _ = data
-    other = CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False)
+    other = catboost.CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False)
     other.fit(train, labels).save_model(tmp_path / "model.cbm")
     second = on_mms.load(tmp_path)
     body = as_csv(rows)
@@ -206,14 +217,14 @@ def test_models_share_nothing_on_multi_model_server(trained, on_mms, data, rows,
     assert on_mms.invoke(body) == [digits(trained.predict_proba(rows))]
 
 
-def test_multi_model_server_hears_of_memory_that_ran_out(on_mms, rows, monkeypatch):
+def test_multi_model_server_hears_of_memory_that_ran_out(catboost, on_mms, rows, monkeypatch):
     def run_out(*_arguments, **_named):
         raise MemoryError("a matrix of 9 TiB")
 
     monkeypatch.setattr(on_mms.context.handler.model, "predict_proba", run_out)
     with pytest.raises(MemoryError):
         on_mms.invoke(as_csv(rows[:1]))
-    monkeypatch.setattr(CatBoostClassifier, "load_model", run_out)
+    monkeypatch.setattr(catboost.CatBoostClassifier, "load_model", run_out)
     with pytest.raises(MemoryError):
         on_mms.load(on_mms.context.system_properties["model_dir"])
 

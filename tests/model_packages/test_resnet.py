@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from mmekit.testing import load_handler, read_sample
@@ -26,7 +25,16 @@ FIVE = re.compile(r"probability=([01]\.\d{6}), class=(.+)")
 
 
 @pytest.fixture(scope="module")
-def resnet():
+def torch():
+    """Return torch, imported here: it takes seconds, in each process that collects the tests."""
+    import torch
+
+    torch.set_num_threads(1)  # two threads that spin are slow beside another test process
+    return torch
+
+
+@pytest.fixture(scope="module")
+def resnet(torch):
     """Return the module beside notebook 7 that makes and exports networks."""
     folder = str(ROOT / "notebooks" / "networks")
     sys.path.insert(0, folder)
@@ -34,12 +42,11 @@ def resnet():
         import resnet
     finally:
         sys.path.remove(folder)
-    torch.set_num_threads(1)  # two threads that spin are slow beside another test process
     return resnet
 
 
 @pytest.fixture(scope="module")
-def network(resnet):
+def network(torch, resnet):
     """Return a ResNet-18 for images of 40 x 24 that has seen nothing."""
     torch.manual_seed(0)
     return resnet.ResNet(18, len(CLASSES)).eval()
@@ -77,11 +84,17 @@ def picture(kind="PNG", mode="RGB", size=(40, 24)):
     return buffer.getvalue()
 
 
-def expected(network, body):
-    with Image.open(io.BytesIO(body)) as image:
-        pixels = np.asarray(image.convert("RGB").resize((40, 24), Image.Resampling.BILINEAR))
-    with torch.inference_mode():
-        return network(torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32)))[0]
+@pytest.fixture(scope="module")
+def expected(torch, network):
+    """Return a function from an image to its probabilities, by the network itself."""
+
+    def expected(body):
+        with Image.open(io.BytesIO(body)) as image:
+            pixels = np.asarray(image.convert("RGB").resize((40, 24), Image.Resampling.BILINEAR))
+        with torch.inference_mode():
+            return network(torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32)))[0]
+
+    return expected
 
 
 @pytest.mark.parametrize(
@@ -97,21 +110,21 @@ def expected(network, body):
     ],
 )
 def test_an_image_is_answered_with_its_five_most_probable_classes(
-    model, network, body, content_type
+    model, expected, body, content_type
 ):
     answer = model.invoke(body, content_type=content_type)
     assert (answer.status, answer.content_type) == (200, "application/json"), answer.text
     five = [FIVE.fullmatch(line).groups() for line in answer.json()]
-    probabilities = expected(network, body)
+    probabilities = expected(body)
     best = probabilities.argsort(descending=True)[:5].tolist()
     assert [name for _, name in five] == [CLASSES[one] for one in best]
     for (probability, _), one in zip(five, best, strict=True):
         assert float(probability) == pytest.approx(probabilities[one].item(), abs=1e-5)
 
 
-def test_both_packages_answer_what_the_network_says(both, network):
+def test_both_packages_answer_what_the_network_says(both, expected):
     body = picture()
-    probabilities = expected(network, body).numpy()
+    probabilities = expected(body).numpy()
     for model in both.values():
         answer = model.invoke(body, content_type="image/png", attributes="probabilities=true")
         content = answer.json()
@@ -181,7 +194,7 @@ def test_requests_that_came_together_are_answered_apart(both):
         ]
 
 
-def test_a_network_of_gluon_becomes_the_same_in_torch(resnet, tmp_path):
+def test_a_network_of_gluon_becomes_the_same_in_torch(torch, resnet, tmp_path):
     """Parameters are numbered in the order of the layers: nothing may be left out or swapped."""
     torch.manual_seed(1)
     original = resnet.ResNet(50, 3).eval()
@@ -193,7 +206,7 @@ def test_a_network_of_gluon_becomes_the_same_in_torch(resnet, tmp_path):
         assert torch.equal(resnet.read_gluon(50, tmp_path)(pixels), original(pixels))
 
 
-def test_training_for_a_few_steps_lowers_the_loss(resnet):
+def test_training_for_a_few_steps_lowers_the_loss(torch, resnet):
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], 8)
     images = generator.integers(100, size=(16, 3, 32, 32)).astype(np.uint8)

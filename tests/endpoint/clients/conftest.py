@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 import boto3
 import pytest
@@ -223,6 +224,7 @@ def aws(rehearsal, monkeypatch):
     boto3.DEFAULT_SESSION = None
     yield rehearsal
     boto3.DEFAULT_SESSION = None
+    urllib.request.install_opener(None)  # the one that urlopen keeps knows the proxies of above
 
 
 @pytest.fixture(scope="session")
