@@ -36,6 +36,22 @@ handle = Sums()
 """
 
 
+WASTEFUL = """
+from mmekit_runtime import Handler
+
+class Wasteful(Handler):
+    def load(self, folder):
+        # Small enough to come from the heap, which cannot shrink as long as its last one is there.
+        blocks = [b"x" * 100_000 for _ in range(1000)]
+        return blocks[-1]
+
+    def predict(self, model, rows, parameters):
+        return rows
+
+handle = Wasteful()
+"""
+
+
 @pytest.fixture(scope="module")
 def server():
     running = ServerProcess()
@@ -164,6 +180,16 @@ def test_a_model_that_is_loaded_again_is_the_one_that_is_there_now(server, load,
     server.loaded(folder)
 
     assert server.value(name, "__import__('own').value") == "two"
+
+
+def test_what_loading_has_freed_is_given_back_to_the_system(server, load, until):
+    name = load(WASTEFUL)
+
+    def private_bytes():
+        (process,) = server.described(name)["processes"]
+        return process["private_bytes"]
+
+    until(lambda: private_bytes() < 50_000_000)
 
 
 def test_a_load_that_runs_out_of_memory_is_507_and_leaves_the_others_alone(server, load, model):

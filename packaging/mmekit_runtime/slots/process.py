@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.messages import Reply
+from mmekit_runtime.slots import heap
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
 from mmekit_runtime.slots.ledger import IDLE, SENDING, SENDING_NOTED, Ledger
@@ -106,6 +107,7 @@ class ModelProcess:
             if self._initialised is None:
                 raise RuntimeError("the model could not be loaded again")
         self._channel.send({"ready": os.getpid()})
+        heap.give_back()
         while self._channel is not None or self._by_fd:
             self._turn()
 
@@ -195,7 +197,10 @@ class ModelProcess:
         together = []
         for connection, message in taken:
             if not message.content:
+                loads = self._initialised is None
                 self._send(connection, self._initialise(message))
+                if loads:
+                    heap.give_back()
             elif self._service.handler is not None and is_single(message):
                 together.append((connection, message))
             else:
