@@ -106,8 +106,8 @@ class ModelProcess:
             self._initialise(Message(dict(replay), ()))
             if self._initialised is None:
                 raise RuntimeError("the model could not be loaded again")
+            heap.give_back()
         self._channel.send({"ready": os.getpid()})
-        heap.give_back()
         while self._channel is not None or self._by_fd:
             self._turn()
 
