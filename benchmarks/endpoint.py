@@ -27,6 +27,7 @@ from endpoint_runs.crowd import run_crowds
 from endpoint_runs.overhead import measure_overhead
 from endpoint_runs.report import Results
 from main_job import Machine
+from publishing import publish, try_to_draw
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("overhead", "crowd", "together", "killed", "serverless")
 _QUIET_PERCENT = 15
-_FILES = tuple(f"{report.NAME}.{suffix}" for suffix in ("json", "md", "svg"))
 
 
 def main() -> int:
@@ -169,16 +169,9 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     output: Path = arguments.output
     report.write(results, output)
     if results.overheads or results.crowds:
-        try:
-            plot.draw(results, output)
-        except ImportError as error:
-            console.print(f"no picture: {error}")
+        try_to_draw(lambda: plot.draw(results, output), console)
     if arguments.publish:
-        published = ROOT / "docs" / "benchmarks"
-        published.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            if (output / name).exists():
-                shutil.copyfile(output / name, published / name)
+        publish(output, report.NAME)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from peer_runs.environments import PeerUnavailable
 from peer_runs.kept import Kept
 from peer_runs.peers import PEERS
 from peer_runs.report import Results
+from publishing import publish, try_to_draw
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from slot_runs.subjects import ROOT, MissingSubjectError
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
 _QUIET_PERCENT = 15
 _TRAINED = ROOT / "build" / "benchmarks" / "artifacts"
-_FILES = tuple(f"{report.NAME}.{suffix}" for suffix in ("json", "md", "svg"))
 _LEAST_S = 30.0
 _OPEN = "it listens on every interface, and this machine lets no process have a network of its own"
 _MIB = 1 << 20
@@ -240,16 +240,9 @@ def _write(machine: Machine, kept: Kept, arguments: argparse.Namespace, console:
         return 1
     results = Results(machine, found, arguments.seconds)
     report.write(results, output)
-    try:
-        plot.draw(results, output)
-    except ImportError as error:
-        console.print(f"no picture: {error}")
+    try_to_draw(lambda: plot.draw(results, output), console)
     if arguments.publish:
-        published = ROOT / "docs" / "benchmarks"
-        published.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            if (output / name).exists():
-                shutil.copyfile(output / name, published / name)
+        publish(output, report.NAME)
     print(report.markdown(results))
     return 0
 

@@ -16,7 +16,6 @@ Everything runs on loopback, and is ended at the end.
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from main_job import Machine
+from publishing import publish, try_to_draw
 from rich.console import Console
 from server_runs import plot, report
 from server_runs.crowd import Crowd, ask_crowd
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 PARTS = ("duel", "overhead", "crowd")
 _QUIET_PERCENT = 15
 _TRAINED = ROOT / "build" / "benchmarks" / "artifacts"
-_FILES = tuple(f"{report.NAME}.{suffix}" for suffix in ("json", "md", "svg"))
 
 
 @dataclass(frozen=True)
@@ -198,16 +197,9 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     output: Path = arguments.output
     report.write(results, output)
     if results.bouts:
-        try:
-            plot.draw(results, output)
-        except ImportError as error:
-            console.print(f"no picture: {error}")
+        try_to_draw(lambda: plot.draw(results, output), console)
     if arguments.publish:
-        published = ROOT / "docs" / "benchmarks"
-        published.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            if (output / name).exists():
-                shutil.copyfile(output / name, published / name)
+        publish(output, report.NAME)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from main_job import Machine
+from publishing import publish, try_to_draw
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from slot_runs import answers, generators, plot, report, runs, servers, subjects, thousand, turns
@@ -47,7 +48,6 @@ _QUIET_PERCENT = 15
 _WARM_UP_S: dict[ServerKind, int] = {"embedded": 2, "djl": 8}
 _SMALL = ("ridge", "forest", "catboost")
 _TRAINED = ROOT / "build" / "benchmarks" / "artifacts"
-_FILES = tuple(f"{report.NAME}.{suffix}" for suffix in ("json", "md", "svg"))
 
 
 def main() -> int:
@@ -266,16 +266,9 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     output: Path = arguments.output
     report.write(results, output)
     if results.pairs:
-        try:
-            plot.draw(results, output)
-        except ImportError as error:
-            console.print(f"no picture: {error}")
+        try_to_draw(lambda: plot.draw(results, output), console)
     if arguments.publish:
-        published = ROOT / "docs" / "benchmarks"
-        published.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            if (output / name).exists():
-                shutil.copyfile(output / name, published / name)
+        publish(output, report.NAME)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from publishing import pyplot, save
+
 from endpoint_runs.overhead import MODES
 from endpoint_runs.report import NAME
 
@@ -27,14 +29,7 @@ def draw(results: Results, folder: Path) -> None:
     ImportError
         matplotlib is not installed.
     """
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    # The same figures give the same file.
-    mpl.rcParams["svg.hashsalt"] = NAME
-    mpl.rcParams["font.size"] = 9
+    plt = pyplot(NAME, font_size=9)
     panels = (1 if results.overheads else 0) + len(results.crowds)
     figure, axes = plt.subplots(
         1, panels, figsize=(4.5 * panels, 3.6), squeeze=False, layout="constrained"
@@ -44,8 +39,7 @@ def draw(results: Results, folder: Path) -> None:
         _throughput(row.pop(0), results.overheads)
     for panel, crowd in zip(row, results.crowds, strict=True):
         _response_times(panel, crowd)
-    figure.savefig(folder / f"{NAME}.svg", metadata={"Date": None})
-    plt.close(figure)
+    save(figure, folder, NAME)
 
 
 def _throughput(axes: Any, overheads: Sequence[Overhead]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from publishing import pyplot, save
+
 from peer_runs import subjects
 from peer_runs.peers import OURS, PEERS
 from peer_runs.report import NAME
@@ -31,14 +33,7 @@ def draw(results: Results, folder: Path) -> None:
     ImportError
         matplotlib is not installed.
     """
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    # The same figures give the same file.
-    mpl.rcParams["svg.hashsalt"] = NAME
-    mpl.rcParams["font.size"] = 8
+    plt = pyplot(NAME, font_size=8)
     models = list(dict.fromkeys(cell.model for cell in results.cells))
     figure, axes = plt.subplots(
         len(models),
@@ -54,8 +49,7 @@ def draw(results: Results, folder: Path) -> None:
             _panel(panel, one, cells)
         row[0].invert_yaxis()
         row[0].set_ylabel(subjects.TITLES[model])
-    figure.savefig(folder / f"{NAME}.svg", metadata={"Date": None}, facecolor="white")
-    plt.close(figure)
+    save(figure, folder, NAME)
 
 
 def _panel(panel: Any, figure: Figure, cells: Sequence[Cell]) -> None:

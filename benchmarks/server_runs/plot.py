@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from publishing import pyplot, save
 from slot_runs.servers import TITLES
 from slot_runs.subjects import MODES
 
@@ -31,14 +32,7 @@ def draw(results: Results, folder: Path) -> None:
     ImportError
         matplotlib is not installed.
     """
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    # The same figures give the same file.
-    mpl.rcParams["svg.hashsalt"] = NAME
-    mpl.rcParams["font.size"] = 9
+    plt = pyplot(NAME, font_size=9)
     figure, axes = plt.subplots(len(MODES), 2, figsize=(9, 6.4), layout="constrained")
     for row, mode in zip(axes, MODES, strict=True):
         _bars(row[0], results, mode, lambda one: one.typical.requests_per_second, "{:,.0f}")
@@ -47,8 +41,7 @@ def draw(results: Results, folder: Path) -> None:
         row[1].set_yscale("log")
         row[1].set_title(f"{mode}: p99, ms (less is better)")
     axes[0][0].legend(frameon=False, fontsize=8)
-    figure.savefig(folder / f"{NAME}.svg", metadata={"Date": None}, facecolor="white")
-    plt.close(figure)
+    save(figure, folder, NAME)
 
 
 def _bars(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from publishing import pyplot, save
+
 from slot_runs.report import NAME
 from slot_runs.servers import TITLES
 
@@ -33,14 +35,7 @@ def draw(results: Results, folder: Path) -> None:
     ImportError
         matplotlib is not installed.
     """
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    # The same figures give the same file.
-    mpl.rcParams["svg.hashsalt"] = NAME
-    mpl.rcParams["font.size"] = 9
+    plt = pyplot(NAME, font_size=9)
     servers = list(dict.fromkeys(pair.server for pair in results.pairs))
     figure, axes = plt.subplots(
         len(servers),
@@ -57,8 +52,7 @@ def draw(results: Results, folder: Path) -> None:
         row[1].set_title(f"requests/s, {CONNECTIONS} connections (more is better)")
         _latencies(row[2], pairs)
         row[2].set_title(f"latency, ms, {CONNECTIONS} connections (less is better)")
-    figure.savefig(folder / f"{NAME}.svg", metadata={"Date": None}, facecolor="white")
-    plt.close(figure)
+    save(figure, folder, NAME)
 
 
 def _bars(axes: Any, pairs: Sequence[Pair], figure: str) -> None:

@@ -1,0 +1,57 @@
+"""What a benchmark leaves: its picture, and copies in docs/benchmarks where a reader finds them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+
+
+def pyplot(name: str, font_size: int) -> Any:
+    """Return matplotlib.pyplot, set up so that the same figures give the same SVG.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    """
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = name
+    mpl.rcParams["font.size"] = font_size
+    return plt
+
+
+def save(figure: Any, folder: Path, name: str) -> None:
+    """Write a figure as ``name.svg``, and close it."""
+    from matplotlib import pyplot as plt
+
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, facecolor="white")
+    plt.close(figure)
+
+
+def try_to_draw(draw: Callable[[], None], console: Console) -> None:
+    """Draw a picture, or say why there is none: tables are worth having without one."""
+    try:
+        draw()
+    except ImportError as error:
+        console.print(f"no picture: {error}")
+
+
+def publish(output: Path, name: str) -> None:
+    """Copy a benchmark's JSON, tables and picture, as far as they are there."""
+    PUBLISHED.mkdir(parents=True, exist_ok=True)
+    for suffix in ("json", "md", "svg"):
+        file = output / f"{name}.{suffix}"
+        if file.exists():
+            shutil.copyfile(file, PUBLISHED / file.name)
