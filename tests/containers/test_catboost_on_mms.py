@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
 import time
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
 from mmekit.bench.phases import read_calls
 from mmekit.containers.mms import serving
+from tests.containers.management import ask, load
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -72,20 +71,6 @@ def server(folder):
         yield server
 
 
-def ask(server, method, path, body=b"", content_type="text/csv"):
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
-    connection.request(method, path, body, {"Content-Type": content_type})
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text
-
-
-def load(server, name, folder):
-    asked = urlencode({"model_name": name, "url": str(folder)})
-    return ask(server, "POST", f"/models?{asked}&initial_workers=1&synchronous=true")
-
-
 def as_csv(rows):
     return "".join(",".join(map(repr, row)) + "\n" for row in rows.tolist()).encode()
 
@@ -94,7 +79,7 @@ def as_csv(rows):
 def test_it_answers_what_catboost_says_digit_for_digit(server, trained, count):
     model, rows = trained
     expected = ",".join(map(repr, model.predict_proba(rows[:count]).ravel().tolist())) + "\n"
-    answer = ask(server, "POST", "/models/catboost/invoke", as_csv(rows[:count]))
+    answer = ask(server, "POST", "/models/catboost/invoke", as_csv(rows[:count]), "text/csv")
     assert answer == (200, expected)
 
 
@@ -116,9 +101,9 @@ def test_memory_that_runs_out_is_507_at_load_and_at_a_request(trained, folder, t
     with serving(greedy) as server:
         assert load(server, "heavy", folder)[0] == 507
         assert load(server, "greedy", folder)[0] == 200
-        assert ask(server, "POST", "/models/greedy/invoke", row)[0] == 507
+        assert ask(server, "POST", "/models/greedy/invoke", row, "text/csv")[0] == 507
         assert load(server, "modest", folder)[0] == 200
-        assert ask(server, "POST", "/models/modest/invoke", row)[0] == 200
+        assert ask(server, "POST", "/models/modest/invoke", row, "text/csv")[0] == 200
 
 
 def test_phases_of_each_call_reach_the_servers_output(trained, folder, capfd):
@@ -126,7 +111,7 @@ def test_phases_of_each_call_reach_the_servers_output(trained, folder, capfd):
     with serving(HANDLER / "model_handler.py", environment={"MMEKIT_PHASES": "true"}) as server:
         load(server, "catboost", folder)
         for _ in range(3):
-            ask(server, "POST", "/models/catboost/invoke", row)
+            ask(server, "POST", "/models/catboost/invoke", row, "text/csv")
         printed = ""
         deadline = time.monotonic() + 60
         while len(calls := read_calls(printed.splitlines())) < 4:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmekit.containers.mms import prepare, serving
+from tests.containers.management import ask, load
 
 pytestmark = [
     # Making the environment is part of the first test.
@@ -93,20 +92,6 @@ def server(networks):
         yield server
 
 
-def ask(server, method, path, body=b"", content_type="image/png"):
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=120)
-    connection.request(method, path, body, {"Content-Type": content_type})
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text
-
-
-def load(server, name, folder):
-    asked = urlencode({"model_name": name, "url": str(folder)})
-    return ask(server, "POST", f"/models?{asked}&initial_workers=1&synchronous=true")
-
-
 def picture(kind="PNG"):
     noise = np.random.default_rng(1).integers(256, size=(32, 32, 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -175,7 +160,7 @@ def test_a_network_with_a_label_is_served_too(server, python, tmp_path):
     (tmp_path / "old-shapes.json").write_text(json.dumps(shapes))
     status, text = load(server, "old", tmp_path)
     assert status == 200, text
-    status, text = ask(server, "POST", "/models/old/invoke", picture())
+    status, text = ask(server, "POST", "/models/old/invoke", picture(), "image/png")
     assert (status, read(json.loads(text)[0])[1]) == (200, CLASSES[4])
 
 
@@ -187,4 +172,4 @@ def test_a_model_that_exceeds_the_memory_of_all_is_507(networks):
         assert refused > 0
         assert ask(server, "DELETE", "/models/copy0")[0] == 200
         assert load(server, "another", networks[0])[0] == 200
-        assert ask(server, "POST", "/models/another/invoke", picture())[0] == 200
+        assert ask(server, "POST", "/models/another/invoke", picture(), "image/png")[0] == 200
