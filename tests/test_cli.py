@@ -290,7 +290,8 @@ def test_a_command_has_an_endpoint_at_its_side_that_ends_with_it(mme, free_port)
     )
     finished = mme("up", "--port", free_port, "--", sys.executable, "-c", program)
     assert finished.returncode == 7, finished.stderr
-    assert f"reached http://127.0.0.1:{free_port}" in finished.stdout
+    assert finished.stdout == f"reached http://127.0.0.1:{free_port}\n"  # and nothing else
+    assert "nothing is left behind" in finished.stderr
     again = mme("up", "--port", free_port, "--", sys.executable, "-c", "")
     assert again.returncode == 0  # the port is free: the first endpoint is gone
 
@@ -315,7 +316,7 @@ def test_a_command_is_told_an_address_that_it_can_reach_and_a_port_that_was_free
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     finished = mme("up", "--host", host, "--port", "0", "--", sys.executable, "-c", program)
-    assert re.search(f"^{reached}$", finished.stdout, re.MULTILINE), finished.stderr
+    assert re.fullmatch(f"{reached}\n", finished.stdout), finished.stderr
     assert finished.returncode == 128 + signal.SIGKILL
 
 
@@ -483,7 +484,7 @@ def test_an_archive_is_served_by_the_real_djl_serving_behind_the_endpoint(
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert 'answered {"predictions": [14.0]}' in finished.stdout
-    assert "ModelServer" in finished.stdout, "the container's own output"
+    assert "ModelServer" in finished.stderr, "the container's own output"
 
 
 def test_a_command_that_is_killed_with_its_endpoint_leaves_no_service(tmp_path, free_port):

@@ -76,7 +76,8 @@ def local_endpoint(
     host, port
         Where these options make the endpoint listen.
     log
-        A file for what it prints; None lets it print here.
+        A file for what it prints; None is this process's standard error: standard output is
+        for the command at its side, whose answers someone may want to keep.
 
     Raises
     ------
@@ -89,14 +90,14 @@ def local_endpoint(
         raise EndpointError(what, where=where, remedy=remedy)
     arguments = [sys.executable, "-m", "mmekit.cli", "up", *options]
     with ExitStack() as stack:
-        output = stack.enter_context(log.open("wb")) if log else None
+        output = stack.enter_context(log.open("wb")) if log else sys.stderr
         # In a session of its own, so that Ctrl-C in the terminal does not end it before the rest.
         process = stack.enter_context(
             subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT if output else None,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         )

@@ -69,7 +69,9 @@ def up(  # noqa: PLR0913 - an option each
     command: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[-- COMMAND]", help="Run this meanwhile; the service ends when it does."
+            metavar="[-- COMMAND]",
+            help="Run this meanwhile; the service ends when it does, and "
+            "writes to standard error only.",
         ),
     ] = None,
     *,
