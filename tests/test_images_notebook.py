@@ -6,14 +6,10 @@ import ast
 import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from mmekit.engine import engine_folder
-from mmekit.ports import free_port
+from tests.executed_notebook import copy_of_the_repository, execute, on_an_empty_machine, shown_by
 
 WITH_MXNET = os.environ.get("MMEKIT_TEST_MMS") == "1" and "MMEKIT_MMS_PYTHON" not in os.environ
 
@@ -23,60 +19,24 @@ pytestmark = [
     pytest.mark.thorough,
 ]
 
-ROOT = Path(__file__).parents[1]
 NOTEBOOK = "7_images"
-
-
-def without_mxnet(empty):
-    """Return the variables of a machine without network on which nothing has been made yet."""
-    return {
-        "XDG_CACHE_HOME": str(empty),
-        "UV_CACHE_DIR": str(empty / "uv"),
-        "UV_OFFLINE": "1",
-        "MMEKIT_DJL_PYTHON": str(engine_folder()),  # but this is there
-    }
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """Return the executed notebook."""
-    folder = tmp_path_factory.mktemp("images") / "repository"
-    folder.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-    for name in ("notebooks", "model_packages", "infrastructure"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("env.py", "images.json"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "pyproject.toml").touch()  # no .env above this folder is read
-    left_out = ("MME_", "MMEKIT_MMS_PYTHON")
-    kept = {name: os.environ[name] for name in os.environ if not name.startswith(left_out)}
-    alone = {} if WITH_MXNET else without_mxnet(folder.parent / "empty")
-    up = [sys.executable, "-m", "mmekit.cli", "up", "--port", str(free_port()), "--"]
-    execute = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute"]
-    notebooks = [f"notebooks/{name}.ipynb" for name in ("0_set_up", NOTEBOOK)]
-    run = subprocess.run(
-        [*up, *execute, "--output-dir", "build/notebooks", *notebooks],
-        cwd=folder,
-        env={**kept, **alone, "PYTHONPATH": str(folder), "MME_QUICK": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout
-    import nbformat  # takes long in each process that collects the tests
-
-    yield nbformat.read(folder / "build" / "notebooks" / f"{NOTEBOOK}.ipynb", as_version=4)
+    names = ("notebooks", "model_packages", "infrastructure", "env.py", "images.json")
+    root = tmp_path_factory.mktemp("images")
+    folder = copy_of_the_repository(root / "repository", *names)
+    alone = {} if WITH_MXNET else on_an_empty_machine(root / "empty")
+    yield execute(folder, NOTEBOOK, alone, left_out=("MMEKIT_MMS_PYTHON",))
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def text(executed):
     """Return all that the notebook prints and shows."""
-    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
-    texts = [output.get("text", "") for output in outputs]
-    return "\n".join(texts + [output.get("data", {}).get("text/plain", "") for output in outputs])
+    return shown_by(executed)
 
 
 def test_mxnet_serves_or_is_said_to_be_left_out(text):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.executed_notebook import copy_of_the_repository, read_notebook
+
 # The demonstration takes a minute on two idle cores.
 pytestmark = pytest.mark.timeout(900)
 
@@ -23,29 +24,13 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 DEMO = NAMES[:6]  # the others measure, and have tests of their own
+READ = ("notebooks", "model_packages", "env.py")
 MODELS = [
     "linear_regression",
     "extra_trees_classifier",
     "multi_output_classifier",
     "setfit_classifier",
 ]
-
-
-def copy_of_the_repository(folder):
-    """Copy what the notebooks read; what they write must not meet the developer's own build."""
-    folder.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-    for name in ("notebooks", "model_packages"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    shutil.copy(ROOT / "env.py", folder)
-    (folder / "pyproject.toml").touch()  # no .env above this folder is read
-    return folder
-
-
-def read_notebook(path):
-    import nbformat  # takes long in each process that collects the tests
-
-    return nbformat.read(path, as_version=4)
 
 
 def start_demo(folder):
@@ -92,7 +77,7 @@ def test_no_notebook_asks_which_target_it_is_for(path):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    folder = copy_of_the_repository(tmp_path_factory.mktemp("demo") / "repository")
+    folder = copy_of_the_repository(tmp_path_factory.mktemp("demo") / "repository", *READ)
     process = start_demo(folder)
     output, _ = process.communicate(timeout=800)
     assert process.returncode == 0, output
@@ -147,7 +132,7 @@ def break_notebook(folder, name, source):
 
 
 def test_a_cell_that_fails_is_named_with_the_end_of_its_error(tmp_path):
-    folder = copy_of_the_repository(tmp_path / "repository")
+    folder = copy_of_the_repository(tmp_path / "repository", *READ)
     break_notebook(folder, "0_set_up", "raise ValueError('the bucket is full')")
     break_notebook(folder, "4_setfit_classifier", "import time; time.sleep(600)")
     process = start_demo(folder)
@@ -163,7 +148,7 @@ def test_a_cell_that_fails_is_named_with_the_end_of_its_error(tmp_path):
 
 @pytest.mark.thorough
 def test_an_interrupted_demo_leaves_no_process(tmp_path):
-    folder = copy_of_the_repository(tmp_path / "repository")
+    folder = copy_of_the_repository(tmp_path / "repository", *READ)
     for name in ("0_set_up", "4_setfit_classifier"):
         source = f"import time; open('started-{name}', 'w').close(); time.sleep(600)"
         break_notebook(folder, name, source)
