@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import gc
 import importlib.metadata
 import json
 import logging
@@ -289,7 +288,7 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
 
     ``report`` is told what is known before the fork, and again after it.
     """
-    from mmekit_runtime.slots import nursery
+    from mmekit_runtime.slots import heap, nursery
 
     for name in nursery.BASE_IMPORTS:
         importlib.import_module(name)
@@ -310,9 +309,7 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
             threads[name] = started
     report(preload=preload, threads=threads, forked=None, failure=None)
     if not threads:
-        gc.collect()
-        plugs = nursery.plug_holes()
-        gc.freeze()
+        plugs = heap.settle()
         report(preload=preload, threads=threads, **_in_child(model_folder, job))
         del plugs
 

@@ -11,7 +11,6 @@ locked for ever in the child. An import that starts one is left to the model pro
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import select
@@ -38,12 +37,6 @@ BASE_IMPORTS = (
     _PROCESS,
 )
 """What every model process needs."""
-
-
-_POOL_BYTES = 14_000
-"""Nearly a pool: 16 KiB less its header; before Python 3.10 pools were smaller."""
-
-_MOST_PLUGS = 100_000
 
 
 def pair() -> tuple[Any, Any]:
@@ -105,10 +98,9 @@ def _live(fd: int, imports: Sequence[str]) -> None:
         return
     if _PROCESS in imports:
         sys.modules[_PROCESS].rehearse()
-    # Nothing of what is here now is ever garbage: the collector must not touch, and so copy, it.
-    gc.collect()
-    plugs = plug_holes()
-    gc.freeze()
+    from mmekit_runtime.slots import heap  # which brings ctypes: not for the fork server
+
+    plugs = heap.settle()
     _serve(channel)
     del plugs
 
@@ -128,34 +120,6 @@ def import_all(imports: Sequence[str]) -> dict[str, Any]:
     imported = [name for name in imports if name not in failed]
     elapsed = (time.monotonic() - began) * 1000
     return {"imported": imported, "failed": failed, "ms": elapsed}
-
-
-def plug_holes() -> list[object]:
-    """Fill the free blocks between this process's small objects; return what fills them.
-
-    A child that allocated in these holes would copy a page for each. With none left it takes fresh
-    pages, which it fills densely. CPython keeps objects of up to 512 bytes in pools, one size (a
-    multiple of 16) a pool, and takes a fresh pool only when no other has a free block: a run of
-    neighbours as long as a pool shows that the holes of a size are filled.
-    """
-    plugs: list[object] = []
-    overhead = sys.getsizeof(b"")
-    for size in range(16, 513, 16):
-        run, last = 0, 0
-        for number in range(_MOST_PLUGS):
-            plug: object
-            if size == 16:  # noqa: PLR2004
-                plug = object()
-            elif size == 32:  # noqa: PLR2004
-                plug = 1.5 + number
-            else:
-                plug = bytes(size - overhead)
-            plugs.append(plug)
-            run = run + 1 if id(plug) - last == size else 1
-            last = id(plug)
-            if run * size >= _POOL_BYTES:
-                break
-    return plugs
 
 
 def _serve(channel: Channel) -> None:
