@@ -213,6 +213,14 @@ PROPERTIES = [
     ("option.processes=0", {"processes-ignored": "warning"}),
     ("option.processes=all", {"processes-ignored": "warning"}),
     ("option.processes=-1", {"processes-ignored": "warning"}),
+    (
+        "option.processes=2\noption.env=OMP_NUM_THREADS=2",
+        {
+            "processes-copy-the-model": "note",
+            "threads-in-processes": "warning",
+            "own-fork-server": "note",
+        },
+    ),
     ("option.preload=none", {}),
     ("option.preload=joblib, sklearn.linear_model", {}),
     ("option.preload=joblib,sklaern", {"preload-unknown": "warning"}),
@@ -242,6 +250,24 @@ def test_without_slots_a_worker_is_a_process_and_is_counted_as_one(workshop):
 
     assert "memory-of-workers" in rules(packed.findings)
     assert not {"few-slots", "many-slots-at-load"} & set(rules(packed.findings))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", True),
+        ("option.env=OMP_NUM_THREADS=2", False),
+        ("option.env=OMP_NUM_THREADS=1", False),
+        ("option.processes=auto", False),
+    ],
+)
+def test_torch_is_said_to_use_one_core_unless_a_setting_says_how_many(workshop, line, said):
+    workshop.pretend_measured(preload=("torch",))
+    workshop.write("serving.properties", ENGINE + line + "\n")
+
+    packed = pack(workshop.package, workshop.artifacts, workshop.archive)
+
+    assert ("one-core" in rules(packed.findings)) is said
 
 
 def test_imports_that_start_threads_are_named(workshop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -210,6 +211,16 @@ def test_a_sitecustomize_that_python_finds_first_leaves_the_plain_engine(slots, 
 
     assert not worker.is_slot
     assert worker.value("sys.site_runs") == "1"
+
+
+def test_a_model_has_as_many_threads_as_it_asks_for(slots, model):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    threads = "(__import__('torch').get_num_threads(), os.environ.get('OMP_NUM_THREADS'))"
+    for number in ("1", "2"):
+        folder = model(name=f"model {number}", option__preload="torch")
+        worker = slots.start(folder, OMP_NUM_THREADS=number)
+        assert worker.value(threads) == f"({number}, '{number}')"
 
 
 def test_the_slots_of_a_model_are_spread_over_its_processes(slots, model):

@@ -27,6 +27,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     slots.own_fork_server,
     slots.slots,
     slots.processes,
+    slots.cores,
     slots.preload,
     slots.threads,
     slots.failure,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _FEW_SLOTS = 8
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _PROCESSES = re.compile(r"auto|0*[1-9][0-9]*")
+_THREADS = "OMP_NUM_THREADS"
 
 
 def hook(subject: Subject) -> Iterator[Finding]:
@@ -137,6 +138,38 @@ def processes(subject: Subject) -> Iterator[Finding]:
             "Keep it when prediction is pure Python or takes one core for long; otherwise remove "
             "the line: one process answers waiting requests together.",
             where,
+        )
+
+
+def cores(subject: Subject) -> Iterator[Finding]:
+    """Expect a model that can use several cores to say how many it shall use."""
+    if not subject.uses_slots:
+        return
+    number = subject.properties.env.get(_THREADS)
+    processes = subject.properties.options.get("processes", "1")
+    has_processes = bool(_PROCESSES.fullmatch(processes)) and processes.lstrip("0") != "1"
+    has_torch = subject.measured is not None and "torch" in subject.measured.preload
+    if number is None and has_torch and not has_processes:
+        yield Finding(
+            "note",
+            "one-core",
+            f"All slots of this model share one process, and torch uses one core in it: DJL "
+            f"Serving starts its workers with {_THREADS}=1.",
+            f"Write option.env={_THREADS}=2,GOMP_SPINCOUNT=1000, with as many threads as one model "
+            "may use cores. (The second keeps them from waiting actively for long, which costs "
+            "other models their time.)",
+            subject.contents.where,
+        )
+    elif number is not None and number != "1" and has_processes:
+        yield Finding(
+            "warning",
+            "threads-in-processes",
+            f"option.processes={processes} with {_THREADS}={number}: each process has so many "
+            "threads. More than there are cores wait for each other, and answers take several "
+            "times as long.",
+            f"Remove one of the two. {_THREADS} needs no memory; option.processes is for "
+            "prediction in pure Python.",
+            subject.place_of("option.processes"),
         )
 
 
