@@ -4,18 +4,14 @@ An answer is a list of five texts, as infrastructure/containers/mms/mxnet/model_
 on Multi Model Server. Accept and probabilities=true get what every package answers to them.
 """
 
-import io
 import json
 
 import numpy as np
 
-from mmekit_runtime import Handler, Parameters, Prediction, RequestError
-
-IMAGES = ("image/jpeg", "image/png", "application/x-image")
-MOST_PIXELS = 50_000_000  # a small file may unpack to any number of them
+from mmekit_runtime import ImageHandler, Prediction
 
 
-class OnnxResNet(Handler):
+class OnnxResNet(ImageHandler):
     def load(self, folder):
         import onnxruntime
 
@@ -26,22 +22,6 @@ class OnnxResNet(Handler):
         # Memory of a request is given back after it, and not kept for the next.
         options.enable_cpu_mem_arena = False
         return onnxruntime.InferenceSession(str(folder / "resnet.onnx"), options)
-
-    def decode(self, body, content_type):
-        kind = content_type.partition(";")[0].strip().lower() or IMAGES[-1]
-        if kind not in IMAGES:
-            raise RequestError(415, f"a content type among {', '.join(IMAGES)}", content_type)
-        from PIL import Image
-
-        try:
-            with Image.open(io.BytesIO(body), formats=("JPEG", "PNG")) as image:
-                self.refuse_huge(image)
-                scaled = image.convert("RGB").resize(self.size, Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            received = f"{len(body)} bytes that are none"
-            raise RequestError(400, "an image as JPEG or PNG", received) from error
-        pixels = np.asarray(scaled, dtype=np.float32).transpose(2, 0, 1)
-        return pixels[np.newaxis], Parameters()
 
     def predict(self, model, rows, parameters):
         (probabilities,) = model.run(None, {"pixels": rows})
@@ -55,11 +35,6 @@ class OnnxResNet(Handler):
         if content_type == "application/json" and prediction.probabilities is None:
             body = json.dumps(prediction.values[0], ensure_ascii=False).encode()
         return body, content_type
-
-    def refuse_huge(self, image):
-        if image.width * image.height > MOST_PIXELS:
-            received = f"one of {image.width} x {image.height}"
-            raise RequestError(400, f"an image of at most {MOST_PIXELS} pixels", received)
 
     def five_best(self, probabilities):
         best = np.argsort(-probabilities, kind="stable")[:5]

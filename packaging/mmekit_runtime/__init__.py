@@ -19,11 +19,12 @@ batches are done here::
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from mmekit_runtime.handler import Handler, TextHandler
+    from mmekit_runtime.handler import Handler, ImageHandler, TextHandler
     from mmekit_runtime.messages import Parameters, Prediction, Reply, Request, RequestError
 
 __all__ = [
     "Handler",
+    "ImageHandler",
     "Parameters",
     "Prediction",
     "Reply",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mmekit_runtime import codecs
+from mmekit_runtime import codecs, images
 from mmekit_runtime.messages import (
     Parameters,
     Prediction,
@@ -22,6 +22,8 @@ from mmekit_runtime.messages import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
 _logger = logging.getLogger("mmekit_runtime")
 
@@ -191,6 +193,28 @@ class TextHandler(Handler):
     def decode(self, body: bytes, content_type: str) -> tuple[list[str], Parameters]:
         """Read a request's texts and its parameters."""
         return codecs.decode_texts(body, content_type)
+
+
+class ImageHandler(Handler):
+    """A model whose rows are images, one a request: a body is a JPEG or PNG, read by Pillow.
+
+    ``predict`` gets float32 of shape (n, 3, height, width): red, green and blue from 0 to 255.
+
+    Attributes
+    ----------
+    size
+        Width and height in pixels to which images are scaled. A `load` that knows sets it.
+    most_pixels
+        How many an image may have before; 400 for those that have more.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    most_pixels: ClassVar[int] = 50_000_000
+
+    def decode(self, body: bytes, content_type: str) -> tuple[NDArray[np.float32], Parameters]:
+        """Read a request's image; there are no parameters in it."""
+        pixels = images.decode_image(body, content_type, self.size, self.most_pixels)
+        return pixels, Parameters()
 
 
 @dataclass(frozen=True)

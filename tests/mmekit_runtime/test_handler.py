@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mmekit.engine import engine_folder
-from mmekit_runtime import Handler, Parameters, Prediction, Request, TextHandler
+from mmekit_runtime import Handler, ImageHandler, Parameters, Prediction, Request, TextHandler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,6 +225,50 @@ def test_a_text_handler_gets_texts():
     replies = handler.answer([Request(b"ab\nabc", "text/plain"), Request(b'["a"]')])
 
     assert [json.loads(reply.body)["predictions"] for reply in replies] == [[2, 3], [1]]
+
+
+class Brightness(ImageHandler):
+    """Answers the mean of red, green and blue, and how large the image is."""
+
+    most_pixels = 100
+
+    def load(self, folder: Path) -> None:
+        self.size = (4, 2)
+
+    def predict(self, model: None, rows: np.ndarray, parameters: Parameters) -> list[list[float]]:
+        assert str(rows.dtype) == "float32"
+        return [[*row.mean(axis=(1, 2)).tolist(), *row.shape] for row in rows]
+
+
+def image_of(colour: str, size: tuple[int, int], kind: str = "PNG") -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_an_image_handler_gets_scaled_pixels_and_answers_each_request_of_a_batch():
+    handler = Brightness()
+    handler.prepare(Path())
+    requests = [
+        Request(image_of("red", (10, 10)), "image/png"),
+        Request(image_of("white", (3, 1), "JPEG")),
+        Request(image_of("red", (11, 10)), "image/png"),
+        Request(image_of("red", (1, 1), "GIF"), "image/gif"),
+        Request(b"none", "image/jpeg"),
+    ]
+
+    replies = handler.answer(requests)
+
+    assert [reply.status for reply in replies] == [200, 200, 400, 415, 400]
+    bodies = [json.loads(reply.body) for reply in replies]
+    assert bodies[0]["predictions"] == [[255, 0, 0, 3, 2, 4]]
+    assert bodies[1]["predictions"] == [[255, 255, 255, 3, 2, 4]]
+    assert (bodies[2]["expected"], bodies[2]["received"]) == (
+        "an image of at most 100 pixels",
+        "one of 11 x 10",
+    )
 
 
 def test_the_models_own_width_is_taken_when_none_is_given():
