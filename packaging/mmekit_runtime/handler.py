@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mmekit_runtime import codecs, images
+from mmekit_runtime.decoding import decode_numbers, decode_texts
+from mmekit_runtime.encoding import encode
+from mmekit_runtime.images import decode_image
 from mmekit_runtime.messages import (
     Parameters,
     Prediction,
@@ -68,11 +70,11 @@ class Handler:
 
     def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:
         """Read a request's rows (float64 of shape (n, features)) and its parameters."""
-        return codecs.decode_numbers(body, content_type, self._width(), self.largest)
+        return decode_numbers(body, content_type, self._width(), self.largest)
 
     def encode(self, prediction: Prediction, accept: str) -> tuple[bytes, str]:
         """Write an answer; return its body and content type."""
-        return codecs.encode(prediction, accept)
+        return encode(prediction, accept)
 
     def prepare(self, folder: Path) -> Any:
         """Load the model unless it is loaded, and return it."""
@@ -192,7 +194,7 @@ class TextHandler(Handler):
 
     def decode(self, body: bytes, content_type: str) -> tuple[list[str], Parameters]:
         """Read a request's texts and its parameters."""
-        return codecs.decode_texts(body, content_type)
+        return decode_texts(body, content_type)
 
 
 class ImageHandler(Handler):
@@ -213,7 +215,7 @@ class ImageHandler(Handler):
 
     def decode(self, body: bytes, content_type: str) -> tuple[NDArray[np.float32], Parameters]:
         """Read a request's image; there are no parameters in it."""
-        pixels = images.decode_image(body, content_type, self.size, self.most_pixels)
+        pixels = decode_image(body, content_type, self.size, self.most_pixels)
         return pixels, Parameters()
 
 

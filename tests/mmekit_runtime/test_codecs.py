@@ -9,7 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from mmekit_runtime import Prediction, RequestError, codecs
+from mmekit_runtime import Prediction, RequestError
+from mmekit_runtime.decoding import decode_numbers, decode_texts
+from mmekit_runtime.encoding import encode
 
 
 def npy(array: object) -> bytes:
@@ -43,7 +45,7 @@ def npz(**arrays: object) -> bytes:
     ],
 )
 def test_every_content_type_gives_the_same_rows(body, content_type):
-    rows, parameters = codecs.decode_numbers(body, content_type, 2)
+    rows, parameters = decode_numbers(body, content_type, 2)
 
     assert rows.dtype == np.float64
     assert rows.tolist() == [[1, 2], [3, 4]]
@@ -61,7 +63,7 @@ def test_every_content_type_gives_the_same_rows(body, content_type):
     ],
 )
 def test_one_record_or_many(content, features, rows):
-    decoded, _ = codecs.decode_numbers(
+    decoded, _ = decode_numbers(
         json.dumps({"instances": content}).encode(), "application/json", features
     )
 
@@ -110,7 +112,7 @@ def test_one_record_or_many(content, features, rows):
 )
 def test_bad_input_says_what_was_expected_and_what_came(body, content_type, status, received):
     with pytest.raises(RequestError) as raised:
-        codecs.decode_numbers(body, content_type, 2)
+        decode_numbers(body, content_type, 2)
 
     assert raised.value.status == status
     assert received in raised.value.received
@@ -122,7 +124,7 @@ def test_pickled_arrays_are_never_loaded():
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
     with pytest.raises(RequestError, match="numpy cannot load"):
-        codecs.decode_numbers(buffer.getvalue(), "application/x-npy", None)
+        decode_numbers(buffer.getvalue(), "application/x-npy", None)
 
 
 @pytest.mark.parametrize(
@@ -138,29 +140,29 @@ def test_pickled_arrays_are_never_loaded():
     ],
 )
 def test_texts_come_in_every_content_type(body, content_type):
-    assert codecs.decode_texts(body, content_type)[0] == ["a, b", "c"]
+    assert decode_texts(body, content_type)[0] == ["a, b", "c"]
 
 
 def test_a_sentence_is_not_split_by_what_unicode_calls_a_line_end():
     body = "one\u2028sentence\x0chere\nanother".encode()
 
-    assert codecs.decode_texts(body, "text/plain")[0] == ["one\u2028sentence\x0chere", "another"]
+    assert decode_texts(body, "text/plain")[0] == ["one\u2028sentence\x0chere", "another"]
     lines = '"a\u2028b"\n"c"'.encode()
-    assert codecs.decode_texts(lines, "application/jsonlines")[0] == ["a\u2028b", "c"]
+    assert decode_texts(lines, "application/jsonlines")[0] == ["a\u2028b", "c"]
 
 
 def test_a_text_may_be_as_long_as_a_request():
-    assert codecs.decode_texts(b"x" * 200_000, "text/csv")[0] == ["x" * 200_000]
+    assert decode_texts(b"x" * 200_000, "text/csv")[0] == ["x" * 200_000]
 
 
 def test_half_a_character_is_refused():
     with pytest.raises(RequestError, match="half of one in record 0"):
-        codecs.decode_texts(b'["\\ud800"]', "application/json")
+        decode_texts(b'["\\ud800"]', "application/json")
 
 
 def test_what_a_model_cannot_take_is_refused():
     with pytest.raises(RequestError, match=r"1e\+300 in row 0, column 0"):
-        codecs.decode_numbers(b"[[1e300]]", "application/json", 1, 3.4e38)
+        decode_numbers(b"[[1e300]]", "application/json", 1, 3.4e38)
 
 
 def test_an_npz_that_unpacks_to_too_much_is_refused_before_it_is_unpacked():
@@ -173,23 +175,23 @@ def test_an_npz_that_unpacks_to_too_much_is_refused_before_it_is_unpacked():
             member.write(bytes(1 << 20))
 
     with pytest.raises(RequestError, match="unpacks to"):
-        codecs.decode_numbers(buffer.getvalue(), "application/x-npz", None)
+        decode_numbers(buffer.getvalue(), "application/x-npz", None)
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/csv", "application/x-npy"])
 def test_a_prediction_that_is_no_finite_number_is_an_error_in_every_format(accept):
     with pytest.raises(ValueError, match="finite"):
-        codecs.encode(Prediction(np.array([1.0, np.inf])), accept)
+        encode(Prediction(np.array([1.0, np.inf])), accept)
 
 
 def test_a_single_text_is_one_row():
-    assert codecs.decode_texts(b'{"inputs": "hello"}', "application/json")[0] == ["hello"]
+    assert decode_texts(b'{"inputs": "hello"}', "application/json")[0] == ["hello"]
 
 
 @pytest.mark.parametrize("body", [b'{"inputs": [1]}', b'{"inputs": []}', b'{"inputs": null}'])
 def test_what_is_not_text_is_refused(body):
     with pytest.raises(RequestError, match="one or more texts"):
-        codecs.decode_texts(body, "application/json")
+        decode_texts(body, "application/json")
 
 
 @pytest.mark.parametrize(
@@ -204,12 +206,12 @@ def test_what_is_not_text_is_refused(body):
     ],
 )
 def test_the_answer_has_the_format_that_accept_prefers(accept, content_type):
-    assert codecs.encode(Prediction([1, 2]), accept)[1] == content_type
+    assert encode(Prediction([1, 2]), accept)[1] == content_type
 
 
 def test_an_accept_without_any_known_format_is_406():
     with pytest.raises(RequestError) as raised:
-        codecs.encode(Prediction([1]), "image/png")
+        encode(Prediction([1]), "image/png")
 
     assert raised.value.status == 406
 
@@ -217,15 +219,15 @@ def test_an_accept_without_any_known_format_is_406():
 def test_probabilities_are_in_every_format():
     prediction = Prediction(np.array(["a", "b"]), np.array([[0.75, 0.25], [0.5, 0.5]]), ["a", "b"])
 
-    assert json.loads(codecs.encode(prediction, "")[0]) == {
+    assert json.loads(encode(prediction, "")[0]) == {
         "predictions": ["a", "b"],
         "probabilities": [[0.75, 0.25], [0.5, 0.5]],
         "classes": ["a", "b"],
     }
-    assert codecs.encode(prediction, "text/csv")[0] == b"a,0.75,0.25\nb,0.5,0.5\n"
-    lines = codecs.encode(prediction, "application/jsonlines")[0].splitlines()
+    assert encode(prediction, "text/csv")[0] == b"a,0.75,0.25\nb,0.5,0.5\n"
+    lines = encode(prediction, "application/jsonlines")[0].splitlines()
     assert json.loads(lines[1]) == {"prediction": "b", "probabilities": [0.5, 0.5]}
-    array = np.load(io.BytesIO(codecs.encode(prediction, "application/x-npy")[0]))
+    array = np.load(io.BytesIO(encode(prediction, "application/x-npy")[0]))
     assert array.tolist() == [[0.75, 0.25], [0.5, 0.5]]
 
 
@@ -234,26 +236,26 @@ def test_several_outputs_have_probabilities_each():
     outputs = [np.array([[0.0, 1, 0], [0, 0, 1]]), np.array([[1.0, 0], [0, 1]])]
     prediction = Prediction(values, outputs, [[0, 1, 2], [0, 1]])
 
-    assert json.loads(codecs.encode(prediction, "")[0])["probabilities"] == [
+    assert json.loads(encode(prediction, "")[0])["probabilities"] == [
         [[0, 1, 0], [1, 0]],
         [[0, 0, 1], [0, 1]],
     ]
-    assert codecs.encode(prediction, "text/csv")[0].splitlines()[0] == b"1,0,0.0,1.0,0.0,1.0,0.0"
+    assert encode(prediction, "text/csv")[0].splitlines()[0] == b"1,0,0.0,1.0,0.0,1.0,0.0"
     with pytest.raises(RequestError, match="differ in their number of classes"):
-        codecs.encode(prediction, "application/x-npy")
+        encode(prediction, "application/x-npy")
 
 
 def test_probabilities_may_be_plain_lists():
     prediction = Prediction(["a", "b"], [[0.75, 0.25], [0.5, 0.5]])
 
-    assert json.loads(codecs.encode(prediction, "")[0])["probabilities"] == [
+    assert json.loads(encode(prediction, "")[0])["probabilities"] == [
         [0.75, 0.25],
         [0.5, 0.5],
     ]
-    assert json.loads(codecs.encode(prediction.slice(1, 2), "")[0])["probabilities"] == [[0.5, 0.5]]
+    assert json.loads(encode(prediction.slice(1, 2), "")[0])["probabilities"] == [[0.5, 0.5]]
 
 
 def test_labels_as_npy_need_no_pickle():
-    body, _ = codecs.encode(Prediction(np.array(["x", "yy"], dtype=object)), "application/x-npy")
+    body, _ = encode(Prediction(np.array(["x", "yy"], dtype=object)), "application/x-npy")
 
     assert np.load(io.BytesIO(body), allow_pickle=False).tolist() == ["x", "yy"]

@@ -1,4 +1,4 @@
-"""Request bodies to rows, predictions to answer bodies."""
+"""Request bodies to rows of numbers, or texts."""
 
 from __future__ import annotations
 
@@ -10,30 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.messages import Parameters, Prediction, RequestError
+from mmekit_runtime.media_types import CSV, JSON, JSON_LINES, NPY, NPZ, TEXT, media_type
+from mmekit_runtime.messages import Parameters, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-Rows = Any  # NDArray[np.float64] of shape (n, features), or list[str]
-
-JSON = "application/json"
-JSON_LINES = "application/jsonlines"
-CSV = "text/csv"
-NPY = "application/x-npy"
-NPZ = "application/x-npz"
-TEXT = "text/plain"
-
-_ALIASES = {
-    "application/x-jsonlines": JSON_LINES,
-    "application/x-ndjson": JSON_LINES,
-    "application/json-lines": JSON_LINES,
-    "application/csv": CSV,
-    "application/npy": NPY,
-    "tensor/npz": NPZ,
-}
 _MAX_UNPACKED = 256 << 20
 # One cell may be as long as a request: a text is one.
 csv.field_size_limit(1 << 30)
@@ -41,17 +25,6 @@ csv.field_size_limit(1 << 30)
 _CONTAINERS = ("instances", "inputs")
 _RECORD_MEMBERS = ("instances", "inputs", "features", "text", "data")
 _TEXT_HEADERS = frozenset({"text", "sentence", "sentences", "inputs", "instances"})
-
-
-def media_type(header: str) -> tuple[str, str]:
-    """Split a Content-Type into its media type, in lower case and by its usual name, and the rest.
-
-    >>> media_type("Text/CSV; header=present")
-    ('text/csv', 'header=present')
-    """
-    name, _, rest = header.partition(";")
-    name = name.strip().lower()
-    return _ALIASES.get(name, name), rest.strip().lower()
 
 
 def decode_numbers(
@@ -118,27 +91,6 @@ def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]
         elif any("\ud800" <= character <= "\udfff" for character in text):
             raise RequestError(400, "texts of Unicode characters", f"half of one in record {index}")
     return texts, parameters
-
-
-def encode(prediction: Prediction, accept: str) -> tuple[bytes, str]:
-    """Write a prediction in the format that an Accept header prefers; JSON when it names none.
-
-    Returns
-    -------
-    body, content_type
-
-    Raises
-    ------
-    RequestError
-        406 when the header allows none of JSON, CSV, npy and JSON lines.
-    ValueError
-        A prediction is infinite or not a number.
-    """
-    kind = _accepted(accept)
-    values = np.asarray(prediction.values)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError("a prediction is not a finite number")
-    return _ENCODERS[kind](prediction), kind
 
 
 def _kind(content_type: str, body: bytes, known: tuple[str, ...]) -> tuple[str, str]:
@@ -348,106 +300,3 @@ def _describe(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
     return f"{type(value).__name__} {value!r}"[:60]
-
-
-def _accepted(accept: str) -> str:
-    if not accept:
-        return JSON
-    offers = []
-    for position, item in enumerate(accept.split(",")):
-        kind, rest = media_type(item)
-        weight = 1.0
-        for parameter in rest.split(";"):
-            name, _, value = parameter.partition("=")
-            if name.strip() == "q" and _is_number(value):
-                weight = float(value)
-        if weight > 0:
-            offers.append((-weight, position, kind))
-    for _, _, kind in sorted(offers):
-        if kind in ("*/*", "application/*", ""):
-            return JSON
-        if kind == "text/*":
-            return CSV
-        if kind in _ENCODERS:
-            return kind
-    raise RequestError(406, f"an Accept among {', '.join(_ENCODERS)}", accept)
-
-
-def _plain(values: Any) -> list[Any]:
-    """Turn n predictions into Python's own numbers and texts."""
-    if isinstance(values, np.ndarray):
-        plain: list[Any] = values.tolist()
-        return plain
-    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
-
-
-def _plain_probabilities(prediction: Prediction) -> list[Any] | None:
-    if prediction.probabilities is None:
-        return None
-    if prediction.has_several_outputs:
-        outputs = [_plain(output) for output in prediction.probabilities]
-        return [list(row) for row in zip(*outputs, strict=True)]
-    return _plain(prediction.probabilities)
-
-
-def _to_json(prediction: Prediction) -> bytes:
-    content: dict[str, Any] = {"predictions": _plain(prediction.values)}
-    probabilities = _plain_probabilities(prediction)
-    if probabilities is not None:
-        content["probabilities"] = probabilities
-        if prediction.classes is not None:
-            content["classes"] = list(prediction.classes)
-    return json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _to_json_lines(prediction: Prediction) -> bytes:
-    probabilities = _plain_probabilities(prediction)
-    lines = []
-    for index, value in enumerate(_plain(prediction.values)):
-        line: dict[str, Any] = {"prediction": value}
-        if probabilities is not None:
-            line["probabilities"] = probabilities[index]
-        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _to_csv(prediction: Prediction) -> bytes:
-    probabilities = _plain_probabilities(prediction)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for index, value in enumerate(_plain(prediction.values)):
-        cells = _flat(value)
-        if probabilities is not None:
-            cells += _flat(probabilities[index])
-        writer.writerow(cells)
-    return text.getvalue().encode()
-
-
-def _flat(value: Any) -> list[Any]:
-    if isinstance(value, list):
-        return [cell for item in value for cell in _flat(item)]
-    return [value]
-
-
-def _to_npy(prediction: Prediction) -> bytes:
-    wanted = prediction.values if prediction.probabilities is None else prediction.probabilities
-    if prediction.has_several_outputs:
-        try:
-            wanted = np.stack(wanted, axis=1)
-        except ValueError as error:
-            expected = "an Accept other than npy: the outputs differ in their number of classes"
-            raise RequestError(406, expected, NPY) from error
-    array = np.asarray(wanted)
-    if array.dtype.kind == "O":
-        array = array.astype(np.str_)
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-_ENCODERS: Mapping[str, Callable[[Prediction], bytes]] = {
-    JSON: _to_json,
-    CSV: _to_csv,
-    NPY: _to_npy,
-    JSON_LINES: _to_json_lines,
-}

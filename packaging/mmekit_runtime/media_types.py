@@ -1,0 +1,30 @@
+"""Media types that requests and answers have, by their usual names."""
+
+from __future__ import annotations
+
+JSON = "application/json"
+JSON_LINES = "application/jsonlines"
+CSV = "text/csv"
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+TEXT = "text/plain"
+
+_ALIASES = {
+    "application/x-jsonlines": JSON_LINES,
+    "application/x-ndjson": JSON_LINES,
+    "application/json-lines": JSON_LINES,
+    "application/csv": CSV,
+    "application/npy": NPY,
+    "tensor/npz": NPZ,
+}
+
+
+def media_type(header: str) -> tuple[str, str]:
+    """Split a Content-Type into its media type, in lower case and by its usual name, and the rest.
+
+    >>> media_type("Text/CSV; header=present")
+    ('text/csv', 'header=present')
+    """
+    name, _, rest = header.partition(";")
+    name = name.strip().lower()
+    return _ALIASES.get(name, name), rest.strip().lower()
