@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from publishing import put_into_readme
 
 from mmekit.archive import Sample, read_package, unpack
 from mmekit.bench import Load, Target, measure
@@ -53,8 +54,6 @@ _START_S = 60
 _STOP_S = 40
 _POLL_S = 0.05
 _QUIET_PERCENT = 15
-_BEGIN = "<!-- figures: written by benchmarks/main_job.py --publish -->"
-_END = "<!-- end of figures -->"
 _WARM_UP_S = 2
 _COLD_BUDGET_MS = 20_000
 
@@ -129,7 +128,7 @@ def main() -> int:
     print(f"\n{table}\nmeasured in {time.monotonic() - began:.0f} s")
     _write(arguments.output, machine, latencies, loads, table)
     if arguments.publish:
-        _publish(table)
+        put_into_readme("main_job", table)
     return 0
 
 
@@ -341,15 +340,6 @@ def _write(
     }
     (folder / "main_job.json").write_text(json.dumps(content, indent=2) + "\n")
     (folder / "main_job.md").write_text(table)
-
-
-def _publish(table: str) -> None:
-    readme = ROOT / "README.md"
-    before, begin, rest = readme.read_text().partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (begin and end):
-        raise RuntimeError(f"{readme} lacks {_BEGIN} or {_END}")
-    readme.write_text(f"{before}{begin}\n\n{table}\n{end}{after}")
 
 
 if __name__ == "__main__":

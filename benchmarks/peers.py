@@ -14,7 +14,7 @@ Some of it, and the rest of a run that was interrupted::
 
 What each model on each peer gave is kept in build/peers/found, and the report is made from all
 that is there. Writes build/benchmarks/peers.json, .md and .svg; --publish copies them into
-docs/benchmarks. Everything runs on loopback, and is ended at the end.
+docs/benchmarks, and a table into the README. Everything runs on loopback, and is ended at the end.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from peer_runs.environments import PeerUnavailable
 from peer_runs.kept import Kept
 from peer_runs.peers import PEERS
 from peer_runs.report import Results
+from peer_runs.summary import summary
 from publishing import publish, try_to_draw
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -225,7 +226,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tool", choices=("wrk", "python"), default=None)
     parser.add_argument("--missing", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--publish", action="store_true", help="copy into docs/benchmarks")
+    parser.add_argument(
+        "--publish", action="store_true", help="copy into docs/benchmarks and the README"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
     parser.add_argument("--found", type=Path, default=ROOT / "build" / "peers" / "found")
     return parser.parse_args()
@@ -242,7 +245,7 @@ def _write(machine: Machine, kept: Kept, arguments: argparse.Namespace, console:
     report.write(results, output)
     try_to_draw(lambda: plot.draw(results, output), console)
     if arguments.publish:
-        publish(output, report.NAME)
+        publish(output, report.NAME, summary)
     print(report.markdown(results))
     return 0
 

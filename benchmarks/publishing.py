@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rich.console import Console
 
-PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT / "docs" / "benchmarks"
+README = ROOT / "README.md"
+_END = "<!-- end of figures -->"
 
 
 def pyplot(name: str, font_size: int) -> Any:
@@ -48,10 +52,30 @@ def try_to_draw(draw: Callable[[], None], console: Console) -> None:
         console.print(f"no picture: {error}")
 
 
-def publish(output: Path, name: str) -> None:
-    """Copy a benchmark's JSON, tables and picture, as far as they are there."""
+def publish(
+    output: Path, name: str, summary: Callable[[Mapping[str, Any]], str] | None = None
+) -> None:
+    """Copy a benchmark's JSON, tables and picture, as far as they are there.
+
+    Parameters
+    ----------
+    summary
+        Makes the README's table of what the JSON holds; None for a benchmark without one.
+    """
     PUBLISHED.mkdir(parents=True, exist_ok=True)
     for suffix in ("json", "md", "svg"):
         file = output / f"{name}.{suffix}"
         if file.exists():
             shutil.copyfile(file, PUBLISHED / file.name)
+    if summary is not None:
+        put_into_readme(name, summary(json.loads((output / f"{name}.json").read_text())))
+
+
+def put_into_readme(name: str, text: str) -> None:
+    """Put a benchmark's table between its marks in the README."""
+    begin = f"<!-- figures: written by benchmarks/{name}.py --publish -->"
+    before, found, rest = README.read_text().partition(begin)
+    _, end, after = rest.partition(_END)
+    if not (found and end):
+        raise RuntimeError(f"{README} lacks {begin} or {_END}")
+    README.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")

@@ -30,3 +30,12 @@ def under_load(load: Load) -> tuple[str, ...]:
     times = (load.p50_ms, load.p95_ms, load.p99_ms, load.p999_ms)
     found = (f"{one:,.2f} ms" for one in times)
     return f"{load.requests_per_second:,.0f}", *found, str(load.errors)
+
+
+def milliseconds(value: float) -> str:
+    """Return a time as people read it: 7.0 ms, 1,238 ms.
+
+    >>> milliseconds(6.97), milliseconds(1238.3)
+    ('7.0 ms', '1,238 ms')
+    """
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.1f} ms"  # noqa: PLR2004

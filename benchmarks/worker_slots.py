@@ -9,8 +9,9 @@ A try that shows only that all of it works, in half a minute::
 
     .venv/bin/python benchmarks/worker_slots.py --quick --models ridge --servers embedded
 
-Writes build/benchmarks/worker_slots.json, .md and .svg; --publish copies them into docs/benchmarks.
-SetFit needs what ``make demo`` leaves. Everything runs on loopback, and is ended at the end.
+Writes build/benchmarks/worker_slots.json, .md and .svg; --publish copies them into docs/benchmarks,
+and a table into the README. SetFit needs what ``make demo`` leaves. Everything runs on loopback,
+and is ended at the end.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from slot_runs.report import Results
 from slot_runs.runs import Plan, Run
 from slot_runs.servers import TITLES, ServerFailure, ServerKind
 from slot_runs.subjects import MODES, ROOT, MissingSubjectError, Mode, Trained
+from slot_runs.summary import summary
 from slot_runs.targets import MIB, Pair
 
 if TYPE_CHECKING:
@@ -240,7 +242,9 @@ def _arguments() -> argparse.Namespace:
         metavar="N",
         help="also load N ridge models at once (1000 if no number is given)",
     )
-    parser.add_argument("--publish", action="store_true", help="copy into docs/benchmarks")
+    parser.add_argument(
+        "--publish", action="store_true", help="copy into docs/benchmarks and the README"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
     return parser.parse_args()
 
@@ -268,7 +272,7 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     if results.pairs:
         try_to_draw(lambda: plot.draw(results, output), console)
     if arguments.publish:
-        publish(output, report.NAME)
+        publish(output, report.NAME, summary)
 
 
 if __name__ == "__main__":

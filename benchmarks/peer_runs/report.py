@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from tables import table
+from tables import milliseconds, table
 
 from peer_runs import subjects, targets
 from peer_runs.cells import CONNECTIONS, COUNTS
@@ -143,14 +143,10 @@ def _by_model(cells: Sequence[Cell], texts: Sequence[str]) -> str:
 def _cold_cell(cell: Cell) -> str:
     if cell.cold is None:
         return "-"
-    median = _milliseconds(cell.cold.median_ms)
+    median = milliseconds(cell.cold.median_ms)
     if cell.cold.kind == "start":
         return f"*start* {median}"
-    return f"{median} (first {_milliseconds(cell.cold.first_ms)})"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:,.{1 if value < 100 else 0}f} ms"  # noqa: PLR2004
+    return f"{median} (first {milliseconds(cell.cold.first_ms)})"
 
 
 def _memory(cells: Sequence[Cell]) -> str:
@@ -183,7 +179,7 @@ def _load(cells: Sequence[Cell]) -> str:
                 continue
             errors = f" ({load.errors:,} errors)" if load.errors else ""
             times = (load.p50_ms, load.p95_ms, load.p99_ms)
-            row += [f"{load.requests_per_second:,.0f}{errors}", *map(_milliseconds, times)]
+            row += [f"{load.requests_per_second:,.0f}{errors}", *map(milliseconds, times)]
         rows.append(row)
     return table(("server",), columns, rows)
 
