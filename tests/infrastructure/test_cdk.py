@@ -188,6 +188,20 @@ def test_the_role_reads_what_is_under_the_prefix_and_nothing_else(template):
     )
 
 
+def test_the_role_logs_for_its_endpoint_and_not_for_those_whose_names_begin_alike(template):
+    from aws_cdk.assertions import Capture, Match
+
+    groups = Capture()
+    writes = Match.object_like({"Sid": "WriteLogs", "Resource": groups})
+    template.has_resource_properties(
+        "AWS::IAM::Policy", {"PolicyDocument": {"Statement": Match.array_with([writes])}}
+    )
+    ends = [group["Fn::Join"][1][-1].rpartition("/")[2] for group in groups.as_array()]
+    assert len(ends) == 2
+    assert not ends[0].endswith("*")
+    assert ends[1] == f"{ends[0]}:*"
+
+
 def test_it_scales_and_has_four_alarms_and_a_dashboard(template):
     template.resource_count_is("AWS::CloudWatch::Alarm", 4)
     for metric in ("Invocation5XXErrors", "ModelLatency", "MemoryUtilization", "DiskUtilization"):

@@ -29,6 +29,13 @@ def test_cfn_lint_finds_nothing():
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("name", ["multi-model-endpoint", "serverless-endpoint"])
+def test_the_role_logs_for_its_endpoint_and_not_for_those_whose_names_begin_alike(name):
+    [file] = [file for file in FILES if file.stem == name]
+    groups = re.findall(r"log-group:/aws/sagemaker/Endpoints/(\S+)", file.read_text())
+    assert groups == ["${EndpointName}", "${EndpointName}:*"]
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="there is no shellcheck on PATH")
 def test_shellcheck_finds_nothing(templates):
     script = str(templates / "deploy.sh")

@@ -25,7 +25,7 @@ def endpoint_role(
 ) -> iam.Role:
     """Return a role that SageMaker of this account may take on."""
     stack, under = cdk.Stack.of(scope), prefix.rstrip("/") + "/*"
-    log_group = f"log-group:/aws/sagemaker/Endpoints/{endpoint_name}*"
+    log_group = f"log-group:/aws/sagemaker/Endpoints/{endpoint_name}"
     logs = f"arn:{stack.partition}:logs:{stack.region}:{stack.account}:{log_group}"
     source = {"StringEquals": {"aws:SourceAccount": stack.account}}
     role = iam.Role(
@@ -62,7 +62,7 @@ def endpoint_role(
                 "logs:DescribeLogStreams",
                 "logs:PutLogEvents",
             ],
-            resources=[logs],
+            resources=[logs, f"{logs}:*"],
         ),
         iam.PolicyStatement(
             sid="PutMetrics",
@@ -78,7 +78,7 @@ def endpoint_role(
     for resource, reason in (
         (archives, "It is to read every archive under the prefix, those of tomorrow too."),
         (
-            f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:{log_group}",
+            f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:{log_group}:*",
             "The streams of the endpoint's log are named by SageMaker.",
         ),
         (
