@@ -171,7 +171,7 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     if results.overheads or results.crowds:
         try_to_draw(lambda: plot.draw(results, output), console)
     if arguments.publish:
-        publish(output, report.NAME)
+        publish(output, report.NAME, console)
 
 
 if __name__ == "__main__":

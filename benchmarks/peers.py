@@ -244,10 +244,9 @@ def _write(machine: Machine, kept: Kept, arguments: argparse.Namespace, console:
     results = Results(machine, found, arguments.seconds)
     report.write(results, output)
     try_to_draw(lambda: plot.draw(results, output), console)
-    if arguments.publish:
-        publish(output, report.NAME, summary)
+    published = not arguments.publish or publish(output, report.NAME, console, summary)
     print(report.markdown(results))
-    return 0
+    return 0 if published else 1
 
 
 if __name__ == "__main__":

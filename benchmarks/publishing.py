@@ -52,23 +52,37 @@ def try_to_draw(draw: Callable[[], None], console: Console) -> None:
         console.print(f"no picture: {error}")
 
 
+class IncompleteRunError(Exception):
+    """A run lacks something that the README shows; the text says what."""
+
+
 def publish(
-    output: Path, name: str, summary: Callable[[Mapping[str, Any]], str] | None = None
-) -> None:
-    """Copy a benchmark's JSON, tables and picture, as far as they are there.
+    output: Path,
+    name: str,
+    console: Console,
+    summary: Callable[[Mapping[str, Any]], str] | None = None,
+) -> bool:
+    """Copy a benchmark's JSON, tables and picture; False when they are not worth publishing.
 
     Parameters
     ----------
     summary
-        Makes the README's table of what the JSON holds; None for a benchmark without one.
+        Makes the README's table of what the JSON holds, or raises IncompleteRunError; None for a
+        benchmark without one.
     """
+    if summary is not None:
+        try:
+            text = summary(json.loads((output / f"{name}.json").read_text()))
+        except IncompleteRunError as error:
+            console.print(f"Not published: the README shows {error}, which this run lacks.")
+            return False
+        put_into_readme(name, text)
     PUBLISHED.mkdir(parents=True, exist_ok=True)
     for suffix in ("json", "md", "svg"):
         file = output / f"{name}.{suffix}"
         if file.exists():
             shutil.copyfile(file, PUBLISHED / file.name)
-    if summary is not None:
-        put_into_readme(name, summary(json.loads((output / f"{name}.json").read_text())))
+    return True
 
 
 def put_into_readme(name: str, text: str) -> None:

@@ -199,7 +199,7 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     if results.bouts:
         try_to_draw(lambda: plot.draw(results, output), console)
     if arguments.publish:
-        publish(output, report.NAME)
+        publish(output, report.NAME, console)
 
 
 if __name__ == "__main__":

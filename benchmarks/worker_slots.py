@@ -76,9 +76,10 @@ def main() -> int:
     if not results.pairs and results.crowd is None:
         console.print(f"There was nothing to measure: {dict(results.left_out)}")
         return 1
-    _write(results, arguments, console)
+    published = _write(results, arguments, console)
     print(report.markdown(results))
-    return 1 if any("**failed**" in why for why in results.left_out.values()) else 0
+    failed = any("**failed**" in why for why in results.left_out.values())
+    return 1 if failed or not published else 0
 
 
 class Bench:
@@ -266,13 +267,12 @@ def _plan(arguments: argparse.Namespace, servers: Sequence[ServerKind]) -> Plan:
     )
 
 
-def _write(results: Results, arguments: argparse.Namespace, console: Console) -> None:
+def _write(results: Results, arguments: argparse.Namespace, console: Console) -> bool:
     output: Path = arguments.output
     report.write(results, output)
     if results.pairs:
         try_to_draw(lambda: plot.draw(results, output), console)
-    if arguments.publish:
-        publish(output, report.NAME, summary)
+    return not arguments.publish or publish(output, report.NAME, console, summary)
 
 
 if __name__ == "__main__":

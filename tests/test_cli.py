@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -294,6 +295,29 @@ def test_a_command_has_an_endpoint_at_its_side_that_ends_with_it(mme, free_port)
     assert "nothing is left behind" in finished.stderr
     again = mme("up", "--port", free_port, "--", sys.executable, "-c", "")
     assert again.returncode == 0  # the port is free: the first endpoint is gone
+
+
+def test_a_command_has_its_output_to_itself_where_nobody_hears_the_endpoint(tmp_path, free_port):
+    command = [
+        sys.executable,
+        "-m",
+        "mmekit.cli",
+        "up",
+        "--port",
+        str(free_port),
+        "--",
+        "echo",
+        "a",
+    ]
+    for closing in ("2>&-", "2>/dev/full"):
+        finished = subprocess.run(
+            ["sh", "-c", f"{shlex.join(command)} {closing}"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert (finished.returncode, finished.stdout) == (0, "a\n")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from publishing import IncompleteRunError
 from tables import milliseconds, table
 
 from peer_runs.peers import PEERS
@@ -20,8 +21,17 @@ _MIB = 1 << 20
 
 
 def summary(content: Mapping[str, Any]) -> str:
-    """Return a row for each server: those first that isolate models, then by throughput."""
+    """Return a row for each server: those first that isolate models, then by throughput.
+
+    Raises
+    ------
+    IncompleteRunError
+        A server is missing.
+    """
     cells = [cell for cell in content["cells"] if cell["model"] == MODEL]
+    missing = PEERS.keys() - {cell["peer"] for cell in cells}
+    if missing:
+        raise IncompleteRunError(f"{MODEL} on {', '.join(sorted(missing))}")
 
     def place(cell: Cell) -> tuple[bool, float]:
         load = _load(cell)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from publishing import IncompleteRunError
 from tables import milliseconds, table
 
 from slot_runs.servers import TITLES
+from slot_runs.subjects import MODES, NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,48 +16,56 @@ if TYPE_CHECKING:
     Run = Mapping[str, Any]
     Value = Callable[[Run], float]
 
-_MIB = 1 << 20
 _LOADS = (("ridge", 8), ("catboost", 32), ("setfit", 8))
 """The models and numbers of connections whose throughput has a target."""
 
 
 def summary(content: Mapping[str, Any]) -> str:
-    """Return a row for each figure, plain engine → worker slots, and a column for each server."""
+    """Return a row for each figure, plain engine → worker slots, and a column for each server.
+
+    Raises
+    ------
+    IncompleteRunError
+        A server, a model, a number of connections or the thousand models are missing.
+    """
     runs = {(run["server"], run["subject"], run["mode"]): run for run in content["runs"]}
-    servers = [one for one in TITLES if any(server == one for server, *_ in runs)]
     titles = {one["name"]: one["title"] for one in content["subjects"]}
+    _check(runs, content["crowd"])
 
     def row(what: str, subject: str, value: Value, text: Callable[[float], str]) -> list[str]:
-        cells = []
-        for server in servers:
-            modes = [runs.get((server, subject, mode)) for mode in ("plain", "slots")]
-            found = [text(value(run)) for run in modes if run is not None]
-            cells.append(" → ".join(found) if len(found) == len(modes) else "-")
-        return [what, *cells]
+        found = [[text(value(runs[server, subject, mode])) for mode in MODES] for server in TITLES]
+        return [what, *map(" → ".join, found)]
 
     rows = [
-        row(f"cold load, {title}", name, lambda run: run["cold"]["median_ms"], milliseconds)
-        for name, title in titles.items()
+        row(f"cold load, {titles[name]}", name, lambda run: run["cold"]["median_ms"], milliseconds)
+        for name in NAMES
     ]
     rows += [
-        row(f"memory of one more, {title}", name, _marginal_mib, "{:,.1f} MiB".format)
-        for name, title in titles.items()
+        row(f"memory of one more, {titles[name]}", name, _marginal_mib, "{:,.1f} MiB".format)
+        for name in NAMES
     ]
     for name, connections in _LOADS:
-        if name not in titles:
-            continue
         what = f"{titles[name]}, {connections} connections"
-        rows.append(
-            row(f"{what}, requests/s", name, _load("requests_per_second", connections), _number)
-        )
-        rows.append(row(f"{what}, p99", name, _load("p99_ms", connections), milliseconds))
-    text = table(("",), [TITLES[server] for server in servers], rows)
-    return text + _of_the_crowd(content["crowd"])
+        per_second = _under_load("requests_per_second", connections)
+        rows.append(row(f"{what}, requests/s", name, per_second, "{:,.0f}".format))
+        rows.append(row(f"{what}, p99", name, _under_load("p99_ms", connections), milliseconds))
+    return table(("",), list(TITLES.values()), rows) + _of_the_crowd(content["crowd"])
 
 
-def _of_the_crowd(crowd: Mapping[str, Any] | None) -> str:
+def _check(runs: Mapping[tuple[str, str, str], Run], crowd: Mapping[str, Any] | None) -> None:
+    for server, title in TITLES.items():
+        for name in NAMES:
+            if any((server, name, mode) not in runs for mode in MODES):
+                raise IncompleteRunError(f"{name} on {title}")
+        for name, connections in _LOADS:
+            loads = [runs[server, name, mode]["load"] for mode in MODES]
+            if any(connections not in [one["connections"] for one in load] for load in loads):
+                raise IncompleteRunError(f"{name} at {connections} connections on {title}")
     if crowd is None:
-        return ""
+        raise IncompleteRunError("a thousand models (--thousand)")
+
+
+def _of_the_crowd(crowd: Mapping[str, Any]) -> str:
     gib = crowd["proportional"] / (1 << 30)
     return (
         f"\n{crowd['wanted']:,} ridge models at once on the embedded server: loaded in "
@@ -64,15 +74,11 @@ def _of_the_crowd(crowd: Mapping[str, Any] | None) -> str:
 
 
 def _marginal_mib(run: Run) -> float:
-    return float(run["memory"]["marginal_private"] / _MIB)
+    return float(run["memory"]["marginal_private"] / (1 << 20))
 
 
-def _load(name: str, connections: int) -> Value:
+def _under_load(figure: str, connections: int) -> Value:
     def value(run: Run) -> float:
-        return float(next(one[name] for one in run["load"] if one["connections"] == connections))
+        return float(next(one[figure] for one in run["load"] if one["connections"] == connections))
 
     return value
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}"

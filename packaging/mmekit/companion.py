@@ -90,7 +90,7 @@ def local_endpoint(
         raise EndpointError(what, where=where, remedy=remedy)
     arguments = [sys.executable, "-m", "mmekit.cli", "up", *options]
     with ExitStack() as stack:
-        output = stack.enter_context(log.open("wb")) if log else sys.stderr
+        output = stack.enter_context(log.open("wb")) if log else _standard_error()
         # In a session of its own, so that Ctrl-C in the terminal does not end it before the rest.
         process = stack.enter_context(
             subprocess.Popen(
@@ -112,6 +112,15 @@ def local_endpoint(
                 raise EndpointError(what, where=where, remedy=remedy)
             time.sleep(_POLL_S)
         yield _url(host, port)
+
+
+def _standard_error() -> int:
+    """Return what a process may print to instead of standard output."""
+    try:
+        os.fstat(2)
+    except OSError:  # closed
+        return subprocess.DEVNULL
+    return 2
 
 
 def _url(host: str, port: int) -> str:

@@ -1,8 +1,8 @@
 """The part of mmekit that travels inside an archive: four verbs make a DJL Serving handler.
 
-It needs the standard library and numpy, and knows nothing of the tool that packed it. A model.py
-says how a model is loaded and how it predicts; reading requests, writing answers, errors and
-batches are done here::
+It needs the standard library and numpy (and Pillow, for an `ImageHandler`), and knows nothing of
+the tool that packed it. A model.py says how a model is loaded and how it predicts; reading
+requests, writing answers, errors and batches are done here::
 
     import joblib
     from mmekit_runtime import Handler

@@ -198,16 +198,20 @@ class TextHandler(Handler):
 
 
 class ImageHandler(Handler):
-    """A model whose rows are images, one a request: a body is a JPEG or PNG, read by Pillow.
+    """A model whose rows are images, one a request: a body is a JPEG or PNG.
 
-    ``predict`` gets float32 of shape (n, 3, height, width): red, green and blue from 0 to 255.
+    The content type is image/jpeg, image/png, application/x-image, or none. ``predict`` gets
+    float32 of shape (n, 3, height, width): red, green and blue from 0 to 255, scaled bilinearly, as
+    the pixels lie in the file (how the camera was held is not regarded). Pillow reads them, and
+    belongs into requirements.txt where the image of the container has none.
 
     Attributes
     ----------
     size
         Width and height in pixels to which images are scaled. A `load` that knows sets it.
     most_pixels
-        How many an image may have before; 400 for those that have more.
+        How many an image may have before; 400 for those that have more. Pillow refuses twice its
+        own ``Image.MAX_IMAGE_PIXELS``, some 179 million, in any case.
     """
 
     size: tuple[int, int] = (224, 224)

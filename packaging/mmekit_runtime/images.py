@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmekit_runtime.media_types import IMAGE, JPEG, PNG, media_type
 from mmekit_runtime.messages import RequestError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image")
+_KINDS = (JPEG, PNG, IMAGE)
 
 
 def decode_image(
@@ -33,17 +34,21 @@ def decode_image(
     RequestError
         400 for what is not a JPEG or PNG, or has too many pixels; 415 for another content type.
     """
-    kind = content_type.partition(";")[0].strip().lower() or CONTENT_TYPES[-1]
-    if kind not in CONTENT_TYPES:
-        raise RequestError(415, f"a content type among {', '.join(CONTENT_TYPES)}", content_type)
+    kind, _ = media_type(content_type)
+    if kind and kind not in _KINDS:
+        raise RequestError(415, f"a content type among {', '.join(_KINDS)}", content_type)
+    if not body:
+        raise RequestError(400, "an image as JPEG or PNG", "an empty body")
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(body), formats=("JPEG", "PNG")) as image:
             _refuse_huge(image, most_pixels)
             scaled = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        received = f"{len(body)} bytes that are none"
+    except Image.DecompressionBombError as error:
+        raise RequestError(400, _at_most(most_pixels), str(error)) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        received = f"{len(body)} bytes that are not"
         raise RequestError(400, "an image as JPEG or PNG", received) from error
     pixels = np.asarray(scaled, dtype=np.float32).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels[np.newaxis])
@@ -51,5 +56,8 @@ def decode_image(
 
 def _refuse_huge(image: Image, most_pixels: int) -> None:
     if image.width * image.height > most_pixels:
-        received = f"one of {image.width} x {image.height}"
-        raise RequestError(400, f"an image of at most {most_pixels} pixels", received)
+        raise RequestError(400, _at_most(most_pixels), f"one of {image.width} x {image.height}")
+
+
+def _at_most(pixels: int) -> str:
+    return f"an image of at most {pixels} pixels"

@@ -8,6 +8,9 @@ CSV = "text/csv"
 NPY = "application/x-npy"
 NPZ = "application/x-npz"
 TEXT = "text/plain"
+JPEG = "image/jpeg"
+PNG = "image/png"
+IMAGE = "application/x-image"
 
 _ALIASES = {
     "application/x-jsonlines": JSON_LINES,
@@ -16,6 +19,7 @@ _ALIASES = {
     "application/csv": CSV,
     "application/npy": NPY,
     "tensor/npz": NPZ,
+    "image/jpg": JPEG,
 }
 
 

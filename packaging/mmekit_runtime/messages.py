@@ -1,4 +1,4 @@
-"""What passes between a server, the codecs and a handler."""
+"""What passes between a server, decoding, encoding and a handler."""
 
 from __future__ import annotations
 

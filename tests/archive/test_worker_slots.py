@@ -262,7 +262,7 @@ def test_without_slots_a_worker_is_a_process_and_is_counted_as_one(workshop):
     ],
 )
 def test_torch_is_said_to_use_one_core_unless_a_setting_says_how_many(workshop, line, said):
-    workshop.pretend_measured(preload=("torch",))
+    workshop.pretend_measured(preload=("setfit",), imports=("setfit", "torch"))
     workshop.write("serving.properties", ENGINE + line + "\n")
 
     packed = pack(workshop.package, workshop.artifacts, workshop.archive)

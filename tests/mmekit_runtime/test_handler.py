@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -257,11 +259,13 @@ def test_an_image_handler_gets_scaled_pixels_and_answers_each_request_of_a_batch
         Request(image_of("red", (11, 10)), "image/png"),
         Request(image_of("red", (1, 1), "GIF"), "image/gif"),
         Request(b"none", "image/jpeg"),
+        Request(b"", "image/png"),
+        Request(image_of("red", (1, 1), "JPEG"), "Image/JPG; q=1"),
     ]
 
     replies = handler.answer(requests)
 
-    assert [reply.status for reply in replies] == [200, 200, 400, 415, 400]
+    assert [reply.status for reply in replies] == [200, 200, 400, 415, 400, 400, 200]
     bodies = [json.loads(reply.body) for reply in replies]
     assert bodies[0]["predictions"] == [[255, 0, 0, 3, 2, 4]]
     assert bodies[1]["predictions"] == [[255, 255, 255, 3, 2, 4]]
@@ -269,6 +273,26 @@ def test_an_image_handler_gets_scaled_pixels_and_answers_each_request_of_a_batch
         "an image of at most 100 pixels",
         "one of 11 x 10",
     )
+    assert bodies[5]["received"] == "an empty body"
+
+
+def test_an_image_that_pillow_will_not_open_for_its_size_is_said_to_be_too_large():
+    handler = Brightness()
+    handler.prepare(Path())
+    row = zlib.compress(b"\0", 9)  # what follows the header is never looked at
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+
+    [reply] = handler.answer([Request(png, "image/png")])
+
+    assert reply.status == 400
+    assert json.loads(reply.body)["expected"] == "an image of at most 100 pixels"
 
 
 def test_the_models_own_width_is_taken_when_none_is_given():

@@ -213,7 +213,7 @@ def test_a_sitecustomize_that_python_finds_first_leaves_the_plain_engine(slots, 
     assert worker.value("sys.site_runs") == "1"
 
 
-def test_a_model_has_as_many_threads_as_it_asks_for(slots, model):
+def test_torch_has_as_many_threads_as_the_model_asks_for(slots, model):
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")
     threads = "(__import__('torch').get_num_threads(), os.environ.get('OMP_NUM_THREADS'))"

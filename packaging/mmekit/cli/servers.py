@@ -70,8 +70,8 @@ def up(  # noqa: PLR0913 - an option each
         list[str] | None,
         typer.Argument(
             metavar="[-- COMMAND]",
-            help="Run this meanwhile; the service ends when it does, and "
-            "writes to standard error only.",
+            help="Run this meanwhile; the service ends when it does. Its own output goes to "
+            "standard error.",
         ),
     ] = None,
     *,

@@ -9,12 +9,24 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import sys
+from array import array
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _POOL_BYTES = 14_000
 """Nearly a pool: 16 KiB less its header; before Python 3.10 pools were smaller."""
 
-_MOST_PLUGS = 100_000
+_LARGEST_BLOCK = 512
+_POOLS = 3
+
+_MOST_POOL_BYTES = 4 << 20
+"""Of holes of one size; beyond that they are not worth their time."""
+
+_MOST_CHUNKS = 100_000
 
 _SMALL_CHUNKS = range(1032, 8, -16)
 """glibc keeps freed chunks of up to 1,032 bytes by their size."""
@@ -52,26 +64,39 @@ def _plug_pools() -> list[object]:
 
     CPython keeps objects of up to 512 bytes in pools, one size (a multiple of 16) a pool, and takes
     a fresh pool only when no other has a free block: a run of neighbours as long as a pool shows
-    that the holes of a size are filled.
+    that the holes of a size are filled. Where there is none (PYTHONMALLOC may name another
+    allocator) there are no pools, and nothing is filled.
     """
     plugs: list[object] = []
-    overhead = sys.getsizeof(b"")
-    for size in range(16, 513, 16):
-        run, last = 0, 0
-        for number in range(_MOST_PLUGS):
-            plug: object
-            if size == 16:  # noqa: PLR2004
-                plug = object()
-            elif size == 32:  # noqa: PLR2004
-                plug = 1.5 + number
-            else:
-                plug = bytes(size - overhead)
-            plugs.append(plug)
-            run = run + 1 if id(plug) - last == size else 1
-            last = id(plug)
-            if run * size >= _POOL_BYTES:
+    for size in range(_LARGEST_BLOCK, 15, -16):
+        for _ in range(_MOST_POOL_BYTES // (_POOLS * _POOL_BYTES)):
+            # Several pools at once: what is made on the way, and gone again, lies at the begin.
+            blocks = _blocks(size, _POOLS * _POOL_BYTES // size)
+            plugs.append(blocks)
+            if _longest_run(blocks, size) * size >= _POOL_BYTES - size:
                 break
+        else:
+            if size == _LARGEST_BLOCK:
+                return []
     return plugs
+
+
+def _longest_run(blocks: Sequence[object], size: int) -> int:
+    run, longest, last = 0, 0, 0
+    for address in map(id, blocks):
+        run = run + 1 if address - last == size else 1
+        longest = max(longest, run)
+        last = address
+    return longest
+
+
+def _blocks(size: int, number: int) -> Sequence[object]:
+    """Return objects of one size, made without any other of that size in between."""
+    if size == 16:  # noqa: PLR2004
+        return [object() for _ in itertools.repeat(None, number)]
+    if size == 32:  # noqa: PLR2004
+        return array("d", bytes(8 * number)).tolist()
+    return list(map(bytes, itertools.repeat(size - sys.getsizeof(b""), number)))
 
 
 def _plug_chunks() -> None:
@@ -89,7 +114,7 @@ def _plug_chunks() -> None:
     sbrk.restype, sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
     _trim(0)
     last_page = sbrk(0) - 2 * _PAGE  # all that is free behind the last object is in it
-    left = _MOST_PLUGS
+    left = _MOST_CHUNKS
     for size in _chunk_sizes():
         while left:
             chunk = malloc(size)

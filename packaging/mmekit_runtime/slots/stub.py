@@ -228,8 +228,9 @@ def fork_server_environment(
 ) -> dict[str, str]:
     """Return the environment for a fork server: the runtime of this model can be imported."""
     paths = [*keys.library_paths(environ, model_dir), model_dir]
-    # One thread each: a library that starts threads when it is imported cannot be forked. The last
-    # is for the allocator in pyarrow, which scikit-learn imports when it is installed.
+    # One thread each: a library that starts threads when it is imported, as OpenBLAS does, cannot
+    # be forked. MKL takes its number from OMP_NUM_THREADS, and starts them later. The last is for
+    # the allocator in pyarrow, which scikit-learn imports when it is installed.
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     calm = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
     return {**single, **calm, **environ, "PYTHONPATH": os.pathsep.join(paths)}

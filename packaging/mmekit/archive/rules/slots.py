@@ -148,16 +148,17 @@ def cores(subject: Subject) -> Iterator[Finding]:
     number = subject.properties.env.get(_THREADS)
     processes = subject.properties.options.get("processes", "1")
     has_processes = bool(_PROCESSES.fullmatch(processes)) and processes.lstrip("0") != "1"
-    has_torch = subject.measured is not None and "torch" in subject.measured.preload
+    has_torch = subject.measured is not None and "torch" in subject.measured.imports
     if number is None and has_torch and not has_processes:
         yield Finding(
             "note",
             "one-core",
             f"All slots of this model share one process, and torch uses one core in it: DJL "
             f"Serving starts its workers with {_THREADS}=1.",
-            f"Write option.env={_THREADS}=2,GOMP_SPINCOUNT=1000, with as many threads as one model "
-            "may use cores. (The second keeps them from waiting actively for long, which costs "
-            "other models their time.)",
+            f"Add {_THREADS}=2,GOMP_SPINCOUNT=1000 to option.env, with as many threads as one "
+            "model may use cores; or set both in the container's environment, where models that "
+            "differ in nothing else go on sharing the imported libraries. (The second keeps "
+            "threads from waiting actively for long, which costs other models their time.)",
             subject.contents.where,
         )
     elif number is not None and number != "1" and has_processes:

@@ -1,4 +1,4 @@
-"""Request bodies to rows, predictions to answers."""
+"""Request bodies to rows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from mmekit_runtime import Prediction, RequestError
+from mmekit_runtime import RequestError
 from mmekit_runtime.decoding import decode_numbers, decode_texts
-from mmekit_runtime.encoding import encode
 
 
 def npy(array: object) -> bytes:
@@ -178,12 +177,6 @@ def test_an_npz_that_unpacks_to_too_much_is_refused_before_it_is_unpacked():
         decode_numbers(buffer.getvalue(), "application/x-npz", None)
 
 
-@pytest.mark.parametrize("accept", ["application/json", "text/csv", "application/x-npy"])
-def test_a_prediction_that_is_no_finite_number_is_an_error_in_every_format(accept):
-    with pytest.raises(ValueError, match="finite"):
-        encode(Prediction(np.array([1.0, np.inf])), accept)
-
-
 def test_a_single_text_is_one_row():
     assert decode_texts(b'{"inputs": "hello"}', "application/json")[0] == ["hello"]
 
@@ -192,70 +185,3 @@ def test_a_single_text_is_one_row():
 def test_what_is_not_text_is_refused(body):
     with pytest.raises(RequestError, match="one or more texts"):
         decode_texts(body, "application/json")
-
-
-@pytest.mark.parametrize(
-    ("accept", "content_type"),
-    [
-        ("", "application/json"),
-        ("*/*", "application/json"),
-        ("text/csv", "text/csv"),
-        ("text/*", "text/csv"),
-        ("image/png, text/csv;q=0.5, application/x-npy;q=0.9", "application/x-npy"),
-        ("application/jsonlines", "application/jsonlines"),
-    ],
-)
-def test_the_answer_has_the_format_that_accept_prefers(accept, content_type):
-    assert encode(Prediction([1, 2]), accept)[1] == content_type
-
-
-def test_an_accept_without_any_known_format_is_406():
-    with pytest.raises(RequestError) as raised:
-        encode(Prediction([1]), "image/png")
-
-    assert raised.value.status == 406
-
-
-def test_probabilities_are_in_every_format():
-    prediction = Prediction(np.array(["a", "b"]), np.array([[0.75, 0.25], [0.5, 0.5]]), ["a", "b"])
-
-    assert json.loads(encode(prediction, "")[0]) == {
-        "predictions": ["a", "b"],
-        "probabilities": [[0.75, 0.25], [0.5, 0.5]],
-        "classes": ["a", "b"],
-    }
-    assert encode(prediction, "text/csv")[0] == b"a,0.75,0.25\nb,0.5,0.5\n"
-    lines = encode(prediction, "application/jsonlines")[0].splitlines()
-    assert json.loads(lines[1]) == {"prediction": "b", "probabilities": [0.5, 0.5]}
-    array = np.load(io.BytesIO(encode(prediction, "application/x-npy")[0]))
-    assert array.tolist() == [[0.75, 0.25], [0.5, 0.5]]
-
-
-def test_several_outputs_have_probabilities_each():
-    values = np.array([[1, 0], [2, 1]])
-    outputs = [np.array([[0.0, 1, 0], [0, 0, 1]]), np.array([[1.0, 0], [0, 1]])]
-    prediction = Prediction(values, outputs, [[0, 1, 2], [0, 1]])
-
-    assert json.loads(encode(prediction, "")[0])["probabilities"] == [
-        [[0, 1, 0], [1, 0]],
-        [[0, 0, 1], [0, 1]],
-    ]
-    assert encode(prediction, "text/csv")[0].splitlines()[0] == b"1,0,0.0,1.0,0.0,1.0,0.0"
-    with pytest.raises(RequestError, match="differ in their number of classes"):
-        encode(prediction, "application/x-npy")
-
-
-def test_probabilities_may_be_plain_lists():
-    prediction = Prediction(["a", "b"], [[0.75, 0.25], [0.5, 0.5]])
-
-    assert json.loads(encode(prediction, "")[0])["probabilities"] == [
-        [0.75, 0.25],
-        [0.5, 0.5],
-    ]
-    assert json.loads(encode(prediction.slice(1, 2), "")[0])["probabilities"] == [[0.5, 0.5]]
-
-
-def test_labels_as_npy_need_no_pickle():
-    body, _ = encode(Prediction(np.array(["x", "yy"], dtype=object)), "application/x-npy")
-
-    assert np.load(io.BytesIO(body), allow_pickle=False).tolist() == ["x", "yy"]
