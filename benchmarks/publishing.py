@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "docs" / "benchmarks"
 README = ROOT / "README.md"
-_END = "<!-- end of figures -->"
+_BEGIN, _END = "<!-- figures:", "<!-- end of figures -->"
 
 
 def pyplot(name: str, font_size: int) -> Any:
@@ -87,9 +87,9 @@ def publish(
 
 def put_into_readme(name: str, text: str) -> None:
     """Put a benchmark's table between its marks in the README."""
-    begin = f"<!-- figures: written by benchmarks/{name}.py --publish -->"
+    begin = f"{_BEGIN} written by benchmarks/{name}.py --publish -->"
     before, found, rest = README.read_text().partition(begin)
     _, end, after = rest.partition(_END)
-    if not (found and end):
-        raise RuntimeError(f"{README} lacks {begin} or {_END}")
+    if not (found and end) or _BEGIN in rest.partition(_END)[0]:
+        raise RuntimeError(f"{README} lacks {begin} or the {_END} that belongs to it")
     README.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")

@@ -116,11 +116,8 @@ def local_endpoint(
 
 def _standard_error() -> int:
     """Return what a process may print to instead of standard output."""
-    try:
-        os.fstat(2)
-    except OSError:  # closed
-        return subprocess.DEVNULL
-    return 2
+    is_closed = sys.__stderr__ is None  # the number may be that of another file by now
+    return subprocess.DEVNULL if is_closed else 2
 
 
 def _url(host: str, port: int) -> str:

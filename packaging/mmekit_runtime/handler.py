@@ -210,8 +210,8 @@ class ImageHandler(Handler):
     size
         Width and height in pixels to which images are scaled. A `load` that knows sets it.
     most_pixels
-        How many an image may have before; 400 for those that have more. Pillow refuses twice its
-        own ``Image.MAX_IMAGE_PIXELS``, some 179 million, in any case.
+        How many an image may have before; 400 for those that have more, or more than 32,768 a
+        side. Pillow refuses twice its own ``Image.MAX_IMAGE_PIXELS``, some 179 million, anyway.
     """
 
     size: tuple[int, int] = (224, 224)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _KINDS = (JPEG, PNG, IMAGE)
+_LONGEST_SIDE = 1 << 15
 
 
 def decode_image(
@@ -43,21 +44,33 @@ def decode_image(
 
     try:
         with Image.open(io.BytesIO(body), formats=("JPEG", "PNG")) as image:
-            _refuse_huge(image, most_pixels)
-            scaled = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+            too_large = _too_large(image, most_pixels)
+            opened = None if too_large else _with_bytes(image).convert("RGB")
     except Image.DecompressionBombError as error:
-        raise RequestError(400, _at_most(most_pixels), str(error)) from error
-    except (OSError, SyntaxError, ValueError) as error:
+        opened, too_large = None, str(error)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever Pillow says of bytes that somebody has sent
         received = f"{len(body)} bytes that are not"
         raise RequestError(400, "an image as JPEG or PNG", received) from error
+    if opened is None:
+        expected = f"an image of at most {most_pixels} pixels, and {_LONGEST_SIDE} a side"
+        raise RequestError(400, expected, too_large)
+    scaled = opened.resize(size, Image.Resampling.BILINEAR)
     pixels = np.asarray(scaled, dtype=np.float32).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels[np.newaxis])
 
 
-def _refuse_huge(image: Image, most_pixels: int) -> None:
-    if image.width * image.height > most_pixels:
-        raise RequestError(400, _at_most(most_pixels), f"one of {image.width} x {image.height}")
+def _too_large(image: Image, most_pixels: int) -> str:
+    # A side counts by itself: scaling takes memory for each row, however short it is.
+    is_large = image.width * image.height > most_pixels or max(image.size) > _LONGEST_SIDE
+    return f"one of {image.width} x {image.height}" if is_large else ""
 
 
-def _at_most(pixels: int) -> str:
-    return f"an image of at most {pixels} pixels"
+def _with_bytes(image: Image) -> Image:
+    """Return an image of 16 bits a pixel with 8: Pillow would cut off what is above 255."""
+    if not image.mode.startswith("I"):
+        return image
+    from PIL import Image
+
+    return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))

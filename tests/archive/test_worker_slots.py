@@ -17,7 +17,7 @@ from mmekit.archive import Memory, check, container_environment, pack, parse_pro
 from mmekit.archive.package import Contents
 from mmekit.archive.runtime import build_of, packed_runtime
 from mmekit.errors import CheckError
-from mmekit_runtime.slots.manifest import read_preload
+from mmekit_runtime.slots.manifest import read_preload, read_processes
 
 RUNTIME = Path(mmekit_runtime.__file__).parent
 ENGINE = "engine=Python\n"
@@ -213,6 +213,15 @@ PROPERTIES = [
     ("option.processes=0", {"processes-ignored": "warning"}),
     ("option.processes=all", {"processes-ignored": "warning"}),
     ("option.processes=-1", {"processes-ignored": "warning"}),
+    ("option.processes=" + "9" * 5000, {"processes-ignored": "warning"}),
+    (
+        "option.processes=2 ",
+        {"processes-copy-the-model": "note", "trailing-blank": "warning"},
+    ),
+    (
+        "option.env=OMP_NUM_THREADS=auto",
+        {"threads-ignored": "warning", "own-fork-server": "note"},
+    ),
     (
         "option.processes=2\noption.env=OMP_NUM_THREADS=2",
         {
@@ -258,6 +267,7 @@ def test_without_slots_a_worker_is_a_process_and_is_counted_as_one(workshop):
         ("", True),
         ("option.env=OMP_NUM_THREADS=2", False),
         ("option.env=OMP_NUM_THREADS=1", False),
+        ("option.env=MKL_NUM_THREADS=2", False),
         ("option.processes=auto", False),
     ],
 )
@@ -358,3 +368,23 @@ def test_the_containers_environment_keeps_the_images_options_and_adds_threads():
     options = environment["JAVA_OPTS"].split()
     assert options[:3] == ["-Xmx1g", "-Xms1g", "-XX:+ExitOnOutOfMemoryError"]
     assert "-Djava.util.concurrent.ForkJoinPool.common.parallelism=16" in options
+
+
+@pytest.mark.parametrize(
+    ("lines", "processes", "preload"),
+    [
+        ("option.processes=3\noption.preload=joblib, sklearn", 3, ["joblib", "sklearn"]),
+        ("option.processes 3", 3, []),
+        ("  option.processes : 03 \r\noption.preload=none\r\n", 3, []),
+        ("option.processes=\n3", 1, []),
+        ("option.preload=\noption.processes=2", 2, []),
+        ("option.processes=2\noption.processes=4.5", 1, []),
+        ("option.processes=" + "9" * 5000, 1, []),
+        ("#option.processes=2\noption.processes.old=3", 1, []),
+    ],
+)
+def test_the_container_reads_its_settings_line_by_line(tmp_path, lines, processes, preload):
+    (tmp_path / "serving.properties").write_text(lines, newline="")
+
+    assert read_processes(str(tmp_path)) == processes
+    assert read_preload(str(tmp_path)) == preload

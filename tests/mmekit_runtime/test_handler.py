@@ -9,15 +9,12 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from mmekit.engine import engine_folder
 from mmekit_runtime import Handler, ImageHandler, Parameters, Prediction, Request, TextHandler
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @pytest.fixture(autouse=True)
@@ -270,29 +267,67 @@ def test_an_image_handler_gets_scaled_pixels_and_answers_each_request_of_a_batch
     assert bodies[0]["predictions"] == [[255, 0, 0, 3, 2, 4]]
     assert bodies[1]["predictions"] == [[255, 255, 255, 3, 2, 4]]
     assert (bodies[2]["expected"], bodies[2]["received"]) == (
-        "an image of at most 100 pixels",
+        "an image of at most 100 pixels, and 32768 a side",
         "one of 11 x 10",
     )
     assert bodies[5]["received"] == "an empty body"
 
 
-def test_an_image_that_pillow_will_not_open_for_its_size_is_said_to_be_too_large():
+def png_of(width: int, height: int, *, kind: int = 2, chunks: bytes = b"") -> bytes:
+    """Return a PNG with next to no data; what its header says is all that is looked at."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(b"\0\0"))
+    between = chunk(b"tRNS", chunks) if chunks else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + data + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (png_of(20_000, 10_000), "an image of at most 100 pixels"),  # Pillow itself refuses it
+        (png_of(1, 50_000), "an image of at most 100 pixels"),
+        (png_of(1, 1, kind=3, chunks=b"\0"), "an image as JPEG or PNG"),  # a palette without one
+    ],
+)
+def test_an_image_that_cannot_be_taken_is_refused_and_not_failed(body, expected):
     handler = Brightness()
     handler.prepare(Path())
-    row = zlib.compress(b"\0", 9)  # what follows the header is never looked at
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
-
-    [reply] = handler.answer([Request(png, "image/png")])
+    [reply] = handler.answer([Request(body, "image/png")])
 
     assert reply.status == 400
-    assert json.loads(reply.body)["expected"] == "an image of at most 100 pixels"
+    assert json.loads(reply.body)["expected"].startswith(expected)
+
+
+def test_a_side_may_be_too_long_for_any_number_of_pixels():
+    class Patient(Brightness):
+        most_pixels = 1_000_000
+
+    handler = Patient()
+    handler.prepare(Path())
+
+    [reply] = handler.answer([Request(png_of(1, 40_000), "image/png")])
+
+    assert reply.status == 400
+    assert json.loads(reply.body)["received"] == "one of 1 x 40000"
+
+
+def test_sixteen_bits_of_grey_become_eight():
+    from PIL import Image
+
+    handler = Brightness()
+    handler.prepare(Path())
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((2, 4), 0x8000, dtype=np.uint16)).save(buffer, "PNG")
+
+    [reply] = handler.answer([Request(buffer.getvalue(), "image/png")])
+
+    assert json.loads(reply.body)["predictions"] == [[128, 128, 128, 3, 2, 4]]
 
 
 def test_the_models_own_width_is_taken_when_none_is_given():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
+import os
 import sys
 from array import array
 
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
 _POOL_BYTES = 14_000
 """Nearly a pool: 16 KiB less its header; before Python 3.10 pools were smaller."""
 
-_LARGEST_BLOCK = 512
 _POOLS = 3
 
-_MOST_POOL_BYTES = 4 << 20
-"""Of holes of one size; beyond that they are not worth their time."""
+_MOST_POOLS_OF_A_SIZE, _MOST_POOLS = 600, 1200
+"""That is 8 and 16 MiB; holes beyond that are not worth what fills them."""
 
 _MOST_CHUNKS = 100_000
 
@@ -64,21 +64,25 @@ def _plug_pools() -> list[object]:
 
     CPython keeps objects of up to 512 bytes in pools, one size (a multiple of 16) a pool, and takes
     a fresh pool only when no other has a free block: a run of neighbours as long as a pool shows
-    that the holes of a size are filled. Where there is none (PYTHONMALLOC may name another
-    allocator) there are no pools, and nothing is filled.
+    that the holes of a size are filled.
     """
     plugs: list[object] = []
-    for size in range(_LARGEST_BLOCK, 15, -16):
-        for _ in range(_MOST_POOL_BYTES // (_POOLS * _POOL_BYTES)):
+    left = _MOST_POOLS if _has_pools() else 0
+    for size in range(512, 15, -16):
+        for _ in range(min(left, _MOST_POOLS_OF_A_SIZE) // _POOLS):
             # Several pools at once: what is made on the way, and gone again, lies at the begin.
             blocks = _blocks(size, _POOLS * _POOL_BYTES // size)
             plugs.append(blocks)
+            left -= _POOLS
             if _longest_run(blocks, size) * size >= _POOL_BYTES - size:
                 break
-        else:
-            if size == _LARGEST_BLOCK:
-                return []
     return plugs
+
+
+def _has_pools() -> bool:
+    """Whether objects come from CPython's own allocator, as far as one can tell."""
+    named = os.environ.get("PYTHONMALLOC") or "default"
+    return named in ("default", "pymalloc") and not sys.flags.dev_mode
 
 
 def _longest_run(blocks: Sequence[object], size: int) -> int:

@@ -7,9 +7,8 @@ import os
 import re
 
 MANIFEST = "manifest.json"
-_SETTING = re.compile(rb"^\s*option\.preload\s*[=:]\s*(.*?)\s*$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
-_PROCESSES = re.compile(rb"^\s*option\.processes\s*[=:]\s*(\w+)\s*$", re.MULTILINE)
+_COUNT = re.compile(r"0*[1-9][0-9]{0,3}")
 
 
 def read_preload(model_dir: str) -> list[str]:
@@ -19,10 +18,9 @@ def read_preload(model_dir: str) -> list[str]:
     decides; without it what packing found and wrote in the manifest: the modules that the model
     asks for, and the names of all libraries that they bring in, which is what tells related models.
     """
-    setting = _last(_SETTING, _properties(model_dir))
+    setting = _setting(model_dir, "option.preload")
     if setting is not None:
-        text = setting.decode("latin-1")
-        return [] if text == "none" else _NAME.findall(text)
+        return [] if setting == "none" else _NAME.findall(setting)
     try:
         with open(os.path.join(model_dir, MANIFEST), "rb") as file:  # noqa: PTH118, PTH123
             measured = json.load(file)["measured"]
@@ -37,20 +35,20 @@ def read_processes(model_dir: str) -> int:
 
     ``option.processes`` in serving.properties: 1 by default, ``auto`` for the number of cores.
     """
-    text = _last(_PROCESSES, _properties(model_dir))
-    if text == b"auto":
+    text = _setting(model_dir, "option.processes") or ""
+    if text == "auto":
         return len(os.sched_getaffinity(0))
-    return max(1, int(text)) if text and text.isdigit() else 1
+    return int(text) if _COUNT.fullmatch(text) else 1
 
 
-def _properties(model_dir: str) -> bytes:
+def _setting(model_dir: str, name: str) -> str | None:
+    """Return the last value of a key in serving.properties, without the blanks around it."""
     try:
         with open(os.path.join(model_dir, "serving.properties"), "rb") as file:  # noqa: PTH118, PTH123
-            return file.read()
+            text = file.read().decode("latin-1")
     except OSError:
-        return b""
-
-
-def _last(pattern: re.Pattern[bytes], text: bytes) -> bytes | None:
-    found = pattern.findall(text)
-    return found[-1] if found else None
+        return None
+    # As Java reads it, but for lines that go on in the next one and for escapes.
+    line = rf"^[ \t\f]*{re.escape(name)}(?:[ \t\f]*[=:]|[ \t\f]|$)(.*)$"
+    found = re.findall(line, text.replace("\r", "\n"), re.MULTILINE)
+    return found[-1].strip() if found else None

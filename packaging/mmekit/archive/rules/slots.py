@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _FEW_SLOTS = 8
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_PROCESSES = re.compile(r"auto|0*[1-9][0-9]*")
+_PROCESSES = re.compile(r"auto|0*[1-9][0-9]{0,3}")
 _THREADS = "OMP_NUM_THREADS"
+_NUMBERS = re.compile(r" *0*[1-9][0-9]{0,3} *(, *0*[1-9][0-9]{0,3} *)*")
 
 
 def hook(subject: Subject) -> Iterator[Finding]:
@@ -113,7 +114,7 @@ def slots(subject: Subject) -> Iterator[Finding]:
 
 def processes(subject: Subject) -> Iterator[Finding]:
     """Expect option.processes to be a number from 1, or auto."""
-    text = subject.properties.options.get("processes")
+    text = _processes(subject)
     if text is None:
         return
     where = subject.place_of("option.processes")
@@ -141,15 +142,31 @@ def processes(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def _processes(subject: Subject) -> str | None:
+    text = subject.properties.options.get("processes")
+    return None if text is None else text.strip()  # as the container reads it
+
+
 def cores(subject: Subject) -> Iterator[Finding]:
     """Expect a model that can use several cores to say how many it shall use."""
     if not subject.uses_slots:
         return
     number = subject.properties.env.get(_THREADS)
-    processes = subject.properties.options.get("processes", "1")
+    processes = _processes(subject) or "1"
     has_processes = bool(_PROCESSES.fullmatch(processes)) and processes.lstrip("0") != "1"
+    if number is not None and not _NUMBERS.fullmatch(number):
+        yield Finding(
+            "warning",
+            "threads-ignored",
+            f"{_THREADS} is {number!r}, which is no number from 1: libraries ignore it, and take "
+            "as many threads as there are cores.",
+            f"Write {_THREADS}=2 in option.env, or as many as one model may use cores.",
+            subject.place_of("option.env"),
+        )
+        return
     has_torch = subject.measured is not None and "torch" in subject.measured.imports
-    if number is None and has_torch and not has_processes:
+    other = subject.properties.env.get("MKL_NUM_THREADS")  # torch takes it where it is set
+    if number is None and other is None and has_torch and not has_processes:
         yield Finding(
             "note",
             "one-core",
@@ -161,7 +178,7 @@ def cores(subject: Subject) -> Iterator[Finding]:
             "threads from waiting actively for long, which costs other models their time.)",
             subject.contents.where,
         )
-    elif number is not None and number != "1" and has_processes:
+    elif number is not None and number.strip().lstrip("0") != "1" and has_processes:
         yield Finding(
             "warning",
             "threads-in-processes",
