@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _IMAGES = ("image/jpeg", "image/png", "application/x-image")
 _MOST_PIXELS = 50_000_000  # a small file may unpack to any number of them
+_LONGEST_SIDE = 1 << 15
 _LIMIT = "MODELS_MEMORY_MB"
 _MIB = 1 << 20
 # How often MXNet's Module holds parameters once it has answered: measured with ResNet-18 and -152.
@@ -88,13 +89,22 @@ class ModelHandler:
         """
         try:
             with Image.open(io.BytesIO(body), formats=("JPEG", "PNG")) as image:
-                if image.width * image.height > _MOST_PIXELS:
-                    raise BadRequestError(400, f"expected at most {_MOST_PIXELS} pixels")
-                scaled = image.convert("RGB").resize(self.size, Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                is_large = image.width * image.height > _MOST_PIXELS
+                # A side counts by itself: scaling takes memory for each row, however short it is.
+                is_large = is_large or max(image.size) > _LONGEST_SIDE
+                opened = None if is_large else image.convert("RGB")
+        except Image.DecompressionBombError:
+            opened = None
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever Pillow says of bytes that somebody has sent
             raise BadRequestError(
-                400, f"expected an image as JPEG or PNG; received {len(body)} bytes that are none"
+                400, f"expected an image as JPEG or PNG; received {len(body)} bytes that are not"
             ) from error
+        if opened is None:
+            limits = f"{_MOST_PIXELS} pixels, and {_LONGEST_SIDE} a side"
+            raise BadRequestError(400, f"expected an image of at most {limits}")
+        scaled = opened.resize(self.size, Image.Resampling.BILINEAR)
         return np.asarray(scaled, dtype=np.float32).transpose(2, 0, 1)[np.newaxis]
 
     def inference(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
