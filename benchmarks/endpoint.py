@@ -26,7 +26,7 @@ from endpoint_runs import events, plot, report
 from endpoint_runs.crowd import run_crowds
 from endpoint_runs.overhead import measure_overhead
 from endpoint_runs.report import Results
-from main_job import Machine
+from machine import Machine
 from publishing import publish, try_to_draw
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("overhead", "crowd", "together", "killed", "serverless")
-_QUIET_PERCENT = 15
 
 
 def main() -> int:
@@ -49,8 +48,7 @@ def main() -> int:
     began = time.monotonic()
     console = Console(stderr=True)
     machine = Machine.this()
-    if machine.busy_percent > _QUIET_PERCENT:
-        console.print(f"Something else keeps the cores {machine.busy_percent:.0f} % busy.")
+    machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
         Progress(

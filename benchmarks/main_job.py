@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -29,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
+from machine import Machine
 from publishing import put_into_readme
 
 from mmekit.archive import Sample, read_package, unpack
@@ -53,41 +51,8 @@ CONNECTIONS = (1, 8)
 _START_S = 60
 _STOP_S = 40
 _POLL_S = 0.05
-_QUIET_PERCENT = 15
 _WARM_UP_S = 2
 _COLD_BUDGET_MS = 20_000
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the figures were measured on, without naming it.
-
-    Attributes
-    ----------
-    busy_percent
-        How busy others kept the cores, in the second before the first measurement.
-    """
-
-    cores: int
-    memory_gib: int
-    system: str
-    python: str
-    busy_percent: float
-
-    @classmethod
-    def this(cls) -> Machine:
-        """Describe this machine."""
-        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        memory = round(psutil.virtual_memory().total / 2**30)
-        system = f"{platform.system()} {platform.release().partition('-')[0]}"
-        busy = psutil.cpu_percent(interval=1.0)
-        return cls(cores, memory, system, platform.python_version(), busy)
-
-    def __str__(self) -> str:
-        """Return what matters to a reader, as one line."""
-        system, python = self.system.split()[0], self.python.rpartition(".")[0]
-        return f"{self.cores} cores, {self.memory_gib} GiB, {system}, Python {python}"
 
 
 @dataclass(frozen=True)
@@ -120,8 +85,7 @@ def main() -> int:
         return 1
     began = time.monotonic()
     machine = Machine.this()
-    if machine.busy_percent > _QUIET_PERCENT:
-        print(f"something else keeps the cores {machine.busy_percent:.0f} % busy", file=sys.stderr)
+    machine.warn_if_busy()
     latencies = _latencies(arguments.archives, arguments.cold_calls, arguments.warm_calls)
     loads = _loads(_archive(arguments.archives, UNDER_LOAD), arguments.seconds, arguments.tool)
     table = _table(machine, latencies, loads)

@@ -30,7 +30,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from main_job import Machine
+from machine import Machine
 from peer_runs import loopback, plot, processes, report, subjects
 from peer_runs.cells import Plan, measure_cell, unavailable
 from peer_runs.environments import PeerUnavailable
@@ -41,7 +41,7 @@ from peer_runs.summary import summary
 from publishing import publish, try_to_draw
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from slot_runs.subjects import ROOT, MissingSubjectError
+from slot_runs.subjects import ROOT, TRAINED, MissingSubjectError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from peer_runs.peer import Peer
     from peer_runs.subjects import Subject
 
-_QUIET_PERCENT = 15
-_TRAINED = ROOT / "build" / "benchmarks" / "artifacts"
 _LEAST_S = 30.0
 _OPEN = "it listens on every interface, and this machine lets no process have a network of its own"
 _MIB = 1 << 20
@@ -79,8 +77,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console(stderr=True)
     machine = Machine.this()
-    if machine.busy_percent > _QUIET_PERCENT:
-        console.print(f"Something else keeps the cores {machine.busy_percent:.0f} % busy.")
+    machine.warn_if_busy()
     processes.adopt_orphans()
     kept = Kept(arguments.found)
     missing = dict(arguments.missing)
@@ -153,7 +150,7 @@ class Bench:
     def _prepare(self, model: str) -> Subject | None:
         self._say(f"{model}: preparing")
         try:
-            return subjects.prepare(model, _TRAINED, self._work)
+            return subjects.prepare(model, TRAINED, self._work)
         except MissingSubjectError as error:
             self._progress.console.print(f"{model}: {error}", markup=False)
             return None

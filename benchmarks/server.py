@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from main_job import Machine
+from machine import Machine
 from publishing import publish, try_to_draw
 from rich.console import Console
 from server_runs import plot, report
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from slot_runs.subjects import Trained
 
 PARTS = ("duel", "overhead", "crowd")
-_QUIET_PERCENT = 15
-_TRAINED = ROOT / "build" / "benchmarks" / "artifacts"
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console(stderr=True)
     machine = Machine.this()
-    if machine.busy_percent > _QUIET_PERCENT:
-        console.print(f"Something else keeps the cores {machine.busy_percent:.0f} % busy.")
+    machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
         console.status("training") as status,
@@ -111,7 +108,7 @@ class Bench:
     def results(self, machine: Machine) -> Results:
         """Measure everything that was asked for."""
         began = time.monotonic()
-        trained = subjects.prepare("ridge", _TRAINED, self._work)
+        trained = subjects.prepare("ridge", subjects.TRAINED, self._work)
         return Results(
             machine=machine,
             bouts=tuple(self._duels(trained)),

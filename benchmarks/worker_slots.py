@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from main_job import Machine
+from machine import Machine
 from publishing import publish, try_to_draw
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -45,11 +45,9 @@ if TYPE_CHECKING:
 
     from mmekit.bench import Tool
 
-_QUIET_PERCENT = 15
 # Java compiles what is hot while it runs, on the cores that serve: its figures settle later.
 _WARM_UP_S: dict[ServerKind, int] = {"embedded": 2, "djl": 8}
 _SMALL = ("ridge", "forest", "catboost")
-_TRAINED = ROOT / "build" / "benchmarks" / "artifacts"
 
 
 def main() -> int:
@@ -59,8 +57,7 @@ def main() -> int:
     began = time.monotonic()
     console = Console(stderr=True)
     machine = Machine.this()
-    if machine.busy_percent > _QUIET_PERCENT:
-        console.print(f"Something else keeps the cores {machine.busy_percent:.0f} % busy.")
+    machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
         Progress(
@@ -130,7 +127,7 @@ class Bench:
     def _prepare(self, name: str) -> Trained | None:
         self._say(f"{name}: training")
         try:
-            return subjects.prepare(name, _TRAINED, self._work)
+            return subjects.prepare(name, subjects.TRAINED, self._work)
         except MissingSubjectError as error:
             self._left_out[name] = str(error)
             return None

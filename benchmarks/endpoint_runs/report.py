@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from main_job import Machine
+    from machine import Machine
 
     from endpoint_runs.crowd import Crowd
     from endpoint_runs.events import Killed, Serverless, Together

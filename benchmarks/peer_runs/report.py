@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from main_job import Machine
+    from machine import Machine
 
     from peer_runs.cells import Cell, Memory
     from peer_runs.targets import Outcome

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from main_job import Machine
+    from machine import Machine
     from slot_runs.subjects import Mode
 
     from server_runs.crowd import Crowd

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from main_job import Machine
+    from machine import Machine
 
     from slot_runs.generators import Generators
     from slot_runs.runs import Plan, Run

@@ -20,6 +20,8 @@ MODES: tuple[Mode, ...] = ("plain", "slots")
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ROOT / "model_packages"
 BUILT = ROOT / "build" / "artifacts"
+TRAINED = ROOT / "build" / "benchmarks" / "artifacts"
+"""What the benchmarks have trained."""
 
 SLOTS = 16
 REQUESTS = 48

@@ -172,7 +172,7 @@ def test_mmekit_is_compared_with_the_best_of_the_others(cells):
 
 
 def test_what_was_never_measured_has_a_dash_and_its_reason(cells):
-    from main_job import Machine
+    from machine import Machine
     from peer_runs.report import Results, markdown
 
     text = markdown(Results(Machine(2, 24, "Linux 6", "3.11.7", 0.0), tuple(cells), 3))
