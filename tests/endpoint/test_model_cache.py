@@ -288,7 +288,7 @@ async def main():
     metrics = VariantMetrics(EndpointId("1", "r", "e"), "v")
     disk = ModelDisk(folder, lambda bucket, key: archive, 1 << 40, metrics)
     used = set()
-    for number in range(3):  # two fit, and a third only while it is being unpacked does not
+    for number in range(3):  # two fit; for a third all is deleted that is not in use
         await disk.fetch(ObjectAddress("b", str(number)), used.__contains__)
     assert [stored.address.key for stored in disk.stored] == ["2"], disk.stored
     try:
@@ -316,7 +316,7 @@ def test_a_full_disk_makes_room_by_deleting_and_is_not_taken_for_a_broken_archiv
     (tmp_path / "disk").mkdir()
     (tmp_path / "archive").write_bytes(rehearse.archive(noise=1_500_000))
     (tmp_path / "story.py").write_text(FULL)
-    mount = 'mount -t tmpfs -o size=5m none "$1" && exec "$0" "$3" "$1" "$2"'
+    mount = 'mount -t tmpfs -o size=4m none "$1" && exec "$0" "$3" "$1" "$2"'
     arguments = [str(tmp_path / name) for name in ("disk", "archive", "story.py")]
     command = [unshare, "-Urm", "sh", "-c", mount, sys.executable, *arguments]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

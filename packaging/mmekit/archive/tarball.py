@@ -10,6 +10,7 @@ asked for.
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import tarfile
 import zlib
@@ -144,8 +145,13 @@ class TarWriter:
 
 
 @contextmanager
-def open_tarball(path: Path) -> Iterator[tarfile.TarFile]:
+def open_tarball(path: Path, content: bytes | None = None) -> Iterator[tarfile.TarFile]:
     """Open a .tar.gz for reading from front to back; its checksum is verified at the end.
+
+    Parameters
+    ----------
+    content
+        The archive itself, where it is in memory already; ``path`` is only its name then.
 
     Raises
     ------
@@ -155,7 +161,8 @@ def open_tarball(path: Path) -> Iterator[tarfile.TarFile]:
         A header in it claims to be very large.
     """
     try:
-        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+        opened = path.open("rb") if content is None else io.BytesIO(content)
+        with opened as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
             bounded = _BoundedReader(stream)
             with tarfile.open(fileobj=bounded, mode="r:", errorlevel=2) as tar:  # type: ignore[call-overload]
                 yield tar

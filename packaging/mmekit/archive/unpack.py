@@ -52,7 +52,13 @@ class Limits:
     ratio_from_bytes: int = 64 * _MIB
 
 
-def unpack(archive: Path, destination: Path, limits: Limits | None = None) -> None:
+def unpack(
+    archive: Path,
+    destination: Path,
+    limits: Limits | None = None,
+    *,
+    content: bytes | None = None,
+) -> None:
     """Unpack a .tar.gz into a new folder: everything, or nothing.
 
     Files get mode 0644 (0755 when their owner may execute them) and folders 0755, whatever the
@@ -67,6 +73,8 @@ def unpack(archive: Path, destination: Path, limits: Limits | None = None) -> No
         The folder to make; it may exist, but be empty.
     limits
         How much may come out; the defaults of `Limits` when None.
+    content
+        The archive itself, where it is in memory already; ``archive`` is only its name then.
 
     Raises
     ------
@@ -89,8 +97,9 @@ def unpack(archive: Path, destination: Path, limits: Limits | None = None) -> No
         temporary = Path(
             tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name[:64]}.")
         )
-        with open_tarball(archive) as tar:
-            unpacking = _Unpacking(archive, temporary, limits or Limits())
+        with open_tarball(archive, content) as tar:
+            packed = archive.stat().st_size if content is None else len(content)
+            unpacking = _Unpacking(archive, max(packed, 1), temporary, limits or Limits())
             for member in tar:
                 unpacking.add(tar, member)
         unpacking.finish()
@@ -112,15 +121,13 @@ class _Unpacking:
     """One archive on its way into one private folder."""
 
     archive: Path
+    packed: int
     root: Path
     limits: Limits
     count: int = 0
     total: int = 0
     kinds: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.packed = max(self.archive.stat().st_size, 1)
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Create what a member stands for."""

@@ -224,11 +224,9 @@ async def _in_thread(function: Callable[_P, _T], *arguments: _P.args, **options:
 def _unpack(content: bytes, place: Path, room: int) -> int:
     """Unpack an archive and return its size; `place` then holds all of it, or nothing is left."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    archive = place.parent / "archive.tar.gz"
     try:
-        archive.write_bytes(content)
-        unpack(archive, place, Limits(total_bytes=room))
-        archive.unlink()
+        # From memory: on its way over the disk an archive would be written, and read, once more.
+        unpack(place.parent / "archive.tar.gz", place, Limits(total_bytes=room), content=content)
     except BaseException:
         _remove(place.parent)
         raise
