@@ -139,7 +139,7 @@ def test_a_fork_server_that_is_killed_while_it_starts_is_followed_by_another(
 
     assert not trap.exists()
     assert server.value(name, "1 + 1") == "2"
-    assert "was killed by signal 9" in server.log
+    server.wait_for("was killed by signal 9")
     assert "plain engine" not in server.log
 
 
@@ -150,6 +150,7 @@ def test_the_log_says_why_a_model_is_given_up_and_when_its_processes_died(server
     assert [server.invoke(name, "os._exit(3)").status_code for _ in range(4)] == [503] * 4
 
     assert server.invoke(name, "1").json()["message"] == f"Model is not ready: {name}"
+    server.wait_for("is marked as failed")
     (line,) = (one for one in server.log.splitlines() if "is marked as failed" in one)
     assert f"model {name} is marked as failed: " in line
     assert " died 4 times within 60 s " in line if slots else line.count(" s ago ") == 4
