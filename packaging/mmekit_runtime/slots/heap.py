@@ -70,7 +70,7 @@ def _plug_pools() -> list[object]:
     left = _MOST_POOLS if _has_pools() else 0
     for size in range(512, 15, -16):
         for _ in range(min(left, _MOST_POOLS_OF_A_SIZE) // _POOLS):
-            # Several pools at once: what is made on the way, and gone again, lies at the begin.
+            # Several pools at once: what is made on the way, and gone again, lies before them.
             blocks = _blocks(size, _POOLS * _POOL_BYTES // size)
             plugs.append(blocks)
             left -= _POOLS

@@ -8,7 +8,8 @@ import re
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
-_COUNT = re.compile(r"0*[1-9][0-9]{0,3}")
+PROCESSES = re.compile(r"auto|0*[1-9][0-9]{0,3}")
+"""What option.processes may be."""
 
 
 def read_preload(model_dir: str) -> list[str]:
@@ -38,7 +39,7 @@ def read_processes(model_dir: str) -> int:
     text = _setting(model_dir, "option.processes") or ""
     if text == "auto":
         return len(os.sched_getaffinity(0))
-    return int(text) if _COUNT.fullmatch(text) else 1
+    return int(text) if PROCESSES.fullmatch(text) else 1
 
 
 def _setting(model_dir: str, name: str) -> str | None:

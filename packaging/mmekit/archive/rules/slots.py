@@ -15,6 +15,7 @@ from mmekit.archive.findings import Finding
 from mmekit.archive.package import REQUIREMENTS_FILE
 from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.runtime import HOOK_FILE
+from mmekit_runtime.slots.manifest import PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _FEW_SLOTS = 8
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_PROCESSES = re.compile(r"auto|0*[1-9][0-9]{0,3}")
 _THREADS = "OMP_NUM_THREADS"
 _NUMBERS = re.compile(r" *0*[1-9][0-9]{0,3} *(, *0*[1-9][0-9]{0,3} *)*")
 
@@ -118,7 +118,7 @@ def processes(subject: Subject) -> Iterator[Finding]:
     if text is None:
         return
     where = subject.place_of("option.processes")
-    if not _PROCESSES.fullmatch(text):
+    if not PROCESSES.fullmatch(text):
         yield Finding(
             "warning",
             "processes-ignored",
@@ -127,7 +127,7 @@ def processes(subject: Subject) -> Iterator[Finding]:
             "Write option.processes=auto for as many as there are cores, or remove the line.",
             where,
         )
-    elif subject.uses_slots and (text == "auto" or int(text) > 1):
+    elif subject.uses_slots and _are_several(text):
         number = "as many processes as there are cores" if text == "auto" else f"{text} processes"
         forked = None if subject.measured is None else subject.measured.memory.forked_mb
         each = "" if forked is None else f", {forked} MiB each"
@@ -147,13 +147,18 @@ def _processes(subject: Subject) -> str | None:
     return None if text is None else text.strip()  # as the container reads it
 
 
+def _are_several(processes: str) -> bool:
+    valid = PROCESSES.fullmatch(processes) is not None
+    return valid and (processes == "auto" or int(processes) > 1)
+
+
 def cores(subject: Subject) -> Iterator[Finding]:
     """Expect a model that can use several cores to say how many it shall use."""
     if not subject.uses_slots:
         return
     number = subject.properties.env.get(_THREADS)
     processes = _processes(subject) or "1"
-    has_processes = bool(_PROCESSES.fullmatch(processes)) and processes.lstrip("0") != "1"
+    has_processes = _are_several(processes)
     if number is not None and not _NUMBERS.fullmatch(number):
         yield Finding(
             "warning",
