@@ -158,13 +158,13 @@ def _values(values: Any, rows: int | None) -> Any:  # noqa: C901, PLR0911  a kin
 
 
 def _of_outputs(outputs: tuple[Any, ...], rows: int | None) -> list[Any]:
-    """Return the members of a tuple row by row; or its own, if it is a row after the other."""
+    """Return the members row by row; a tuple of single values is a row after the other."""
     counts = {None if isinstance(one, _SCALARS) else _length(one) for one in outputs}
-    if len(counts) == 1 and None not in counts and (rows is None or counts == {rows}):
+    if counts <= {None}:
+        return list(outputs)
+    if len(counts) == 1 and (rows is None or counts == {rows}):
         listed = [as_list(_values(one, rows)) for one in outputs]
         return [list(members) for members in zip(*listed, strict=True)]
-    if counts == {None} or len(outputs) == rows:
-        return list(outputs)
     raise ValueError(
         f"predict answered a tuple of {len(outputs)}, whose members hold {_said(counts)} rows"
         + ("" if rows is None else f" of {rows}")
