@@ -45,6 +45,7 @@ __all__ = ["Answer", "LocalModel", "Sample", "agree", "load_handler", "read_samp
 _logger = logging.getLogger("mmekit.testing")
 _SUCCESS = range(200, 300)
 _CODE_FOLDER = "code"
+_STAND_INS = ("djl_python.input_parser", "djl_python.output_formatter")
 
 
 @dataclass(frozen=True)
@@ -229,11 +230,13 @@ class LocalModel:
             sys.modules.update(hidden)
 
     def _take_owned(self) -> dict[str, ModuleType]:
-        # What stands between the engine and a model of another convention knows that one model.
+        # What stands between the engine and a model of another convention knows that one model,
+        # and stands in for modules of the engine.
+        shared = (CONVENTIONS, *_STAND_INS)
         names = [
             name
             for name in sys.modules
-            if name.partition(".")[0] in self._owned or name.startswith(CONVENTIONS)
+            if name.partition(".")[0] in self._owned or name.startswith(shared)
         ]
         return {name: sys.modules.pop(name) for name in names}
 

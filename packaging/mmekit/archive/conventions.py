@@ -162,7 +162,7 @@ def _packed(contents: Contents, properties: Properties) -> Convention:
     script = _model_file(contents)
     made_for = properties.options.get("convention")
     if made_for is None:
-        made_for = SKLEARN if _is_recommended(contents) else script or INFERENCE_FILE
+        made_for = script or (INFERENCE_FILE if INFERENCE_FILE in contents else SKLEARN)
     if made_for not in HANDLERS:
         script = made_for
     functions = () if script is None else _Source(contents, script).functions
@@ -184,15 +184,14 @@ def _of_files(contents: Contents, properties: Properties) -> Convention | None:
     found = _Source(contents, script or "")
     if "handle" in found.names:
         return None
-    takes_steps = found.is_conventional and "transform_fn" not in found.functions
-    if _is_recommended(contents) and (script is None or takes_steps):
-        return _of_handler(contents, SKLEARN)
-    if not found.is_conventional:
-        script = f"code/{properties.env[_PROGRAM]}" if _PROGRAM in properties.env else None
-        script = script or INFERENCE_FILE
-    if script is None or script not in contents:
-        return None
-    return Convention(script, script, _Source(contents, script).functions, ())
+    if found.is_conventional and script is not None:
+        if _is_recommended(contents) and "transform_fn" not in found.functions:
+            return _of_handler(contents, SKLEARN)
+        return Convention(script, script, found.functions, ())
+    program = f"code/{properties.env[_PROGRAM]}" if _PROGRAM in properties.env else INFERENCE_FILE
+    if program in contents:
+        return Convention(program, program, _Source(contents, program).functions, ())
+    return _of_handler(contents, SKLEARN) if _is_recommended(contents) and not script else None
 
 
 def _of_entry(contents: Contents, entry: str) -> Convention | None:

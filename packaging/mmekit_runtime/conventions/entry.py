@@ -110,7 +110,7 @@ def load(folder: Path, properties: Mapping[str, Any]) -> Model:
         Nothing in the folder can be served.
     """
     provide_decorators()
-    made_for = properties.get(OPTION) or djl.recommended(folder) or find_script(folder)
+    made_for = properties.get(OPTION) or find_script(folder) or djl.recommended(folder)
     if made_for is None:
         expected = f"{MODEL_FILE}, code/inference.py or model.skops"
         raise ValueError(f"there is nothing to serve in the folder: expected {expected}")
