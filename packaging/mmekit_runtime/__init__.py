@@ -21,8 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mmekit_runtime.handler import Handler, ImageHandler, TextHandler
     from mmekit_runtime.messages import Parameters, Prediction, Reply, Request, RequestError
+    from mmekit_runtime.signature import Column, Signature
+    from mmekit_runtime.table_handler import TableHandler
 
 __all__ = [
+    "Column",
     "Handler",
     "ImageHandler",
     "Parameters",
@@ -30,8 +33,19 @@ __all__ = [
     "Reply",
     "Request",
     "RequestError",
+    "Signature",
+    "TableHandler",
     "TextHandler",
 ]
+
+_ROOMS = {
+    "Column": "signature",
+    "Handler": "handler",
+    "ImageHandler": "handler",
+    "Signature": "signature",
+    "TableHandler": "table_handler",
+    "TextHandler": "handler",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -40,7 +54,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    room = "handler" if name.endswith("Handler") else "messages"
+    room = _ROOMS.get(name, "messages")
     value = getattr(import_module(f"{__name__}.{room}"), name)
     globals()[name] = value
     return value

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import zipfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.media_types import CSV, JSON, JSON_LINES, NPY, NPZ, TEXT, media_type
+from mmekit_runtime.bodies import (
+    MISSING_CELLS,
+    READERS,
+    Content,
+    as_text,
+    described,
+    kind_of,
+    lines_of,
+    read_csv,
+    record,
+    rows_by_name,
+)
+from mmekit_runtime.media_types import CSV, JSON, JSON_LINES, NPY, NPZ, TEXT
 from mmekit_runtime.messages import Parameters, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-_MAX_UNPACKED = 256 << 20
-# One cell may be as long as a request: a text is one.
-csv.field_size_limit(1 << 30)
-
-_CONTAINERS = ("instances", "inputs")
-_RECORD_MEMBERS = ("instances", "inputs", "features", "text", "data")
 _TEXT_HEADERS = frozenset({"text", "sentence", "sentences", "inputs", "instances"})
 
 
 def decode_numbers(
-    body: bytes, content_type: str, features: int | None, largest: float | None = None
+    body: bytes,
+    content_type: str,
+    features: int | None,
+    largest: float | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    missing: bool = False,
 ) -> tuple[NDArray[np.float64], Parameters]:
-    """Read rows of numbers, whose absolute value is at most ``largest``.
+    """Read rows of numbers.
+
+    Parameters
+    ----------
+    features
+        The number of columns; None for any.
+    largest
+        The largest absolute value that a number may have.
+    names
+        What the columns are called, in the order of training, where that is known. A body that
+        names its columns is put into that order.
+    missing
+        Whether null, NaN and, in CSV, empty cells and ``NA`` are taken, as NaN.
 
     Returns
     -------
@@ -41,20 +62,21 @@ def decode_numbers(
     ------
     RequestError
         400 for content that is empty, malformed, ragged, not numeric, not finite or of the wrong
-        width; 415 for a content type that is not among JSON, JSON lines, CSV, npy and npz.
+        width, and for names that are not the columns'; 415 for a content type that is not among
+        JSON, JSON lines, CSV, npy and npz.
     """
-    kind, rest = _kind(content_type, body, (JSON, CSV, NPY, NPZ, JSON_LINES))
-    parameters = Parameters()
-    if kind == JSON:
-        content, parameters = _json_content(body)
-        array = _numbers(content)
-    elif kind == CSV:
-        array = _csv_numbers(_text(body), rest)
-    elif kind == JSON_LINES:
-        array = _numbers([_record(line) for line in _json_lines(body)])
+    kind, rest = kind_of(content_type, body, (JSON, CSV, NPY, NPZ, JSON_LINES))
+    if kind == CSV:
+        content = read_csv(body, rest, lambda line: _is_header(line, names))
     else:
-        array = _array(body, kind)
-    return _shaped(array, features, largest), parameters
+        content = READERS[kind](body, kind)
+    rows = _arranged(content, names)
+    if content.is_text:
+        array = _parsed(rows, missing=missing, names=names)
+    else:
+        array = _numbers(rows, missing=missing, names=names)
+    limits = _Limits(features, largest, missing=missing, names=names)
+    return _shaped(array, limits), content.parameters
 
 
 def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]:
@@ -66,149 +88,159 @@ def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]
         400 for content that is empty, malformed or not text; 415 for a content type that is not
         among JSON, JSON lines, CSV, npy, npz and plain text (a text a line).
     """
-    kind, rest = _kind(content_type, body, (JSON, TEXT, CSV, NPY, NPZ, JSON_LINES))
+    kind, rest = kind_of(content_type, body, (JSON, TEXT, CSV, NPY, NPZ, JSON_LINES))
     parameters = Parameters()
     content: Any
-    if kind == JSON:
-        content, parameters = _json_content(body)
-    elif kind == TEXT:
-        content = [line.strip() for line in _lines(_text(body)) if line.strip()]
+    if kind == TEXT:
+        content = [line.strip() for line in lines_of(as_text(body)) if line.strip()]
     elif kind == CSV:
-        content = _csv_texts(_text(body), rest)
-    elif kind == JSON_LINES:
-        content = [_record(line) for line in _json_lines(body)]
+        content = _csv_texts(read_csv(body, rest, _is_text_header).rows)
     else:
-        content = _array(body, kind).ravel().tolist()
+        read = READERS[kind](body, kind)
+        parameters = read.parameters
+        content = _column_of_texts(read)
     texts = [content] if isinstance(content, str) else content
     expected = "one or more texts"
     if not isinstance(texts, list) or not texts:
-        raise RequestError(400, expected, _describe(texts))
+        raise RequestError(400, expected, described(texts))
+    texts = [record(text) for text in texts]
     for index, text in enumerate(texts):
         if isinstance(text, list) and len(text) == 1 and isinstance(text[0], str):
             texts[index] = text[0]
         elif not isinstance(text, str):
-            raise RequestError(400, expected, f"record {index} is {_describe(text)}")
+            raise RequestError(400, expected, f"record {index} is {described(text)}")
         elif any("\ud800" <= character <= "\udfff" for character in text):
             raise RequestError(400, "texts of Unicode characters", f"half of one in record {index}")
     return texts, parameters
 
 
-def _kind(content_type: str, body: bytes, known: tuple[str, ...]) -> tuple[str, str]:
-    kind, rest = media_type(content_type)
-    if not kind:
-        kind = JSON
-    if kind not in known:
-        raise RequestError(415, f"a content type among {', '.join(known)}", content_type)
-    if not body:
-        raise RequestError(400, f"a body of {kind}", "an empty body")
-    return kind, rest
+def is_name(cell: str) -> bool:
+    """Whether a cell may be a column's name: a number, mistyped or not, or a missing value is none.
+
+    >>> [is_name(cell) for cell in ("age", "41", "0.O5", "NA", "")]
+    [True, False, False, False, False]
+    """
+    text = cell.strip()
+    if text in MISSING_CELLS or not (text[0].isalpha() or text[0] == "_"):
+        return False
+    return parse_number(text) is None
 
 
-def _text(body: bytes) -> str:
+def parse_number(cell: str) -> float | None:
+    """Return the number that a cell of text is; None if it is none."""
     try:
-        return bytes(body).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(400, "text in UTF-8", f"bytes that are not ({error.reason})") from error
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
 
 
-def _json_content(body: bytes) -> tuple[Any, Parameters]:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, "JSON", f"text that is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        return content, Parameters()
-    for name in _CONTAINERS:
-        if name in content:
-            parameters = content.get("parameters") or {}
-            if not isinstance(parameters, dict):
-                raise RequestError(400, "parameters to be a JSON object", _describe(parameters))
-            return content[name], Parameters.read(parameters)
-    members = ", ".join(list(content)[:5]) or "no members"
-    expected = '{"instances": [...]}, {"inputs": [...]} or a list'
-    raise RequestError(400, expected, f"a JSON object with {members}")
+def _is_header(line: list[str], names: Sequence[str] | None) -> bool:
+    cells = [cell.strip() for cell in line]
+    if names is not None and any(cell in names for cell in cells):
+        # A column may be called 2024, as a cell may be: then all of them have to be names.
+        return set(cells) <= set(names) or any(is_name(cell) for cell in cells)
+    return all(map(is_name, cells))
 
 
-def _json_lines(body: bytes) -> Iterable[Any]:
-    for number, line in enumerate(_lines(_text(body)), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError) as error:
-                received = f"line {number} that is not JSON ({error})"
-                raise RequestError(400, "JSON on every line", received) from error
+def _is_text_header(line: list[str]) -> bool:
+    return line[0].strip().lower() in _TEXT_HEADERS
 
 
-def _record(line: Any) -> Any:
-    if isinstance(line, dict):
-        for name in _RECORD_MEMBERS:
-            if name in line:
-                return line[name]
-        members = ", ".join(list(line)[:5]) or "no members"
-        raise RequestError(400, 'a list or {"features": [...]} a line', f"an object with {members}")
-    return line
+def _arranged(content: Content, names: Sequence[str] | None) -> Any:
+    """Return rows of cells in the order of training."""
+    if content.has_names:
+        if names is not None:
+            content = rows_by_name(content, names)
+        elif content.columns is not None:
+            said = f"{len(content.columns)} arrays: {', '.join(list(content.columns)[:5])}"
+            expected = "rows: this model does not know what its columns are called"
+            raise RequestError(400, expected, said)
+    if content.columns is not None:
+        return np.column_stack(
+            [_numbers(cells, missing=True) for cells in content.columns.values()]
+        )
+    rows = content.rows
+    if isinstance(rows, list) and any(isinstance(row, dict) for row in rows):
+        return [record(row) for row in rows]
+    return rows
 
 
-def _numbers(content: Any) -> NDArray[Any]:
+def _column_of_texts(content: Content) -> Any:
+    if content.columns is not None:
+        if len(content.columns) != 1:
+            said = f"{len(content.columns)} columns: {', '.join(list(content.columns)[:5])}"
+            raise RequestError(400, "one column of texts", said)
+        (rows,) = content.columns.values()
+    else:
+        rows = content.rows
+    return rows.ravel().tolist() if isinstance(rows, np.ndarray) else rows
+
+
+def _numbers(content: Any, *, missing: bool, names: Sequence[str] | None = None) -> NDArray[Any]:
     try:
         array = np.asarray(content)
-    except ValueError as error:
+        if missing and array.dtype.kind == "O" and _offender(content, missing=True) is None:
+            array = array.astype(np.float64)  # None becomes NaN
+    except (ValueError, TypeError) as error:
         raise RequestError(400, "rows of equal length", "ragged rows") from error
     if array.dtype.kind not in "iufb":
-        raise RequestError(400, "rows of numbers", _describe(_offender(content)))
+        if isinstance(content, np.ndarray) and array.dtype.kind != "O":
+            raise RequestError(400, "rows of numbers", f"an array of {array.dtype}")
+        offender = _offender(content, missing=missing) or ((), content)
+        raise RequestError(
+            400, "rows of numbers", described(offender[1]) + _said(offender[0], names)
+        )
     return array
 
 
-def _offender(content: Any) -> Any:
-    """Return the first thing in nested lists that is no number that fits."""
-    if not isinstance(content, list):
-        return content
-    for item in content:
-        if isinstance(item, list):
-            found = _offender(item)
-            if found is not None or None in item:
+def _offender(
+    content: Any, *, missing: bool, place: tuple[int, ...] = ()
+) -> tuple[tuple[int, ...], Any] | None:
+    """Return the place and value of the first thing in nested lists that is no number that fits."""
+    if isinstance(content, (list, np.ndarray)):
+        for index, item in enumerate(content):
+            found = _offender(item, missing=missing, place=(*place, index))
+            if found is not None:
                 return found
-        elif not isinstance(item, (int, float)) or abs(item) >= 1 << 63:
-            return item
-    return None
+        return None
+    if content is None:
+        return None if missing else (place, None)
+    fits = isinstance(content, (int, float, np.number)) and abs(content) < 1 << 63
+    return None if fits or content != content else (place, content)  # noqa: PLR0124
 
 
-def _lines(text: str) -> list[str]:
-    # Not splitlines, which splits at form feeds and at U+2028 within a sentence too.
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+def _said(place: tuple[int, ...], names: Sequence[str] | None) -> str:
+    """Say where, if it is a cell of a table."""
+    if len(place) != 2:  # noqa: PLR2004
+        return ""
+    row, column = place
+    name = names[column] if names is not None and column < len(names) else str(column)
+    return f" in row {row}, column {name}"
 
 
-def _csv_rows(text: str) -> list[list[str]]:
-    try:
-        return [row for row in csv.reader(io.StringIO(text, newline=None)) if row]
-    except csv.Error as error:
-        raise RequestError(400, "CSV", f"text that is not CSV ({error})") from error
-
-
-def _csv_numbers(text: str, rest: str) -> NDArray[Any]:
-    lines = _csv_rows(text)
-    guess = bool(lines) and all(_is_name(cell) for cell in lines[0])
-    if lines and ("header=present" in rest or (guess and "header=absent" not in rest)):
-        del lines[0]
+def _parsed(lines: list[list[Any]], *, missing: bool, names: Sequence[str] | None) -> NDArray[Any]:
     if not lines:
         raise RequestError(400, "rows of numbers as CSV", "no row of numbers")
-    width = len(lines[0])
-    for number, line in enumerate(lines, start=1):
-        if len(line) != width:
-            received = f"ragged rows: row 1 has {width} cells and row {number} has {len(line)}"
-            raise RequestError(400, "rows of equal length", received)
     try:
-        return np.array(lines, dtype=np.float64)
-    except ValueError as error:
-        cell = next(cell for line in lines for cell in line if not _is_number(cell))
-        raise RequestError(400, "rows of numbers as CSV", f"the cell {cell[:40]!r}") from error
+        if not any("_" in cell for line in lines for cell in line):
+            return np.array(lines, dtype=np.float64)
+    except ValueError:
+        pass
+    rows = []
+    for number, line in enumerate(lines):
+        cells: list[float] = []
+        for cell in line:
+            text = cell.strip()
+            value = float("nan") if missing and text in MISSING_CELLS else parse_number(text)
+            if value is None:
+                received = f"the cell {cell[:40]!r}{_said((number, len(cells)), names)}"
+                raise RequestError(400, "rows of numbers as CSV", received)
+            cells.append(value)
+        rows.append(cells)
+    return np.array(rows, dtype=np.float64)
 
 
-def _csv_texts(text: str, rest: str) -> list[str]:
-    lines = _csv_rows(text)
-    guess = bool(lines) and lines[0][0].strip().lower() in _TEXT_HEADERS
-    if lines and ("header=present" in rest or (guess and "header=absent" not in rest)):
-        del lines[0]
+def _csv_texts(lines: list[list[str]]) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if len(line) != 1:
             received = f"row {number} with {len(line)} cells"
@@ -216,56 +248,23 @@ def _csv_texts(text: str, rest: str) -> list[str]:
     return [line[0] for line in lines]
 
 
-def _is_name(cell: str) -> bool:
-    """Whether a cell may be a column's name: a mistyped number is none."""
-    start = cell.strip()[:1]
-    return (start.isalpha() or start in ("_", "")) and not _is_number(cell)
+@dataclass(frozen=True)
+class _Limits:
+    features: int | None
+    largest: float | None
+    missing: bool
+    names: Sequence[str] | None
+
+    @property
+    def expected(self) -> str:
+        width = "n" if self.features is None else str(self.features)
+        bound = "" if self.largest is None else f" of at most {self.largest:g}"
+        gaps = ", null where one is missing" if self.missing else ""
+        return f"one or more rows of {width} finite numbers{bound}{gaps}"
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _array(body: bytes, kind: str) -> NDArray[Any]:
-    try:
-        if kind == NPZ:
-            _check_size(body)
-        loaded = np.load(io.BytesIO(body), allow_pickle=False)
-        arrays = {name: loaded[name] for name in loaded.files} if kind == NPZ else {"": loaded}
-    except RequestError:
-        raise
-    except Exception as error:  # numpy, zipfile and zlib each raise their own
-        received = f"bytes that numpy cannot load ({type(error).__name__}: {error})"
-        raise RequestError(400, f"one array as {kind}", received) from error
-    if len(arrays) != 1:
-        received = f"{len(arrays)} arrays: {', '.join(list(arrays)[:5])}"
-        raise RequestError(400, "an npz with one array", received)
-    (array,) = arrays.values()
-    if not isinstance(array, np.ndarray):
-        raise RequestError(400, f"one array as {kind}", "a zip archive of arrays")
-    return array
-
-
-def _check_size(body: bytes) -> None:
-    with zipfile.ZipFile(io.BytesIO(body)) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > _MAX_UNPACKED:
-        received = f"one that unpacks to {size} bytes"
-        raise RequestError(400, f"an npz that unpacks to at most {_MAX_UNPACKED} bytes", received)
-
-
-def _shaped(
-    array: NDArray[Any], features: int | None, largest: float | None
-) -> NDArray[np.float64]:
-    width = "n" if features is None else str(features)
-    bound = "" if largest is None else f" of at most {largest:g}"
-    expected = f"one or more rows of {width} finite numbers{bound}"
-    if array.dtype.kind not in "iufb":
-        raise RequestError(400, expected, f"an array of {array.dtype}")
+def _shaped(array: NDArray[Any], limits: _Limits) -> NDArray[np.float64]:
+    expected, features, largest = limits.expected, limits.features, limits.largest
     if array.size == 0:
         raise RequestError(400, expected, "no record")
     if array.ndim == 0:
@@ -282,21 +281,10 @@ def _shaped(
     fits = np.isfinite(rows)
     if largest is not None:
         fits &= np.abs(rows) <= largest
+    if limits.missing and not fits.all():
+        fits |= np.isnan(rows)
     if not fits.all():
-        row, column = np.argwhere(~fits)[0]
-        raise RequestError(400, expected, f"{rows[row, column]} in row {row}, column {column}")
+        row, column = (int(place) for place in np.argwhere(~fits)[0])
+        received = f"{rows[row, column]}{_said((row, column), limits.names)}"
+        raise RequestError(400, expected, received)
     return rows
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, (list, np.ndarray)):
-        if len(value) == 0:
-            return "an empty list"
-        return f"a list that holds {_describe(value[0])}"
-    if isinstance(value, dict):
-        return "a JSON object"
-    if value is None:
-        return "null"
-    if isinstance(value, str):
-        return f"the text {value[:40]!r}"
-    return f"{type(value).__name__} {value!r}"[:60]

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import datetime as dt
+import decimal
+import enum
 import io
 import json
+import math
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
 
+from mmekit_runtime.answers import as_list, is_frame
 from mmekit_runtime.media_types import CSV, JSON, JSON_LINES, NPY, media_type
 from mmekit_runtime.messages import Prediction, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_NUMERIC = "iub"
+
 
 def encode(prediction: Prediction, accept: str) -> tuple[bytes, str]:
     """Write a prediction in the format that an Accept header prefers; JSON when it names none.
+
+    What is missing, not a number or infinite is null in JSON, as JSON has nothing else for it; in
+    CSV a missing value is an empty cell, and infinity ``inf``.
 
     Returns
     -------
@@ -27,14 +39,12 @@ def encode(prediction: Prediction, accept: str) -> tuple[bytes, str]:
     Raises
     ------
     RequestError
-        406 when the header allows none of JSON, CSV, npy and JSON lines.
+        406 when the header allows none of JSON, CSV, npy and JSON lines, or the prediction cannot
+        be said in what it allows.
     ValueError
-        A prediction is infinite or not a number.
+        The prediction holds something that no answer can hold.
     """
     kind = _accepted(accept)
-    values = np.asarray(prediction.values)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError("a prediction is not a finite number")
     return _ENCODERS[kind](prediction), kind
 
 
@@ -63,11 +73,54 @@ def _accepted(accept: str) -> str:
 
 
 def _plain(values: Any) -> list[Any]:
-    """Turn n predictions into Python's own numbers and texts."""
-    if isinstance(values, np.ndarray):
-        plain: list[Any] = values.tolist()
-        return plain
-    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
+    """Turn n predictions into what JSON can say."""
+    if _is_finite(values):
+        return list(values.tolist())
+    return [_cell(value) for value in as_list(values)]
+
+
+def _is_finite(values: Any) -> bool:
+    """Whether it is an array of numbers that JSON can say as they are."""
+    if not isinstance(values, np.ndarray):
+        return False
+    kind = values.dtype.kind
+    return kind in _NUMERIC or (kind == "f" and bool(np.isfinite(values).all()))
+
+
+def _cell(value: Any) -> Any:  # noqa: C901, PLR0911, PLR0912  a kind of value each
+    """Turn a value into what JSON can say; None for what is missing or not finite."""
+    if value is None or (isinstance(value, (bool, str, int)) and not isinstance(value, enum.Enum)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {_key(name): _cell(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cell(one) for one in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_cell, value), key=str)
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return None if np.isnat(value) else str(value)
+    if isinstance(value, np.generic):
+        return _cell(value.item())
+    if isinstance(value, (dt.date, dt.time)):  # a datetime, too; NaT is one
+        return value.isoformat() if value == value else None  # noqa: PLR0124
+    if isinstance(value, decimal.Decimal):
+        return _cell(float(value))
+    if isinstance(value, (dt.timedelta, PurePath, UUID)):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return _cell(value.value)
+    if is_frame(value) or hasattr(value, "tolist"):
+        return _plain(value)
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' own missing values
+        return None
+    raise ValueError(f"a prediction holds a {type(value).__name__}, which JSON cannot say")
+
+
+def _key(name: Any) -> str:
+    plain = _cell(name)
+    return plain if isinstance(plain, str) else json.dumps(plain)
 
 
 def _plain_probabilities(prediction: Prediction) -> list[Any] | None:
@@ -85,53 +138,111 @@ def _to_json(prediction: Prediction) -> bytes:
     if probabilities is not None:
         content["probabilities"] = probabilities
         if prediction.classes is not None:
-            content["classes"] = list(prediction.classes)
-    return json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+            content["classes"] = _cell(list(prediction.classes))
+    for name, output in prediction.others.items():
+        content[name] = _plain(output)
+    return _dumps(content)
 
 
 def _to_json_lines(prediction: Prediction) -> bytes:
+    columns = {"prediction": _plain(prediction.values)}
     probabilities = _plain_probabilities(prediction)
-    lines = []
-    for index, value in enumerate(_plain(prediction.values)):
-        line: dict[str, Any] = {"prediction": value}
-        if probabilities is not None:
-            line["probabilities"] = probabilities[index]
-        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
-    return ("\n".join(lines) + "\n").encode()
+    if probabilities is not None:
+        columns["probabilities"] = probabilities
+    columns |= {name: _plain(output) for name, output in prediction.others.items()}
+    lines = zip(*columns.values(), strict=True)
+    return b"".join(_dumps(dict(zip(columns, line, strict=True))) + b"\n" for line in lines)
+
+
+def _dumps(content: Any) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    # Half a character, which a model may make of a text, has no bytes in UTF-8.
+    return text.encode("utf-8", "replace")
 
 
 def _to_csv(prediction: Prediction) -> bytes:
-    probabilities = _plain_probabilities(prediction)
+    names, rows = _csv_cells(prediction.values)
+    probabilities = prediction.probabilities
+    if prediction.has_several_outputs:
+        probabilities = zip(*(_listed(output) for output in probabilities), strict=True)
+    if probabilities is not None:
+        listed = [_flat(row) for row in _listed(probabilities)]
+        width = len(listed[0]) if listed else 0
+        names = names and [*names, *(f"probability_{place}" for place in range(width))]
+        rows = [[*row, *cells] for row, cells in zip(rows, listed, strict=True)]
+    if prediction.others:
+        width = len(rows[0]) if rows else 0
+        names = names or (
+            ["prediction"] if width == 1 else [f"prediction_{place}" for place in range(width)]
+        )
+        for name, output in prediction.others.items():
+            listed = [_flat(row) for row in as_list(output)]
+            width = len(listed[0]) if listed else 1
+            names += [name] if width == 1 else [f"{name}_{place}" for place in range(width)]
+            rows = [[*row, *cells] for row, cells in zip(rows, listed, strict=True)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for index, value in enumerate(_plain(prediction.values)):
-        cells = _flat(value)
-        if probabilities is not None:
-            cells += _flat(probabilities[index])
-        writer.writerow(cells)
-    return text.getvalue().encode()
+    if names:
+        writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "replace")
+
+
+def _csv_cells(output: Any) -> tuple[list[str], list[list[Any]]]:
+    """Return the names of columns, where the rows are objects of the same members, and the rows."""
+    values = as_list(output)
+    if _is_finite(output) and output.ndim <= 2:  # noqa: PLR2004
+        return [], [[value] for value in values] if output.ndim == 1 else values
+    names = list(values[0]) if values and isinstance(values[0], dict) else []
+    if names and all(isinstance(value, dict) and list(value) == names for value in values):
+        return [_key(name) for name in names], [
+            [_csv_cell(value[name]) for name in names] for value in values
+        ]
+    return [], [_flat(value) for value in values]
+
+
+def _listed(values: Any) -> list[Any]:
+    return as_list(values) if isinstance(values, np.ndarray) else list(values)
 
 
 def _flat(value: Any) -> list[Any]:
-    if isinstance(value, list):
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, (list, tuple)):
         return [cell for item in value for cell in _flat(item)]
-    return [value]
+    return [_csv_cell(value)]
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    plain = _cell(value)
+    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else plain
 
 
 def _to_npy(prediction: Prediction) -> bytes:
+    if prediction.others:
+        expected = "an Accept other than npy: the answer has further outputs"
+        raise RequestError(406, expected, NPY)
     wanted = prediction.values if prediction.probabilities is None else prediction.probabilities
-    if prediction.has_several_outputs:
-        try:
+    try:
+        if prediction.has_several_outputs:
             wanted = np.stack(wanted, axis=1)
-        except ValueError as error:
-            expected = "an Accept other than npy: the outputs differ in their number of classes"
-            raise RequestError(406, expected, NPY) from error
-    array = np.asarray(wanted)
+        array = wanted.to_numpy() if is_frame(wanted) else np.asarray(wanted)
+    except ValueError as error:
+        expected = "an Accept other than npy: the outputs differ in their number of classes"
+        raise RequestError(406, expected, NPY) from error
     if array.dtype.kind == "O":
+        _refuse_objects(array)
         array = array.astype(np.str_)
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def _refuse_objects(array: np.ndarray[Any, Any]) -> None:
+    if any(isinstance(value, (dict, list, tuple)) for value in array.ravel()):
+        expected = "an Accept other than npy: the predictions are no numbers or texts"
+        raise RequestError(406, expected, NPY)
 
 
 _ENCODERS: Mapping[str, Callable[[Prediction], bytes]] = {

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from mmekit_runtime.answers import prediction_of
 from mmekit_runtime.decoding import decode_numbers, decode_texts
 from mmekit_runtime.encoding import encode
+from mmekit_runtime.estimators import names_of, takes_missing
 from mmekit_runtime.images import decode_image
+from mmekit_runtime.joining import alike, joined, kind_of, row_count
 from mmekit_runtime.messages import (
     Parameters,
     Prediction,
@@ -21,10 +24,12 @@ from mmekit_runtime.messages import (
     RequestError,
     is_out_of_memory,
 )
+from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 _logger = logging.getLogger("mmekit_runtime")
@@ -42,17 +47,35 @@ class Handler:
     features
         The number of columns of a row; None takes the model's ``n_features_in_`` when it has one
         and any width otherwise.
+    columns
+        What they are called, in the order of training; None takes signature.json, or else the
+        model's ``feature_names_in_``. A body that names its columns is put into that order.
+    missing
+        Whether ``predict`` takes missing values, as NaN; None for models that are known to take
+        them, such as HistGradientBoosting, XGBoost, LightGBM, CatBoost, and pipelines that fill
+        gaps.
     largest
         The largest absolute value that the model can take, such as float32's for scikit-learn's
         trees; None for any finite number.
     max_rows
         The largest number of rows that one call of ``predict`` gets when several requests are
         answered together. A single request is never split.
+    reads
+        Names of the parameters beside ``probabilities`` that ``predict`` reads. Requests that
+        differ in others are answered by one call, and others in a body's ``parameters`` are 400.
+        None: it may read any, and requests that differ in one are kept apart.
+    tolerance
+        By how much an answer in a batch may differ from that to a single request, relative to
+        numbers above 1 and absolute below: libraries may add up in another order.
     """
 
     features: ClassVar[int | None] = None
     largest: ClassVar[float | None] = None
     max_rows: ClassVar[int] = 4096
+    columns: tuple[str, ...] | None = None
+    missing: bool | None = None
+    reads: ClassVar[tuple[str, ...] | None] = None
+    tolerance: ClassVar[float] = 1e-6
 
     def __init__(self) -> None:
         self._loaded: _Loaded | None = None
@@ -62,15 +85,28 @@ class Handler:
         raise NotImplementedError
 
     def predict(self, model: Any, rows: Any, parameters: Parameters) -> Any:
-        """Answer n rows: n predictions (an array or a list), or a `Prediction` of length n.
+        """Answer n rows, which may come from several requests with equal parameters.
 
-        The rows may come from several requests with equal parameters.
+        n predictions: an array, a list of what JSON can say, a pandas or polars frame, a series; a
+        tuple or dict of outputs with n rows each; or a `Prediction` of length n.
         """
         raise NotImplementedError
 
     def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:
-        """Read a request's rows (float64 of shape (n, features)) and its parameters."""
-        return decode_numbers(body, content_type, self._width(), self.largest)
+        """Read a request's rows (float64 of shape (n, features)) and its parameters.
+
+        Rows of several requests are joined if they are arrays, lists (a row after the other),
+        pandas or polars frames, scipy's sparse matrices, or a tuple or dict of these with as many
+        rows each, and of equal types and columns. Anything else is answered alone.
+        """
+        return decode_numbers(
+            body,
+            content_type,
+            self._width(),
+            self.largest,
+            names=self._names(),
+            missing=self._takes_missing(),
+        )
 
     def encode(self, prediction: Prediction, accept: str) -> tuple[bytes, str]:
         """Write an answer; return its body and content type."""
@@ -79,7 +115,14 @@ class Handler:
     def prepare(self, folder: Path) -> Any:
         """Load the model unless it is loaded, and return it."""
         if self._loaded is None:
-            self._loaded = _Loaded(self.load(folder))
+            model = self.load(folder)
+            signature = Signature.read(folder)
+            self._loaded = _Loaded(
+                model,
+                signature,
+                names=(signature and signature.names) or names_of(model),
+                takes_missing=bool(takes_missing(model)),
+            )
         return self._loaded.model
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
@@ -136,29 +179,53 @@ class Handler:
 
     def _width(self) -> int | None:
         if self.features is None and self._loaded is not None:
-            return getattr(self._loaded.model, "n_features_in_", None)
+            width = getattr(self._loaded.model, "n_features_in_", None)
+            names = self._names()
+            return len(names) if width is None and names is not None else width
         return self.features
+
+    def _names(self) -> tuple[str, ...] | None:
+        if self.columns is None and self._loaded is not None:
+            return self._loaded.names
+        return self.columns or None
+
+    def _takes_missing(self) -> bool:
+        if self.missing is None and self._loaded is not None:
+            return self._loaded.takes_missing
+        return bool(self.missing)
 
     def _decoded(self, index: int, request: Request) -> _Decoded:
         rows, parameters = self.decode(request.body, request.content_type)
+        if self.reads is not None:
+            unknown = [name for name in parameters.others if name not in self.reads]
+            if unknown:
+                known = ", ".join(("probabilities", *self.reads))
+                raise RequestError(400, f"parameters among {known}", ", ".join(unknown))
         if request.attributes:
             asked = Parameters.read(request.attributes)
-            parameters = Parameters(
-                parameters.probabilities or asked.probabilities, parameters.others
-            )
-        return _Decoded(index, rows, parameters, request.accept)
+            others = {**asked.others, **parameters.others}
+            if self.reads is not None:
+                others = {name: value for name, value in others.items() if name in self.reads}
+            parameters = Parameters(parameters.probabilities or asked.probabilities, others)
+        return _Decoded(index, rows, parameters, request.accept, row_count(rows), kind_of(rows))
 
     def _groups(self, decoded: list[_Decoded]) -> Iterator[list[_Decoded]]:
-        open_groups: list[list[_Decoded]] = []
+        """Put together what one call may answer."""
+        open_groups: dict[Hashable, list[_Group]] = {}
         for item in decoded:
-            for group in open_groups:
-                rows = sum(len(other.rows) for other in group) + len(item.rows)
-                if group[0].parameters == item.parameters and rows <= self.max_rows:
-                    group.append(item)
+            if item.kind is None or item.count is None:
+                yield [item]
+                continue
+            of_kind = open_groups.setdefault(item.kind, [])
+            for group in of_kind:
+                if group.rows + item.count <= self.max_rows and group.parameters_are(item):
+                    group.add(item)
                     break
             else:
-                open_groups.append([item])
-        yield from open_groups
+                of_kind.append(_Group([item], item.count))
+        for of_kind in open_groups.values():
+            for group in of_kind:
+                yield group.items
 
     def _answer_group(self, group: list[_Decoded]) -> list[Reply]:
         try:
@@ -173,20 +240,24 @@ class Handler:
     def _vectorised(self, group: list[_Decoded]) -> list[Reply]:
         if self._loaded is None:
             raise RuntimeError("the model is not loaded")
-        rows = group[0].rows if len(group) == 1 else _joined([item.rows for item in group])
-        answer = self.predict(self._loaded.model, rows, group[0].parameters)
-        prediction = answer if isinstance(answer, Prediction) else Prediction(answer)
-        if len(prediction) != len(rows):
-            raise ValueError(f"predict answered {len(prediction)} of {len(rows)} rows")
+        rows = self._for_predict(joined([item.rows for item in group]))
+        count = sum(item.count for item in group) if group[0].count is not None else None  # type: ignore[misc]
+        with _without_false_alarm(self._loaded, rows):
+            answer = self.predict(self._loaded.model, rows, group[0].parameters)
+        prediction = prediction_of(answer, count)
         replies = []
         start = 0
         for item in group:
-            stop = start + len(item.rows)
+            stop = start + (item.count or 0)
             own = prediction if len(group) == 1 else prediction.slice(start, stop)
             body, content_type = self.encode(own, item.accept)
             replies.append(Reply(200, "OK", body, content_type))
             start = stop
         return replies
+
+    def _for_predict(self, rows: Any) -> Any:
+        """Return rows in the form that ``predict`` gets."""
+        return rows
 
 
 class TextHandler(Handler):
@@ -226,6 +297,9 @@ class ImageHandler(Handler):
 @dataclass(frozen=True)
 class _Loaded:
     model: Any
+    signature: Signature | None
+    names: tuple[str, ...] | None
+    takes_missing: bool
 
 
 @dataclass(frozen=True)
@@ -234,12 +308,39 @@ class _Decoded:
     rows: Any
     parameters: Parameters
     accept: str
+    count: int | None
+    kind: Hashable | None
 
 
-def _joined(parts: list[Any]) -> Any:
-    if isinstance(parts[0], np.ndarray):
-        return np.concatenate(parts)
-    return [row for part in parts for row in part]
+@dataclass
+class _Group:
+    """Requests that one call answers, and how many rows they have together."""
+
+    items: list[_Decoded]
+    rows: int
+
+    def parameters_are(self, item: _Decoded) -> bool:
+        """Whether an item asks for the same beside its rows."""
+        ours, theirs = self.items[0].parameters, item.parameters
+        if ours.probabilities is not theirs.probabilities:
+            return False
+        return (not ours.others and not theirs.others) or alike(ours.others, theirs.others)
+
+    def add(self, item: _Decoded) -> None:
+        """Answer one more."""
+        self.items.append(item)
+        self.rows += item.count or 0
+
+
+@contextlib.contextmanager
+def _without_false_alarm(loaded: _Loaded, rows: Any) -> Iterator[None]:
+    """Predict without a warning of scikit-learn's that an array has no names: they were checked."""
+    if loaded.names is None or not hasattr(rows, "dtype"):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+        yield
 
 
 def _failed(error: Exception) -> Reply:

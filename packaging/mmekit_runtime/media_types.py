@@ -7,6 +7,8 @@ JSON_LINES = "application/jsonlines"
 CSV = "text/csv"
 NPY = "application/x-npy"
 NPZ = "application/x-npz"
+PARQUET = "application/vnd.apache.parquet"
+ARROW = "application/vnd.apache.arrow.stream"
 TEXT = "text/plain"
 JPEG = "image/jpeg"
 PNG = "image/png"
@@ -19,6 +21,10 @@ _ALIASES = {
     "application/csv": CSV,
     "application/npy": NPY,
     "tensor/npz": NPZ,
+    "application/parquet": PARQUET,
+    "application/x-parquet": PARQUET,
+    "application/vnd.apache.arrow.file": ARROW,
+    "application/x-arrow": ARROW,
     "image/jpg": JPEG,
 }
 

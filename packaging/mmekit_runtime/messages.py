@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mmekit_runtime.attributes import attributes_among
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_MEMBERS = frozenset({"prediction", "predictions", "probabilities", "classes"})
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "No available memory for the cache blocks")
 
 
@@ -81,11 +84,25 @@ class Prediction:
         Shape (n, classes); for a model with several outputs a list with one such array for each.
     classes
         The classes' names in the order of the probabilities; a list of lists for several outputs.
+    others
+        Further outputs by name, such as a standard deviation: n rows each, like ``values``.
+
+    Raises
+    ------
+    ValueError
+        One of ``others`` has a name that an answer has already.
     """
 
     values: Any
     probabilities: Any = None
     classes: Sequence[Any] | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse names that would take another's place."""
+        taken = _MEMBERS & set(self.others)
+        if taken:
+            raise ValueError(f"a further output cannot be called {', '.join(sorted(taken))}")
 
     def __len__(self) -> int:
         """Return n."""
@@ -106,10 +123,17 @@ class Prediction:
         probabilities = self.probabilities
         if probabilities is not None:
             if self.has_several_outputs:
-                probabilities = [output[start:stop] for output in probabilities]
+                probabilities = [_rows_of(output, start, stop) for output in probabilities]
             else:
-                probabilities = probabilities[start:stop]
-        return Prediction(self.values[start:stop], probabilities, self.classes)
+                probabilities = _rows_of(probabilities, start, stop)
+        others = {name: _rows_of(output, start, stop) for name, output in self.others.items()}
+        values = _rows_of(self.values, start, stop)
+        return Prediction(values, probabilities, self.classes, others)
+
+
+def _rows_of(output: Any, start: int, stop: int) -> Any:
+    # By place: a frame's brackets may mean its labels.
+    return getattr(output, "iloc", output)[start:stop]
 
 
 @dataclass(frozen=True)
@@ -131,14 +155,12 @@ class Request:
     def read(cls, properties: Mapping[str, Any], body: bytes) -> Request:
         """Make it of the properties that a server hands over, their names in any case."""
         lowered = {name.lower(): value for name, value in properties.items()}
-        attributes: dict[str, str] = {}
         named = lowered.get(_CUSTOM_ATTRIBUTES)
         if named:
             pairs = (pair.partition("=") for pair in named.split(";"))
-            attributes = {name.strip(): value.strip() for name, _, value in pairs}
-        elif lowered.get("probabilities") is not None:
-            # DJL Serving takes the header apart and makes each pair a property of its own.
-            attributes = {"probabilities": lowered["probabilities"]}
+            attributes = {name.strip(): value.strip() for name, equals, value in pairs if equals}
+        else:
+            attributes = attributes_among(properties)
         return cls(
             body=body,
             content_type=lowered.get("content-type") or "",

@@ -101,7 +101,7 @@ def test_one_record_or_many(content, features, rows):
         (b"1,nan", "text/csv", 400, "nan in row 0, column 1"),
         (b"\xff\xfe", "text/csv", 400, "bytes that are not"),
         (b"no array", "application/x-npy", 400, "numpy cannot load"),
-        (npz(a=[[1, 2]], b=[[1, 2]]), "application/x-npz", 400, "2 arrays: a, b"),
+        (npz(a=[1, 2], b=[1, 2]), "application/x-npz", 400, "2 arrays: a, b"),
         (npz(a=[[1, 2]])[:-30], "application/x-npz", 400, "numpy cannot load"),
         (npy([["a", "b"]]), "application/x-npy", 400, "an array of <U1"),
         (b"[1, 2]\n{", "application/jsonlines", 400, "line 2"),

@@ -12,10 +12,14 @@ from mmekit_runtime import Prediction, RequestError
 from mmekit_runtime.encoding import encode
 
 
-@pytest.mark.parametrize("accept", ["application/json", "text/csv", "application/x-npy"])
-def test_a_prediction_that_is_no_finite_number_is_an_error_in_every_format(accept):
-    with pytest.raises(ValueError, match="finite"):
-        encode(Prediction(np.array([1.0, np.inf])), accept)
+def test_what_is_no_finite_number_is_null_in_json_and_empty_or_inf_in_csv():
+    values = np.array([1.0, np.nan, np.inf, -np.inf])
+
+    assert encode(Prediction(values), "") == (
+        b'{"predictions": [1.0, null, null, null]}',
+        "application/json",
+    )
+    assert encode(Prediction(values), "text/csv")[0] == b'1.0\n""\ninf\n-inf\n'
 
 
 @pytest.mark.parametrize(

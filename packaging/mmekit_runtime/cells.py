@@ -1,0 +1,347 @@
+"""Cells of one column, to the type of training."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmekit_runtime.bodies import MISSING_CELLS, described
+from mmekit_runtime.decoding import parse_number
+from mmekit_runtime.messages import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from mmekit_runtime.signature import Column
+
+_EXACT = 1 << 53
+_SHOWN = 10
+_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?)(Z|[+-]\d\d:?\d\d)?"
+)
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+
+
+class FromValue:
+    """Cells of JSON, Arrow and npy, which have types."""
+
+    @staticmethod
+    def is_missing(cell: Any, column: Column) -> bool:  # noqa: ARG004
+        """Whether a cell stands for nothing."""
+        return cell is None or (isinstance(cell, (float, np.floating)) and math.isnan(cell))
+
+    @staticmethod
+    def number(cell: Any) -> Any:
+        """Return the number that a cell is; None if it is none."""
+        if isinstance(cell, np.generic):
+            cell = cell.item()
+        return cell if isinstance(cell, (int, float)) else None
+
+    @staticmethod
+    def boolean(cell: Any) -> Any:
+        """Return the truth value that a cell is; None if it is none."""
+        if isinstance(cell, (bool, np.bool_)):
+            return bool(cell)
+        return bool(cell) if isinstance(cell, (int, float)) and cell in (0, 1) else None
+
+    @staticmethod
+    def text(cell: Any) -> Any:
+        """Return the text that a cell is; None if it is none."""
+        return str(cell) if isinstance(cell, str) else None
+
+    @staticmethod
+    def candidates(cell: Any) -> tuple[Any, ...]:
+        """Return what a cell may stand for, the likeliest first."""
+        return (cell.item() if isinstance(cell, np.generic) else cell,)
+
+
+class FromText:
+    """Cells of CSV, which are texts."""
+
+    @staticmethod
+    def is_missing(cell: Any, column: Column) -> bool:
+        """Whether a cell stands for nothing."""
+        if cell is None:
+            return True
+        text = cell.strip()
+        if text not in MISSING_CELLS:
+            return False
+        # NA may be Namibia: what the model knows as a value is one.
+        values = column.known or column.categories or ()
+        return text not in values
+
+    @staticmethod
+    def number(cell: str) -> Any:
+        """Return the number that a cell is; None if it is none."""
+        text = cell.strip()
+        try:
+            return int(text) if text.lstrip("+-").isdecimal() else parse_number(text)
+        except ValueError:  # thousands of digits
+            return None
+
+    @staticmethod
+    def boolean(cell: str) -> Any:
+        """Return the truth value that a cell is; None if it is none."""
+        return _BOOLEANS.get(cell.strip().lower())
+
+    @staticmethod
+    def text(cell: str) -> Any:
+        """Return the text that a cell is; None if it is none."""
+        return cell
+
+    @staticmethod
+    def candidates(cell: str) -> tuple[Any, ...]:
+        """Return what a cell may stand for, the likeliest first."""
+        said = cell.strip()
+        found = (FromText.number(cell), _BOOLEANS.get(said.lower()))
+        return (*(one for one in found if one is not None), cell, said)
+
+
+class Conversion:
+    """Cells of one column to the type of training."""
+
+    def __init__(self, column: Column, read: type[FromValue | FromText]) -> None:
+        self._column = column
+        self._read = read
+        self._among = column.known if column.known is not None else column.categories
+        self._by_key = {_key(value): value for value in self._among or ()}
+        self.is_plain = (
+            column.type in ("double", "float", "integer", "long", "boolean")
+            and self._among is None
+            and column.dtype != "category"
+        )
+
+    def of(self, cells: Any) -> NDArray[Any]:
+        """Return an array of the cells, with NaN, None or NaT where one is missing."""
+        kind = self._column.type
+        if self._among is not None:
+            return self._objects(cells, self._one_of)
+        if kind in ("double", "float", "integer", "long"):
+            return self._numbers(cells)
+        if kind == "boolean":
+            return self._booleans(cells)
+        if kind == "datetime" or self._column.dtype == "time":
+            return self._moments(cells)
+        return self._objects(cells, self._text if kind == "string" else self._anything)
+
+    def _numbers(self, cells: Any) -> NDArray[Any]:
+        is_whole = self._column.type in ("integer", "long")
+        numbers = [
+            float("nan") if number is None else number
+            for number in self._each(cells, self._whole if is_whole else self._number)
+        ]
+        if is_whole and not any(isinstance(number, float) for number in numbers):
+            return np.array(numbers, dtype=np.int64)
+        if is_whole and any(abs(number) > _EXACT for number in numbers if number == number):  # noqa: PLR0124
+            # NaN and a whole number that float64 cannot hold: only pandas' own type can have both.
+            return np.array([None if number != number else number for number in numbers], object)  # noqa: PLR0124
+        return np.array(numbers, dtype=np.float64)
+
+    def _booleans(self, cells: Any) -> NDArray[Any]:
+        values = self._each(cells, self._boolean)
+        if None in values:
+            return np.array([float("nan") if value is None else value for value in values], float)
+        return np.array(values, dtype=np.bool_)
+
+    def _objects(self, cells: Any, read: Callable[[int, Any], Any]) -> NDArray[Any]:
+        values = np.empty(len(cells), dtype=object)
+        gap = None if self._column.missing_is == "none" else float("nan")
+        values[:] = [gap if value is None else value for value in self._each(cells, read)]
+        return values
+
+    def _moments(self, cells: Any) -> NDArray[Any]:
+        dtype = self._column.dtype or "datetime64[ns]"
+        if dtype in ("date", "time"):
+            return self._objects(cells, self._date if dtype == "date" else self._time)
+        has_zone = "," in dtype
+        unit = (re.findall(r"\[(\w+)", dtype) or ["ns"])[0]
+        if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
+            cells = list(cells)
+        moments = self._each(
+            cells, lambda row, cell: self._moment(row, cell, unit, has_zone=has_zone)
+        )
+        return np.array(
+            [np.datetime64("NaT") if one is None else one for one in moments], f"datetime64[{unit}]"
+        )
+
+    # Cell by cell.
+
+    def _each(self, cells: Any, read: Callable[[int, Any], Any]) -> list[Any]:
+        """Read every cell; None where one is missing, if that is allowed."""
+        column = self._column
+        values: list[Any] = []
+        for row, cell in enumerate(cells):
+            if self._read.is_missing(cell, column) or _is_nat(cell):
+                if not column.missing:
+                    raise self._refused(row, self._expected(), "a missing value")
+                values.append(None)
+            else:
+                values.append(read(row, cell))
+        return values
+
+    def _number(self, row: int, cell: Any) -> float:
+        number = self._read.number(cell)
+        if number is None:
+            raise self._refused(row, "a number", described(cell))
+        largest = largest_of(self._column)
+        if not abs(number) <= largest:
+            is_any = largest == _LARGEST["float64"]
+            said = "a finite number" if is_any else f"a number of at most {largest:g}"
+            raise self._refused(row, said, described(cell))
+        return float(number)
+
+    def _whole(self, row: int, cell: Any) -> int:
+        number = self._read.number(cell)
+        if number is None or not math.isfinite(number) or number != int(number):
+            raise self._refused(row, "a whole number", described(cell))
+        least, most = _bounds(self._column)
+        if not least <= number <= most:
+            raise self._refused(row, f"a whole number from {least} to {most}", described(cell))
+        return int(number)
+
+    def _boolean(self, row: int, cell: Any) -> bool:
+        value = self._read.boolean(cell)
+        if value is None:
+            raise self._refused(row, "true or false", described(cell))
+        return bool(value)
+
+    def _text(self, row: int, cell: Any) -> str:
+        text = self._read.text(cell)
+        if text is None:
+            raise self._refused(row, "a text", described(cell))
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise self._refused(row, "a text of Unicode characters", "half of one")
+        return str(text)
+
+    def _anything(self, row: int, cell: Any) -> Any:
+        value = self._read.candidates(cell)[0]
+        if isinstance(value, (dict, list)):
+            raise self._refused(row, "a single value", described(cell))
+        return value
+
+    def _one_of(self, row: int, cell: Any) -> Any:
+        for value in self._read.candidates(cell):
+            key = _key(value)
+            if key in self._by_key:
+                return self._by_key[key]
+        raise self._refused(row, self._expected(), described(cell))
+
+    def _moment(self, row: int, cell: Any, unit: str, *, has_zone: bool) -> np.datetime64:
+        expected = "a time in ISO 8601, " + (
+            "with its zone, such as 2026-03-01T12:00:00+01:00"
+            if has_zone
+            else "such as 2026-03-01T12:00:00"
+        )
+        if isinstance(cell, np.datetime64):
+            moment, zone = cell, "Z" if has_zone else ""
+        else:
+            text = cell.isoformat() if isinstance(cell, dt.date) else cell
+            match = _MOMENT.fullmatch(text.strip()) if isinstance(text, str) else None
+            if match is None:
+                raise self._refused(row, expected, described(cell))
+            try:
+                moment = np.datetime64(match[1].replace(" ", "T"))
+            except ValueError as error:
+                raise self._refused(row, expected, described(cell)) from error
+            zone = match[2] or ""
+        offset = _minutes(zone)
+        # Without a zone nobody knows which one it was; UTC is what those write who know none.
+        if not zone if has_zone else offset != 0:
+            raise self._refused(row, expected, described(cell))
+        moment = np.datetime64(moment - np.timedelta64(offset, "m"))
+        exact: np.datetime64 = moment.astype(f"datetime64[{unit}]")
+        if exact != moment or exact.astype("datetime64[D]") != moment.astype("datetime64[D]"):
+            raise self._refused(row, f"a time that datetime64[{unit}] can hold", described(cell))
+        return exact
+
+    def _date(self, row: int, cell: Any) -> dt.date:
+        if isinstance(cell, dt.date) and not isinstance(cell, dt.datetime):
+            return cell
+        try:
+            return dt.date.fromisoformat(cell.strip())
+        except (AttributeError, ValueError) as error:
+            raise self._refused(row, "a date such as 2026-03-01", described(cell)) from error
+
+    def _time(self, row: int, cell: Any) -> dt.time:
+        if isinstance(cell, dt.time):
+            return cell
+        try:
+            return dt.time.fromisoformat(cell.strip())
+        except (AttributeError, ValueError) as error:
+            raise self._refused(row, "a time of day such as 12:30:00", described(cell)) from error
+
+    # Saying what is wrong.
+
+    def _expected(self) -> str:
+        if self._among is not None:
+            shown = ", ".join(repr(value) for value in self._among[:_SHOWN])
+            more = len(self._among) - _SHOWN
+            return f"one of {shown}" + (f" and {more} more" if more > 0 else "")
+        words = {
+            "string": "a text",
+            "boolean": "true or false",
+            "datetime": "a time",
+            "any": "a value",
+        }
+        whole = self._column.type in ("integer", "long")
+        return words.get(self._column.type, "a whole number" if whole else "a number")
+
+    def _refused(self, row: int, expected: str, received: str) -> RequestError:
+        gap = " or nothing" if self._column.missing else ""
+        return RequestError(
+            400,
+            f"{expected}{gap} in the column {self._column.name}",
+            f"{received} in row {row}, column {self._column.name}",
+        )
+
+
+_LARGEST = {
+    "float64": float(np.finfo(np.float64).max),
+    "float32": float(np.finfo(np.float32).max),
+    "Float32": float(np.finfo(np.float32).max),
+    "float16": float(np.finfo(np.float16).max),
+}
+
+
+def largest_of(column: Column) -> float:
+    """Return the largest absolute value that a column can hold."""
+    return _LARGEST.get(column.dtype or "", _LARGEST["float64"])
+
+
+def _key(value: Any) -> Any:
+    """Return what tells values apart: to Python, True is 1."""
+    if isinstance(value, (str, bool)):
+        return (type(value), value)
+    try:
+        hash(value)
+    except TypeError:
+        return None
+    return value
+
+
+def _bounds(column: Column) -> tuple[int, int]:
+    dtype = (column.dtype or "").lower()
+    if not re.fullmatch(r"u?int(8|16|32|64)", dtype):
+        dtype = "int32" if column.type == "integer" and column.dtype is None else "int64"
+    limits = np.iinfo(dtype)
+    # What is held on the way is int64.
+    return int(limits.min), min(int(limits.max), (1 << 63) - 1)
+
+
+def _minutes(zone: str) -> int:
+    if zone in ("", "Z"):
+        return 0
+    minutes = int(zone[1:3]) * 60 + int(zone[-2:])
+    return -minutes if zone[0] == "-" else minutes
+
+
+def _is_nat(cell: Any) -> bool:
+    if isinstance(cell, np.datetime64):
+        return bool(np.isnat(cell))
+    return type(cell).__name__ in ("NaTType", "NAType")
