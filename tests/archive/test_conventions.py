@@ -195,7 +195,7 @@ class TestCheck:
         (found,) = findings(archive)
 
         assert found.severity == "error"
-        assert "only SageMaker's framework containers" in found.message
+        assert "(model_fn, predict_fn in code/inference.py). As it is, only" in found.message
 
     def test_a_package_is_told_that_packing_makes_it_run_on_all(self, tmp_path):
         (tmp_path / "code").mkdir()

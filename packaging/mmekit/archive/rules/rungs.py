@@ -128,8 +128,8 @@ def _origin(convention: Convention) -> str:
     if convention.made_for in HANDLERS:
         return convention.made_for
     if convention.functions:
-        return f"SageMaker's framework containers ({', '.join(convention.functions)} in "
-        f"{convention.script})"
+        named = ", ".join(convention.functions)
+        return f"SageMaker's framework containers ({named} in {convention.script})"
     return f"a script in {convention.script}"
 
 
