@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import joblib
+import psutil
 import pytest
 import skops.io
 from sklearn.linear_model import Ridge
@@ -121,7 +123,8 @@ class Djl:
             java_version()
         except ServerError as error:
             pytest.skip(str(error))
-        environment = {"PYTHONPATH": "", "MMEKIT_SLOTS_DIR": str(scratch / "f"), "TERM": "dumb"}
+        self._slots = str(scratch / "f")
+        environment = {"PYTHONPATH": "", "MMEKIT_SLOTS_DIR": self._slots, "TERM": "dumb"}
         self._server = DjlServing(scratch, free_port("127.0.0.1"), environment=environment)
         self._output = (scratch / "log").open("wb")
         self._server.start(self._output)
@@ -132,6 +135,11 @@ class Djl:
         self.client.close()
         self._server.stop()
         self._output.close()
+        # Its fork server would stay for five minutes, without its folder.
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if any(word.startswith(self._slots) for word in process.cmdline()):
+                    process.kill()
 
 
 @pytest.fixture(scope="module", params=["embedded", "djl"])
