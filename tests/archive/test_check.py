@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import sys
 import tarfile
 
@@ -278,8 +279,6 @@ def test_an_awkward_package_name_is_found(workshop, tmp_path):
 LIBRARIES = {"scikit-learn": "1.7.2", "numpy": "2.4.3", "torch": "2.7.1"}
 
 TRAINED = [
-    ({"libraries": LIBRARIES | {"scikit-learn": "1.9.0"}}, {"library-version": "error"}),
-    ({"libraries": LIBRARIES | {"scikit-learn": "1.7.0"}}, {"library-version": "warning"}),
     ({"libraries": LIBRARIES | {"numpy": "1.26.4"}}, {"library-version": "error"}),
     ({"libraries": LIBRARIES | {"numpy": "2.0.0"}}, {}),
     ({"libraries": LIBRARIES | {"torch": "2.9.0"}}, {"library-version": "warning"}),
@@ -295,9 +294,104 @@ TRAINED = [
 def test_versions_of_training_are_compared_with_the_images(workshop, changes, expected):
     workshop.pretend_measured(**changes)
 
+    assert rules(check(workshop.package, artifacts=workshop.artifacts)) == expected
+
+
+def written_by(workshop, version):
+    """Make the artefact one of another scikit-learn."""
+    artefact = workshop.artifacts / "model.joblib"
+    artefact.write_bytes(artefact.read_bytes().replace(b"1.7.2", version.encode()))
+
+
+@pytest.mark.parametrize(("version", "severity"), [("1.9.0", "error"), ("1.7.0", "warning")])
+def test_the_version_that_a_pickle_names_counts_and_not_the_installed_one(
+    workshop, version, severity
+):
+    written_by(workshop, version)
+    workshop.pretend_measured()
+
+    (finding,) = check(workshop.package, artifacts=workshop.artifacts)
+
+    assert (finding.rule, finding.severity) == ("library-version", severity)
+    assert f"model.joblib says that it was made with scikit-learn {version}" in finding.message
+    assert finding.where.endswith("model.joblib")
+
+
+def test_a_pickle_of_the_images_release_is_sound_whatever_was_installed(workshop):
+    workshop.pretend_measured(libraries=LIBRARIES | {"scikit-learn": "1.9.0"})
+
+    assert rules(check(workshop.package, artifacts=workshop.artifacts)) == {}
+
+
+def test_of_a_pickle_that_does_not_tell_the_installed_version_counts(workshop):
+    (workshop.artifacts / "model.joblib").write_bytes(pickle.dumps({"trees": 3}))
+    workshop.pretend_measured(libraries=LIBRARIES | {"scikit-learn": "1.9.0"})
+
+    (finding,) = check(workshop.package, artifacts=workshop.artifacts)
+
+    assert (finding.rule, finding.severity) == ("library-version", "error")
+    assert "does not say what it was made with, and was measured with" in finding.message
+
+
+def test_a_version_is_found_without_a_measurement_and_in_an_archive(workshop):
+    written_by(workshop, "1.9.0")
+    assert rules(check(workshop.package, artifacts=workshop.artifacts)) == {
+        "library-version": "error"
+    }
+
+    artefact = (workshop.artifacts / "model.joblib").read_bytes()
+    files = {"serving.properties": ENGINE.encode(), "model.py": HANDLE.encode()}
+    archive = by_hand(workshop.archive, files | {"model.joblib": artefact})
+    assert rules(check(archive))["library-version"] == "error"
+
+
+def test_a_version_that_the_requirements_bring_is_not_compared(workshop):
+    written_by(workshop, "1.9.0")
+    workshop.write("requirements.txt", "scikit-learn==1.9.0\n")
+
+    assert "library-version" not in rules(check(workshop.package, artifacts=workshop.artifacts))
+
+
+def test_a_measurement_of_other_files_is_found(workshop):
+    workshop.pretend_measured()
+    workshop.write("model.py", HANDLE)
+
+    assert rules(check(workshop.package, artifacts=workshop.artifacts)) == {
+        "stale-measurement": "warning"
+    }
+
+
+OF_MAIN = b"\x80\x03c__main__\nDoubler\n)\x81."
+
+
+def test_a_class_of_the_training_script_is_found_before_anything_is_run(workshop):
+    (workshop.artifacts / "model.joblib").write_bytes(OF_MAIN)
+
+    (finding,) = check(workshop.package, artifacts=workshop.artifacts)
+
+    assert (finding.rule, finding.severity) == ("class-of-main", "error")
+    assert "model.joblib looks for Doubler in __main__" in finding.message
+    assert "module beside model.py" in finding.remedy
+    with pytest.raises(CheckError, match="Doubler"):
+        pack(workshop.package, workshop.artifacts, workshop.archive)
+    assert not (workshop.artifacts / "measured.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "severity"),
+    [
+        ("import __main__\n__main__.Doubler = dict\n", "warning"),
+        ("import sys\nsys.modules['__main__'].Doubler = dict\n", "warning"),
+        ("if __name__ == '__main__':\n    print('by hand')\n", "error"),
+    ],
+)
+def test_code_that_puts_the_class_there_makes_it_a_warning(workshop, code, severity):
+    (workshop.artifacts / "model.joblib").write_bytes(OF_MAIN)
+    workshop.write("model.py", code + HANDLE)
+
     found = rules(check(workshop.package, artifacts=workshop.artifacts))
 
-    assert found == {"stale-measurement": "warning"} | expected
+    assert found == {"class-of-main": severity}
 
 
 def test_what_a_requirement_brings_along_is_not_missing(workshop):
@@ -316,7 +410,6 @@ def test_nothing_is_compared_with_an_image_of_ones_own(workshop):
     found = rules(check(workshop.package, artifacts=workshop.artifacts, image=None))
 
     assert found == {
-        "stale-measurement": "warning",
         "installs-at-load": "warning",
         "own-fork-server": "note",
     }

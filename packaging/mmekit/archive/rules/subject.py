@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mmekit.archive.package import MODEL_FILE
+from mmekit.archive.pickles import Pickled, read_pickle
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Entry, Properties, parse_entries, properties_of
 
@@ -64,6 +65,12 @@ class Subject:
     def properties(self) -> Properties:
         """The typed settings; what DJL cannot use counts as absent."""
         return properties_of(self.entries)
+
+    @cached_property
+    def pickled(self) -> tuple[Pickled, ...]:
+        """What the files with pickled objects say about themselves."""
+        found = (read_pickle(member) for member in self.contents)
+        return tuple(pickled for pickled in found if pickled is not None)
 
     @cached_property
     def code_file(self) -> str:
