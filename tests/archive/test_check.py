@@ -52,6 +52,13 @@ PROPERTIES = [
     (ENGINE + "max_workers=2", "misspelt-key", "warning"),
     (ENGINE + "option.entry_point=model.py", "misspelt-key", "warning"),
     (ENGINE + "predict_timeout=9", "misspelt-key", "warning"),
+    (ENGINE + "colour=red", "unknown-key", "warning"),
+    (ENGINE + "OMP_NUM_THREADS=2", "variable-as-key", "warning"),
+    (ENGINE + 'batch_size="1"', "bad-integer", "error"),
+    (ENGINE + 'option.predict_timeout="9"', "bad-integer", "warning"),
+    (ENGINE + "option.modelName='ridge'", "quoted-value", "warning"),
+    (ENGINE + 'option.env="A=1"', "quoted-value", "warning"),
+    (ENGINE + "option.env=A=1,B='2'", "quoted-value", "warning"),
     (ENGINE + "option.modelName=ridge ", "trailing-blank", "warning"),
     (ENGINE + "option.greeting=\u00e9", "not-ascii", "warning"),
     (ENGINE + "option.env=OPTION_ENTRY_POINT=a.py", "server-variable", "warning"),
@@ -73,6 +80,102 @@ def test_a_trap_in_serving_properties_is_found(workshop, text, rule, severity):
     assert rules(findings) == {rule: severity}
     assert all(finding.message and finding.remedy for finding in findings)
     assert all("/ridge" in finding.where for finding in findings)
+
+
+MISSPELT = [
+    ("maxWorker", "maxWorkers"),
+    ("maxworkers", "maxWorkers"),
+    ("max_workers", "maxWorkers"),
+    ("min_workers", "minWorkers"),
+    ("MAX_WORKERS", "maxWorkers"),
+    ("cpu.min_workers", "cpu.minWorkers"),
+    ("required_memory", "required_memory_mb"),
+    ("requiredMemoryMb", "required_memory_mb"),
+    ("batchsize", "batch_size"),
+    ("option.batch_size", "batch_size"),
+    ("max_batch_delay_ms", "max_batch_delay"),
+    ("job_queue", "job_queue_size"),
+    ("model_name", "option.modelName"),
+    ("handler", "option.handler"),
+    ("option.entrypoint", "option.entryPoint"),
+    ("option.entry-point", "option.entryPoint"),
+    ("option.predict_timout", "option.predict_timeout"),
+    ("option.model_load_timeout", "option.model_loading_timeout"),
+    ("option.python_executable", "option.pythonExecutable"),
+    ("option.modeName", "option.modelName"),
+    ("option.trust_insecure_model_file", "option.trust_insecure_model_files"),
+    ("option.process", "option.processes"),
+    ("OPTION_ENTRY_POINT", "option.entryPoint"),
+    ("OPTION_DEPTH", "option.depth"),
+    ("SERVING_MAX_WORKERS", "maxWorkers"),
+    ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "option.predict_timeout"),
+]
+
+
+@pytest.mark.parametrize(("key", "meant"), MISSPELT)
+def test_a_misspelt_key_is_told_the_right_one(workshop, key, meant):
+    workshop.write("serving.properties", f"{ENGINE}{key}=9\n")
+
+    (finding,) = check(workshop.package)
+
+    assert (finding.rule, finding.severity) == ("misspelt-key", "warning")
+    assert f"does not know {key}" in finding.message
+    assert finding.remedy == f"Write {meant}=9"
+    assert finding.where.endswith("serving.properties:3")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "option.depth=6",
+        "option.threshold=0.5",
+        "option.labels=a,b",
+        "option.model_path=weights",
+        "option.minWorkers=1",
+        "option.tensor_parallel_degree=max",
+        "option.skops_trusted_types=numpy.ndarray",
+        "gpu.required_memory_mb=1",
+        "log_request_metric=true",
+        "option.question=Who said 'no'?",
+        'option.prompts=["a", "b"]',
+        'option.env=A={"b"}',
+    ],
+)
+def test_known_keys_and_options_of_the_handlers_own_are_left_alone(workshop, line):
+    workshop.write("serving.properties", f"{ENGINE}{line}\n")
+
+    assert rules(check(workshop.package)) == {}
+
+
+def test_what_another_engine_reads_is_not_known_here(workshop):
+    workshop.write("serving.properties", "engine=PyTorch\nretry_threshold=1\ntopK=5\n")
+
+    assert rules(check(workshop.package)) == {"engine-other": "warning"}
+
+
+QUOTED = [
+    ('option.env="A=1"', "option.env=A=1"),
+    ("option.env=A='1', B=2", "option.env=A=1,B=2"),
+    ("option.entryPoint='model.py'", "option.entryPoint=model.py"),
+    ('engine="Python"', "engine=Python"),
+    ('maxWorkers="8"', "maxWorkers=8, with nothing around the digits."),
+]
+
+
+@pytest.mark.parametrize(("line", "right"), QUOTED)
+def test_quotes_are_part_of_a_value_and_the_remedy_has_none(workshop, line, right):
+    workshop.write("serving.properties", f"engine=Python\n{line}\nretry_threshold=1\n")
+
+    assert f"Write {right}" in [finding.remedy for finding in check(workshop.package)]
+
+
+def test_a_variable_of_the_servers_in_option_env_is_told_the_key(workshop):
+    workshop.write("serving.properties", ENGINE + "option.env=SERVING_BATCH_SIZE=1\n")
+
+    (finding,) = check(workshop.package)
+
+    assert finding.rule == "server-variable"
+    assert "Write batch_size=1 in serving.properties" in finding.remedy
 
 
 TWO_CONSEQUENCES = [

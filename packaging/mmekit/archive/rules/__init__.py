@@ -12,6 +12,7 @@ from mmekit.archive.rules import (
     settings,
     slots,
     source,
+    spelling,
     workers,
 )
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     settings.bad_values,
     settings.suspicious_lines,
+    spelling.names,
+    spelling.variables,
+    spelling.quotes,
     settings.engine,
     settings.memory,
     settings.name,
