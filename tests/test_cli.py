@@ -120,6 +120,35 @@ def test_check_finds_nothing_wrong_with_a_good_package(mme, package):
     assert "Traceback" not in finished.stderr
 
 
+def test_check_looks_at_package_and_artefacts_together(mme, package, artifacts):
+    (artifacts / "model.pkl").write_bytes(b"\x80\x03c__main__\nDoubler\n)\x81.")
+
+    assert mme("check", package).returncode == 0
+    finished = mme("check", package, "--artifacts", artifacts, "--json")
+
+    assert finished.returncode == 1
+    assert "class-of-main" in [finding["rule"] for finding in json.loads(finished.stdout)]
+
+
+def test_check_takes_no_artefacts_beside_an_archive(mme, artifacts, tmp_path):
+    (tmp_path / "a.tar.gz").touch()
+
+    assert mme("check", tmp_path / "a.tar.gz", "--artifacts", artifacts).returncode == 2
+
+
+def test_check_compares_with_the_image_that_is_named(mme, package):
+    (package / "requirements.txt").write_text("catboost==1.2.8\n")
+
+    def found(*arguments):
+        return mme("check", package, "--json", *arguments)
+
+    assert "installs-at-load" in found().stdout
+    assert "installs-at-load" not in found("--image", "mine:1=python3.11,catboost==1.2.8").stdout
+    refused = found("--image", "mine:1")
+    assert refused.returncode == 1
+    assert "Nothing is known about what this image holds." in refused.stderr
+
+
 def test_check_exits_1_and_shows_a_remedy_when_an_error_is_among_the_findings(mme, package):
     (package / "model.py").unlink()
     finished = mme("check", package)

@@ -51,7 +51,7 @@ def missing(subject: Subject) -> Iterator[Finding]:
     asked = [line.requirement.name for line in lines if line.requirement is not None]
     provided = _with_dependencies(asked)
     for library in subject.measured.required:
-        if subject.image.version(library) is None and library not in provided:
+        if not subject.image.has(library) and library not in provided:
             yield Finding(
                 "warning",
                 "library-missing",
