@@ -21,6 +21,7 @@ import pytest
 
 import mmekit
 from mmekit import ports
+from mmekit.archive import STOCK_IMAGE, verify
 
 ON_AN_ENDPOINT = """
 import os, sys
@@ -284,8 +285,13 @@ def test_pack_has_worker_slots_in_the_archive_unless_told_not_to(mme, package, a
     arguments = ("pack", package, "--artifacts", artifacts, "-o")
     finished = mme(*arguments, tmp_path / "with.tar.gz")
     assert finished.returncode == 0, finished.stderr
-    finished = mme(*arguments, tmp_path / "without.tar.gz", "--no-worker-slots")
+    assert "anew" not in finished.stderr
+    (artifacts / "weights.json").write_text("[2.5]")
+    finished = mme(*arguments, tmp_path / "without.tar.gz", "--no-worker-slots", "--image=none")
     assert finished.returncode == 0, finished.stderr
+    assert "measured.json is of other files, so it is measured anew" in finished.stderr
+    image = verify(tmp_path / "with.tar.gz").image
+    assert (image, verify(tmp_path / "without.tar.gz").image) == (STOCK_IMAGE.name, None)
 
     names = {}
     for name in ("with", "without"):
