@@ -320,6 +320,31 @@ def test_a_handler_that_raises_shows_its_lines_and_those_that_led_to_it(workshop
     )
 
 
+def test_what_a_handler_logged_and_what_it_answered_are_both_told(workshop):
+    workshop.write(
+        "model.py",
+        """\
+        import logging
+        from djl_python import Output
+
+        def handle(inputs):
+            try:
+                1 / 0
+            except ArithmeticError:
+                logging.exception("no luck")
+                return Output().error("try again later")
+        """,
+    )
+
+    assert failure_of(workshop).what == (
+        "The model failed:\n"
+        "  model.py, line 6, in handle\n"
+        "    1 / 0\n"
+        "ZeroDivisionError: division by zero\n"
+        "the handler answered 424 invoke handler failure: try again later"
+    )
+
+
 def test_a_sample_that_does_not_fit_says_so_once(workshop):
     workshop.write("sample_request.json", '{"instances": [["a"]]}')
 

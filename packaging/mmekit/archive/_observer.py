@@ -128,6 +128,7 @@ def _load_and_ask(model_folder: str, job: dict[str, Any]) -> None:
         inputs.properties = {**properties, "device_id": "-1"}
         if body is not None:
             inputs.content.add(key="data", value=body)
+        logged.last = None
         _expect_success(service.invoke_handler(job["handler"], inputs), logged.last)
 
     ask(job["parameters"], None)
@@ -164,7 +165,7 @@ class _AnsweredError(Exception):
     def is_about(self, error: BaseException) -> bool:
         """Return whether the answer says no more than an exception does."""
         reason = str(error) or type(error).__name__
-        return " ".join(reason.split()) in " ".join(self.args[0].split())
+        return " ".join(self.args[0].split()).endswith(" ".join(reason.split()))
 
 
 def _expect_success(output: Any, logged: BaseException | None) -> None:
@@ -375,7 +376,9 @@ def _in_child(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
 def _told(error: BaseException) -> str:
     if isinstance(error, _AnsweredError):
         cause = error.__cause__
-        return _told(cause) if cause is not None and error.is_about(cause) else str(error)
+        if cause is None:
+            return str(error)
+        return _told(cause) if error.is_about(cause) else f"{_told(cause)}\n{error}"
     return "".join(traceback.format_exception_only(type(error), error)).strip()
 
 
