@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mmekit.errors import PackageError
 from mmekit.scaffold.pickles import missing_library
 
@@ -45,7 +47,7 @@ class Example:
 
 
 def read_example(path: Path) -> Example:
-    """Read a file of CSV, Parquet, JSON or JSON lines.
+    """Read a file of CSV, Parquet, JSON, JSON lines or npy.
 
     Raises
     ------
@@ -57,13 +59,15 @@ def read_example(path: Path) -> Example:
     with path.open("rb") as stream:
         head = stream.read(64)
     try:
-        if head.startswith(b"PAR1"):
+        if head.startswith(b"\x93NUMPY"):
+            example = _of_rows(np.load(path, allow_pickle=False).tolist(), path)
+        elif head.startswith(b"PAR1"):
             example = _of_frame(_pandas(path).read_parquet(path))
         elif head.lstrip().startswith((b"{", b"[")):
             example = _of_json(path)
-        elif head.startswith((b"\x93NUMPY", b"PK", b"\x80")) or b"\0" in head:
+        elif head.startswith((b"PK", b"\x80")) or b"\0" in head:
             raise PackageError(
-                "The example is neither CSV nor Parquet nor JSON",
+                "The example is neither CSV nor Parquet nor JSON nor npy",
                 where=str(path),
                 remedy="write a few rows as CSV with a header",
             )

@@ -154,6 +154,7 @@ def init(wishes: Wishes) -> Initialised:
         sample = sample_of(source.inspected, source.example, source.signature, source.where)
         files = _files(wishes, source, sample, package, artifacts)
         answer = _ask(source, files, sample, scratch)
+        source = _with_outputs(source, answer)
         files["sample_response.json"] = json.dumps(answer, ensure_ascii=False) + "\n"
         _check_artifacts(artifacts, source.inspected.path, force=wishes.force)
         placed = _place(source, artifacts, wishes)
@@ -220,7 +221,7 @@ def _behind_pyfunc(folder: MlflowFolder) -> Inspected:
     try:
         from mlflow import pyfunc
 
-        model = pyfunc.load_model(str(folder.folder), suppress_warnings=True)
+        model = pyfunc.load_model(str(folder.folder.resolve()), suppress_warnings=True)
     except ModuleNotFoundError as error:
         raise PackageError(
             f"Reading this artefact takes {error.name}, which is not installed",
@@ -266,8 +267,28 @@ def _with_example(
     )
     source = _Source(inspected, example, signature, where)
     if signature is not None and trained is None:
-        source = replace(source, signature=_with_frame(source, signature))
+        source = replace(
+            source,
+            signature=_with_frame(source, signature),
+            notes=_on_categories(inspected, signature),
+        )
     return _with_pandas(source)
+
+
+def _on_categories(inspected: Inspected, signature: Signature) -> tuple[str, ...]:
+    if not inspected.coded:
+        return ()
+    said = "; ".join(
+        f"{column.name}: {', '.join(map(str, column.categories or ()))}"
+        for column in signature.inputs
+        if column.name in inspected.coded
+    )
+    note = (
+        f"The model knows categories by their places alone. Taken from the example: {said}. Were "
+        "there others in training, or in another order, its answers are wrong: "
+        "mmekit.signature(X) of the training's table is safer."
+    )
+    return (note,)
 
 
 def _with_frame(source: _Source, signature: Signature) -> Signature:
@@ -295,6 +316,24 @@ def _with_pandas(source: _Source) -> _Source:
         return source
     lines = _with_line(source.inspected.requirements, "pandas")
     return replace(source, inspected=replace(source.inspected, requirements=lines))
+
+
+def _with_outputs(source: _Source, answer: Any) -> _Source:
+    """Say what the model gives, as far as its answer to the sample tells."""
+    signature, values = source.signature, answer.get("predictions")
+    if signature is None or signature.outputs or not isinstance(values, list):
+        return source
+    import pandas as pd
+
+    from mmekit.signatures import signature as signature_of
+
+    try:
+        frame = pd.DataFrame(values)
+        series = frame[0].rename("prediction") if list(frame.columns) == [0] else frame
+        outputs = signature_of(pd.DataFrame({"row": range(len(values))}), series).outputs
+    except (PackageError, ValueError, KeyError):
+        return source  # nested lists, or whatever no column holds
+    return replace(source, signature=replace(signature, outputs=outputs))
 
 
 def _with_line(lines: tuple[str, ...], name: str) -> tuple[str, ...]:

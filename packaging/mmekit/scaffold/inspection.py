@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
@@ -392,18 +393,24 @@ def _library(package: str) -> str:
         return package
 
 
+@cache
+def _providers() -> Mapping[str, Sequence[str]]:
+    # It reads the records of all that is installed, which takes a second.
+    return importlib.metadata.packages_distributions()
+
+
 def _distribution(module: str) -> str:
     top = module.partition(".")[0]
     known = {"sklearn": "scikit-learn", "sentence_transformers": "sentence-transformers"}
     if top in known:
         return known[top]
-    names = importlib.metadata.packages_distributions().get(top)
+    names = _providers().get(top)
     return names[0] if names else top
 
 
 def _distributions(modules: set[str]) -> list[str]:
     """Return the installed distributions that those top-level modules come from, sorted."""
-    provided = importlib.metadata.packages_distributions()
+    provided = _providers()
     found = {_distribution(module) for module in modules if module in provided}
     return sorted(name for name in found if name != "mmekit")
 

@@ -35,7 +35,9 @@ class MLflowHandler(TableHandler):
         """Return the PyFuncModel."""
         from mlflow import pyfunc
 
-        return pyfunc.load_model(str(folder / self.folder), suppress_warnings=True)
+        # Resolved: mlflow takes a link for a way out of its folder.
+        path = (folder / self.folder).resolve()
+        return pyfunc.load_model(str(path), suppress_warnings=True)
 
     def predict(self, model: Any, table: Any, parameters: Parameters) -> Any:
         """Answer as the model's predict does; ``parameters`` that its signature names reach it."""
