@@ -18,6 +18,8 @@ from mmekit_runtime.joining import row_count
 from mmekit_runtime.messages import Prediction
 
 _NAME = "probabilities"
+# tolist() would make whole numbers of those that count nanoseconds.
+_MOMENTS = "mM"
 _SCALARS = (str, bytes, bytearray, Mapping, AbstractSet, type(None))
 
 
@@ -196,4 +198,6 @@ def as_list(values: Any) -> list[Any]:
         # Column by column: a row of a mixed frame would turn whole numbers into others.
         columns = [values.iloc[:, place].tolist() for place in range(len(names))]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return list(values.tolist()) if isinstance(values, np.ndarray) else list(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind not in _MOMENTS:
+        return list(values.tolist())
+    return list(values)

@@ -56,7 +56,7 @@ class TableHandler(Handler):
             if self.signature is not None and self.signature.inputs:
                 self.signature = self._completed(self.signature)
                 self._gives_frames = self._wants_frames(self.signature, model)
-                self._reader = TableReader(self.signature)
+                self._reader = TableReader(self.signature, self.largest)
         return super().prepare(folder)
 
     def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:

@@ -361,14 +361,6 @@ def test_an_archive_made_by_hand_is_told_what_packing_would_have_added(workshop)
     assert found == expected | {"nested-folder": "note"}
 
 
-def test_a_model_without_code_relies_on_djls_newest_handler(workshop):
-    files = {"serving.properties": ENGINE.encode(), "model.joblib": b"x"}
-
-    found = rules(check(by_hand(workshop.archive, files)))
-
-    assert found["no-handler-of-its-own"] == "warning"
-
-
 def test_unsafe_damaged_and_changed_archives_are_errors(workshop):
     assert rules(check(by_hand(workshop.archive, {"../a": b""}))) == {"unsafe-archive": "error"}
 

@@ -229,3 +229,11 @@ def test_a_column_of_whole_numbers_with_a_gap_is_answered_as_it_is():
     (answer,) = answers(lambda rows: frame, [[1, 2], [3, 4]])
 
     assert answer["predictions"] == [{"n": 1, "t": "a"}, {"n": None, "t": None}]
+
+
+def test_moments_are_iso_8601_and_no_counts_of_nanoseconds():
+    moments = np.array(["2026-03-01T12:00", "NaT"], dtype="datetime64[ns]")
+
+    (answer,) = answers(lambda rows: moments, [[1, 2], [3, 4]])
+
+    assert answer["predictions"] == ["2026-03-01T12:00:00.000000000", None]

@@ -342,3 +342,37 @@ def test_numbers_that_python_alone_reads_are_none():
         reply = ask(handler, body, "text/csv")
         assert reply.status == 400
         assert b"_" in reply.body
+
+
+@pytest.mark.parametrize("serve", [Plain, Serving])
+def test_a_record_may_hold_its_row_in_one_member(serve):
+    handler = serve(Ridge().fit(TABLE[NUMBERS], TARGET))
+
+    expected = ask(handler, {"instances": [[41, 20]]}).body
+
+    assert ask(handler, {"instances": [{"features": [41, 20]}]}).body == expected
+    assert ask(handler, b'{"features": [41, 20]}\n', "application/jsonlines").body == expected
+    refused = ask(handler, {"instances": [{"features": [41, 20], "id": 7}]})
+    assert refused.status == 400
+    assert b"id" in refused.body
+
+
+@pytest.mark.parametrize("serve", [Plain, Serving])
+def test_blanks_around_a_name_are_none_of_it_unless_the_training_had_them(serve):
+    frame = TABLE[NUMBERS].rename(columns={"fare": " fare"})
+    handler = serve(Ridge().fit(frame, TARGET))
+
+    expected = ask(handler, {"instances": [[41, 20]]}).body
+
+    for header in (b" fare,age", b" fare, age "):
+        assert ask(handler, header + b"\n20,41\n", "text/csv").body == expected
+    assert ask(handler, b"fare,age\n20,41\n", "text/csv").status == 400
+
+
+@pytest.mark.parametrize("serve", [Plain, Serving])
+def test_what_a_model_cannot_take_is_400_in_a_table_too(serve):
+    handler = serve(ExtraTreesClassifier(n_estimators=2).fit(TABLE[NUMBERS], TARGET))
+    handler.largest = 3.4e38
+
+    assert ask(handler, {"instances": [[1e39, 1]]}).status == 400
+    assert ask(handler, {"instances": [{"age": -1e39, "fare": 1}]}).status == 400

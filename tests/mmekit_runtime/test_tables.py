@@ -12,7 +12,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from pyarrow import ipc
+from pyarrow import ipc, parquet
 
 import mmekit
 import mmekit.errors
@@ -77,7 +77,7 @@ def csv_of(frame: pd.DataFrame, **options) -> bytes:
     return frame.to_csv(index=False, **options).encode()
 
 
-def parquet() -> bytes:
+def parquet_of() -> bytes:
     return TRAINED[NAMES[::-1]].to_parquet()
 
 
@@ -124,7 +124,7 @@ BODIES = {
     "csv with NA": (csv_of(TRAINED, na_rep="NA"), "text/csv; header=present"),
     "csv without a header": (csv_of(TRAINED, header=False), "text/csv"),
     "csv said to have none": (csv_of(TRAINED, header=False), "text/csv; header=absent"),
-    "parquet": (parquet(), "application/x-parquet"),
+    "parquet": (parquet_of(), "application/x-parquet"),
     "arrow stream": (arrow_stream(), "application/vnd.apache.arrow.stream"),
     "arrow file": (arrow_file(), "application/vnd.apache.arrow.file"),
 }
@@ -399,3 +399,16 @@ def test_a_signature_that_cannot_be_read_fails_the_load(tmp_path, text, said):
 def test_what_no_request_can_say_is_refused_when_the_signature_is_made(frame):
     with pytest.raises(mmekit.errors.PackageError):
         mmekit.signature(frame)
+
+
+def test_a_parquet_file_of_equal_values_is_refused_before_it_is_unpacked(handler):
+    rows = 50_000_000
+    table = pa.table({"age": pa.nulls(rows), "rooms": pa.nulls(rows)})
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+    assert len(sink.getvalue()) < 1 << 20
+
+    reply = ask(handler, sink.getvalue(), "application/x-parquet")
+
+    assert reply.status == 400
+    assert b"unpacks to" in reply.body

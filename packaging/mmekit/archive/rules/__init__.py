@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmekit.archive.rules import entry_point, files, libraries, settings, slots, source, workers
+from mmekit.archive.rules import (
+    entry_point,
+    files,
+    libraries,
+    rungs,
+    settings,
+    slots,
+    source,
+    workers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +41,9 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     slots.threads,
     slots.failure,
     entry_point.entry_point,
+    rungs.rungs,
+    rungs.functions,
+    rungs.model_format,
     source.syntax,
     source.handler,
     source.log_level,
