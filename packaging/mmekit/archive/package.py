@@ -173,7 +173,8 @@ class Package:
     name
         The folder's name, which is the model's.
     contents
-        What goes into the archive; samples are not among it.
+        What goes into the archive; samples and tests (``test_*.py`` beside model.py) are not among
+        it.
     sample_request
         The sample request; None when there is none.
     """
@@ -208,7 +209,8 @@ def read_package(folder: Path) -> Package:
     if requests:
         path = root / requests[0]
         request = Sample(path, CONTENT_TYPES[path.suffix])
-    return Package(root, root.name, contents.without(*samples, MEASURED_FILE), request)
+    tests = [name for name in contents.files if _is_test(name)]
+    return Package(root, root.name, contents.without(*samples, *tests, MEASURED_FILE), request)
 
 
 def read_artifacts(folder: Path) -> Contents:
@@ -326,6 +328,10 @@ def join(package: Package, artifacts: Contents) -> Contents:
 def _is_sample(name: str) -> bool:
     path = Path(name)
     return path.stem in _SAMPLES and path.suffix in CONTENT_TYPES and path.name == name
+
+
+def _is_test(name: str) -> bool:
+    return name.startswith("test_") and name.endswith(".py") and "/" not in name
 
 
 def _walk(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Member]:
