@@ -22,6 +22,8 @@ def test_the_room_exports_exactly_these_names():
         "Severity",
         "check",
         "container_environment",
+        "declared_image",
+        "find_image",
         "measure",
         "pack",
         "parse_properties",

@@ -8,10 +8,12 @@ from mmekit.archive.rules import (
     entry_point,
     files,
     libraries,
+    pickled,
     rungs,
     settings,
     slots,
     source,
+    spelling,
     workers,
 )
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     settings.bad_values,
     settings.suspicious_lines,
+    spelling.names,
+    spelling.variables,
+    spelling.quotes,
     settings.engine,
     settings.memory,
     settings.name,
@@ -49,6 +54,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     source.log_level,
     source.work_at_import,
     source.threads_at_import,
+    pickled.of_main,
     libraries.requirements,
     libraries.missing,
     libraries.versions,

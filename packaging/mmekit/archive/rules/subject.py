@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmekit.archive.conventions import convention_of
 from mmekit.archive.package import MODEL_FILE
+from mmekit.archive.pickles import Pickled, read_pickle
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Entry, Properties, parse_entries, properties_of
 
@@ -71,6 +72,12 @@ class Subject:
     def convention(self) -> Convention | None:
         """What it was made for, when that is no ``handle`` in model.py."""
         return convention_of(self.contents, self.properties)
+
+    @cached_property
+    def pickled(self) -> tuple[Pickled, ...]:
+        """What the files with pickled objects say about themselves."""
+        found = (read_pickle(member) for member in self.contents)
+        return tuple(pickled for pickled in found if pickled is not None)
 
     @cached_property
     def code_file(self) -> str:
