@@ -284,3 +284,14 @@ def test_an_example_that_the_model_cannot_answer_is_said_to_be_one(
 def test_a_name_that_no_endpoint_takes_is_refused(here, saved):
     with pytest.raises(PackageError, match="name consists of"):
         init(Wishes("a/b", here))
+
+
+def test_the_version_that_wrote_the_model_is_the_one_asked_for(here, saved, initialise):
+    from sklearn.linear_model import LinearRegression
+
+    state = pickle.dumps(LinearRegression().fit([[1.0], [2.0]], [1, 2]))
+    (here / "model.pkl").write_bytes(state.replace(b"1.7.2", b"1.7.1"))
+    with pytest.warns(UserWarning, match=r"1\.7\.1"):
+        made = initialise(here / "model.pkl")
+    assert "scikit-learn==1.7.1" in (made.package / "requirements.txt").read_text()
+    assert any("1.7.1" in note for note in made.notes)

@@ -50,6 +50,8 @@ class Inspected:
         Whether every column without a name is a number to the model.
     frames
         Whether the handler can give the model a DataFrame.
+    wrote
+        The version of scikit-learn that the file says wrote it; None where it says none.
     code
         Files and folders of modules that travel in the package.
     runs_code
@@ -73,5 +75,6 @@ class Inspected:
     coded: frozenset[str] = frozenset()
     computes: bool = False
     frames: bool = False
+    wrote: str | None = None
     code: tuple[Path, ...] = ()
     runs_code: bool = False

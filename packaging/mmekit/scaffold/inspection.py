@@ -13,7 +13,7 @@ from packaging.version import Version
 from mmekit.errors import PackageError
 from mmekit.scaffold import artifact as kinds
 from mmekit.scaffold.inspected import TABLE, TENSORS, TEXTS, Inspected
-from mmekit.scaffold.pickles import missing_library, unpickle
+from mmekit.scaffold.pickles import missing_library, unpickle, written_by
 from mmekit_runtime.estimators import names_of, takes_missing
 
 if TYPE_CHECKING:
@@ -107,7 +107,13 @@ def _pickle(found: Artifact, code: Sequence[Path]) -> Inspected:
     versions = {"scikit-learn": loaded.sklearn_version} if loaded.sklearn_version else {}
     named = _distributions(set(loaded.modules) | _imported_by(loaded.code))
     lines = tuple(pin(name, versions.get(name)) for name in named if name not in _COMES_ALONG)
-    return replace(inspected, requirements=("joblib", *lines), code=loaded.code, runs_code=True)
+    return replace(
+        inspected,
+        requirements=("joblib", *lines),
+        wrote=loaded.sklearn_version,
+        code=loaded.code,
+        runs_code=True,
+    )
 
 
 def _skops(found: Artifact, trusted: Sequence[str]) -> Inspected:
@@ -115,6 +121,7 @@ def _skops(found: Artifact, trusted: Sequence[str]) -> Inspected:
 
     from mmekit_runtime.libraries.scikit_learn import HARMLESS
 
+    wrote = written_by(found.path)
     known = (*trusted, *HARMLESS)
     unknown = [name for name in get_untrusted_types(file=found.path) if name not in known]
     if unknown:
@@ -127,11 +134,15 @@ def _skops(found: Artifact, trusted: Sequence[str]) -> Inspected:
     model = load(found.path, trusted=list(known))
     modules = {name.partition(".")[0] for name in trusted} | {type(model).__module__}
     named = _distributions({one.partition(".")[0] for one in modules} | {"sklearn"})
-    lines = tuple(pin(name) for name in named if name not in _COMES_ALONG)
+    lines = tuple(
+        pin(name, wrote if name == "scikit-learn" else None)
+        for name in named
+        if name not in _COMES_ALONG
+    )
     inspected = _estimator(found, model, ())
     options_ = {"trusted": tuple(trusted)} if trusted else None
     # Unpinned, as its format has a version of its own, which the image's skops reads.
-    return replace(inspected, requirements=(*lines, "skops"), options=options_)
+    return replace(inspected, requirements=(*lines, "skops"), wrote=wrote, options=options_)
 
 
 def _estimator(found: Artifact, model: Any, requirements: tuple[str, ...]) -> Inspected:

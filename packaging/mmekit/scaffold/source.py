@@ -88,7 +88,7 @@ def source_of(wishes: Wishes) -> Source:
     if found.kind == kinds.MLFLOW:
         return _of_mlflow(read_mlflow(found.path), wishes)
     inspected = inspect(found, code=wishes.code, trusted=wishes.trusted)
-    return _with_example(inspected, wishes.example, None, wishes)
+    return _with_version(_with_example(inspected, wishes.example, None, wishes))
 
 
 def _of_mlflow(folder: MlflowFolder, wishes: Wishes) -> Source:
@@ -202,6 +202,19 @@ def _answers(model: Any, rows: Any) -> bool:
     except Exception:  # noqa: BLE001  whatever a model raises for rows that it does not take
         return False
     return True
+
+
+def _with_version(source: Source) -> Source:
+    """Say it where another scikit-learn wrote the model than the one that loads it here."""
+    wrote, library = source.inspected.wrote, source.inspected.library
+    name, _, installed = library.partition(" ")
+    if name != "scikit-learn" or wrote in (None, installed):
+        return source
+    note = (
+        f"scikit-learn {wrote} wrote the model, and {installed} is installed here: the sample's "
+        f"answer is that of {installed}. requirements.txt asks for {wrote}."
+    )
+    return replace(source, notes=(*source.notes, note))
 
 
 def _with_pandas(source: Source) -> Source:
