@@ -183,14 +183,8 @@ def test_a_class_of_main_is_told_where_to_put_it(here):
     assert not (here / "model_packages").exists()
 
 
-def test_a_pickle_becomes_a_skops_file_where_its_answers_stay(
-    here, saved, initialise, example, pipeline
-):
-    path = saved(pipeline)
-    with pytest.raises(PackageError, match="types that skops does not know") as caught:
-        initialise(path, example=example, convert_to_skops=True)
-    trusted = tuple(caught.value.remedy.split(" --trust ")[1:])
-    made = initialise(path, example=example, convert_to_skops=True, trusted=trusted)
+def test_a_pickle_becomes_a_skops_file_where_its_answers_stay(saved, initialise, example, pipeline):
+    made = initialise(saved(pipeline), example=example, convert_to_skops=True)
     assert [entry.name for entry in sorted(made.artifacts.iterdir())] == [
         "model.skops",
         "signature.json",
@@ -199,8 +193,24 @@ def test_a_pickle_becomes_a_skops_file_where_its_answers_stay(
     assert made.placed == "converted"
     assert "joblib" not in (made.package / "requirements.txt").read_text()
     with pytest.raises(PackageError, match="Nobody can know") as caught:
-        init(Wishes("blind", path, convert_to_skops=True, trusted=trusted))
+        init(Wishes("blind", saved(pipeline), convert_to_skops=True))
     assert "--example" in caught.value.remedy
+
+
+def test_a_type_that_skops_does_not_know_is_for_the_user_to_trust(here, saved, initialise):
+    from sklearn.tree import DecisionTreeRegressor
+
+    path = saved(DecisionTreeRegressor().fit([[1.0], [3.0]], [2, 6]))
+    Path("rows.csv").write_text("1\n3\n")
+    wishes = {"example": here / "rows.csv", "convert_to_skops": True}
+    with pytest.raises(PackageError, match=r"does not know: sklearn.tree._tree.Tree") as caught:
+        initialise(path, **wishes)
+    assert "--trust sklearn.tree._tree.Tree" in caught.value.remedy
+    made = initialise(path, **wishes, trusted=("sklearn.tree._tree.Tree",))
+    assert 'trusted=("sklearn.tree._tree.Tree",)' in (made.package / "model.py").read_text()
+    assert made.answer == {"predictions": [2.0, 6.0]}
+    with pytest.raises(PackageError, match=r"does not know: sklearn.tree._tree.Tree"):
+        init(Wishes("again", made.artifacts / "model.skops"))
 
 
 def test_skops_is_offered_where_it_can_hold_the_model(saved, initialise):
@@ -274,3 +284,14 @@ def test_an_example_that_the_model_cannot_answer_is_said_to_be_one(
 def test_a_name_that_no_endpoint_takes_is_refused(here, saved):
     with pytest.raises(PackageError, match="name consists of"):
         init(Wishes("a/b", here))
+
+
+def test_the_version_that_wrote_the_model_is_the_one_asked_for(here, saved, initialise):
+    from sklearn.linear_model import LinearRegression
+
+    state = pickle.dumps(LinearRegression().fit([[1.0], [2.0]], [1, 2]))
+    (here / "model.pkl").write_bytes(state.replace(b"1.7.2", b"1.7.1"))
+    with pytest.warns(UserWarning, match=r"1\.7\.1"):
+        made = initialise(here / "model.pkl")
+    assert "scikit-learn==1.7.1" in (made.package / "requirements.txt").read_text()
+    assert any("1.7.1" in note for note in made.notes)

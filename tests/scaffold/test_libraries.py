@@ -137,6 +137,7 @@ class TestMlflow:
         self, here, initialise, pipeline, customers, form
     ):
         table = customers[0].astype({"age": float})
+        # mlflow itself refuses to save what its loader would not trust.
         trust = {"skops_trusted_types": ["numpy.dtype"]} if form == "skops" else {}
         folder = self.save("sklearn", pipeline, here, table, serialization_format=form, **trust)
         made = initialise(folder)

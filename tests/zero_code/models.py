@@ -134,7 +134,6 @@ def pipeline(folder: Path) -> Kind:
         records(frame),
         listed(model.predict(frame)),
         example_of(frame, folder),
-        options=("--trust", "numpy.dtype"),
     )
 
 
@@ -277,9 +276,11 @@ def outliers(folder: Path) -> Kind:
     rows = numbers()
     model = IsolationForest(n_estimators=10, random_state=0).fit(rows)
     io.dump(model, folder / "model.skops")
-    options = ("--trust", "sklearn.tree._tree.Tree")
     return Kind(
-        folder / "model.skops", rows.tolist(), listed(model.predict(rows)), options=options
+        folder / "model.skops",
+        rows.tolist(),
+        listed(model.predict(rows)),
+        options=("--trust", "sklearn.tree._tree.Tree"),
     )
 
 

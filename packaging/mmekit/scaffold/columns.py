@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from mmekit.scaffold.inspection import Inspected
+    from mmekit.scaffold.inspected import Inspected
 
 
 def beside(artifact: Path) -> Signature | None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmekit.errors import PackageError
-from mmekit.scaffold.inspection import TABLE, TENSORS, TEXTS
+from mmekit.scaffold.inspected import TABLE, TENSORS, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit.scaffold.example import Example
-    from mmekit.scaffold.inspection import Inspected
+    from mmekit.scaffold.inspected import Inspected
     from mmekit_runtime.signature import Column, Signature
 
 _ROWS = 2
