@@ -103,6 +103,9 @@ class Measured:
         Memory of the process.
     fork_failure
         Why the model did not load or answer in a forked process; None if it did, or nobody tried.
+    unproven
+        Why it is not known whether an answer depends on the requests that are answered with it;
+        None where batches were proven to be answered as single requests, or there are none.
     fingerprint
         SHA-256 over the names and contents of the files that were observed.
     """
@@ -117,6 +120,7 @@ class Measured:
     memory: Memory
     fork_failure: str | None
     fingerprint: str
+    unproven: str | None = None
 
     def to_json(self) -> bytes:
         """Return the same text for the same observation, with a line for every value."""
@@ -130,6 +134,7 @@ class Measured:
             raise ValueError(f"format {content['format']!r}")
         memory = content["memory"]
         forked, failure = memory["forked"], content["fork_failure"]
+        unproven = content.get("unproven")
         return cls(
             python=str(content["python"]),
             libraries={str(k): str(v) for k, v in content["libraries"].items()},
@@ -147,6 +152,7 @@ class Measured:
             ),
             fork_failure=None if failure is None else str(failure),
             fingerprint=str(content["fingerprint"]),
+            unproven=None if unproven is None else str(unproven),
         )
 
 

@@ -47,6 +47,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     files.size,
     files.torchserve,
     files.samples,
+    files.batches,
     files.stale_measurement,
 )
 
