@@ -8,7 +8,9 @@ import mmekit.archive
 def test_the_room_exports_exactly_these_names():
     assert mmekit.archive.__all__ == [
         "STOCK_IMAGE",
+        "Description",
         "Digest",
+        "Example",
         "Finding",
         "Image",
         "Limits",
@@ -22,7 +24,9 @@ def test_the_room_exports_exactly_these_names():
         "Severity",
         "check",
         "container_environment",
+        "describe",
         "measure",
+        "openapi",
         "pack",
         "parse_properties",
         "parse_requirements",

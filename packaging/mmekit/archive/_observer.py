@@ -112,8 +112,10 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
         ),
         **_libraries(Path(model_folder), loaded, witness.importers),
     }
+    known: Any = getattr(handler, "signature", None)
+    signature = known.to_json().decode() if hasattr(known, "to_json") else None
     # Last: what further requests import and take is no part of what was seen.
-    return {**found, "proof": _prove(handler, job)}
+    return {**found, "signature": signature, "proof": _prove(handler, job)}
 
 
 def _prove(handler: Any, job: dict[str, Any]) -> dict[str, Any] | None:

@@ -90,6 +90,7 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
         stage = _Stage(source, contents, Path(temporary).resolve())
         found = stage.observe(timeout_s)
         unproven = stage.unproven(found.pop("proof"))
+        signature = found.pop("signature")
         forked = stage.fork(found.pop("preload"), found.pop("third_party"), timeout_s)
     measured = Measured.from_content(
         {
@@ -100,6 +101,7 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
             "threads": forked.threads,
             "fork_failure": forked.failure,
             "unproven": unproven,
+            "signature": None if signature is None else json.loads(signature),
             "python": ".".join(map(str, sys.version_info[:3])),
             "fingerprint": fingerprint(contents),
         }

@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmekit.archive.package import MEASURED_FILE
+from mmekit.archive.signatures import signature_from
 from mmekit.errors import PackageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from mmekit_runtime.signature import Signature
 
 FORMAT = 2
 _OLDER_FORMATS = (1,)
@@ -106,6 +109,9 @@ class Measured:
     unproven
         Why it is not known whether an answer depends on the requests that are answered with it;
         None where batches were proven to be answered as single requests, or there are none.
+    signature
+        What the loaded handler knew of its columns: from signature.json, or else from its
+        estimator; None if nothing.
     fingerprint
         SHA-256 over the names and contents of the files that were observed.
     """
@@ -121,10 +127,13 @@ class Measured:
     fork_failure: str | None
     fingerprint: str
     unproven: str | None = None
+    signature: Signature | None = None
 
     def to_json(self) -> bytes:
         """Return the same text for the same observation, with a line for every value."""
         content = {"format": FORMAT, **asdict(self)}
+        if self.signature is not None:
+            content["signature"] = json.loads(self.signature.to_json())
         return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -153,6 +162,7 @@ class Measured:
             fork_failure=None if failure is None else str(failure),
             fingerprint=str(content["fingerprint"]),
             unproven=None if unproven is None else str(unproven),
+            signature=signature_from(content.get("signature")),
         )
 
 

@@ -1,15 +1,16 @@
-"""The signature among a package's or an archive's files."""
+"""Signatures among the files of packages and archives."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.signature import FILE_NAME, Signature
 
 if TYPE_CHECKING:
     from mmekit.archive.package import Contents
 
-__all__ = ["FILE_NAME", "signature_among"]
+__all__ = ["FILE_NAME", "signature_among", "signature_from"]
 
 
 def signature_among(contents: Contents) -> Signature | None:
@@ -19,3 +20,8 @@ def signature_among(contents: Contents) -> Signature | None:
         return None if member is None else Signature.from_json(member.read())
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def signature_from(content: Any) -> Signature | None:
+    """Read a signature that is a part of other JSON; ValueError says what is wrong."""
+    return None if content is None else Signature.from_json(json.dumps(content))

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmekit.archive.rules import entry_point, files, libraries, settings, slots, source, workers
+from mmekit.archive.rules import (
+    entry_point,
+    files,
+    libraries,
+    settings,
+    signature,
+    slots,
+    source,
+    workers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +46,10 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     source.log_level,
     source.work_at_import,
     source.threads_at_import,
+    signature.readable,
+    signature.present,
+    signature.complete,
+    signature.sample,
     libraries.requirements,
     libraries.missing,
     libraries.versions,
