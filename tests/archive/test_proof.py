@@ -170,6 +170,15 @@ def arrays(**columns):
     return buffer.getvalue()
 
 
+def parquet():
+    import pandas as pd
+
+    buffer = io.BytesIO()
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"], "c": pd.to_datetime(["2026-03-01"] * 2)})
+    frame.to_parquet(buffer)
+    return buffer.getvalue()
+
+
 def image(kind):
     from PIL import Image
 
@@ -190,6 +199,7 @@ BODIES = {
     "CSV with a header": (b"a,b\n1,x\n", "text/csv; header=present"),
     "texts": (b"good morning\n", "text/plain"),
     "arrays": (arrays(a=np.arange(3), b=np.array(["x", "y", "z"])), "application/x-npz"),
+    "Parquet": (parquet(), "application/vnd.apache.parquet"),
     "JPEG": (image("JPEG"), "image/jpeg"),
     "PNG": (image("PNG"), "image/png"),
 }

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from mmekit_runtime.signature import Signature
 
-FORMAT = 2
-_OLDER_FORMATS = (1,)
+FORMAT = 3
+_OLDER_FORMATS = (1, 2)
+_IN_MANIFESTS = (2, FORMAT)  # of archives, which are not measured again
 # Besides a wrong form: JSON that nests deeply, and an integer that is Infinity.
 UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 _MIB = 1 << 20
@@ -139,7 +140,7 @@ class Measured:
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Measured:
         """Build from what `to_json` wrote; KeyError, TypeError or ValueError for anything else."""
-        if content["format"] != FORMAT:
+        if content["format"] not in _IN_MANIFESTS:
             raise ValueError(f"format {content['format']!r}")
         memory = content["memory"]
         forked, failure = memory["forked"], content["fork_failure"]

@@ -75,6 +75,7 @@ def prove(
         Other bodies of the same content type; those that it refuses are left out.
     """
     where = _place(handler)
+    deadline = time.monotonic() + _SECONDS
     log = logging.getLogger("mmekit_runtime")
     was_disabled, log.disabled = log.disabled, True  # that a body is refused is no news
     try:
@@ -83,6 +84,8 @@ def prove(
             difference, unproven = _examine(asked, sample, different)
             if difference or (unproven and not attributes):
                 return Proof(where, difference, unproven)
+            if time.monotonic() > deadline:
+                break  # a model that takes so long would take as long once more
     finally:
         log.disabled = was_disabled
     return Proof(where)

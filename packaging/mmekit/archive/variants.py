@@ -34,8 +34,8 @@ def variants(
     Parameters
     ----------
     body, content_type
-        A sample request: JSON, JSON lines, CSV, plain text, npy, npz, PNG or JPEG. There are no
-        variants of anything else.
+        A sample request: JSON, JSON lines, CSV, plain text, npy, npz, Parquet, PNG or JPEG. There
+        are no variants of anything else.
     signature
         Tells which values a column may have.
     """
@@ -168,7 +168,7 @@ def _cells(row: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _set(rows: Iterable[Any]) -> set[str]:
-    return {json.dumps(row, sort_keys=True) for row in rows}
+    return {json.dumps(row, sort_keys=True, default=str) for row in rows}
 
 
 def _of_json(body: bytes, signature: Signature | None) -> Iterator[bytes]:
@@ -283,6 +283,20 @@ def _of_arrays(arrays: list[Any]) -> Iterator[list[Any]]:
     yield [np.concatenate(pair) for pair in zip(slight, arrays, strict=True)]
 
 
+def _of_parquet(body: bytes, signature: Signature | None) -> Iterator[bytes]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        return
+    table = parquet.read_table(pa.BufferReader(body))
+    rows = table.to_pylist()
+    for other in _Table(rows, table.column_names, signature).variants() if rows else ():
+        buffer = io.BytesIO()
+        parquet.write_table(pa.Table.from_pylist(other, table.schema), buffer)
+        yield buffer.getvalue()
+
+
 def _of_image(body: bytes, _: Signature | None) -> Iterator[bytes]:
     try:
         from PIL import Image, ImageOps
@@ -305,6 +319,7 @@ _MAKERS: Mapping[str, Callable[[bytes, Signature | None], Iterator[bytes]]] = {
     media_types.TEXT: _of_text,
     media_types.NPY: _of_npy,
     media_types.NPZ: _of_npz,
+    media_types.PARQUET: _of_parquet,
     media_types.JPEG: _of_image,
     media_types.PNG: _of_image,
 }
