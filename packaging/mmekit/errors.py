@@ -8,6 +8,7 @@
     │   ├── PropertiesError        serving.properties cannot be read
     │   ├── CheckError             `mme check` calls something an error; carries the findings
     │   └── MeasureError           the model could not be loaded in order to measure it
+    │       └── BatchError         its answers depend on the requests that are answered with them
     ├── ArchiveError               an archive cannot be used as it is
     │   ├── UnsafeArchiveError     unpacking it would write where or what it must not
     │   └── ManifestError          its manifest is missing, unreadable or contradicted by its files
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchiveError",
+    "BatchError",
     "CheckError",
     "DemoError",
     "DeployError",
@@ -123,6 +125,10 @@ class CheckError(PackageError):
 
 class MeasureError(PackageError):
     """The model could not be loaded in order to measure it."""
+
+
+class BatchError(MeasureError):
+    """The model answers a request differently when others are answered in the same call."""
 
 
 class ArchiveError(MmekitError):

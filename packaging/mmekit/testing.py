@@ -17,7 +17,6 @@ import contextlib
 import importlib
 import json
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -28,9 +27,12 @@ from typing import TYPE_CHECKING, Any
 from mmekit.archive import parse_properties, read_package, read_properties, unpack
 from mmekit.archive.conventions import ENTRY_POINT as CONVENTIONS
 from mmekit.archive.package import CONTENT_TYPES, as_served, read_contents
+from mmekit.archive.proof import REMEDY, agree, prove
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
+from mmekit.archive.variants import variants
 from mmekit.engine import engine_folder
-from mmekit.errors import ModelLoadError, PackageError
+from mmekit.errors import BatchError, ModelLoadError, PackageError
+from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -121,6 +123,7 @@ class LocalModel:
         self._modules: dict[str, ModuleType] = {}
         properties = _properties(folder)
         self._environment = properties.env
+        self._where = where
         self._function = properties.handler or "handle"
         entry_point = properties.entry_point or "model.py"
         with self._as_in_a_worker():
@@ -159,6 +162,40 @@ class LocalModel:
         if attributes is not None:
             headers["X-Amzn-SageMaker-Custom-Attributes"] = attributes
         return self._call(headers, body.encode() if isinstance(body, str) else body)
+
+    def prove_batches(self, sample: Sample) -> str | None:
+        """Compare answers in batches with answers to single requests.
+
+        With worker slots, waiting requests are answered by one call. The sample is asked for in one
+        batch with itself, and in others with requests of other rows that are made of it; each must
+        get the answer that it gets alone, but for the handler's ``tolerance``.
+
+        Returns
+        -------
+        str or None
+            What keeps it from being proven, such as answers that are not repeatable; None when it
+            is, and for a handler that is none of mmekit_runtime's: it never gets batches.
+
+        Raises
+        ------
+        BatchError
+            An answer depends on the requests that are answered with it.
+        """
+        with self._as_in_a_worker():
+            handler = getattr(self._module, self._function)
+            runtime = sys.modules.get("mmekit_runtime")
+            if runtime is None or not isinstance(handler, runtime.Handler):
+                return None
+            different = variants(sample.body, sample.content_type, _signature(self.folder))
+            proof = prove(handler, runtime.Request, sample.body, sample.content_type, different)
+        if proof.difference is not None:
+            raise BatchError(
+                f"A request is answered differently when others are answered with it: "
+                f"{proof.difference}",
+                where=f"{proof.handler}, {self._where}",
+                remedy=REMEDY,
+            )
+        return proof.unproven
 
     def close(self) -> None:
         """Forget the model and remove the folder it ran in."""
@@ -294,33 +331,6 @@ def read_sample(package: Path | str) -> Sample:
     return Sample(found.sample_request.body, found.sample_request.content_type, answer)
 
 
-def agree(answer: Any, expected: Any, tolerance: float = 1e-6) -> bool:
-    """Tell whether two JSON values are equal but for the last digits of their numbers.
-
-    Parameters
-    ----------
-    tolerance
-        The difference that is let pass, relative for numbers above 1 and absolute below.
-
-    Examples
-    --------
-    >>> agree({"predictions": [0.1 + 0.2]}, {"predictions": [0.3]})
-    True
-    >>> agree(["spam"], ["ham"])
-    False
-    """
-    if isinstance(answer, dict) and isinstance(expected, dict):
-        return answer.keys() == expected.keys() and all(
-            agree(answer[name], expected[name], tolerance) for name in expected
-        )
-    if isinstance(answer, list) and isinstance(expected, list):
-        pairs = zip(answer, expected)  # noqa: B905 (the lengths are compared)
-        return len(answer) == len(expected) and all(agree(a, b, tolerance) for a, b in pairs)
-    if isinstance(answer, float) or isinstance(expected, float):
-        return math.isclose(answer, expected, rel_tol=tolerance, abs_tol=tolerance)
-    return bool(answer == expected)
-
-
 def _lay_out(source: Path, folder: Path) -> None:
     if source.is_file():
         unpack(source, folder)
@@ -338,6 +348,13 @@ def _properties(folder: Path) -> Properties:
     read_properties(folder)  # refuses what DJL Serving would
     served = as_served(read_contents(folder))
     return parse_properties(served.text(PROPERTIES_FILE, "latin-1") or "", where=str(folder))
+
+
+def _signature(folder: Path) -> Signature | None:
+    try:
+        return Signature.read(folder)
+    except ValueError:
+        return None  # loading has said so, if the handler reads it
 
 
 def _module_names(folder: Path) -> Iterator[str]:

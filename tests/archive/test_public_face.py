@@ -8,7 +8,9 @@ import mmekit.archive
 def test_the_room_exports_exactly_these_names():
     assert mmekit.archive.__all__ == [
         "STOCK_IMAGE",
+        "Description",
         "Digest",
+        "Example",
         "Finding",
         "Image",
         "Limits",
@@ -23,8 +25,10 @@ def test_the_room_exports_exactly_these_names():
         "check",
         "container_environment",
         "declared_image",
+        "describe",
         "find_image",
         "measure",
+        "openapi",
         "pack",
         "parse_properties",
         "parse_requirements",

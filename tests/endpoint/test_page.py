@@ -13,6 +13,9 @@ import urllib.parse
 
 import pytest
 
+from mmekit.archive import Example, Manifest, Measured, Memory
+from mmekit_runtime.signature import Column, Signature
+
 HERE = pathlib.Path(__file__).parent
 SHOTS = HERE.parents[1] / "build" / "screenshots"
 
@@ -22,7 +25,24 @@ def endpoint(service):
     """An endpoint of one instance with room for two models."""
     for key in ("a.tar.gz", "b.tar.gz", "c.tar.gz", "team/d.tar.gz"):
         service.put(key, service.echo_archive())
+    service.put(
+        "team/sampled.tar.gz", archive_of(service, manifest(Example("text/csv", "1,Oslo\n")))
+    )
+    signature = Signature((Column("city", "string", known=("Oslo",)),)).to_json()
+    service.put("signed.tar.gz", archive_of(service, {"signature.json": signature}))
+    service.put("damaged.tar.gz", b"no archive")
     return service.create_endpoint("shown", environment={"CAPACITY": "2"})
+
+
+def manifest(example):
+    """Return manifest.json of an archive with a sample request."""
+    measured = Measured("3.11", {}, (), (), (), (), {}, Memory(1, 1, 1, "psutil"), None, "")
+    return {"manifest.json": Manifest("m", "1", None, False, measured, {}, None, example).to_json()}
+
+
+def archive_of(service, files):
+    """Return an archive of the small container with further files."""
+    return service.archive({"model.json": b"{}", **files})
 
 
 def ask(service, path, method="GET", body=None, **headers):
@@ -217,6 +237,32 @@ class TestWithoutABrowser:
         headers = {"Content_Type": "application/json"}
         assert ask(service, "/_mme/invoke", "POST", body, **headers)[0].status == 400
 
+    @pytest.mark.parametrize(
+        ("target", "sample"),
+        [
+            ("team/sampled.tar.gz", {"contentType": "text/csv", "body": "1,Oslo\n"}),
+            ("a.tar.gz", {"contentType": "", "body": ""}),
+            ("damaged.tar.gz", {"contentType": "", "body": ""}),
+            ("no/such.tar.gz", {"contentType": "", "body": ""}),
+        ],
+    )
+    def test_a_sample_is_that_of_the_archive_loaded_or_not(self, service, endpoint, target, sample):
+        def told():
+            headers = {"Content_Type": "application/json"}
+            answer, body = ask(service, "/_mme/sample", "POST", form(target=target), **headers)
+            assert answer.status == 200
+            return json.loads(body)
+
+        assert told() == sample
+        if target == "team/sampled.tar.gz":
+            service.invoke(endpoint, target)
+            assert told() == sample
+
+    def test_an_endpoint_that_is_not_there_has_no_sample(self, service):
+        body = form(endpoint="nobody")
+        answer, found = ask(service, "/_mme/sample", "POST", body, Content_Type="application/json")
+        assert (answer.status, json.loads(found)["body"]) == (200, "")
+
     def test_events_begin_with_the_state_and_go_on_after_the_last_one_seen(self, service, endpoint):
         def loaded():
             with told(service) as ((name, state), _):
@@ -294,6 +340,12 @@ def told(service, **headers):
         yield first, messages
 
 
+def choose(page, target):
+    """Type a target model's key and leave the field."""
+    page.get_by_label("Target model").fill(target)
+    page.get_by_label("Target model").press("Tab")
+
+
 class TestInChromium:
     def test_loads_evictions_and_errors_appear_while_one_looks(self, service, endpoint, open_page):
         page = open_page()
@@ -329,6 +381,27 @@ class TestInChromium:
         page.locator("#errors li", has_text="<img src=x").first.wait_for()
         assert page.locator("#errors img").count() == 0
         shoot(page, "invoked")
+
+    def test_the_form_has_a_request_that_the_chosen_model_answers(
+        self, service, endpoint, open_page
+    ):
+        page = open_page()
+        page.get_by_label("Endpoint", exact=True).select_option(label="shown")
+        body, kind = (page.get_by_label(name, exact=True) for name in ("Body", "Content type"))
+        choose(page, "team/sampled.tar.gz")
+        page.wait_for_function("document.getElementById('invoke-body').value === '1,Oslo\\n'")
+        assert kind.input_value() == "text/csv"
+        choose(page, "signed.tar.gz")
+        page.wait_for_function("document.getElementById('invoke-body').value.includes('city')")
+        assert json.loads(body.input_value()) == {"instances": [{"city": "Oslo"}]}
+        assert kind.input_value() == "application/json"
+        body.fill("mine")
+        with page.expect_response("**/sample"):
+            choose(page, "team/sampled.tar.gz")
+        choose(page, "a.tar.gz")
+        page.get_by_role("button", name="Invoke", exact=True).click()
+        page.locator("#answer-status[data-mood=good]").wait_for()
+        assert body.input_value() == "mine"
 
     def test_a_phone_shows_all_of_it_without_scrolling_sideways(self, endpoint, open_page):
         page = open_page(360, 740, device_scale_factor=2, has_touch=True)

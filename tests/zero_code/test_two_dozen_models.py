@@ -22,9 +22,9 @@ import boto3
 import numpy as np
 import pytest
 from botocore.config import Config
-from models import KINDS, Kind
 
 from mmekit.ports import free_port
+from tests.zero_code.models import KINDS, Kind
 
 CALLERS = 16
 OFFLINE = {

@@ -6,6 +6,8 @@
 """
 
 from mmekit.archive.check import check
+from mmekit.archive.describe import Description, describe
+from mmekit.archive.example import Example
 from mmekit.archive.findings import Finding, Severity
 from mmekit.archive.images import (
     STOCK_IMAGE,
@@ -17,6 +19,7 @@ from mmekit.archive.images import (
 from mmekit.archive.manifest import Digest, Manifest, read_manifest, verify
 from mmekit.archive.measure import measure
 from mmekit.archive.measured import Measured, Memory, read_measured
+from mmekit.archive.openapi import openapi
 from mmekit.archive.pack import Packed, pack
 from mmekit.archive.package import Package, Sample, read_package
 from mmekit.archive.properties import Properties, parse_properties, read_properties
@@ -25,7 +28,9 @@ from mmekit.archive.unpack import Limits, unpack
 
 __all__ = [
     "STOCK_IMAGE",
+    "Description",
     "Digest",
+    "Example",
     "Finding",
     "Image",
     "Limits",
@@ -40,8 +45,10 @@ __all__ = [
     "check",
     "container_environment",
     "declared_image",
+    "describe",
     "find_image",
     "measure",
+    "openapi",
     "pack",
     "parse_properties",
     "parse_requirements",

@@ -11,6 +11,7 @@ beforehand, fork, and do the same in the child.
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import importlib.metadata
 import json
@@ -99,12 +100,12 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     of_engine = set(sys.modules)
     witness = ImportWitness(model_folder)
     sys.meta_path.insert(0, witness)
-    _load_and_ask(model_folder, job)
+    handler = _load_and_ask(model_folder, job)
 
     memory = _memory()
     sys.meta_path.remove(witness)
     loaded = {name for name in sys.modules if name not in before}
-    return {
+    found = {
         "memory": memory,
         "preload": _importable(_with_packages(witness.asked), model_folder),
         "third_party": _importable(
@@ -112,9 +113,26 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
         ),
         **_libraries(Path(model_folder), loaded, witness.importers),
     }
+    known: Any = getattr(handler, "signature", None)
+    signature = known.to_json().decode() if hasattr(known, "to_json") else None
+    # Last: what further requests import and take is no part of what was seen.
+    return {**found, "signature": signature, "proof": _prove(handler, job)}
 
 
-def _load_and_ask(model_folder: str, job: dict[str, Any]) -> None:
+def _prove(handler: Any, job: dict[str, Any]) -> dict[str, Any] | None:
+    """Compare answers in batches with answers alone; None for what never gets batches."""
+    runtime = sys.modules.get("mmekit_runtime")
+    if job["sample"] is None or runtime is None or not isinstance(handler, runtime.Handler):
+        return None
+    sys.path.insert(0, str(Path(__file__).parent))
+    prove = importlib.import_module(job["proof"]).prove
+    del sys.path[0]
+    different = [base64.b64decode(body) for body in job["different"]]
+    sample = Path(job["sample"]).read_bytes()
+    return dict(vars(prove(handler, runtime.Request, sample, job["content_type"], different)))
+
+
+def _load_and_ask(model_folder: str, job: dict[str, Any]) -> Any:
     from djl_python.inputs import Input
     from djl_python.service_loader import load_model_service
 
@@ -134,6 +152,7 @@ def _load_and_ask(model_folder: str, job: dict[str, Any]) -> None:
     ask(job["parameters"], None)
     if job["sample"] is not None:
         ask({"Content-Type": job["content_type"]}, Path(job["sample"]).read_bytes())
+    return getattr(service.module, job["handler"], None)
 
 
 class _LoggedErrors(logging.Handler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from mmekit.archive.example import Example
 from mmekit.archive.findings import Finding, ordered
 from mmekit.archive.images import STOCK_IMAGE, Image
 from mmekit.archive.manifest import read_manifest, verify
@@ -73,6 +74,7 @@ def check(
         name=package.name,
         measured=measured,
         has_sample=package.sample_request is not None,
+        example=Example.of(package),
         measured_files=measured_files,
     )
     return check_subject(subject)
@@ -132,6 +134,7 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
         image=image,
         name=manifest.name if manifest is not None else None,
         measured=manifest.measured if manifest is not None else None,
+        example=manifest.example if manifest is not None else None,
         worker_slots=build is not None,
     )
     return ordered([*findings, _worker_slots(subject, build), *check_subject(subject)])

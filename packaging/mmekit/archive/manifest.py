@@ -7,14 +7,18 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmekit.archive.example import Example
 from mmekit.archive.measured import UNREADABLE, Measured
 from mmekit.archive.package import MANIFEST_FILE
+from mmekit.archive.signatures import signature_from
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from mmekit_runtime.signature import Signature
 
 FORMAT = 1
 _CHUNK = 1 << 18
@@ -46,6 +50,11 @@ class Manifest:
         Versions, imports and memory.
     files
         Every file but the manifest itself, by name.
+    signature
+        What the model takes and gives: signature.json, or what its estimator told when it was
+        measured; None where nobody knows.
+    example
+        A sample request and its answer; None where there is none, or none that is a short text.
     """
 
     name: str
@@ -54,6 +63,8 @@ class Manifest:
     worker_slots: bool
     measured: Measured
     files: Mapping[str, Digest]
+    signature: Signature | None = None
+    example: Example | None = None
 
     def to_json(self) -> bytes:
         """Return the same text for the same manifest."""
@@ -65,6 +76,8 @@ class Manifest:
             "worker_slots": self.worker_slots,
             "measured": json.loads(self.measured.to_json()),
             "files": {name: asdict(digest) for name, digest in self.files.items()},
+            "signature": None if self.signature is None else json.loads(self.signature.to_json()),
+            "example": None if self.example is None else asdict(self.example),
         }
         return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
@@ -83,6 +96,9 @@ class Manifest:
                     str(name): Digest(str(digest["sha256"]), int(digest["size"]))
                     for name, digest in content["files"].items()
                 },
+                # Archives that were packed before these were there can be read as well.
+                signature=signature_from(content.get("signature")),
+                example=Example.from_content(content.get("example")),
             )
         except UNREADABLE as error:
             raise ManifestError(

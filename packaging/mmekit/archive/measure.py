@@ -7,6 +7,7 @@ OpenMP thread (``bin/serving`` sets OMP_NUM_THREADS=1).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmekit.archive import _observer
+from mmekit.archive import _observer, proof
 from mmekit.archive.atomic import write_atomically
 from mmekit.archive.measured import FORMAT, Measured
 from mmekit.archive.package import (
@@ -36,16 +37,21 @@ from mmekit.archive.pickles import name_of_main, where_to_put
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Properties, parse_properties
 from mmekit.archive.runtime import runtime_members
+from mmekit.archive.signatures import signature_among
+from mmekit.archive.variants import variants
 from mmekit.engine import engine_folder
-from mmekit.errors import MeasureError
+from mmekit.errors import BatchError, MeasureError
 from mmekit_runtime.slots.stub import fork_server_environment
 
 DEFAULT_TIMEOUT_S = 300.0
 _OUTPUT_LINES = 12
+_PROOF_MODULE = "_mmekit_proof"  # no module of a model is called so
 
 
 def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Measured:
     """Load a model, ask it the sample request, and write measured.json beside its artefacts.
+
+    A `Handler` is asked in batches as well: each answer must be that to the request alone.
 
     Then, in a second process, what the model imports is imported beforehand, and a fork of that
     process does the same: what a model takes with worker slots.
@@ -66,6 +72,8 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
 
     Raises
     ------
+    BatchError
+        It answers the sample differently when it answers other requests in the same call.
     MeasureError
         The model failed, with its own reason, died, or took too long.
     PackageError
@@ -82,6 +90,8 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
     with tempfile.TemporaryDirectory(prefix="mmekit-measure-") as temporary:
         stage = _Stage(source, contents, Path(temporary).resolve())
         found = stage.observe(timeout_s)
+        unproven = stage.unproven(found.pop("proof"))
+        signature = found.pop("signature")
         forked = stage.fork(found.pop("preload"), found.pop("third_party"), timeout_s)
     measured = Measured.from_content(
         {
@@ -91,6 +101,8 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
             "preload": forked.preload,
             "threads": forked.threads,
             "fork_failure": forked.failure,
+            "unproven": unproven,
+            "signature": None if signature is None else json.loads(signature),
             "python": ".".join(map(str, sys.version_info[:3])),
             "fingerprint": fingerprint(contents),
         }
@@ -125,7 +137,7 @@ class _Stage:
         self._where = str(package.folder)
         self._scratch = scratch
         self._properties = _properties(contents)
-        self._job = _job(package, self._properties)
+        self._job = _job(package, contents, self._properties)
         self._engine = engine_folder()
         self._folder = scratch / "model"
         _lay_out(contents, self._folder)
@@ -133,6 +145,7 @@ class _Stage:
         self._script = scratch / "script" / "observer.py"
         self._script.parent.mkdir()
         shutil.copyfile(_observer.__file__, self._script)
+        shutil.copyfile(proof.__file__, self._script.with_name(f"{_PROOF_MODULE}.py"))
 
     def observe(self, timeout_s: float) -> dict[str, Any]:
         """Load the model and answer the sample in a fresh process."""
@@ -151,6 +164,17 @@ class _Stage:
                 remedy="look for a crash in native code, or for memory that ran out",
             )
         return found
+
+    def unproven(self, found: dict[str, Any] | None) -> str | None:
+        """Say what is not known of answers in batches; MeasureError for one that is wrong."""
+        if found is not None and found["difference"] is not None:
+            raise BatchError(
+                f"A request is answered differently when others are answered with it: "
+                f"{found['difference']}",
+                where=f"{found['handler']}, {self._where}",
+                remedy=proof.REMEDY,
+            )
+        return None if found is None else found["unproven"]
 
     def fork(self, preload: list[str], third_party: list[str], timeout_s: float) -> _Forked:
         """Do the same in a process that was forked from one with the imports.
@@ -210,14 +234,20 @@ def _properties(contents: Contents) -> Properties:
     return parse_properties(text, where=f"{contents.where}/{PROPERTIES_FILE}")
 
 
-def _job(package: Package, properties: Properties) -> dict[str, Any]:
+def _job(package: Package, contents: Contents, properties: Properties) -> dict[str, Any]:
     sample = package.sample_request
+    different: tuple[bytes, ...] = ()
+    if sample is not None:
+        signature = signature_among(contents)
+        different = variants(sample.body, sample.content_type, signature)
     return {
         "entry_point": properties.entry_point or MODEL_FILE,
         "handler": properties.handler or "handle",
         "parameters": properties.init_parameters,
         "sample": None if sample is None else str(sample.path),
         "content_type": None if sample is None else sample.content_type,
+        "proof": _PROOF_MODULE,
+        "different": [base64.b64encode(body).decode() for body in different],
     }
 
 

@@ -12,14 +12,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmekit.archive.package import MEASURED_FILE
+from mmekit.archive.signatures import signature_from
 from mmekit.errors import PackageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FORMAT = 2
-_OLDER_FORMATS = (1,)
+    from mmekit_runtime.signature import Signature
+
+FORMAT = 3
+_OLDER_FORMATS = (1, 2)
+_IN_MANIFESTS = (2, FORMAT)  # of archives, which are not measured again
 # Besides a wrong form: JSON that nests deeply, and an integer that is Infinity.
 UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 _MIB = 1 << 20
@@ -103,6 +107,12 @@ class Measured:
         Memory of the process.
     fork_failure
         Why the model did not load or answer in a forked process; None if it did, or nobody tried.
+    unproven
+        Why it is not known whether an answer depends on the requests that are answered with it;
+        None where batches were proven to be answered as single requests, or there are none.
+    signature
+        What the loaded handler knew of its columns: from signature.json, or else from its
+        estimator; None if nothing.
     fingerprint
         SHA-256 over the names and contents of the files that were observed.
     """
@@ -117,19 +127,24 @@ class Measured:
     memory: Memory
     fork_failure: str | None
     fingerprint: str
+    unproven: str | None = None
+    signature: Signature | None = None
 
     def to_json(self) -> bytes:
         """Return the same text for the same observation, with a line for every value."""
         content = {"format": FORMAT, **asdict(self)}
+        if self.signature is not None:
+            content["signature"] = json.loads(self.signature.to_json())
         return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Measured:
         """Build from what `to_json` wrote; KeyError, TypeError or ValueError for anything else."""
-        if content["format"] != FORMAT:
+        if content["format"] not in _IN_MANIFESTS:
             raise ValueError(f"format {content['format']!r}")
         memory = content["memory"]
         forked, failure = memory["forked"], content["fork_failure"]
+        unproven = content.get("unproven")
         return cls(
             python=str(content["python"]),
             libraries={str(k): str(v) for k, v in content["libraries"].items()},
@@ -147,6 +162,8 @@ class Measured:
             ),
             fork_failure=None if failure is None else str(failure),
             fingerprint=str(content["fingerprint"]),
+            unproven=None if unproven is None else str(unproven),
+            signature=signature_from(content.get("signature")),
         )
 
 

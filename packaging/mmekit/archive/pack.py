@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from mmekit import __version__
 from mmekit.archive.atomic import atomic_file
 from mmekit.archive.check import check_subject
+from mmekit.archive.example import Example
 from mmekit.archive.images import STOCK_IMAGE, Image
 from mmekit.archive.manifest import Digest, Manifest
 from mmekit.archive.measure import fingerprint, measure
@@ -136,6 +137,7 @@ def pack(
         image=image,
         name=source.name,
         has_sample=source.sample_request is not None,
+        example=Example.of(source),
         worker_slots=worker_slots,
     )
     measured = read_measured(artifacts)
@@ -156,6 +158,8 @@ def pack(
         worker_slots=worker_slots,
         measured=measured,
         files={member.name: Digest(member.sha256(), member.size) for member in contents},
+        signature=completed.signature,
+        example=completed.example,
     )
     contents = contents.with_members(Member.made_of(MANIFEST_FILE, manifest.to_json()))
     sha256, size = _write(contents, Path(output), compress)

@@ -59,9 +59,10 @@ def check(
 def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
     """Load the model in a fresh worker and write down its memory and libraries.
 
-    The observation is kept in measured.json beside the artefacts, and every later `mme pack`
-    reads it, which measures anew by itself when artefacts or code have changed. Measure again when
-    libraries have.
+    The sample request is asked for in batches, too: an answer that depends on the requests beside
+    it is an error. The observation is kept in measured.json beside the artefacts, and every later
+    `mme pack` reads it, which measures anew by itself when artefacts or code have changed. Measure
+    again when libraries have.
 
     **Example:** mme measure model_packages/setfit_classifier --artifacts
     build/artifacts/setfit_classifier
@@ -73,6 +74,8 @@ def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
         f"{package.name}: {_described(measured.memory)}, Python {measured.python}, "
         + ", ".join(f"{name} {measured.libraries[name]}" for name in measured.required)
     )
+    if measured.unproven is not None:
+        typer.echo(f"Batches are not proven: {measured.unproven}.")
 
 
 @app.command()

@@ -20,6 +20,7 @@ from mmekit.endpoint.specification import EndpointId
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mmekit.archive import Example
     from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.instances.fleet import Fleet
     from mmekit.endpoint.instances.variant import Variant
@@ -160,6 +161,19 @@ class DataPlane:
                 f"Endpoint {endpoint.name} of account {endpoint.account} not found."
             )
         return fleet
+
+    async def example(self, caller: Caller, endpoint: str, target: str) -> Example | None:
+        """Return a request that a target model answers; None where its archive tells of none.
+
+        Raises
+        ------
+        AwsError
+            There is no such endpoint.
+        ArchiveError
+            The archive is damaged, or its manifest cannot be read.
+        """
+        fleet = self._fleet(EndpointId(caller.account, caller.region, endpoint))
+        return await fleet.example(target)
 
     def _target(
         self, header: bytes | None, endpoint: EndpointId, variant: Variant, request_id: bytes

@@ -77,7 +77,7 @@ async def serve(
         control_plane = ControlPlane(aws, hosting)
         data_plane = DataPlane(hosting.serving, options.limits)
         watch = Watch(hosting.serving, metrics)
-        page = PageRoutes(watch, journal, hosting.statuses, data_plane.answer, options.host)
+        page = PageRoutes(watch, journal, hosting.statuses, data_plane, options.host)
         functions = Functions(_url(listener), folder / "functions")
         stacks = Stacks(_url(listener), aws, hosting, _note(state))
         front = Front(

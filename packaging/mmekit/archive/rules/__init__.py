@@ -11,6 +11,7 @@ from mmekit.archive.rules import (
     pickled,
     rungs,
     settings,
+    signature,
     slots,
     source,
     spelling,
@@ -55,6 +56,10 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     source.work_at_import,
     source.threads_at_import,
     pickled.of_main,
+    signature.readable,
+    signature.present,
+    signature.complete,
+    signature.sample,
     libraries.requirements,
     libraries.missing,
     libraries.versions,
@@ -65,6 +70,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     files.size,
     files.torchserve,
     files.samples,
+    files.batches,
     files.stale_measurement,
 )
 

@@ -117,6 +117,20 @@ def samples(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def batches(subject: Subject) -> Iterator[Finding]:
+    """Expect that answers in batches were compared with answers alone."""
+    if subject.measured is not None and subject.measured.unproven is not None:
+        yield Finding(
+            "note",
+            "batches-unproven",
+            "Nobody knows whether an answer depends on the requests that are answered with it: "
+            f"{subject.measured.unproven}.",
+            "Add a sample request that can be varied, seed what is drawn at random, or let decode "
+            "return what is never joined.",
+            subject.contents.where,
+        )
+
+
 def stale_measurement(subject: Subject) -> Iterator[Finding]:
     """Expect a measurement of these files, not of earlier ones."""
     if (

@@ -11,12 +11,15 @@ from mmekit.archive.package import MODEL_FILE
 from mmekit.archive.pickles import Pickled, read_pickle
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Entry, Properties, parse_entries, properties_of
+from mmekit.archive.signatures import signature_among
 
 if TYPE_CHECKING:
     from mmekit.archive.conventions import Convention
+    from mmekit.archive.example import Example
     from mmekit.archive.images import Image
     from mmekit.archive.measured import Measured
     from mmekit.archive.package import Contents
+    from mmekit_runtime.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Subject:
         The container image to compare with; None when nothing is known about it.
     has_sample
         Whether there is a sample request; None where there need not be one.
+    example
+        The sample request, where it is a short text.
     measured_files
         Fingerprint of the files that ``measured`` should be about; None when it is not known.
     worker_slots
@@ -50,6 +55,7 @@ class Subject:
     measured: Measured | None = None
     has_sample: bool | None = None
     measured_files: str | None = None
+    example: Example | None = None
     worker_slots: bool = True
 
     @cached_property
@@ -78,6 +84,12 @@ class Subject:
         """What the files with pickled objects say about themselves."""
         found = (read_pickle(member) for member in self.contents)
         return tuple(pickled for pickled in found if pickled is not None)
+
+    @cached_property
+    def signature(self) -> Signature | None:
+        """What the model takes and gives: signature.json, or what it told when it was measured."""
+        told = None if self.measured is None else self.measured.signature
+        return signature_among(self.contents) or told
 
     @cached_property
     def code_file(self) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmekit.archive.describe import example_of
 from mmekit.endpoint.errors import validation_error
 from mmekit.endpoint.instances.health import InstanceStartError
+from mmekit.endpoint.instances.model_source import locate
 from mmekit.endpoint.instances.parts import InstanceParts
 from mmekit.endpoint.instances.router import pick_variant
 from mmekit.endpoint.instances.serverless import ServerlessVariant
@@ -19,8 +22,7 @@ from mmekit.endpoint.snapshot import FleetSnapshot
 from mmekit.instance_types import instance_type
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from mmekit.archive import Example
     from mmekit.endpoint.instances.launcher import ContainerLauncher
     from mmekit.endpoint.instances.model_source import ReadObject
     from mmekit.endpoint.observability.capture import Capture
@@ -92,6 +94,7 @@ class Fleet:
         self.config_name = specification.config_name
         self.journal = journal or Journal()
         self.capture = capture
+        self._data_url = specification.variants[0].model.data_url
         self._options = options
         self._launcher = launcher
         self._read_object = read_object
@@ -169,6 +172,28 @@ class Fleet:
             await asyncio.wait([self._measuring])
         await asyncio.gather(*(variant.stop(drain=drain) for variant in self.variants))
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def example(self, target: str) -> Example | None:
+        """Return a request that a target model answers, as its archive tells; None if it does not.
+
+        It is read where an instance has it unpacked, and otherwise from S3; nothing is loaded.
+
+        Raises
+        ------
+        ArchiveError
+            The archive is damaged, or its manifest cannot be read.
+        """
+        instances = [one for variant in self.variants for one in variant.known_instances()]
+        folders = (instance.folder_of(target) for instance in instances)
+        folder = next((one for one in folders if one is not None), None)
+        return await asyncio.to_thread(self._example, target, folder)
+
+    def _example(self, target: str, folder: Path | None) -> Example | None:
+        if folder is not None and folder.is_dir():
+            return example_of(folder)
+        address = locate(self._data_url, target)
+        content = self._read_object(address.bucket, address.key)
+        return None if content is None else example_of(Path(address.key), content)
 
     def snapshot(self) -> FleetSnapshot:
         """Say how the endpoint is doing; it takes no measurement."""

@@ -22,7 +22,7 @@ from mmekit.endpoint.instances.launcher import Placement
 from mmekit.endpoint.instances.loaded_model import LoadedModel
 from mmekit.endpoint.instances.mending import diagnose, is_suspicious
 from mmekit.endpoint.instances.model_cache import ModelCache, TooManyWaitError
-from mmekit.endpoint.instances.model_disk import ModelDisk
+from mmekit.endpoint.instances.model_disk import ModelDisk, name_of
 from mmekit.endpoint.instances.model_source import locate
 from mmekit.endpoint.snapshot import InstanceSnapshot
 from mmekit.errors import MmekitError
@@ -358,6 +358,14 @@ class Instance:
         return await self._ask(anew, headers, body, seconds)
 
     # Figures.
+
+    def folder_of(self, target: str) -> Path | None:
+        """Return where a target model's files are; None when they are not here."""
+        if self._only is not None:
+            return self._only.stored.folder
+        name = name_of(locate(self._parts.model.data_url, target))
+        stored = () if self._disk is None else self._disk.stored
+        return next((one.folder for one in stored if one.name == name), None)
 
     async def take_usage(self, usage: Usage | None) -> None:
         """Take note of what the container's processes take, and act when memory is short."""

@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mmekit.endpoint.caller import Caller
+from mmekit.endpoint.errors import AwsError
 from mmekit.endpoint.http import Reply, Request, is_foreign
 from mmekit.endpoint.observability.prometheus import CONTENT_TYPE, prometheus_text
 from mmekit.endpoint.page.feed import Feed
+from mmekit.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
+    from mmekit.endpoint.data_plane import DataPlane
     from mmekit.endpoint.journal import Journal
     from mmekit.endpoint.observability.watch import Watch
     from mmekit.endpoint.snapshot import EndpointStatus
-
-    Invoke = Callable[[Caller, str, Mapping[bytes, bytes], bytes], Awaitable[Reply]]
 
 __all__ = ["PageRoutes"]
 
@@ -54,7 +55,9 @@ _SAFE = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-cache"),
 ]
-_FORM = ("account", "region", "endpoint", "target", "contentType", "body")
+_MODEL = ("account", "region", "endpoint", "target")
+_FORMS = {"invoke": (*_MODEL, "contentType", "body"), "sample": _MODEL}
+_HEADERS = {"contentType", "target"}
 _ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - recognised here, not bound to
 
 
@@ -69,8 +72,8 @@ class PageRoutes:
         What happened.
     statuses
         Returns every endpoint that exists.
-    invoke
-        Answers an invocation: the data plane's `answer`.
+    data_plane
+        Answers invocations, and knows what to ask a model.
     host
         The address that the server is bound to.
     """
@@ -80,11 +83,11 @@ class PageRoutes:
         watch: Watch,
         journal: Journal,
         statuses: Callable[[], Sequence[EndpointStatus]],
-        invoke: Invoke,
+        data_plane: DataPlane,
         host: str,
     ) -> None:
         self._watch = watch
-        self._invoke = invoke
+        self._data_plane = data_plane
         self._host = host
         self._files: dict[str, bytes] = {}
         self._feed = Feed(watch, journal, statuses)
@@ -96,19 +99,19 @@ class PageRoutes:
         name = request.path.decode("latin-1").removeprefix(_ROOT)
         if name == "/_mme":
             return Reply(308, [(b"location", _ROOT.encode()), *_SAFE])
-        methods = ("POST",) if name == "invoke" else ("GET", "HEAD")
+        methods = ("POST",) if name in _FORMS else ("GET", "HEAD")
         if request.method not in methods:
             allowed = ", ".join(methods)
             return _refusal(405, f"Only {allowed}.", (b"allow", allowed.encode()))
         if name in _FILES:
             return self._file(*_FILES[name])
-        if name in ("invoke", "events") and is_foreign(request):
+        if name in (*_FORMS, "events") and is_foreign(request):
             return _refusal(403, "Another site's page may not do this.")
         return await self._answer_live(name, request)
 
     async def _answer_live(self, name: str, request: Request) -> Reply:
-        if name == "invoke":
-            return await self._answer_invoke(request)
+        if name in _FORMS:
+            return await self._answer_form(name, request)
         if name == "events":
             return self._events(request)
         if name == "metrics":
@@ -150,35 +153,56 @@ class PageRoutes:
             return _refusal(503, "Too many pages are open.", (b"retry-after", b"10"))
         return Reply(200, headers, stream=self._feed.stream(request.header(b"last-event-id")))
 
-    async def _answer_invoke(self, request: Request) -> Reply:
+    async def _answer_form(self, name: str, request: Request) -> Reply:
         content_type = request.header(b"content-type") or b""
         # A form of another site cannot send this type without asking first, and is not answered.
         if content_type.partition(b";")[0].strip().lower() != b"application/json":
             return _refusal(415, "The body must be application/json.")
         try:
-            caller, endpoint, fields, body = _invocation(b"".join(request.body))
+            sent = _members(b"".join(request.body), _FORMS[name])
         except (KeyError, RecursionError, TypeError, ValueError) as error:
             return _refusal(400, f"The body is not what the form sends: {error!r}")
-        began = time.perf_counter()
-        reply = await self._invoke(caller, endpoint, fields, body)
-        answer = _answer_members(reply, (time.perf_counter() - began) * 1e3)
+        answer = await (self._invoke(sent) if name == "invoke" else self._sample(sent))
         return Reply(
             200, [(b"content-type", b"application/json"), *_SAFE], json.dumps(answer).encode()
         )
 
+    async def _invoke(self, sent: dict[str, str]) -> dict[str, object]:
+        fields = {
+            b"content-type": sent["contentType"].encode("latin-1"),
+            b"x-amzn-sagemaker-target-model": sent["target"].encode("latin-1"),
+        }
+        headers = {name: value for name, value in fields.items() if value}
+        began = time.perf_counter()
+        reply = await self._data_plane.answer(
+            _caller(sent), sent["endpoint"], headers, sent["body"].encode()
+        )
+        return _answer_members(reply, (time.perf_counter() - began) * 1e3)
 
-def _invocation(body: bytes) -> tuple[Caller, str, dict[bytes, bytes], bytes]:
+    async def _sample(self, sent: dict[str, str]) -> dict[str, object]:
+        """Return a request that a model answers; an empty one where nobody knows."""
+        try:
+            found = await self._data_plane.example(_caller(sent), sent["endpoint"], sent["target"])
+        except (AwsError, ArchiveError, OSError, ValueError):
+            found = None  # an invocation will say what is wrong
+        if found is None:
+            return {"contentType": "", "body": ""}
+        return {"contentType": found.content_type, "body": found.request}
+
+
+def _members(body: bytes, names: Sequence[str]) -> dict[str, str]:
     sent = json.loads(body)
-    members = {name: sent[name] for name in _FORM}
+    members = {name: sent[name] for name in names}
     if wrong := [name for name, value in members.items() if not isinstance(value, str)]:
         raise TypeError(f"{', '.join(wrong)}: no text")
-    fields = {
-        b"content-type": members["contentType"].encode("latin-1"),
-        b"x-amzn-sagemaker-target-model": members["target"].encode("latin-1"),
-    }
-    caller = Caller(members["account"], members["region"], "sagemaker")
-    headers = {name: value for name, value in fields.items() if value}
-    return caller, members["endpoint"], headers, members["body"].encode()
+    for name in _HEADERS & members.keys():
+        members[name].encode("latin-1")
+    "".join(members.values()).encode()  # half a character has no bytes
+    return members
+
+
+def _caller(sent: dict[str, str]) -> Caller:
+    return Caller(sent["account"], sent["region"], "sagemaker")
 
 
 def _answer_members(reply: Reply, milliseconds: float) -> dict[str, object]:

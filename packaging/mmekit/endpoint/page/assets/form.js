@@ -14,7 +14,13 @@ export class InvokeForm {
       event.preventDefault();
       this.invoke();
     });
-    this.fields.endpoint.addEventListener("change", () => this.choose());
+    this.fields.endpoint.addEventListener("change", () => {
+      this.choose();
+      this.fill();
+    });
+    this.fields.target.addEventListener("change", () => this.fill());
+    this.filled = { contentType: "", body: "" };
+    this.asked = "";
   }
 
   get fields() {
@@ -54,6 +60,35 @@ export class InvokeForm {
     const single = endpoint !== undefined && !endpoint.variants.some((v) => v.multiModel);
     this.fields.target.disabled = single;
     this.fields.target.placeholder = single ? "its only model" : "model.tar.gz";
+    if (single) this.fill();
+  }
+
+  // Puts a request that the chosen model answers into the form, unless somebody wrote one.
+  async fill() {
+    const endpoint = this.endpoints.get(this.fields.endpoint.value);
+    const target = this.fields.target.disabled ? "" : this.fields.target.value;
+    const asked = `${this.fields.endpoint.value} ${target}`;
+    if (!endpoint || asked === this.asked || (!target && !this.fields.target.disabled)) return;
+    this.asked = asked;
+    const { account, region, name } = endpoint;
+    let sample;
+    try {
+      const answer = await fetch("sample", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ account, region, endpoint: name, target }),
+      });
+      if (!answer.ok) return;
+      sample = await answer.json();
+    } catch {
+      this.asked = ""; // the server is away
+      return;
+    }
+    const { type, body } = this.fields;
+    if (asked !== this.asked || (body.value !== "" && body.value !== this.filled.body)) return;
+    body.value = sample.body;
+    if (sample.contentType) type.value = sample.contentType;
+    this.filled = sample;
   }
 
   async invoke() {

@@ -1,0 +1,264 @@
+"""What a package or an archive is, as far as it can be said without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmekit.archive.example import Example
+from mmekit.archive.manifest import Manifest, read_manifest
+from mmekit.archive.measured import read_measured
+from mmekit.archive.package import (
+    MANIFEST_FILE,
+    Contents,
+    Member,
+    merge,
+    read_artifacts,
+    read_contents,
+    read_package,
+)
+from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
+from mmekit.archive.properties import Properties, parse_entries, properties_of
+from mmekit.archive.signatures import FILE_NAME as SIGNATURE_FILE
+from mmekit.archive.signatures import signature_among
+from mmekit.archive.tarball import open_tarball
+from mmekit.archive.unpack import Limits
+from mmekit.errors import ArchiveError, UnsafeArchiveError
+
+if TYPE_CHECKING:
+    from mmekit.archive.measured import Measured
+    from mmekit_runtime.signature import Signature
+
+_READ = (MANIFEST_FILE, PROPERTIES_FILE, SIGNATURE_FILE)
+_MOST_BYTES = 16 << 20
+_MEASURE = "run `mme measure PACKAGE --artifacts DIR`"
+_SIGN = (
+    'write one after training: (folder / "signature.json").write_bytes('
+    "mmekit.signature(X, y, model).to_json())"
+)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A package or an archive.
+
+    Attributes
+    ----------
+    name
+        The model's name.
+    where
+        What was described.
+    is_archive
+        Whether it is packed.
+    size
+        Bytes of the archive, or of the files of a package that were looked at.
+    image
+        The container image that it was packed for; None when nobody said.
+    worker_slots
+        Whether worker slots are in it; None for a package, which gets them when it is packed.
+    min_workers, max_workers
+        As serving.properties says; None where DJL Serving decides.
+    required_memory_mb
+        What a load is admitted with, in MiB; None where nobody measured.
+    measured
+        Versions, imports and memory; None where nobody measured.
+    signature
+        What the model takes and gives; None where nobody knows.
+    example
+        A sample request and its answer; None where there is none that is a short text.
+    lacks
+        What it does not say, each with how to say it.
+    """
+
+    name: str
+    where: str
+    is_archive: bool
+    size: int
+    image: str | None
+    worker_slots: bool | None
+    min_workers: int | None
+    max_workers: int | None
+    required_memory_mb: int | None
+    measured: Measured | None
+    signature: Signature | None
+    example: Example | None
+    lacks: tuple[str, ...]
+
+
+def describe(path: Path, *, artifacts: Path | None = None) -> Description:
+    """Describe a package folder, an unpacked archive or a .tar.gz; nothing of it is run.
+
+    Parameters
+    ----------
+    path
+        A package folder, the folder of an unpacked archive (it has a manifest.json), or a .tar.gz.
+    artifacts
+        The artefact folder of a package: signature.json and measured.json are read from there.
+
+    Raises
+    ------
+    PackageError
+        The folder does not exist, or holds no package.
+    ArchiveError
+        The file does not exist or is damaged, or its manifest cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _of_archive(path, _small_files(path), path.stat().st_size, path.name)
+    if (path / MANIFEST_FILE).is_file():
+        files = read_contents(path)
+        return _of_archive(path, files, files.size, path.name)
+    return _of_package(path, artifacts)
+
+
+def _of_package(path: Path, artifacts: Path | None) -> Description:
+    package = read_package(path)
+    contents, measured = package.contents, None
+    if artifacts is not None:
+        contents = merge(package, read_artifacts(artifacts))
+        measured = read_measured(artifacts)
+    properties = _properties(contents)
+    required = properties.required_memory_mb
+    if required is None and measured is not None:
+        required = measured.memory.required_with_slots_mb
+    return _described(
+        package.name,
+        contents,
+        measured,
+        example=Example.of(package),
+        required=required,
+        is_archive=False,
+    )
+
+
+def _of_archive(path: Path, contents: Contents, size: int, name: str) -> Description:
+    member = contents.files.get(MANIFEST_FILE)
+    manifest = None if member is None else Manifest.from_json(member.read(), where=str(path))
+    if manifest is None:
+        return _described(
+            name.removesuffix(".tar.gz"), contents, None, size=size, worker_slots=False
+        )
+    return _described(
+        manifest.name,
+        contents,
+        manifest.measured,
+        size=size,
+        image=manifest.image,
+        worker_slots=manifest.worker_slots,
+        signature=manifest.signature,
+        example=manifest.example,
+    )
+
+
+def _described(  # noqa: PLR0913 - what is known of each kind of source
+    name: str,
+    contents: Contents,
+    measured: Measured | None,
+    *,
+    size: int | None = None,
+    image: str | None = None,
+    worker_slots: bool | None = None,
+    required: int | None = None,
+    signature: Signature | None = None,
+    example: Example | None = None,
+    is_archive: bool = True,
+) -> Description:
+    properties = _properties(contents)
+    told = None if measured is None else measured.signature
+    signature = signature or signature_among(contents) or told
+    return Description(
+        name=name,
+        where=contents.where,
+        is_archive=is_archive,
+        size=contents.size if size is None else size,
+        image=image,
+        worker_slots=worker_slots,
+        min_workers=properties.min_workers,
+        max_workers=properties.max_workers,
+        required_memory_mb=properties.required_memory_mb if required is None else required,
+        measured=measured,
+        signature=signature,
+        example=example,
+        lacks=tuple(_lacks(measured, signature, example)),
+    )
+
+
+def _lacks(
+    measured: Measured | None, signature: Signature | None, example: Example | None
+) -> list[str]:
+    lacks = []
+    if signature is None or not signature.inputs:
+        lacks.append(f"a signature: {_SIGN}")
+    elif not signature.outputs:
+        lacks.append("outputs in its signature: give y to mmekit.signature")
+    if example is None:
+        lacks.append("a sample request that is text: add sample_request.json to the package")
+    elif example.answer is None:
+        lacks.append("the sample's answer: add sample_response.json to the package")
+    if measured is None:
+        lacks.append(f"a measurement: {_MEASURE}")
+    return lacks
+
+
+def _properties(contents: Contents) -> Properties:
+    text = contents.text(PROPERTIES_FILE, "latin-1") or ""
+    return properties_of(parse_entries(text, skip_malformed=True))
+
+
+def _small_files(archive: Path) -> Contents:
+    """Return what describes an archive; nothing is unpacked."""
+    if not archive.exists():
+        raise ArchiveError("The archive does not exist", where=str(archive))
+    return small_files(archive)
+
+
+def small_files(archive: Path, content: bytes | None = None) -> Contents:
+    """Return manifest.json, serving.properties and signature.json of an archive.
+
+    Parameters
+    ----------
+    content
+        The archive itself, where it is in memory already; ``archive`` is only its name then.
+    """
+    found = []
+    size = archive.stat().st_size if content is None else len(content)
+    most = max(Limits.ratio_from_bytes, Limits.ratio * size)
+    with open_tarball(archive, content) as tar:
+        for member in tar:
+            if member.offset_data + member.size > most:
+                raise UnsafeArchiveError("It unpacks to far too much", where=str(archive))
+            name = member.name.removeprefix("./")
+            if name in _READ and member.isreg() and member.size <= _MOST_BYTES:
+                source = tar.extractfile(member)
+                found.append(Member.made_of(name, b"" if source is None else source.read()))
+    return Contents.of(str(archive), found)
+
+
+def example_of(archive: Path, content: bytes | None = None) -> Example | None:
+    """Return a request for an archive's model, packed or unpacked: its sample, or a made-up one.
+
+    None where neither a sample nor a signature is in it.
+
+    Raises
+    ------
+    ArchiveError
+        It is damaged, or its manifest cannot be read.
+    """
+    manifest, signature = None, None
+    if content is None and archive.is_dir():
+        manifest = read_manifest(archive)
+        file = archive / SIGNATURE_FILE
+        if file.is_file() and file.stat().st_size <= _MOST_BYTES:
+            made = Member(SIGNATURE_FILE, file.stat().st_size, file)
+            signature = signature_among(Contents.of(str(archive), [made]))
+    else:
+        files = small_files(archive, content)
+        member = files.files.get(MANIFEST_FILE)
+        manifest = None if member is None else Manifest.from_json(member.read(), where=str(archive))
+        signature = signature_among(files)
+    if manifest is not None:
+        signature = manifest.signature or signature
+        if manifest.example is not None:
+            return manifest.example
+    return Example.made_of(signature) if signature is not None and signature.inputs else None
