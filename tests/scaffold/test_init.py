@@ -295,3 +295,42 @@ def test_the_version_that_wrote_the_model_is_the_one_asked_for(here, saved, init
         made = initialise(here / "model.pkl")
     assert "scikit-learn==1.7.1" in (made.package / "requirements.txt").read_text()
     assert any("1.7.1" in note for note in made.notes)
+
+
+def test_a_module_called_model_would_take_the_place_of_the_package_s(here, monkeypatch):
+    (here / "model.py").write_text(FEATURES)
+    script = "import joblib, model; joblib.dump(model.Oldest(50), 'oldest.joblib')"
+    subprocess.run([sys.executable, "-c", script], cwd=here, check=True)
+    monkeypatch.delitem(sys.modules, "model", raising=False)
+    with pytest.raises(PackageError, match=r"model\.py is what a file of the package"):
+        init(Wishes("made", here / "oldest.joblib"))
+    sys.modules.pop("model", None)
+
+
+def test_pixels_are_a_sample_of_npy(here, initialise):
+    import torch
+
+    torch.jit.script(torch.nn.Flatten()).save("model.pt")
+    np.save("rows.npy", np.ones((2, 3, 40, 40)))
+    made = initialise(here / "model.pt", example=here / "rows.npy")
+    sample = made.package / "sample_request.npy"
+    assert np.load(sample).shape == (2, 3, 40, 40)
+    with load_handler(made.package, made.artifacts) as model:
+        answer = model.invoke(sample.read_bytes(), content_type="application/x-npy")
+        assert answer.json() == made.answer
+
+
+def test_a_library_that_is_not_installed_is_named(here):
+    # As a pickle of a machine that has it: nothing but the name is looked at.
+    (here / "model.pkl").write_bytes(b"\x80\x04clightgbm_of_tomorrow.sklearn\nRegressor\n.")
+    with pytest.raises(PackageError, match="module lightgbm_of_tomorrow, which is not there"):
+        init(Wishes("made", here / "model.pkl"))
+
+
+def test_a_parameter_that_nobody_reads_is_refused(saved, initialise):
+    from sklearn.linear_model import LinearRegression
+
+    made = initialise(saved(LinearRegression().fit([[1.0], [2.0]], [1, 2])))
+    with load_handler(made.package, made.artifacts) as model:
+        body = json.dumps({"instances": [[1]], "parameters": {"probabilites": True}})
+        assert model.invoke(body).status == 400

@@ -73,7 +73,9 @@ def signature_for(
     )
     _check_categories(columns, inspected)
     is_frame = told.frame if told is not None and signature.frame is None else signature.frame
-    return Signature(columns, signature.outputs, inspected.frames and is_frame)
+    # An estimator of XGBoost takes categories in a frame alone.
+    is_frame = inspected.frames and (is_frame or bool(inspected.coded))
+    return Signature(columns, signature.outputs, is_frame)
 
 
 def _completed(column: Column, told: Column | None, inspected: Inspected, *, gaps: bool) -> Column:

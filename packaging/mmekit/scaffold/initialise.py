@@ -147,7 +147,7 @@ def _check_places(wishes: Wishes, package: Path) -> None:
 
 def _files(
     wishes: Wishes, source: Source, sample: SampleRows, package: Path, artifacts: Path
-) -> dict[str, str]:
+) -> dict[str, str | bytes]:
     inspected = source.inspected
     tolerance = _TOLERANCE_OF_TEXTS if inspected.environment and inspected.rows == TEXTS else None
     return {
@@ -156,14 +156,14 @@ def _files(
         ),
         "serving.properties": package_files.properties_text(wishes.name, inspected.environment),
         "requirements.txt": package_files.requirements_text(inspected.requirements),
-        "sample_request.json": sample.body.decode(),
+        sample.file: sample.body,
         _test_name(wishes.name): package_files.testing_text(
             wishes.name, _expression(artifacts, package), tolerance or _TOLERANCE
         ),
     }
 
 
-def _ask(source: Source, files: dict[str, str], sample: SampleRows, scratch: Path) -> Any:
+def _ask(source: Source, files: dict[str, str | bytes], sample: SampleRows, scratch: Path) -> Any:
     """Return the answer of the package's handler to its sample."""
     from mmekit.testing import load_handler
 
@@ -175,7 +175,7 @@ def _ask(source: Source, files: dict[str, str], sample: SampleRows, scratch: Pat
     write_signature(artifacts, source.signature)
     expected = _library_s_own(source, len(sample.instances))
     with load_handler(package, artifacts) as model:
-        answer = model.invoke(sample.body)
+        answer = model.invoke(sample.body, content_type=sample.content_type)
     if not answer.ok:
         said = answer.json()
         raise PackageError(

@@ -74,9 +74,15 @@ def inspect(
 
 
 def pin(distribution: str, version: str | None = None) -> str:
-    """Return the line of requirements.txt for a version: the installed one, if none is named."""
+    """Return the line of requirements.txt for a version: the installed one, if none is named.
+
+    A distribution that is not installed is left to pip.
+    """
     if version is None:
-        version = importlib.metadata.version(distribution)
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return distribution
     return f"{distribution}=={Version(version).public}"
 
 
@@ -161,7 +167,16 @@ def _estimator(found: Artifact, model: Any, requirements: tuple[str, ...]) -> In
         names=names_of(model),
         width=getattr(model, "n_features_in_", None),
         frames=True,
+        coded=_coded(model.get_booster()) if hasattr(model, "get_booster") else frozenset(),
         computes=package == "sklearn" and takes_missing(model) is not None,
+    )
+
+
+def _coded(booster: Any) -> frozenset[str]:
+    """Return the columns whose categories XGBoost knows by their numbers alone."""
+    names, types = booster.feature_names, booster.feature_types or ()
+    return frozenset(
+        names[place] if names else str(place) for place, one in enumerate(types) if one == "c"
     )
 
 
@@ -171,15 +186,11 @@ def _xgboost(found: Artifact) -> Inspected:
     booster = xgboost.Booster(model_file=str(found.path))
     objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
     names = booster.feature_names
-    kinds_ = booster.feature_types or []
-    coded = [
-        names[place] if names else str(place) for place, one in enumerate(kinds_) if one == "c"
-    ]
     return Inspected(
         path=found.path,
         form=found.form,
         title=f"Booster ({objective})",
-        coded=frozenset(coded),
+        coded=_coded(booster),
         computes=True,
         library=_library("xgboost"),
         handler="XGBoostHandler",

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _OWN = frozenset({"mmekit", "mmekit_runtime"})
+_DISTRIBUTIONS = {
+    "catboost": "catboost",
+    "cloudpickle": "cloudpickle",
+    "lightgbm": "lightgbm",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "torch": "torch",
+    "xgboost": "xgboost",
+}
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,8 @@ def _of_main(name: str) -> PackageError:
 
 def _missing_module(error: ModuleNotFoundError, path: Path) -> PackageError:
     name = str(error.name or error).partition(".")[0]
+    if name in _DISTRIBUTIONS:
+        return missing_library(_DISTRIBUTIONS[name], path)
     return PackageError(
         f"The pickle asks for the module {name}, which is not there",
         where=str(path),

@@ -73,11 +73,11 @@ def write_signature(artifacts: Path, signature: Signature | None) -> None:
         (artifacts / FILE_NAME).write_bytes(signature.to_json())
 
 
-def write_package(package: Path, files: Mapping[str, str], code: Sequence[Path]) -> None:
+def write_package(package: Path, files: Mapping[str, str | bytes], code: Sequence[Path]) -> None:
     """Write a package folder's files, and copy the modules that travel in it."""
     package.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (package / name).write_text(text, encoding="utf-8")
+    for name, content in files.items():
+        (package / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     for path in code:
         there = package / path.name
         if there.exists() and there.resolve() == path.resolve():

@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
     from mmekit_runtime.signature import Signature
 
+_TAKEN = frozenset(
+    {
+        "manifest.json",
+        "measured.json",
+        "mmekit_runtime",
+        "model.py",
+        "requirements.txt",
+        "serving.properties",
+        "signature.json",
+        "sitecustomize.py",
+    }
+)
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -84,11 +97,25 @@ def source_of(wishes: Wishes) -> Source:
     PackageError
         It is nothing that a handler is known for, cannot be loaded, or the example does not fit it.
     """
-    found = recognise(wishes.artifact)
+    # A folder may be called "." where somebody is in it.
+    path = wishes.artifact
+    found = recognise(path if path.name not in ("", "..") else path.resolve())
+    _check_name(found.path.name, found.path)
     if found.kind == kinds.MLFLOW:
         return _of_mlflow(read_mlflow(found.path), wishes)
     inspected = inspect(found, code=wishes.code, trusted=wishes.trusted)
+    for own in inspected.code:
+        _check_name(own.name, own)
     return _with_version(_with_example(inspected, wishes.example, None, wishes))
+
+
+def _check_name(name: str, path: Path) -> None:
+    if name in _TAKEN:
+        raise PackageError(
+            f"{name} is what a file of the package or the archive is called",
+            where=str(path),
+            remedy="call it otherwise; a module that a pickle names, in training too",
+        )
 
 
 def _of_mlflow(folder: MlflowFolder, wishes: Wishes) -> Source:
@@ -312,14 +339,14 @@ def with_outputs(source: Source, answer: Any) -> Source:
     signature, values = source.signature, answer.get("predictions")
     if signature is None or signature.outputs or not isinstance(values, list):
         return source
-    import pandas as pd
-
     from mmekit.signatures import signature as signature_of
 
     try:
+        import pandas as pd
+
         frame = pd.DataFrame(values)
         series = frame[0].rename("prediction") if list(frame.columns) == [0] else frame
         outputs = signature_of(pd.DataFrame({"row": range(len(values))}), series).outputs
-    except (PackageError, ValueError, KeyError):
+    except (ImportError, PackageError, ValueError, KeyError):
         return source  # nested lists, or whatever no column holds
     return replace(source, signature=replace(signature, outputs=outputs))

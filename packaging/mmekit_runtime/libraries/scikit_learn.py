@@ -44,6 +44,8 @@ class SklearnHandler(TableHandler):
         Whether rows are texts; None lets the model say.
     """
 
+    reads = ()
+
     def __init__(
         self, file: str, *, trusted: tuple[str, ...] = (), texts: bool | None = None
     ) -> None:
