@@ -146,6 +146,7 @@ def trained_pipeline(cars, as_number):
         (make_pipeline(as_number, StandardScaler()), ["Year"]),
         (OneHotEncoder(), ["Origin"]),
         (CountVectorizer(min_df=3), "Name"),
+        sparse_threshold=0,
     )
     return make_pipeline(columns, Ridge(alpha=3.0)).fit(cars[0], cars[2])
 
