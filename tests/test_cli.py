@@ -21,6 +21,7 @@ import pytest
 
 import mmekit
 from mmekit import ports
+from mmekit.archive import STOCK_IMAGE, verify
 
 ON_AN_ENDPOINT = """
 import os, sys
@@ -118,6 +119,35 @@ def test_check_finds_nothing_wrong_with_a_good_package(mme, package):
     finished = mme("check", package)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_check_looks_at_package_and_artefacts_together(mme, package, artifacts):
+    (artifacts / "model.pkl").write_bytes(b"\x80\x03c__main__\nDoubler\n)\x81.")
+
+    assert mme("check", package).returncode == 0
+    finished = mme("check", package, "--artifacts", artifacts, "--json")
+
+    assert finished.returncode == 1
+    assert "class-of-main" in [finding["rule"] for finding in json.loads(finished.stdout)]
+
+
+def test_check_takes_no_artefacts_beside_an_archive(mme, artifacts, tmp_path):
+    (tmp_path / "a.tar.gz").touch()
+
+    assert mme("check", tmp_path / "a.tar.gz", "--artifacts", artifacts).returncode == 2
+
+
+def test_check_compares_with_the_image_that_is_named(mme, package):
+    (package / "requirements.txt").write_text("catboost==1.2.8\n")
+
+    def found(*arguments):
+        return mme("check", package, "--json", *arguments)
+
+    assert "installs-at-load" in found().stdout
+    assert "installs-at-load" not in found("--image", "mine:1=python3.11,catboost==1.2.8").stdout
+    refused = found("--image", "mine:1")
+    assert refused.returncode == 1
+    assert "Nothing is known about what this image holds." in refused.stderr
 
 
 def test_check_exits_1_and_shows_a_remedy_when_an_error_is_among_the_findings(mme, package):
@@ -255,8 +285,13 @@ def test_pack_has_worker_slots_in_the_archive_unless_told_not_to(mme, package, a
     arguments = ("pack", package, "--artifacts", artifacts, "-o")
     finished = mme(*arguments, tmp_path / "with.tar.gz")
     assert finished.returncode == 0, finished.stderr
-    finished = mme(*arguments, tmp_path / "without.tar.gz", "--no-worker-slots")
+    assert "anew" not in finished.stderr
+    (artifacts / "weights.json").write_text("[2.5]")
+    finished = mme(*arguments, tmp_path / "without.tar.gz", "--no-worker-slots", "--image=none")
     assert finished.returncode == 0, finished.stderr
+    assert "measured.json is of other files, so it is measured anew" in finished.stderr
+    image = verify(tmp_path / "with.tar.gz").image
+    assert (image, verify(tmp_path / "without.tar.gz").image) == (STOCK_IMAGE.name, None)
 
     names = {}
     for name in ("with", "without"):

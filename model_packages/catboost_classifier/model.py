@@ -16,6 +16,7 @@ CSV = "text/csv"
 
 class CatBoostProbabilities(Handler):
     largest = 3.4e38  # CatBoost compares in float32
+    missing = False  # it would take them; the handler on Multi Model Server refuses them
 
     def load(self, folder):
         # Importing catboost takes a second: here it happens once, and not when model.py is read.

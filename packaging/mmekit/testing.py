@@ -24,9 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive import read_package, read_properties, unpack
-from mmekit.archive.package import CONTENT_TYPES
+from mmekit.archive import parse_properties, read_package, read_properties, unpack
+from mmekit.archive.conventions import ENTRY_POINT as CONVENTIONS
+from mmekit.archive.package import CONTENT_TYPES, as_served, read_contents
 from mmekit.archive.proof import REMEDY, agree, prove
+from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.variants import variants
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, ModelLoadError, PackageError
@@ -38,10 +40,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from mmekit.archive.properties import Properties
+
 __all__ = ["Answer", "LocalModel", "Sample", "agree", "load_handler", "read_sample"]
 
 _logger = logging.getLogger("mmekit.testing")
 _SUCCESS = range(200, 300)
+_CODE_FOLDER = "code"
+_STAND_INS = ("djl_python.input_parser", "djl_python.output_formatter")
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,10 @@ class LocalModel:
     def __init__(self, folder: Path, scratch: tempfile.TemporaryDirectory[str], where: str) -> None:
         self.folder = folder
         self._scratch = scratch
-        self._owned = frozenset(_module_names(folder))
+        self._path = [str(one) for one in (folder, folder / _CODE_FOLDER) if one.is_dir()]
+        self._owned = frozenset(name for one in self._path for name in _module_names(Path(one)))
         self._modules: dict[str, ModuleType] = {}
-        properties = read_properties(folder)
+        properties = _properties(folder)
         self._environment = properties.env
         self._where = where
         self._function = properties.handler or "handle"
@@ -247,7 +254,7 @@ class LocalModel:
         hidden = self._take_owned()
         environment = {name: os.environ.get(name) for name in self._environment}
         sys.modules.update(self._modules)
-        sys.path.insert(0, str(self.folder))
+        sys.path[:0] = self._path
         os.environ.update(self._environment)
         os.chdir(self.folder)
         try:
@@ -260,7 +267,14 @@ class LocalModel:
             sys.modules.update(hidden)
 
     def _take_owned(self) -> dict[str, ModuleType]:
-        names = [name for name in sys.modules if name.partition(".")[0] in self._owned]
+        # What stands between the engine and a model of another convention knows that one model,
+        # and stands in for modules of the engine.
+        shared = (CONVENTIONS, *_STAND_INS)
+        names = [
+            name
+            for name in sys.modules
+            if name.partition(".")[0] in self._owned or name.startswith(shared)
+        ]
         return {name: sys.modules.pop(name) for name in names}
 
 
@@ -334,6 +348,13 @@ def _signature(folder: Path) -> Signature | None:
         return Signature.read(folder)
     except ValueError:
         return None  # loading has said so, if the handler reads it
+
+
+def _properties(folder: Path) -> Properties:
+    """Return the settings of a model folder, as packing would write them."""
+    read_properties(folder)  # refuses what DJL Serving would
+    served = as_served(read_contents(folder))
+    return parse_properties(served.text(PROPERTIES_FILE, "latin-1") or "", where=str(folder))
 
 
 def _module_names(folder: Path) -> Iterator[str]:

@@ -15,36 +15,62 @@ requests, writing answers, errors and batches are done here::
             return model.predict(rows)
 
     handle = Ridge()
+
+For many libraries even that is written already: ``handle = SklearnHandler("model.joblib")``.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mmekit_runtime.handler import Handler, ImageHandler, TextHandler
+    from mmekit_runtime.libraries.boosting import LightGBMHandler, XGBoostHandler
+    from mmekit_runtime.libraries.catboost_models import CatBoostHandler
+    from mmekit_runtime.libraries.mlflow_models import MLflowHandler
+    from mmekit_runtime.libraries.networks import OnnxHandler, TorchScriptHandler
+    from mmekit_runtime.libraries.scikit_learn import SklearnHandler
+    from mmekit_runtime.libraries.sentences import SentenceTransformersHandler, SetFitHandler
     from mmekit_runtime.messages import Parameters, Prediction, Reply, Request, RequestError
     from mmekit_runtime.signature import Column, Signature
     from mmekit_runtime.table_handler import TableHandler
 
 __all__ = [
+    "CatBoostHandler",
     "Column",
     "Handler",
     "ImageHandler",
+    "LightGBMHandler",
+    "MLflowHandler",
+    "OnnxHandler",
     "Parameters",
     "Prediction",
     "Reply",
     "Request",
     "RequestError",
+    "SentenceTransformersHandler",
+    "SetFitHandler",
     "Signature",
+    "SklearnHandler",
     "TableHandler",
     "TextHandler",
+    "TorchScriptHandler",
+    "XGBoostHandler",
 ]
 
 _ROOMS = {
+    "CatBoostHandler": "libraries.catboost_models",
     "Column": "signature",
     "Handler": "handler",
     "ImageHandler": "handler",
+    "LightGBMHandler": "libraries.boosting",
+    "MLflowHandler": "libraries.mlflow_models",
+    "OnnxHandler": "libraries.networks",
+    "SentenceTransformersHandler": "libraries.sentences",
+    "SetFitHandler": "libraries.sentences",
     "Signature": "signature",
+    "SklearnHandler": "libraries.scikit_learn",
     "TableHandler": "table_handler",
     "TextHandler": "handler",
+    "TorchScriptHandler": "libraries.networks",
+    "XGBoostHandler": "libraries.boosting",
 }
 
 

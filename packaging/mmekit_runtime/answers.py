@@ -18,6 +18,8 @@ from mmekit_runtime.joining import row_count
 from mmekit_runtime.messages import Prediction
 
 _NAME = "probabilities"
+# tolist() would make whole numbers of those that count nanoseconds.
+_MOMENTS = "mM"
 _SCALARS = (str, bytes, bytearray, Mapping, AbstractSet, type(None))
 
 
@@ -158,13 +160,13 @@ def _values(values: Any, rows: int | None) -> Any:  # noqa: C901, PLR0911  a kin
 
 
 def _of_outputs(outputs: tuple[Any, ...], rows: int | None) -> list[Any]:
-    """Return the members of a tuple row by row; or its own, if it is a row after the other."""
+    """Return the members row by row; a tuple of single values is a row after the other."""
     counts = {None if isinstance(one, _SCALARS) else _length(one) for one in outputs}
-    if len(counts) == 1 and None not in counts and (rows is None or counts == {rows}):
+    if counts <= {None}:
+        return list(outputs)
+    if len(counts) == 1 and (rows is None or counts == {rows}):
         listed = [as_list(_values(one, rows)) for one in outputs]
         return [list(members) for members in zip(*listed, strict=True)]
-    if counts == {None} or len(outputs) == rows:
-        return list(outputs)
     raise ValueError(
         f"predict answered a tuple of {len(outputs)}, whose members hold {_said(counts)} rows"
         + ("" if rows is None else f" of {rows}")
@@ -196,4 +198,6 @@ def as_list(values: Any) -> list[Any]:
         # Column by column: a row of a mixed frame would turn whole numbers into others.
         columns = [values.iloc[:, place].tolist() for place in range(len(names))]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return list(values.tolist()) if isinstance(values, np.ndarray) else list(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind not in _MOMENTS:
+        return list(values.tolist())
+    return list(values)

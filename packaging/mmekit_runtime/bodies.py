@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 MAX_UNPACKED = 256 << 20
+_CELL = 8
 # One cell may be as long as a request: a text is one.
 csv.field_size_limit(1 << 30)
 
@@ -186,7 +187,7 @@ def read_csv(body: bytes, rest: str, is_header: Callable[[list[str]], bool]) -> 
     if lines and (
         "header=present" in rest or ("header=absent" not in rest and is_header(lines[0]))
     ):
-        names = tuple(cell.strip() for cell in lines[0])
+        names = tuple(lines[0])
         del lines[0]
     width = len(names or (lines and lines[0]) or ())
     for number, line in enumerate(lines, start=1):
@@ -237,7 +238,9 @@ def read_arrow(body: bytes, kind: str) -> Content:
             file = parquet.ParquetFile(pa.BufferReader(body))
             groups = range(file.metadata.num_row_groups)
             size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
-            _refuse_size(size, kind)
+            # Equal values take next to no bytes, however many they are.
+            cells = file.metadata.num_rows * file.metadata.num_columns
+            _refuse_size(max(size, cells * _CELL), kind)
             table = file.read()
         elif bytes(body[:6]) == b"ARROW1":
             table = ipc.open_file(pa.BufferReader(body)).read_all()
@@ -273,13 +276,17 @@ def rows_by_name(content: Content, names: Sequence[str], optional: Collection[st
         columns = {name: given[name] if name in given else [None] * count for name in names}
         return Content(columns=columns, names=tuple(names), parameters=content.parameters)
     if content.names is not None:
-        _check_names(content.names, names, optional)
-        if content.names == tuple(names):
+        # Blanks around a name in a CSV are none of it, unless the training had them.
+        called = tuple(name if name in names else name.strip() for name in content.names)
+        _check_names(called, names, optional)
+        if called == tuple(names):
             return content
-        places = [content.names.index(name) if name in content.names else None for name in names]
+        places = [called.index(name) if name in called else None for name in names]
         rows = [[None if place is None else row[place] for place in places] for row in content.rows]
         return Content(rows, None, tuple(names), content.is_text, content.parameters)
     if content.has_names:
+        if _are_wrapped(content.rows, names):
+            return replace(content, rows=[record(row) for row in content.rows])
         rows = _of_records(content.rows, names, optional)
         return Content(rows, None, tuple(names), parameters=content.parameters)
     return content
@@ -355,6 +362,12 @@ def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
         said = ", ".join(f"{name} of {count}" for name, count in list(counts.items())[:5])
         raise RequestError(400, "columns of equal length", said)
     return cells
+
+
+def _are_wrapped(rows: list[Any], names: Collection[str]) -> bool:
+    """Whether records are objects with one member that holds the row, such as ``features``."""
+    members = list(rows[0])
+    return len(members) == 1 and members[0] in _RECORD_MEMBERS and members[0] not in names
 
 
 def _check_names(given: Sequence[str], names: Sequence[str], optional: Collection[str]) -> None:

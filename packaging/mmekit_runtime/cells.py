@@ -104,11 +104,20 @@ class FromText:
 
 
 class Conversion:
-    """Cells of one column to the type of training."""
+    """Cells of one column to the type of training.
 
-    def __init__(self, column: Column, read: type[FromValue | FromText]) -> None:
+    Parameters
+    ----------
+    read
+        What cells are: values, or texts of a CSV.
+    largest
+        The largest absolute value of a number.
+    """
+
+    def __init__(self, column: Column, read: type[FromValue | FromText], largest: float) -> None:
         self._column = column
         self._read = read
+        self._largest = largest
         self._among = column.known if column.known is not None else column.categories
         self._by_key = {_key(value): value for value in self._among or ()}
         self.is_plain = (
@@ -189,10 +198,9 @@ class Conversion:
         number = self._read.number(cell)
         if number is None:
             raise self._refused(row, "a number", described(cell))
-        largest = largest_of(self._column)
-        if not abs(number) <= largest:
-            is_any = largest == _LARGEST["float64"]
-            said = "a finite number" if is_any else f"a number of at most {largest:g}"
+        if not abs(number) <= self._largest:
+            is_any = self._largest == _LARGEST["float64"]
+            said = "a finite number" if is_any else f"a number of at most {self._largest:g}"
             raise self._refused(row, said, described(cell))
         return float(number)
 
@@ -201,7 +209,7 @@ class Conversion:
         if number is None or not math.isfinite(number) or number != int(number):
             raise self._refused(row, "a whole number", described(cell))
         least, most = _bounds(self._column)
-        if not least <= number <= most:
+        if not least <= number <= most or abs(number) > self._largest:
             raise self._refused(row, f"a whole number from {least} to {most}", described(cell))
         return int(number)
 

@@ -135,7 +135,7 @@ def parse_number(cell: str) -> float | None:
 
 
 def _is_header(line: list[str], names: Sequence[str] | None) -> bool:
-    cells = [cell.strip() for cell in line]
+    cells = [cell if names is not None and cell in names else cell.strip() for cell in line]
     if names is not None and any(cell in names for cell in cells):
         # A column may be called 2024, as a cell may be: then all of them have to be names.
         return set(cells) <= set(names) or any(is_name(cell) for cell in cells)

@@ -40,8 +40,9 @@ def names_of(model: Any) -> tuple[str, ...] | None:
         if names and all(isinstance(one, str) for one in names) and not _are_numbered(names):
             return tuple(str(one) for one in names)
     steps = getattr(model, "steps", None)
-    if isinstance(steps, list) and steps:
-        return names_of(steps[0][1])
+    if isinstance(steps, list):
+        real = [step for _, step in steps if step is not None and step != "passthrough"]
+        return names_of(real[0]) if real else None
     asked = getattr(model, "feature_name", None)  # a lightgbm.Booster
     if callable(asked) and type(model).__module__.startswith("lightgbm"):
         names = tuple(asked())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -240,7 +242,8 @@ class Handler:
             raise RuntimeError("the model is not loaded")
         rows = self._for_predict(joined([item.rows for item in group]))
         count = sum(item.count for item in group) if group[0].count is not None else None  # type: ignore[misc]
-        answer = self.predict(self._loaded.model, rows, group[0].parameters)
+        with _without_false_alarm(self._loaded, rows):
+            answer = self.predict(self._loaded.model, rows, group[0].parameters)
         prediction = prediction_of(answer, count)
         replies = []
         start = 0
@@ -327,6 +330,17 @@ class _Group:
         """Answer one more."""
         self.items.append(item)
         self.rows += item.count or 0
+
+
+@contextlib.contextmanager
+def _without_false_alarm(loaded: _Loaded, rows: Any) -> Iterator[None]:
+    """Predict without a warning of scikit-learn's that an array has no names: they were checked."""
+    if loaded.names is None or not hasattr(rows, "dtype"):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+        yield
 
 
 def _failed(error: Exception) -> Reply:

@@ -113,6 +113,7 @@ class Signature:
                 "format": FORMAT,
                 "frame": self.frame,
                 "columns": {column.name: _further(column) for column in self.inputs},
+                "outputs": {column.name: _further(column) for column in self.outputs},
             },
         }
         return (json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
@@ -135,12 +136,12 @@ class Signature:
         own = content.get("mmekit") or {}
         if not isinstance(own, dict) or own.get("format", FORMAT) != FORMAT:
             raise ValueError("it is of another version of mmekit")
-        further = own.get("columns") or {}
-        inputs = _columns(content["inputs"], further)
+        inputs = _columns(content["inputs"], own.get("columns") or {})
+        outputs = _columns(content.get("outputs"), own.get("outputs") or {})
         names = [column.name for column in inputs]
         if len(set(names)) != len(names):
             raise ValueError("two of its columns have one name")
-        return cls(inputs, _columns(content.get("outputs"), {}), own.get("frame"))
+        return cls(inputs, outputs, own.get("frame"))
 
     @classmethod
     def read(cls, folder: Path) -> Signature | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmekit_runtime.estimators import signature_of, wants_frame
+from mmekit_runtime.estimators import names_of, signature_of, wants_frame
 from mmekit_runtime.frames import array_of, frame_of
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.signature import Signature
@@ -56,7 +56,7 @@ class TableHandler(Handler):
             if self.signature is not None and self.signature.inputs:
                 self.signature = self._completed(self.signature)
                 self._gives_frames = self._wants_frames(self.signature, model)
-                self._reader = TableReader(self.signature)
+                self._reader = TableReader(self.signature, self.largest)
         return super().prepare(folder)
 
     def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:
@@ -83,4 +83,9 @@ class TableHandler(Handler):
     def _wants_frames(self, signature: Signature, model: Any) -> bool:
         if self.frame is not None:
             return self.frame
-        return wants_frame(model) if signature.frame is None else signature.frame
+        if signature.frame is not None:
+            return signature.frame
+        if names_of(model) is not None:
+            return wants_frame(model)
+        # Nobody knows: numbers alone are as good in an array.
+        return not all(one.is_number or one.type == "boolean" for one in signature.inputs)

@@ -6,6 +6,7 @@ columns, each an array. Both can be joined; a pandas DataFrame is made of them o
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,19 +33,28 @@ class TableReader:
     ----------
     signature
         The columns, in the order of training; at least one.
+    largest
+        The largest absolute value that a number may have; None for what the column's type can hold.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, largest: float | None = None) -> None:
         columns = signature.inputs
+        limits = [min(largest_of(column), largest or math.inf) for column in columns]
         self._names = signature.names
         self._optional = signature.optional
-        self._from_values = [Conversion(column, FromValue) for column in columns]
-        self._from_texts = [Conversion(column, FromText) for column in columns]
+        self._from_values = [
+            Conversion(column, FromValue, limit)
+            for column, limit in zip(columns, limits, strict=True)
+        ]
+        self._from_texts = [
+            Conversion(column, FromText, limit)
+            for column, limit in zip(columns, limits, strict=True)
+        ]
         self._are_floats = all(
             column.type in ("double", "float") and column.known is None and column.is_number
             for column in columns
         )
-        self._largest = min(map(largest_of, columns))
+        self._largest = min(limits)
         self._has_no_texts = any(
             column.is_number or column.type in ("boolean", "datetime") for column in columns
         )
@@ -79,7 +89,7 @@ class TableReader:
         return matrix, content.parameters
 
     def _is_header(self, line: list[str]) -> bool:
-        cells = [cell.strip() for cell in line]
+        cells = [cell if cell in self._names else cell.strip() for cell in line]
         if set(cells) <= set(self._names):
             return True
         if any(cell in self._names for cell in cells):

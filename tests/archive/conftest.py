@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from mmekit.archive import Measured, Memory, measure
+from mmekit.archive import Measured, Memory, measure, read_package
+from mmekit.archive.measure import fingerprint
+from mmekit.archive.package import merge, read_artifacts
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mmekit.archive.package import Contents
 
 MODEL = """\
 import joblib
@@ -47,8 +51,12 @@ class Workshop:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
 
+    def contents(self) -> Contents:
+        """Return the files of both folders, as packing sees them."""
+        return merge(read_package(self.package), read_artifacts(self.artifacts))
+
     def pretend_measured(self, **changes: object) -> None:
-        """Put a measurement beside the artefacts without loading anything."""
+        """Put a measurement of these very files beside them, without loading anything."""
         content: dict[str, object] = {
             "python": "3.11.9",
             "libraries": {"scikit-learn": "1.7.2", "numpy": "2.4.3", "joblib": "1.5.3"},
@@ -59,7 +67,7 @@ class Workshop:
             "threads": {},
             "memory": Memory(120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000),
             "fork_failure": None,
-            "fingerprint": "0" * 64,
+            "fingerprint": fingerprint(self.contents()),
         }
         measured = Measured(**(content | changes))  # type: ignore[arg-type]
         (self.artifacts / "measured.json").write_bytes(measured.to_json())

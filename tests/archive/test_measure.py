@@ -234,13 +234,160 @@ def test_a_model_that_fails_says_its_own_reason(workshop, code, reason):
     assert read_measured(workshop.artifacts) is None
 
 
-def test_a_failure_carries_the_end_of_its_traceback(workshop):
-    workshop.write(
-        "model.py", "def deep():\n    return 1 / 0\n\n\ndef handle(inputs):\n    deep()\n"
+# A module of the package, a handler of mmekit_runtime, and where each fails.
+FEATURES = """\
+def halves(rows):
+    return [row / 0 for row in rows]
+"""
+HANDLER = """\
+from features import halves
+from mmekit_runtime import Handler
+
+
+class Model(Handler):
+    def load(self, folder):
+        return {load}
+
+    def predict(self, model, rows, parameters):
+        return halves(rows)
+
+
+handle = Model()
+"""
+
+
+def failure_of(workshop):
+    with pytest.raises(MeasureError) as caught:
+        measure(workshop.package, workshop.artifacts)
+    return caught.value
+
+
+def test_a_load_that_fails_shows_the_users_own_lines_and_the_error_once(workshop):
+    workshop.write("features.py", FEATURES)
+    workshop.write("model.py", HANDLER.format(load="halves([1])"))
+
+    assert failure_of(workshop).what == (
+        "The model failed:\n"
+        "  model.py, line 7, in load\n"
+        "    return halves([1])\n"
+        "  features.py, line 2, in halves\n"
+        "    return [row / 0 for row in rows]\n"
+        + LIST_COMPREHENSION
+        + "ZeroDivisionError: division by zero"
     )
 
-    with pytest.raises(MeasureError, match="return 1 / 0"):
-        measure(workshop.package, workshop.artifacts)
+
+# Before Python 3.12, a comprehension was a function of its own.
+LIST_COMPREHENSION = (
+    ""
+    if sys.version_info >= (3, 12)
+    else "  features.py, line 2, in <listcomp>\n    return [row / 0 for row in rows]\n"
+)
+
+
+def test_a_prediction_that_fails_shows_the_users_own_lines_and_the_error_once(workshop):
+    workshop.write("features.py", "def halves(rows):\n    raise ValueError('no\\nhalves')\n")
+    workshop.write("model.py", HANDLER.format(load="None"))
+
+    assert failure_of(workshop).what == (
+        "The model failed:\n"
+        "  model.py, line 10, in predict\n"
+        "    return halves(rows)\n"
+        "  features.py, line 2, in halves\n"
+        "    raise ValueError('no\\nhalves')\n"
+        "ValueError: no\nhalves"
+    )
+
+
+def test_a_handler_that_raises_shows_its_lines_and_those_that_led_to_it(workshop):
+    workshop.write(
+        "model.py",
+        """\
+        def handle(inputs):
+            try:
+                {}["weights"]
+            except KeyError as error:
+                raise OSError("no weights") from error
+        """,
+    )
+
+    assert failure_of(workshop).what == (
+        "The model failed:\n"
+        "  model.py, line 3, in handle\n"
+        '    {}["weights"]\n'
+        "  model.py, line 5, in handle\n"
+        '    raise OSError("no weights") from error\n'
+        "OSError: no weights"
+    )
+
+
+def test_what_a_handler_logged_and_what_it_answered_are_both_told(workshop):
+    workshop.write(
+        "model.py",
+        """\
+        import logging
+        from djl_python import Output
+
+        def handle(inputs):
+            try:
+                1 / 0
+            except ArithmeticError:
+                logging.exception("no luck")
+                return Output().error("try again later")
+        """,
+    )
+
+    assert failure_of(workshop).what == (
+        "The model failed:\n"
+        "  model.py, line 6, in handle\n"
+        "    1 / 0\n"
+        "ZeroDivisionError: division by zero\n"
+        "the handler answered 424 invoke handler failure: try again later"
+    )
+
+
+def test_a_sample_that_does_not_fit_says_so_once(workshop):
+    workshop.write("sample_request.json", '{"instances": [["a"]]}')
+
+    what = failure_of(workshop).what
+
+    assert "answered 400 expected" in what
+    assert what.count("received") == 1
+
+
+def test_a_file_that_is_no_python_shows_the_line(workshop):
+    workshop.write("features.py", "def halves(rows:\n")
+    workshop.write("model.py", HANDLER.format(load="None"))
+
+    assert "  features.py, line 1\n    def halves(rows:\n" in failure_of(workshop).what
+
+
+def test_an_error_of_a_library_alone_shows_the_librarys_last_lines(workshop, libraries):
+    libraries("lib_a.py", "def handle(inputs):\n    raise RuntimeError('not here')\n")
+    workshop.write("model.py", "from lib_a import handle\n")
+
+    assert "lib_a.py, line 2, in handle\n    raise RuntimeError" in failure_of(workshop).what
+
+
+def test_endless_recursion_shows_each_line_once(workshop):
+    workshop.write("model.py", "def handle(inputs):\n    handle(inputs)\n")
+
+    what = failure_of(workshop).what
+
+    assert what.count("handle(inputs)") == 1
+    assert "RecursionError" in what
+
+
+def test_a_class_that_was_pickled_from_a_script_says_where_to_put_it(workshop):
+    # Written as a script or notebook does it that defines the class itself.
+    (workshop.artifacts / "model.joblib").write_bytes(b"\x80\x03c__main__\nDoubler\n)\x81.")
+
+    error = failure_of(workshop)
+
+    assert "model.py, line 8, in load\n    return joblib.load" in error.what
+    assert error.what.count("Doubler") == 1
+    assert "put Doubler into a module beside model.py" in error.remedy
+    assert "from features import Doubler" in error.remedy
 
 
 def test_a_model_that_takes_too_long_is_stopped_with_everything_it_started(workshop, tmp_path):

@@ -12,7 +12,7 @@ import tarfile
 import pytest
 
 from mmekit.archive import pack, parse_properties, read_measured, unpack, verify
-from mmekit.errors import CheckError, PackageError
+from mmekit.errors import CheckError, MeasureError, PackageError
 
 
 def read_all(archive):
@@ -94,12 +94,12 @@ def test_requirements_that_the_image_provides_are_left_out(workshop):
 
 
 def test_leftovers_of_editors_and_caches_stay_outside(workshop):
-    workshop.pretend_measured()
     workshop.write("__pycache__/model.cpython-311.pyc", b"x")
     workshop.write(".ipynb_checkpoints/model.py", b"x")
     workshop.write(".DS_Store", b"x")
     workshop.write("model.py~", b"x")
     workshop.write("features.py", b"x = 1\n")
+    workshop.pretend_measured()
 
     packed = pack(workshop.package, workshop.artifacts, workshop.archive)
 
@@ -108,9 +108,9 @@ def test_leftovers_of_editors_and_caches_stay_outside(workshop):
 
 
 def test_links_become_the_files_that_they_lead_to(workshop, tmp_path):
-    workshop.pretend_measured()
     (tmp_path / "blob").write_bytes(b"weights")
     (workshop.artifacts / "weights.bin").symlink_to(tmp_path / "blob")
+    workshop.pretend_measured()
 
     pack(workshop.package, workshop.artifacts, workshop.archive)
 
@@ -134,9 +134,10 @@ print(pack(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])).sha256)
 
 
 def test_clock_umask_user_folder_order_and_environment_have_no_say(workshop, tmp_path):
-    workshop.pretend_measured()
     for name in ("b.txt", "a.txt", "c/d.txt"):
         workshop.write(name, name)
+    workshop.pretend_measured()
+
     here = pack(workshop.package, workshop.artifacts, workshop.archive)
 
     elsewhere = tmp_path / "another place" / "deeper"
@@ -204,12 +205,38 @@ def test_an_error_of_the_check_refuses_before_anything_is_run_or_written(worksho
     assert not workshop.archive.parent.exists()
 
 
-def test_changed_artefacts_make_an_old_measurement_a_warning(workshop):
+def test_a_trained_anew_artefact_is_measured_anew_and_packing_says_so(workshop):
+    # That this is no measurement of the model shows when it is replaced.
+    workshop.pretend_measured(libraries={"invented": "1"})
+    (workshop.artifacts / "notes.txt").write_text("trained anew\n")
+    said = []
+
+    packed = pack(workshop.package, workshop.artifacts, workshop.archive, say=said.append)
+
+    measured = read_measured(workshop.artifacts)
+    assert "invented" not in measured.libraries
+    assert said == ["ridge: measured.json is of other files, so it is measured anew"]
+    assert verify(workshop.archive).measured == measured
+    assert not packed.findings
+
+    again = pack(workshop.package, workshop.artifacts, workshop.archive, say=said.append)
+
+    assert again.sha256 == packed.sha256
+    assert len(said) == 1
+
+
+def test_a_failed_measurement_leaves_the_archive_and_the_old_measurement(workshop):
     workshop.pretend_measured()
+    pack(workshop.package, workshop.artifacts, workshop.archive)
+    before = workshop.archive.read_bytes()
+    measured = read_measured(workshop.artifacts)
+    workshop.write("model.py", "def handle(inputs):\n    raise ValueError('bad weights')\n")
 
-    packed = pack(workshop.package, workshop.artifacts, workshop.archive)
+    with pytest.raises(MeasureError, match="bad weights"):
+        pack(workshop.package, workshop.artifacts, workshop.archive)
 
-    assert "stale-measurement" in {finding.rule for finding in packed.findings}
+    assert workshop.archive.read_bytes() == before
+    assert read_measured(workshop.artifacts) == measured
 
 
 def test_the_manifest_says_what_a_worker_needs(workshop):

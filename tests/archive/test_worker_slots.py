@@ -103,8 +103,8 @@ def test_a_runtime_without_worker_slots_still_imports(workshop, tmp_path):
 
 @pytest.mark.parametrize("folder", ["package", "artifacts"])
 def test_a_sitecustomize_of_the_models_own_is_refused(workshop, folder):
-    workshop.pretend_measured()
     (getattr(workshop, folder) / "sitecustomize.py").write_text("x = 1\n")
+    workshop.pretend_measured()
 
     with pytest.raises(CheckError, match=r"sitecustomize\.py already") as caught:
         pack(workshop.package, workshop.artifacts, workshop.archive)

@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from mmekit.archive.images import STOCK_IMAGE
-from mmekit.containers import mms
+from mmekit.containers import ImageRules, mms
 
 FOLDER = Path(__file__).resolve().parents[2] / "infrastructure" / "containers"
 DOCKERFILES = sorted(FOLDER.glob("*/Dockerfile"))
@@ -84,3 +84,11 @@ def test_the_image_of_djl_serving_has_what_the_model_packages_ask_for(root):
                 assert pinned[asked.name] == str(asked.specifier), file
     for name, version in STOCK_IMAGE.pinned.items():
         assert pinned.get(name, f"=={version}") == f"=={version}"
+
+
+def test_the_file_of_images_says_what_the_image_of_djl_serving_holds(root):
+    rule = ImageRules.read(root / "images.json").find("mmekit-djl:latest")
+
+    requirements = lines(FOLDER / "djl" / "requirements.txt")
+    assert rule.holds == (STOCK_IMAGE.name, *requirements)
+    assert f"FROM ${{REGISTRY}}/{STOCK_IMAGE.name}" in (FOLDER / "djl/Dockerfile").read_text()

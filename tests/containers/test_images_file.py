@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mmekit.containers import ImageRules
+from mmekit.archive import STOCK_IMAGE
+from mmekit.containers import ImageRules, image_of
 from mmekit.errors import ImageError
 from mmekit.settings import Settings
 
@@ -108,6 +109,10 @@ def test_files_in_a_command_count_from_the_folder_of_the_file(rules, tmp_path):
         ({"images": [{"pattern": "*", "command": [""]}]}, "images[0].command[0]: String should"),
         ({"images": [{"pattern": "", "command": ["a"]}]}, "images[0].pattern: String should"),
         (
+            {"images": [{"pattern": "*", "command": ["a"], "holds": "python3.11"}]},
+            "images[0].holds: Input should be a valid list",
+        ),
+        (
             {"images": [{"pattern": "*", "command": ["a"], "environment": {"N": 1}}]},
             "images[0].environment.N: Input should be a valid string",
         ),
@@ -177,6 +182,43 @@ def test_the_search_for_the_file_ends_at_the_root_of_the_project(mme, tmp_path):
 
     assert mme("list", folder=project).returncode == 0
     assert mme("list", folder=tmp_path).returncode == 1
+
+
+def test_what_an_image_holds_is_declared_once_and_found_by_its_uri(mme, tmp_path, monkeypatch):
+    holds = ("--holds", "djl-inference:0.36.0-cpu-full", "--holds", "catboost==1.2.8")
+    added = mme("add", "*/mine:*", *holds, "--", "djl")
+    assert added.returncode == 0, added.stderr
+    monkeypatch.chdir(tmp_path)
+
+    image = image_of(f"{ECR}/mine:7")
+
+    assert (image.name, image.python) == (f"{ECR}/mine:7", "3.11")
+    assert image.version("catboost") == "1.2.8"
+    assert "catboost==1.2.8" in mme("list").stdout
+    mme("add", "*/other:*", "--", "djl")
+    assert image_of(f"{ECR}/mine:7") == image
+    with pytest.raises(ImageError, match="Nothing is known"):
+        image_of(f"{ECR}/other:7")
+
+
+def test_what_nobody_understands_is_not_written(mme, tmp_path):
+    refused = mme("add", "*/mine:*", "--holds", "catboost>=1", "--", "djl")
+
+    assert refused.returncode == 1
+    assert "no version of a distribution" in refused.stderr
+    assert not (tmp_path / "images.json").exists()
+
+
+def test_an_image_is_a_stock_one_a_declared_one_or_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert image_of(Settings().image_uri) is STOCK_IMAGE
+    assert image_of("mine:1=python3.12").python == "3.12"
+    assert image_of("none") is None
+    with pytest.raises(ImageError) as refused:
+        image_of("mine:1")
+    assert "mine:1=python3.11,catboost==1.2.8" in refused.value.remedy
+    assert "djl-inference:0.35.0-cpu-full" in refused.value.remedy
 
 
 def test_a_variable_without_a_value_is_refused(mme):

@@ -185,3 +185,24 @@ def test_a_single_text_is_one_row():
 def test_what_is_not_text_is_refused(body):
     with pytest.raises(RequestError, match="one or more texts"):
         decode_texts(body, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"instances": [{"text": "a"}, {"text": "b"}]}', "application/json"),
+        (b'[{"text": "a"}, "b"]', "application/json"),
+        (b'{"text": "a"}\n{"text": "b"}\n', "application/jsonlines"),
+    ],
+)
+def test_a_record_with_a_text_means_the_same_in_json_and_in_json_lines(body, content_type):
+    assert decode_texts(body, content_type)[0] == ["a", "b"]
+
+
+def test_what_a_record_holds_beside_its_text_is_not_dropped_unseen():
+    for body, content_type in [
+        (b'{"instances": [{"text": "a", "language": "no"}]}', "application/json"),
+        (b'{"text": "a", "language": "no"}', "application/jsonlines"),
+    ]:
+        with pytest.raises(RequestError, match="language"):
+            decode_texts(body, content_type)

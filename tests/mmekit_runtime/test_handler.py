@@ -357,3 +357,62 @@ def test_the_runtime_needs_only_the_standard_library_and_numpy():
     )
     # What starts with an underscore comes from .pth files of the environment.
     assert [name for name in result.stdout.split() if not name.startswith("_")] == []
+
+
+class Attributed(Handler):
+    """Answers the parameters that it got."""
+
+    def load(self, folder: Path) -> None:
+        return None
+
+    def predict(self, model: None, rows: np.ndarray, parameters: Parameters):
+        return [{"probabilities": parameters.probabilities, **parameters.others}] * len(rows)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"threshold": "0.7", "Trace-Name": "a=b", "probabilities": "true"},
+        {
+            "X_Amzn_SageMaker_Custom_Attributes": (
+                "threshold=0.7; Trace-Name=a=b ;probabilities=true;nothing"
+            )
+        },
+    ],
+)
+def test_every_pair_of_the_custom_attributes_reaches_the_parameters(headers):
+    handler = Attributed()
+    handler(djl_input())
+    of_http = {
+        "Accept": "application/json",
+        "Host": "127.0.0.1",
+        "User_Agent": "a client",
+        "Content_Length": "3",
+        "X_Amzn_Trace_Id": "Root=1",
+        "X_Forwarded_For": "127.0.0.1",
+        "traceparent": "00-1",
+    }
+
+    output = handler(djl_input(b"1,2", Content_Type="text/csv", **of_http, **headers))
+
+    assert json.loads(bytes(output.content.value_at(0))) == {
+        "predictions": [{"probabilities": True, "threshold": "0.7", "Trace-Name": "a=b"}]
+    }
+
+
+def test_what_the_body_says_counts_more_than_the_attributes():
+    handler = Attributed()
+    handler.prepare(Path())
+
+    (reply,) = handler.answer(
+        [
+            Request(
+                b'{"instances": [[1]], "parameters": {"top": 3}}',
+                attributes={"top": "5", "lowest": "0"},
+            )
+        ]
+    )
+
+    assert json.loads(reply.body)["predictions"] == [
+        {"probabilities": False, "top": 3, "lowest": "0"}
+    ]

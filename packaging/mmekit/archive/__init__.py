@@ -9,7 +9,13 @@ from mmekit.archive.check import check
 from mmekit.archive.describe import Description, describe
 from mmekit.archive.example import Example
 from mmekit.archive.findings import Finding, Severity
-from mmekit.archive.images import STOCK_IMAGE, Image, container_environment
+from mmekit.archive.images import (
+    STOCK_IMAGE,
+    Image,
+    container_environment,
+    declared_image,
+    find_image,
+)
 from mmekit.archive.manifest import Digest, Manifest, read_manifest, verify
 from mmekit.archive.measure import measure
 from mmekit.archive.measured import Measured, Memory, read_measured
@@ -38,7 +44,9 @@ __all__ = [
     "Severity",
     "check",
     "container_environment",
+    "declared_image",
     "describe",
+    "find_image",
     "measure",
     "openapi",
     "pack",

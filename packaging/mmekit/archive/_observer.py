@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-_TRACEBACK_LINES = 12
+_FRAMES = 6
+_FRAMES_OF_OTHERS = 3
 _NOT_THE_MODEL_S = frozenset({"djl_python", "djl_python_engine", "mmekit", "mmekit_runtime"})
 _IMPORT_FUNCTION = ("<frozen importlib._bootstrap>", "_find_and_load")
 
@@ -135,6 +136,8 @@ def _load_and_ask(model_folder: str, job: dict[str, Any]) -> Any:
     from djl_python.inputs import Input
     from djl_python.service_loader import load_model_service
 
+    logged = _LoggedErrors()
+    logging.getLogger().addHandler(logged)
     service = load_model_service(model_folder, job["entry_point"], "-1")
 
     def ask(properties: dict[str, str], body: bytes | None) -> None:
@@ -143,7 +146,8 @@ def _load_and_ask(model_folder: str, job: dict[str, Any]) -> Any:
         inputs.properties = {**properties, "device_id": "-1"}
         if body is not None:
             inputs.content.add(key="data", value=body)
-        _expect_success(service.invoke_handler(job["handler"], inputs))
+        logged.last = None
+        _expect_success(service.invoke_handler(job["handler"], inputs), logged.last)
 
     ask(job["parameters"], None)
     if job["sample"] is not None:
@@ -151,14 +155,46 @@ def _load_and_ask(model_folder: str, job: dict[str, Any]) -> Any:
     return getattr(service.module, job["handler"], None)
 
 
-def _expect_success(output: Any) -> None:
+class _LoggedErrors(logging.Handler):
+    """Remembers what was logged last: a handler may answer an exception instead of raising it."""
+
+    last: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            self.last = record.exc_info[1]
+
+
+class _AnsweredError(Exception):
+    """The handler answered with the status of a failure; the cause is what it logged, if it did."""
+
+    def __init__(self, code: int, message: str, body: str) -> None:
+        try:
+            content = json.loads(body)
+        except ValueError:
+            content = body
+        if isinstance(content, dict):
+            content = content.get("error") or content.get("message") or ""
+        said, text = str(content).strip(), f"{code} {message}"
+        super().__init__(text if said in text else f"{text}: {said}")
+
+    def __str__(self) -> str:
+        return f"the handler answered {self.args[0]}"
+
+    def is_about(self, error: BaseException) -> bool:
+        """Return whether the answer says no more than an exception does."""
+        reason = str(error) or type(error).__name__
+        return " ".join(self.args[0].split()).endswith(" ".join(reason.split()))
+
+
+def _expect_success(output: Any, logged: BaseException | None) -> None:
     code = getattr(output, "code", 204)
     if output is not None and not hasattr(output, "code"):
         raise TypeError(f"the handler returned {type(output).__name__}, not an Output or None")
     if code >= 300:  # noqa: PLR2004 - PyProcess.predictStandard draws the line here
         values = [bytes(output.content.value_at(i)) for i in range(output.content.size())]
         body = b"".join(values).decode("utf-8", "replace")
-        raise RuntimeError(f"the handler answered {code} {output.message}\n{body}")
+        raise _AnsweredError(code, output.message, body) from logged
 
 
 def _memory() -> dict[str, Any]:
@@ -342,7 +378,7 @@ def _in_child(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
             _load_and_ask(model_folder, job)
             result = {"forked": _memory()["private"], "failure": None}
         except BaseException as error:  # noqa: BLE001
-            result = {"forked": None, "failure": f"{type(error).__name__}: {error}"}
+            result = {"forked": None, "failure": _told(error)}
         with contextlib.suppress(OSError), open(writer, "w") as stream:  # noqa: PTH123
             json.dump(result, stream)
         os._exit(0)
@@ -356,8 +392,53 @@ def _in_child(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     return {"forked": None, "failure": f"it ended with {how}"}
 
 
+def _told(error: BaseException) -> str:
+    if isinstance(error, _AnsweredError):
+        cause = error.__cause__
+        if cause is None:
+            return str(error)
+        return _told(cause) if error.is_about(cause) else f"{_told(cause)}\n{error}"
+    return "".join(traceback.format_exception_only(type(error), error)).strip()
+
+
+def _lines(error: BaseException, model_folder: str) -> str:
+    """Return the lines of the model's own files that led to an error, the innermost last.
+
+    Where there are none, they are those of the library that raised it.
+    """
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        hidden = following.__suppress_context__
+        following = following.__cause__ or (None if hidden else following.__context__)
+    frames = [frame for one in reversed(chain) for frame in _frames(one)]
+    own, others = [], []
+    for file, *where in frames:
+        if file.is_relative_to(model_folder):
+            name = file.relative_to(model_folder)
+            if name.parts[0] not in _NOT_THE_MODEL_S:
+                own.append((name.as_posix(), *where))
+        elif _NOT_THE_MODEL_S.isdisjoint(file.parts[-3:-1]):
+            others.append((str(file).rpartition("site-packages/")[2], *where))
+    shown = dict.fromkeys(own[-_FRAMES:] or others[-_FRAMES_OF_OTHERS:])
+    return "".join(
+        f"  {file}, line {line}{place}\n" + (f"    {code}\n" if code else "")
+        for file, line, place, code in shown
+    )
+
+
+def _frames(error: BaseException) -> Iterator[tuple[Any, ...]]:
+    for frame in traceback.extract_tb(error.__traceback__):
+        # Neither this file nor the machinery of imports.
+        if frame.filename != __file__ and not frame.filename.startswith("<"):
+            yield Path(frame.filename), frame.lineno, f", in {frame.name}", frame.line
+    if isinstance(error, SyntaxError) and error.filename:
+        yield Path(error.filename), error.lineno, "", (error.text or "").strip()
+
+
 def main() -> int:
-    """Do the job; write the findings, or the failure and the end of its traceback."""
+    """Do the job; write the findings, or the failure and the lines that led to it."""
 
     def report(**findings: Any) -> None:
         Path(findings_file).write_text(json.dumps(findings))
@@ -373,11 +454,7 @@ def main() -> int:
         else:
             report(**observe(model_folder, job))
     except BaseException as error:  # noqa: BLE001 - a model may even call sys.exit
-        lines = traceback.format_exc().strip().splitlines()
-        report(
-            failure=f"{type(error).__name__}: {error}",
-            traceback="\n".join(lines[-_TRACEBACK_LINES:]),
-        )
+        report(failure=_told(error), traceback=_lines(error, model_folder))
         return 1
     return 0
 

@@ -15,7 +15,8 @@ from mmekit.archive.package import (
     MANIFEST_FILE,
     RUNTIME_FOLDER,
     Contents,
-    merge,
+    as_served,
+    join,
     read_artifacts,
     read_contents,
     read_package,
@@ -63,9 +64,9 @@ def check(
     package = read_package(path)
     contents, measured, measured_files = package.contents, None, None
     if artifacts is not None:
-        contents = merge(package, read_artifacts(artifacts))
+        contents = join(package, read_artifacts(artifacts))
         measured = read_measured(artifacts)
-        measured_files = fingerprint(contents) if measured is not None else None
+        measured_files = fingerprint(as_served(contents)) if measured is not None else None
     subject = Subject(
         contents=contents,
         is_archive=False,

@@ -33,6 +33,7 @@ from mmekit.archive.package import (
     read_artifacts,
     read_package,
 )
+from mmekit.archive.pickles import name_of_main, where_to_put
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Properties, parse_properties
 from mmekit.archive.runtime import runtime_members
@@ -152,9 +153,9 @@ class _Stage:
         status, output, found = self._run({"task": "observe"}, environment, timeout_s)
         if "traceback" in found:
             raise MeasureError(
-                f"The model failed: {found['failure']}\n{found['traceback']}",
+                f"The model failed:\n{found['traceback']}{found['failure']}",
                 where=self._where,
-                remedy="run its handler in a test; it must load and answer the sample request",
+                remedy=_remedy(found["failure"]),
             )
         if status != 0:
             raise MeasureError(
@@ -270,6 +271,13 @@ def _lay_out(contents: Contents, folder: Path) -> None:
             target.write_bytes(member.data)
         else:
             target.symlink_to(member.path.absolute())
+
+
+def _remedy(failure: str) -> str:
+    name = name_of_main(failure)
+    if name is None:
+        return "run its handler in a test; it must load and answer the sample request"
+    return where_to_put(name)
 
 
 def _exit(status: int) -> str:

@@ -8,6 +8,7 @@ default form no compressor either.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,6 +23,7 @@ from mmekit.archive.measure import fingerprint, measure
 from mmekit.archive.measured import read_measured
 from mmekit.archive.package import (
     MANIFEST_FILE,
+    MEASURED_FILE,
     REQUIREMENTS_FILE,
     Contents,
     Member,
@@ -37,8 +39,11 @@ from mmekit.archive.tarball import GzipWriter, TarWriter
 from mmekit.errors import ArchiveError, CheckError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mmekit.archive.findings import Finding
 
+_logger = logging.getLogger("mmekit.archive")
 
 DEFAULT_SLOTS = 16
 """maxWorkers of a package with worker slots that names none."""
@@ -77,8 +82,9 @@ def pack(
     worker_slots: bool = True,
     compress: int | None = None,
     image: Image | None = STOCK_IMAGE,
+    say: Callable[[str], object] = _logger.info,
 ) -> Packed:
-    """Write a model.tar.gz; measure the model first when nobody has.
+    """Write a model.tar.gz; measure the model first when nobody has, or other files were measured.
 
     Files have mode 0644 and folders 0755. Samples, caches and what the image provides of
     requirements.txt are left out.
@@ -88,8 +94,9 @@ def pack(
     package
         The package folder.
     artifacts
-        The artefact folder. Its measured.json is read; where there is none, the model is loaded
-        once in a process of its own, and it is written.
+        The artefact folder. Its measured.json is read; where there is none, or one of other
+        artefacts or code than these, the model is loaded once in a process of its own, and it is
+        written.
     output
         The archive to write; it appears whole or not at all.
     worker_slots
@@ -103,6 +110,8 @@ def pack(
         1 to 9 is zlib's level; the bytes then depend on the build of zlib as well.
     image
         The container image that will serve; None for one that nothing is known about.
+    say
+        Is told when the model is measured anew.
 
     Returns
     -------
@@ -132,18 +141,13 @@ def pack(
         worker_slots=worker_slots,
     )
     measured = read_measured(artifacts)
-    if measured is None:
+    if measured is None or measured.fingerprint != fingerprint(given.contents):
         # What can be seen without running it is said before it is run.
         _refuse_errors(check_subject(_completed(given)))
+        if measured is not None:
+            say(f"{source.name}: {MEASURED_FILE} is of other files, so it is measured anew")
         measured = measure(package, artifacts)
-    completed = _completed(
-        replace(
-            given,
-            is_archive=True,
-            measured=measured,
-            measured_files=fingerprint(given.contents),
-        )
-    )
+    completed = _completed(replace(given, is_archive=True, measured=measured))
     findings = check_subject(completed)
     _refuse_errors(findings)
     contents = completed.contents.with_members(*packed_runtime(worker_slots=worker_slots))

@@ -14,7 +14,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
 
+from mmekit.archive.conventions import (
+    CODE_REQUIREMENTS,
+    INFERENCE_FILE,
+    convention_of,
+    packed_properties,
+)
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
+from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.errors import PackageError
 
 if TYPE_CHECKING:
@@ -166,7 +173,8 @@ class Package:
     name
         The folder's name, which is the model's.
     contents
-        What goes into the archive; samples are not among it.
+        What goes into the archive; samples and tests (``test_*.py`` beside model.py) are not among
+        it.
     sample_request
         The sample request; None when there is none.
     """
@@ -189,9 +197,9 @@ def read_package(folder: Path) -> Package:
     """
     root = Path(folder).resolve()
     contents = read_contents(root)
-    if not {MODEL_FILE, PROPERTIES_FILE} & set(contents.files):
+    if not {MODEL_FILE, PROPERTIES_FILE, INFERENCE_FILE} & set(contents.files):
         raise PackageError(
-            f"The folder holds neither {MODEL_FILE} nor {PROPERTIES_FILE}",
+            f"The folder holds neither {MODEL_FILE} nor {PROPERTIES_FILE} nor {INFERENCE_FILE}",
             where=str(folder),
             remedy="name a package folder, such as model_packages/<name>",
         )
@@ -201,7 +209,8 @@ def read_package(folder: Path) -> Package:
     if requests:
         path = root / requests[0]
         request = Sample(path, CONTENT_TYPES[path.suffix])
-    return Package(root, root.name, contents.without(*samples, MEASURED_FILE), request)
+    tests = [name for name in contents.files if _is_test(name)]
+    return Package(root, root.name, contents.without(*samples, *tests, MEASURED_FILE), request)
 
 
 def read_artifacts(folder: Path) -> Contents:
@@ -257,13 +266,47 @@ def outward_links(contents: Contents) -> tuple[str, ...]:
 
 
 def merge(package: Package, artifacts: Contents) -> Contents:
-    """Join a package with its artefacts.
+    """Join a package with its artefacts, in a form that runs on every rung.
+
+    That differs from `join` for a package that was made for another convention than a ``handle``
+    in model.py.
+
+    Raises
+    ------
+    PackageError
+        As `join` has it.
+    """
+    return as_served(join(package, artifacts))
+
+
+def as_served(contents: Contents) -> Contents:
+    """Return a model's files with an entry point that runs on every rung.
+
+    Where the package has code/requirements.txt and no other, that is copied to where DJL Serving
+    looks for it.
+    """
+    text = contents.text(PROPERTIES_FILE, "latin-1") or ""
+    entries = parse_entries(text, skip_malformed=True)
+    convention = convention_of(contents, properties_of(entries))
+    if convention is None or convention.is_packed:
+        return contents
+    properties = packed_properties(text.encode("latin-1"), entries, convention)
+    added = [Member.made_of(PROPERTIES_FILE, properties)]
+    if REQUIREMENTS_FILE not in contents and CODE_REQUIREMENTS in contents:
+        added.append(Member.made_of(REQUIREMENTS_FILE, contents.files[CODE_REQUIREMENTS].read()))
+    return contents.with_members(*added)
+
+
+def join(package: Package, artifacts: Contents) -> Contents:
+    """Join a package with its artefacts, as they are; they may lie in one folder.
 
     Raises
     ------
     PackageError
         Both hold a file of the same name, or one has a name that packing itself gives.
     """
+    if Path(artifacts.where).resolve() == package.folder:
+        artifacts = artifacts.without(*artifacts.files)
     doubles = sorted(set(package.contents.files) & set(artifacts.files))
     if doubles:
         raise PackageError(
@@ -285,6 +328,10 @@ def merge(package: Package, artifacts: Contents) -> Contents:
 def _is_sample(name: str) -> bool:
     path = Path(name)
     return path.stem in _SAMPLES and path.suffix in CONTENT_TYPES and path.name == name
+
+
+def _is_test(name: str) -> bool:
+    return name.startswith("test_") and name.endswith(".py") and "/" not in name
 
 
 def _walk(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Member]:

@@ -5,6 +5,7 @@ behind them are imported when their command runs, so that `mme --help` answers a
 """
 
 from mmekit.cli import (  # noqa: I001
+    scaffolds,  # noqa: F401
     archives,  # noqa: F401
     describing,  # noqa: F401
     servers,  # noqa: F401

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmekit.cli.application import app, print_findings
-from mmekit.cli.options import Artifacts, PackageFolder
+from mmekit.cli.options import Artifacts, Image, PackageFolder
 
 if TYPE_CHECKING:
+    from mmekit import archive as room
     from mmekit.archive import Memory as MeasuredMemory
 
 
@@ -20,15 +21,27 @@ def check(
         Path, typer.Argument(exists=True, help="A package folder, or a packed archive.")
     ],
     *,
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="The folder that training wrote, to check package and artefacts together.",
+        ),
+    ] = None,
+    image: Image = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say what would go wrong on an endpoint, and the remedy; exit 1 when that is an error.
 
-    **Example:** mme check model_packages/extra_trees_classifier
+    **Example:** mme check model_packages/extra_trees_classifier --artifacts
+    build/artifacts/extra_trees_classifier
     """
     from mmekit import archive
 
-    findings = archive.check(path)
+    if artifacts is not None and not path.is_dir():
+        raise typer.BadParameter("an archive has its artefacts inside", param_hint="--artifacts")
+    findings = archive.check(path, artifacts=artifacts, image=_image(image))
     if as_json:
         import json
         from dataclasses import asdict
@@ -48,7 +61,8 @@ def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
 
     The sample request is asked for in batches, too: an answer that depends on the requests beside
     it is an error. The observation is kept in measured.json beside the artefacts, and every later
-    `mme pack` reads it. Measure again when the model or its libraries change.
+    `mme pack` reads it, which measures anew by itself when artefacts or code have changed. Measure
+    again when libraries have.
 
     **Example:** mme measure model_packages/setfit_classifier --artifacts
     build/artifacts/setfit_classifier
@@ -76,6 +90,7 @@ def pack(
         bool,
         typer.Option(help="Let stock DJL Serving load by forking, one process behind all workers."),
     ] = True,
+    image: Image = None,
 ) -> None:
     """Join a package folder and its artefacts into an archive, the same bytes every time.
 
@@ -84,7 +99,14 @@ def pack(
     """
     from mmekit import archive
 
-    packed = archive.pack(package, artifacts, output, worker_slots=worker_slots)
+    packed = archive.pack(
+        package,
+        artifacts,
+        output,
+        worker_slots=worker_slots,
+        image=_image(image),
+        say=lambda text: typer.echo(text, err=True),
+    )
     if packed.findings:
         print_findings(packed.findings)
     typer.echo(f"{packed.path}: {packed.size / 2**20:.1f} MiB, SHA-256 {packed.sha256}")
@@ -111,6 +133,16 @@ def environment(
     else:
         for name, value in variables.items():
             typer.echo(f"{name}={value}")
+
+
+def _image(text: str | None) -> room.Image | None:
+    if text is None:
+        from mmekit.archive import STOCK_IMAGE
+
+        return STOCK_IMAGE
+    from mmekit.containers import image_of
+
+    return image_of(text)
 
 
 def _described(memory: MeasuredMemory) -> str:

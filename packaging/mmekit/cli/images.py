@@ -49,12 +49,13 @@ def list_images(
         typer.echo("djl (no rule is about it)" if rule is None else _spoken(rule.words()))
         return
     table = Table()
-    for heading in ("Pattern", "Runs", "Environment", "From"):
+    for heading in ("Pattern", "Runs", "Environment", "Holds", "From"):
         table.add_column(heading, overflow="fold")
     for rule in (*rules.rules, *BUILT_IN):
         variables = "\n".join(f"{name}={value}" for name, value in rule.environment)
         origin = "built in" if rule.folder is None else str(rules.file)
-        cells = (rule.pattern, _spoken(rule.command), variables, origin)
+        holds = "\n".join(rule.holds)
+        cells = (rule.pattern, _spoken(rule.command), variables, holds, origin)
         table.add_row(*map(Text, cells))
     Console().print(table)
 
@@ -73,6 +74,14 @@ def add(
         list[str] | None,
         typer.Option("--env", metavar="NAME=VALUE", help="May be given several times."),
     ] = None,
+    holds: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ITEM",
+            help="What is in it, for `mme check --image` and `mme pack --image`: python3.11, "
+            "catboost==1.2.8, or the image that it was built from. May be given several times.",
+        ),
+    ] = None,
 ) -> None:
     """Let an image stand for a command; a rule of the same pattern is replaced.
 
@@ -82,10 +91,14 @@ def add(
 
     **Example:** mme images add 'my-registry/my-image:1' --env WORKERS=2 -- python serving/serve.py
     """
+    from mmekit.archive.image import image_holding
+    from mmekit.archive.stock_images import STOCK_IMAGES
     from mmekit.containers import ImageRules
 
+    if holds:
+        image_holding(pattern, holds, STOCK_IMAGES)  # refused before it is written
     rules = ImageRules.read()
-    rules.adding(pattern, command, _pairs(env)).write()
+    rules.adding(pattern, command, _pairs(env), holds or ()).write()
     typer.echo(f"{rules.file}: {pattern} runs {_spoken(command)}")
 
 

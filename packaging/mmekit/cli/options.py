@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Artifacts", "Containers", "Host", "Memory", "PackageFolder", "Server", "not_empty"]
+__all__ = [
+    "Artifacts",
+    "Containers",
+    "Host",
+    "Image",
+    "Memory",
+    "PackageFolder",
+    "Server",
+    "not_empty",
+]
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -51,6 +60,16 @@ Artifacts = Annotated[
         exists=True,
         file_okay=False,
         help="The folder that training wrote, such as build/artifacts/extra_trees_classifier.",
+    ),
+]
+Image = Annotated[
+    str | None,
+    typer.Option(
+        "--image",
+        metavar="IMAGE",
+        help="The image that will serve: a stock one, one that images.json declares, `none` for an "
+        "unknown one, or one declared here: mine:1=python3.11,catboost==1.2.8. Otherwise "
+        "djl-inference:0.36.0-cpu-full.",
     ),
 ]
 PackageFolder = Annotated[

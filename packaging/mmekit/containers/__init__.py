@@ -6,7 +6,7 @@ is Multi Model Server in an environment (`environment`) that is made on first us
 images and pushes them.
 """
 
-from mmekit.containers.images import BUILT_IN, ImageRule, ImageRules
+from mmekit.containers.images import BUILT_IN, ImageRule, ImageRules, image_of
 from mmekit.containers.launcher import ImageLauncher, launcher_for
 
-__all__ = ["BUILT_IN", "ImageLauncher", "ImageRule", "ImageRules", "launcher_for"]
+__all__ = ["BUILT_IN", "ImageLauncher", "ImageRule", "ImageRules", "image_of", "launcher_for"]

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from mmekit.archive.atomic import write_atomically
+from mmekit.archive.image import Image, image_holding
+from mmekit.archive.images import declared_image, find_image
+from mmekit.archive.stock_images import STOCK_IMAGES
 from mmekit.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["BUILT_IN", "FILE_VARIABLE", "ImageRule", "ImageRules", "find_file"]
+__all__ = ["BUILT_IN", "FILE_VARIABLE", "ImageRule", "ImageRules", "find_file", "image_of"]
 
 FILE_VARIABLE = "MME_IMAGES"
 _FILE = "images.json"
@@ -39,12 +42,16 @@ class ImageRule:
     folder
         Where images.json is, from which relative paths in the command count; None for a rule that
         is built in.
+    holds
+        What is in the image, for packing and checking: its Python, its distributions, or the
+        image that it was built from. Empty when nobody has said it.
     """
 
     pattern: str
     command: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
     folder: Path | None = None
+    holds: tuple[str, ...] = ()
 
     def matches(self, uri: str) -> bool:
         """Say whether it is about an image."""
@@ -80,6 +87,7 @@ class _Rule(BaseModel):
     pattern: Annotated[str, StringConstraints(min_length=1)]
     command: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
     environment: dict[str, str] = {}
+    holds: list[Annotated[str, StringConstraints(min_length=1)]] = []
 
 
 class _File(BaseModel):
@@ -138,8 +146,24 @@ class ImageRules:
         every = (*self.rules, *BUILT_IN)
         return next((rule for rule in every if rule.matches(uri)), None)
 
+    def declared(self, uri: str) -> Image | None:
+        """Return what the file says that an image holds; None when it does not say it.
+
+        Raises
+        ------
+        ImageError
+            It says what nobody can understand.
+        """
+        rules = (rule for rule in self.rules if rule.holds and rule.matches(uri))
+        rule = next(rules, None)
+        return None if rule is None else image_holding(uri, rule.holds, STOCK_IMAGES)
+
     def adding(
-        self, pattern: str, command: Sequence[str], environment: Iterable[tuple[str, str]] = ()
+        self,
+        pattern: str,
+        command: Sequence[str],
+        environment: Iterable[tuple[str, str]] = (),
+        holds: Iterable[str] = (),
     ) -> ImageRules:
         """Return the same with one more rule, before the others.
 
@@ -152,7 +176,7 @@ class ImageRules:
             os.path.relpath(here / word, folder) if _is_file(word, here) else word
             for word in command
         )
-        rule = ImageRule(pattern, words, tuple(environment), folder)
+        rule = ImageRule(pattern, words, tuple(environment), folder, tuple(holds))
         if any(one.pattern == rule.pattern for one in self.rules):
             kept = (rule if one.pattern == rule.pattern else one for one in self.rules)
             return ImageRules(self.file, tuple(kept))
@@ -186,11 +210,45 @@ class ImageRules:
                 "pattern": rule.pattern,
                 "command": list(rule.command),
                 **({"environment": dict(rule.environment)} if rule.environment else {}),
+                **({"holds": list(rule.holds)} if rule.holds else {}),
             }
             for rule in self.rules
         ]
         text = json.dumps({"images": images}, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.file, text.encode())
+
+
+def image_of(text: str) -> Image | None:
+    """Return the image that packing and checking are to compare with.
+
+    Parameters
+    ----------
+    text
+        A stock image's name or URI, one that images.json says the contents of, or an image that is
+        declared in this very line, such as ``mine:1=python3.11,catboost==1.2.8``. ``none`` is one
+        that nothing is known about: None.
+
+    Raises
+    ------
+    ImageError
+        Nothing is known about it.
+    """
+    if text == "none":
+        return None
+    if "=" in text:
+        return declared_image(text)
+    image = find_image(text) or ImageRules.read().declared(text)
+    if image is None:
+        raise ImageError(
+            "Nothing is known about what this image holds.",
+            where=text,
+            remedy=f"Say it in the same place: {text}=python3.11,catboost==1.2.8; or once for all: "
+            f"mme images add '{text}' --holds python3.11 --holds catboost==1.2.8 -- djl. With "
+            "none, nothing is compared. Known are "
+            + ", ".join(one.name for one in STOCK_IMAGES)
+            + ".",
+        )
+    return image
 
 
 def find_file() -> Path:
@@ -212,7 +270,8 @@ def find_file() -> Path:
 
 
 def _rule(one: _Rule, folder: Path) -> ImageRule:
-    return ImageRule(one.pattern, tuple(one.command), tuple(one.environment.items()), folder)
+    environment = tuple(one.environment.items())
+    return ImageRule(one.pattern, tuple(one.command), environment, folder, tuple(one.holds))
 
 
 def _located(word: str, folder: Path) -> str:

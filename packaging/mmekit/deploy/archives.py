@@ -94,7 +94,7 @@ def _pack(package: Path, artifacts: Path, file: Path, report: Report) -> None:
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mme-deploy-") as folder:
-        packed = archive.pack(package, artifacts, Path(folder, file.name))
+        packed = archive.pack(package, artifacts, Path(folder, file.name), say=report)
         if file.is_file() and _sha256(file) == packed.sha256:
             return
         report(f"archive {file}: packed {'anew' if file.is_file() else 'from ' + str(package)}")

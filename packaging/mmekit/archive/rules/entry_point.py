@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from mmekit.archive.rules.subject import Subject
 
-_SERVED_WITHOUT_CODE = (".skops", ".joblib", ".pkl", ".pickle", ".cloudpkl")
-
 
 def entry_point(subject: Subject) -> Iterator[Finding]:
-    """Expect something to run."""
+    """Expect something to run; what was made for a convention, rules/rungs.py looks at."""
     entry = subject.properties.entry_point
+    if subject.convention is not None:
+        return
     if entry is None:
         yield from _without_entry_point(subject)
         return
@@ -51,18 +51,6 @@ def entry_point(subject: Subject) -> Iterator[Finding]:
 
 def _without_entry_point(subject: Subject) -> Iterator[Finding]:
     if MODEL_FILE in subject.contents:
-        return
-    served = [f"model{suffix}" for suffix in _SERVED_WITHOUT_CODE]
-    found = [file for file in served if file in subject.contents]
-    if found:
-        yield Finding(
-            "warning",
-            "no-handler-of-its-own",
-            f"There is no {MODEL_FILE}: DJL Serving 0.36 serves {found[0]} with its own "
-            "djl_python.sklearn_handler; older ones and the embedded server have none.",
-            f"Write a {MODEL_FILE} with a handle.",
-            subject.contents.where,
-        )
         return
     nested = {name.split("/", 1)[0] for name in subject.contents.files}
     inside = next(iter(nested)) if len(nested) == 1 else None

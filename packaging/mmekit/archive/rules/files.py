@@ -142,6 +142,6 @@ def stale_measurement(subject: Subject) -> Iterator[Finding]:
             "warning",
             "stale-measurement",
             f"{MEASURED_FILE} was written for other files: model or code changed since.",
-            f"Measure again with `mme measure`, or remove {MEASURED_FILE}.",
+            "Measure again with `mme measure`; packing does it by itself.",
             subject.contents.where,
         )

@@ -11,6 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from mmekit.archive.findings import Finding
 from mmekit.archive.package import MODEL_FILE, REQUIREMENTS_FILE
+from mmekit.archive.pickles import PICKLE_SUFFIXES
 from mmekit.archive.requirements import parse_requirements, remaining
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from mmekit.archive.findings import Severity
     from mmekit.archive.rules.subject import Subject
 
-# Files that hold objects of these libraries' classes, and not only numbers.
-_PICKLES = (".joblib", ".pkl", ".pickle", ".cloudpkl", ".skops")
-_TIED_TO_A_RELEASE = ("scikit-learn", "xgboost", "torch")
+_SCIKIT_LEARN = "scikit-learn"
+_TIED_TO_A_RELEASE = (_SCIKIT_LEARN, "xgboost", "torch")
 _TIED_TO_A_MAJOR = ("numpy", "scipy", "pydantic")
 
 
@@ -51,7 +51,7 @@ def missing(subject: Subject) -> Iterator[Finding]:
     asked = [line.requirement.name for line in lines if line.requirement is not None]
     provided = _with_dependencies(asked)
     for library in subject.measured.required:
-        if subject.image.version(library) is None and library not in provided:
+        if not subject.image.has(library) and library not in provided:
             yield Finding(
                 "warning",
                 "library-missing",
@@ -63,32 +63,46 @@ def missing(subject: Subject) -> Iterator[Finding]:
 
 
 def versions(subject: Subject) -> Iterator[Finding]:
-    """Expect the versions that wrote the pickles."""
-    if subject.measured is None or subject.image is None:
+    """Expect the versions that wrote the pickles, as they say themselves where they do."""
+    told = [(one.name, version) for one in subject.pickled for version in one.scikit_learn]
+    for file, version in told:
+        yield from _compared(subject, file, _SCIKIT_LEARN, version, f"{file} says that it was made")
+    files = [one.name for one in subject.pickled if one.name.endswith(PICKLE_SUFFIXES)]
+    if subject.measured is None or not files:
         return
-    files = [name for name in subject.contents.files if name.endswith(_PICKLES)]
+    for library in (*_TIED_TO_A_RELEASE, *_TIED_TO_A_MAJOR):
+        installed = subject.measured.libraries.get(library)
+        if installed is not None and not (told and library == _SCIKIT_LEARN):
+            how = f"{files[0]} does not say what it was made with, and was measured"
+            yield from _compared(subject, files[0], library, installed, how)
+
+
+def _compared(
+    subject: Subject, file: str, library: str, version: str, how: str
+) -> Iterator[Finding]:
+    there = None if subject.image is None else subject.image.version(library)
+    # pip would bring the version that requirements.txt asks for.
+    if subject.image is None or there is None or library in _replaced(subject):
+        return
+    severity = _severity(library, version, there)
+    if severity is not None:
+        yield Finding(
+            severity,
+            "library-version",
+            f"{how} with {library} {version}; {subject.image.name} has {there}, and a pickle of "
+            "one release need not load, or predict the same, in another.",
+            f"Train with {library}=={there}, or serve from an image that has {version}.",
+            subject.place(file),
+        )
+
+
+def _replaced(subject: Subject) -> set[str]:
     lines = parse_requirements(subject.contents.text(REQUIREMENTS_FILE) or "")
-    replaced = {
+    return {
         canonicalize_name(line.requirement.name)
         for line in remaining(lines, subject.image)
         if line.requirement is not None
     }
-    for library in (*_TIED_TO_A_RELEASE, *_TIED_TO_A_MAJOR):
-        trained = subject.measured.libraries.get(library)
-        there = subject.image.version(library)
-        # pip would bring the version that requirements.txt asks for.
-        if not files or trained is None or there is None or library in replaced:
-            continue
-        severity = _severity(library, trained, there)
-        if severity is not None:
-            yield Finding(
-                severity,
-                "library-version",
-                f"{files[0]} was made with {library} {trained}; {subject.image.name} has {there}, "
-                "and a pickle of one release need not load, or predict the same, in another.",
-                f"Train with {library}=={there}, or serve from an image that has {trained}.",
-                subject.place(files[0]),
-            )
 
 
 def python(subject: Subject) -> Iterator[Finding]:
@@ -120,8 +134,8 @@ def _severity(library: str, trained: str, there: str) -> Severity | None:
     if library in _TIED_TO_A_MAJOR:
         return "error" if own.major != image.major and library == "numpy" else None
     if own.release[:2] != image.release[:2]:
-        return "error" if library == "scikit-learn" else "warning"
-    return "warning" if own.public != image.public and library == "scikit-learn" else None
+        return "error" if library == _SCIKIT_LEARN else "warning"
+    return "warning" if own.public != image.public and library == _SCIKIT_LEARN else None
 
 
 def _with_dependencies(names: list[str]) -> set[str]:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from mmekit.archive.findings import Finding
 from mmekit.archive.package import MODEL_FILE
 from mmekit.archive.properties import FILE_NAME, find_problems, parse_entries
+from mmekit.archive.rules.spelling import without_quotes
 from mmekit.errors import PropertiesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mmekit.archive.properties import Entry
     from mmekit.archive.rules.subject import Subject
 
 # ModelInfo.inferEngine: a model file of these types decides, model.py comes after them.
@@ -30,37 +32,6 @@ _STRONGER_THAN_MODEL_PY = {
 _STRONGER_FILES = {"config.pbtxt": "TritonServer", "saved_model.pb": "TensorFlow"}
 _OTHER_ENGINES = ("MPI", "OnnxRuntime", "PyTorch", "Rust", "TensorFlow", "TritonServer", "XGBoost")
 
-_KEYS = (
-    "engine",
-    "minWorkers",
-    "maxWorkers",
-    "cpu.minWorkers",
-    "cpu.maxWorkers",
-    "gpu.minWorkers",
-    "gpu.maxWorkers",
-    "job_queue_size",
-    "batch_size",
-    "max_dynamic_batch_size",
-    "max_batch_delay",
-    "max_idle_time",
-    "load_on_devices",
-    "retry_threshold",
-    "required_memory_mb",
-    "reserved_memory_mb",
-    "log_request_metric",
-    "option.entryPoint",
-    "option.handler",
-    "option.pythonExecutable",
-    "option.predict_timeout",
-    "option.model_loading_timeout",
-    "option.env",
-    "option.enable_venv",
-    "option.parallel_loading",
-    "option.modelName",
-    "option.preload",
-    "option.processes",
-)
-_BY_LETTERS = {re.sub(r"[._]", "", key.removeprefix("option.")).lower(): key for key in _KEYS}
 _ASCII = re.compile(r"[\x00-\x7f]*")
 
 
@@ -90,7 +61,8 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
             "error" if problem.fatal else "warning",
             "bad-integer",
             f"{problem}; {consequence}.",
-            f"Write {problem.entry.key}=<number>, with nothing after the digits.",
+            f"Write {problem.entry.key}={_suggested(problem.entry)}, with nothing around the "
+            "digits.",
             subject.place(FILE_NAME, problem.entry.line),
         )
 
@@ -109,16 +81,6 @@ def suspicious_lines(subject: Subject) -> Iterator[Finding]:
                 where,
             )
         seen[entry.key] = entry.line
-        letters = re.sub(r"[._]", "", entry.key.removeprefix("option.")).lower()
-        meant = _BY_LETTERS.get(letters)
-        if meant is not None and meant != entry.key and entry.key not in _KEYS:
-            yield Finding(
-                "warning",
-                "misspelt-key",
-                f"DJL Serving does not know {entry.key}; the key is {meant}.",
-                f"Write {meant}={entry.value}",
-                where,
-            )
         if entry.value != entry.value.strip() and entry.key != "engine":
             yield Finding(
                 "warning",
@@ -137,16 +99,6 @@ def suspicious_lines(subject: Subject) -> Iterator[Finding]:
             r"Write them as \uXXXX, or leave them out.",
             subject.place(FILE_NAME),
         )
-    for name in subject.properties.env:
-        if name.startswith(("OPTION_", "SERVING_", "ARGS_")):
-            yield Finding(
-                "warning",
-                "server-variable",
-                f"{name} in option.env reaches the worker; only the server would understand it, "
-                "from the container's environment (and OPTION_ENTRY_POINT not even there).",
-                "Set the key in serving.properties instead, such as option.entryPoint.",
-                subject.place_of("option.env"),
-            )
 
 
 def engine(subject: Subject) -> Iterator[Finding]:
@@ -269,6 +221,11 @@ def interpreter(subject: Subject) -> Iterator[Finding]:
             "Install what the model needs in an image of your own.",
             subject.place_of("option.enable_venv"),
         )
+
+
+def _suggested(entry: Entry) -> str:
+    value = without_quotes(entry).strip()
+    return value if value.isdecimal() else "<number>"
 
 
 def _stronger_file(subject: Subject) -> tuple[str, str] | None:

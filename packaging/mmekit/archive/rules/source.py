@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from mmekit.archive.findings import Finding
+from mmekit.archive.syntax import is_main, names_of, parsed, statements_at_import
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ def handler(subject: Subject) -> Iterator[Finding]:
     """Expect something of the name that DJL calls."""
     tree = _tree(subject)
     wanted = subject.properties.handler or "handle"
-    if tree is None or wanted in _names(tree):
+    if tree is None or subject.convention is not None or wanted in names_of(tree):
         return
     yield Finding(
         "error",
@@ -132,7 +133,7 @@ class _Imports:
     def __init__(self, tree: ast.Module) -> None:
         self._full: dict[str, str] = {}
         self.root_loggers: set[str] = set()
-        for statement in _statements_at_import(tree):
+        for statement in statements_at_import(tree):
             if isinstance(statement, ast.Import):
                 for alias in statement.names:
                     if alias.asname:
@@ -196,35 +197,12 @@ def _silences(call: ast.Call, imports: _Imports) -> bool:
 
 
 def _tree(subject: Subject) -> ast.Module | None:
-    text = subject.contents.text(subject.code_file)
-    if text is None:
-        return None
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError):
-        return None
-
-
-def _statements_at_import(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Yield every statement that runs when the module is imported, nested ones included."""
-    waiting: list[ast.stmt] = list(reversed(tree.body))
-    while waiting:
-        statement = waiting.pop()
-        yield statement
-        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_main(statement):
-            continue
-        inner: list[ast.stmt] = []
-        for child in ast.iter_child_nodes(statement):
-            if isinstance(child, ast.stmt):
-                inner.append(child)
-            elif isinstance(child, (ast.ExceptHandler, ast.match_case)):
-                inner.extend(child.body)
-        waiting.extend(reversed(inner))
+    return parsed(subject.contents.text(subject.code_file))
 
 
 def _calls_at_import(tree: ast.Module) -> Iterator[ast.Call]:
-    for statement in _statements_at_import(tree):
-        if _is_main(statement):
+    for statement in statements_at_import(tree):
+        if is_main(statement):
             continue
         waiting: list[ast.AST] = [statement]
         while waiting:
@@ -237,30 +215,3 @@ def _calls_at_import(tree: ast.Module) -> Iterator[ast.Call]:
                 for child in ast.iter_child_nodes(node)
                 if not isinstance(child, (ast.stmt, ast.Lambda, ast.ExceptHandler, ast.match_case))
             )
-
-
-def _is_main(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.If)
-        and isinstance(statement.test, ast.Compare)
-        and isinstance(statement.test.left, ast.Name)
-        and statement.test.left.id == "__name__"
-    )
-
-
-def _names(tree: ast.Module) -> set[str]:
-    """Return the names that importing the module defines; a star import defines any."""
-    names: set[str] = set()
-    for statement in _statements_at_import(tree):
-        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(statement.name)
-        elif isinstance(statement, (ast.Import, ast.ImportFrom)):
-            aliases = {alias.asname or alias.name for alias in statement.names}
-            names |= aliases | ({"handle"} if "*" in aliases else set())
-        elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
-            names |= {
-                node.id
-                for node in ast.walk(statement)
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-            }
-    return names

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mmekit.archive.conventions import convention_of
 from mmekit.archive.package import MODEL_FILE
+from mmekit.archive.pickles import Pickled, read_pickle
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Entry, Properties, parse_entries, properties_of
 from mmekit.archive.signatures import signature_among
 
 if TYPE_CHECKING:
+    from mmekit.archive.conventions import Convention
     from mmekit.archive.example import Example
     from mmekit.archive.images import Image
     from mmekit.archive.measured import Measured
@@ -78,9 +81,22 @@ class Subject:
         return signature_among(self.contents) or told
 
     @cached_property
+    def convention(self) -> Convention | None:
+        """What it was made for, when that is no ``handle`` in model.py."""
+        return convention_of(self.contents, self.properties)
+
+    @cached_property
+    def pickled(self) -> tuple[Pickled, ...]:
+        """What the files with pickled objects say about themselves."""
+        found = (read_pickle(member) for member in self.contents)
+        return tuple(pickled for pickled in found if pickled is not None)
+
+    @cached_property
     def code_file(self) -> str:
-        """The file that DJL's engine runs, by name; it need not exist."""
+        """The file that runs, by name; it need not exist."""
         entry = self.properties.entry_point
+        if self.convention is not None:
+            return self.convention.script or MODEL_FILE
         if entry is None:
             return MODEL_FILE
         if entry.endswith(".py"):

@@ -1,0 +1,187 @@
+"""The command that makes a package of an artefact."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmekit.cli.application import app
+
+if TYPE_CHECKING:
+    from mmekit.scaffold import Initialised
+
+_WIDTH = 80
+_LABEL = 11
+_COLUMNS = 8
+_ANSWER = 200
+
+
+@app.command()
+def init(  # noqa: PLR0913  an option each
+    name: Annotated[str, typer.Argument(help="What the model is called.")],
+    *,
+    artifact: Annotated[
+        Path, typer.Option("--artifact", "-a", help="The file or folder that training wrote.")
+    ],
+    example: Annotated[
+        Path | None,
+        typer.Option(
+            "--example",
+            "-e",
+            help="Rows as the model is asked, as CSV, Parquet, JSON or npy: names, types, sample.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The example's column that is no feature.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Otherwise model_packages/NAME.")
+    ] = None,
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(help="Where the artefact is laid; otherwise build/artifacts/NAME."),
+    ] = None,
+    code: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A module or package of yours that a pickle asks for; those in the working folder "
+            "and beside the artefact are found."
+        ),
+    ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(help="A type in a skops file that skops does not know and you do."),
+    ] = None,
+    convert_to_skops: Annotated[
+        bool,
+        typer.Option(
+            "--convert-to-skops",
+            help="Make a skops file of a pickle, if it answers the example as the pickle does.",
+        ),
+    ] = False,
+    link: Annotated[bool, typer.Option("--link", help="Link the artefact: no copy.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what an earlier init wrote.")
+    ] = False,
+) -> None:
+    """Make a package folder of a trained model, ready to pack, without a line of code.
+
+    It tells by the content what the artefact is: scikit-learn (joblib, pickle, cloudpickle, skops),
+    XGBoost, LightGBM, CatBoost, ONNX, TorchScript, or a folder of SetFit, sentence-transformers or
+    MLflow. The model is loaded once, and a pickle runs the code that is in it.
+
+    **Example:** mme init churn --artifact model.joblib --example customers.csv
+    """
+    from mmekit.scaffold import Wishes
+    from mmekit.scaffold import init as make
+
+    done = make(
+        Wishes(
+            name=name,
+            artifact=artifact,
+            example=example,
+            output=output,
+            artifacts=artifacts,
+            target=target,
+            code=tuple(code or ()),
+            trusted=tuple(trust or ()),
+            convert_to_skops=convert_to_skops,
+            link=link,
+            force=force,
+        )
+    )
+    _report(name, done)
+
+
+def _report(name: str, done: Initialised) -> None:
+    inspected = done.inspected
+    _say("Found", f"{inspected.title}, {inspected.library}; saved as {inspected.form}")
+    if inspected.runs_code:
+        _say("", "Loading it runs code that is in it: take it from nobody you do not trust.")
+    if done.skops_types is not None:
+        _say("", _safer(done.skops_types))
+    _say("Takes", _taken(done))
+    _say("Package", f"{done.package}: model.py with {inspected.handler}, {_listed(done)}")
+    _say("Artefacts", f"{done.artifacts}: {inspected.path.name} {_placed(done)}")
+    _say("Sample", _sample(done))
+    for note in done.notes:
+        _say("Note", note)
+    typer.echo(
+        "\nNext:\n"
+        f"  pytest {done.test}\n"
+        f"  mme pack {done.package} --artifacts {done.artifacts} \\\n"
+        f"    -o build/archives/{name}.tar.gz\n"
+        "  mme up"
+    )
+
+
+def _safer(unknown: tuple[str, ...]) -> str:
+    trust = "".join(f" --trust {one}" for one in unknown)
+    named = f" (the types {', '.join(unknown)} are yours to trust)" if unknown else ""
+    return (
+        "skops is the safer format: its files hold data and run nothing. It can hold this model"
+        f"{named}: --convert-to-skops{trust}, or when it is saved: "
+        'skops.io.dump(model, "model.skops")'
+    )
+
+
+def _taken(done: Initialised) -> str:
+    signature, inspected = done.signature, done.inspected
+    if signature is None or not signature.inputs:
+        width = f" of {inspected.width} columns" if inspected.width else ""
+        return f"{inspected.rows}{width}"
+    names = ", ".join(f"{column.name} ({column.type})" for column in signature.inputs[:_COLUMNS])
+    more = (
+        f" and {len(signature.inputs) - _COLUMNS} more" if len(signature.inputs) > _COLUMNS else ""
+    )
+    said = f"a table of {len(signature.inputs)}: {names}{more}"
+    if done.left_out:
+        said += f"; {', '.join(done.left_out)} of the example left out, as no feature"
+    if signature.frame:
+        said += "; as a pandas DataFrame"
+    return said
+
+
+def _listed(done: Initialised) -> str:
+    own = [f"{path.name}" for path in done.inspected.code]
+    modules = f", your {' and '.join(own)}" if own else ""
+    lines = " ".join(line for line in done.inspected.requirements)
+    return f"serving.properties, requirements.txt ({lines}), a test{modules}"
+
+
+def _placed(done: Initialised) -> str:
+    said = {
+        "copied": "copied there",
+        "linked": "linked there",
+        "converted": "made of the pickle, the same answers to the example",
+        "left": "was there",
+    }[done.placed]
+    return f"{said}, signature.json beside it" if done.signature is not None else said
+
+
+def _sample(done: Initialised) -> str:
+    import json
+
+    answer = json.dumps(done.answer, ensure_ascii=False)
+    if len(answer) > _ANSWER:
+        answer = f"{answer[:_ANSWER]}…"
+    origin = "made up, as there is no --example" if done.sample.made_up else "from the example"
+    rows = len(done.sample.instances)
+    return f"{rows} row{'s' if rows > 1 else ''} {origin}; answered {answer}"
+
+
+def _say(label: str, text: str) -> None:
+    indent = " " * _LABEL
+    typer.echo(
+        textwrap.fill(
+            text,
+            _WIDTH,
+            initial_indent=f"{label:<{_LABEL}}",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )

@@ -1,0 +1,117 @@
+"""Models of texts in the folders of their libraries: SetFit, sentence-transformers."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmekit_runtime.handler import TextHandler
+from mmekit_runtime.libraries.refusals import no_probabilities
+from mmekit_runtime.messages import Parameters, Prediction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SMALL_DIFFERENCE = 1e-4
+
+
+class SetFitHandler(TextHandler):
+    """A classifier that SetFit saved, with the sentence model in the same folder.
+
+    Parameters
+    ----------
+    folder
+        The folder's name among the artefacts.
+    """
+
+    max_rows = 256
+    tolerance = _SMALL_DIFFERENCE  # texts of other lengths are padded otherwise
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def load(self, folder: Path) -> Any:
+        """Return the SetFitModel; the hub is never asked."""
+        _stay_offline()
+        from setfit import SetFitModel
+
+        return SetFitModel.from_pretrained(str(folder / self.folder), local_files_only=True)
+
+    def predict(self, model: Any, rows: list[str], parameters: Parameters) -> Any:
+        """Answer labels: names, where the model has some."""
+        quiet = {"as_numpy": True, "show_progress_bar": False}
+        if parameters.probabilities and not hasattr(model.model_head, "predict_proba"):
+            raise no_probabilities(type(model.model_head).__name__)
+        if getattr(model, "multi_target_strategy", None) is not None:
+            return self._several(model, rows, parameters, quiet)
+        if not hasattr(model.model_head, "predict_proba"):
+            return list(model.predict(rows, **quiet))
+        # One pass through the sentence model, of which the labels are the largest.
+        probabilities = np.asarray(model.predict_proba(rows, **quiet))
+        classes = _classes(model, probabilities.shape[1])
+        labels = [classes[best] for best in probabilities.argmax(axis=1)]
+        return Prediction(labels, probabilities, classes) if parameters.probabilities else labels
+
+    def _several(
+        self, model: Any, rows: list[str], parameters: Parameters, quiet: dict[str, bool]
+    ) -> Any:
+        labels = np.asarray(model.predict(rows, use_labels=False, **quiet))
+        if not parameters.probabilities:
+            return labels
+        probabilities = model.predict_proba(rows, **quiet)
+        if isinstance(probabilities, (list, tuple)):
+            each = [np.asarray(one) for one in probabilities]
+        else:
+            positive = np.asarray(probabilities)
+            each = (
+                list(positive)
+                if positive.ndim == 3  # noqa: PLR2004  (outputs, n, classes)
+                else [np.column_stack([1 - one, one]) for one in positive.T]
+            )
+        return Prediction(labels, each, [list(range(one.shape[1])) for one in each])
+
+
+class SentenceTransformersHandler(TextHandler):
+    """A sentence model: a text in, its embedding out.
+
+    Parameters
+    ----------
+    folder
+        The folder's name among the artefacts.
+    """
+
+    max_rows = 256
+    tolerance = _SMALL_DIFFERENCE  # texts of other lengths are padded otherwise
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def load(self, folder: Path) -> Any:
+        """Return the SentenceTransformer on the CPU; the hub is never asked."""
+        _stay_offline()
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(str(folder / self.folder), device="cpu", local_files_only=True)
+
+    def predict(self, model: Any, rows: list[str], parameters: Parameters) -> Any:
+        """Answer the embeddings, float32 of shape (n, dimensions)."""
+        if parameters.probabilities:
+            raise no_probabilities("a sentence model")
+        return model.encode(rows, convert_to_numpy=True, show_progress_bar=False)
+
+
+def _classes(model: Any, count: int) -> list[Any]:
+    if model.labels is not None and len(model.labels) == count:
+        return list(model.labels)
+    known = getattr(model.model_head, "classes_", None)
+    return list(range(count)) if known is None else np.asarray(known).tolist()
+
+
+def _stay_offline() -> None:
+    # Read when the library is imported; what option.env says comes first.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
