@@ -49,12 +49,12 @@ SIGNATURE = Signature(
 @pytest.fixture
 def tables(workshop):
     """Return a package of a table, measured as far as these tests look."""
-    workshop.pretend_measured()
     workshop.write("model.py", MODEL)
     body = {"age": 41, "city": "Oslo", "class": None}
     workshop.write("sample_request.json", json.dumps({"instances": [body]}))
     workshop.write("sample_response.json", '{"predictions": [3.5]}')
     (workshop.artifacts / "signature.json").write_bytes(SIGNATURE.to_json())
+    workshop.pretend_measured()
     return workshop
 
 
