@@ -16,8 +16,30 @@ from mmekit_runtime.table_handler import TableHandler
 if TYPE_CHECKING:
     from pathlib import Path
 
-HARMLESS = ("numpy.dtype",)
-"""Types that skops does not know and that do nothing but hold a value: imputers have some."""
+_LINKS = ("HalfLogitLink", "IdentityLink", "Interval", "LogLink", "LogitLink", "MultinomialLogit")
+_LOSSES = (
+    "AbsoluteError",
+    "ExponentialLoss",
+    "HalfBinomialLoss",
+    "HalfGammaLoss",
+    "HalfMultinomialLoss",
+    "HalfPoissonLoss",
+    "HalfSquaredError",
+    "HuberLoss",
+    "PinballLoss",
+)
+_BITS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+HARMLESS = (
+    "numpy.dtype",  # imputers have one
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+    *(f"sklearn._loss.link.{name}" for name in _LINKS),
+    *(f"sklearn._loss.loss.{name}" for name in _LOSSES),
+    *(f"numpy.random.{name}" for name in _BITS),
+)
+"""Types that do nothing but hold a value, whichever skops reads them.
+
+0.16 knows all but the first by itself; 0.13, which the stock image has, knows none.
+"""
 
 _FLOAT32 = 3.4e38
 _ZIP = b"PK"

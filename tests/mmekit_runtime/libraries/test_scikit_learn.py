@@ -24,6 +24,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeRegressor
 
 from mmekit.errors import ModelLoadError
+from mmekit_runtime.libraries.scikit_learn import HARMLESS
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +171,13 @@ def test_a_type_that_only_holds_a_value_need_not_be_named(artifacts, served, ask
     skops.io.dump(SimpleImputer().fit([[1.0], [3.0]]), artifacts / "model.skops")
     assert skops.io.get_untrusted_types(file=artifacts / "model.skops") == ["numpy.dtype"]
     assert asked(served('SklearnHandler("model.skops")'), [[None]]) == {"predictions": [[2.0]]}
+
+
+def test_what_a_newer_skops_trusts_by_itself_an_older_one_is_told_to():
+    from skops.io import _trusted_types as trusted
+
+    newer = {
+        *getattr(trusted, "SKLEARN_INTERNAL_TYPE_NAMES", ()),
+        *getattr(trusted, "NUMPY_RANDOM_BIT_GENERATOR_TYPE_NAMES", ()),
+    }
+    assert newer <= set(HARMLESS)
