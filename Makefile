@@ -6,7 +6,7 @@ ARGS ?=
 QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test thorough lint lab catboost images serverless benchmark soak fuzz clean lock
+.PHONY: help setup demo test thorough lint lab catboost images serverless tables benchmark soak fuzz clean lock
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ help:
 setup: ## make .venv from requirements.lock and fetch DJL's engine (PYTHON=python3.12, TORCH=cpu)
 	@sh tools/setup
 
-demo: setup ## train, package and serve four models: all six notebooks against one local endpoint
+demo: setup ## train, package and serve six models: notebooks 0 to 5 and 9 against one local endpoint
 	@$(BIN)/mme demo $(ARGS)
 
 test: setup ## run the tests (ARGS="-k archive" for some of them)
@@ -42,6 +42,9 @@ images: setup ## notebook 7: image classifiers on MXNet, ONNX and TorchScript (Q
 
 serverless: setup ## notebook 8: 160 and more clients on a serverless endpoint (QUICK=1: a short one)
 	@$(execute) notebooks/8_serverless_endpoint.ipynb
+
+tables: setup ## notebook 9: tables with names, texts, dates and gaps (a part of `make demo`)
+	@$(execute) notebooks/9_tables.ipynb
 
 benchmark: setup ## measure the figures of the README (needs `make demo` first; ARGS=--publish)
 	@$(BIN)/python benchmarks/main_job.py $(ARGS)

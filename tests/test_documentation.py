@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -151,10 +152,12 @@ def followed(tmp_path_factory):
     return folder, finished.stdout
 
 
-def test_the_five_steps_end_with_the_answer_that_readme_shows(followed):
+def test_the_three_steps_end_with_the_answer_that_readme_shows(followed):
     _, output = followed
-    (answer,) = re.findall(r"It answers `(.+)`\.", (ROOT / "README.md").read_text())
-    assert answer in output
+    (shown,) = re.findall(r"It answers `(.+)`, rounded\.", (ROOT / "README.md").read_text())
+    (line,) = [line for line in output.splitlines() if line.startswith('{"predictions"')]
+    answer = json.loads(line)["predictions"]
+    assert [round(one, 1) for one in answer] == json.loads(shown)["predictions"]
 
 
 def test_the_archive_made_by_hand_answers_too(followed):
@@ -164,12 +167,13 @@ def test_the_archive_made_by_hand_answers_too(followed):
     assert answer.json() == {"predictions": ["setosa"]}
 
 
-def test_the_tests_of_a_handler_that_readme_shows_pass(followed):
+def test_the_handler_and_the_tests_of_it_that_readme_shows_pass(followed):
     folder, _ = followed
-    (example,) = blocks(ROOT / "README.md", "python")
-    (folder / "test_iris.py").write_text(example)
+    handler, example = blocks(ROOT / "README.md", "python")
+    (folder / "model_packages" / "cars" / "model.py").write_text(handler)
+    (folder / "test_cars.py").write_text(example)
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_iris.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_cars.py"],
         cwd=folder,
         capture_output=True,
         text=True,

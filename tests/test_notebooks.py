@@ -1,4 +1,4 @@
-"""The notebooks; the first six are executed by `mme demo` as a user runs it."""
+"""The notebooks; seven of them are executed by `mme demo` as a user runs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.executed_notebook import copy_of_the_repository, read_notebook
+from tests.executed_notebook import copy_of_the_repository, read_notebook, shown_by
 
 # The demonstration takes a minute on two idle cores.
 pytestmark = pytest.mark.timeout(900)
@@ -23,13 +23,15 @@ pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
-DEMO = NAMES[:6]  # the others measure, and have tests of their own
+DEMO = [*NAMES[:6], "9_tables"]  # the others measure, and have tests of their own
 READ = ("notebooks", "model_packages", "env.py")
 MODELS = [
     "linear_regression",
     "extra_trees_classifier",
     "multi_output_classifier",
     "setfit_classifier",
+    "cars_pipeline",
+    "cars_boosting",
 ]
 
 
@@ -119,6 +121,15 @@ def test_the_demo_shows_a_plot_wherever_a_model_is_evaluated(demo):
         notebook = read_notebook(build / "notebooks" / f"{name}.ipynb")
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_tables_are_asked_at_the_endpoint_of_the_others_before_it_is_deleted(demo):
+    build, _ = demo
+    text = shown_by(read_notebook(build / "notebooks" / "9_tables.ipynb"))
+    assert "is that of notebook 5" in text
+    assert "received the text 'Italy' in row 1, column Origin" in text
+    others = shown_by(read_notebook(build / "notebooks" / "5_multi_model_endpoint.ipynb"))
+    assert "endpoint, config, model and archives are gone" in others
 
 
 def break_notebook(folder, name, source):

@@ -1,8 +1,9 @@
 """`mme demo`: execute the notebooks against a local endpoint, and show what came of it.
 
-One endpoint service serves all notebooks; each notebook runs in a kernel of its own. What they
-leave is under build/: artifacts/, archives/, the executed notebooks/, results.json and the
-service's endpoint.log.
+One endpoint service serves all notebooks; each notebook runs in a kernel of its own. Notebook 5
+makes the endpoint, and before it deletes that, notebook 9 asks it as well: as one who reads them
+would do it. What they leave is under build/: artifacts/, archives/, the executed notebooks/,
+results.json and the service's endpoint.log.
 """
 
 from __future__ import annotations
@@ -35,19 +36,22 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import FrameType
 
+    _Stops = Mapping[str, Callable[[], Awaitable[object]]]
+
 __all__ = ["Result", "run"]
 
-# Notebooks 0 to 4 need nothing of each other. Training SetFit takes as long as the other four
+# Those that train need nothing of each other. Training SetFit takes as long as the others
 # together, so two kernels side by side keep two cores busy.
-_LANES = (
-    ("0_set_up", "1_linear_regression", "2_extra_trees_classifier", "3_multi_output_classifier"),
-    ("4_setfit_classifier",),
-)
-_LAST = "5_multi_model_endpoint"
+_LANE = ("0_set_up", "1_linear_regression", "2_extra_trees_classifier", "3_multi_output_classifier")
+_SETFIT = "4_setfit_classifier"
+_ENDPOINT = "5_multi_model_endpoint"
+_TABLES = "9_tables"
+# Where notebook 9 begins to ask an endpoint, and where notebook 5 deletes it.
+_ASK, _CLEAN_UP = "Ask the endpoint", "Clean up"
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
     console = console or Console()
     notebooks = {
         name: _read(root / "notebooks" / f"{name}.ipynb")
-        for name in (*(name for lane in _LANES for name in lane), _LAST)
+        for name in (*_LANE, _SETFIT, _ENDPOINT, _TABLES)
     }
     build = root / "build"
     (build / "notebooks").mkdir(parents=True, exist_ok=True)
@@ -107,15 +111,10 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
         results.unlink(missing_ok=True)
         environment = {**os.environ, "MME_TARGET": "local", "MME_LOCAL_URL": url, "TMPDIR": scratch}
 
-        async def execute(names: Sequence[str]) -> None:
-            for name in names:
-                await notebooks[name].execute(root, build / "notebooks", environment, progress)
+        async def execute(name: str, stops: _Stops | None = None) -> None:
+            await notebooks[name].execute(root, build / "notebooks", environment, progress, stops)
 
-        async def execute_all() -> None:
-            await _together([execute(lane) for lane in _LANES])
-            await execute([_LAST])
-
-        _run_beside_main_thread(execute_all)
+        _run_beside_main_thread(lambda: _in_order(execute))
     found = tuple(Result(**row) for row in json.loads(results.read_text()))
     console.print(_table(found))
     console.print(f"{len(notebooks)} notebooks in {time.monotonic() - started:.0f} s; see {build}")
@@ -133,7 +132,7 @@ def _read(path: Path) -> Notebook:
 
 
 def _table(results: Sequence[Result]) -> Table:
-    table = Table("model class", title="one endpoint, four model classes")
+    table = Table("model class", title=f"one endpoint, {len(results)} models")
     table.add_column("cold ms", justify="right")
     table.add_column("warm ms", justify="right")
     table.add_column("answer")
@@ -142,6 +141,30 @@ def _table(results: Sequence[Result]) -> Table:
             result.model, f"{result.cold_ms:,.0f}", f"{result.warm_ms:,.1f}", result.answer
         )
     return table
+
+
+async def _in_order(execute: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    """Execute the notebooks: two side by side that train, and two that take turns to ask."""
+    packed, served, asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hand_over(done: asyncio.Event, wanted: asyncio.Event) -> None:
+        done.set()
+        await wanted.wait()
+
+    async def tables_last() -> None:
+        for name in _LANE:
+            await execute(name)
+        await execute(_TABLES, {_ASK: lambda: hand_over(packed, served)})
+        packed.set()  # also when somebody has taken the heading away
+        asked.set()
+
+    async def endpoint_last() -> None:
+        await execute(_SETFIT)
+        await packed.wait()
+        await execute(_ENDPOINT, {_CLEAN_UP: lambda: hand_over(served, asked)})
+        served.set()
+
+    await _together([tables_last(), endpoint_last()])
 
 
 async def _together(lanes: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -15,7 +15,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from mmekit.errors import DemoError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
 __all__ = ["Notebook", "Spectator"]
@@ -33,7 +33,7 @@ class Spectator(Protocol):
         """Take note that a code cell begins; ``number`` counts code cells from 1."""
 
     def finished(self, notebook: Notebook, seconds: float) -> None:
-        """Take note that a notebook has run to its end."""
+        """Take note that a notebook has run to its end, and how long it has worked."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Notebook:
         output: Path,
         environment: Mapping[str, str],
         spectator: Spectator,
+        stops: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
     ) -> None:
         """Execute every cell in a fresh kernel, and save the notebook with its outputs.
 
@@ -85,6 +86,9 @@ class Notebook:
             The kernel's environment variables.
         spectator
             Is told of progress.
+        stops
+            What to wait for before the first cell under a heading, by heading. It is not counted
+            as the notebook's time.
 
         Raises
         ------
@@ -92,13 +96,21 @@ class Notebook:
             A cell failed, or the kernel died: names the cell, and has the error's last lines.
         """
         positions = [i for i, cell in enumerate(self.node.cells) if cell.cell_type == "code"]
+        ahead = dict(stops or {})
         current = 0
+        waited = 0.0
 
-        def at_cell(cell: Any, cell_index: int) -> None:
-            nonlocal current
-            if cell.cell_type == "code":
-                current = positions.index(cell_index) + 1
-                spectator.at_cell(self, current, self._heading_above(cell_index))
+        async def at_cell(cell: Any, cell_index: int) -> None:
+            nonlocal current, waited
+            if cell.cell_type != "code":
+                return
+            current = positions.index(cell_index) + 1
+            heading = self._heading_above(cell_index)
+            spectator.at_cell(self, current, heading)
+            if heading in ahead:
+                since = time.monotonic()
+                await ahead.pop(heading)()
+                waited += time.monotonic() - since
 
         client = NotebookClient(
             self.node,
@@ -126,7 +138,7 @@ class Notebook:
             await _let_go(client)
             nbformat.write(self.node, saved)  # type: ignore[no-untyped-call]
         log.unlink()
-        spectator.finished(self, time.monotonic() - started)
+        spectator.finished(self, time.monotonic() - started - waited)
 
     def _heading_above(self, index: int) -> str:
         for cell in reversed(self.node.cells[: index + 1]):

@@ -343,18 +343,18 @@ def _lay_out(source: Path, folder: Path) -> None:
             (folder / entry.name).symlink_to(entry)
 
 
-def _signature(folder: Path) -> Signature | None:
-    try:
-        return Signature.read(folder)
-    except ValueError:
-        return None  # loading has said so, if the handler reads it
-
-
 def _properties(folder: Path) -> Properties:
     """Return the settings of a model folder, as packing would write them."""
     read_properties(folder)  # refuses what DJL Serving would
     served = as_served(read_contents(folder))
     return parse_properties(served.text(PROPERTIES_FILE, "latin-1") or "", where=str(folder))
+
+
+def _signature(folder: Path) -> Signature | None:
+    try:
+        return Signature.read(folder)
+    except ValueError:
+        return None  # loading has said so, if the handler reads it
 
 
 def _module_names(folder: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The four packages, each with a model trained as its notebook trains it, loaded once a session.
+"""The packages, each with a model trained as its notebook trains it, loaded once a session.
 
 Libraries are imported where they are used: every process that collects the tests reads this file.
 """
@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "model_packages"
+CAR_NUMBERS = ["Cylinders", "Displacement", "Horsepower", "Weight_in_lbs", "Acceleration"]
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +106,86 @@ def setfit_classifier(mme_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifacts")
     model.save_pretrained(str(folder / "setfit"))
     return mme_model(PACKAGES / "setfit_classifier", folder)
+
+
+@pytest.fixture(scope="session")
+def cars():
+    """Return cars to train on, cars to ask for, and the targets of both."""
+    import pandas as pd
+    from sklearn.model_selection import train_test_split
+    from vega_datasets import local_data
+
+    table = pd.read_json(local_data.cars.filepath).dropna(subset="Miles_per_Gallon")
+    table["Year"] = pd.to_datetime(table["Year"])
+    table["Origin"] = table["Origin"].astype("category")
+    features = table.drop(columns="Miles_per_Gallon")
+    return train_test_split(features, table["Miles_per_Gallon"], test_size=0.25, random_state=0)
+
+
+@pytest.fixture(scope="session")
+def as_number():
+    """Return a step that makes a number of a date."""
+    from sklearn.preprocessing import FunctionTransformer
+
+    return FunctionTransformer(
+        np.asarray, kw_args={"dtype": "float64"}, feature_names_out="one-to-one"
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_pipeline(cars, as_number):
+    from sklearn.compose import make_column_transformer
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    columns = make_column_transformer(
+        (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), CAR_NUMBERS),
+        (make_pipeline(as_number, StandardScaler()), ["Year"]),
+        (OneHotEncoder(), ["Origin"]),
+        (CountVectorizer(min_df=3), "Name"),
+        sparse_threshold=0,
+    )
+    return make_pipeline(columns, Ridge(alpha=3.0)).fit(cars[0], cars[2])
+
+
+@pytest.fixture(scope="session")
+def trained_boosting(cars, as_number):
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.pipeline import make_pipeline
+    from threadpoolctl import threadpool_limits
+
+    columns = make_column_transformer(
+        (as_number, ["Year"]),
+        ("passthrough", [*CAR_NUMBERS, "Origin"]),
+        verbose_feature_names_out=False,
+    ).set_output(transform="pandas")
+    boosting = HistGradientBoostingRegressor(categorical_features="from_dtype", random_state=0)
+    with threadpool_limits(1):  # two threads that spin are slow beside another test process
+        return make_pipeline(columns, boosting).fit(cars[0], cars[2])
+
+
+@pytest.fixture(scope="session")
+def cars_pipeline(mme_model, tmp_path_factory, cars, trained_pipeline):
+    folder = save_with_signature(tmp_path_factory.mktemp("artifacts"), cars, trained_pipeline)
+    return mme_model(PACKAGES / "cars_pipeline", folder)
+
+
+@pytest.fixture(scope="session")
+def cars_boosting(mme_model, tmp_path_factory, cars, trained_boosting):
+    folder = save_with_signature(tmp_path_factory.mktemp("artifacts"), cars, trained_boosting)
+    return mme_model(PACKAGES / "cars_boosting", folder)
+
+
+def save_with_signature(folder, cars, model):
+    import skops.io
+
+    import mmekit
+
+    skops.io.dump(model, folder / "model.skops")
+    signature = mmekit.signature(cars[0], cars[2], model)
+    (folder / "signature.json").write_bytes(signature.to_json())
+    return folder

@@ -183,14 +183,8 @@ def test_a_class_of_main_is_told_where_to_put_it(here):
     assert not (here / "model_packages").exists()
 
 
-def test_a_pickle_becomes_a_skops_file_where_its_answers_stay(
-    here, saved, initialise, example, pipeline
-):
-    path = saved(pipeline)
-    with pytest.raises(PackageError, match="types that skops does not know") as caught:
-        initialise(path, example=example, convert_to_skops=True)
-    trusted = tuple(caught.value.remedy.split(" --trust ")[1:])
-    made = initialise(path, example=example, convert_to_skops=True, trusted=trusted)
+def test_a_pickle_becomes_a_skops_file_where_its_answers_stay(saved, initialise, example, pipeline):
+    made = initialise(saved(pipeline), example=example, convert_to_skops=True)
     assert [entry.name for entry in sorted(made.artifacts.iterdir())] == [
         "model.skops",
         "signature.json",
@@ -199,8 +193,24 @@ def test_a_pickle_becomes_a_skops_file_where_its_answers_stay(
     assert made.placed == "converted"
     assert "joblib" not in (made.package / "requirements.txt").read_text()
     with pytest.raises(PackageError, match="Nobody can know") as caught:
-        init(Wishes("blind", path, convert_to_skops=True, trusted=trusted))
+        init(Wishes("blind", saved(pipeline), convert_to_skops=True))
     assert "--example" in caught.value.remedy
+
+
+def test_a_type_that_skops_does_not_know_is_for_the_user_to_trust(here, saved, initialise):
+    from sklearn.tree import DecisionTreeRegressor
+
+    path = saved(DecisionTreeRegressor().fit([[1.0], [3.0]], [2, 6]))
+    Path("rows.csv").write_text("1\n3\n")
+    wishes = {"example": here / "rows.csv", "convert_to_skops": True}
+    with pytest.raises(PackageError, match=r"does not know: sklearn.tree._tree.Tree") as caught:
+        initialise(path, **wishes)
+    assert "--trust sklearn.tree._tree.Tree" in caught.value.remedy
+    made = initialise(path, **wishes, trusted=("sklearn.tree._tree.Tree",))
+    assert 'trusted=("sklearn.tree._tree.Tree",)' in (made.package / "model.py").read_text()
+    assert made.answer == {"predictions": [2.0, 6.0]}
+    with pytest.raises(PackageError, match=r"does not know: sklearn.tree._tree.Tree"):
+        init(Wishes("again", made.artifacts / "model.skops"))
 
 
 def test_skops_is_offered_where_it_can_hold_the_model(saved, initialise):
@@ -274,3 +284,53 @@ def test_an_example_that_the_model_cannot_answer_is_said_to_be_one(
 def test_a_name_that_no_endpoint_takes_is_refused(here, saved):
     with pytest.raises(PackageError, match="name consists of"):
         init(Wishes("a/b", here))
+
+
+def test_the_version_that_wrote_the_model_is_the_one_asked_for(here, saved, initialise):
+    from sklearn.linear_model import LinearRegression
+
+    state = pickle.dumps(LinearRegression().fit([[1.0], [2.0]], [1, 2]))
+    (here / "model.pkl").write_bytes(state.replace(b"1.7.2", b"1.7.1"))
+    with pytest.warns(UserWarning, match=r"1\.7\.1"):
+        made = initialise(here / "model.pkl")
+    assert "scikit-learn==1.7.1" in (made.package / "requirements.txt").read_text()
+    assert any("1.7.1" in note for note in made.notes)
+
+
+def test_a_module_called_model_would_take_the_place_of_the_package_s(here, monkeypatch):
+    (here / "model.py").write_text(FEATURES)
+    script = "import joblib, model; joblib.dump(model.Oldest(50), 'oldest.joblib')"
+    subprocess.run([sys.executable, "-c", script], cwd=here, check=True)
+    monkeypatch.delitem(sys.modules, "model", raising=False)
+    with pytest.raises(PackageError, match=r"model\.py is what a file of the package"):
+        init(Wishes("made", here / "oldest.joblib"))
+    sys.modules.pop("model", None)
+
+
+def test_pixels_are_a_sample_of_npy(here, initialise):
+    import torch
+
+    torch.jit.script(torch.nn.Flatten()).save("model.pt")
+    np.save("rows.npy", np.ones((2, 3, 40, 40)))
+    made = initialise(here / "model.pt", example=here / "rows.npy")
+    sample = made.package / "sample_request.npy"
+    assert np.load(sample).shape == (2, 3, 40, 40)
+    with load_handler(made.package, made.artifacts) as model:
+        answer = model.invoke(sample.read_bytes(), content_type="application/x-npy")
+        assert answer.json() == made.answer
+
+
+def test_a_library_that_is_not_installed_is_named(here):
+    # As a pickle of a machine that has it: nothing but the name is looked at.
+    (here / "model.pkl").write_bytes(b"\x80\x04clightgbm_of_tomorrow.sklearn\nRegressor\n.")
+    with pytest.raises(PackageError, match="module lightgbm_of_tomorrow, which is not there"):
+        init(Wishes("made", here / "model.pkl"))
+
+
+def test_a_parameter_that_nobody_reads_is_refused(saved, initialise):
+    from sklearn.linear_model import LinearRegression
+
+    made = initialise(saved(LinearRegression().fit([[1.0], [2.0]], [1, 2])))
+    with load_handler(made.package, made.artifacts) as model:
+        body = json.dumps({"instances": [[1]], "parameters": {"probabilites": True}})
+        assert model.invoke(body).status == 400

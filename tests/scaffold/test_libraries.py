@@ -137,6 +137,7 @@ class TestMlflow:
         self, here, initialise, pipeline, customers, form
     ):
         table = customers[0].astype({"age": float})
+        # mlflow itself refuses to save what its loader would not trust.
         trust = {"skops_trusted_types": ["numpy.dtype"]} if form == "skops" else {}
         folder = self.save("sklearn", pipeline, here, table, serialization_format=form, **trust)
         made = initialise(folder)
@@ -175,3 +176,18 @@ class TestMlflow:
         requirements = (made.package / "requirements.txt").read_text()
         assert requirements.startswith("mlflow-skinny==")
         assert "pandas==" in requirements
+
+
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_a_pickled_estimator_of_a_booster_gets_its_categories_in_a_frame(
+    here, saved, initialise, table, labels, library
+):
+    if library == "xgboost":
+        model = xgboost.XGBClassifier(**QUIET, enable_categorical=True).fit(table, labels)
+    else:
+        model = lightgbm.LGBMClassifier(**QUIET, min_child_samples=3, verbose=-1)
+        model.fit(table, labels)
+    table.to_parquet("rows.parquet")
+    made = initialise(saved(model), example=here / "rows.parquet")
+    assert made.signature.frame
+    assert answers(made, table) == model.predict(table).tolist()

@@ -276,7 +276,12 @@ def outliers(folder: Path) -> Kind:
     rows = numbers()
     model = IsolationForest(n_estimators=10, random_state=0).fit(rows)
     io.dump(model, folder / "model.skops")
-    return Kind(folder / "model.skops", rows.tolist(), listed(model.predict(rows)))
+    return Kind(
+        folder / "model.skops",
+        rows.tolist(),
+        listed(model.predict(rows)),
+        options=("--trust", "sklearn.tree._tree.Tree"),
+    )
 
 
 def clusters(folder: Path) -> Kind:

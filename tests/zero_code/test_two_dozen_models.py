@@ -22,9 +22,9 @@ import boto3
 import numpy as np
 import pytest
 from botocore.config import Config
-from models import KINDS, Kind
 
 from mmekit.ports import free_port
+from tests.zero_code.models import KINDS, Kind
 
 CALLERS = 16
 OFFLINE = {
@@ -94,7 +94,7 @@ def runtime(archives, tmp_path_factory):
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: urllib.request.urlopen(f"{url}/_mme/endpoints", timeout=5))
+        until(lambda: urllib.request.urlopen(f"{url}/_mme/", timeout=5))
 
         def client(service: str) -> Any:
             return boto3.client(

@@ -7,7 +7,7 @@ from mmekit.cli.application import app
 
 @app.command()
 def demo() -> None:
-    """Run all notebooks against one local endpoint: train, package and serve four models.
+    """Run all notebooks against one local endpoint: train, package and serve six models.
 
     Leaves build/artifacts, build/archives and build/notebooks, and ends with a table of
     latencies. It is run in the folder of the repository.

@@ -5,6 +5,7 @@ a handler does with a request is in mmekit_runtime.
 """
 
 from mmekit.scaffold.artifact import Artifact, recognise
-from mmekit.scaffold.initialise import Initialised, Wishes, init
+from mmekit.scaffold.initialise import Initialised, init
+from mmekit.scaffold.source import Wishes
 
 __all__ = ["Artifact", "Initialised", "Wishes", "init", "recognise"]

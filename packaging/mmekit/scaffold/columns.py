@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from mmekit.scaffold.inspection import Inspected
+    from mmekit.scaffold.inspected import Inspected
 
 
 def beside(artifact: Path) -> Signature | None:
@@ -73,7 +73,9 @@ def signature_for(
     )
     _check_categories(columns, inspected)
     is_frame = told.frame if told is not None and signature.frame is None else signature.frame
-    return Signature(columns, signature.outputs, inspected.frames and is_frame)
+    # An estimator of XGBoost takes categories in a frame alone.
+    is_frame = inspected.frames and (is_frame or bool(inspected.coded))
+    return Signature(columns, signature.outputs, is_frame)
 
 
 def _completed(column: Column, told: Column | None, inspected: Inspected, *, gaps: bool) -> Column:

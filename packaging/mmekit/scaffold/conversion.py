@@ -8,6 +8,7 @@ import numpy as np
 
 from mmekit.errors import PackageError
 from mmekit.scaffold.pickles import missing_library
+from mmekit_runtime.libraries.scikit_learn import HARMLESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,8 @@ def unknown_types(model: Any) -> tuple[str, ...] | None:
     try:
         from skops.io import dumps, get_untrusted_types
 
-        return tuple(get_untrusted_types(data=dumps(model)))
+        found = get_untrusted_types(data=dumps(model))
+        return tuple(name for name in found if name not in HARMLESS)
     except Exception:  # noqa: BLE001  skops raises whatever it meets in what it cannot hold
         return None
 
@@ -65,7 +67,7 @@ def convert(model: Any, asked: Any, path: Path, trusted: Sequence[str], where: s
             remedy=f"if you trust them, say so: {options}",
         )
     data = dumps(model)
-    copy = loads(data, trusted=list(trusted))
+    copy = loads(data, trusted=[*trusted, *HARMLESS])
     for method in ("predict", "predict_proba", "transform"):
         if hasattr(model, method) and not _equal(
             getattr(model, method)(asked), getattr(copy, method)(asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ from packaging.version import Version
 
 from mmekit.errors import PackageError
 from mmekit.scaffold import artifact as kinds
-from mmekit.scaffold.pickles import missing_library, unpickle
+from mmekit.scaffold.inspected import TABLE, TENSORS, TEXTS, Inspected
+from mmekit.scaffold.pickles import missing_library, unpickle, written_by
 from mmekit_runtime.estimators import names_of, takes_missing
 
 if TYPE_CHECKING:
@@ -20,77 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmekit.scaffold.artifact import Artifact
-    from mmekit_runtime.signature import Signature
 
-TABLE, TEXTS, TENSORS = "a table", "texts", "arrays"
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 _NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 # What a pickle names beside the libraries that the model is of, and comes with them.
 _COMES_ALONG = frozenset({"numpy", "scipy", "joblib"})
-
-
-@dataclass(frozen=True)
-class Inspected:
-    """An artefact that was loaded once.
-
-    Attributes
-    ----------
-    path
-        The file or folder that the package takes.
-    form
-        How it was saved, for people.
-    title
-        The model's class, and what it consists of.
-    library
-        The library's name and version.
-    handler, options
-        The handler of mmekit_runtime, and what it is given beside the artefact's name.
-    requirements
-        Lines of requirements.txt.
-    rows
-        What a row is: `TABLE`, `TEXTS` or `TENSORS`.
-    model
-        The loaded model.
-    names, width
-        The model's own columns and their number, where it knows them.
-    environment
-        What belongs into ``option.env``.
-    signature
-        The columns and their types, where the file itself names them: ONNX.
-    categories
-        The categories of columns, in the order of training, where the file names them: LightGBM.
-    coded
-        The names of columns of categories that the file knows by their places alone: XGBoost.
-    computes
-        Whether every column without a name is a number to the model.
-    frames
-        Whether the handler can give the model a DataFrame.
-    code
-        Files and folders of modules that travel in the package.
-    runs_code
-        Whether loading it runs code that is in it.
-    """
-
-    path: Path
-    form: str
-    title: str
-    library: str
-    handler: str
-    requirements: tuple[str, ...]
-    rows: str = TABLE
-    model: Any = None
-    names: tuple[str, ...] | None = None
-    width: int | None = None
-    options: Mapping[str, Any] | None = None
-    environment: Mapping[str, str] | None = None
-    signature: Signature | None = None
-    categories: Mapping[str, tuple[Any, ...]] | None = None
-    coded: frozenset[str] = frozenset()
-    computes: bool = False
-    frames: bool = False
-    code: tuple[Path, ...] = ()
-    runs_code: bool = False
 
 
 def inspect(
@@ -138,9 +74,15 @@ def inspect(
 
 
 def pin(distribution: str, version: str | None = None) -> str:
-    """Return the line of requirements.txt for a version: the installed one, if none is named."""
+    """Return the line of requirements.txt for a version: the installed one, if none is named.
+
+    A distribution that is not installed is left to pip.
+    """
     if version is None:
-        version = importlib.metadata.version(distribution)
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return distribution
     return f"{distribution}=={Version(version).public}"
 
 
@@ -171,13 +113,23 @@ def _pickle(found: Artifact, code: Sequence[Path]) -> Inspected:
     versions = {"scikit-learn": loaded.sklearn_version} if loaded.sklearn_version else {}
     named = _distributions(set(loaded.modules) | _imported_by(loaded.code))
     lines = tuple(pin(name, versions.get(name)) for name in named if name not in _COMES_ALONG)
-    return replace(inspected, requirements=("joblib", *lines), code=loaded.code, runs_code=True)
+    return replace(
+        inspected,
+        requirements=("joblib", *lines),
+        wrote=loaded.sklearn_version,
+        code=loaded.code,
+        runs_code=True,
+    )
 
 
 def _skops(found: Artifact, trusted: Sequence[str]) -> Inspected:
     from skops.io import get_untrusted_types, load
 
-    unknown = [name for name in get_untrusted_types(file=found.path) if name not in trusted]
+    from mmekit_runtime.libraries.scikit_learn import HARMLESS
+
+    wrote = written_by(found.path)
+    known = (*trusted, *HARMLESS)
+    unknown = [name for name in get_untrusted_types(file=found.path) if name not in known]
     if unknown:
         options = " ".join(f"--trust {name}" for name in unknown)
         raise PackageError(
@@ -185,14 +137,18 @@ def _skops(found: Artifact, trusted: Sequence[str]) -> Inspected:
             where=str(found.path),
             remedy=f"if you trust them, say so: {options}",
         )
-    model = load(found.path, trusted=list(trusted))
+    model = load(found.path, trusted=list(known))
     modules = {name.partition(".")[0] for name in trusted} | {type(model).__module__}
     named = _distributions({one.partition(".")[0] for one in modules} | {"sklearn"})
-    lines = tuple(pin(name) for name in named if name not in _COMES_ALONG)
+    lines = tuple(
+        pin(name, wrote if name == "scikit-learn" else None)
+        for name in named
+        if name not in _COMES_ALONG
+    )
     inspected = _estimator(found, model, ())
     options_ = {"trusted": tuple(trusted)} if trusted else None
     # Unpinned, as its format has a version of its own, which the image's skops reads.
-    return replace(inspected, requirements=(*lines, "skops"), options=options_)
+    return replace(inspected, requirements=(*lines, "skops"), wrote=wrote, options=options_)
 
 
 def _estimator(found: Artifact, model: Any, requirements: tuple[str, ...]) -> Inspected:
@@ -211,7 +167,16 @@ def _estimator(found: Artifact, model: Any, requirements: tuple[str, ...]) -> In
         names=names_of(model),
         width=getattr(model, "n_features_in_", None),
         frames=True,
+        coded=_coded(model.get_booster()) if hasattr(model, "get_booster") else frozenset(),
         computes=package == "sklearn" and takes_missing(model) is not None,
+    )
+
+
+def _coded(booster: Any) -> frozenset[str]:
+    """Return the columns whose categories XGBoost knows by their numbers alone."""
+    names, types = booster.feature_names, booster.feature_types or ()
+    return frozenset(
+        names[place] if names else str(place) for place, one in enumerate(types) if one == "c"
     )
 
 
@@ -221,15 +186,11 @@ def _xgboost(found: Artifact) -> Inspected:
     booster = xgboost.Booster(model_file=str(found.path))
     objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
     names = booster.feature_names
-    kinds_ = booster.feature_types or []
-    coded = [
-        names[place] if names else str(place) for place, one in enumerate(kinds_) if one == "c"
-    ]
     return Inspected(
         path=found.path,
         form=found.form,
         title=f"Booster ({objective})",
-        coded=frozenset(coded),
+        coded=_coded(booster),
         computes=True,
         library=_library("xgboost"),
         handler="XGBoostHandler",

@@ -13,12 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmekit.archive.package import Member
+from mmekit.archive.pickles import read_pickle
 from mmekit.errors import PackageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _OWN = frozenset({"mmekit", "mmekit_runtime"})
+_DISTRIBUTIONS = {
+    "catboost": "catboost",
+    "cloudpickle": "cloudpickle",
+    "lightgbm": "lightgbm",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "torch": "torch",
+    "xgboost": "xgboost",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Unpickled:
         Files and folders of modules that belong to no installed distribution: the model needs them,
         so they travel with it.
     sklearn_version
-        The version of scikit-learn that wrote it, where it is another than the installed one.
+        The version of scikit-learn that wrote it; None where nobody says.
     """
 
     model: Any
@@ -64,6 +76,7 @@ def unpickle(path: Path, code: Sequence[Path] = ()) -> Unpickled:
         import joblib
     except ImportError as error:
         raise missing_library("joblib", path) from error
+    wrote = written_by(path)
     named: dict[str, None] = {}
     before = set(sys.modules)
     # Not resolved: what is in a folder of links is still beside them.
@@ -90,8 +103,24 @@ def unpickle(path: Path, code: Sequence[Path] = ()) -> Unpickled:
         model,
         tuple(sorted(set(named) - set(own))),
         tuple(sorted(own.values())),
-        _sklearn_version(seen),
+        wrote or _sklearn_version(seen),
     )
+
+
+def written_by(path: Path) -> str | None:
+    """Return the version of scikit-learn that wrote a pickle or skops file, without running it.
+
+    Raises
+    ------
+    PackageError
+        It asks for something of ``__main__``.
+    """
+    pickled = read_pickle(Member(path.name, path.stat().st_size, path))
+    if pickled is None:
+        return None
+    if pickled.of_main:
+        raise _of_main(", ".join(pickled.of_main))
+    return pickled.scikit_learn[0] if pickled.scikit_learn else None
 
 
 def missing_library(distribution: str, path: Path) -> PackageError:
@@ -148,6 +177,8 @@ def _of_main(name: str) -> PackageError:
 
 def _missing_module(error: ModuleNotFoundError, path: Path) -> PackageError:
     name = str(error.name or error).partition(".")[0]
+    if name in _DISTRIBUTIONS:
+        return missing_library(_DISTRIBUTIONS[name], path)
     return PackageError(
         f"The pickle asks for the module {name}, which is not there",
         where=str(path),

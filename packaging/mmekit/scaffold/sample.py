@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmekit.errors import PackageError
-from mmekit.scaffold.inspection import TABLE, TENSORS, TEXTS
+from mmekit.scaffold.inspected import TABLE, TENSORS, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit.scaffold.example import Example
-    from mmekit.scaffold.inspection import Inspected
+    from mmekit.scaffold.inspected import Inspected
     from mmekit_runtime.signature import Column, Signature
 
 _ROWS = 2
+_LONGEST = 20_000
 _TEXTS = ("Where is my parcel?", "The invoice is wrong.")
 _MADE_UP = {
     "boolean": (False, True),
@@ -49,10 +51,31 @@ class SampleRows:
     made_up: bool = False
 
     @property
+    def file(self) -> str:
+        """What the sample request is called."""
+        return f"sample_request.{'npy' if self._is_large else 'json'}"
+
+    @property
+    def content_type(self) -> str:
+        """The request's content type."""
+        return "application/x-npy" if self._is_large else "application/json"
+
+    @property
     def body(self) -> bytes:
         """The request's body."""
+        if self._is_large:
+            stream = io.BytesIO()
+            np.save(stream, np.asarray(self.instances))
+            return stream.getvalue()
         text = json.dumps({"instances": list(self.instances)}, ensure_ascii=False, allow_nan=False)
         return text.encode() + b"\n"
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether they are arrays that nobody would read as a text, such as an image's pixels."""
+        if not isinstance(self.instances[0], list) or self.frame is not None:
+            return False
+        return len(json.dumps(self.instances[0])) > _LONGEST
 
 
 def sample_of(

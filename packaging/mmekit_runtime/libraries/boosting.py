@@ -40,6 +40,7 @@ class BoosterHandler(TableHandler):
     """
 
     frame = False
+    reads = ()
     library = ""
 
     def __init__(self, file: str, *, classes: Sequence[Any] | None = None) -> None:

@@ -19,6 +19,7 @@ class CatBoostHandler(TableHandler):
     """A model that CatBoost saved as cbm."""
 
     frame = False
+    reads = ()
 
     def __init__(self, file: str) -> None:
         super().__init__()

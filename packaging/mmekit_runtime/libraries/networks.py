@@ -56,6 +56,7 @@ class OnnxHandler(TableHandler):
     """
 
     frame = False
+    reads = ()
 
     def __init__(self, file: str) -> None:
         super().__init__()
@@ -152,6 +153,8 @@ class TorchScriptHandler(Handler):
     dtype
         NumPy's name of the type that the network takes.
     """
+
+    reads = ()
 
     def __init__(
         self, file: str, *, shape: Sequence[int | None] | None = None, dtype: str = "float32"

@@ -16,6 +16,9 @@ from mmekit_runtime.table_handler import TableHandler
 if TYPE_CHECKING:
     from pathlib import Path
 
+HARMLESS = ("numpy.dtype",)
+"""Types that skops does not know and that do nothing but hold a value: imputers have some."""
+
 _FLOAT32 = 3.4e38
 _ZIP = b"PK"
 # They compare in float32, and raise for what it cannot hold.
@@ -40,6 +43,8 @@ class SklearnHandler(TableHandler):
     texts
         Whether rows are texts; None lets the model say.
     """
+
+    reads = ()
 
     def __init__(
         self, file: str, *, trusted: tuple[str, ...] = (), texts: bool | None = None
@@ -109,6 +114,7 @@ def _loaded(path: Path, trusted: tuple[str, ...]) -> Any:
         return joblib.load(path)
     from skops.io import get_untrusted_types, load
 
+    trusted = (*trusted, *HARMLESS)
     unknown = sorted(set(get_untrusted_types(file=path)) - set(trusted))
     if unknown:
         named = ", ".join(f'"{name}"' for name in unknown)

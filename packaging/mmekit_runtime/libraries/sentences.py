@@ -27,6 +27,7 @@ class SetFitHandler(TextHandler):
     """
 
     max_rows = 256
+    reads = ()
     tolerance = _SMALL_DIFFERENCE  # texts of other lengths are padded otherwise
 
     def __init__(self, folder: str) -> None:
@@ -84,6 +85,7 @@ class SentenceTransformersHandler(TextHandler):
     """
 
     max_rows = 256
+    reads = ()
     tolerance = _SMALL_DIFFERENCE  # texts of other lengths are padded otherwise
 
     def __init__(self, folder: str) -> None:

@@ -21,6 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeRegressor
 
 from mmekit.errors import ModelLoadError
 
@@ -158,9 +159,14 @@ def test_a_forest_answers_on_one_thread(artifacts, data):
 
 
 def test_types_that_skops_does_not_know_are_named_in_model_py(artifacts, served, asked):
+    skops.io.dump(DecisionTreeRegressor().fit([[1.0], [3.0]], [2, 6]), artifacts / "model.skops")
+    with pytest.raises(ModelLoadError, match=r'trusted=\("sklearn.tree._tree.Tree",\)'):
+        served('SklearnHandler("model.skops")')
+    model = served('SklearnHandler("model.skops", trusted=("sklearn.tree._tree.Tree",))')
+    assert asked(model, [[3]]) == {"predictions": [6.0]}
+
+
+def test_a_type_that_only_holds_a_value_need_not_be_named(artifacts, served, asked):
     skops.io.dump(SimpleImputer().fit([[1.0], [3.0]]), artifacts / "model.skops")
     assert skops.io.get_untrusted_types(file=artifacts / "model.skops") == ["numpy.dtype"]
-    with pytest.raises(ModelLoadError, match=r'trusted=\("numpy.dtype",\)'):
-        served('SklearnHandler("model.skops")')
-    model = served('SklearnHandler("model.skops", trusted=("numpy.dtype",))')
-    assert asked(model, [[None]]) == {"predictions": [[2.0]]}
+    assert asked(served('SklearnHandler("model.skops")'), [[None]]) == {"predictions": [[2.0]]}

@@ -75,12 +75,6 @@ class Subject:
         return properties_of(self.entries)
 
     @cached_property
-    def signature(self) -> Signature | None:
-        """What the model takes and gives: signature.json, or what it told when it was measured."""
-        told = None if self.measured is None else self.measured.signature
-        return signature_among(self.contents) or told
-
-    @cached_property
     def convention(self) -> Convention | None:
         """What it was made for, when that is no ``handle`` in model.py."""
         return convention_of(self.contents, self.properties)
@@ -90,6 +84,12 @@ class Subject:
         """What the files with pickled objects say about themselves."""
         found = (read_pickle(member) for member in self.contents)
         return tuple(pickled for pickled in found if pickled is not None)
+
+    @cached_property
+    def signature(self) -> Signature | None:
+        """What the model takes and gives: signature.json, or what it told when it was measured."""
+        told = None if self.measured is None else self.measured.signature
+        return signature_among(self.contents) or told
 
     @cached_property
     def code_file(self) -> str:

@@ -1,0 +1,108 @@
+"""Where a package and its artefact are laid."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from mmekit.errors import PackageError
+from mmekit_runtime.signature import FILE_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from mmekit.scaffold.inspected import Inspected
+    from mmekit.scaffold.source import Source, Wishes
+    from mmekit_runtime.signature import Signature
+
+
+def check_place(artifacts: Path, path: Path, *, force: bool) -> None:
+    """Expect that the artefact takes no other file's place; PackageError if it would."""
+    there = artifacts / path.name
+    if there.exists() and there.resolve() != path.resolve() and not force:
+        raise PackageError(
+            "The artefact folder has another file of that name",
+            where=str(there),
+            remedy="choose another folder (--artifacts), or --force to replace it",
+        )
+
+
+def place(source: Source, artifacts: Path, wishes: Wishes) -> str:
+    """Lay the artefact and its signature into their folder.
+
+    Returns
+    -------
+    str
+        What became of the artefact: ``copied``, ``linked``, ``converted`` or ``left``.
+    """
+    artifacts.mkdir(parents=True, exist_ok=True)
+    inspected, placed = source.inspected, "copied"
+    if wishes.convert_to_skops:
+        placed = "converted"
+    elif wishes.link:
+        placed = "linked"
+    for path in with_companions(inspected):
+        there = artifacts / path.name
+        if there.exists() and there.resolve() == path.resolve():
+            placed = "left"
+            continue
+        _remove(there)
+        if placed == "linked":
+            there.symlink_to(path.resolve())
+        elif path.is_dir():
+            shutil.copytree(path, there)
+        else:
+            shutil.copyfile(path, there)
+    write_signature(artifacts, source.signature)
+    return placed
+
+
+def with_companions(inspected: Inspected) -> Sequence[Path]:
+    """Return the artefact, and what it cannot do without."""
+    path = inspected.path
+    if inspected.handler != "OnnxHandler":
+        return [path]
+    # Weights beyond two gigabytes are in files of their own, called after the first.
+    return sorted(one for one in path.parent.iterdir() if one.name.startswith(path.name))
+
+
+def write_signature(artifacts: Path, signature: Signature | None) -> None:
+    """Write signature.json, if there is something to say."""
+    if signature is not None:
+        (artifacts / FILE_NAME).write_bytes(signature.to_json())
+
+
+def write_package(package: Path, files: Mapping[str, str | bytes], code: Sequence[Path]) -> None:
+    """Write a package folder's files, and copy the modules that travel in it."""
+    package.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (package / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for path in code:
+        there = package / path.name
+        if there.exists() and there.resolve() == path.resolve():
+            continue
+        _remove(there)
+        if path.is_dir():
+            shutil.copytree(path, there, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        else:
+            shutil.copyfile(path, there)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+def strangers(artifacts: Path, path: Path) -> tuple[str, ...]:
+    """Say what else is in the artefact folder: it will be in the archive."""
+    own = {path.name, FILE_NAME, "measured.json"}
+    others = sorted(
+        entry.name for entry in artifacts.iterdir() if not entry.name.startswith(path.name)
+    )
+    strangers = [name for name in others if name not in own]
+    if not strangers:
+        return ()
+    return (f"{artifacts} also holds {', '.join(strangers)}: packing takes that along.",)
