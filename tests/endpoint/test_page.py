@@ -385,14 +385,16 @@ class TestInChromium:
     def test_the_form_has_a_request_that_the_chosen_model_answers(
         self, service, endpoint, open_page
     ):
+        from playwright.sync_api import expect
+
         page = open_page()
         page.get_by_label("Endpoint", exact=True).select_option(label="shown")
         body, kind = (page.get_by_label(name, exact=True) for name in ("Body", "Content type"))
         choose(page, "team/sampled.tar.gz")
-        page.wait_for_function("document.getElementById('invoke-body').value === '1,Oslo\\n'")
+        expect(body).to_have_value("1,Oslo\n", timeout=60_000)
         assert kind.input_value() == "text/csv"
         choose(page, "signed.tar.gz")
-        page.wait_for_function("document.getElementById('invoke-body').value.includes('city')")
+        expect(body).to_have_value(re.compile("city"), timeout=60_000)
         assert json.loads(body.input_value()) == {"instances": [{"city": "Oslo"}]}
         assert kind.input_value() == "application/json"
         body.fill("mine")
