@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,9 @@ class FromValue:
     def number(cell: Any) -> Any:
         """Return the number that a cell is; None if it is none."""
         value = _plain(cell)
+        if isinstance(value, Decimal):  # as Parquet and Arrow have them
+            is_whole = value.is_finite() and value == value.to_integral_value()
+            return int(value) if is_whole else float(value)
         return value if isinstance(value, (int, float)) else None
 
     @staticmethod

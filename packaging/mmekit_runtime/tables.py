@@ -136,10 +136,11 @@ class TableReader:
             # Moments stay what they are: tolist() may make whole numbers of them.
             is_moment = rows.dtype.kind in "mM"
             rows = _listed(rows) if is_moment else rows.tolist()
-        if not isinstance(rows, list):
+        if not isinstance(rows, (list, dict)):
             rows = [rows]
-        if not rows:
-            raise RequestError(400, expected, "no record")
+        if not rows or isinstance(rows, dict):
+            received = "a record that is in no list" if rows else "no record"
+            raise RequestError(400, expected, received)
         if not any(isinstance(row, list) for row in rows):
             # With one column a flat list is many records; otherwise it is one.
             rows = [[cell] for cell in rows] if width == 1 else [rows]

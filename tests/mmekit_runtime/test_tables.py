@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -412,3 +413,23 @@ def test_a_parquet_file_of_equal_values_is_refused_before_it_is_unpacked(handler
 
     assert reply.status == 400
     assert b"unpacks to" in reply.body
+
+
+def test_decimals_of_parquet_are_numbers(tmp_path):
+    trained = pd.DataFrame({"price": [1.5], "rooms": [3]})
+    (tmp_path / "signature.json").write_bytes(mmekit.signature(trained).to_json())
+    handler = Returning()
+    handler.prepare(tmp_path)
+    table = pa.table({"price": [Decimal("2.25")], "rooms": [Decimal("4.00")]})
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+
+    assert ask(handler, sink.getvalue(), "application/x-parquet").status == 200
+
+    assert np.asarray(handler.table).tolist() == [[2.25, 4.0]]
+
+
+def test_a_record_that_is_in_no_list_is_called_so(handler):
+    reply = ask(handler, {"instances": TRAINED[["age", "rooms"]].to_dict("records")[0]})
+    assert reply.status == 400
+    assert b"a record that is in no list" in reply.body
