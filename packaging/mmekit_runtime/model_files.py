@@ -27,6 +27,9 @@ XGBOOST_FORMATS: Mapping[str, Sequence[str]] = MappingProxyType(
         "xgb": ("xgb", "model", "bst"),
     }
 )
+RECOMMENDING = ("model.skops", "model.joblib", "model.pkl", "model.pickle", "model.cloudpkl")
+"""PyModel.java, hasModelFile: beside these DJL 0.36 takes the handler for scikit-learn."""
+
 # What packing puts beside a model.json.
 _NO_MODELS = frozenset({"manifest.json", "measured.json", "signature.json"})
 

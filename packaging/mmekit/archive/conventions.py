@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mmekit.archive.syntax import names_of, parsed, statements_at_import
+from mmekit_runtime.model_files import RECOMMENDING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,6 @@ _EVERY: tuple[Rung, ...] = ("the embedded server", *_NEWER)
 _MODEL_FILE = "model.py"
 _PROGRAM = "SAGEMAKER_PROGRAM"
 _REPLACED = ("option.entryPoint", "option.convention")
-_RECOMMENDING = ("model.skops", "model.joblib", "model.pkl", "model.pickle", "model.cloudpkl")
 _DECORATORS = frozenset({"init_handler", "input_formatter", "prediction_handler"})
 _DECORATORS |= {"output_formatter"}
 _FUNCTIONS = ("model_fn", "input_fn", "predict_fn", "output_fn", "transform_fn")
@@ -214,7 +214,7 @@ def _model_file(contents: Contents) -> str | None:
 
 def _is_recommended(contents: Contents) -> bool:
     """Return whether DJL 0.36 recommends its handler for scikit-learn: PyModel.hasModelFile."""
-    return any(name in contents for name in _RECOMMENDING)
+    return any(name in contents for name in RECOMMENDING)
 
 
 def _last_name(node: ast.expr) -> str:

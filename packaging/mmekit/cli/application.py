@@ -68,7 +68,7 @@ def mme(
 ) -> None:
     """Package Python models for DJL Serving and rehearse SageMaker multi-model endpoints.
 
-    **A model's way:** mme check, mme pack, mme up, mme invoke.
+    **A model's way:** mme init, mme check, mme pack, mme up, mme invoke.
     """
 
 

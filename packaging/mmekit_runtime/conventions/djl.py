@@ -10,7 +10,7 @@ import numpy as np
 
 from mmekit_runtime.conventions.sagemaker import ACCEPT_VARIABLE
 from mmekit_runtime.messages import RequestError
-from mmekit_runtime.model_files import load_sklearn, load_xgboost
+from mmekit_runtime.model_files import RECOMMENDING, load_sklearn, load_xgboost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,8 +26,6 @@ LOADERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Any]] = {
     SKLEARN: load_sklearn,
     XGBOOST: load_xgboost,
 }
-# PyModel.java, hasModelFile: beside these DJL 0.36 recommends the handler for scikit-learn.
-RECOMMENDING = ("model.skops", "model.joblib", "model.pkl", "model.pickle", "model.cloudpkl")
 
 _JSON = "application/json"
 _CSV = "text/csv"
