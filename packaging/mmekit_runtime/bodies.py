@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 MAX_UNPACKED = 256 << 20
-_CELL = 8
 _CHARSET = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii")
 # What a message says of names that somebody has sent, and how deep it looks into lists.
@@ -153,14 +152,14 @@ def read_json(body: bytes) -> Content:
         return Content(content)
     found = [name for name in (*_ROWS_MEMBERS, "dataframe_split") if name in content]
     if not found:
-        raise RequestError(400, FORMS, f"a JSON object with {_listed(list(content), 5)}")
+        raise RequestError(400, FORMS, f"a JSON object with {listed(list(content), 5)}")
     if len(found) > 1:
         raise RequestError(400, f"one of {', '.join(found)}", "several of them")
     rows, parameters = content[found[0]], _parameters(content)
     if found[0] == "dataframe_split":
         return _split(rows, parameters)
     if isinstance(rows, dict) and found[0] == "inputs":
-        return Content(columns=_columns(rows), parameters=parameters)
+        return Content(columns=columns_of(rows), parameters=parameters)
     return Content(rows, parameters=parameters)
 
 
@@ -229,58 +228,13 @@ def read_arrays(body: bytes, kind: str) -> Content:
     if len(arrays) != 1:
         if not arrays:
             raise RequestError(400, "an npz with an array", "none")
-        return Content(columns=_columns(arrays))
+        return Content(columns=columns_of(arrays))
     (array,) = arrays.values()
     if not isinstance(array, np.ndarray):
         raise RequestError(400, f"an array as {kind}", "a zip archive of arrays")
     if array.dtype.names:
-        return Content(columns=_columns({name: array[name] for name in array.dtype.names}))
+        return Content(columns=columns_of({name: array[name] for name in array.dtype.names}))
     return Content(array)
-
-
-def read_arrow(body: bytes, kind: str) -> Content:
-    """Read Parquet or Arrow (a stream or a file) with pyarrow; 415 where there is none."""
-    try:
-        import pyarrow as pa
-        from pyarrow import ipc, parquet, types
-    except ImportError as error:
-        raise RequestError(
-            415,
-            "a content type other than Parquet and Arrow, for which this model has no pyarrow",
-            kind,
-        ) from error
-    try:
-        if kind == PARQUET:
-            file = parquet.ParquetFile(pa.BufferReader(body))
-            kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-            # Equal texts are kept once, as in the file, until it is known how much they are.
-            texts = [
-                column.name
-                for column in file.schema_arrow
-                if any(is_kind(column.type) for is_kind in kinds)
-            ]
-            file = parquet.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
-            groups = range(file.metadata.num_row_groups)
-            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
-            # Equal values take next to no bytes, however many they are.
-            cells = file.metadata.num_rows * file.metadata.num_columns
-            _refuse_size(max(size, cells * _CELL), kind)
-            table = file.read()
-        elif bytes(body[:6]) == b"ARROW1":
-            table = ipc.open_file(pa.BufferReader(body)).read_all()
-        else:
-            table = ipc.open_stream(pa.BufferReader(body)).read_all()
-    except RequestError:
-        raise
-    except Exception as error:  # whatever pyarrow says of bytes that somebody has sent
-        received = f"bytes that pyarrow cannot read ({type(error).__name__}: {error})"[:300]
-        raise RequestError(400, f"a table as {kind}", received) from error
-    _refuse_size(max(table.nbytes, table.num_rows * table.num_columns * _CELL), kind)
-    index = _index_columns(table.schema)
-    names = [name for name in table.column_names if name not in index]
-    if len(set(names)) != len(names):
-        raise RequestError(400, "columns of different names", _listed(names))
-    return Content(columns=_columns({name: _cells(table.column(name), kind) for name in names}))
 
 
 def rows_by_name(content: Content, names: Sequence[str], optional: Collection[str] = ()) -> Content:
@@ -323,7 +277,7 @@ def record(line: Any) -> Any:
             for name in _RECORD_MEMBERS:
                 if name in line:
                     return line[name]
-        received = f"an object with {_listed(list(line), 5)}"
+        received = f"an object with {listed(list(line), 5)}"
         raise RequestError(400, 'a list or {"features": [...]} a record', received)
     return line
 
@@ -349,7 +303,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-        received = f"an object with {_listed(twice)} twice"
+        received = f"an object with {listed(twice)} twice"
         raise RequestError(400, "objects whose members differ in name", received)
     return members
 
@@ -382,7 +336,7 @@ def _split(split: Any, parameters: Parameters) -> Content:
     return Content(rows, names=tuple(names), parameters=parameters)
 
 
-def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+def columns_of(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Return cells by column, of equal numbers; a single cell is a column of one row."""
     cells: dict[str, Any] = {}
     for name, given in columns.items():
@@ -418,14 +372,14 @@ def _check_names(given: Sequence[str], names: Sequence[str], optional: Collectio
 
 def _misfit(unknown: list[str], missing: list[str], twice: list[str]) -> str:
     said = [
-        missing and f"none called {_listed(missing)}",
-        unknown and f"also {_listed(unknown)}",
-        twice and f"{_listed(twice)} twice",
+        missing and f"none called {listed(missing)}",
+        unknown and f"also {listed(unknown)}",
+        twice and f"{listed(twice)} twice",
     ]
     return "; ".join(part for part in said if part)
 
 
-def _listed(names: list[str], most: int = _SAID) -> str:
+def listed(names: list[str], most: int = _SAID) -> str:
     """Say names that somebody has sent, of which there may be many."""
     said = [repr(name[: _SAID * 2])[1:-1] or "one without a name" for name in names[:most]]
     more = [f"{len(names) - most} more"] if len(names) > most else []
@@ -455,52 +409,20 @@ def _of_records(records: list[Any], names: Sequence[str], optional: Collection[s
 def _check_size(body: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         size = sum(member.file_size for member in archive.infolist())
-    _refuse_size(size, NPZ)
+    refuse_size(size, NPZ)
 
 
-def _refuse_size(size: int, kind: str) -> None:
+def refuse_size(size: int, kind: str) -> None:
+    """Raise RequestError 400 for a body that unpacks to more than there is room for."""
     if size > MAX_UNPACKED:
         received = f"one that unpacks to {size} bytes"
         raise RequestError(400, f"{kind} that unpacks to at most {MAX_UNPACKED} bytes", received)
 
 
-def _index_columns(schema: Any) -> set[str]:
-    """Return the columns that pandas wrote for a frame's index, which is none of its columns."""
-    try:
-        said = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
-    except (KeyError, ValueError, TypeError):
-        return set()
-    return {name for name in said if isinstance(name, str) and name.startswith("__index_level_")}
+def _read_arrow(body: bytes, kind: str) -> Content:
+    from mmekit_runtime.arrow import read_arrow
 
-
-class Zoned(np.ndarray[Any, Any]):
-    """Moments in UTC of a column that has a zone."""
-
-
-def _cells(column: Any, kind: str) -> Any:
-    from pyarrow import types
-
-    if types.is_dictionary(column.type):
-        return _of_dictionary(column, kind)
-    numeric = types.is_integer(column.type) or types.is_floating(column.type)
-    if types.is_timestamp(column.type):
-        moments = column.to_numpy()
-        return moments if column.type.tz is None else moments.view(Zoned)
-    return column.to_numpy() if numeric and not column.null_count else column.to_pylist()
-
-
-def _of_dictionary(column: Any, kind: str) -> list[Any]:
-    """Return values that are kept once, each as one object."""
-    cells: list[Any] = []
-    size = 0
-    for chunk in column.chunks:
-        values = chunk.dictionary.to_pylist()
-        sizes = [len(value) if isinstance(value, (str, bytes)) else 0 for value in values]
-        places = chunk.indices.to_pylist()
-        size += sum(sizes[place] for place in places if place is not None)
-        _refuse_size(size, kind)
-        cells += [None if place is None else values[place] for place in places]
-    return cells
+    return read_arrow(body, kind)
 
 
 READERS: Mapping[str, Callable[[bytes, str], Content]] = {
@@ -508,6 +430,6 @@ READERS: Mapping[str, Callable[[bytes, str], Content]] = {
     JSON_LINES: lambda body, _: read_json_lines(body),
     NPY: read_arrays,
     NPZ: read_arrays,
-    PARQUET: read_arrow,
-    ARROW: read_arrow,
+    PARQUET: _read_arrow,
+    ARROW: _read_arrow,
 }

@@ -23,7 +23,10 @@ from mmekit_runtime.messages import Prediction, RequestError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
 _NUMERIC = "iub"
+_EXACT = 1 << 53
 
 
 def encode(prediction: Prediction, accept: str) -> tuple[bytes, str]:
@@ -231,18 +234,33 @@ def _to_npy(prediction: Prediction) -> bytes:
     except ValueError as error:
         expected = "an Accept other than npy: the outputs differ in their number of classes"
         raise RequestError(406, expected, NPY) from error
-    if array.dtype.kind == "O":
-        _refuse_objects(array)
-        array = array.astype(np.str_)
+    if array.dtype.kind == "O" or (array.dtype.kind == "U" and isinstance(wanted, list)):
+        array = _of_one_kind(np.asarray(wanted, dtype=object) if array.dtype.kind == "U" else array)
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
-def _refuse_objects(array: np.ndarray[Any, Any]) -> None:
-    if any(isinstance(value, (dict, list, tuple)) for value in array.ravel()):
-        expected = "an Accept other than npy: the predictions are no numbers or texts"
-        raise RequestError(406, expected, NPY)
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, float) or (type(cell) is int and abs(cell) <= _EXACT)
+
+
+def _of_one_kind(objects: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of texts, or of numbers with NaN for those that are missing."""
+    cells = [_cell(value) for value in objects.ravel()]
+    if all(isinstance(cell, str) for cell in cells):
+        return np.array(objects, dtype=np.str_)
+    if all(cell is None or _is_number(cell) for cell in cells):
+        numbers = np.array(
+            [
+                float(value) if isinstance(value, (int, float, np.number)) else math.nan
+                for value in objects.ravel()
+            ]
+        )
+        return numbers.reshape(objects.shape)
+    # An array of both would have the numbers as texts, and a missing text as None.
+    expected = "an Accept other than npy: the predictions are not all numbers, or all texts"
+    raise RequestError(406, expected, NPY)
 
 
 _ENCODERS: Mapping[str, Callable[[Prediction], bytes]] = {

@@ -8,17 +8,25 @@ through. Nothing of a library is imported here: whoever has a model has its libr
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.bodies import MISSING_CELLS
-from mmekit_runtime.signature import Column, Signature
+from mmekit_runtime.facts import (
+    FAILS,
+    PASSES,
+    STOPS,
+    Fact,
+    column_of,
+    further,
+    joined,
+    passed_on,
+    worst,
+)
+from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-# What becomes of a missing value in a step.
-_STOPS, _PASSES, _FAILS = "stops", "passes", "fails"
 
 _ENCODERS = ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
 _IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
@@ -56,9 +64,9 @@ def takes_missing(model: Any) -> bool | None:
     width = _attribute(model, "n_features_in_")
     names = names_of(model) or tuple(map(str, range(width if isinstance(width, int) else 1)))
     states = {fact.missing for fact in _facts(model, names).values()}
-    if states == {_STOPS}:
+    if states == {STOPS}:
         return True
-    return None if None in states and _FAILS not in states else False
+    return None if None in states and FAILS not in states else False
 
 
 def signature_of(model: Any) -> Signature | None:
@@ -71,7 +79,7 @@ def signature_of(model: Any) -> Signature | None:
     if names is None:
         return None
     facts = _facts(model, names)
-    columns = tuple(_column(name, facts.get(name, _Fact())) for name in names)
+    columns = tuple(column_of(name, facts.get(name, Fact())) for name in names)
     return Signature(columns, frame=wants_frame(model))
 
 
@@ -83,40 +91,7 @@ def wants_frame(model: Any, *, is_named: bool = False) -> bool:
     return (is_named or names_of(model) is not None) and _wants_frame(model)
 
 
-@dataclass(frozen=True)
-class _Fact:
-    """What is known of a column: its type, its values, and what becomes of a missing one."""
-
-    type: str = "any"
-    known: tuple[Any, ...] | None = None
-    missing: str | None = None
-    missing_is: str = "nan"
-    used: bool = True
-    present: tuple[str, ...] = ()
-    categories: tuple[Any, ...] | None = None
-
-    def then(self, state: str | None) -> _Fact:
-        """Return the fact after a further step, which is told what that does with a gap."""
-        if self.missing != _PASSES:
-            return self
-        return replace(self, missing=state)
-
-
-def _column(name: str, fact: _Fact) -> Column:
-    return Column(
-        name,
-        fact.type,
-        required=fact.used,
-        dtype=None if fact.categories is None else "category",
-        categories=fact.categories,
-        known=fact.known,
-        missing=fact.missing == _STOPS or not fact.used,
-        missing_is=fact.missing_is,
-        present=fact.present,
-    )
-
-
-def _facts(model: Any, names: Sequence[str]) -> dict[str, _Fact]:  # noqa: PLR0911  a kind of estimator each
+def _facts(model: Any, names: Sequence[str]) -> dict[str, Fact]:  # noqa: PLR0911  a kind of estimator each
     """Return what a step tells of each of the columns that it gets."""
     kind = type(model).__name__
     steps = getattr(model, "steps", None)
@@ -125,28 +100,28 @@ def _facts(model: Any, names: Sequence[str]) -> dict[str, _Fact]:  # noqa: PLR09
     if kind == "ColumnTransformer":
         return _of_column_transformer(model, names)
     if kind == "FeatureUnion":
-        return _worst([_facts(one, names) for _, one in model.transformer_list], names)
+        return worst([_facts(one, names) for _, one in model.transformer_list], names)
     inner = _inner(model)
     if inner:
-        facts = _worst([_facts(one, names) for one in inner], names)
+        facts = worst([_facts(one, names) for one in inner], names)
         if hasattr(model, "get_support"):
             # It only chooses columns, and hands them on as they are.
-            return {name: _passed_on(fact) for name, fact in facts.items()}
+            return {name: passed_on(fact) for name, fact in facts.items()}
         return facts
     if kind == "SimpleImputer":
         return _of_imputer(model, names)
     if kind in _ENCODERS and hasattr(model, "categories_"):
         return dict(zip(names, map(_of_encoder(model), model.categories_), strict=False))
     if kind in _VECTORIZERS:
-        return dict.fromkeys(names, _Fact("string", missing=_FAILS))
+        return dict.fromkeys(names, Fact("string", missing=FAILS))
     if type(model).__module__.partition(".")[0] in _BOOSTERS:
         return _of_booster(model, names)
-    fact = _Fact(_type_of(model), missing=_gap_in(model))
+    fact = Fact(_type_of(model), missing=_gap_in(model))
     return dict.fromkeys(names, fact)
 
 
-def _of_pipeline(steps: list[Any], names: Sequence[str]) -> dict[str, _Fact]:
-    facts: dict[str, _Fact] = dict.fromkeys(names, _Fact(missing=_PASSES))
+def _of_pipeline(steps: list[Any], names: Sequence[str]) -> dict[str, Fact]:
+    facts: dict[str, Fact] = dict.fromkeys(names, Fact(missing=PASSES))
     first = same = True
     for step in steps:
         if step is None or step == "passthrough":
@@ -157,16 +132,16 @@ def _of_pipeline(steps: list[Any], names: Sequence[str]) -> dict[str, _Fact]:
             continue
         if same:
             told = _facts(step, names)
-            facts = {name: _further(facts[name], told[name]) for name in facts if name in told}
+            facts = {name: further(facts[name], told[name]) for name in facts if name in told}
             same = _keeps_columns(step)
         # After the first step columns are others; what is left of a gap meets the worst of it.
         states = {fact.missing for fact in _facts(step, ("",)).values()}
-        state = next((one for one in (_FAILS, None, _PASSES, _STOPS) if one in states), None)
+        state = next((one for one in (FAILS, None, PASSES, STOPS) if one in states), None)
         is_numeric = _type_of(step) == "double"
         facts = {
             name: (
                 replace(fact, type="double")
-                if is_numeric and fact.type == "any" and fact.missing == _PASSES and fact.used
+                if is_numeric and fact.type == "any" and fact.missing == PASSES and fact.used
                 else fact
             ).then(state)
             for name, fact in facts.items()
@@ -174,13 +149,13 @@ def _of_pipeline(steps: list[Any], names: Sequence[str]) -> dict[str, _Fact]:
     return facts
 
 
-def _of_column_transformer(model: Any, names: Sequence[str]) -> dict[str, _Fact]:
-    facts: dict[str, list[_Fact]] = {name: [] for name in names}
+def _of_column_transformer(model: Any, names: Sequence[str]) -> dict[str, Fact]:
+    facts: dict[str, list[Fact]] = {name: [] for name in names}
     for _, transformer, selected in getattr(model, "transformers_", model.transformers):
         chosen = _chosen(selected, names)
         if isinstance(transformer, str):
             if transformer == "passthrough":
-                found = dict.fromkeys(chosen, _Fact(missing=_PASSES))
+                found = dict.fromkeys(chosen, Fact(missing=PASSES))
             else:
                 continue
         else:
@@ -189,7 +164,7 @@ def _of_column_transformer(model: Any, names: Sequence[str]) -> dict[str, _Fact]
             if name in facts:
                 facts[name].append(fact)
     return {
-        name: _joined(several) if several else _Fact(used=False) for name, several in facts.items()
+        name: joined(several) if several else Fact(used=False) for name, several in facts.items()
     }
 
 
@@ -217,42 +192,6 @@ def _chosen(selected: Any, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _worst(several: list[dict[str, _Fact]], names: Iterable[str]) -> dict[str, _Fact]:
-    return {name: _joined([facts.get(name, _Fact()) for facts in several]) for name in names}
-
-
-def _joined(facts: list[_Fact]) -> _Fact:
-    """Return what holds of a column that several steps get."""
-    facts = [fact for fact in facts if fact.used] or facts
-    if len(facts) == 1:
-        return facts[0]
-    types = {fact.type for fact in facts} - {"any"}
-    known = next((fact.known for fact in facts if fact.known is not None), None)
-    states = {fact.missing for fact in facts}
-    state = next((one for one in (_FAILS, None, _PASSES, _STOPS) if one in states), None)
-    gap = next((fact.missing_is for fact in facts if fact.missing_is != "nan"), "nan")
-    kind = types.pop() if len(types) == 1 else "any"
-    return _Fact(kind, known, state, gap, any(fact.used for fact in facts), _present(*facts))
-
-
-def _present(*facts: _Fact) -> tuple[str, ...]:
-    return tuple(sorted({text for fact in facts for text in fact.present}))
-
-
-def _passed_on(fact: _Fact) -> _Fact:
-    return replace(fact, missing=_PASSES) if fact.missing == _STOPS else fact
-
-
-def _further(fact: _Fact, told: _Fact) -> _Fact:
-    """Return a fact with what the next step tells of the same column."""
-    return replace(
-        fact,
-        type=told.type if fact.type == "any" else fact.type,
-        known=told.known if fact.known is None else fact.known,
-        present=_present(fact, told),
-    )
-
-
 def _keeps_columns(model: Any) -> bool:
     """Whether a step hands its columns on in their places, with values that were there before."""
     if type(model).__name__ == "FunctionTransformer":
@@ -264,13 +203,13 @@ def _keeps_columns(model: Any) -> bool:
     return statistics is not None and all(one == one for one in statistics)  # noqa: PLR0124
 
 
-def _of_imputer(model: Any, names: Sequence[str]) -> dict[str, _Fact]:
+def _of_imputer(model: Any, names: Sequence[str]) -> dict[str, Fact]:
     statistics = _attribute(model, "statistics_")
     kind, state = _type_of(model), _gap_in(model)
     gap = "none" if model.missing_values is None else "nan"
     values = [None] * len(names) if statistics is None else list(statistics)
     return {
-        name: _Fact("string" if isinstance(value, str) else kind, missing=state, missing_is=gap)
+        name: Fact("string" if isinstance(value, str) else kind, missing=state, missing_is=gap)
         for name, value in zip(names, values, strict=False)
     }
 
@@ -279,11 +218,11 @@ def _of_encoder(model: Any) -> Any:
     is_strict = getattr(model, "handle_unknown", "error") == "error"
     # An ordinal encoder leaves a gap what it is, unless it is told a number for it.
     encoded = getattr(model, "encoded_missing_value", 0)
-    after = _PASSES if encoded != encoded else _STOPS  # noqa: PLR0124
+    after = PASSES if encoded != encoded else STOPS  # noqa: PLR0124
     if type(model).__name__ == "TargetEncoder":
-        is_strict, after = False, _STOPS
+        is_strict, after = False, STOPS
 
-    def fact(categories: Any) -> _Fact:
+    def fact(categories: Any) -> Fact:
         values = [value.item() if hasattr(value, "item") else value for value in categories]
         is_sayable = all(isinstance(value, (str, int, float, type(None))) for value in values)
         there = [value for value in values if value is not None and value == value]  # noqa: PLR0124
@@ -291,10 +230,10 @@ def _of_encoder(model: Any) -> Any:
         if there and all(isinstance(value, str) for value in there):
             kind = "string"
         takes = not is_strict or len(there) < len(values)
-        return _Fact(
+        return Fact(
             kind,
             tuple(there) if is_strict and is_sayable else None,
-            after if takes else _FAILS,
+            after if takes else FAILS,
             "none" if None in values else "nan",
             present=tuple(value for value in there if value in MISSING_CELLS),
         )
@@ -302,22 +241,22 @@ def _of_encoder(model: Any) -> Any:
     return fact
 
 
-def _of_booster(model: Any, names: Sequence[str]) -> dict[str, _Fact]:
+def _of_booster(model: Any, names: Sequence[str]) -> dict[str, Fact]:
     """Return the facts of XGBoost, LightGBM and CatBoost, which take gaps in numbers."""
     if type(model).__module__.startswith("catboost"):
         categories = set(_called(model, "get_cat_feature_indices"))
         texts = set(_called(model, "get_text_feature_indices"))
         return {
-            name: _Fact("any", missing=_FAILS)
+            name: Fact("any", missing=FAILS)
             if place in categories
-            else _Fact("string", missing=_FAILS)
+            else Fact("string", missing=FAILS)
             if place in texts
-            else _Fact("double", missing=_STOPS)
+            else Fact("double", missing=STOPS)
             for place, name in enumerate(names)
         }
-    number = _Fact("double", missing=_STOPS)
+    number = Fact("double", missing=STOPS)
     # XGBoost keeps the places of categories, and not what they were: none can be taken for one.
-    unknown = _Fact("any", known=(), missing=_STOPS)
+    unknown = Fact("any", known=(), missing=STOPS)
     types = _attribute(model, "feature_types") or _attribute(
         _attribute(model, "_Booster"), "feature_types"
     )
@@ -369,20 +308,20 @@ def _gap_in(model: Any) -> str | None:  # noqa: PLR0911  a kind of estimator eac
     """Return what becomes of a missing value in a single estimator; None when nobody knows."""
     kind, module = type(model).__name__, type(model).__module__
     if kind in _IMPUTERS:
-        return _STOPS if _is_gap(model.missing_values) else _FAILS
+        return STOPS if _is_gap(model.missing_values) else FAILS
     if kind == "MissingIndicator" or kind.startswith("Dummy"):
-        return _STOPS
+        return STOPS
     if kind == "FunctionTransformer":
         # What a column transformer puts in the place of "passthrough" has no function.
-        return _PASSES if model.func is None and not model.validate else None
+        return PASSES if model.func is None and not model.validate else None
     if not module.startswith("sklearn."):
         return None
     tags = _input_tags(model)
     if tags is None:
         return None
     if not tags.allow_nan:
-        return _FAILS
-    return _STOPS if hasattr(model, "predict") else _PASSES
+        return FAILS
+    return STOPS if hasattr(model, "predict") else PASSES
 
 
 def _wants_frame(model: Any) -> bool:  # noqa: PLR0911  a kind of estimator each

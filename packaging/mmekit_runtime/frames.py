@@ -49,7 +49,7 @@ def array_of(
 
 
 def _rounded(rows: NDArray[np.float64], signature: Signature) -> NDArray[Any]:
-    singles = [column.is_single for column in signature.inputs]
+    singles = list(signature.singles)
     if all(singles):
         return rows.astype(np.float32)
     if any(singles):

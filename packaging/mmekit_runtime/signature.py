@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ class Signature:
     def names(self) -> tuple[str, ...]:
         """The names of the columns that the model takes."""
         return tuple(column.name for column in self.inputs)
+
+    @cached_property
+    def singles(self) -> tuple[bool, ...]:
+        """Which of the columns that the model takes are of single precision."""
+        return tuple(column.is_single for column in self.inputs)
 
     @property
     def optional(self) -> frozenset[str]:

@@ -6,6 +6,7 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mmekit_runtime import Prediction, RequestError
@@ -89,3 +90,36 @@ def test_labels_as_npy_need_no_pickle():
     body, _ = encode(Prediction(np.array(["x", "yy"], dtype=object)), "application/x-npy")
 
     assert np.load(io.BytesIO(body), allow_pickle=False).tolist() == ["x", "yy"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.5, "a"],
+        ["a", None],
+        [True, None],
+        [1 << 60, None],
+        pd.DataFrame({"a": [1.5], "b": ["x"]}),
+        [{"a": 1}],
+    ],
+)
+def test_an_npy_of_several_kinds_would_make_texts_of_numbers_and_is_406(values):
+    with pytest.raises(RequestError) as refused:
+        encode(Prediction(values), "application/x-npy")
+
+    assert refused.value.status == 406
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.5, None, np.inf], [1.5, np.nan, np.inf]),
+        (pd.DataFrame({"a": [1, 2], "b": [0.5, None]}, dtype=object), [[1, 0.5], [2, np.nan]]),
+        (["a", "bc"], ["a", "bc"]),
+        (np.array(["a", "bc"], dtype=object), ["a", "bc"]),
+    ],
+)
+def test_an_npy_holds_numbers_with_nan_for_missing_ones_or_texts(values, expected):
+    body, _ = encode(Prediction(values), "application/x-npy")
+
+    np.testing.assert_array_equal(np.load(io.BytesIO(body)), np.array(expected))
