@@ -261,6 +261,15 @@ def test_without_slots_a_worker_is_a_process_and_is_counted_as_one(workshop):
     assert not {"few-slots", "many-slots-at-load"} & set(rules(packed.findings))
 
 
+def test_torch_that_only_skops_brought_in_is_no_reason_for_cores(workshop):
+    workshop.pretend_measured(preload=("skops",), imports=("skops", "sklearn", "torch"))
+    workshop.write("serving.properties", ENGINE)
+
+    packed = pack(workshop.package, workshop.artifacts, workshop.archive)
+
+    assert "one-core" not in rules(packed.findings)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

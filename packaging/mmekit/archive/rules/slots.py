@@ -20,6 +20,7 @@ from mmekit_runtime.slots.manifest import PROCESSES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mmekit.archive.measured import Measured
     from mmekit.archive.rules.subject import Subject
 
 _FEW_SLOTS = 8
@@ -152,6 +153,14 @@ def _are_several(processes: str) -> bool:
     return valid and (processes == "auto" or int(processes) > 1)
 
 
+def _computes_with_torch(measured: Measured) -> bool:
+    """Whether torch is there for the model: importing skops brings it in for nothing."""
+    if "torch" not in measured.imports:
+        return False
+    users = {"transformers", "sentence_transformers", "setfit"} & set(measured.imports)
+    return "torch" in measured.required or bool(users) or "skops" not in measured.imports
+
+
 def cores(subject: Subject) -> Iterator[Finding]:
     """Expect a model that can use several cores to say how many it shall use."""
     if not subject.uses_slots:
@@ -169,7 +178,7 @@ def cores(subject: Subject) -> Iterator[Finding]:
             subject.place_of("option.env"),
         )
         return
-    has_torch = subject.measured is not None and "torch" in subject.measured.imports
+    has_torch = subject.measured is not None and _computes_with_torch(subject.measured)
     other = subject.properties.env.get("MKL_NUM_THREADS")  # torch takes it where it is set
     if number is None and other is None and has_torch and not has_processes:
         yield Finding(
