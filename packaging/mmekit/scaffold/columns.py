@@ -89,7 +89,7 @@ def _completed(column: Column, told: Column | None, inspected: Inspected, *, gap
     if told is not None:
         column = replace(
             column,
-            known=column.known if told.known is None else told.known,
+            known=told.known or column.known,
             missing=column.missing or told.missing,
         )
     is_number = column.is_number or column.type == "boolean"
