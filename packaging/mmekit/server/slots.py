@@ -168,6 +168,7 @@ class SlotWorker(Worker):
         loop.add_reader(connection.fileno(), self._hear)
         try:
             self._lifeline.send(message, fds)
+            self._lifeline.finish()
         except OSError:
             self._let_go()
             return False

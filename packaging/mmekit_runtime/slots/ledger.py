@@ -62,13 +62,6 @@ class Ledger:
         self.states = mmap.mmap(fd, SIZE)
         self._values = [0] * len(COUNTERS)
 
-    @staticmethod
-    def create() -> int:
-        """Return a descriptor of a new, anonymous file for a ledger."""
-        fd = os.memfd_create("mmekit-ledger", os.MFD_CLOEXEC)
-        os.ftruncate(fd, SIZE)
-        return fd
-
     def add(self, *, requests: int, errors: int, queue_ns: int, predict_ns: int) -> None:
         """Count one call of the handler."""
         values = self._values
@@ -93,20 +86,37 @@ class Ledger:
         values = _COUNTERS.unpack_from(self.states, MAX_SLOTS)
         return dict(zip(COUNTERS, values))  # noqa: B905
 
-    def settled(self, number: int) -> int:
-        """Return the state of a slot whose process is dead: what is noted is looked up."""
-        state = int(self.states[number])
-        if state != SENDING_NOTED:
-            return state
-        (sent,) = SENT.unpack_from(self.states, SENT_AT)
-        _, length = VECTOR.unpack_from(self.states, VECTOR_AT)
-        if sent == 0:
-            return TAKEN
-        return IDLE if sent == length else SENDING
-
     def close(self) -> None:
         """Unmap the page."""
         self.states.close()
 
     def _write(self) -> None:
         _COUNTERS.pack_into(self.states, MAX_SLOTS, *self._values)
+
+
+class LedgerFile:
+    """A ledger as the fork server keeps it: one descriptor, where a mapping would take another."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("mmekit-ledger", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, SIZE)
+
+    def clear(self, number: int) -> None:
+        """Note that nothing has been taken from a new slot."""
+        os.pwrite(self.fd, bytes((IDLE,)), number)
+
+    def settled(self, number: int) -> int:
+        """Return the state of a slot whose process is dead: what is noted is looked up."""
+        page = os.pread(self.fd, SIZE, 0)
+        state = page[number]
+        if state != SENDING_NOTED:
+            return state
+        (sent,) = SENT.unpack_from(page, SENT_AT)
+        _, length = VECTOR.unpack_from(page, VECTOR_AT)
+        if sent == 0:
+            return TAKEN
+        return IDLE if sent == length else SENDING
+
+    def close(self) -> None:
+        """Let go of it; whoever has a mapping keeps that."""
+        os.close(self.fd)

@@ -26,6 +26,7 @@ from mmekit_runtime.messages import Reply
 from mmekit_runtime.slots import heap
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
+from mmekit_runtime.slots.descriptors import Pipes
 from mmekit_runtime.slots.ledger import IDLE, SENDING, SENDING_NOTED, Ledger
 from mmekit_runtime.slots.outbox import LONGEST, Outbox
 from mmekit_runtime.slots.service import (
@@ -39,7 +40,7 @@ from mmekit_runtime.slots.service import (
 from mmekit_runtime.wire import Message, WireError, decode_request, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # The engine logs to the root logger, and so does what stands in for it.
 _logger = logging.getLogger()
@@ -72,6 +73,7 @@ class ModelProcess:
         self._by_number: dict[int, Connection] = {}
         # Of those that are ready it names first who has been for longest; poll() does not.
         self._poll = select.epoll()
+        self._pipes = Pipes()
         self._initialised: bytes | None = None
         self._limit_s = _PREDICT_TIMEOUT_S
         self._service = self._import_model()
@@ -107,18 +109,21 @@ class ModelProcess:
             if self._initialised is None:
                 raise RuntimeError("the model could not be loaded again")
             heap.give_back()
-        self._channel.send({"ready": os.getpid()})
+        self._tell({"ready": os.getpid()})
         while self._channel is not None or self._by_fd:
             self._turn()
 
     # The loop.
 
     def _turn(self) -> None:
-        ready = [fd for fd, _ in self._poll.poll()]
+        channel = self._channel
+        if channel is not None and channel.pending:
+            self._poll.modify(channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        events = dict(self._poll.poll())
         # First of all, as what is printed from now on may have to go elsewhere.
-        if self._channel is not None and self._channel.fileno() in ready:
-            ready.remove(self._channel.fileno())
-            self._hear()
+        if channel is not None and channel.fileno() in events:
+            self._hear(channel, events.pop(channel.fileno()))
+        ready = list(events)
         if self._channel is None:
             # A server that stops a request kills what it started, not this process; and nobody
             # else does so now. This watch needs no interpreter that is free to run it.
@@ -151,26 +156,47 @@ class ModelProcess:
         if taken:
             self._answer(taken)
 
-    def _hear(self) -> None:
-        assert self._channel is not None  # noqa: S101
+    def _hear(self, channel: Channel, event: int) -> None:
+        messages: Iterable[tuple[dict[str, Any], list[int]]] | None = ()
         try:
-            messages = self._channel.receive()
+            if event & select.EPOLLOUT:
+                channel.flush()
+                if not channel.pending:
+                    self._poll.modify(channel.fileno(), select.EPOLLIN)
+            if event & ~select.EPOLLOUT:
+                messages = channel.receive()
         except OSError:
             messages = None
         if messages is None:
             # The fork server is gone: this process serves on, and ends with its connections.
             _logger.warning("mmekit: the fork server ended; this model process goes on without")
-            self._poll.unregister(self._channel.fileno())
-            self._channel.close()
+            self._poll.unregister(channel.fileno())
+            channel.close()
             self._channel = None
             return
         for message, fds in messages:
             if "slot" in message:
-                self._add(Connection(message["slot"], fds))
+                self._receive_slot(message, fds)
             elif "drop" in message:
                 connection = self._by_number.get(message["drop"])
                 if connection:
                     self._drop(connection, tell=False)
+
+    def _receive_slot(self, message: dict[str, Any], fds: list[int]) -> None:
+        if len(fds) == message["fds"]:
+            self._add(Connection(message["slot"], fds, self._pipes))
+            return
+        # The kernel drops what there is no room for.
+        _logger.error("mmekit: no descriptors are left for a worker slot")
+        for fd in fds:
+            os.close(fd)
+        self._tell({"closed": message["slot"]})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        """Tell the fork server, if there is one."""
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.send(message)
 
     def _add(self, connection: Connection) -> None:
         self._by_fd[connection.sock.fileno()] = connection
@@ -183,9 +209,8 @@ class ModelProcess:
         self._poll.unregister(connection.sock.fileno())
         del self._by_fd[connection.sock.fileno()]
         del self._by_number[connection.number]
-        if tell and self._channel is not None:
-            with contextlib.suppress(OSError):
-                self._channel.send({"closed": connection.number})
+        if tell:
+            self._tell({"closed": connection.number})
         if self._by_fd:
             # What the model prints must not go to a worker that nobody reads any more.
             _print_to(next(iter(self._by_fd.values())))
@@ -260,8 +285,7 @@ class ModelProcess:
             self._initialised = data
             self._limit_s = _limit_of(message.properties)
             self._ledger.set_load(load_ns=elapsed)
-            if self._channel is not None:
-                self._channel.send({"initialised": dict(message.properties)})
+            self._tell({"initialised": dict(message.properties)})
             self._log_load(elapsed)
         return data
 
@@ -368,11 +392,14 @@ def rehearse() -> None:
             reply_bytes(reply)
 
 
-def run(fds: list[int]) -> None:
-    """Be a model process; ``fds`` are the channel, the ledger, and the standard streams."""
-    channel_fd, ledger_fd, stdout, stderr = fds
+def run(channel_fd: int) -> None:
+    """Be a model process, once the fork server says of which model."""
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
+    first = _first_message(channel)
+    if first is None:
+        return
+    start, (ledger_fd, stdout, stderr) = first
     ledger = Ledger(ledger_fd)
     os.close(ledger_fd)
     os.dup2(stdout, 1)
@@ -380,9 +407,6 @@ def run(fds: list[int]) -> None:
     os.close(stdout)
     os.close(stderr)
     sys.stdout, sys.stderr = _reopened(sys.stdout), _reopened(sys.stderr)
-    start = _first_message(channel)
-    if start is None:
-        return
     _take_place(start)
     try:
         ModelProcess(channel, ledger, start).run()
@@ -392,10 +416,10 @@ def run(fds: list[int]) -> None:
         _logger.info("%d - Python process finished", os.getpid())
 
 
-def _first_message(channel: Channel) -> dict[str, Any] | None:
+def _first_message(channel: Channel) -> tuple[dict[str, Any], list[int]] | None:
     while (received := channel.receive()) is not None:
-        for message, _ in received:
-            return message
+        for first in received:
+            return first
     return None
 
 
