@@ -94,6 +94,7 @@ class Birth:
             "site_environ": host.server.site_environ,
             "dropped_paths": host.server.dropped_paths,
             "init": host.init,
+            "wakes": bool(host.parking.since),
             "times": {
                 "imports": sorted(parent.imports - set(nursery.BASE_IMPORTS)),
                 "parent_ms": (self._began - process.asked_at) * 1000,

@@ -41,6 +41,11 @@ class Connection:
         self.taken_ns = 0
         self._buffer = bytearray()
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether a part of a request has been read."""
+        return bool(self._buffer)
+
     def receive(self, states: Any) -> bool:
         """Take a request if a whole one is there; False when the other end is gone.
 

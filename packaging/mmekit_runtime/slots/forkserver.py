@@ -37,7 +37,7 @@ IDLE_S = 300.0
 """Seconds without any model after which a shared fork server ends, and a parent without one."""
 
 _TURN_S = 5.0
-_LEAST_TURN_S = 0.1
+_LEAST_TURN_S = 0.05
 _ACCEPTED_AT_ONCE = 16
 """Fewer than `descriptors.RESERVE`: the limit is looked at when a client has spoken."""
 
@@ -125,12 +125,17 @@ class ForkServer:
                 os.unlink(self.path)  # noqa: PTH108
 
     def _turn(self) -> None:
-        self.loop.turn(min(self._look_s, self._idle_left()))
+        until_look = self._next_look - time.monotonic()
+        self.loop.turn(min(max(0.0, until_look), self._look_s, self._idle_left()))
         self._reap()
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + self._look_s
-            used = {process.parent for host in self._hosts.values() for process in host.processes}
+            for host in list(self._hosts.values()):
+                host.look(now)
+            # Those that parked models will need as well.
+            used = {host.parent for host in self._hosts.values()}
+            used |= {one.parent for host in self._hosts.values() for one in host.processes}
             self.parents.end_unused(used, self._unused_s)
         if self._idle_left() <= 0:
             log("nobody has used this fork server for a while")
@@ -245,6 +250,9 @@ class ForkServer:
         if host is None or host.ended:
             host = Host(self, slot, frozenset(read_preload(slot.model_dir)))
             self._hosts[slot.identity] = host
+            if host.parking.after_s:
+                self._look_s = max(_LEAST_TURN_S, min(self._look_s, host.parking.after_s / 2))
+                self._next_look = min(self._next_look, time.monotonic() + self._look_s)
         host.add(slot)
 
     def forget(self, host: Host) -> None:

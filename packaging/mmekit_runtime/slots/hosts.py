@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 
 from mmekit_runtime.slots import descriptors
 from mmekit_runtime.slots.births import Birth
@@ -17,6 +18,7 @@ from mmekit_runtime.slots.healing import (
 from mmekit_runtime.slots.ledger import MAX_SLOTS, READING, SENDING, TAKEN
 from mmekit_runtime.slots.loop import log
 from mmekit_runtime.slots.manifest import read_processes
+from mmekit_runtime.slots.parking import MIB, Parking, first_byte
 from mmekit_runtime.slots.processes import Process
 
 TYPE_CHECKING = False
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from mmekit_runtime.slots.forkserver import ForkServer
     from mmekit_runtime.slots.slot import Slot
+    from mmekit_runtime.slots.tree import Parent
 
 _BUSY = (TAKEN, SENDING)
 
@@ -41,7 +44,11 @@ class Host:
     ended
         Whether its last slot has ended: a further worker gets a model process of another host.
     processes
-        Those that answer, or are about to.
+        Those that answer, or are about to; none while the model is parked.
+    parking
+        Whether it is parked, and when it will be.
+    parent
+        From which its last process was forked.
     """
 
     def __init__(self, server: ForkServer, first: Slot, imports: frozenset[str]) -> None:
@@ -54,6 +61,8 @@ class Host:
         self.processes: list[Process] = []
         self._wanted_processes = read_processes(first.model_dir)
         self._slots: list[Slot] = []
+        self.parking = Parking(first.model_dir, first.environ)
+        self.parent: Parent | None = None
         self._deaths = Deaths()
         self._closing: list[Slot] = []
         self._most_slots = _most_slots()
@@ -85,6 +94,10 @@ class Host:
 
     def _add(self, slot: Slot) -> None:
         self._watch(slot.lifeline.fileno(), self._lifeline_spoke, slot)
+        if self._is_parked:
+            self._confirm(slot)
+            self._open(slot)
+            return
         if len(self.processes) < self._wanted_processes:
             self._start_process([slot])
             return
@@ -92,29 +105,32 @@ class Host:
         if len(process.slots) >= self._most_slots:
             self._refuse([slot], f"the model has {len(process.slots)} worker slots already")
             return
-        process.seat(slot)
-        if process.pid:
-            self._confirm(slot)
-        if process.ready and not slot.ended:
-            self._open(slot)
+        self._fill([slot])
+
+    @property
+    def _is_parked(self) -> bool:
+        return bool(self.parking.since) and not self.processes
 
     def _confirm(self, slot: Slot) -> None:
         """Tell whoever asked that there is a slot, and a server also which process answers."""
-        process = slot.process
-        assert process is not None  # noqa: S101
-        assert process.ledger is not None  # noqa: S101
         if slot.is_stub and slot.confirmed:
             return
         slot.confirmed = True
-        reply = {"slot": slot.number, "pid": process.pid}
-        fds = [] if slot.is_stub else [process.ledger.fd]
+        process = slot.process
+        reply = {
+            "slot": slot.number,
+            "pid": 0 if process is None else process.pid,
+            "parking": self.parking.figures(),
+        }
+        has_ledger = process is not None and process.ledger is not None and not slot.is_stub
+        fds = [process.ledger.fd] if has_ledger else []  # type: ignore[union-attr]
         try:
             slot.lifeline.send(reply, fds)
         except OSError:
             self._end_slot(slot, 1)
 
     def _open(self, slot: Slot) -> None:
-        """Have the process answer on the slot's connection, once there is one."""
+        """Have the slot's connection answered, once there is one."""
         if slot.connection is not None:
             self._hand_over(slot)
             return
@@ -139,12 +155,15 @@ class Host:
         self.server.loop.unwatch(slot.listener.fileno())
         slot.listener.close()
         slot.listener = None
-        if slot.process and slot.process.ready:
+        if slot.process is None or slot.process.ready:
             self._hand_over(slot)
 
     def _hand_over(self, slot: Slot) -> None:
-        assert slot.process is not None  # noqa: S101
+        """Leave a connection to the process; without one, watch it."""
         assert slot.connection is not None  # noqa: S101
+        if slot.process is None:
+            self._watch(slot.connection.fileno(), self._connection_spoke, slot)
+            return
         fds = (slot.connection.fileno(), slot.lifeline.fileno(), slot.stdout, slot.stderr)
         slot.process.tell({"slot": slot.number}, fds)
 
@@ -188,8 +207,9 @@ class Host:
         self._slots.remove(slot)
         self.ended = not self._slots
         self.server.loop.unwatch(slot.lifeline.fileno())
-        if slot.listener is not None:
-            self.server.loop.unwatch(slot.listener.fileno())
+        for one in (slot.listener, slot.connection):
+            if one is not None:
+                self.server.loop.unwatch(one.fileno())
 
     def _finish(self) -> None:
         if not self._slots and not self.processes:
@@ -226,7 +246,7 @@ class Host:
             with contextlib.suppress(Exception):
                 self._discard(process)
         for slot in slots:
-            for one in (slot.lifeline, slot.listener):
+            for one in (slot.lifeline, slot.listener, slot.connection):
                 with contextlib.suppress(Exception):
                     self.server.loop.unwatch(one.fileno())  # type: ignore[union-attr]
             with contextlib.suppress(Exception):
@@ -238,7 +258,93 @@ class Host:
                     slot.refuse(reason)
         self.server.forget(self)
 
+    # Parking.
+
+    def look(self, now: float) -> None:
+        """Park the model if nobody has asked it for long enough."""
+        self.guarded(self._look)(now)
+
+    def _look(self, now: float) -> None:
+        after_s = self.parking.after_s
+        if after_s and self._is_idle and now - self.used_at() >= after_s:
+            self.park()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether all its processes could be asked to end."""
+        if self.init is None or not self.processes:
+            return False
+        return all(one.ready and not one.parking for one in self.processes)
+
+    def used_at(self) -> float:
+        """Return when it was last asked, by the monotonic clock."""
+        return max(process.used_at() for process in self.processes)
+
+    def park(self) -> None:
+        """Ask its processes to end; one that has something to do stays."""
+        for process in self.processes:
+            process.ask_to_park()
+
+    def _process_parked(self, process: Process) -> None:
+        idle_s = time.monotonic() - process.used_at()
+        self._discard(process)
+        slots, process.slots = process.slots, []
+        for slot in slots:
+            slot.process = None
+        if self.processes:
+            self._fill(slots)
+            return
+        if not self._slots:
+            self._finish()
+            return
+        self.parking.park()
+        given_back = process.private_bytes / MIB
+        self._say(f"parked after {idle_s:.0f} s without a request, {given_back:.1f} MiB given back")
+        for slot in slots:
+            self._confirm(slot)
+            if not slot.ended:
+                self._open(slot)
+
+    def _connection_spoke(self, slot: Slot) -> None:
+        byte = first_byte(slot)
+        if byte:
+            self._wake()
+        elif byte is not None:
+            self._end_slot(slot, 1)
+
+    def _wake(self) -> None:
+        slots = [slot for slot in self._slots if slot.process is None]
+        for slot in slots:
+            if slot.connection is not None:
+                self.server.loop.unwatch(slot.connection.fileno())
+        self.parking.wake()
+        self._start_process(slots)
+
+    def _woken(self, process: Process, took_s: float) -> None:
+        assert process.ledger is not None  # noqa: S101
+        counters = process.ledger.counters()
+        self._say(
+            f"woken in {took_s * 1000:.1f} ms: forked in {process.fork_ms:.1f} ms, "
+            f"model.py in {counters['import_ns'] / 1e6:.1f} ms, "
+            f"loaded in {counters['load_ns'] / 1e6:.1f} ms"
+        )
+
+    def _say(self, text: str) -> None:
+        """Write a line to the model's log."""
+        for slot in self._slots[:1]:
+            slot.print(f"INFO::mmekit: {text}\n".encode())
+
     # Processes.
+
+    def _fill(self, slots: list[Slot]) -> None:
+        """Give slots without a process to those that there are."""
+        for slot in slots:
+            process = min(self.processes, key=lambda one: len(one.slots))
+            process.seat(slot)
+            if process.pid:
+                self._confirm(slot)
+            if process.ready and not slot.ended:
+                self._open(slot)
 
     def _start_process(self, slots: list[Slot]) -> None:
         process = Process()
@@ -250,6 +356,7 @@ class Host:
     def started(self, process: Process) -> None:
         """Go on with a process that has been forked."""
         assert process.channel is not None  # noqa: S101
+        self.parent = process.parent
         self._watch(process.channel.fileno(), self._process_spoke, process)
         for slot in list(process.slots):
             # After a death a stub knows already; a server learns the new process.
@@ -281,11 +388,18 @@ class Host:
     def _take_message(self, process: Process, message: dict[str, Any]) -> None:
         if "ready" in message:
             process.ready = True
+            took_s = self.parking.woken()
+            if took_s is not None:
+                self._woken(process, took_s)
             for slot in list(process.slots):
                 self._open(slot)
         elif "initialised" in message:
             process.initialised = True
             self.init = message["initialised"]
+        elif "stays" in message:
+            process.parking = False
+        elif "parked" in message:
+            process.parked, process.private_bytes = True, message["parked"]
         elif "closed" in message:
             for slot in list(process.slots):
                 if slot.number == message["closed"]:
@@ -308,6 +422,9 @@ class Host:
             slot.close(0)
 
     def _process_died(self, process: Process) -> None:
+        if process.parked:
+            self._process_parked(process)
+            return
         states = {slot: process.state(slot) for slot in process.slots}
         was_loaded = process.ready and (process.initialised or self.init is not None)
         self._discard(process)

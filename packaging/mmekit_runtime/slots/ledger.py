@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 
 MAX_SLOTS = 512
 SIZE = 4096
@@ -34,10 +35,11 @@ COUNTERS = (
     "predict_ns",
     "load_ns",
     "import_ns",
+    "answered_ns",
 )
 """Requests answered; with an error among them; calls of the handler; requests of the largest call;
 nanoseconds that requests waited in the process and that calls took; nanoseconds of the load and of
-model.py's import."""
+model.py's import; when the last call ended, by the monotonic clock."""
 
 _COUNTERS = struct.Struct(f"<{len(COUNTERS)}Q")
 
@@ -71,7 +73,13 @@ class Ledger:
         values[3] = max(values[3], requests)
         values[4] += queue_ns
         values[5] += predict_ns
+        values[8] = time.monotonic_ns()
         self._write()
+
+    @property
+    def answered_ns(self) -> int:
+        """When the last call ended; 0 when there was none."""
+        return self._values[8]
 
     def set_load(self, *, load_ns: int | None = None, import_ns: int | None = None) -> None:
         """Note how long the load or model.py's import took."""
@@ -116,6 +124,11 @@ class LedgerFile:
         if sent == 0:
             return TAKEN
         return IDLE if sent == length else SENDING
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters by name."""
+        values = _COUNTERS.unpack(os.pread(self.fd, _COUNTERS.size, MAX_SLOTS))
+        return dict(zip(COUNTERS, values))  # noqa: B905
 
     def close(self) -> None:
         """Let go of it; whoever has a mapping keeps that."""

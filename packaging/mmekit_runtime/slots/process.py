@@ -28,6 +28,7 @@ from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
 from mmekit_runtime.slots.descriptors import Pipes
 from mmekit_runtime.slots.ledger import IDLE, SENDING, SENDING_NOTED, Ledger
+from mmekit_runtime.slots.memory import private_bytes
 from mmekit_runtime.slots.outbox import LONGEST, Outbox
 from mmekit_runtime.slots.service import (
     Arguments,
@@ -90,9 +91,10 @@ class ModelProcess:
         )
         if "SM_TELEMETRY_LOG_REV_2022_12" in os.environ:
             _log_for_sagemaker(os.environ["SM_TELEMETRY_LOG_REV_2022_12"])
-        _logger.info(
-            "%d - djl_python_engine started with args: %s", os.getpid(), self._start["argv"][1:]
-        )
+        if not self._start["wakes"]:  # the fork server says so
+            _logger.info(
+                "%d - djl_python_engine started with args: %s", os.getpid(), self._start["argv"][1:]
+            )
         began = time.monotonic_ns()
         service = Service(arguments)
         self._ledger.set_load(import_ns=time.monotonic_ns() - began)
@@ -175,12 +177,35 @@ class ModelProcess:
             self._channel = None
             return
         for message, fds in messages:
-            if "slot" in message:
-                self._receive_slot(message, fds)
-            elif "drop" in message:
-                connection = self._by_number.get(message["drop"])
-                if connection:
-                    self._drop(connection, tell=False)
+            self._follow(message, fds)
+
+    def _follow(self, message: dict[str, Any], fds: list[int]) -> None:
+        if "slot" in message:
+            self._receive_slot(message, fds)
+        elif "drop" in message:
+            connection = self._by_number.get(message["drop"])
+            if connection:
+                self._drop(connection, tell=False)
+        elif "park" in message:
+            self._park(message["park"])
+
+    def _park(self, answered_ns: int) -> None:
+        """End, if nothing has come since the fork server looked, and nothing is half read.
+
+        What is in the connections stays there: the fork server watches them from now on.
+        """
+        reading = any(connection.is_reading for connection in self._by_fd.values())
+        if reading or self._ledger.answered_ns != answered_ns or self._channel is None:
+            self._tell({"stays": os.getpid()})
+            return
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        self._tell({"parked": private_bytes()})
+        with contextlib.suppress(OSError):
+            self._channel.finish()
+        # What the model has started ends with it, by its parent; nothing else is left to do.
+        os._exit(0)
 
     def _receive_slot(self, message: dict[str, Any], fds: list[int]) -> None:
         if len(fds) == message["fds"]:
@@ -286,7 +311,8 @@ class ModelProcess:
             self._limit_s = _limit_of(message.properties)
             self._ledger.set_load(load_ns=elapsed)
             self._tell({"initialised": dict(message.properties)})
-            self._log_load(elapsed)
+            if not self._start["wakes"]:
+                self._log_load(elapsed)
         return data
 
     def _log_load(self, load_ns: int) -> None:

@@ -29,6 +29,10 @@ class Process:
         Whether it has loaded the model.
     killed
         Whether it is to end, or has been made to.
+    parking
+        Whether it has been asked to end when it has nothing to do.
+    parked, private_bytes
+        Whether it has said that it does, and what it shared with no other then.
     """
 
     def __init__(self, attempt: int = 1) -> None:
@@ -44,6 +48,9 @@ class Process:
         self.initialised = False
         self.dead = False
         self.killed = False
+        self.parking = False
+        self.parked = False
+        self.private_bytes = 0
 
     @property
     def is_wanted(self) -> bool:
@@ -66,6 +73,18 @@ class Process:
     def state(self, slot: Slot) -> int:
         """Return a slot's state in the ledger."""
         return 0 if self.ledger is None else self.ledger.settled(slot.number)
+
+    def used_at(self) -> float:
+        """Return when it last answered, or was asked for, by the monotonic clock."""
+        if self.ledger is None or self.dead:
+            return self.asked_at
+        return max(self.asked_at, self.ledger.counters()["answered_ns"] / 1e9)
+
+    def ask_to_park(self) -> None:
+        """Ask it to end, unless something has come in the meantime."""
+        if self.ledger is not None and not self.parking:
+            self.parking = True
+            self.tell({"park": self.ledger.counters()["answered_ns"]})
 
     def tell(self, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
         """Send it a message; where it is gone, that shows on its channel."""
