@@ -376,7 +376,7 @@ def test_the_containers_environment_keeps_the_images_options_and_adds_threads():
         ("option.processes=3\noption.preload=joblib, sklearn", 3, ["joblib", "sklearn"]),
         ("option.processes 3", 3, []),
         ("  option.processes : 03 \r\noption.preload=none\r\n", 3, []),
-        ("option.processes=\n3", 1, []),
+        ("option.processes=\n3", None, []),
         ("option.preload=\noption.processes=2", 2, []),
         ("option.processes=2\noption.processes=4.5", 1, []),
         ("option.processes=" + "9" * 5000, 1, []),

@@ -70,8 +70,7 @@ class Birth:
             return
         process.fork_ms = (time.monotonic() - self._began) * 1000
         process.started(pid, channel, ledger)
-        slot = process.slots[0]
-        process.tell(self._start_message(), (ledger.fd, slot.stdout, slot.stderr))
+        process.tell(self._start_message(), (ledger.fd, *self._host.streams()))
         self._host.started(process)
 
     def _fail(self, reason: str, *, again: bool) -> None:
@@ -94,7 +93,7 @@ class Birth:
             "site_environ": host.server.site_environ,
             "dropped_paths": host.server.dropped_paths,
             "init": host.init,
-            "wakes": bool(host.parking.since),
+            "quiet": bool(host.parking.since) or process.is_further,
             "times": {
                 "imports": sorted(parent.imports - set(nursery.BASE_IMPORTS)),
                 "parent_ms": (self._began - process.asked_at) * 1000,

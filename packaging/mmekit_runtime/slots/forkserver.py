@@ -20,6 +20,7 @@ import sys
 import time
 
 from mmekit_runtime.slots import descriptors
+from mmekit_runtime.slots.cores import Cores
 from mmekit_runtime.slots.descriptors import Pipes
 from mmekit_runtime.slots.hosts import Host
 from mmekit_runtime.slots.loop import Loop, log
@@ -62,6 +63,8 @@ class ForkServer:
         Into which workers print.
     parents
         What model processes are forked from.
+    cores
+        That its models may use.
     site_environ
         Variables that a sitecustomize of the environment has set here, and would in a worker.
     """
@@ -71,6 +74,7 @@ class ForkServer:
         self.loop = Loop()
         self.pipes = Pipes()
         self.parents = Parents(self)
+        self.cores = Cores()
         self.site_environ = _site_environ()
         self._key = key
         self._idle_s = self._unused_s = idle_s
@@ -271,6 +275,11 @@ class ForkServer:
         host = self._departed.pop(pid, None)
         if host is not None:
             host.process_ended(pid, status)
+
+    @property
+    def period_s(self) -> float:
+        """The seconds over which one looks how busy processes are."""
+        return _TURN_S
 
     @property
     def dropped_paths(self) -> list[str]:

@@ -20,6 +20,7 @@ from mmekit_runtime.slots.loop import log
 from mmekit_runtime.slots.manifest import read_processes
 from mmekit_runtime.slots.parking import MIB, Parking, first_byte
 from mmekit_runtime.slots.processes import Process
+from mmekit_runtime.slots.scaling import Scaling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Host:
         self.init: dict[str, str] | None = None
         self.ended = False
         self.processes: list[Process] = []
-        self._wanted_processes = read_processes(first.model_dir)
+        self._scaling = Scaling(read_processes(first.model_dir))
+        self._moves = 0
         self._slots: list[Slot] = []
         self.parking = Parking(first.model_dir, first.environ)
         self.parent: Parent | None = None
@@ -98,7 +100,7 @@ class Host:
             self._confirm(slot)
             self._open(slot)
             return
-        if len(self.processes) < self._wanted_processes:
+        if len(self.processes) < self._scaling.at_start:
             self._start_process([slot])
             return
         process = min(self.processes, key=lambda one: len(one.slots))
@@ -206,6 +208,9 @@ class Host:
     def _forget(self, slot: Slot) -> None:
         self._slots.remove(slot)
         self.ended = not self._slots
+        if self.ended:
+            for further in (one for one in self.processes if not one.slots):
+                further.kill()
         self.server.loop.unwatch(slot.lifeline.fileno())
         for one in (slot.listener, slot.connection):
             if one is not None:
@@ -265,6 +270,8 @@ class Host:
         self.guarded(self._look)(now)
 
     def _look(self, now: float) -> None:
+        for process in self._scaling.surplus(self.processes, self.server.period_s):
+            process.ask_to_park()
         after_s = self.parking.after_s
         if after_s and self._is_idle and now - self.used_at() >= after_s:
             self.park()
@@ -386,24 +393,97 @@ class Host:
             self._take_message(process, message)
 
     def _take_message(self, process: Process, message: dict[str, Any]) -> None:
-        if "ready" in message:
-            process.ready = True
-            took_s = self.parking.woken()
-            if took_s is not None:
-                self._woken(process, took_s)
-            for slot in list(process.slots):
-                self._open(slot)
-        elif "initialised" in message:
-            process.initialised = True
-            self.init = message["initialised"]
-        elif "stays" in message:
-            process.parking = False
-        elif "parked" in message:
-            process.parked, process.private_bytes = True, message["parked"]
-        elif "closed" in message:
-            for slot in list(process.slots):
-                if slot.number == message["closed"]:
-                    self._end_slot(slot, 1)
+        for kind, act in (
+            ("ready", self._is_ready),
+            ("initialised", self._is_initialised),
+            ("closed", self._has_closed),
+            ("stays", self._stays),
+            ("parked", self._parks),
+            ("crowded", self._is_crowded),
+            ("released", self._has_released),
+        ):
+            if kind in message:
+                act(process, message)
+
+    def _is_ready(self, process: Process, _: dict[str, Any]) -> None:
+        process.ready = True
+        took_s = self.parking.woken()
+        if took_s is not None:
+            self._woken(process, took_s)
+        for slot in list(process.slots):
+            self._open(slot)
+        if process.is_further:
+            self._relieve(process)
+
+    def _is_initialised(self, process: Process, message: dict[str, Any]) -> None:
+        process.initialised = True
+        self.init = message["initialised"]
+
+    def _has_closed(self, process: Process, message: dict[str, Any]) -> None:
+        for slot in list(process.slots):
+            if slot.number == message["closed"]:
+                self._end_slot(slot, 1)
+
+    def _stays(self, process: Process, _: dict[str, Any]) -> None:
+        process.parking = False
+
+    def _parks(self, process: Process, message: dict[str, Any]) -> None:
+        process.parked, process.private_bytes = True, message["parked"]
+
+    # As many processes as the requests need.
+
+    def _is_crowded(self, _: Process, message: dict[str, Any]) -> None:
+        if self.init is None or not all(one.ready for one in self.processes):
+            return
+        number = self._scaling.more(
+            len(self.processes),
+            len(self._slots),
+            message["crowded"],
+            message["computing"],
+            self.server.cores,
+        )
+        for _ in range(number):
+            further = Process(is_further=True)
+            self.processes.append(further)
+            Birth(self, further).begin()
+
+    def _relieve(self, process: Process) -> None:
+        """Have the others release slots for a further process."""
+        others = [one for one in self.processes if one is not process and one.ready]
+        left = {one: [slot for slot in one.slots if slot.move is None] for one in others}
+        for _ in range(len(self._slots) // (len(others) + 1)):
+            fullest = max(others, key=lambda one: len(left[one]))
+            if len(left[fullest]) < 2:  # noqa: PLR2004
+                break
+            slot = left[fullest].pop()
+            self._moves += 1
+            slot.move = (self._moves, process)
+            fullest.tell({"release": slot.number, "token": self._moves})
+        self._end_if_useless(process)
+
+    def _has_released(self, process: Process, message: dict[str, Any]) -> None:
+        for slot in list(process.slots):
+            if slot.move is None or slot.move[0] != message["token"]:
+                continue
+            target, slot.move = slot.move[1], None
+            if message["released"]:
+                process.slots.remove(slot)
+                (target if target.is_there else process).seat(slot)
+                self._confirm(slot)
+                if not slot.ended:
+                    self._open(slot)
+            self._end_if_useless(process)
+            self._end_if_useless(target)
+
+    def _end_if_useless(self, process: Process) -> None:
+        """End a process that has no slots, and will have none."""
+        awaited = any(slot.move is not None and slot.move[1] is process for slot in self._slots)
+        if not process.slots and not awaited and not process.dead:
+            process.kill()
+
+    def streams(self) -> tuple[int, int]:
+        """Return where a new process prints to."""
+        return self._slots[0].stdout, self._slots[0].stderr
 
     def process_ended(self, pid: int, status: int) -> None:
         """Note how a process ended, for the log."""
@@ -430,6 +510,8 @@ class Host:
         self._discard(process)
         if not process.killed:
             self.server.has_departed(process.pid, self)
+        if process.is_further and not process.ready:
+            self._scaling.failed()
         if not process.slots:
             self._finish()
             return
@@ -437,6 +519,9 @@ class Host:
             # model.py could not be imported, or the load itself ended the process: no second try.
             self._fail(process, states, "the model process ended while it loaded the model")
             return
+        self._heal(process, states)
+
+    def _heal(self, process: Process, states: dict[Slot, int]) -> None:
         others = self._deaths.one_too_many()
         if others is not None:
             reason = f"the model process died {MAX_DEATHS + 1} times within {DEATH_WINDOW_S:.0f} s"

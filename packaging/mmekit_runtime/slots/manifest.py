@@ -36,15 +36,14 @@ def read_preload(model_dir: str) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def read_processes(model_dir: str) -> int:
+def read_processes(model_dir: str) -> int | None:
     """Return the number of processes over which a model's slots are spread.
 
-    ``option.processes`` in serving.properties: 1 by default, ``auto`` for the number of cores.
+    ``option.processes`` in serving.properties: None, as many as its requests need, is ``auto`` and
+    the default.
     """
-    text = _setting(model_dir, "option.processes") or ""
-    if text == "auto":
-        return len(os.sched_getaffinity(0))
-    return int(text) if PROCESSES.fullmatch(text) else 1
+    text = _setting(model_dir, "option.processes") or "auto"
+    return int(text) if PROCESSES.fullmatch(text) and text != "auto" else None
 
 
 def read_park_after(model_dir: str, environ: dict[str, str]) -> float:

@@ -26,6 +26,7 @@ from mmekit_runtime.messages import Reply
 from mmekit_runtime.slots import heap
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
+from mmekit_runtime.slots.demand import Demand
 from mmekit_runtime.slots.descriptors import Pipes
 from mmekit_runtime.slots.ledger import IDLE, SENDING, SENDING_NOTED, Ledger
 from mmekit_runtime.slots.memory import private_bytes
@@ -75,6 +76,7 @@ class ModelProcess:
         # Of those that are ready it names first who has been for longest; poll() does not.
         self._poll = select.epoll()
         self._pipes = Pipes()
+        self._demand = Demand()
         self._initialised: bytes | None = None
         self._limit_s = _PREDICT_TIMEOUT_S
         self._service = self._import_model()
@@ -91,7 +93,7 @@ class ModelProcess:
         )
         if "SM_TELEMETRY_LOG_REV_2022_12" in os.environ:
             _log_for_sagemaker(os.environ["SM_TELEMETRY_LOG_REV_2022_12"])
-        if not self._start["wakes"]:  # the fork server says so
+        if not self._start["quiet"]:  # the fork server says so
             _logger.info(
                 "%d - djl_python_engine started with args: %s", os.getpid(), self._start["argv"][1:]
             )
@@ -136,6 +138,21 @@ class ModelProcess:
             self._serve(ready)
 
     def _serve(self, ready: list[int]) -> None:
+        # One by one, where requests cannot be answered together: those that wait stay in the
+        # kernel, for a successor or another process to take.
+        waiting = 0 if self._service.handler is not None else max(0, len(ready) - 1)
+        began = time.monotonic_ns()
+        answered = self._take(ready[: len(ready) - waiting])
+        if answered:
+            crowded = self._demand.note(answered, waiting, time.monotonic_ns() - began)
+            if crowded is not None:
+                self._tell(crowded)
+
+    def _take(self, ready: list[int]) -> int:
+        """Answer the requests of connections that can be read.
+
+        Returns how many there were, those that load the model not counted.
+        """
         taken = []
         for fd in ready:
             connection = self._by_fd.get(fd)
@@ -148,15 +165,11 @@ class ModelProcess:
                 alive = False
             if not alive:
                 self._drop(connection)
-            elif connection.message is None:
-                continue
-            elif self._service.handler is None:
-                # One by one: those that wait stay in the kernel, for a successor to take.
-                self._answer([(connection, connection.message)])
-            else:
+            elif connection.message is not None:
                 taken.append((connection, connection.message))
         if taken:
             self._answer(taken)
+        return sum(bool(message.content) for _, message in taken)
 
     def _hear(self, channel: Channel, event: int) -> None:
         messages: Iterable[tuple[dict[str, Any], list[int]]] | None = ()
@@ -186,8 +199,18 @@ class ModelProcess:
             connection = self._by_number.get(message["drop"])
             if connection:
                 self._drop(connection, tell=False)
+        elif "release" in message:
+            self._release(message["release"], message["token"])
         elif "park" in message:
             self._park(message["park"])
+
+    def _release(self, number: int, token: int) -> None:
+        """Leave a connection to another process, unless a part of a request has been read."""
+        connection = self._by_number.get(number)
+        released = connection is not None and not connection.is_reading
+        if connection is not None and released:
+            self._drop(connection, tell=False)
+        self._tell({"released": released, "token": token})
 
     def _park(self, answered_ns: int) -> None:
         """End, if nothing has come since the fork server looked, and nothing is half read.
@@ -311,7 +334,7 @@ class ModelProcess:
             self._limit_s = _limit_of(message.properties)
             self._ledger.set_load(load_ns=elapsed)
             self._tell({"initialised": dict(message.properties)})
-            if not self._start["wakes"]:
+            if not self._start["quiet"]:
                 self._log_load(elapsed)
         return data
 

@@ -21,6 +21,8 @@ class Process:
 
     Attributes
     ----------
+    is_further
+        Whether it gets slots of other processes, once it is ready, and has none before.
     channel
         To the process; None until it is forked.
     ready
@@ -35,8 +37,9 @@ class Process:
         Whether it has said that it does, and what it shared with no other then.
     """
 
-    def __init__(self, attempt: int = 1) -> None:
-        self.attempt = attempt
+    def __init__(self, *, is_further: bool = False) -> None:
+        self.attempt = 1
+        self.is_further = is_further
         self.slots: list[Slot] = []
         self.channel: Channel | None = None
         self.ledger: LedgerFile | None = None
@@ -55,7 +58,12 @@ class Process:
     @property
     def is_wanted(self) -> bool:
         """Whether there is something for it to do, once it is there."""
-        return bool(self.slots) and not self.killed
+        return (bool(self.slots) or self.is_further) and not self.killed
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be given slots."""
+        return not (self.dead or self.killed or self.parking)
 
     def started(self, pid: int, channel: Channel, ledger: LedgerFile) -> None:
         """Note that it has been forked."""
@@ -66,6 +74,7 @@ class Process:
         used = {one.number for one in self.slots}
         slot.number = next(number for number in range(MAX_SLOTS) if number not in used)
         slot.process = self
+        slot.move = None
         self.slots.append(slot)
         if self.ledger is not None:
             self.ledger.clear(slot.number)

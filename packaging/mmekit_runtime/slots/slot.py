@@ -33,6 +33,8 @@ class Slot:
         To whoever sends requests; None until it has connected.
     process
         Which answers; None when there is none at the moment.
+    move
+        The number of its move to another process, while it is moved, and which process that is.
     given_up
         Why its model is given up, when it ends because of that.
     """
@@ -55,6 +57,7 @@ class Slot:
         self.listener: socket.socket | None = None
         self.process: Process | None = None
         self.number = -1
+        self.move: tuple[int, Process] | None = None
         self.confirmed = False
         self.ended = False
         self.given_up = ""
