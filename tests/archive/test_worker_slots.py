@@ -378,9 +378,9 @@ def test_the_containers_environment_keeps_the_images_options_and_adds_threads():
         ("  option.processes : 03 \r\noption.preload=none\r\n", 3, []),
         ("option.processes=\n3", None, []),
         ("option.preload=\noption.processes=2", 2, []),
-        ("option.processes=2\noption.processes=4.5", 1, []),
-        ("option.processes=" + "9" * 5000, 1, []),
-        ("#option.processes=2\noption.processes.old=3", 1, []),
+        ("option.processes=2\noption.processes=4.5", None, []),
+        ("option.processes=" + "9" * 5000, None, []),
+        ("#option.processes=2\noption.processes.old=3", None, []),
     ],
 )
 def test_the_container_reads_its_settings_line_by_line(tmp_path, lines, processes, preload):

@@ -323,9 +323,17 @@ class BareForkServer:
         Of a model, whose runtime it runs.
     descriptors
         How many it may have open; as many as it likes by default.
+    before
+        Called in the new process before it becomes the fork server.
     """
 
-    def __init__(self, folder: Path, descriptors: int | None = None, **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        descriptors: int | None = None,
+        before: Callable[[], object] | None = None,
+        **environment: str,
+    ) -> None:
         self.folder = folder
         self._base = Path(tempfile.mkdtemp(prefix="bf-"))
         self._path = self._base / "s"
@@ -339,6 +347,8 @@ class BareForkServer:
         def limit() -> None:
             if descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+            if before is not None:
+                before()
 
         self._log = (self._base / "log").open("wb")
         self.process = subprocess.Popen(

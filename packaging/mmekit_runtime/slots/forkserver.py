@@ -26,6 +26,7 @@ from mmekit_runtime.slots.hosts import Host
 from mmekit_runtime.slots.loop import Loop, log
 from mmekit_runtime.slots.manifest import read_preload
 from mmekit_runtime.slots.parents import Parents
+from mmekit_runtime.slots.room import PERIOD_S, Room
 from mmekit_runtime.slots.slot import Slot
 
 TYPE_CHECKING = False
@@ -65,6 +66,8 @@ class ForkServer:
         What model processes are forked from.
     cores
         That its models may use.
+    room
+        The memory that they may.
     site_environ
         Variables that a sitecustomize of the environment has set here, and would in a worker.
     """
@@ -75,11 +78,12 @@ class ForkServer:
         self.pipes = Pipes()
         self.parents = Parents(self)
         self.cores = Cores()
+        self.room = Room()
         self.site_environ = _site_environ()
         self._key = key
         self._idle_s = self._unused_s = idle_s
         self._look_s = min(_TURN_S, max(_LEAST_TURN_S, idle_s))
-        self._next_look = 0.0
+        self._next_look = self._next_room = 0.0
         self._owner = owner
         self._hosts: dict[str, Host] = {}
         self._departed: dict[int, Host] = {}
@@ -129,10 +133,13 @@ class ForkServer:
                 os.unlink(self.path)  # noqa: PTH108
 
     def _turn(self) -> None:
-        until_look = self._next_look - time.monotonic()
+        until_look = min(self._next_look, self._next_room) - time.monotonic()
         self.loop.turn(min(max(0.0, until_look), self._look_s, self._idle_left()))
         self._reap()
         now = time.monotonic()
+        if now >= self._next_room:
+            self.room.look(list(self._hosts.values()))
+            self._next_room = now + self.room.period_s
         if now >= self._next_look:
             self._next_look = now + self._look_s
             for host in list(self._hosts.values()):
@@ -261,6 +268,7 @@ class ForkServer:
 
     def forget(self, host: Host) -> None:
         """Forget a model that has no slots any more."""
+        self.room.forget(host)
         if self._hosts.get(host.identity) is host:
             del self._hosts[host.identity]
 
@@ -275,6 +283,11 @@ class ForkServer:
         host = self._departed.pop(pid, None)
         if host is not None:
             host.process_ended(pid, status)
+
+    def look_soon(self) -> None:
+        """Look at the memory in this turn, if somebody waits for it."""
+        if self.room.period_s < PERIOD_S:
+            self._next_room = 0.0
 
     @property
     def period_s(self) -> float:

@@ -14,10 +14,11 @@ from mmekit_runtime.slots.healing import (
     Deaths,
     answer_for_the_dead,
     describe,
+    refuse,
 )
 from mmekit_runtime.slots.ledger import MAX_SLOTS, READING, SENDING, TAKEN
 from mmekit_runtime.slots.loop import log
-from mmekit_runtime.slots.manifest import read_processes
+from mmekit_runtime.slots.manifest import read_processes, read_required_bytes
 from mmekit_runtime.slots.parking import MIB, Parking, first_byte
 from mmekit_runtime.slots.processes import Process
 from mmekit_runtime.slots.scaling import Scaling
@@ -60,6 +61,7 @@ class Host:
         self.init: dict[str, str] | None = None
         self.ended = False
         self.processes: list[Process] = []
+        self._required = read_required_bytes(first.model_dir)
         self._scaling = Scaling(read_processes(first.model_dir))
         self._moves = 0
         self._slots: list[Slot] = []
@@ -99,6 +101,10 @@ class Host:
         if self._is_parked:
             self._confirm(slot)
             self._open(slot)
+            return
+        if not self.processes:
+            # Whoever loads models has asked for memory; others may have to park for it first.
+            self._enter_when_it_fits()
             return
         if len(self.processes) < self._scaling.at_start:
             self._start_process([slot])
@@ -273,15 +279,25 @@ class Host:
         for process in self._scaling.surplus(self.processes, self.server.period_s):
             process.ask_to_park()
         after_s = self.parking.after_s
-        if after_s and self._is_idle and now - self.used_at() >= after_s:
+        if after_s and self.may_park and now - self.used_at() >= after_s:
             self.park()
 
     @property
-    def _is_idle(self) -> bool:
+    def needed(self) -> int:
+        """The bytes that one process takes: as measured when it last parked, or as packed."""
+        return self.parking.given_back or self._required
+
+    @property
+    def may_park(self) -> bool:
         """Whether all its processes could be asked to end."""
-        if self.init is None or not self.processes:
+        if self.init is None or not self.processes or not self.parking.after_s:
             return False
         return all(one.ready and not one.parking for one in self.processes)
+
+    @property
+    def is_parking(self) -> bool:
+        """Whether its processes have been asked to end, and are there still."""
+        return any(one.parking for one in self.processes)
 
     def used_at(self) -> float:
         """Return when it was last asked, by the monotonic clock."""
@@ -304,7 +320,8 @@ class Host:
         if not self._slots:
             self._finish()
             return
-        self.parking.park()
+        self.parking.park(process.private_bytes)
+        self.server.look_soon()  # somebody may wait for what it has given back
         given_back = process.private_bytes / MIB
         self._say(f"parked after {idle_s:.0f} s without a request, {given_back:.1f} MiB given back")
         for slot in slots:
@@ -320,12 +337,64 @@ class Host:
             self._end_slot(slot, 1)
 
     def _wake(self) -> None:
-        slots = [slot for slot in self._slots if slot.process is None]
-        for slot in slots:
+        for slot in self._vacant():
             if slot.connection is not None:
                 self.server.loop.unwatch(slot.connection.fileno())
         self.parking.wake()
-        self._start_process(slots)
+        if self.processes:
+            self._fill(self._vacant())
+        else:
+            self._enter_when_it_fits()
+
+    def _enter_when_it_fits(self) -> None:
+        if self.server.room.fits(self.needed):
+            self.enter()
+        else:
+            self.server.room.wait(self)
+            self.server.look_soon()
+
+    def _vacant(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.process is None and not slot.unread]
+
+    def enter(self) -> None:
+        """Get a process: there is memory for one."""
+        self.server.room.forget(self)
+        self.guarded(self._start_process)(self._vacant())
+
+    def stay_out(self, reason: str) -> None:
+        """Answer the requests that wait with the reason, and stay parked.
+
+        A model that is being loaded was found to fit by its server, which knows best.
+        """
+        if self.parking.since:
+            self.guarded(self._stay_parked)(self._vacant(), reason)
+        else:
+            self.enter()
+
+    def _stay_parked(self, slots: list[Slot], reason: str) -> None:
+        self.parking.stay()
+        for slot in slots:
+            slot.print(f"WARN::mmekit: {reason}\n".encode())
+            slot.process = None
+            if slot.has_bytes():
+                assert slot.connection is not None  # noqa: S101
+                self._watch(slot.connection.fileno(), self._drain, slot, reason)
+            else:
+                self._open(slot)
+
+    def _drain(self, slot: Slot, reason: str) -> None:
+        """Read a request as far as it has come, and answer it when that is all of it."""
+        whole = slot.drain()
+        if whole is None:
+            self._end_slot(slot, 1)
+        elif whole:
+            assert slot.connection is not None  # noqa: S101
+            self.server.loop.unwatch(slot.connection.fileno())
+            refuse(slot, reason)
+            if self.processes:
+                self._fill([slot])
+            else:
+                self._hand_over(slot)
 
     def _woken(self, process: Process, took_s: float) -> None:
         assert process.ledger is not None  # noqa: S101
@@ -356,6 +425,7 @@ class Host:
     def _start_process(self, slots: list[Slot]) -> None:
         process = Process()
         self.processes.append(process)
+        self.server.room.claim(process, self.needed)
         for slot in slots:
             process.seat(slot)
         Birth(self, process).begin()
@@ -372,7 +442,10 @@ class Host:
     def not_started(self, process: Process, reason: str) -> None:
         """Leave the slots of a process that there will not be to the plain engine, or end them."""
         self._discard(process)
-        self._refuse(process.slots, reason)
+        if self.parking.since and process.slots:
+            self._stay_parked(process.slots, reason)
+        else:
+            self._refuse(process.slots, reason)
 
     def _process_spoke(self, process: Process) -> None:
         assert process.channel is not None  # noqa: S101
@@ -407,6 +480,8 @@ class Host:
 
     def _is_ready(self, process: Process, _: dict[str, Any]) -> None:
         process.ready = True
+        if self.init is not None:
+            self.server.room.free(process)
         took_s = self.parking.woken()
         if took_s is not None:
             self._woken(process, took_s)
@@ -417,6 +492,7 @@ class Host:
 
     def _is_initialised(self, process: Process, message: dict[str, Any]) -> None:
         process.initialised = True
+        self.server.room.free(process)
         self.init = message["initialised"]
 
     def _has_closed(self, process: Process, message: dict[str, Any]) -> None:
@@ -432,7 +508,7 @@ class Host:
 
     # As many processes as the requests need.
 
-    def _is_crowded(self, _: Process, message: dict[str, Any]) -> None:
+    def _is_crowded(self, _process: Process, message: dict[str, Any]) -> None:
         if self.init is None or not all(one.ready for one in self.processes):
             return
         number = self._scaling.more(
@@ -443,8 +519,11 @@ class Host:
             self.server.cores,
         )
         for _ in range(number):
+            if not self.server.room.fits(self.needed):
+                break
             further = Process(is_further=True)
             self.processes.append(further)
+            self.server.room.claim(further, self.needed)
             Birth(self, further).begin()
 
     def _relieve(self, process: Process) -> None:
@@ -494,6 +573,7 @@ class Host:
     def _discard(self, process: Process) -> None:
         if process in self.processes:
             self.processes.remove(process)
+        self.server.room.free(process)
         if process.channel is not None:
             self.server.loop.unwatch(process.channel.fileno())
         process.close()
@@ -514,6 +594,10 @@ class Host:
             self._scaling.failed()
         if not process.slots:
             self._finish()
+            return
+        if not was_loaded and self.parking.since and self._deaths.one_too_many() is None:
+            reason = "the model process ended while it loaded the model again"
+            self._stay_parked(process.slots, reason)
             return
         if not was_loaded:
             # model.py could not be imported, or the load itself ended the process: no second try.

@@ -46,6 +46,12 @@ def read_processes(model_dir: str) -> int | None:
     return int(text) if PROCESSES.fullmatch(text) and text != "auto" else None
 
 
+def read_required_bytes(model_dir: str) -> int:
+    """Return what packing has found that one process of a model takes; 0 where nobody measured."""
+    text = _setting(model_dir, "required_memory_mb") or ""
+    return int(text) << 20 if PROCESSES.fullmatch(text) and text != "auto" else 0
+
+
 def read_park_after(model_dir: str, environ: dict[str, str]) -> float:
     """Return the seconds without a request after which a model gives back its process; 0: never.
 

@@ -25,6 +25,8 @@ class Parking:
         When it was parked, in seconds of the epoch; 0 while it is awake.
     parks, wakes, wake_s
         How often it was parked and woken, and the seconds that the wakes took.
+    given_back
+        Bytes that were its process's own when it last parked.
     """
 
     def __init__(self, model_dir: str, environ: dict[str, str]) -> None:
@@ -33,16 +35,22 @@ class Parking:
         self.parks = 0
         self.wakes = 0
         self.wake_s = 0.0
+        self.given_back = 0
         self._wanted_at = 0.0
 
-    def park(self) -> None:
-        """Note that the last process has ended."""
+    def park(self, private_bytes: int) -> None:
+        """Note that the last process has ended, and what was its own."""
         self.since = time.time()
         self.parks += 1
+        self.given_back = private_bytes
+
+    def stay(self) -> None:
+        """Note that there will be no process for the request that has come."""
+        self._wanted_at = 0.0
 
     def wake(self) -> None:
         """Note that a request has come."""
-        self._wanted_at = time.monotonic()
+        self._wanted_at = self._wanted_at or time.monotonic()
 
     def woken(self) -> float | None:
         """Note that a process has loaded the model; return how long that took, if it was a wake."""

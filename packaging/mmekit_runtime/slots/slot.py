@@ -8,6 +8,8 @@ import select
 import socket
 from _socket import MSG_DONTWAIT, MSG_PEEK
 
+from mmekit_runtime.wire import WireError, decode_request
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -35,6 +37,8 @@ class Slot:
         Which answers; None when there is none at the moment.
     move
         The number of its move to another process, while it is moved, and which process that is.
+    unread
+        A part of a request that no process will read.
     given_up
         Why its model is given up, when it ends because of that.
     """
@@ -57,6 +61,7 @@ class Slot:
         self.listener: socket.socket | None = None
         self.process: Process | None = None
         self.number = -1
+        self.unread = bytearray()
         self.move: tuple[int, Process] | None = None
         self.confirmed = False
         self.ended = False
@@ -107,6 +112,24 @@ class Slot:
             return bool(self.connection.recv(1, MSG_PEEK | MSG_DONTWAIT))
         except OSError:
             return False
+
+    def drain(self) -> bool | None:
+        """Read a request away; whether all of it has come, None when the connection has ended."""
+        assert self.connection is not None  # noqa: S101
+        try:
+            data = self.connection.recv(1 << 16, MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        self.unread += data
+        try:
+            found = decode_request(self.unread) if data else None
+        except WireError:
+            return None
+        if found:
+            del self.unread[: found[1]]
+        return bool(found) if data else None
 
     def close(self, code: int) -> None:
         """End the stub with an exit code and close what belongs to the slot."""
