@@ -340,7 +340,8 @@ class BareForkServer:
         self._claims: list[Claim] = []
         owner, self._owner = os.pipe()
         ready, said = os.pipe()
-        variables = {**os.environ, "PYTHONPATH": str(engine_folder()), **environment}
+        paths = {"PYTHONPATH": str(engine_folder()), "MMEKIT_SLOTS_SPARES": "0"}
+        variables = {**os.environ, **paths, **environment}
         self._variables = variables
         arguments = (str(self._path), str(said), "--owner", str(owner))
 
@@ -445,6 +446,8 @@ class Slots:
         variables = {
             "MMEKIT_SLOTS_DIR": str(self.folder),
             "MMEKIT_SLOTS_IDLE_S": str(self._idle_s),
+            # Tests count processes; those of spares say so.
+            "MMEKIT_SLOTS_SPARES": "0",
             **environment,
         }
         worker = StubWorker(folder, self._sockets, variables, arguments)

@@ -315,7 +315,7 @@ def test_a_parent_that_dies_when_it_is_asked_to_fork_is_replaced(slots, model, u
     (server,) = slots.roots()
     (parent,) = (one for one in slots.processes() if one.cwd() == "/" and one != server)
     asleep = server if stopped == "fork server" else parent
-    sockets = open_files(server)["socket:"]
+    sockets = open_files(server)["socket"]
 
     os.kill(asleep.pid, signal.SIGSTOP)
     worker = slots.launch(model(name="second"))
@@ -323,7 +323,7 @@ def test_a_parent_that_dies_when_it_is_asked_to_fork_is_replaced(slots, model, u
         until(slots.waiting_connections)
     else:
         # Of its worker, and of the process to be.
-        until(lambda: open_files(server)["socket:"] == sockets + 2)
+        until(lambda: open_files(server)["socket"] == sockets + 2)
     kill(parent.pid)
     if asleep is server:
         os.kill(server.pid, signal.SIGCONT)

@@ -41,6 +41,9 @@ class Group:
     def enter(self) -> None:
         (self.folder / "cgroup.procs").write_text(str(os.getpid()))
 
+    def is_empty(self) -> bool:
+        return not (self.folder / "cgroup.procs").read_text()
+
     def kills(self) -> int:
         file = "memory.events" if self.is_v2 else "memory.oom_control"
         found = re.search(r"^oom_kill (\d+)$", (self.folder / file).read_text(), re.MULTILINE)
@@ -58,7 +61,7 @@ def group(until):
                 folder.rmdir()
             continue
         yield made
-        until(lambda: not (folder / "cgroup.procs").read_text())
+        until(made.is_empty)
         folder.rmdir()
         return
     pytest.skip("no control group can be made here")

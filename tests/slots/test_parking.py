@@ -233,3 +233,27 @@ def test_parents_stay_while_models_are_parked(impatient_slots, model, until):
     until(lambda: not impatient_slots.model_processes())
 
     assert worker.value("os.getppid()") == str(parent.pid)
+
+
+def test_a_wake_takes_the_process_that_was_forked_ahead(bare, model, until):
+    server = bare(model(option__park_after=SOON), MMEKIT_SLOTS_SPARES="1")
+    claim = server.start()
+    (parent,) = server.parents()
+    until(lambda: b"parked after" in server.output)
+    (spare,) = until(parent.children)
+
+    assert claim.value("os.getpid()") == str(spare.pid)
+    until(lambda: [one for one in parent.children() if one.pid != spare.pid])
+
+
+def test_a_spare_that_dies_is_not_given(bare, model, until):
+    server = bare(model(option__park_after=SOON), MMEKIT_SLOTS_SPARES="1")
+    claim = server.start()
+    (parent,) = server.parents()
+    until(lambda: b"parked after" in server.output)
+    (spare,) = until(parent.children)
+
+    spare.kill()
+
+    assert claim.value("os.getpid()") != str(spare.pid)
+    assert claim.value("1 + 1") == "2"

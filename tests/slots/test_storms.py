@@ -49,7 +49,10 @@ def test_a_storm_of_forks_and_one_of_deaths_block_nobody(bare, model, until):
     raise_descriptor_limit()
     folder = model()
     model.change_runtime(
-        folder, "nursery", "                run(fds[0])\n", "                signal.pause()\n"
+        folder,
+        "nursery",
+        '                run(fds[0], is_spare=message["fork"] == "spare")\n',
+        "                signal.pause()\n",
     )
     server = bare(folder)
     assert "slot" in server.ask("first").hear()
@@ -76,8 +79,8 @@ def test_a_storm_of_forks_and_one_of_deaths_block_nobody(bare, model, until):
 
 def test_a_model_whose_state_is_in_doubt_is_ended_and_says_why(slots, model, until):
     folder = model(name="first")
-    old = "            process.initialised = True\n"
-    new = old + "            assert 'DOUBT' not in self.environ, 'a bug'\n"
+    old = "        process.initialised = True\n"
+    new = old + "        assert 'DOUBT' not in self.environ, 'a bug'\n"
     model.change_runtime(folder, "hosts", old, new)
     sound = slots.start(folder)
 

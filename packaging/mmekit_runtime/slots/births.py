@@ -51,7 +51,9 @@ class Birth:
             self._began = time.monotonic()
             process.parent = parent
             forked = self._host.guarded(self._forked)
-            self._host.server.parents.fork(parent, {"fork": "model"}, forked)
+            process.was_spare = self._host.server.parents.fork_model(
+                parent, forked, may_be_spare=process.may_be_spare
+            )
 
     def _forked(self, pid: int, channel: Channel | None) -> None:
         process = self._process

@@ -140,6 +140,8 @@ class ForkServer:
         if now >= self._next_room:
             self.room.look(list(self._hosts.values()))
             self._next_room = now + self.room.period_s
+            if self.room.is_short:
+                self.parents.drop_spares()
         if now >= self._next_look:
             self._next_look = now + self._look_s
             for host in list(self._hosts.values()):

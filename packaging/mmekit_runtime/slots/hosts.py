@@ -422,8 +422,8 @@ class Host:
             if process.ready and not slot.ended:
                 self._open(slot)
 
-    def _start_process(self, slots: list[Slot]) -> None:
-        process = Process()
+    def _start_process(self, slots: list[Slot], *, may_be_spare: bool = True) -> None:
+        process = Process(may_be_spare=may_be_spare)
         self.processes.append(process)
         self.server.room.claim(process, self.needed)
         for slot in slots:
@@ -482,6 +482,8 @@ class Host:
         process.ready = True
         if self.init is not None:
             self.server.room.free(process)
+        if process.parent is not None and not self.server.room.is_short:
+            self.server.parents.keep_spare(process.parent)
         took_s = self.parking.woken()
         if took_s is not None:
             self._woken(process, took_s)
@@ -594,6 +596,10 @@ class Host:
             self._scaling.failed()
         if not process.slots:
             self._finish()
+            return
+        if process.was_spare and not process.ready:
+            # It may have died before it was given to this model: one that is forked now has not.
+            self._start_process(list(process.slots), may_be_spare=False)
             return
         if not was_loaded and self.parking.since and self._deaths.one_too_many() is None:
             reason = "the model process ended while it loaded the model again"

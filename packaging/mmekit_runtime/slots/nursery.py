@@ -167,7 +167,7 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
                 # What the model starts ends with it, by its group.
                 os.setpgid(0, 0)
                 keep_only(fds)
-                run(fds[0])
+                run(fds[0], is_spare=message["fork"] == "spare")
         except BaseException:  # noqa: BLE001
             import traceback
 

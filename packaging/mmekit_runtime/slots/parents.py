@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Found = Callable[[Parent | None], None]
     Forked = Callable[[int, Channel | None], None]
 
+SPARES_VARIABLE = "MMEKIT_SLOTS_SPARES"
+"""``0`` has no process forked ahead."""
+
 MAX_FORKS = 8
 """That a parent is asked for at a time: it does one after the other anyway."""
 
@@ -36,6 +39,7 @@ class Parents:
         self._waiting: dict[frozenset[str], list[Found]] = {}
         self._forking: dict[int, tuple[Parent, Channel, Forked]] = {}
         self._number = 0
+        self._spares = os.environ.get(SPARES_VARIABLE, "1").strip() != "0"
 
     def find(self, wanted: frozenset[str], then: Found) -> None:
         """Call ``then`` with a ready parent that has these imports, None when there can be none."""
@@ -139,6 +143,7 @@ class Parents:
             self._server.loop.unwatch(parent.channel.fileno())
             parent.channel.close()
         self._tree.remove(parent)
+        self.drop_spare(parent)
         for number, (asked, _, _) in list(self._forking.items()):
             if asked is parent:
                 self._has_forked(number, 0)
@@ -158,6 +163,50 @@ class Parents:
             self._server.retire()
         for then in waiting:
             then(None)
+
+    def fork_model(self, parent: Parent, forked: Forked, *, may_be_spare: bool) -> bool:
+        """Have a model process forked, as `fork` does, or give the one that is forked already.
+
+        Returns whether it is that one.
+        """
+        if parent.spare is None or not may_be_spare:
+            self.fork(parent, {"fork": "model"}, forked)
+            return False
+        pid, channel = parent.spare
+        parent.spare = None
+        self._server.loop.unwatch(channel.fileno())
+        forked(pid, channel)
+        return True
+
+    def keep_spare(self, parent: Parent) -> None:
+        """Have a parent fork one process ahead, so that the next model need not wait for that."""
+        if self._spares and parent.spare is None and not parent.is_sparing and parent.channel:
+            parent.is_sparing = True
+            self.fork(
+                parent,
+                {"fork": "spare"},
+                lambda pid, channel: self._spare_forked(parent, pid, channel),
+            )
+
+    def _spare_forked(self, parent: Parent, pid: int, channel: Channel | None) -> None:
+        parent.is_sparing = False
+        if channel is not None:
+            parent.spare = (pid, channel)
+            # It has nothing to say: what comes is its end.
+            self._server.loop.watch(channel.fileno(), lambda: self.drop_spare(parent))
+
+    def drop_spare(self, parent: Parent) -> None:
+        """End the process that a parent has forked ahead."""
+        if parent.spare is not None:
+            _, channel = parent.spare
+            parent.spare = None
+            self._server.loop.unwatch(channel.fileno())
+            channel.close()
+
+    def drop_spares(self) -> None:
+        """End all processes that were forked ahead."""
+        for parent in self._tree:
+            self.drop_spare(parent)
 
     def fork(self, parent: Parent, message: dict[str, Any], forked: Forked) -> None:
         """Have a parent fork.

@@ -424,7 +424,7 @@ class _Echo(Handler):
         return rows[:, 0]
 
 
-def rehearse() -> None:
+def rehearse(times: int = _REHEARSALS) -> None:
     """Answer a few requests without a model, so that forks find the code warm.
 
     CPython rewrites the bytecode of a function while it is new; done before the fork it is done
@@ -434,17 +434,22 @@ def rehearse() -> None:
     handler.prepare(Path())
     properties = {"Content-Type": "application/json", "Accept": "*/*", "handler": "handle"}
     data = encode_request(properties, (("data", b'{"instances": [[1.0, 2.0]]}'),))
-    for _ in range(_REHEARSALS):
+    for _ in range(times):
         found = decode_request(data)
         assert found is not None  # noqa: S101
         for reply in handler.answer([request_of(found[0]), request_of(found[0])]):
             reply_bytes(reply)
 
 
-def run(channel_fd: int) -> None:
-    """Be a model process, once the fork server says of which model."""
+def run(channel_fd: int, *, is_spare: bool = False) -> None:
+    """Be a model process, once the fork server says of which model.
+
+    One that was forked ahead has time until then to make the pages its own that requests change.
+    """
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
+    if is_spare:
+        rehearse(1)
     first = _first_message(channel)
     if first is None:
         return

@@ -21,6 +21,8 @@ class Process:
 
     Attributes
     ----------
+    may_be_spare, was_spare
+        Whether it may be one that was forked ahead; whether it was.
     is_further
         Whether it gets slots of other processes, once it is ready, and has none before.
     channel
@@ -37,9 +39,11 @@ class Process:
         Whether it has said that it does, and what it shared with no other then.
     """
 
-    def __init__(self, *, is_further: bool = False) -> None:
+    def __init__(self, *, is_further: bool = False, may_be_spare: bool = True) -> None:
         self.attempt = 1
         self.is_further = is_further
+        self.may_be_spare = may_be_spare
+        self.was_spare = False
         self.slots: list[Slot] = []
         self.channel: Channel | None = None
         self.ledger: LedgerFile | None = None

@@ -29,6 +29,8 @@ class Parent:
         When a model process that it forked was last there, or it was asked for one.
     wanted, forking
         Forks that it is still to be asked for, and who waits for each; how many it is at.
+    spare, is_sparing
+        A process that it has forked ahead: its id and a channel to it; whether it is about to.
     """
 
     number: int
@@ -43,6 +45,8 @@ class Parent:
         default_factory=deque
     )
     forking: int = 0
+    spare: tuple[int, Channel] | None = None
+    is_sparing: bool = False
 
 
 class Tree:

@@ -57,6 +57,7 @@ _KEYS = (
     "option.enable_venv",
     "option.parallel_loading",
     "option.modelName",
+    "option.park_after",
     "option.preload",
     "option.processes",
 )
