@@ -6,7 +6,8 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import PackageError
-from mmekit_runtime.estimators import signature_of
+from mmekit_runtime.bodies import MISSING_CELLS
+from mmekit_runtime.estimators import signature_of, wants_frame
 from mmekit_runtime.signature import Column, Signature
 
 if TYPE_CHECKING:
@@ -80,8 +81,13 @@ def signature(X: Any, y: Any = None, model: Any = None) -> Signature:  # noqa: N
     )
     # A model that tells nothing is given what it was trained on, unless an array will do.
     numeric = all(column.is_number or column.type == "boolean" for column in inputs)
-    wanted = (is_named and not numeric) if told is None else told.frame
-    return Signature(inputs, _outputs(y), bool(wanted))
+    if told is not None:
+        wanted = told.frame
+    elif model is None:
+        wanted = None if is_named and numeric else is_named
+    else:
+        wanted = is_named and (not numeric or wants_frame(model, is_named=True))
+    return Signature(inputs, _outputs(y), wanted)
 
 
 def _outputs(y: Any) -> tuple[Column, ...]:
@@ -108,9 +114,11 @@ def _completed(column: Column, told: Column | None) -> Column:
         dtype=column.dtype,
         categories=column.categories,
         ordered=column.ordered,
-        known=told.known,
+        # What the model does not know itself, the table shows.
+        known=told.known or None,
         missing=column.missing or told.missing,
         missing_is=column.missing_is if column.missing else told.missing_is,
+        present=tuple(sorted({*column.present, *told.present})),
     )
 
 
@@ -131,7 +139,7 @@ def _column(name: str, cells: Any) -> Column:  # noqa: PLR0911  a dtype each
     if kind == "M":
         return Column(name, "datetime", dtype=dtype, missing=gaps)
     if dtype in ("str", "string") or dtype.startswith("string["):
-        return Column(name, "string", dtype=dtype, missing=gaps)
+        return Column(name, "string", dtype=dtype, missing=gaps, present=_present(cells))
     return _objects(name, cells, gaps=gaps)
 
 
@@ -159,7 +167,19 @@ def _objects(name: str, cells: Any, *, gaps: bool) -> Column:
         )
     kind, dtype = _OBJECTS[inferred]
     has_none = any(cell is None for cell in cells)
-    return Column(name, kind, dtype=dtype, missing=gaps, missing_is="none" if has_none else "nan")
+    return Column(
+        name,
+        kind,
+        dtype=dtype,
+        missing=gaps,
+        missing_is="none" if has_none else "nan",
+        present=_present(cells),
+    )
+
+
+def _present(cells: Any) -> tuple[str, ...]:
+    """Return the texts that are values, although a CSV would have them for missing ones."""
+    return tuple(sorted({one for one in cells.dropna() if isinstance(one, str)} & MISSING_CELLS))
 
 
 def _plain(values: Iterable[Any]) -> tuple[Any, ...]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 
 MAX_UNPACKED = 256 << 20
 _CELL = 8
+_CHARSET = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
+_CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii")
+# What a message says of names that somebody has sent, and how deep it looks into lists.
+_SAID = 20
+_DEPTH = 3
 # One cell may be as long as a request: a text is one.
 csv.field_size_limit(1 << 30)
 
@@ -109,6 +116,9 @@ def kind_of(content_type: str, body: bytes, known: Collection[str]) -> tuple[str
     kind, rest = media_type(content_type)
     if not kind:
         kind = JSON
+    charset = _CHARSET.search(rest)
+    if charset and charset[1] not in _CHARSETS:
+        raise RequestError(415, "a content type in UTF-8", content_type)
     if kind not in known:
         raise RequestError(415, f"a content type among {', '.join(known)}", content_type)
     if not body:
@@ -136,15 +146,14 @@ def read_json(body: bytes) -> Content:
     server (``dataframe_split``, ``dataframe_records``, ``inputs`` with a list for each column).
     """
     try:
-        content = json.loads(body)
+        content = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise RequestError(400, "JSON", f"text that is not JSON ({error})") from error
     if not isinstance(content, dict):
         return Content(content)
     found = [name for name in (*_ROWS_MEMBERS, "dataframe_split") if name in content]
     if not found:
-        members = ", ".join(list(content)[:5]) or "no members"
-        raise RequestError(400, FORMS, f"a JSON object with {members}")
+        raise RequestError(400, FORMS, f"a JSON object with {_listed(list(content), 5)}")
     if len(found) > 1:
         raise RequestError(400, f"one of {', '.join(found)}", "several of them")
     rows, parameters = content[found[0]], _parameters(content)
@@ -161,7 +170,7 @@ def read_json_lines(body: bytes) -> Content:
     for number, line in enumerate(lines_of(as_text(body)), start=1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append(json.loads(line, object_pairs_hook=_object))
             except (ValueError, RecursionError) as error:
                 received = f"line {number} that is not JSON ({error})"
                 raise RequestError(400, "JSON on every line", received) from error
@@ -179,13 +188,20 @@ def read_csv(body: bytes, rest: str, is_header: Callable[[list[str]], bool]) -> 
         Whether a first line is one, where that is not said.
     """
     try:
-        stream = io.StringIO(as_text(body), newline=None)
-        lines = [line for line in csv.reader(stream, strict=True) if line]
+        # Line ends are left as they are: those in quotes are a part of the cell.
+        stream = io.StringIO(as_text(body), newline="")
+        read = list(csv.reader(stream, strict=True))
     except csv.Error as error:
         raise RequestError(400, "CSV", f"text that is not CSV ({error})") from error
+    lines = [line for line in read if line]
+    if lines and len(lines[0]) == 1 and len(lines) < len(read):
+        # Some write a missing value so (polars), and some read over it (pandas).
+        expected = 'a line a row, with "" or NA where the value of the one column is missing'
+        raise RequestError(400, expected, f"a blank line, line {read.index([]) + 1}")
+    said = rest.replace('"', "").replace(" ", "")
     names = None
     if lines and (
-        "header=present" in rest or ("header=absent" not in rest and is_header(lines[0]))
+        "header=present" in said or ("header=absent" not in said and is_header(lines[0]))
     ):
         names = tuple(lines[0])
         del lines[0]
@@ -226,7 +242,7 @@ def read_arrow(body: bytes, kind: str) -> Content:
     """Read Parquet or Arrow (a stream or a file) with pyarrow; 415 where there is none."""
     try:
         import pyarrow as pa
-        from pyarrow import ipc, parquet
+        from pyarrow import ipc, parquet, types
     except ImportError as error:
         raise RequestError(
             415,
@@ -236,6 +252,14 @@ def read_arrow(body: bytes, kind: str) -> Content:
     try:
         if kind == PARQUET:
             file = parquet.ParquetFile(pa.BufferReader(body))
+            kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+            # Equal texts are kept once, as in the file, until it is known how much they are.
+            texts = [
+                column.name
+                for column in file.schema_arrow
+                if any(is_kind(column.type) for is_kind in kinds)
+            ]
+            file = parquet.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
             groups = range(file.metadata.num_row_groups)
             size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
             # Equal values take next to no bytes, however many they are.
@@ -251,12 +275,12 @@ def read_arrow(body: bytes, kind: str) -> Content:
     except Exception as error:  # whatever pyarrow says of bytes that somebody has sent
         received = f"bytes that pyarrow cannot read ({type(error).__name__}: {error})"[:300]
         raise RequestError(400, f"a table as {kind}", received) from error
-    _refuse_size(table.nbytes, kind)
+    _refuse_size(max(table.nbytes, table.num_rows * table.num_columns * _CELL), kind)
     index = _index_columns(table.schema)
     names = [name for name in table.column_names if name not in index]
     if len(set(names)) != len(names):
-        raise RequestError(400, "columns of different names", ", ".join(names))
-    return Content(columns=_columns({name: _cells(table.column(name)) for name in names}))
+        raise RequestError(400, "columns of different names", _listed(names))
+    return Content(columns=_columns({name: _cells(table.column(name), kind) for name in names}))
 
 
 def rows_by_name(content: Content, names: Sequence[str], optional: Collection[str] = ()) -> Content:
@@ -299,19 +323,18 @@ def record(line: Any) -> Any:
             for name in _RECORD_MEMBERS:
                 if name in line:
                     return line[name]
-        members = ", ".join(list(line)[:5]) or "no members"
-        raise RequestError(
-            400, 'a list or {"features": [...]} a record', f"an object with {members}"
-        )
+        received = f"an object with {_listed(list(line), 5)}"
+        raise RequestError(400, 'a list or {"features": [...]} a record', received)
     return line
 
 
-def described(value: Any) -> str:
+def described(value: Any, depth: int = _DEPTH) -> str:
     """Say for a person what came."""
     if isinstance(value, (list, np.ndarray)):
-        if len(value) == 0:
-            return "an empty list"
-        return f"a list that holds {described(value[0])}"
+        if not depth or (isinstance(value, np.ndarray) and not value.ndim):
+            return "a list"
+        inner = described(value[0], depth - 1) if len(value) else ""
+        return f"a list that holds {inner}" if inner else "an empty list"
     if isinstance(value, dict):
         return "a JSON object"
     if value is None:
@@ -321,14 +344,26 @@ def described(value: Any) -> str:
     return f"{type(value).__name__} {value!r}"[:60]
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of two members of one name Python would keep the last."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+        received = f"an object with {_listed(twice)} twice"
+        raise RequestError(400, "objects whose members differ in name", received)
+    return members
+
+
 def _parameters(content: Mapping[str, Any]) -> Parameters:
-    for name in _PARAMETERS:
-        given = content.get(name)
-        if given:
-            if not isinstance(given, dict):
-                raise RequestError(400, "parameters to be a JSON object", described(given))
-            return Parameters.read(given)
-    return Parameters()
+    found = [name for name in _PARAMETERS if content.get(name) is not None]
+    if len(found) > 1:
+        raise RequestError(400, f"one of {', '.join(found)}", "both of them")
+    if not found:
+        return Parameters()
+    given = content[found[0]]
+    if not isinstance(given, dict):
+        raise RequestError(400, f"{found[0]} to be a JSON object", described(given))
+    return Parameters.read(given)
 
 
 def _split(split: Any, parameters: Parameters) -> Content:
@@ -373,22 +408,28 @@ def _are_wrapped(rows: list[Any], names: Collection[str]) -> bool:
 def _check_names(given: Sequence[str], names: Sequence[str], optional: Collection[str]) -> None:
     if list(given) == list(names):
         return
-    known = set(names)
-    unknown = [name for name in given if name not in known]
-    missing = [name for name in names if name not in set(given) and name not in optional]
-    twice = sorted({name for name in given if list(given).count(name) > 1})
+    known, there = set(names), Counter(given)
+    unknown = [name for name in there if name not in known]
+    missing = [name for name in names if name not in there and name not in optional]
+    twice = [name for name, count in there.items() if count > 1]
     if unknown or missing or twice:
         raise RequestError(400, f"the columns {', '.join(names)}", _misfit(unknown, missing, twice))
 
 
 def _misfit(unknown: list[str], missing: list[str], twice: list[str]) -> str:
     said = [
-        missing and f"none called {', '.join(missing)}",
-        unknown
-        and f"also {', '.join(repr(name)[1:-1] or 'one without a name' for name in unknown)}",
-        twice and f"{', '.join(twice)} twice",
+        missing and f"none called {_listed(missing)}",
+        unknown and f"also {_listed(unknown)}",
+        twice and f"{_listed(twice)} twice",
     ]
     return "; ".join(part for part in said if part)
+
+
+def _listed(names: list[str], most: int = _SAID) -> str:
+    """Say names that somebody has sent, of which there may be many."""
+    said = [repr(name[: _SAID * 2])[1:-1] or "one without a name" for name in names[:most]]
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join(said + more) or "no members"
 
 
 def _of_records(records: list[Any], names: Sequence[str], optional: Collection[str]) -> list[Any]:
@@ -432,16 +473,34 @@ def _index_columns(schema: Any) -> set[str]:
     return {name for name in said if isinstance(name, str) and name.startswith("__index_level_")}
 
 
-def _cells(column: Any) -> Any:
+class Zoned(np.ndarray[Any, Any]):
+    """Moments in UTC of a column that has a zone."""
+
+
+def _cells(column: Any, kind: str) -> Any:
     from pyarrow import types
 
     if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        return _of_dictionary(column, kind)
     numeric = types.is_integer(column.type) or types.is_floating(column.type)
     if types.is_timestamp(column.type):
-        # Moments, in UTC where the column has a zone.
-        return column.to_numpy()
+        moments = column.to_numpy()
+        return moments if column.type.tz is None else moments.view(Zoned)
     return column.to_numpy() if numeric and not column.null_count else column.to_pylist()
+
+
+def _of_dictionary(column: Any, kind: str) -> list[Any]:
+    """Return values that are kept once, each as one object."""
+    cells: list[Any] = []
+    size = 0
+    for chunk in column.chunks:
+        values = chunk.dictionary.to_pylist()
+        sizes = [len(value) if isinstance(value, (str, bytes)) else 0 for value in values]
+        places = chunk.indices.to_pylist()
+        size += sum(sizes[place] for place in places if place is not None)
+        _refuse_size(size, kind)
+        cells += [None if place is None else values[place] for place in places]
+    return cells
 
 
 READERS: Mapping[str, Callable[[bytes, str], Content]] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.bodies import MISSING_CELLS, described
+from mmekit_runtime.bodies import MISSING_CELLS, Zoned, described
 from mmekit_runtime.decoding import parse_number
 from mmekit_runtime.messages import RequestError
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 _EXACT = 1 << 53
 _SHOWN = 10
 _MOMENT = re.compile(
-    r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?)(Z|[+-]\d\d:?\d\d)?"
+    r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?)(Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
+_PADDED = re.compile(r"\s*0\d+\s*", re.ASCII)
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -39,16 +40,14 @@ class FromValue:
     @staticmethod
     def number(cell: Any) -> Any:
         """Return the number that a cell is; None if it is none."""
-        if isinstance(cell, np.generic):
-            cell = cell.item()
-        return cell if isinstance(cell, (int, float)) else None
+        value = _plain(cell)
+        return value if isinstance(value, (int, float)) else None
 
     @staticmethod
     def boolean(cell: Any) -> Any:
         """Return the truth value that a cell is; None if it is none."""
-        if isinstance(cell, (bool, np.bool_)):
-            return bool(cell)
-        return bool(cell) if isinstance(cell, (int, float)) and cell in (0, 1) else None
+        value = _plain(cell)
+        return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else None
 
     @staticmethod
     def text(cell: Any) -> Any:
@@ -58,7 +57,7 @@ class FromValue:
     @staticmethod
     def candidates(cell: Any) -> tuple[Any, ...]:
         """Return what a cell may stand for, the likeliest first."""
-        return (cell.item() if isinstance(cell, np.generic) else cell,)
+        return (_plain(cell),)
 
 
 class FromText:
@@ -69,12 +68,9 @@ class FromText:
         """Whether a cell stands for nothing."""
         if cell is None:
             return True
-        text = cell.strip()
-        if text not in MISSING_CELLS:
-            return False
-        # NA may be Namibia: what the model knows as a value is one.
-        values = column.known or column.categories or ()
-        return text not in values
+        # Blanks are a text as any other.
+        text = cell if column.type == "string" else cell.strip()
+        return text in MISSING_CELLS and text not in _values(column)
 
     @staticmethod
     def number(cell: str) -> Any:
@@ -120,10 +116,20 @@ class Conversion:
         self._largest = largest
         self._among = column.known if column.known is not None else column.categories
         self._by_key = {_key(value): value for value in self._among or ()}
+        # An encoder keeps pandas' boolean as 0.0 and 1.0.
+        self._are_truths = column.known is not None and set(self._by_key) == {0, 1}
+        self._is_single = column.dtype in ("float16", "float32", "Float32")
+        # What is written "" is read as nothing, and the other way round.
+        self._is_either = read is FromText and column.missing and "" in _values(column)
         self.is_plain = (
             column.type in ("double", "float", "integer", "long", "boolean")
             and self._among is None
             and column.dtype != "category"
+        )
+        # Whole numbers and booleans with gaps are of another type than those without.
+        self.keeps_gaps = column.type in ("double", "float") or (
+            column.dtype is not None
+            and (column.dtype[0] in "IUF" or column.dtype in ("boolean", "object"))
         )
 
     def of(self, cells: Any) -> NDArray[Any]:
@@ -137,7 +143,10 @@ class Conversion:
             return self._booleans(cells)
         if kind == "datetime" or self._column.dtype == "time":
             return self._moments(cells)
-        return self._objects(cells, self._text if kind == "string" else self._anything)
+        if kind == "string":
+            return self._objects(cells, self._text)
+        values = self._objects(cells, self._anything)
+        return _as_inferred(values) if self._column.dtype is None else values
 
     def _numbers(self, cells: Any) -> NDArray[Any]:
         is_whole = self._column.type in ("integer", "long")
@@ -168,9 +177,13 @@ class Conversion:
         dtype = self._column.dtype or "datetime64[ns]"
         if dtype in ("date", "time"):
             return self._objects(cells, self._date if dtype == "date" else self._time)
-        has_zone = "," in dtype
+        has_zone = "," in dtype or "tz=" in dtype
         unit = (re.findall(r"\[(\w+)", dtype) or ["ns"])[0]
         if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
+            if isinstance(cells, Zoned) != has_zone:
+                said = "times with their zone" if has_zone else "times without a zone"
+                received = "times without" if has_zone else "times in a zone"
+                raise RequestError(400, f"{said} in the column {self._column.name}", received)
             cells = list(cells)
         moments = self._each(
             cells, lambda row, cell: self._moment(row, cell, unit, has_zone=has_zone)
@@ -186,6 +199,9 @@ class Conversion:
         column = self._column
         values: list[Any] = []
         for row, cell in enumerate(cells):
+            if self._is_either and cell == "":
+                received = "an empty cell, which is said of both"
+                raise self._refused(row, self._expected(), received)
             if self._read.is_missing(cell, column) or _is_nat(cell):
                 if not column.missing:
                     raise self._refused(row, self._expected(), "a missing value")
@@ -196,6 +212,9 @@ class Conversion:
 
     def _number(self, row: int, cell: Any) -> float:
         number = self._read.number(cell)
+        if number is None and self._column.dtype is None:
+            # Nobody knows whether it was a boolean in training.
+            number = self._read.boolean(cell)
         if number is None:
             raise self._refused(row, "a number", described(cell))
         if not abs(number) <= self._largest:
@@ -206,7 +225,8 @@ class Conversion:
 
     def _whole(self, row: int, cell: Any) -> int:
         number = self._read.number(cell)
-        if number is None or not math.isfinite(number) or number != int(number):
+        is_whole = isinstance(number, int) or (number is not None and number.is_integer())
+        if not is_whole:
             raise self._refused(row, "a whole number", described(cell))
         least, most = _bounds(self._column)
         if not least <= number <= most or abs(number) > self._largest:
@@ -231,13 +251,20 @@ class Conversion:
         value = self._read.candidates(cell)[0]
         if isinstance(value, (dict, list)):
             raise self._refused(row, "a single value", described(cell))
-        return value
+        # A number that begins with a zero is the name of something, such as a postal code.
+        return cell if self._read is FromText and _PADDED.fullmatch(cell) else value
 
     def _one_of(self, row: int, cell: Any) -> Any:
         for value in self._read.candidates(cell):
             key = _key(value)
             if key in self._by_key:
                 return self._by_key[key]
+            if isinstance(value, bool) and self._are_truths:
+                return self._by_key[int(value)]
+            if self._is_single and isinstance(value, float):
+                single = float(np.float32(value))
+                if single in self._by_key:
+                    return self._by_key[single]
         raise self._refused(row, self._expected(), described(cell))
 
     def _moment(self, row: int, cell: Any, unit: str, *, has_zone: bool) -> np.datetime64:
@@ -246,6 +273,7 @@ class Conversion:
             if has_zone
             else "such as 2026-03-01T12:00:00"
         )
+        holdable = f"a time that datetime64[{unit}] can hold"
         if isinstance(cell, np.datetime64):
             moment, zone = cell, "Z" if has_zone else ""
         else:
@@ -257,15 +285,20 @@ class Conversion:
                 moment = np.datetime64(match[1].replace(" ", "T"))
             except ValueError as error:
                 raise self._refused(row, expected, described(cell)) from error
+            if str(moment)[:10] != match[1][:10]:
+                # Nine digits of a second hold three centuries, and begin anew after them.
+                raise self._refused(row, holdable, described(cell))
             zone = match[2] or ""
         offset = _minutes(zone)
+        if offset is None:
+            raise self._refused(row, expected, described(cell))
         # Without a zone nobody knows which one it was; UTC is what those write who know none.
         if not zone if has_zone else offset != 0:
             raise self._refused(row, expected, described(cell))
         moment = np.datetime64(moment - np.timedelta64(offset, "m"))
         exact: np.datetime64 = moment.astype(f"datetime64[{unit}]")
         if exact != moment or exact.astype("datetime64[D]") != moment.astype("datetime64[D]"):
-            raise self._refused(row, f"a time that datetime64[{unit}] can hold", described(cell))
+            raise self._refused(row, holdable, described(cell))
         return exact
 
     def _date(self, row: int, cell: Any) -> dt.date:
@@ -287,6 +320,8 @@ class Conversion:
     # Saying what is wrong.
 
     def _expected(self) -> str:
+        if self._among is not None and not self._among:
+            return "a value whose type the model does not tell (mmekit.signature does)"
         if self._among is not None:
             shown = ", ".join(repr(value) for value in self._among[:_SHOWN])
             more = len(self._among) - _SHOWN
@@ -342,11 +377,42 @@ def _bounds(column: Column) -> tuple[int, int]:
     return int(limits.min), min(int(limits.max), (1 << 63) - 1)
 
 
-def _minutes(zone: str) -> int:
+def _minutes(zone: str) -> int | None:
+    """Return a zone's distance from UTC; None for one that there cannot be."""
     if zone in ("", "Z"):
         return 0
-    minutes = int(zone[1:3]) * 60 + int(zone[-2:])
-    return -minutes if zone[0] == "-" else minutes
+    hours, minutes = int(zone[1:3]), int(zone[-2:])
+    if hours >= 24 or minutes >= 60:  # noqa: PLR2004
+        return None
+    return (-1 if zone[0] == "-" else 1) * (hours * 60 + minutes)
+
+
+def _values(column: Column) -> tuple[Any, ...]:
+    """Return what is a value of a column, however much it looks like a missing one."""
+    # NA may be Namibia.
+    return (column.known or column.categories or ()) + column.present
+
+
+def _plain(cell: Any) -> Any:
+    """Return what a cell of numpy is to Python; a moment would become the number of its ticks."""
+    is_moment = isinstance(cell, (np.datetime64, np.timedelta64))
+    return cell.item() if isinstance(cell, np.generic) and not is_moment else cell
+
+
+def _as_inferred(values: NDArray[Any]) -> NDArray[Any]:
+    """Return cells of which nobody knows the type as the numbers or booleans that all of them are.
+
+    What computes with a column, such as a function that is mapped over it, does not with objects.
+    """
+    cells = values.tolist()
+    kinds = set(map(type, cells))
+    if kinds == {bool}:
+        return values.astype(np.bool_)
+    if not kinds <= {int, float}:
+        return values
+    if any(abs(cell) > _EXACT for cell in cells if isinstance(cell, int)):
+        return values
+    return values.astype(np.int64 if kinds == {int} else np.float64)
 
 
 def _is_nat(cell: Any) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_TRUTHS = frozenset({"true", "false"})
 _TEXT_HEADERS = frozenset({"text", "sentence", "sentences", "inputs", "instances"})
 
 
@@ -117,13 +118,33 @@ def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]
 def is_name(cell: str) -> bool:
     """Whether a cell may be a column's name: a number, mistyped or not, or a missing value is none.
 
-    >>> [is_name(cell) for cell in ("age", "41", "0.O5", "NA", "")]
-    [True, False, False, False, False]
+    >>> [is_name(cell) for cell in ("age", "41", "0.O5", "NA", "True", "")]
+    [True, False, False, False, False, False]
     """
     text = cell.strip()
-    if text in MISSING_CELLS or not (text[0].isalpha() or text[0] == "_"):
+    return not _may_be_value(text) and (text[0].isalpha() or text[0] == "_")
+
+
+def names_columns(line: list[str], names: Sequence[str]) -> bool | None:
+    """Whether a line of CSV is a header, because it says names of columns; None if it says none.
+
+    Raises
+    ------
+    RequestError
+        400 for a line that is as well a header as a row, as columns are called by numbers.
+    """
+    cells = [cell if cell in names else cell.strip() for cell in line]
+    known = [cell for cell in cells if cell in names]
+    if any(not _may_be_value(cell) for cell in known):
+        return True
+    if not known or len(known) < len(cells):
+        return None
+    if len(set(cells)) < len(cells):
         return False
-    return parse_number(text) is None
+    if len(cells) == len(names):
+        expected = "text/csv; header=present or text/csv; header=absent"
+        raise RequestError(400, expected, "a first line that may be names as well as values")
+    return True
 
 
 def parse_number(cell: str) -> float | None:
@@ -135,11 +156,14 @@ def parse_number(cell: str) -> float | None:
 
 
 def _is_header(line: list[str], names: Sequence[str] | None) -> bool:
-    cells = [cell if names is not None and cell in names else cell.strip() for cell in line]
-    if names is not None and any(cell in names for cell in cells):
-        # A column may be called 2024, as a cell may be: then all of them have to be names.
-        return set(cells) <= set(names) or any(is_name(cell) for cell in cells)
-    return all(map(is_name, cells))
+    found = None if names is None else names_columns(line, names)
+    return all(map(is_name, line)) if found is None else found
+
+
+def _may_be_value(cell: str) -> bool:
+    """Whether a text may be a number, a truth value, or a missing value."""
+    is_word = cell in MISSING_CELLS or cell.lower() in _TRUTHS
+    return is_word or parse_number(cell) is not None
 
 
 def _is_text_header(line: list[str]) -> bool:
@@ -156,13 +180,18 @@ def _arranged(content: Content, names: Sequence[str] | None) -> Any:
             expected = "rows: this model does not know what its columns are called"
             raise RequestError(400, expected, said)
     if content.columns is not None:
-        return np.column_stack(
-            [_numbers(cells, missing=True) for cells in content.columns.values()]
-        )
+        return np.column_stack([_column(*column) for column in content.columns.items()])
     rows = content.rows
     if isinstance(rows, list) and any(isinstance(row, dict) for row in rows):
         return [record(row) for row in rows]
     return rows
+
+
+def _column(name: str, cells: Any) -> NDArray[Any]:
+    numbers = _numbers(cells, missing=True)
+    if numbers.ndim != 1:
+        raise RequestError(400, f"a number a row in the column {name}", described(cells))
+    return numbers
 
 
 def _column_of_texts(content: Content) -> Any:
@@ -205,8 +234,11 @@ def _offender(
         return None
     if content is None:
         return None if missing else (place, None)
-    fits = isinstance(content, (int, float, np.number)) and abs(content) < 1 << 63
-    return None if fits or content != content else (place, content)  # noqa: PLR0124
+    if isinstance(content, int):
+        fits = abs(content) < 1 << 63
+    else:
+        fits = isinstance(content, (float, np.integer, np.floating))
+    return None if fits else (place, content)
 
 
 def _said(place: tuple[int, ...], names: Sequence[str] | None) -> str:

@@ -8,13 +8,14 @@ through. Nothing of a library is imported here: whoever has a model has its libr
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mmekit_runtime.bodies import MISSING_CELLS
 from mmekit_runtime.signature import Column, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # What becomes of a missing value in a step.
 _STOPS, _PASSES, _FAILS = "stops", "passes", "fails"
@@ -32,27 +33,29 @@ def names_of(model: Any) -> tuple[str, ...] | None:
 
     >>> names_of(object())
     """
+    steps = getattr(model, "steps", None)
+    if isinstance(steps, list):
+        real = [step for _, step in steps if step is not None and step != "passthrough"]
+        return names_of(real[0]) if real else None
     for name in ("feature_names_in_", "feature_names_", "feature_names", "feature_name_"):
         found = _attribute(model, name)
         if found is None or isinstance(found, str) or not hasattr(found, "__len__"):
             continue
         names = tuple(found)
-        if names and all(isinstance(one, str) for one in names) and not _are_numbered(names):
-            return tuple(str(one) for one in names)
-    steps = getattr(model, "steps", None)
-    if isinstance(steps, list):
-        real = [step for _, step in steps if step is not None and step != "passthrough"]
-        return names_of(real[0]) if real else None
+        if names and all(isinstance(one, str) for one in names):
+            return None if _are_made_up(model, names) else tuple(str(one) for one in names)
     asked = getattr(model, "feature_name", None)  # a lightgbm.Booster
     if callable(asked) and type(model).__module__.startswith("lightgbm"):
         names = tuple(asked())
-        return None if _are_numbered(names) else names
+        return None if _are_made_up(model, names) else names
     return None
 
 
 def takes_missing(model: Any) -> bool | None:
     """Whether a model is known to take missing values, in any column; None when nobody knows."""
-    states = {fact.missing for fact in _facts(model, names_of(model) or ("",)).values()}
+    width = _attribute(model, "n_features_in_")
+    names = names_of(model) or tuple(map(str, range(width if isinstance(width, int) else 1)))
+    states = {fact.missing for fact in _facts(model, names).values()}
     if states == {_STOPS}:
         return True
     return None if None in states and _FAILS not in states else False
@@ -72,11 +75,12 @@ def signature_of(model: Any) -> Signature | None:
     return Signature(columns, frame=wants_frame(model))
 
 
-def wants_frame(model: Any) -> bool:
-    """Whether a model selects columns by name, or may, and so wants a pandas DataFrame."""
-    if names_of(model) is None:
-        return False
-    return _wants_frame(model)
+def wants_frame(model: Any, *, is_named: bool = False) -> bool:
+    """Whether a model selects columns by name, or may, and so wants a pandas DataFrame.
+
+    ``is_named`` says that its columns had names, of a model that does not know them itself.
+    """
+    return (is_named or names_of(model) is not None) and _wants_frame(model)
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,14 @@ class _Fact:
     missing: str | None = None
     missing_is: str = "nan"
     used: bool = True
+    present: tuple[str, ...] = ()
+    categories: tuple[Any, ...] | None = None
 
     def then(self, state: str | None) -> _Fact:
         """Return the fact after a further step, which is told what that does with a gap."""
         if self.missing != _PASSES:
             return self
-        return _Fact(self.type, self.known, state, self.missing_is, self.used)
+        return replace(self, missing=state)
 
 
 def _column(name: str, fact: _Fact) -> Column:
@@ -101,9 +107,12 @@ def _column(name: str, fact: _Fact) -> Column:
         name,
         fact.type,
         required=fact.used,
+        dtype=None if fact.categories is None else "category",
+        categories=fact.categories,
         known=fact.known,
         missing=fact.missing == _STOPS or not fact.used,
         missing_is=fact.missing_is,
+        present=fact.present,
     )
 
 
@@ -118,8 +127,14 @@ def _facts(model: Any, names: Sequence[str]) -> dict[str, _Fact]:  # noqa: PLR09
     if kind == "FeatureUnion":
         return _worst([_facts(one, names) for _, one in model.transformer_list], names)
     inner = _inner(model)
-    if inner is not None:
-        return _facts(inner, names)
+    if inner:
+        facts = _worst([_facts(one, names) for one in inner], names)
+        if hasattr(model, "get_support"):
+            # It only chooses columns, and hands them on as they are.
+            return {name: _passed_on(fact) for name, fact in facts.items()}
+        return facts
+    if kind == "SimpleImputer":
+        return _of_imputer(model, names)
     if kind in _ENCODERS and hasattr(model, "categories_"):
         return dict(zip(names, map(_of_encoder(model), model.categories_), strict=False))
     if kind in _VECTORIZERS:
@@ -132,20 +147,25 @@ def _facts(model: Any, names: Sequence[str]) -> dict[str, _Fact]:  # noqa: PLR09
 
 def _of_pipeline(steps: list[Any], names: Sequence[str]) -> dict[str, _Fact]:
     facts: dict[str, _Fact] = dict.fromkeys(names, _Fact(missing=_PASSES))
-    first = True
+    first = same = True
     for step in steps:
         if step is None or step == "passthrough":
             continue
         if first:
             facts, first = _facts(step, names), False
+            same = _keeps_columns(step)
             continue
+        if same:
+            told = _facts(step, names)
+            facts = {name: _further(facts[name], told[name]) for name in facts if name in told}
+            same = _keeps_columns(step)
         # After the first step columns are others; what is left of a gap meets the worst of it.
         states = {fact.missing for fact in _facts(step, ("",)).values()}
         state = next((one for one in (_FAILS, None, _PASSES, _STOPS) if one in states), None)
         is_numeric = _type_of(step) == "double"
         facts = {
             name: (
-                _Fact("double", fact.known, fact.missing, fact.missing_is, fact.used)
+                replace(fact, type="double")
                 if is_numeric and fact.type == "any" and fact.missing == _PASSES and fact.used
                 else fact
             ).then(state)
@@ -177,7 +197,11 @@ def _chosen(selected: Any, names: Sequence[str]) -> list[str]:
     if isinstance(selected, str):
         return [selected]
     if isinstance(selected, slice):
-        return list(names[selected])
+        start, stop = selected.start, selected.stop
+        # A slice of labels includes the last, as pandas has it.
+        start = names.index(start) if isinstance(start, str) else start
+        stop = names.index(stop) + 1 if isinstance(stop, str) else stop
+        return list(names[start : stop : selected.step])
     if hasattr(selected, "tolist"):
         selected = selected.tolist()
     if isinstance(selected, int):
@@ -189,7 +213,7 @@ def _chosen(selected: Any, names: Sequence[str]) -> list[str]:
     return [
         str(one) if isinstance(one, str) else names[one]
         for one in selected
-        if isinstance(one, str) or one < len(names)
+        if isinstance(one, str) or -len(names) <= one < len(names)
     ]
 
 
@@ -199,6 +223,7 @@ def _worst(several: list[dict[str, _Fact]], names: Iterable[str]) -> dict[str, _
 
 def _joined(facts: list[_Fact]) -> _Fact:
     """Return what holds of a column that several steps get."""
+    facts = [fact for fact in facts if fact.used] or facts
     if len(facts) == 1:
         return facts[0]
     types = {fact.type for fact in facts} - {"any"}
@@ -206,7 +231,48 @@ def _joined(facts: list[_Fact]) -> _Fact:
     states = {fact.missing for fact in facts}
     state = next((one for one in (_FAILS, None, _PASSES, _STOPS) if one in states), None)
     gap = next((fact.missing_is for fact in facts if fact.missing_is != "nan"), "nan")
-    return _Fact(types.pop() if len(types) == 1 else "any", known, state, gap)
+    kind = types.pop() if len(types) == 1 else "any"
+    return _Fact(kind, known, state, gap, any(fact.used for fact in facts), _present(*facts))
+
+
+def _present(*facts: _Fact) -> tuple[str, ...]:
+    return tuple(sorted({text for fact in facts for text in fact.present}))
+
+
+def _passed_on(fact: _Fact) -> _Fact:
+    return replace(fact, missing=_PASSES) if fact.missing == _STOPS else fact
+
+
+def _further(fact: _Fact, told: _Fact) -> _Fact:
+    """Return a fact with what the next step tells of the same column."""
+    return replace(
+        fact,
+        type=told.type if fact.type == "any" else fact.type,
+        known=told.known if fact.known is None else fact.known,
+        present=_present(fact, told),
+    )
+
+
+def _keeps_columns(model: Any) -> bool:
+    """Whether a step hands its columns on in their places, with values that were there before."""
+    if type(model).__name__ == "FunctionTransformer":
+        return model.func is None
+    if type(model).__name__ != "SimpleImputer" or model.add_indicator:
+        return False
+    statistics = _attribute(model, "statistics_")
+    # A column that was empty in training is left out.
+    return statistics is not None and all(one == one for one in statistics)  # noqa: PLR0124
+
+
+def _of_imputer(model: Any, names: Sequence[str]) -> dict[str, _Fact]:
+    statistics = _attribute(model, "statistics_")
+    kind, state = _type_of(model), _gap_in(model)
+    gap = "none" if model.missing_values is None else "nan"
+    values = [None] * len(names) if statistics is None else list(statistics)
+    return {
+        name: _Fact("string" if isinstance(value, str) else kind, missing=state, missing_is=gap)
+        for name, value in zip(names, values, strict=False)
+    }
 
 
 def _of_encoder(model: Any) -> Any:
@@ -219,6 +285,7 @@ def _of_encoder(model: Any) -> Any:
 
     def fact(categories: Any) -> _Fact:
         values = [value.item() if hasattr(value, "item") else value for value in categories]
+        is_sayable = all(isinstance(value, (str, int, float, type(None))) for value in values)
         there = [value for value in values if value is not None and value == value]  # noqa: PLR0124
         kind = "any"
         if there and all(isinstance(value, str) for value in there):
@@ -226,9 +293,10 @@ def _of_encoder(model: Any) -> Any:
         takes = not is_strict or len(there) < len(values)
         return _Fact(
             kind,
-            tuple(there) if is_strict else None,
+            tuple(there) if is_strict and is_sayable else None,
             after if takes else _FAILS,
             "none" if None in values else "nan",
+            present=tuple(value for value in there if value in MISSING_CELLS),
         )
 
     return fact
@@ -247,14 +315,35 @@ def _of_booster(model: Any, names: Sequence[str]) -> dict[str, _Fact]:
             else _Fact("double", missing=_STOPS)
             for place, name in enumerate(names)
         }
-    types = _attribute(model, "feature_types")
+    number = _Fact("double", missing=_STOPS)
+    # XGBoost keeps the places of categories, and not what they were: none can be taken for one.
+    unknown = _Fact("any", known=(), missing=_STOPS)
+    types = _attribute(model, "feature_types") or _attribute(
+        _attribute(model, "_Booster"), "feature_types"
+    )
     if isinstance(types, (list, tuple)) and len(types) == len(names):
         return {
-            name: _Fact("any" if kind == "c" else "double", missing=_STOPS)
+            name: unknown if kind == "c" else number
             for name, kind in zip(names, types, strict=True)
         }
-    has_categories = bool(getattr(getattr(model, "booster_", model), "pandas_categorical", None))
-    return dict.fromkeys(names, _Fact("any" if has_categories else "double", missing=_STOPS))
+    booster = _attribute(model, "booster_") or model
+    categories = _attribute(booster, "pandas_categorical")
+    if not categories:
+        return dict.fromkeys(names, number)
+    places = _places_of_categories(_attribute(booster, "params") or {})
+    if len(places) != len(categories):
+        return dict.fromkeys(names, unknown)
+    found = {
+        names[place]: replace(unknown, known=None, categories=tuple(values))
+        for place, values in zip(places, categories, strict=True)
+    }
+    return {name: found.get(name, number) for name in names}
+
+
+def _places_of_categories(parameters: Mapping[str, Any]) -> list[int]:
+    """Return which columns LightGBM has for categories, after its training or from its file."""
+    places = parameters.get("categorical_column", parameters.get("categorical_feature"))
+    return sorted(place for place in places or () if isinstance(place, int))
 
 
 def _type_of(model: Any) -> str:
@@ -280,7 +369,7 @@ def _gap_in(model: Any) -> str | None:  # noqa: PLR0911  a kind of estimator eac
     """Return what becomes of a missing value in a single estimator; None when nobody knows."""
     kind, module = type(model).__name__, type(model).__module__
     if kind in _IMPUTERS:
-        return _STOPS
+        return _STOPS if _is_gap(model.missing_values) else _FAILS
     if kind == "MissingIndicator" or kind.startswith("Dummy"):
         return _STOPS
     if kind == "FunctionTransformer":
@@ -314,8 +403,8 @@ def _wants_frame(model: Any) -> bool:  # noqa: PLR0911  a kind of estimator each
     if kind == "FeatureUnion":
         return any(_wants_frame(one) for _, one in model.transformer_list)
     inner = _inner(model)
-    if inner is not None:
-        return _wants_frame(inner)
+    if inner:
+        return any(map(_wants_frame, inner))
     if kind in _TAKES_FRAMES or getattr(model, "is_categorical_", None) is not None:
         return True
     library = module.partition(".")[0]
@@ -336,30 +425,38 @@ def _is_set_to_frames(model: Any) -> bool:
     return getattr(model, "_sklearn_output_config", {}).get("transform") in ("pandas", "polars")
 
 
-def _inner(model: Any) -> Any:
-    """Return the estimator that a search or a multi-output hands its rows to."""
+def _is_gap(value: Any) -> bool:
+    is_nan = isinstance(value, float) and value != value  # noqa: PLR0124
+    return value is None or is_nan or type(value).__name__ == "NAType"
+
+
+def _inner(model: Any) -> list[Any]:
+    """Return the estimators that a search, a multi-output or a stack hands its rows to."""
     if not type(model).__module__.startswith("sklearn."):
-        return None
+        return []
     for name in ("best_estimator_", "regressor_", "estimator_"):
         found = _attribute(model, name)
         if found is not None and hasattr(found, "get_params"):
-            return found
+            return [found]
+    if type(model).__name__ == "FrozenEstimator":
+        return [model.estimator]
     several = _attribute(model, "estimators_")
     if type(model).__name__ in (
         "MultiOutputClassifier",
         "MultiOutputRegressor",
         "OneVsRestClassifier",
     ):
-        return several[0] if several else None
+        return several[:1] if several else []
     if type(model).__name__ in (
         "VotingClassifier",
         "VotingRegressor",
         "StackingClassifier",
         "StackingRegressor",
     ):
-        return several[0] if several and not isinstance(several[0], str) else None
+        found = [one for one in several or () if not isinstance(one, str)]
+        return [*found, model.final_estimator_] if getattr(model, "passthrough", False) else found
     calibrated = _attribute(model, "calibrated_classifiers_")
-    return calibrated[0].estimator if calibrated else None
+    return [calibrated[0].estimator] if calibrated else []
 
 
 def _input_tags(model: Any) -> Any:
@@ -387,9 +484,7 @@ def _called(model: Any, name: str) -> Iterable[Any]:
         return []
 
 
-def _are_numbered(names: Sequence[str]) -> bool:
-    """Whether names are those that a library gives to columns without."""
-    return any(
-        list(names) == [f"{prefix}{place}" for place in range(len(names))]
-        for prefix in ("", "f", "Column_", "x")
-    )
+def _are_made_up(model: Any, names: Sequence[str]) -> bool:
+    """Whether names are those that LightGBM and CatBoost give to columns without."""
+    prefix = "" if type(model).__module__.startswith("catboost") else "Column_"
+    return list(names) == [f"{prefix}{place}" for place in range(len(names))]

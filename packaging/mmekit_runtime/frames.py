@@ -33,13 +33,29 @@ def frame_of(table: NDArray[np.float64] | dict[str, NDArray[Any]], signature: Si
 def array_of(
     table: NDArray[np.float64] | dict[str, NDArray[Any]], signature: Signature
 ) -> NDArray[Any]:
-    """Return an array of shape (n, columns): float64 where all are numbers, otherwise objects."""
+    """Return an array of shape (n, columns): float64 where all are numbers, otherwise objects.
+
+    Numbers of float32 are rounded to it, and are an array of float32 where all of them are.
+    """
     if isinstance(table, np.ndarray):
-        return table
+        return _rounded(table, signature)
+    if all(cells.dtype.kind in "iufb" for cells in table.values()):
+        columns = [table[name].astype(np.float64) for name in signature.names]
+        return _rounded(np.column_stack(columns), signature)
     array = np.empty((len(next(iter(table.values()))), len(table)), dtype=object)
     for place, name in enumerate(signature.names):
         array[:, place] = table[name]
     return array
+
+
+def _rounded(rows: NDArray[np.float64], signature: Signature) -> NDArray[Any]:
+    singles = [column.is_single for column in signature.inputs]
+    if all(singles):
+        return rows.astype(np.float32)
+    if any(singles):
+        rows = rows.copy()
+        rows[:, singles] = rows[:, singles].astype(np.float32)
+    return rows
 
 
 def _series(cells: NDArray[Any], column: Column) -> Any:  # noqa: PLR0911  a dtype each

@@ -213,8 +213,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _one_line(text: str) -> str:
     # DJL makes the message the HTTP reason phrase, which must hold no line break.
-    return " ".join(text.split())[:200]
+    return _sayable(" ".join(text.split())[:200])
+
+
+def _sayable(text: str) -> str:
+    """Return a text that has bytes in UTF-8: half a character, which JSON may hold, has none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _json(content: object) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
+    return _sayable(json.dumps(content, ensure_ascii=False)).encode()

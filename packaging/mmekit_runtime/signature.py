@@ -56,6 +56,8 @@ class Column:
         Whether a value may be missing.
     missing_is
         What stood for a missing text in training: ``nan`` or ``none``.
+    present
+        Texts that are values, although they look like missing ones in a CSV: NA may be Namibia.
     """
 
     name: str
@@ -67,6 +69,12 @@ class Column:
     known: tuple[Any, ...] | None = None
     missing: bool = False
     missing_is: str = "nan"
+    present: tuple[str, ...] = ()
+
+    @property
+    def is_single(self) -> bool:
+        """Whether its numbers are of single precision."""
+        return (self.dtype or self.type).lower() in ("float", "float32")
 
     @property
     def is_number(self) -> bool:
@@ -176,6 +184,8 @@ def _further(column: Column) -> dict[str, Any]:
     further["missing"] = column.missing
     if column.missing_is != "nan":
         further["missing_is"] = column.missing_is
+    if column.present:
+        further["present"] = list(column.present)
     return further
 
 
@@ -209,4 +219,5 @@ def _column(one: dict[str, Any], place: int, further: Mapping[str, Any]) -> Colu
         # To MLflow, a column that had gaps in training is one that may be left out.
         missing=bool(own.get("missing", not required)),
         missing_is=str(own.get("missing_is", "nan")),
+        present=tuple(own.get("present") or ()),
     )

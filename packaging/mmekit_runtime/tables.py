@@ -13,7 +13,7 @@ import numpy as np
 
 from mmekit_runtime.bodies import READERS, Content, described, kind_of, read_csv, rows_by_name
 from mmekit_runtime.cells import Conversion, FromText, FromValue, largest_of
-from mmekit_runtime.decoding import is_name
+from mmekit_runtime.decoding import is_name, names_columns
 from mmekit_runtime.media_types import ARROW, CSV, JSON, JSON_LINES, NPY, NPZ, PARQUET
 from mmekit_runtime.messages import Parameters, RequestError
 
@@ -89,13 +89,11 @@ class TableReader:
         return matrix, content.parameters
 
     def _is_header(self, line: list[str]) -> bool:
-        cells = [cell if cell in self._names else cell.strip() for cell in line]
-        if set(cells) <= set(self._names):
-            return True
-        if any(cell in self._names for cell in cells):
-            return any(is_name(cell) for cell in cells)
+        found = names_columns(line, self._names)
+        if found is not None:
+            return found
         # A line of names that are none of the columns': no row, where a number belongs.
-        return self._has_no_texts and all(map(is_name, cells))
+        return self._has_no_texts and all(map(is_name, line))
 
     def _matrix(self, content: Content) -> NDArray[np.float64] | None:
         """Return rows that are finite numbers already, quickly; None where a closer look is due."""
@@ -135,7 +133,9 @@ class TableReader:
             return columns
         rows = content.rows
         if isinstance(rows, np.ndarray):
-            rows = rows.tolist()
+            # Moments stay what they are: tolist() may make whole numbers of them.
+            is_moment = rows.dtype.kind in "mM"
+            rows = _listed(rows) if is_moment else rows.tolist()
         if not isinstance(rows, list):
             rows = [rows]
         if not rows:
@@ -151,8 +151,15 @@ class TableReader:
         return [list(cells) for cells in zip(*rows, strict=True)]
 
 
+def _listed(rows: NDArray[Any]) -> list[Any]:
+    return [_listed(row) if isinstance(row, np.ndarray) else row for row in rows]
+
+
 def _is_plain(conversion: Conversion, cells: NDArray[Any]) -> bool:
-    """Whether nothing is lost in an array of float64 with others."""
-    if not conversion.is_plain or cells.dtype.kind not in "iufb":
+    """Whether nothing is lost in an array of float64 with others, or changed by joining it."""
+    kind = cells.dtype.kind
+    if not conversion.is_plain or kind not in "iufb":
         return False
-    return cells.dtype.kind not in "iu" or bool((np.abs(cells) <= _EXACT).all())
+    if kind == "f":
+        return conversion.keeps_gaps or not np.isnan(cells).any()
+    return kind == "b" or bool((np.abs(cells) <= _EXACT).all())
