@@ -209,7 +209,11 @@ PROPERTIES = [
     ("option.mpi_mode=true", {"slots-unused": "warning", "first-failure-is-final": "note"}),
     ("option.processes=1", {}),
     ("option.processes=4", {"processes-copy-the-model": "note"}),
-    ("option.processes=auto", {"processes-copy-the-model": "note"}),
+    ("option.processes=auto", {}),
+    ("option.park_after=0", {}),
+    ("option.park_after=2.5", {}),
+    ("option.park_after=never", {"park-after-ignored": "warning"}),
+    ("option.parkAfter=0", {"misspelt-key": "warning"}),
     ("option.processes=0", {"processes-ignored": "warning"}),
     ("option.processes=all", {"processes-ignored": "warning"}),
     ("option.processes=-1", {"processes-ignored": "warning"}),
@@ -385,11 +389,11 @@ def test_the_containers_environment_keeps_the_images_options_and_adds_threads():
         ("option.processes=3\noption.preload=joblib, sklearn", 3, ["joblib", "sklearn"]),
         ("option.processes 3", 3, []),
         ("  option.processes : 03 \r\noption.preload=none\r\n", 3, []),
-        ("option.processes=\n3", 1, []),
+        ("option.processes=\n3", None, []),
         ("option.preload=\noption.processes=2", 2, []),
-        ("option.processes=2\noption.processes=4.5", 1, []),
-        ("option.processes=" + "9" * 5000, 1, []),
-        ("#option.processes=2\noption.processes.old=3", 1, []),
+        ("option.processes=2\noption.processes=4.5", None, []),
+        ("option.processes=" + "9" * 5000, None, []),
+        ("#option.processes=2\noption.processes.old=3", None, []),
     ],
 )
 def test_the_container_reads_its_settings_line_by_line(tmp_path, lines, processes, preload):
@@ -397,3 +401,33 @@ def test_the_container_reads_its_settings_line_by_line(tmp_path, lines, processe
 
     assert read_processes(str(tmp_path)) == processes
     assert read_preload(str(tmp_path)) == preload
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("calls = 0\ndef handle(inputs):\n    global calls\n    calls += 1\n", "calls"),
+        ("seen = []\ndef handle(inputs):\n    seen.append(1)\n", "seen"),
+        ("from collections import deque\nseen = deque()\ndef handle(i):\n    seen.pop()\n", "seen"),
+        ("cache: dict = {}\ndef handle(inputs):\n    cache[1] = 2\n", "cache"),
+        ("class H:\n    def predict(self):\n        self.n += 1\nhandle = H()\n", "self.n"),
+        # A model that is loaded when it is first needed is loaded again.
+        ("model = None\ndef handle(i):\n    global model\n    model = model or 1\n", None),
+        ("class H:\n    def load(self, folder):\n        self.n += 1\nhandle = H()\n", None),
+        ("def handle(inputs):\n    rows = []\n    rows.append(1)\n", None),
+    ],
+)
+def test_state_that_parking_loses_is_found(workshop, code, name):
+    workshop.write("serving.properties", ENGINE)
+    workshop.write("model.py", code)
+
+    found = [one for one in check(workshop.package) if one.rule == "state-in-globals"]
+
+    assert [one.message.partition(" ")[0] for one in found] == ([] if name is None else [name])
+
+
+def test_a_model_that_never_parks_may_keep_state(workshop):
+    workshop.write("serving.properties", ENGINE + "option.park_after=0\n")
+    workshop.write("model.py", "seen = []\ndef handle(inputs):\n    seen.append(1)\n")
+
+    assert "state-in-globals" not in rules(check(workshop.package))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import select
 import shutil
 import signal
@@ -24,6 +25,8 @@ import pytest
 from mmekit.engine import engine_folder
 from mmekit.server.replies import Reply, ReplyReader
 from mmekit.server.worker import STARTED, WorkerSpec
+from mmekit_runtime.slots import stub
+from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.wire import encode_request
 from tests.server_process import RUNTIME, give_slots, open_files, wait_until
 
@@ -79,6 +82,8 @@ class ModelFolder:
         folder = self._parent / name
         folder.mkdir(parents=True)
         (folder / "model.py").write_text(code)
+        # Tests that want more processes than one say so: others count them.
+        properties = {"option__processes": 1, **properties}
         lines = [f"{key.replace('__', '.')}={value}" for key, value in properties.items()]
         (folder / "serving.properties").write_text("\n".join(["engine=Python", *lines, ""]))
         for path, text in (files or {}).items():
@@ -272,6 +277,158 @@ class StubWorker(Conversation):
             self.process.stdout.close()
 
 
+class Claim(Conversation):
+    """A slot as a server asks for it that makes both ends of its connection itself.
+
+    Attributes
+    ----------
+    reply
+        What the fork server has said last.
+    """
+
+    def __init__(self, path: Path, message: dict[str, Any], streams: tuple[int, int]) -> None:
+        self.sock, theirs = socket.socketpair()
+        self.sock.settimeout(60)
+        asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        asking.connect(str(path))
+        asking.settimeout(60)
+        self.lifeline = Channel(asking)
+        self.reply: dict[str, Any] = {}
+        with theirs:
+            self.lifeline.send(message, (*streams, theirs.fileno()))
+            self.lifeline.finish()
+
+    def hear(self) -> dict[str, Any] | None:
+        """Return what the fork server says next; None at the end of the slot."""
+        while (messages := self.lifeline.receive()) is not None:
+            for message, fds in messages:
+                for fd in fds:
+                    os.close(fd)
+                self.reply = message
+                return message
+        return None
+
+    def close(self) -> None:
+        """End the slot."""
+        self.sock.close()
+        self.lifeline.close()
+
+
+class BareForkServer:
+    """A fork server of a test's own, as a server starts one, and the slots that it gives.
+
+    Parameters
+    ----------
+    folder
+        Of a model, whose runtime it runs.
+    descriptors
+        How many it may have open; as many as it likes by default.
+    before
+        Called in the new process before it becomes the fork server.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        descriptors: int | None = None,
+        before: Callable[[], object] | None = None,
+        **environment: str,
+    ) -> None:
+        self.folder = folder
+        self._base = Path(tempfile.mkdtemp(prefix="bf-"))
+        self._path = self._base / "s"
+        self._claims: list[Claim] = []
+        owner, self._owner = os.pipe()
+        ready, said = os.pipe()
+        paths = {"PYTHONPATH": str(engine_folder()), "MMEKIT_SLOTS_SPARES": "0"}
+        variables = {**os.environ, **paths, **environment}
+        self._variables = variables
+        arguments = (str(self._path), str(said), "--owner", str(owner))
+
+        def limit() -> None:
+            if descriptors is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+            if before is not None:
+                before()
+
+        self._log = (self._base / "log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mmekit_runtime.slots.forkserver", *arguments],
+            env=stub.fork_server_environment(variables, str(folder)),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(owner, said),
+            preexec_fn=limit,  # noqa: PLW1509  no thread holds a lock that it needs
+        )
+        os.close(owner)
+        os.close(said)
+        assert os.read(ready, 1), self.log
+        os.close(ready)
+        self._streams = os.pipe()
+        self._drain = threading.Thread(target=self._read_streams, daemon=True)
+        self.output = b""
+        self._drain.start()
+
+    def _read_streams(self) -> None:
+        while chunk := os.read(self._streams[0], 1 << 16):
+            self.output += chunk
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return (self._base / "log").read_text()
+
+    def ask(self, model: str = "model", folder: Path | None = None) -> Claim:
+        """Ask for a slot, and don't wait for it."""
+        folder = folder or self.folder
+        spec = WorkerSpec(model, folder, engine_folder(), folder, {}, {})
+        message = {
+            "ask": "slot",
+            "key": "",
+            "argv": spec.engine_arguments("slot"),
+            "environ": {**self._variables, "PYTHONPATH": f"{engine_folder()}:{folder}"},
+            "model_dir": str(folder),
+            "model": model,
+            "cwd": str(folder),
+            "pid": os.getpid(),
+        }
+        claim = Claim(self._path, message, (self._streams[1], self._streams[1]))
+        self._claims.append(claim)
+        return claim
+
+    def start(self, model: str = "model", folder: Path | None = None) -> Claim:
+        """Return a slot whose model is loaded."""
+        claim = self.ask(model, folder)
+        assert "slot" in (claim.hear() or {}), f"{claim.reply}\n{self.log}"
+        answer = claim.initialise()
+        assert answer.status < 300, answer
+        return claim
+
+    def parents(self) -> list[psutil.Process]:
+        """Return the processes that model processes are forked from."""
+        return psutil.Process(self.process.pid).children()
+
+    def close(self) -> None:
+        """End it, and see that all that it has forked ends too."""
+        processes = psutil.Process(self.process.pid).children(recursive=True)
+        os.close(self._owner)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+        self.process.send_signal(signal.SIGCONT)
+        self.process.wait(60)
+        wait_until(lambda: not any(one.is_running() for one in processes))
+        for claim in self._claims:
+            claim.close()
+        os.close(self._streams[1])
+        self._drain.join(10)
+        os.close(self._streams[0])
+        self._log.close()
+        shutil.rmtree(self._base)
+
+
 class Slots:
     """A private folder for fork servers, and the workers that use it."""
 
@@ -289,6 +446,8 @@ class Slots:
         variables = {
             "MMEKIT_SLOTS_DIR": str(self.folder),
             "MMEKIT_SLOTS_IDLE_S": str(self._idle_s),
+            # Tests count processes; those of spares say so.
+            "MMEKIT_SLOTS_SPARES": "0",
             **environment,
         }
         worker = StubWorker(folder, self._sockets, variables, arguments)
@@ -349,7 +508,7 @@ class Slots:
         return list(self._sockets.iterdir())
 
     def ledgers(self) -> int:
-        """Return the number of model processes that the fork server has, or is about to have."""
+        """Return the number of model processes that the fork server has."""
         (server,) = self.roots()
         return sum(count for name, count in open_files(server).items() if "mmekit-ledger" in name)
 
@@ -385,6 +544,20 @@ class Slots:
                 os.kill(process.pid, signal.SIGKILL)
         wait_until(lambda: not self.processes())
         shutil.rmtree(self._base)
+
+
+@pytest.fixture
+def bare(model: ModelFolder) -> Iterator[Callable[..., BareForkServer]]:
+    """Start a fork server of a test's own."""
+    servers = []
+
+    def start(folder: Path | None = None, **options: Any) -> BareForkServer:
+        servers.append(BareForkServer(folder or model(), **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

@@ -61,7 +61,8 @@ def server():
 
 @pytest.fixture
 def own_server():
-    running = ServerProcess()
+    # These tests look at all processes: with one forked ahead they would see another each time.
+    running = ServerProcess(environment={"MMEKIT_SLOTS_SPARES": "0"})
     yield running
     running.close()
 
@@ -425,7 +426,7 @@ def test_an_interpreter_that_cannot_run_a_fork_server_leaves_the_plain_engine(ow
 
 def test_a_runtime_of_another_protocol_gets_the_plain_engine(server, load, model):
     folder = model(name="older")
-    model.change_runtime(folder, "keys", "PROTOCOL = 1\n", "PROTOCOL = 0\n")
+    model.change_runtime(folder, "keys", "PROTOCOL = 2\n", "PROTOCOL = 0\n")
     name = server.loaded(folder)
 
     assert int(server.value(name, "os.getppid()")) == server.process.pid
@@ -474,3 +475,42 @@ def test_a_process_that_is_stuck_when_its_fork_server_is_dead_is_ended(
 
     assert own_server.value(name, "os.getpid()") != pid
     until(lambda: gone(pid))
+
+
+def test_a_parked_model_is_described_and_woken_by_its_next_request(server, load, until):
+    name = load(PREDICTING, option__park_after=0.1)
+    assert server.invoke(name, "[[1, 2]]").json() == {"predictions": [3.0]}
+    until(lambda: server.described(name)["parking"]["state"] == "PARKED")
+
+    parked = server.described(name)
+    assert parked["processes"] == []
+    assert parked["memory"]["usedBytes"] == 0
+    assert parked["parking"]["since"].endswith("Z")
+    assert all(worker["pid"] is None for worker in parked["workerGroups"][0]["workers"])
+    assert f'mmekit_model_parked{{model="{name}"}} 1.0' in server.client.get("/metrics").text
+
+    assert server.invoke(name, "[[1, 2]]").json() == {"predictions": [3.0]}
+    until(lambda: server.described(name)["parking"]["wakes"] >= 1)
+    until(lambda: server.described(name)["parking"]["parks"] >= 2)
+    assert server.described(name)["parking"]["wakeSeconds"] > 0
+    server.wait_for("mmekit: woken in")
+
+
+def test_a_parked_model_is_unloaded(server, model, until):
+    folder = model(PREDICTING, option__park_after=0.1)
+    server.loaded(folder)
+    until(lambda: server.described(folder.name)["parking"]["state"] == "PARKED")
+
+    assert server.unload(folder.name).status_code == 200
+    assert server.loaded(folder) == folder.name
+    assert server.unload(folder.name).status_code == 200
+
+
+def test_parked_models_of_a_fork_server_that_died_are_loaded_by_another(own_server, model, until):
+    name = own_server.loaded(model(option__park_after=0.1))
+    until(lambda: own_server.described(name)["parking"]["state"] == "PARKED")
+    (fork_server,) = own_server.fork_servers()
+
+    fork_server.kill()
+
+    until(lambda: own_server.invoke(name, "1 + 1").text == "2")

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from mmekit_runtime.wire import encode_request
+from tests.server_process import open_files
 
 SLOW_LOAD = """
 import os
@@ -311,16 +312,18 @@ def test_parents_that_die_are_made_anew(slots, model, until):
 @pytest.mark.parametrize("stopped", ["parents", "fork server"])
 def test_a_parent_that_dies_when_it_is_asked_to_fork_is_replaced(slots, model, until, stopped):
     slots.start(model(name="first"))
-    server = slots.fork_server()
-    (parent,) = slots.parents()
+    (server,) = slots.roots()
+    (parent,) = (one for one in slots.processes() if one.cwd() == "/" and one != server)
     asleep = server if stopped == "fork server" else parent
+    sockets = open_files(server)["socket"]
 
     os.kill(asleep.pid, signal.SIGSTOP)
     worker = slots.launch(model(name="second"))
     if asleep is server:
         until(slots.waiting_connections)
     else:
-        until(lambda: slots.ledgers() == 2)
+        # Of its worker, and of the process to be.
+        until(lambda: open_files(server)["socket"] == sockets + 2)
     kill(parent.pid)
     if asleep is server:
         os.kill(server.pid, signal.SIGCONT)
@@ -332,7 +335,7 @@ def test_a_parent_that_dies_when_it_is_asked_to_fork_is_replaced(slots, model, u
 
 def test_parents_that_cannot_fork_leave_the_plain_engine(slots, model, until):
     folder = model()
-    old = "        pid = os.fork()\n    except OSError as error:"
+    old = "        return os.fork()\n    except OSError as error:"
     new = "        raise OSError(11, 'no processes left')\n    except OSError as error:"
     model.change_runtime(folder, "nursery", old, new)
 

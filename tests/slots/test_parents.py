@@ -236,13 +236,6 @@ def test_the_slots_of_a_model_are_spread_over_its_processes(slots, model):
     assert {worker.value("len(initialised)") for worker in workers} == {"1"}
 
 
-def test_processes_may_be_as_many_as_cores(slots, model):
-    cores = len(os.sched_getaffinity(0))
-    workers = slots.start_many(cores + 1, model(option__processes="auto"))
-
-    assert len({worker.value("os.getpid()") for worker in workers}) == cores
-
-
 def test_a_parent_that_no_model_uses_any_more_ends(impatient_slots, model, until):
     stays = impatient_slots.start(model(name="stays"))
     goes = impatient_slots.start(model(name="goes", option__preload="wave"))

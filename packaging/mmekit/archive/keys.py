@@ -4,7 +4,7 @@ Sources, all of deepjavalibrary/djl-serving at v0.36.0. For what the server read
 (loadServingProperties, configPerModelSettings, checkAvailableMemory), PyModel.java (load),
 PyProcess.java, RollingBatch.java and LmiConfigRecommender.java; for what djl_python's own handlers
 read: sklearn_handler.py, xgboost_handler.py and properties.py; for SageMaker's variables:
-SageMakerCompatibility.java. The last two options are read by mmekit_runtime's slots. Every other
+SageMakerCompatibility.java. The last three options are read by mmekit_runtime's slots. Every other
 ``option.`` name is for whoever wrote the handler.
 """
 
@@ -77,6 +77,7 @@ _OPTIONS = (
     "trust_insecure_model_files",
     "default_accept",
     # worker slots
+    "park_after",
     "preload",
     "processes",
 )

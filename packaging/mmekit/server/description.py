@@ -60,6 +60,7 @@ def of_model(model: Model) -> dict[str, Any]:
     """Return everything about one model."""
     pool = model.pool
     processes = figures.of_processes(model)
+    parking = figures.parking_of(model)
     workers = [
         {
             "id": worker.number + 1,
@@ -88,6 +89,13 @@ def of_model(model: Model) -> dict[str, Any]:
         "workerGroups": [group],
         # Not in DJL Serving.
         "processes": [asdict(process) for process in processes],
+        "parking": {
+            "state": "PARKED" if parking.since else "AWAKE",
+            "since": _timestamp(parking.since) if parking.since else None,
+            "parks": parking.parks,
+            "wakes": parking.wakes,
+            "wakeSeconds": parking.wake_s,
+        },
         "memory": {
             "admittedBytes": model.admitted_bytes,
             "usedBytes": sum(process.proportional_bytes for process in processes),

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from mmekit.server.memory import process_memory
-from mmekit.server.slots import SlotWorker
+from mmekit.server.slots import Parking, SlotWorker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,6 +70,12 @@ def of_processes(model: Model) -> list[ProcessFigures]:
     return [_of_process(pid, number, counters.get(pid, {})) for pid, number in slots.items()]
 
 
+def parking_of(model: Model) -> Parking:
+    """Return since when a model is parked, and how often it was parked and woken."""
+    known = [one.parking for one in tuple(model.pool.workers) if isinstance(one, SlotWorker)]
+    return max(known, key=lambda one: (one.parks + one.wakes, one.wakes), default=Parking())
+
+
 def _of_process(pid: int, slots: int, counters: dict[str, int]) -> ProcessFigures:
     def seconds(name: str) -> float:
         return counters.get(name, 0) / _NANOSECONDS
@@ -111,6 +117,7 @@ class _Collector:
         yield loaded
         yield from _memory_metrics(self._registry)
         yield from _model_metrics(models)
+        yield from _parking_metrics(models)
         yield from _process_metrics(models)
 
 
@@ -165,6 +172,28 @@ def _model_metrics(models: Iterable[Model]) -> list[Metric]:
         workers.add_metric(name, len(pool.workers))
         failed.add_metric(name, pool.failed)
     return [requests, refused, waited, answered, queued, workers, failed, admitted]
+
+
+def _parking_metrics(models: Iterable[Model]) -> list[Metric]:
+    parked = GaugeMetricFamily(
+        "mmekit_model_parked", "1 while the model has slots and no process", labels=_PER_MODEL
+    )
+    parks = CounterMetricFamily(
+        "mmekit_model_parks", "Times that the model gave back its process", labels=_PER_MODEL
+    )
+    wakes = CounterMetricFamily(
+        "mmekit_model_wakes", "Times that a request woke the model", labels=_PER_MODEL
+    )
+    wake_s = CounterMetricFamily(
+        "mmekit_model_wake_seconds", "Seconds that the wakes took", labels=_PER_MODEL
+    )
+    for model in models:
+        name, parking = (model.name,), parking_of(model)
+        parked.add_metric(name, parking.since > 0)
+        parks.add_metric(name, parking.parks)
+        wakes.add_metric(name, parking.wakes)
+        wake_s.add_metric(name, parking.wake_s)
+    return [parked, parks, wakes, wake_s]
 
 
 def _process_metrics(models: Iterable[Model]) -> list[Metric]:

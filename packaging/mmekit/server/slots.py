@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
@@ -50,6 +51,24 @@ def why_not(spec: WorkerSpec) -> str | None:
     if setting(runtime / "keys.py", "PROTOCOL") != str(keys.PROTOCOL):
         return "the runtime in the archive speaks another protocol"
     return stub.unsupported(spec.engine_arguments("/"))
+
+
+@dataclass(frozen=True)
+class Parking:
+    """Since when a model is parked, and how often that has happened.
+
+    Attributes
+    ----------
+    since
+        Seconds of the epoch; 0 while it is awake.
+    parks, wakes, wake_s
+        How often its process has ended and come back, and the seconds until it had loaded.
+    """
+
+    since: float = 0.0
+    parks: int = 0
+    wakes: int = 0
+    wake_s: float = 0.0
 
 
 class Streams:
@@ -101,7 +120,9 @@ class SlotWorker(Worker):
     Attributes
     ----------
     ledger
-        The counters of the model process; None before it is connected.
+        The counters of the model process; None before it is connected, and while it is parked.
+    parking
+        When the model was parked and woken, as the fork server has told it last.
     """
 
     def __init__(
@@ -114,6 +135,8 @@ class SlotWorker(Worker):
     ) -> None:
         super().__init__(spec, number, on_death)
         self.ledger: Ledger | None = None
+        self.parking = Parking()
+        self._granted = False
         self._fork_servers = fork_servers
         self._streams = streams
         self._lifeline: Channel | None = None
@@ -126,7 +149,7 @@ class SlotWorker(Worker):
 
     @property
     def pid(self) -> int | None:
-        """The model process's id; another one after it was replaced."""
+        """The model process's id: another one after it was replaced, None while it is parked."""
         return self._pid
 
     async def _connect(self) -> None:
@@ -168,6 +191,7 @@ class SlotWorker(Worker):
         loop.add_reader(connection.fileno(), self._hear)
         try:
             self._lifeline.send(message, fds)
+            self._lifeline.finish()
         except OSError:
             self._let_go()
             return False
@@ -180,7 +204,7 @@ class SlotWorker(Worker):
             timer.cancel()
         if self._refusal is not None:
             raise SlotRefused(self._refusal)
-        return self._pid is not None
+        return self._granted
 
     def _hear(self) -> None:
         assert self._lifeline is not None  # noqa: S101
@@ -197,14 +221,9 @@ class SlotWorker(Worker):
             return
         for message, fds in messages:
             if "slot" in message:
-                self._pid = message["pid"]
-                with contextlib.suppress(psutil.Error, OSError):
-                    self._process = psutil.Process(self._pid)
-                if fds:
-                    self._take_ledger(fds)
-                else:
-                    # The kernel drops what it has no room for.
-                    self._refuse("no descriptors are left")
+                self._granted = True
+                self.parking = Parking(**message["parking"])
+                self._take_process(message["pid"], fds)
             elif message.get("given_up"):
                 self._given_up = str(message["given_up"])
             elif "plain" in message:
@@ -215,11 +234,22 @@ class SlotWorker(Worker):
         self._refusal = reason
         self._replied.set()
 
-    def _take_ledger(self, fds: list[int]) -> None:
+    def _take_process(self, pid: int, fds: list[int]) -> None:
+        """Note which process answers; none does while the model is parked."""
+        self._pid, self._process = pid or None, None
         if self.ledger:
             self.ledger.close()
-        self.ledger = Ledger(fds[0])
-        os.close(fds[0])
+            self.ledger = None
+        if not pid:
+            return
+        with contextlib.suppress(psutil.Error, OSError):
+            self._process = psutil.Process(pid)
+        if fds:
+            self.ledger = Ledger(fds[0])
+            os.close(fds[0])
+        else:
+            # The kernel drops what it has no room for.
+            self._refuse("no descriptors are left")
 
     def _let_go(self) -> None:
         """Take the end of the lifeline for the end of the slot."""

@@ -8,14 +8,16 @@ checked before the first message is read. ``"fds"`` says how many descriptors ca
 from __future__ import annotations
 
 import array
+import errno
 import marshal
 import os
 import struct
+from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket as Socket  # noqa: N812
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 _LENGTH = struct.Struct(">I")
@@ -26,19 +28,31 @@ _MAX_FDS = 32
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
 _MSG_CMSG_CLOEXEC = 0x40000000
+_MSG_DONTWAIT = 0x40
+
+_FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+"""The other end has to read first, or whoever else is sent descriptors by this user."""
 
 
 class Channel:
     """One end of a connection.
 
+    Sending never waits: what the other end cannot take yet is kept, and written by `flush`. So two
+    processes that have much to say to each other at once do not block each other.
+
     Parameters
     ----------
     sock
         Connected; blocking or not decides how `receive` behaves.
+    when_full
+        Called when something has to wait: from then on `flush` has to be called, when the
+        connection can be written to, until nothing is `pending`.
     """
 
-    def __init__(self, sock: Socket) -> None:
+    def __init__(self, sock: Socket, when_full: Callable[[Channel], None] | None = None) -> None:
         self.sock = sock
+        self._when_full = when_full
+        self._unsent: deque[tuple[memoryview, list[int]]] = deque()
         self._buffer = b""
         self._fds: list[int] = []
 
@@ -46,19 +60,82 @@ class Channel:
         """Return the descriptor, so that selectors take a channel."""
         return self.sock.fileno()
 
+    @property
+    def pending(self) -> bool:
+        """Whether something waits to be written."""
+        return bool(self._unsent)
+
     def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send a message; OSError when the other end is gone."""
+        """Send a message, or keep it until the other end can take it.
+
+        Raises
+        ------
+        OSError
+            The other end is gone, or there are no descriptors left to keep those of a message.
+        """
         body = marshal.dumps({**message, "fds": len(fds)}, _MARSHAL_VERSION)
         data = memoryview(_LENGTH.pack(len(body)) + body)
-        ancillary = []
-        if fds:
-            ancillary.append((_SOL_SOCKET, _SCM_RIGHTS, array.array("i", fds)))
-        sent = self.sock.sendmsg([data], ancillary)
-        while sent < len(data):
-            sent += self.sock.send(data[sent:])
+        if self._unsent:
+            self._keep(data, fds)
+            return
+        sent = self._write(data, fds)
+        if sent < len(data):
+            self._keep(data[sent:], () if sent else fds)
+            if self._when_full is not None:
+                self._when_full(self)
+
+    def flush(self) -> bool:
+        """Write as much of what waits as the other end can take; whether that was anything.
+
+        Raises
+        ------
+        OSError
+            The other end is gone.
+        """
+        moved = False
+        while self._unsent:
+            data, fds = self._unsent[0]
+            sent = self._write(data, fds)
+            if sent:
+                moved = True
+                _close_all(fds)
+            if sent < len(data):
+                self._unsent[0] = (data[sent:], fds)
+                break
+            self._unsent.popleft()
+        return moved
+
+    def finish(self) -> None:
+        """Write all that waits, and wait until it is taken; for one who has nothing else to do."""
+        while self._unsent:
+            data, fds = self._unsent.popleft()
+            while data:
+                data = data[self._write(data, fds, 0) :]
+                _close_all(fds)
+
+    def _write(self, data: memoryview, fds: Sequence[int], flags: int = _MSG_DONTWAIT) -> int:
+        """Return how many bytes were taken; the descriptors go with the first of them."""
+        ancillary = [(_SOL_SOCKET, _SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            return self.sock.sendmsg([data], ancillary, flags)
+        except OSError as error:
+            if flags and error.errno in _FULL:
+                return 0
+            raise
+
+    def _keep(self, data: memoryview, fds: Sequence[int]) -> None:
+        kept: list[int] = []
+        try:
+            kept += (os.dup(fd) for fd in fds)
+        except OSError:
+            _close_all(kept)
+            raise
+        self._unsent.append((data, kept))
 
     def receive(self) -> Iterator[tuple[dict[str, Any], list[int]]] | None:
         """Read what has come and yield the whole messages in it; None at the end.
+
+        Nothing has come when a connection that does not block is read too early.
 
         Raises
         ------
@@ -66,7 +143,10 @@ class Channel:
             The connection failed, or what came is no message.
         """
         # What a model starts must not hold them: the end of a slot shows as the end of these.
-        data, ancillary, _, _ = self.sock.recvmsg(1 << 16, _MAX_FDS * 8, _MSG_CMSG_CLOEXEC)
+        try:
+            data, ancillary, _, _ = self.sock.recvmsg(1 << 16, _MAX_FDS * 8, _MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return iter(())
         for level, kind, payload in ancillary:
             if (level, kind) == (_SOL_SOCKET, _SCM_RIGHTS):
                 got = array.array("i")
@@ -96,7 +176,13 @@ class Channel:
             yield message, fds
 
     def close(self) -> None:
-        """Close the socket and the descriptors that nobody took."""
+        """Close the socket, and the descriptors that nobody took or that were not sent."""
         self.sock.close()
-        while self._fds:
-            os.close(self._fds.pop())
+        _close_all(self._fds)
+        while self._unsent:
+            _close_all(self._unsent.pop()[1])
+
+
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())

@@ -6,10 +6,13 @@ import os
 import time
 from _socket import MSG_DONTWAIT, MSG_PEEK
 from _socket import socket as new_socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.slots.ledger import READING, TAKEN
 from mmekit_runtime.wire import Message, decode_request
+
+if TYPE_CHECKING:
+    from mmekit_runtime.slots.descriptors import Pipes
 
 _CHUNK = 1 << 16
 
@@ -25,16 +28,23 @@ class Connection:
         When it was taken, by the monotonic clock.
     """
 
-    def __init__(self, number: int, fds: list[int]) -> None:
+    def __init__(self, number: int, fds: list[int], pipes: Pipes) -> None:
         self.number = number
         self.sock = new_socket(fileno=fds[0])
         self.sock.setblocking(True)  # noqa: FBT003
         # The stub sees its end only when neither the fork server nor this process holds its
         # lifeline: slots survive the death of the fork server.
-        self.lifeline, self.stdout, self.stderr = fds[1], fds[2], fds[3]
+        self.lifeline = fds[1]
+        self._pipes = pipes
+        self.stdout, self.stderr = pipes.take(fds[2]), pipes.take(fds[3])
         self.message: Message | None = None
         self.taken_ns = 0
         self._buffer = bytearray()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a part of a request has been read."""
+        return bool(self._buffer)
 
     def receive(self, states: Any) -> bool:
         """Take a request if a whole one is there; False when the other end is gone.
@@ -72,5 +82,6 @@ class Connection:
     def close(self) -> None:
         """Close everything that belongs to it."""
         self.sock.close()
-        for fd in (self.lifeline, self.stdout, self.stderr):
-            os.close(fd)
+        os.close(self.lifeline)
+        for fd in (self.stdout, self.stderr):
+            self._pipes.let_go(fd)

@@ -13,31 +13,35 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import selectors
 import signal
 import socket
 import struct
 import sys
 import time
 
-from mmekit_runtime.slots.channel import Channel
-from mmekit_runtime.slots.descriptors import raise_descriptor_limit
+from mmekit_runtime.slots import descriptors
+from mmekit_runtime.slots.cores import Cores
+from mmekit_runtime.slots.descriptors import Pipes
 from mmekit_runtime.slots.hosts import Host
-from mmekit_runtime.slots.ledger import Ledger
+from mmekit_runtime.slots.loop import Loop, log
 from mmekit_runtime.slots.manifest import read_preload
 from mmekit_runtime.slots.parents import Parents
+from mmekit_runtime.slots.room import PERIOD_S, Room
 from mmekit_runtime.slots.slot import Slot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
+
+    from mmekit_runtime.slots.channel import Channel
 
 IDLE_S = 300.0
 """Seconds without any model after which a shared fork server ends, and a parent without one."""
 
 _TURN_S = 5.0
-_LEAST_TURN_S = 0.1
+_LEAST_TURN_S = 0.05
+_ACCEPTED_AT_ONCE = 16
+"""Fewer than `descriptors.RESERVE`: the limit is looked at when a client has spoken."""
 
 
 class ForkServer:
@@ -54,23 +58,36 @@ class ForkServer:
 
     Attributes
     ----------
+    loop
+        Tells what comes.
+    pipes
+        Into which workers print.
     parents
         What model processes are forked from.
+    cores
+        That its models may use.
+    room
+        The memory that they may.
     site_environ
         Variables that a sitecustomize of the environment has set here, and would in a worker.
     """
 
     def __init__(self, path: str, key: str, owner: int | None, idle_s: float = IDLE_S) -> None:
         self.path = path
+        self.loop = Loop()
+        self.pipes = Pipes()
         self.parents = Parents(self)
+        self.cores = Cores()
+        self.room = Room()
         self.site_environ = _site_environ()
         self._key = key
         self._idle_s = self._unused_s = idle_s
         self._look_s = min(_TURN_S, max(_LEAST_TURN_S, idle_s))
-        self._next_look = 0.0
+        self._next_look = self._next_room = 0.0
         self._owner = owner
-        self._selector = selectors.DefaultSelector()
         self._hosts: dict[str, Host] = {}
+        self._departed: dict[int, Host] = {}
+        self._is_full = False
         self._idle_since = time.monotonic()
         self._ending = False
         self._has_left = False
@@ -89,9 +106,9 @@ class ForkServer:
         os.chmod(self.path, 0o600)  # noqa: PTH101
         listener.listen(512)
         listener.setblocking(False)  # noqa: FBT003
-        self.watch(listener.fileno(), lambda: self._accept(listener))
+        self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         if self._owner is not None:
-            self.watch(self._owner, self._owner_spoke)
+            self.loop.watch(self._owner, self._owner_spoke)
         os.write(ready, b"1")
         os.close(ready)
         while not self._ending:
@@ -105,7 +122,7 @@ class ForkServer:
 
     def retire(self) -> None:
         """Leave the address to another; serve on until the last model is gone."""
-        self.log("the folder of this runtime is gone: the next worker starts another fork server")
+        log("the folder of this runtime is gone: the next worker starts another fork server")
         self._idle_s = 0.0
         self._leave()
 
@@ -115,34 +132,26 @@ class ForkServer:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)  # noqa: PTH108
 
-    @staticmethod
-    def log(text: str) -> None:
-        """Write a line to the fork server's own log."""
-        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
-
-    def watch(self, fd: int, react: Callable[[], None]) -> None:
-        """Call ``react`` whenever ``fd`` can be read."""
-        self._selector.register(fd, selectors.EVENT_READ, react)
-
-    def unwatch(self, fd: int) -> None:
-        """Stop watching ``fd``."""
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(fd)
-
     def _turn(self) -> None:
-        wait = min(self._look_s, self._idle_left())
-        for key, _ in self._selector.select(max(0.0, wait)):
-            # An earlier event of this turn may have closed it.
-            if self._selector.get_map().get(key.fd) is key:
-                self._react(key.fd, key.data)
+        until_look = min(self._next_look, self._next_room) - time.monotonic()
+        self.loop.turn(min(max(0.0, until_look), self._look_s, self._idle_left()))
         self._reap()
         now = time.monotonic()
+        if now >= self._next_room:
+            self.room.look(list(self._hosts.values()))
+            self._next_room = now + self.room.period_s
+            if self.room.is_short:
+                self.parents.drop_spares()
         if now >= self._next_look:
             self._next_look = now + self._look_s
-            used = {process.parent for host in self._hosts.values() for process in host.processes}
+            for host in list(self._hosts.values()):
+                host.look(now)
+            # Those that parked models will need as well.
+            used = {host.parent for host in self._hosts.values()}
+            used |= {one.parent for host in self._hosts.values() for one in host.processes}
             self.parents.end_unused(used, self._unused_s)
         if self._idle_left() <= 0:
-            self.log("nobody has used this fork server for a while")
+            log("nobody has used this fork server for a while")
             self._ending = True
 
     def _idle_left(self) -> float:
@@ -151,15 +160,6 @@ class ForkServer:
             self._idle_since = time.monotonic()
             return _TURN_S
         return self._idle_since + self._idle_s - time.monotonic()
-
-    def _react(self, fd: int, react: Callable[[], None]) -> None:
-        try:
-            react()
-        except Exception:  # noqa: BLE001  a bug that shows in one model must not end the others
-            import traceback
-
-            self.log(f"what descriptor {fd} brought failed:\n{traceback.format_exc()}")
-            self.unwatch(fd)
 
     def _owner_spoke(self) -> None:
         assert self._owner is not None  # noqa: S101
@@ -176,25 +176,32 @@ class ForkServer:
     # Clients.
 
     def _accept(self, listener: socket.socket) -> None:
-        try:
-            connection, _ = listener.accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._turn_away(listener)
-            return
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._turn_away(listener)
+                return
+            self._welcome(connection)
+
+    def _welcome(self, connection: socket.socket) -> None:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _, uid, _ = struct.unpack("3i", credentials)
         if uid != os.getuid():
-            self.log(f"a connection of user {uid} was refused")
+            log(f"a connection of user {uid} was refused")
             connection.close()
             return
-        connection.setblocking(True)  # noqa: FBT003
-        channel = Channel(connection)
-        self.watch(channel.fileno(), lambda: self._client_spoke(channel))
+        channel = self.loop.channel(connection)
+        self.loop.watch(
+            channel.fileno(),
+            lambda: self._client_spoke(channel),
+            lambda reason: self._refuse(channel, [], reason),
+        )
 
     def _turn_away(self, listener: socket.socket) -> None:
         """Take the last descriptor to end a connection: its client runs the plain engine then."""
-        self.log("no descriptors are left")
+        log("no descriptors are left")
         os.close(self._spare)
         with contextlib.suppress(OSError):
             listener.accept()[0].close()
@@ -205,21 +212,24 @@ class ForkServer:
             messages = channel.receive()
             first = next(messages, None) if messages is not None else None
         except OSError as error:
-            self.log(f"a client sent garbage: {error}")
+            log(f"a client sent garbage: {error}")
             messages = first = None
         if messages is None:
-            self.unwatch(channel.fileno())
+            self.loop.unwatch(channel.fileno())
             channel.close()
             return
         if first is None:
             return
-        self.unwatch(channel.fileno())
+        self.loop.unwatch(channel.fileno())
         message, fds = first
         try:
-            self._ask(channel, message, fds)
+            slot = self._slot(channel, message, fds)
         except Exception as error:  # noqa: BLE001  one client must not end the others' server
-            self.log(f"a request for a slot failed: {type(error).__name__}: {error}")
+            log(f"a request for a slot failed: {type(error).__name__}: {error}")
             self._refuse(channel, fds, f"{type(error).__name__}: {error}")
+        else:
+            if slot is not None:
+                self._place(slot)
 
     def _refuse(self, channel: Channel, fds: list[int], reason: str) -> None:
         with contextlib.suppress(OSError):
@@ -229,42 +239,67 @@ class ForkServer:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
-    def _ask(self, channel: Channel, message: dict[str, Any], fds: list[int]) -> None:
+    def _slot(self, channel: Channel, message: dict[str, Any], fds: list[int]) -> Slot | None:
+        """Return the slot that a client asks for, or refuse it."""
+        reason = None
         if message.get("key") != self._key:
-            self._refuse(channel, fds, "the fork server is for other libraries")
-            return
-        if len(fds) < message["fds"]:
-            self._refuse(channel, fds, "the fork server has no descriptors left")
-            return
-        slot = Slot(channel, message, fds)
-        identity = slot.model_identity
-        host = self._hosts.get(identity)
+            reason = "the fork server is for other libraries"
+        elif len(fds) < message["fds"]:
+            reason = "the fork server has no descriptors left"
+        elif not descriptors.are_left(descriptors.RESERVE):
+            limit = descriptors.descriptor_limit()
+            reason = f"the limit of open files ({limit}, ulimit -Hn) is near"
+            if not self._is_full:
+                self._is_full = True
+                log(f"workers get the plain engine from now on: {reason}")
+        if reason is not None:
+            self._refuse(channel, fds, reason)
+            return None
+        return Slot(channel, message, fds, self.pipes)
+
+    def _place(self, slot: Slot) -> None:
+        """Give a slot to its model."""
+        host = self._hosts.get(slot.identity)
         if host is None or host.ended:
-            host = Host(self, identity, slot, frozenset(read_preload(slot.model_dir)))
-            self._hosts[identity] = host
+            host = Host(self, slot, frozenset(read_preload(slot.model_dir)))
+            self._hosts[slot.identity] = host
+            if host.parking.after_s:
+                self._look_s = max(_LEAST_TURN_S, min(self._look_s, host.parking.after_s / 2))
+                self._next_look = min(self._next_look, time.monotonic() + self._look_s)
         host.add(slot)
 
     def forget(self, host: Host) -> None:
         """Forget a model that has no slots any more."""
+        self.room.forget(host)
         if self._hosts.get(host.identity) is host:
             del self._hosts[host.identity]
 
     # What hosts need.
 
+    def has_departed(self, pid: int, host: Host) -> None:
+        """Have a model told how its process ended, once that is known."""
+        self._departed[pid] = host
+
     def process_ended(self, pid: int, status: int) -> None:
         """Note how a model process ended."""
-        for host in list(self._hosts.values()):
+        host = self._departed.pop(pid, None)
+        if host is not None:
             host.process_ended(pid, status)
+
+    def look_soon(self) -> None:
+        """Look at the memory in this turn, if somebody waits for it."""
+        if self.room.period_s < PERIOD_S:
+            self._next_room = 0.0
+
+    @property
+    def period_s(self) -> float:
+        """The seconds over which one looks how busy processes are."""
+        return _TURN_S
 
     @property
     def dropped_paths(self) -> list[str]:
         """Entries of sys.path that are this process's own and not a model's."""
         return self._dropped_paths
-
-    def new_ledger(self) -> tuple[int, Ledger]:
-        """Return a descriptor and a mapping of a new ledger."""
-        fd = Ledger.create()
-        return fd, Ledger(fd)
 
 
 def _site_environ() -> dict[str, str]:
@@ -285,7 +320,7 @@ def main() -> int:
     idle_s = float(os.environ.get("MMEKIT_SLOTS_IDLE_S", IDLE_S))
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    raise_descriptor_limit()
+    descriptors.raise_descriptor_limit()
     # What lies beside the runtime is one model's own; the last entry is that model's folder.
     for entry in (os.getcwd(), os.environ.get("PYTHONPATH", "").rpartition(os.pathsep)[2]):  # noqa: PTH109
         if entry in sys.path:

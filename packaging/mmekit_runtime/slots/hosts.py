@@ -1,34 +1,38 @@
-"""A model's processes and slots, as the fork server keeps them."""
+"""A model's slots and processes, as the fork server keeps them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import select
-import signal
+import functools
 import time
-from _socket import MSG_DONTWAIT, MSG_PEEK
-from collections import deque
 
-from mmekit_runtime.slots import nursery
-from mmekit_runtime.slots.channel import Channel
-from mmekit_runtime.slots.ledger import IDLE, MAX_SLOTS, READING, SENDING, TAKEN
-from mmekit_runtime.slots.manifest import read_processes
-from mmekit_runtime.slots.slot import Process, Slot
-from mmekit_runtime.wire import Answer, encode_answer
+from mmekit_runtime.slots import descriptors
+from mmekit_runtime.slots.births import Birth
+from mmekit_runtime.slots.healing import (
+    DEATH_WINDOW_S,
+    MAX_DEATHS,
+    Deaths,
+    answer_for_the_dead,
+    describe,
+    refuse,
+)
+from mmekit_runtime.slots.ledger import MAX_SLOTS, READING, SENDING, TAKEN
+from mmekit_runtime.slots.loop import log
+from mmekit_runtime.slots.manifest import read_processes, read_required_bytes
+from mmekit_runtime.slots.parking import MIB, Parking, first_byte
+from mmekit_runtime.slots.processes import Process
+from mmekit_runtime.slots.scaling import Scaling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Callable
     from typing import Any
 
     from mmekit_runtime.slots.forkserver import ForkServer
+    from mmekit_runtime.slots.slot import Slot
     from mmekit_runtime.slots.tree import Parent
 
-MAX_DEATHS = 3
-DEATH_WINDOW_S = 60.0
-MAX_FORK_ATTEMPTS = 3
+_BUSY = (TAKEN, SENDING)
 
 
 class Host:
@@ -36,68 +40,105 @@ class Host:
 
     Attributes
     ----------
+    imports, argv, environ, cwd, init
+        What its processes are forked from, and start with; ``init`` is what the model was loaded
+        with, None before that.
     ended
         Whether its last slot has ended: a further worker gets a model process of another host.
     processes
-        Those that answer, or are about to.
+        Those that answer, or are about to; none while the model is parked.
+    parking
+        Whether it is parked, and when it will be.
+    parent
+        From which its last process was forked.
     """
 
-    def __init__(
-        self, server: ForkServer, identity: str, first: Slot, imports: frozenset[str]
-    ) -> None:
-        self.identity = identity
+    def __init__(self, server: ForkServer, first: Slot, imports: frozenset[str]) -> None:
+        self.server = server
+        self.identity = first.identity
+        self.imports = imports
+        self.argv, self.environ, self.cwd = first.argv, first.environ, first.cwd
+        self.init: dict[str, str] | None = None
         self.ended = False
-        self._server = server
-        self._imports = imports
-        self._argv, self._environ, self._cwd = first.argv, first.environ, first.cwd
-        self._wanted_processes = read_processes(first.model_dir)
         self.processes: list[Process] = []
+        self._required = read_required_bytes(first.model_dir)
+        self._scaling = Scaling(read_processes(first.model_dir))
+        self._moves = 0
         self._slots: list[Slot] = []
-        self._init: dict[str, str] | None = None
-        self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
-        self._departed: set[int] = set()
+        self.parking = Parking(first.model_dir, first.environ)
+        self.parent: Parent | None = None
+        self._deaths = Deaths()
         self._closing: list[Slot] = []
+        self._most_slots = _most_slots()
+
+    def guarded(self, act: Callable[..., None]) -> Callable[..., None]:
+        """Return what does the same, and ends the model when that fails unexpectedly."""
+
+        @functools.wraps(act)
+        def guarded(*arguments: Any) -> None:
+            try:
+                act(*arguments)
+            except Exception as error:  # noqa: BLE001  its state is in doubt, the others' is not
+                import traceback
+
+                log(f"a model is ended:\n{traceback.format_exc()}")
+                self._abandon(f"the fork server failed: {type(error).__name__}: {error}")
+
+        return guarded
+
+    def _watch(self, fd: int, act: Callable[..., None], *arguments: Any) -> None:
+        self.server.loop.watch(fd, functools.partial(self.guarded(act), *arguments))
 
     # Slots.
 
     def add(self, slot: Slot) -> None:
         """Give a slot to the process that has the fewest, or to a new one."""
         self._slots.append(slot)
-        self._server.watch(slot.lifeline.fileno(), lambda: self._lifeline_spoke(slot))
-        if len(self.processes) < self._wanted_processes:
+        self.guarded(self._add)(slot)
+
+    def _add(self, slot: Slot) -> None:
+        self._watch(slot.lifeline.fileno(), self._lifeline_spoke, slot)
+        if self._is_parked:
+            self._confirm(slot)
+            self._open(slot)
+            return
+        if not self.processes:
+            # Whoever loads models has asked for memory; others may have to park for it first.
+            self._enter_when_it_fits()
+            return
+        if len(self.processes) < self._scaling.at_start:
             self._start_process([slot])
             return
         process = min(self.processes, key=lambda one: len(one.slots))
-        if len(process.slots) >= MAX_SLOTS:
-            self._end_slot(slot, 1)
+        if len(process.slots) >= self._most_slots:
+            self._refuse([slot], f"the model has {len(process.slots)} worker slots already")
             return
-        self._assign(slot, process)
-        if process.started:
-            self._confirm(slot)
-        if process.ready and not slot.ended:
-            self._open(slot)
+        self._fill([slot])
 
-    def _assign(self, slot: Slot, process: Process) -> None:
-        slot.process = process
-        slot.number = process.free_number()
-        process.slots.append(slot)
-        process.ledger.states[slot.number] = IDLE
+    @property
+    def _is_parked(self) -> bool:
+        return bool(self.parking.since) and not self.processes
 
     def _confirm(self, slot: Slot) -> None:
-        """Tell whoever asked that there is a slot."""
-        assert slot.process is not None  # noqa: S101
+        """Tell whoever asked that there is a slot, and a server also which process answers."""
         if slot.is_stub and slot.confirmed:
             return
         slot.confirmed = True
-        reply = {"slot": slot.number, "pid": slot.process.pid}
-        fds = [] if slot.is_stub else [slot.process.ledger_fd]
+        process = slot.process
+        reply = {
+            "slot": slot.number,
+            "pid": 0 if process is None else process.pid,
+            "parking": self.parking.figures(),
+        }
+        has_ledger = process is not None and process.ledger is not None and not slot.is_stub
+        fds = [process.ledger.fd] if has_ledger else []  # type: ignore[union-attr]
         try:
             slot.lifeline.send(reply, fds)
         except OSError:
             self._end_slot(slot, 1)
 
     def _open(self, slot: Slot) -> None:
-        """Have the process answer on the slot's connection, once there is one."""
+        """Have the slot's connection answered, once there is one."""
         if slot.connection is not None:
             self._hand_over(slot)
             return
@@ -108,7 +149,8 @@ class Host:
                 slot.print(f"ERROR::mmekit: {slot.socket_name}: {error}\n".encode())
                 self._end_slot(slot, 1)
                 return
-            self._server.watch(slot.listener.fileno(), lambda: self._accept(slot))  # type: ignore[attr-defined]
+            assert slot.listener is not None  # noqa: S101
+            self._watch(slot.listener.fileno(), self._accept, slot)
 
     def _accept(self, slot: Slot) -> None:
         assert slot.listener is not None  # noqa: S101
@@ -118,30 +160,33 @@ class Host:
             slot.print(f"ERROR::mmekit: {slot.socket_name}: {error}\n".encode())
             self._end_slot(slot, 1)
             return
-        self._server.unwatch(slot.listener.fileno())
+        self.server.loop.unwatch(slot.listener.fileno())
         slot.listener.close()
         slot.listener = None
-        if slot.process and slot.process.ready:
+        if slot.process is None or slot.process.ready:
             self._hand_over(slot)
 
     def _hand_over(self, slot: Slot) -> None:
-        assert slot.process is not None  # noqa: S101
+        """Leave a connection to the process; without one, watch it."""
         assert slot.connection is not None  # noqa: S101
-        fds = [slot.connection.fileno(), slot.lifeline.fileno(), slot.stdout, slot.stderr]
-        with contextlib.suppress(OSError):  # its death shows on the channel
-            slot.process.channel.send({"slot": slot.number}, fds)
+        if slot.process is None:
+            self._watch(slot.connection.fileno(), self._connection_spoke, slot)
+            return
+        fds = (slot.connection.fileno(), slot.lifeline.fileno(), slot.stdout, slot.stderr)
+        slot.process.tell({"slot": slot.number}, fds)
 
     def _lifeline_spoke(self, slot: Slot) -> None:
         """End a slot whose stub was killed or whose server let go."""
         try:
             data = slot.lifeline.sock.recv(4096)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if slot.is_stub and data:
             return
         process = slot.process
-        busy = (TAKEN, SENDING)
-        stuck = process is not None and not process.dead and process.state(slot) in busy
+        stuck = process is not None and not process.dead and process.state(slot) in _BUSY
         self._end_slot(slot, 0)
         if stuck and process is not None and process.slots:
             # It was stopped in the middle of a request: the process is stuck in it.
@@ -155,11 +200,10 @@ class Host:
         if process is not None and slot in process.slots:
             process.slots.remove(slot)
             if not process.dead:
-                with contextlib.suppress(OSError):
-                    process.channel.send({"drop": slot.number})
+                process.tell({"drop": slot.number})
             if not process.slots:
                 process.kill()
-                if not slot.is_stub and not process.dead:
+                if not slot.is_stub and process in self.processes and process.pid:
                     # The answer means that the memory is free.
                     slot.ended = True
                     self._closing.append(slot)
@@ -170,81 +214,17 @@ class Host:
     def _forget(self, slot: Slot) -> None:
         self._slots.remove(slot)
         self.ended = not self._slots
-        self._server.unwatch(slot.lifeline.fileno())
-        if slot.listener is not None:
-            self._server.unwatch(slot.listener.fileno())
+        if self.ended:
+            for further in (one for one in self.processes if not one.slots):
+                further.kill()
+        self.server.loop.unwatch(slot.lifeline.fileno())
+        for one in (slot.listener, slot.connection):
+            if one is not None:
+                self.server.loop.unwatch(one.fileno())
 
     def _finish(self) -> None:
         if not self._slots and not self.processes:
-            self._server.forget(self)
-
-    def end(self, reason: str) -> None:
-        """End the model's slots and processes."""
-        for slot in list(self._slots):
-            slot.print(f"ERROR::mmekit: {reason}\n".encode())
-            self._end_slot(slot, 1)
-        for process in self.processes:
-            process.kill()
-
-    # Processes.
-
-    def _start_process(self, slots: list[Slot], attempt: int = 1) -> None:
-        try:
-            ours, theirs = nursery.pair()
-            ledger_fd, ledger = self._server.new_ledger()
-        except OSError as error:
-            self._refuse(slots, f"no process could be started: {error}")
-            return
-        process = Process(Channel(ours), ledger, ledger_fd, attempt)
-        self.processes.append(process)
-        for slot in slots:
-            self._assign(slot, process)
-        self._server.parents.find(
-            self._imports, lambda parent: self._parent_found(parent, process, theirs)
-        )
-
-    def _parent_found(self, parent: Parent | None, process: Process, theirs: socket.socket) -> None:
-        if parent is None or not process.slots:
-            theirs.close()
-            if any(slot.confirmed for slot in process.slots):
-                self._not_forked(process)
-            else:
-                self._discard(process)
-                self._refuse(process.slots, "no parent process could be started")
-            return
-        began = time.monotonic()
-        process.parent = parent
-        slot = process.slots[0]
-        self._server.watch(process.channel.fileno(), lambda: self._process_spoke(process))
-
-        def forked(pid: int) -> None:
-            if pid == 0:
-                self._not_forked(process)
-                return
-            process.pid = pid
-            process.fork_ms = (time.monotonic() - began) * 1000
-            process.started = True
-            if process.killed:
-                process.kill()
-            with contextlib.suppress(OSError):
-                process.channel.send(self._start_message(process, parent, began))
-            for one in list(process.slots):
-                # After a death a stub knows already; a server learns the new process.
-                self._confirm(one)
-            if process.silent:
-                self._process_died(process)
-
-        with theirs:
-            fds = [theirs.fileno(), process.ledger_fd, slot.stdout, slot.stderr]
-            self._server.parents.fork(parent, {"fork": "model"}, fds, forked)
-
-    def _not_forked(self, process: Process) -> None:
-        """Try again with another parent: this one has ended, or cannot fork."""
-        self._discard(process)
-        if process.slots and process.attempt < MAX_FORK_ATTEMPTS:
-            self._start_process(process.slots, process.attempt + 1)
-        else:
-            self._refuse(process.slots, "no process could be forked")
+            self.server.forget(self)
 
     def _refuse(self, slots: list[Slot], reason: str) -> None:
         """Leave slots to the plain engine, or end those that have been given already."""
@@ -258,22 +238,217 @@ class Host:
                 slot.refuse(reason)
         self._finish()
 
-    def _start_message(self, process: Process, parent: Parent, began: float) -> dict[str, Any]:
-        return {
-            "argv": self._argv,
-            "environ": self._environ,
-            "cwd": self._cwd,
-            "site_environ": self._server.site_environ,
-            "dropped_paths": self._server.dropped_paths,
-            "init": self._init,
-            "times": {
-                "imports": sorted(parent.imports - set(nursery.BASE_IMPORTS)),
-                "parent_ms": (began - process.asked_at) * 1000,
-                "fork_ms": process.fork_ms,
-            },
-        }
+    def end(self, reason: str) -> None:
+        """End the model's slots and processes."""
+        for slot in list(self._slots):
+            slot.print(f"ERROR::mmekit: {reason}\n".encode())
+            self._end_slot(slot, 1)
+        for process in self.processes:
+            process.kill()
+
+    def _abandon(self, reason: str) -> None:
+        """End everything of the model, whatever state it is in; each step may fail alone."""
+        self.ended = True
+        slots, processes = [*self._slots, *self._closing], list(self.processes)
+        self._slots, self._closing, self.processes = [], [], []
+        for process in processes:
+            with contextlib.suppress(Exception):
+                process.kill()
+            with contextlib.suppress(Exception):
+                self._discard(process)
+        for slot in slots:
+            for one in (slot.lifeline, slot.listener, slot.connection):
+                with contextlib.suppress(Exception):
+                    self.server.loop.unwatch(one.fileno())  # type: ignore[union-attr]
+            with contextlib.suppress(Exception):
+                slot.print(f"ERROR::mmekit: {reason}\n".encode())
+            with contextlib.suppress(Exception):
+                if slot.confirmed:
+                    slot.close(1)
+                else:
+                    slot.refuse(reason)
+        self.server.forget(self)
+
+    # Parking.
+
+    def look(self, now: float) -> None:
+        """Park the model if nobody has asked it for long enough."""
+        self.guarded(self._look)(now)
+
+    def _look(self, now: float) -> None:
+        for process in self._scaling.surplus(self.processes, self.server.period_s):
+            process.ask_to_park()
+        after_s = self.parking.after_s
+        if after_s and self.may_park and now - self.used_at() >= after_s:
+            self.park()
+
+    @property
+    def needed(self) -> int:
+        """The bytes that one process takes: as measured when it last parked, or as packed."""
+        return self.parking.given_back or self._required
+
+    @property
+    def may_park(self) -> bool:
+        """Whether all its processes could be asked to end."""
+        if self.init is None or not self.processes or not self.parking.after_s:
+            return False
+        return all(one.ready and not one.parking for one in self.processes)
+
+    @property
+    def is_parking(self) -> bool:
+        """Whether its processes have been asked to end, and are there still."""
+        return any(one.parking for one in self.processes)
+
+    def used_at(self) -> float:
+        """Return when it was last asked, by the monotonic clock."""
+        return max(process.used_at() for process in self.processes)
+
+    def park(self) -> None:
+        """Ask its processes to end; one that has something to do stays."""
+        for process in self.processes:
+            process.ask_to_park()
+
+    def _process_parked(self, process: Process) -> None:
+        idle_s = time.monotonic() - process.used_at()
+        self._discard(process)
+        slots, process.slots = process.slots, []
+        for slot in slots:
+            slot.process = None
+        if self.processes:
+            self._fill(slots)
+            return
+        if not self._slots:
+            self._finish()
+            return
+        self.parking.park(process.private_bytes)
+        self.server.look_soon()  # somebody may wait for what it has given back
+        given_back = process.private_bytes / MIB
+        self._say(f"parked after {idle_s:.0f} s without a request, {given_back:.1f} MiB given back")
+        for slot in slots:
+            self._confirm(slot)
+            if not slot.ended:
+                self._open(slot)
+
+    def _connection_spoke(self, slot: Slot) -> None:
+        byte = first_byte(slot)
+        if byte:
+            self._wake()
+        elif byte is not None:
+            self._end_slot(slot, 1)
+
+    def _wake(self) -> None:
+        for slot in self._vacant():
+            if slot.connection is not None:
+                self.server.loop.unwatch(slot.connection.fileno())
+        self.parking.wake()
+        if self.processes:
+            self._fill(self._vacant())
+        else:
+            self._enter_when_it_fits()
+
+    def _enter_when_it_fits(self) -> None:
+        if self.server.room.fits(self.needed):
+            self.enter()
+        else:
+            self.server.room.wait(self)
+            self.server.look_soon()
+
+    def _vacant(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.process is None and not slot.unread]
+
+    def enter(self) -> None:
+        """Get a process: there is memory for one."""
+        self.server.room.forget(self)
+        self.guarded(self._start_process)(self._vacant())
+
+    def stay_out(self, reason: str) -> None:
+        """Answer the requests that wait with the reason, and stay parked.
+
+        A model that is being loaded was found to fit by its server, which knows best.
+        """
+        if self.parking.since:
+            self.guarded(self._stay_parked)(self._vacant(), reason)
+        else:
+            self.enter()
+
+    def _stay_parked(self, slots: list[Slot], reason: str) -> None:
+        self.parking.stay()
+        for slot in slots:
+            slot.print(f"WARN::mmekit: {reason}\n".encode())
+            slot.process = None
+            if slot.has_bytes():
+                assert slot.connection is not None  # noqa: S101
+                self._watch(slot.connection.fileno(), self._drain, slot, reason)
+            else:
+                self._open(slot)
+
+    def _drain(self, slot: Slot, reason: str) -> None:
+        """Read a request as far as it has come, and answer it when that is all of it."""
+        whole = slot.drain()
+        if whole is None:
+            self._end_slot(slot, 1)
+        elif whole:
+            assert slot.connection is not None  # noqa: S101
+            self.server.loop.unwatch(slot.connection.fileno())
+            refuse(slot, reason)
+            if self.processes:
+                self._fill([slot])
+            else:
+                self._hand_over(slot)
+
+    def _woken(self, process: Process, took_s: float) -> None:
+        assert process.ledger is not None  # noqa: S101
+        counters = process.ledger.counters()
+        self._say(
+            f"woken in {took_s * 1000:.1f} ms: forked in {process.fork_ms:.1f} ms, "
+            f"model.py in {counters['import_ns'] / 1e6:.1f} ms, "
+            f"loaded in {counters['load_ns'] / 1e6:.1f} ms"
+        )
+
+    def _say(self, text: str) -> None:
+        """Write a line to the model's log."""
+        for slot in self._slots[:1]:
+            slot.print(f"INFO::mmekit: {text}\n".encode())
+
+    # Processes.
+
+    def _fill(self, slots: list[Slot]) -> None:
+        """Give slots without a process to those that there are."""
+        for slot in slots:
+            process = min(self.processes, key=lambda one: len(one.slots))
+            process.seat(slot)
+            if process.pid:
+                self._confirm(slot)
+            if process.ready and not slot.ended:
+                self._open(slot)
+
+    def _start_process(self, slots: list[Slot], *, may_be_spare: bool = True) -> None:
+        process = Process(may_be_spare=may_be_spare)
+        self.processes.append(process)
+        self.server.room.claim(process, self.needed)
+        for slot in slots:
+            process.seat(slot)
+        Birth(self, process).begin()
+
+    def started(self, process: Process) -> None:
+        """Go on with a process that has been forked."""
+        assert process.channel is not None  # noqa: S101
+        self.parent = process.parent
+        self._watch(process.channel.fileno(), self._process_spoke, process)
+        for slot in list(process.slots):
+            # After a death a stub knows already; a server learns the new process.
+            self._confirm(slot)
+
+    def not_started(self, process: Process, reason: str) -> None:
+        """Leave the slots of a process that there will not be to the plain engine, or end them."""
+        self._discard(process)
+        if self.parking.since and process.slots:
+            self._stay_parked(process.slots, reason)
+        else:
+            self._refuse(process.slots, reason)
 
     def _process_spoke(self, process: Process) -> None:
+        assert process.channel is not None  # noqa: S101
         try:
             received = process.channel.receive()
             messages = None if received is None else list(received)
@@ -281,74 +456,169 @@ class Host:
             messages = None
         except OSError as error:
             # Nothing that it says can be trusted any more; its end shows here next.
-            self._server.log(f"model process {process.pid} is ended: {error}")
+            log(f"model process {process.pid} is ended: {error}")
             process.kill()
             return
         if messages is None:
-            if process.started:
-                self._process_died(process)
-            else:
-                # What became of it is known when its parent has answered, or ended.
-                process.silent = True
-                self._server.unwatch(process.channel.fileno())
+            self._process_died(process)
             return
         for message, _ in messages:
             self._take_message(process, message)
 
     def _take_message(self, process: Process, message: dict[str, Any]) -> None:
-        if "ready" in message:
-            process.ready = True
-            for slot in list(process.slots):
-                self._open(slot)
-        elif "initialised" in message:
-            process.initialised = True
-            self._init = message["initialised"]
-        elif "closed" in message:
-            for slot in list(process.slots):
-                if slot.number == message["closed"]:
-                    self._end_slot(slot, 1)
+        for kind, act in (
+            ("ready", self._is_ready),
+            ("initialised", self._is_initialised),
+            ("closed", self._has_closed),
+            ("stays", self._stays),
+            ("parked", self._parks),
+            ("crowded", self._is_crowded),
+            ("released", self._has_released),
+        ):
+            if kind in message:
+                act(process, message)
+
+    def _is_ready(self, process: Process, _: dict[str, Any]) -> None:
+        process.ready = True
+        if self.init is not None:
+            self.server.room.free(process)
+        if process.parent is not None and not self.server.room.is_short:
+            self.server.parents.keep_spare(process.parent)
+        took_s = self.parking.woken()
+        if took_s is not None:
+            self._woken(process, took_s)
+        for slot in list(process.slots):
+            self._open(slot)
+        if process.is_further:
+            self._relieve(process)
+
+    def _is_initialised(self, process: Process, message: dict[str, Any]) -> None:
+        process.initialised = True
+        self.server.room.free(process)
+        self.init = message["initialised"]
+
+    def _has_closed(self, process: Process, message: dict[str, Any]) -> None:
+        for slot in list(process.slots):
+            if slot.number == message["closed"]:
+                self._end_slot(slot, 1)
+
+    def _stays(self, process: Process, _: dict[str, Any]) -> None:
+        process.parking = False
+
+    def _parks(self, process: Process, message: dict[str, Any]) -> None:
+        process.parked, process.private_bytes = True, message["parked"]
+
+    # As many processes as the requests need.
+
+    def _is_crowded(self, _process: Process, message: dict[str, Any]) -> None:
+        if self.init is None or not all(one.ready for one in self.processes):
+            return
+        number = self._scaling.more(
+            len(self.processes),
+            len(self._slots),
+            message["crowded"],
+            message["computing"],
+            self.server.cores,
+        )
+        for _ in range(number):
+            if not self.server.room.fits(self.needed):
+                break
+            further = Process(is_further=True)
+            self.processes.append(further)
+            self.server.room.claim(further, self.needed)
+            Birth(self, further).begin()
+
+    def _relieve(self, process: Process) -> None:
+        """Have the others release slots for a further process."""
+        others = [one for one in self.processes if one is not process and one.ready]
+        left = {one: [slot for slot in one.slots if slot.move is None] for one in others}
+        for _ in range(len(self._slots) // (len(others) + 1)):
+            fullest = max(others, key=lambda one: len(left[one]))
+            if len(left[fullest]) < 2:  # noqa: PLR2004
+                break
+            slot = left[fullest].pop()
+            self._moves += 1
+            slot.move = (self._moves, process)
+            fullest.tell({"release": slot.number, "token": self._moves})
+        self._end_if_useless(process)
+
+    def _has_released(self, process: Process, message: dict[str, Any]) -> None:
+        for slot in list(process.slots):
+            if slot.move is None or slot.move[0] != message["token"]:
+                continue
+            target, slot.move = slot.move[1], None
+            if message["released"]:
+                process.slots.remove(slot)
+                (target if target.is_there else process).seat(slot)
+                self._confirm(slot)
+                if not slot.ended:
+                    self._open(slot)
+            self._end_if_useless(process)
+            self._end_if_useless(target)
+
+    def _end_if_useless(self, process: Process) -> None:
+        """End a process that has no slots, and will have none."""
+        awaited = any(slot.move is not None and slot.move[1] is process for slot in self._slots)
+        if not process.slots and not awaited and not process.dead:
+            process.kill()
+
+    def streams(self) -> tuple[int, int]:
+        """Return where a new process prints to."""
+        return self._slots[0].stdout, self._slots[0].stderr
 
     def process_ended(self, pid: int, status: int) -> None:
         """Note how a process ended, for the log."""
-        if pid in self._departed:
-            self._departed.remove(pid)
-            for slot in self._slots[:1]:
-                line = f"WARN::mmekit: model process {pid} ended: {_describe(status)}\n"
-                slot.print(line.encode())
+        for slot in self._slots[:1]:
+            line = f"WARN::mmekit: model process {pid} ended: {describe(status)}\n"
+            slot.print(line.encode())
 
     def _discard(self, process: Process) -> None:
-        process.dead = True
-        self.processes.remove(process)
-        self._server.unwatch(process.channel.fileno())
-        process.channel.close()
-        process.ledger.close()
-        os.close(process.ledger_fd)
+        if process in self.processes:
+            self.processes.remove(process)
+        self.server.room.free(process)
+        if process.channel is not None:
+            self.server.loop.unwatch(process.channel.fileno())
+        process.close()
         for slot in [one for one in self._closing if one.process is process]:
             self._closing.remove(slot)
             slot.close(0)
 
     def _process_died(self, process: Process) -> None:
+        if process.parked:
+            self._process_parked(process)
+            return
         states = {slot: process.state(slot) for slot in process.slots}
-        was_ready, was_initialised = process.ready, process.initialised or self._init is not None
+        was_loaded = process.ready and (process.initialised or self.init is not None)
         self._discard(process)
         if not process.killed:
-            self._departed.add(process.pid)
+            self.server.has_departed(process.pid, self)
+        if process.is_further and not process.ready:
+            self._scaling.failed()
         if not process.slots:
             self._finish()
             return
-        if not was_ready or not was_initialised:
+        if process.was_spare and not process.ready:
+            # It may have died before it was given to this model: one that is forked now has not.
+            self._start_process(list(process.slots), may_be_spare=False)
+            return
+        if not was_loaded and self.parking.since and self._deaths.one_too_many() is None:
+            reason = "the model process ended while it loaded the model again"
+            self._stay_parked(process.slots, reason)
+            return
+        if not was_loaded:
             # model.py could not be imported, or the load itself ended the process: no second try.
             self._fail(process, states, "the model process ended while it loaded the model")
             return
-        now = time.monotonic()
-        if len(self._deaths) == MAX_DEATHS and now - self._deaths[0] < DEATH_WINDOW_S:
+        self._heal(process, states)
+
+    def _heal(self, process: Process, states: dict[Slot, int]) -> None:
+        others = self._deaths.one_too_many()
+        if others is not None:
             reason = f"the model process died {MAX_DEATHS + 1} times within {DEATH_WINDOW_S:.0f} s"
-            before = ", ".join(f"{now - one:.1f}" for one in self._deaths)
             for slot in process.slots:
-                slot.given_up = f"{reason} (now and {before} s ago)"
+                slot.given_up = f"{reason} (now and {others} s ago)"
             self._fail(process, states, f"{reason}: the model is given up")
             return
-        self._deaths.append(now)
         survivors = []
         for slot in list(process.slots):
             slot.process = None
@@ -365,7 +635,7 @@ class Host:
             slot.print(f"ERROR::mmekit: {reason}\n".encode())
             # A server hears why with the end of the slot: between the two it would send more.
             if slot.is_stub or not slot.given_up:
-                self._answer_for_the_dead(slot, states[slot], reason)
+                answer_for_the_dead(slot, states[slot], reason)
             process.slots.remove(slot)
             self._end_slot(slot, 1)
         self._finish()
@@ -375,39 +645,13 @@ class Host:
         if state in (READING, SENDING):
             self._end_slot(slot, 1)
             return False
-        self._answer_for_the_dead(slot, state, reason)
+        answer_for_the_dead(slot, state, reason)
         return True
 
-    def _answer_for_the_dead(self, slot: Slot, state: int, reason: str) -> None:
-        if state != TAKEN or slot.connection is None or _has_bytes(slot.connection):
-            # Bytes that are still there are the request itself: the successor takes it.
-            return
-        content = {"code": 503, "message": reason, "error": reason}
-        answer = Answer(
-            503,
-            reason,
-            (("Content-Type", "application/json"),),
-            ((None, json.dumps(content).encode()),),
-        )
-        with contextlib.suppress(OSError):
-            slot.connection.sendall(encode_answer(answer))
 
-
-def _has_bytes(connection: socket.socket) -> bool:
-    readable, _, _ = select.select([connection], [], [], 0)
-    if not readable:
-        return False
-    try:
-        return bool(connection.recv(1, MSG_PEEK | MSG_DONTWAIT))
-    except OSError:
-        return False
-
-
-def _describe(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            return f"killed by {signal.Signals(number).name}"
-        except ValueError:
-            return f"killed by signal {number}"
-    return f"exit code {os.WEXITSTATUS(status)}"
+def _most_slots() -> int:
+    """Return how many slots one process may have; it may have as many open files as this one."""
+    limit = descriptors.descriptor_limit()
+    if limit is None:
+        return MAX_SLOTS
+    return max(1, min(MAX_SLOTS, (limit - descriptors.RESERVE) // descriptors.PER_SLOT))

@@ -10,7 +10,7 @@ from binascii import crc32
 
 from mmekit_runtime.slots.build import BUILD
 
-PROTOCOL = 1
+PROTOCOL = 2
 OFF_VARIABLE = "MMEKIT_WORKER_SLOTS"
 """``off`` (or 0, no, false) runs the plain engine."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 
 MAX_SLOTS = 512
 SIZE = 4096
@@ -34,10 +35,11 @@ COUNTERS = (
     "predict_ns",
     "load_ns",
     "import_ns",
+    "answered_ns",
 )
 """Requests answered; with an error among them; calls of the handler; requests of the largest call;
 nanoseconds that requests waited in the process and that calls took; nanoseconds of the load and of
-model.py's import."""
+model.py's import; when the last call ended, by the monotonic clock."""
 
 _COUNTERS = struct.Struct(f"<{len(COUNTERS)}Q")
 
@@ -62,13 +64,6 @@ class Ledger:
         self.states = mmap.mmap(fd, SIZE)
         self._values = [0] * len(COUNTERS)
 
-    @staticmethod
-    def create() -> int:
-        """Return a descriptor of a new, anonymous file for a ledger."""
-        fd = os.memfd_create("mmekit-ledger", os.MFD_CLOEXEC)
-        os.ftruncate(fd, SIZE)
-        return fd
-
     def add(self, *, requests: int, errors: int, queue_ns: int, predict_ns: int) -> None:
         """Count one call of the handler."""
         values = self._values
@@ -78,7 +73,13 @@ class Ledger:
         values[3] = max(values[3], requests)
         values[4] += queue_ns
         values[5] += predict_ns
+        values[8] = time.monotonic_ns()
         self._write()
+
+    @property
+    def answered_ns(self) -> int:
+        """When the last call ended; 0 when there was none."""
+        return self._values[8]
 
     def set_load(self, *, load_ns: int | None = None, import_ns: int | None = None) -> None:
         """Note how long the load or model.py's import took."""
@@ -93,20 +94,42 @@ class Ledger:
         values = _COUNTERS.unpack_from(self.states, MAX_SLOTS)
         return dict(zip(COUNTERS, values))  # noqa: B905
 
-    def settled(self, number: int) -> int:
-        """Return the state of a slot whose process is dead: what is noted is looked up."""
-        state = int(self.states[number])
-        if state != SENDING_NOTED:
-            return state
-        (sent,) = SENT.unpack_from(self.states, SENT_AT)
-        _, length = VECTOR.unpack_from(self.states, VECTOR_AT)
-        if sent == 0:
-            return TAKEN
-        return IDLE if sent == length else SENDING
-
     def close(self) -> None:
         """Unmap the page."""
         self.states.close()
 
     def _write(self) -> None:
         _COUNTERS.pack_into(self.states, MAX_SLOTS, *self._values)
+
+
+class LedgerFile:
+    """A ledger as the fork server keeps it: one descriptor, where a mapping would take another."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("mmekit-ledger", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, SIZE)
+
+    def clear(self, number: int) -> None:
+        """Note that nothing has been taken from a new slot."""
+        os.pwrite(self.fd, bytes((IDLE,)), number)
+
+    def settled(self, number: int) -> int:
+        """Return the state of a slot whose process is dead: what is noted is looked up."""
+        page = os.pread(self.fd, SIZE, 0)
+        state = page[number]
+        if state != SENDING_NOTED:
+            return state
+        (sent,) = SENT.unpack_from(page, SENT_AT)
+        _, length = VECTOR.unpack_from(page, VECTOR_AT)
+        if sent == 0:
+            return TAKEN
+        return IDLE if sent == length else SENDING
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters by name."""
+        values = _COUNTERS.unpack(os.pread(self.fd, _COUNTERS.size, MAX_SLOTS))
+        return dict(zip(COUNTERS, values))  # noqa: B905
+
+    def close(self) -> None:
+        """Let go of it; whoever has a mapping keeps that."""
+        os.close(self.fd)

@@ -7,6 +7,11 @@ import os
 import re
 
 MANIFEST = "manifest.json"
+PARK_VARIABLE = "MMEKIT_PARK_AFTER_S"
+PARK_AFTER_S = 300.0
+SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]*)?")
+"""What option.park_after may be."""
+
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 PROCESSES = re.compile(r"auto|0*[1-9][0-9]{0,3}")
 """What option.processes may be."""
@@ -31,15 +36,31 @@ def read_preload(model_dir: str) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def read_processes(model_dir: str) -> int:
+def read_processes(model_dir: str) -> int | None:
     """Return the number of processes over which a model's slots are spread.
 
-    ``option.processes`` in serving.properties: 1 by default, ``auto`` for the number of cores.
+    ``option.processes`` in serving.properties: None, as many as its requests need, is ``auto`` and
+    the default.
     """
-    text = _setting(model_dir, "option.processes") or ""
-    if text == "auto":
-        return len(os.sched_getaffinity(0))
-    return int(text) if PROCESSES.fullmatch(text) else 1
+    text = _setting(model_dir, "option.processes") or "auto"
+    return int(text) if PROCESSES.fullmatch(text) and text != "auto" else None
+
+
+def read_required_bytes(model_dir: str) -> int:
+    """Return what packing has found that one process of a model takes; 0 where nobody measured."""
+    text = _setting(model_dir, "required_memory_mb") or ""
+    return int(text) << 20 if PROCESSES.fullmatch(text) and text != "auto" else 0
+
+
+def read_park_after(model_dir: str, environ: dict[str, str]) -> float:
+    """Return the seconds without a request after which a model gives back its process; 0: never.
+
+    ``option.park_after`` in serving.properties, or else `PARK_VARIABLE` in the environment.
+    """
+    for text in (_setting(model_dir, "option.park_after"), environ.get(PARK_VARIABLE)):
+        if text is not None and SECONDS.fullmatch(text.strip()):
+            return float(text)
+    return PARK_AFTER_S
 
 
 def _setting(model_dir: str, name: str) -> str | None:

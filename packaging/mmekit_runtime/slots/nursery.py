@@ -62,8 +62,8 @@ def keep_only(fds: Iterable[int]) -> None:
             os.closerange(lower + 1, upper)
 
 
-def fork_parent(imports: Sequence[str]) -> tuple[int, Channel]:
-    """Fork a parent from this process and have it import modules; return its pid and channel.
+def fork_parent(imports: Sequence[str]) -> tuple[int, Any]:
+    """Fork a parent from this process and have it import modules; return its pid and a socket.
 
     It reports once: ``{"imported": [...], "failed": {name: reason}, "ms": ...}`` when it is ready,
     or ``{"spoiled": name}`` when an import started a thread and ``{"broken": reason}`` when the
@@ -82,7 +82,7 @@ def fork_parent(imports: Sequence[str]) -> tuple[int, Channel]:
         finally:
             os._exit(1)
     theirs.close()
-    return pid, Channel(ours)
+    return pid, ours
 
 
 def _live(fd: int, imports: Sequence[str]) -> None:
@@ -90,6 +90,7 @@ def _live(fd: int, imports: Sequence[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     channel = Channel(new_socket(fileno=fd))
+    channel.sock.setblocking(False)  # noqa: FBT003
     report = import_all(imports)
     if _PROCESS in report.get("failed", ()):
         report = {"broken": report["failed"][_PROCESS]}
@@ -132,34 +133,33 @@ def _serve(channel: Channel) -> None:
     watched = select.poll()
     watched.register(channel.fileno(), select.POLLIN)
     watched.register(wake_reader, select.POLLIN)
-    while True:
-        for fd, _ in watched.poll():
-            if fd == wake_reader:
-                os.read(wake_reader, 4096)
-                continue
-            messages = channel.receive()
-            if messages is None:
-                return
-            for message, fds in messages:
-                _fork_for(channel, message, fds)
-        _reap(channel)
+    with contextlib.suppress(ConnectionError):  # the fork server is gone
+        while True:
+            writing = select.POLLOUT if channel.pending else 0
+            watched.modify(channel.fileno(), select.POLLIN | writing)
+            for fd, event in watched.poll():
+                if fd == wake_reader:
+                    os.read(wake_reader, 4096)
+                    continue
+                if event & select.POLLOUT:
+                    channel.flush()
+                if not event & ~select.POLLOUT:
+                    continue
+                messages = channel.receive()
+                if messages is None:
+                    return
+                for message, fds in messages:
+                    _fork_for(channel, message, fds)
+            _reap(channel)
 
 
 def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None:
-    kind = message["fork"]
-    try:
-        pid = os.fork()
-    except OSError as error:
-        print(f"{os.getpid()} cannot fork: {error}", flush=True)  # noqa: T201
-        for fd in fds:
-            os.close(fd)
-        channel.send({"forked": message["number"], "pid": 0})
-        return
+    pid = _forked() if len(fds) == message["fds"] else None
     if pid == 0:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            if kind == "parent":
+            if message["fork"] == "parent":
                 _live(fds[0], message["imports"])
             else:
                 from mmekit_runtime.slots.process import run
@@ -167,7 +167,7 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
                 # What the model starts ends with it, by its group.
                 os.setpgid(0, 0)
                 keep_only(fds)
-                run(fds)
+                run(fds[0], is_spare=message["fork"] == "spare")
         except BaseException:  # noqa: BLE001
             import traceback
 
@@ -179,7 +179,15 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
             os._exit(1)
     for fd in fds:
         os.close(fd)
-    channel.send({"forked": message["number"], "pid": pid})
+    channel.send({"forked": message["number"], "pid": pid or 0})
+
+
+def _forked() -> int | None:
+    try:
+        return os.fork()
+    except OSError as error:
+        print(f"{os.getpid()} cannot fork: {error}", flush=True)  # noqa: T201
+        return None
 
 
 def _reap(channel: Channel) -> None:

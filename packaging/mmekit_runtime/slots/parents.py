@@ -8,7 +8,7 @@ import signal
 import time
 
 from mmekit_runtime.slots import nursery
-from mmekit_runtime.slots.channel import Channel
+from mmekit_runtime.slots.loop import log
 from mmekit_runtime.slots.tree import Parent, Tree
 
 TYPE_CHECKING = False
@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from mmekit_runtime.slots.channel import Channel
     from mmekit_runtime.slots.forkserver import ForkServer
 
     Found = Callable[[Parent | None], None]
-    Forked = Callable[[int], None]
+    Forked = Callable[[int, Channel | None], None]
+
+SPARES_VARIABLE = "MMEKIT_SLOTS_SPARES"
+"""``0`` has no process forked ahead."""
+
+MAX_FORKS = 8
+"""That a parent is asked for at a time: it does one after the other anyway."""
 
 
 class Parents:
@@ -30,8 +37,9 @@ class Parents:
         self._tree = Tree()
         self._dropped: set[str] = set()
         self._waiting: dict[frozenset[str], list[Found]] = {}
-        self._forking: dict[int, tuple[Parent, Forked]] = {}
+        self._forking: dict[int, tuple[Parent, Channel, Forked]] = {}
         self._number = 0
+        self._spares = os.environ.get(SPARES_VARIABLE, "1").strip() != "0"
 
     def find(self, wanted: frozenset[str], then: Found) -> None:
         """Call ``then`` with a ready parent that has these imports, None when there can be none."""
@@ -47,7 +55,7 @@ class Parents:
             try:
                 self._grow(wanted)
             except OSError as error:
-                self._server.log(f"no parent could be started: {error}")
+                log(f"no parent could be started: {error}")
                 for one in self._waiting.pop(wanted, []):
                     one(None)
 
@@ -62,19 +70,15 @@ class Parents:
         order = [name for name in (*nursery.BASE_IMPORTS, *sorted(wanted)) if name in steps[0]]
         missing = [name for name in order if ancestor is None or name not in ancestor.imports]
         if ancestor is None:
-            pid, channel = nursery.fork_parent(missing)
-            self._parent_started(self._tree.add(steps[0]), pid, channel)
-        else:
-            ours, theirs = nursery.pair()
+            pid, ours = nursery.fork_parent(missing)
             parent = self._tree.add(steps[0])
-            with theirs:
-                self.fork(
-                    ancestor,
-                    {"fork": "parent", "imports": missing},
-                    [theirs.fileno()],
-                    lambda pid: setattr(parent, "pid", pid),
-                )
-            self._parent_started(parent, 0, Channel(ours))
+            self._parent_started(parent, pid, self._server.loop.channel(ours))
+        else:
+            parent = self._tree.add(steps[0])
+            message = {"fork": "parent", "imports": missing}
+            self.fork(
+                ancestor, message, lambda pid, channel: self._parent_started(parent, pid, channel)
+            )
         if steps[0] != wanted:
             self._waiting.setdefault(steps[0], []).append(lambda _: self._continue(wanted))
 
@@ -84,10 +88,22 @@ class Parents:
         for then in thens:
             self.find(current, then)
 
-    def _parent_started(self, parent: Parent, pid: int, channel: Channel) -> None:
+    def _parent_started(self, parent: Parent, pid: int, channel: Channel | None) -> None:
         parent.pid = pid
         parent.channel = channel
-        self._server.watch(channel.fileno(), lambda: self._parent_spoke(parent))
+        if channel is None:
+            self._parent_ended(parent)
+            return
+        self._server.loop.watch(
+            channel.fileno(), lambda: self._parent_spoke(parent), lambda _: self._end(parent)
+        )
+
+    def _end(self, parent: Parent) -> None:
+        """End a parent whose state is in doubt; the models that it has forked live on."""
+        if parent.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(parent.pid, signal.SIGKILL)
+        self._parent_ended(parent)
 
     def _parent_spoke(self, parent: Parent) -> None:
         assert parent.channel is not None  # noqa: S101
@@ -97,21 +113,18 @@ class Parents:
         except OSError:
             messages = None
         if messages is None:
-            self._parent_ended(parent)
+            self._end(parent)
             return
         for message, _ in messages:
             if "forked" in message:
-                _, forked = self._forking.pop(message["forked"])
-                forked(message["pid"])
+                self._has_forked(message["forked"], message["pid"])
             elif "ended" in message:
                 self._server.process_ended(message["ended"], message["status"])
             elif "spoiled" in message:
-                self._server.log(
-                    f"importing {message['spoiled']} starts a thread: left to the models"
-                )
+                log(f"importing {message['spoiled']} starts a thread: left to the models")
                 self._dropped.add(message["spoiled"])
             elif "broken" in message:
-                self._server.log(f"this runtime cannot be imported: {message['broken']}")
+                log(f"this runtime cannot be imported: {message['broken']}")
             elif "imported" in message:
                 self._parent_is_ready(parent, message)
 
@@ -120,22 +133,23 @@ class Parents:
         parent.own_ms = message["ms"]
         parent.failed = message["failed"]
         for name, reason in parent.failed.items():
-            self._server.log(f"{name} was not preloaded: {reason}")
-        self._server.log(
-            f"a parent with {len(parent.imports)} imports is ready after {parent.own_ms:.0f} ms"
-        )
+            log(f"{name} was not preloaded: {reason}")
+        log(f"a parent with {len(parent.imports)} imports is ready after {parent.own_ms:.0f} ms")
         for then in self._waiting.pop(parent.imports, []):
             then(parent)
 
     def _parent_ended(self, parent: Parent) -> None:
-        assert parent.channel is not None  # noqa: S101
-        self._server.unwatch(parent.channel.fileno())
-        parent.channel.close()
+        if parent.channel is not None:
+            self._server.loop.unwatch(parent.channel.fileno())
+            parent.channel.close()
         self._tree.remove(parent)
-        for number, (asked, forked) in list(self._forking.items()):
+        self.drop_spare(parent)
+        for number, (asked, _, _) in list(self._forking.items()):
             if asked is parent:
-                del self._forking[number]
-                forked(0)
+                self._has_forked(number, 0)
+        while parent.wanted:
+            _, forked = parent.wanted.popleft()
+            forked(0, None)
         waiting = [] if parent.ready else self._waiting.pop(parent.imports, [])
         if not waiting:
             return
@@ -144,20 +158,93 @@ class Parents:
             for then in waiting:
                 self.find(smaller, then)
             return
-        self._server.log("a parent ended before it was ready")
+        log("a parent ended before it was ready")
         if not os.path.exists(__file__):  # noqa: PTH110
             self._server.retire()
         for then in waiting:
             then(None)
 
-    def fork(self, parent: Parent, message: dict[str, Any], fds: list[int], forked: Forked) -> None:
-        """Have a parent fork; ``forked`` gets the process's id, 0 when there is none."""
-        self._number += 1
-        self._forking[self._number] = (parent, forked)
-        assert parent.channel is not None  # noqa: S101
-        # A parent that has ended shows on its channel, in this turn or the next.
-        with contextlib.suppress(OSError):
-            parent.channel.send({**message, "number": self._number}, fds)
+    def fork_model(self, parent: Parent, forked: Forked, *, may_be_spare: bool) -> bool:
+        """Have a model process forked, as `fork` does, or give the one that is forked already.
+
+        Returns whether it is that one.
+        """
+        if parent.spare is None or not may_be_spare:
+            self.fork(parent, {"fork": "model"}, forked)
+            return False
+        pid, channel = parent.spare
+        parent.spare = None
+        self._server.loop.unwatch(channel.fileno())
+        forked(pid, channel)
+        return True
+
+    def keep_spare(self, parent: Parent) -> None:
+        """Have a parent fork one process ahead, so that the next model need not wait for that."""
+        if self._spares and parent.spare is None and not parent.is_sparing and parent.channel:
+            parent.is_sparing = True
+            self.fork(
+                parent,
+                {"fork": "spare"},
+                lambda pid, channel: self._spare_forked(parent, pid, channel),
+            )
+
+    def _spare_forked(self, parent: Parent, pid: int, channel: Channel | None) -> None:
+        parent.is_sparing = False
+        if channel is not None:
+            parent.spare = (pid, channel)
+            # It has nothing to say: what comes is its end.
+            self._server.loop.watch(channel.fileno(), lambda: self.drop_spare(parent))
+
+    def drop_spare(self, parent: Parent) -> None:
+        """End the process that a parent has forked ahead."""
+        if parent.spare is not None:
+            _, channel = parent.spare
+            parent.spare = None
+            self._server.loop.unwatch(channel.fileno())
+            channel.close()
+
+    def drop_spares(self) -> None:
+        """End all processes that were forked ahead."""
+        for parent in self._tree:
+            self.drop_spare(parent)
+
+    def fork(self, parent: Parent, message: dict[str, Any], forked: Forked) -> None:
+        """Have a parent fork.
+
+        ``forked`` gets the new process's id and our end of a channel to it; 0 and None when there
+        is no process.
+        """
+        parent.wanted.append((message, forked))
+        self._ask_for_more(parent)
+
+    def _ask_for_more(self, parent: Parent) -> None:
+        while parent.wanted and parent.forking < MAX_FORKS and parent.channel is not None:
+            message, forked = parent.wanted.popleft()
+            try:
+                ours, theirs = nursery.pair()
+            except OSError as error:
+                log(f"no process can be forked: {error}")
+                forked(0, None)
+                continue
+            self._number += 1
+            parent.forking += 1
+            self._forking[self._number] = (parent, self._server.loop.channel(ours), forked)
+            with theirs:
+                try:
+                    parent.channel.send({**message, "number": self._number}, [theirs.fileno()])
+                except OSError:
+                    # It has ended, which shows on its channel in this turn or the next.
+                    return
+
+    def _has_forked(self, number: int, pid: int) -> None:
+        parent, channel, forked = self._forking.pop(number)
+        parent.forking -= 1
+        if pid:
+            forked(pid, channel)
+        else:
+            channel.close()
+            forked(0, None)
+        self._ask_for_more(parent)
 
     def end_unused(self, used: set[Parent | None], unused_s: float) -> None:
         """End the parents from which no process was forked for so long that still lives.
@@ -166,16 +253,15 @@ class Parents:
         parents among it, shares its memory.
         """
         now = time.monotonic()
-        asked = {parent for parent, _ in self._forking.values()}
         parents = list(self._tree)
         for parent in parents:
-            if parent in used or parent in asked or not parent.ready:
+            if parent in used or parent.forking or parent.wanted or not parent.ready:
                 parent.used_at = now
         for parent in parents:
             if any(parent.imports < other.imports for other in parents):
                 parent.used_at = now
             elif now - parent.used_at >= unused_s:
-                self._server.log(f"a parent with {len(parent.imports)} imports has no model: ends")
+                log(f"a parent with {len(parent.imports)} imports has no model: ends")
                 self._parent_ended(parent)
 
     def kill(self) -> None:

@@ -26,7 +26,10 @@ from mmekit_runtime.messages import Reply
 from mmekit_runtime.slots import heap
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
+from mmekit_runtime.slots.demand import Demand
+from mmekit_runtime.slots.descriptors import Pipes
 from mmekit_runtime.slots.ledger import IDLE, SENDING, SENDING_NOTED, Ledger
+from mmekit_runtime.slots.memory import private_bytes
 from mmekit_runtime.slots.outbox import LONGEST, Outbox
 from mmekit_runtime.slots.service import (
     Arguments,
@@ -39,7 +42,7 @@ from mmekit_runtime.slots.service import (
 from mmekit_runtime.wire import Message, WireError, decode_request, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # The engine logs to the root logger, and so does what stands in for it.
 _logger = logging.getLogger()
@@ -72,6 +75,8 @@ class ModelProcess:
         self._by_number: dict[int, Connection] = {}
         # Of those that are ready it names first who has been for longest; poll() does not.
         self._poll = select.epoll()
+        self._pipes = Pipes()
+        self._demand = Demand()
         self._initialised: bytes | None = None
         self._limit_s = _PREDICT_TIMEOUT_S
         self._service = self._import_model()
@@ -88,9 +93,10 @@ class ModelProcess:
         )
         if "SM_TELEMETRY_LOG_REV_2022_12" in os.environ:
             _log_for_sagemaker(os.environ["SM_TELEMETRY_LOG_REV_2022_12"])
-        _logger.info(
-            "%d - djl_python_engine started with args: %s", os.getpid(), self._start["argv"][1:]
-        )
+        if not self._start["quiet"]:  # the fork server says so
+            _logger.info(
+                "%d - djl_python_engine started with args: %s", os.getpid(), self._start["argv"][1:]
+            )
         began = time.monotonic_ns()
         service = Service(arguments)
         self._ledger.set_load(import_ns=time.monotonic_ns() - began)
@@ -107,18 +113,21 @@ class ModelProcess:
             if self._initialised is None:
                 raise RuntimeError("the model could not be loaded again")
             heap.give_back()
-        self._channel.send({"ready": os.getpid()})
+        self._tell({"ready": os.getpid()})
         while self._channel is not None or self._by_fd:
             self._turn()
 
     # The loop.
 
     def _turn(self) -> None:
-        ready = [fd for fd, _ in self._poll.poll()]
+        channel = self._channel
+        if channel is not None and channel.pending:
+            self._poll.modify(channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        events = dict(self._poll.poll())
         # First of all, as what is printed from now on may have to go elsewhere.
-        if self._channel is not None and self._channel.fileno() in ready:
-            ready.remove(self._channel.fileno())
-            self._hear()
+        if channel is not None and channel.fileno() in events:
+            self._hear(channel, events.pop(channel.fileno()))
+        ready = list(events)
         if self._channel is None:
             # A server that stops a request kills what it started, not this process; and nobody
             # else does so now. This watch needs no interpreter that is free to run it.
@@ -129,6 +138,21 @@ class ModelProcess:
             self._serve(ready)
 
     def _serve(self, ready: list[int]) -> None:
+        # One by one, where requests cannot be answered together: those that wait stay in the
+        # kernel, for a successor or another process to take.
+        waiting = 0 if self._service.handler is not None else max(0, len(ready) - 1)
+        began = time.monotonic_ns()
+        answered = self._take(ready[: len(ready) - waiting])
+        if answered:
+            crowded = self._demand.note(answered, waiting, time.monotonic_ns() - began)
+            if crowded is not None:
+                self._tell(crowded)
+
+    def _take(self, ready: list[int]) -> int:
+        """Answer the requests of connections that can be read.
+
+        Returns how many there were, those that load the model not counted.
+        """
         taken = []
         for fd in ready:
             connection = self._by_fd.get(fd)
@@ -141,36 +165,86 @@ class ModelProcess:
                 alive = False
             if not alive:
                 self._drop(connection)
-            elif connection.message is None:
-                continue
-            elif self._service.handler is None:
-                # One by one: those that wait stay in the kernel, for a successor to take.
-                self._answer([(connection, connection.message)])
-            else:
+            elif connection.message is not None:
                 taken.append((connection, connection.message))
         if taken:
             self._answer(taken)
+        return sum(bool(message.content) for _, message in taken)
 
-    def _hear(self) -> None:
-        assert self._channel is not None  # noqa: S101
+    def _hear(self, channel: Channel, event: int) -> None:
+        messages: Iterable[tuple[dict[str, Any], list[int]]] | None = ()
         try:
-            messages = self._channel.receive()
+            if event & select.EPOLLOUT:
+                channel.flush()
+                if not channel.pending:
+                    self._poll.modify(channel.fileno(), select.EPOLLIN)
+            if event & ~select.EPOLLOUT:
+                messages = channel.receive()
         except OSError:
             messages = None
         if messages is None:
             # The fork server is gone: this process serves on, and ends with its connections.
             _logger.warning("mmekit: the fork server ended; this model process goes on without")
-            self._poll.unregister(self._channel.fileno())
-            self._channel.close()
+            self._poll.unregister(channel.fileno())
+            channel.close()
             self._channel = None
             return
         for message, fds in messages:
-            if "slot" in message:
-                self._add(Connection(message["slot"], fds))
-            elif "drop" in message:
-                connection = self._by_number.get(message["drop"])
-                if connection:
-                    self._drop(connection, tell=False)
+            self._follow(message, fds)
+
+    def _follow(self, message: dict[str, Any], fds: list[int]) -> None:
+        if "slot" in message:
+            self._receive_slot(message, fds)
+        elif "drop" in message:
+            connection = self._by_number.get(message["drop"])
+            if connection:
+                self._drop(connection, tell=False)
+        elif "release" in message:
+            self._release(message["release"], message["token"])
+        elif "park" in message:
+            self._park(message["park"])
+
+    def _release(self, number: int, token: int) -> None:
+        """Leave a connection to another process, unless a part of a request has been read."""
+        connection = self._by_number.get(number)
+        released = connection is not None and not connection.is_reading
+        if connection is not None and released:
+            self._drop(connection, tell=False)
+        self._tell({"released": released, "token": token})
+
+    def _park(self, answered_ns: int) -> None:
+        """End, if nothing has come since the fork server looked, and nothing is half read.
+
+        What is in the connections stays there: the fork server watches them from now on.
+        """
+        reading = any(connection.is_reading for connection in self._by_fd.values())
+        if reading or self._ledger.answered_ns != answered_ns or self._channel is None:
+            self._tell({"stays": os.getpid()})
+            return
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        self._tell({"parked": private_bytes()})
+        with contextlib.suppress(OSError):
+            self._channel.finish()
+        # What the model has started ends with it, by its parent; nothing else is left to do.
+        os._exit(0)
+
+    def _receive_slot(self, message: dict[str, Any], fds: list[int]) -> None:
+        if len(fds) == message["fds"]:
+            self._add(Connection(message["slot"], fds, self._pipes))
+            return
+        # The kernel drops what there is no room for.
+        _logger.error("mmekit: no descriptors are left for a worker slot")
+        for fd in fds:
+            os.close(fd)
+        self._tell({"closed": message["slot"]})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        """Tell the fork server, if there is one."""
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.send(message)
 
     def _add(self, connection: Connection) -> None:
         self._by_fd[connection.sock.fileno()] = connection
@@ -183,9 +257,8 @@ class ModelProcess:
         self._poll.unregister(connection.sock.fileno())
         del self._by_fd[connection.sock.fileno()]
         del self._by_number[connection.number]
-        if tell and self._channel is not None:
-            with contextlib.suppress(OSError):
-                self._channel.send({"closed": connection.number})
+        if tell:
+            self._tell({"closed": connection.number})
         if self._by_fd:
             # What the model prints must not go to a worker that nobody reads any more.
             _print_to(next(iter(self._by_fd.values())))
@@ -260,9 +333,9 @@ class ModelProcess:
             self._initialised = data
             self._limit_s = _limit_of(message.properties)
             self._ledger.set_load(load_ns=elapsed)
-            if self._channel is not None:
-                self._channel.send({"initialised": dict(message.properties)})
-            self._log_load(elapsed)
+            self._tell({"initialised": dict(message.properties)})
+            if not self._start["quiet"]:
+                self._log_load(elapsed)
         return data
 
     def _log_load(self, load_ns: int) -> None:
@@ -351,7 +424,7 @@ class _Echo(Handler):
         return rows[:, 0]
 
 
-def rehearse() -> None:
+def rehearse(times: int = _REHEARSALS) -> None:
     """Answer a few requests without a model, so that forks find the code warm.
 
     CPython rewrites the bytecode of a function while it is new; done before the fork it is done
@@ -361,18 +434,26 @@ def rehearse() -> None:
     handler.prepare(Path())
     properties = {"Content-Type": "application/json", "Accept": "*/*", "handler": "handle"}
     data = encode_request(properties, (("data", b'{"instances": [[1.0, 2.0]]}'),))
-    for _ in range(_REHEARSALS):
+    for _ in range(times):
         found = decode_request(data)
         assert found is not None  # noqa: S101
         for reply in handler.answer([request_of(found[0]), request_of(found[0])]):
             reply_bytes(reply)
 
 
-def run(fds: list[int]) -> None:
-    """Be a model process; ``fds`` are the channel, the ledger, and the standard streams."""
-    channel_fd, ledger_fd, stdout, stderr = fds
+def run(channel_fd: int, *, is_spare: bool = False) -> None:
+    """Be a model process, once the fork server says of which model.
+
+    One that was forked ahead has time until then to make the pages its own that requests change.
+    """
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
+    if is_spare:
+        rehearse(1)
+    first = _first_message(channel)
+    if first is None:
+        return
+    start, (ledger_fd, stdout, stderr) = first
     ledger = Ledger(ledger_fd)
     os.close(ledger_fd)
     os.dup2(stdout, 1)
@@ -380,9 +461,6 @@ def run(fds: list[int]) -> None:
     os.close(stdout)
     os.close(stderr)
     sys.stdout, sys.stderr = _reopened(sys.stdout), _reopened(sys.stderr)
-    start = _first_message(channel)
-    if start is None:
-        return
     _take_place(start)
     try:
         ModelProcess(channel, ledger, start).run()
@@ -392,10 +470,10 @@ def run(fds: list[int]) -> None:
         _logger.info("%d - Python process finished", os.getpid())
 
 
-def _first_message(channel: Channel) -> dict[str, Any] | None:
+def _first_message(channel: Channel) -> tuple[dict[str, Any], list[int]] | None:
     while (received := channel.receive()) is not None:
-        for message, _ in received:
-            return message
+        for first in received:
+            return first
     return None
 
 

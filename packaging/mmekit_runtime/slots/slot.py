@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import socket
-import time
+from _socket import MSG_DONTWAIT, MSG_PEEK
 
-from mmekit_runtime.slots.ledger import MAX_SLOTS, Ledger
+from mmekit_runtime.wire import WireError, decode_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from mmekit_runtime.slots.channel import Channel
-    from mmekit_runtime.slots.tree import Parent
+    from mmekit_runtime.slots.descriptors import Pipes
+    from mmekit_runtime.slots.processes import Process
 
 STARTED = b"INFO::Python engine started.\n"
+
+_LONGEST_LINE = select.PIPE_BUF
+"""What a pipe that can be written to takes in one step."""
 
 
 class Slot:
@@ -30,11 +33,19 @@ class Slot:
         To whoever asked; its end is the end of the slot.
     connection
         To whoever sends requests; None until it has connected.
+    process
+        Which answers; None when there is none at the moment.
+    move
+        The number of its move to another process, while it is moved, and which process that is.
+    unread
+        A part of a request that no process will read.
     given_up
         Why its model is given up, when it ends because of that.
     """
 
-    def __init__(self, lifeline: Channel, message: dict[str, Any], fds: list[int]) -> None:
+    def __init__(
+        self, lifeline: Channel, message: dict[str, Any], fds: list[int], pipes: Pipes
+    ) -> None:
         self.lifeline = lifeline
         self.argv: list[str] = message["argv"]
         self.environ: dict[str, str] = message["environ"]
@@ -42,19 +53,22 @@ class Slot:
         self.model_dir: str = message["model_dir"]
         self.model: str = message.get("model", "")
         self.pid: int = message["pid"]
-        self.stdout, self.stderr = fds[0], fds[1]
         self.is_stub = message["ask"] == "worker"
+        self.identity = self._identity()
+        self._pipes = pipes
         self.connection = socket.socket(fileno=fds[2]) if len(fds) > 2 else None  # noqa: PLR2004
+        self.stdout, self.stderr = pipes.take(fds[0]), pipes.take(fds[1])
         self.listener: socket.socket | None = None
         self.process: Process | None = None
         self.number = -1
+        self.unread = bytearray()
+        self.move: tuple[int, Process] | None = None
         self.confirmed = False
         self.ended = False
         self.given_up = ""
 
-    @property
-    def model_identity(self) -> str:
-        """What makes two workers workers of one model: folder and environment.
+    def _identity(self) -> str:
+        """Return what makes two workers workers of one model: folder and environment.
 
         A server that asks for its slots itself says more, as two of its models may have one folder.
         """
@@ -82,16 +96,47 @@ class Slot:
 
     def print(self, line: bytes) -> None:
         """Write a line to the worker's standard output, unless nobody reads there any more."""
+        if len(line) > _LONGEST_LINE:
+            line = line[: _LONGEST_LINE - 1] + b"\n"
+        poll = select.poll()
+        poll.register(self.stdout, select.POLLOUT)
         with contextlib.suppress(OSError):
-            if select.select([], [self.stdout], [], 0)[1]:
+            if poll.poll(0):
                 os.write(self.stdout, line)
+
+    def has_bytes(self) -> bool:
+        """Whether a request, or a part of one, waits on its connection."""
+        if self.connection is None:
+            return False
+        try:
+            return bool(self.connection.recv(1, MSG_PEEK | MSG_DONTWAIT))
+        except OSError:
+            return False
+
+    def drain(self) -> bool | None:
+        """Read a request away; whether all of it has come, None when the connection has ended."""
+        assert self.connection is not None  # noqa: S101
+        try:
+            data = self.connection.recv(1 << 16, MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        self.unread += data
+        try:
+            found = decode_request(self.unread) if data else None
+        except WireError:
+            return None
+        if found:
+            del self.unread[: found[1]]
+        return bool(found) if data else None
 
     def close(self, code: int) -> None:
         """End the stub with an exit code and close what belongs to the slot."""
         self.ended = True
         with contextlib.suppress(OSError):
             if self.is_stub:
-                self.lifeline.sock.send(b"%d\n" % code)
+                self.lifeline.sock.send(b"%d\n" % code, MSG_DONTWAIT)
             else:
                 self.lifeline.send({"ended": code, "given_up": self.given_up})
         if self.is_stub:
@@ -119,41 +164,4 @@ class Slot:
         if self.listener:
             self.listener.close()
         for fd in (self.stdout, self.stderr):
-            os.close(fd)
-
-
-class Process:
-    """One process of a model, as the fork server keeps it."""
-
-    def __init__(self, channel: Channel, ledger: Ledger, ledger_fd: int, attempt: int) -> None:
-        self.channel = channel
-        self.ledger = ledger
-        self.ledger_fd = ledger_fd
-        self.attempt = attempt
-        self.slots: list[Slot] = []
-        self.pid = 0
-        self.ready = False
-        self.initialised = False
-        self.dead = False
-        self.silent = False
-        self.killed = False
-        self.asked_at = time.monotonic()
-        self.fork_ms = 0.0
-        self.started = False
-        self.parent: Parent | None = None
-
-    def free_number(self) -> int:
-        """Return the smallest slot number that no slot has."""
-        used = {slot.number for slot in self.slots}
-        return next(number for number in range(MAX_SLOTS) if number not in used)
-
-    def state(self, slot: Slot) -> int:
-        """Return a slot's state in the ledger."""
-        return self.ledger.settled(slot.number)
-
-    def kill(self) -> None:
-        """End the process now."""
-        self.killed = True
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            self._pipes.let_go(fd)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from mmekit_runtime.slots import keys
 
@@ -115,6 +114,7 @@ def _become_slot() -> None:  # noqa: C901  a list of reasons, one after the othe
             _connect(sock, path, key, model_dir)
             channel = Channel(sock)
             channel.send(message, (1, 2))
+            channel.finish()
             replies = channel.receive()
             reply = next(replies, None) if replies is not None else None
         except TimeoutError:
@@ -199,14 +199,12 @@ def _launch(path: str, key: str, model_dir: str) -> None:
         os.close(reader)
 
 
-def _readable(fd: int, timeout_s: float) -> bool:
+def _readable(reader: int, timeout_s: float) -> bool:
     import select
 
-    deadline = time.monotonic() + timeout_s
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([fd], [], [], left)[0]:
-            return True
-    return False
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def _execute(path: str, key: str, model_dir: str, ready: int) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from mmekit_runtime.slots.channel import Channel
 
@@ -25,6 +27,10 @@ class Parent:
         Milliseconds that its own imports took.
     used_at
         When a model process that it forked was last there, or it was asked for one.
+    wanted, forking
+        Forks that it is still to be asked for, and who waits for each; how many it is at.
+    spare, is_sparing
+        A process that it has forked ahead: its id and a channel to it; whether it is about to.
     """
 
     number: int
@@ -35,6 +41,12 @@ class Parent:
     own_ms: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
     used_at: float = field(default_factory=time.monotonic)
+    wanted: deque[tuple[dict[str, Any], Callable[[int, Channel | None], None]]] = field(
+        default_factory=deque
+    )
+    forking: int = 0
+    spare: tuple[int, Channel] | None = None
+    is_sparing: bool = False
 
 
 class Tree:

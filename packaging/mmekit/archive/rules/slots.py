@@ -15,7 +15,7 @@ from mmekit.archive.findings import Finding
 from mmekit.archive.package import REQUIREMENTS_FILE
 from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.runtime import HOOK_FILE
-from mmekit_runtime.slots.manifest import PROCESSES
+from mmekit_runtime.slots.manifest import PARK_AFTER_S, PROCESSES, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,22 +124,34 @@ def processes(subject: Subject) -> Iterator[Finding]:
             "warning",
             "processes-ignored",
             f"option.processes is {text!r}, but may only be a whole number from 1, or auto: it is "
-            "ignored, and the slots have one process.",
-            "Write option.processes=auto for as many as there are cores, or remove the line.",
+            "ignored, and the slots have as many processes as their requests need.",
+            "Write option.processes=1 for a single process, or remove the line.",
             where,
         )
-    elif subject.uses_slots and _are_several(text):
-        number = "as many processes as there are cores" if text == "auto" else f"{text} processes"
+    elif subject.uses_slots and text != "auto" and _are_several(text):
         forked = None if subject.measured is None else subject.measured.memory.forked_mb
         each = "" if forked is None else f", {forked} MiB each"
         yield Finding(
             "note",
             "processes-copy-the-model",
-            f"The slots are spread over {number}, each with a copy of the model{each}; memory is "
-            "checked for one, when the model is loaded.",
-            "Keep it when prediction is pure Python or takes one core for long; otherwise remove "
-            "the line: one process answers waiting requests together.",
+            f"The slots are spread over {text} processes, each with a copy of the model{each}; "
+            "memory is checked for one, when the model is loaded.",
+            "Remove the line, and there are as many as requests need at the moment.",
             where,
+        )
+
+
+def park_after(subject: Subject) -> Iterator[Finding]:
+    """Expect option.park_after to be a number of seconds."""
+    text = subject.properties.options.get("park_after")
+    if text is not None and not SECONDS.fullmatch(text.strip()):
+        yield Finding(
+            "warning",
+            "park-after-ignored",
+            f"option.park_after is {text!r}, but may only be a number of seconds: it is ignored, "
+            f"and an idle model parks after {PARK_AFTER_S:.0f} s.",
+            "Write option.park_after=0 if it must never park, or remove the line.",
+            subject.place_of("option.park_after"),
         )
 
 
@@ -184,8 +196,9 @@ def cores(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "note",
             "one-core",
-            f"All slots of this model share one process, and torch uses one core in it: DJL "
-            f"Serving starts its workers with {_THREADS}=1.",
+            f"Torch uses one core in each process of this model, as DJL Serving starts its workers "
+            f"with {_THREADS}=1; for a second core there has to be a second process, with a copy "
+            "of the model.",
             f"Add {_THREADS}=2,GOMP_SPINCOUNT=1000 to option.env, with as many threads as one "
             "model may use cores; or set both in the container's environment, where models that "
             "differ in nothing else go on sharing the imported libraries. (The second keeps "

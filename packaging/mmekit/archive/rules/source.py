@@ -127,6 +127,83 @@ def threads_at_import(subject: Subject) -> Iterator[Finding]:
             )
 
 
+def state_in_globals(subject: Subject) -> Iterator[Finding]:
+    """Expect nothing that requests leave behind: an idle model parks, and its process ends."""
+    tree = _tree(subject)
+    never_parks = subject.properties.options.get("park_after", "").strip() == "0"
+    if tree is None or not subject.uses_slots or never_parks:
+        return
+    containers = _containers(tree)
+    for function in ast.walk(tree):
+        if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if function.name in _AT_LOAD:
+            continue
+        for node in ast.walk(function):
+            name = _changed(node, function, containers)
+            if name is not None:
+                yield Finding(
+                    "note",
+                    "state-in-globals",
+                    f"{name} keeps what requests leave behind. A model that nobody asks for a "
+                    "while gives back its process, and a busy one may have several: each begins "
+                    "with what the file says.",
+                    "Keep it outside, in a file or a store. option.park_after=0 and "
+                    "option.processes=1 keep one process, as long as it does not die.",
+                    subject.place(subject.code_file, node.lineno),  # type: ignore[attr-defined]
+                )
+                return
+
+
+_AT_LOAD = frozenset({"__init__", "load", "prepare"})
+_CHANGING = frozenset(
+    {"add", "append", "appendleft", "extend", "insert", "pop", "setdefault", "update"}
+)
+_CONTAINERS = frozenset({"Counter", "OrderedDict", "defaultdict", "deque", "dict", "list", "set"})
+
+
+def _containers(tree: ast.Module) -> set[str]:
+    """Return the names at the top of a module that begin as containers."""
+    found = set()
+    for statement in tree.body:
+        value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
+        is_container = isinstance(value, (ast.Dict, ast.List, ast.Set)) or (
+            isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] in _CONTAINERS
+        )
+        if is_container and isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _changed(
+    node: ast.AST, function: ast.FunctionDef | ast.AsyncFunctionDef, containers: set[str]
+) -> str | None:
+    """Return the name of what a part of a function changes that outlives the call."""
+    if isinstance(node, ast.AugAssign):
+        target = node.target
+        if isinstance(target, ast.Name) and target.id in _globals(function):
+            return target.id
+        if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
+            return f"self.{target.attr}"
+    if isinstance(node, (ast.Assign, ast.AugAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for one in targets:
+            if isinstance(one, ast.Subscript) and ast.unparse(one.value) in containers:
+                return ast.unparse(one.value)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        owner = ast.unparse(node.func.value)
+        if node.func.attr in _CHANGING and owner in containers:
+            return owner
+    return None
+
+
+def _globals(function: ast.AST) -> set[str]:
+    return {
+        name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names
+    }
+
+
 class _Imports:
     """What the names at the top of a module stand for."""
 

@@ -1,0 +1,94 @@
+"""The memory that is left, and what a process takes of it."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MEMINFO = "/proc/meminfo"
+_CGROUPS = "/sys/fs/cgroup"
+_OWN_CGROUP = "/proc/self/cgroup"
+_FILES = (
+    ("memory.max", "memory.current", b"inactive_file "),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", b"total_inactive_file "),
+)
+"""Of version 2 and of version 1: the limit, the use, and the part of it that can be taken back."""
+
+_LOW_PART, _MOST_LOW = 10, 512 << 20
+_FLOOR_PART = 4
+_UNLIMITED = 1 << 60
+
+RESERVE_VARIABLE = "MMEKIT_SLOTS_RESERVE_MB"
+"""The MiB below which idle models park, instead of a tenth of the memory, at most 512."""
+
+
+def private_bytes(pid: int | str = "self") -> int:
+    """Return what a process shares with no other; 0 when it has ended."""
+    lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
+    names = (b"Private_Clean:", b"Private_Dirty:")
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(names))
+
+
+class Memory:
+    """The machine's memory, or the part that the control groups around this process leave.
+
+    Attributes
+    ----------
+    low
+        With less than this left, models that are idle park, whatever their age.
+    floor
+        Of which no further process takes anything.
+    """
+
+    def __init__(self) -> None:
+        self._groups = list(_limited_groups())
+        total = min([_meminfo(b"MemTotal:"), *(limit for limit, _, _ in self._groups)])
+        given = os.environ.get(RESERVE_VARIABLE, "")
+        self.low = int(given) << 20 if given.isdigit() else min(_MOST_LOW, total // _LOW_PART)
+        self.floor = self.low // _FLOOR_PART
+
+    def available(self) -> int:
+        """Return the bytes that are left."""
+        free = [_meminfo(b"MemAvailable:")]
+        for limit, folder, (_, used, idle) in self._groups:
+            reclaimable = 0
+            for line in _read(f"{folder}/memory.stat").splitlines():
+                if line.startswith(idle):
+                    reclaimable = int(line.split()[1])
+            free.append(limit - max(0, int(_read(f"{folder}/{used}") or b"0") - reclaimable))
+        return min(free)
+
+
+def _limited_groups() -> Iterator[tuple[int, str, tuple[str, str, bytes]]]:
+    """Yield the limit, the folder and the files of each control group around this process."""
+    for line in _read(_OWN_CGROUP).decode().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = f"{_CGROUPS}/memory" if controllers else _CGROUPS
+        parts = [part for part in path.split("/") if part]
+        # A container sees its own group at the top, and may be told the path that the host knows.
+        for depth in range(len(parts), -1, -1):
+            folder = "/".join([top, *parts[:depth]])
+            for files in _FILES:
+                limit = _read(f"{folder}/{files[0]}").strip()
+                if limit.isdigit() and int(limit) < _UNLIMITED:
+                    yield int(limit), folder, files
+
+
+def _meminfo(name: bytes) -> int:
+    for line in _read(_MEMINFO).splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) << 10
+    return _UNLIMITED
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read()
+    except OSError:
+        return b""

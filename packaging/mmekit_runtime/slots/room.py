@@ -1,0 +1,114 @@
+"""Who gets the memory that is left: the least recently used park for those that are asked."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from mmekit_runtime.slots.memory import Memory, private_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mmekit_runtime.slots.hosts import Host
+
+WAIT_VARIABLE = "MMEKIT_WAKE_TIMEOUT_S"
+WAIT_S = 30.0
+"""How long requests of a parked model wait for memory, by default."""
+
+IDLE_S = 0.2
+"""Nobody's process ends for another's that has been asked within so many seconds."""
+
+PERIOD_S = 1.0
+_SHORT_PERIOD_S = 0.1
+
+
+class Room:
+    """The memory of one fork server's models.
+
+    Attributes
+    ----------
+    is_short
+        Whether there was too little when one last looked.
+    """
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.is_short = False
+        self._claims: dict[object, int] = {}
+        self._waiting: dict[Host, float] = {}
+        self._parking: dict[Host, int] = {}
+        self._wait_s = _seconds(os.environ.get(WAIT_VARIABLE, ""), WAIT_S)
+
+    @property
+    def period_s(self) -> float:
+        """The seconds after which to look again."""
+        return _SHORT_PERIOD_S if self._waiting else PERIOD_S
+
+    def fits(self, needed: int) -> bool:
+        """Whether a process can take so many bytes."""
+        return self._left() - needed >= self.memory.floor
+
+    def claim(self, who: object, needed: int) -> None:
+        """Count bytes as taken until `free`: a process is about to take them."""
+        self._claims[who] = needed
+
+    def free(self, who: object) -> None:
+        """Count them no more: the process has taken them, or has ended."""
+        self._claims.pop(who, None)
+
+    def wait(self, host: Host) -> None:
+        """Tell a model, by `enter`, that it fits, or by `stay_out` that it does not in time."""
+        self._waiting.setdefault(host, time.monotonic() + self._wait_s)
+
+    def forget(self, host: Host) -> None:
+        """Wait no more."""
+        self._waiting.pop(host, None)
+        self._parking.pop(host, None)
+
+    def look(self, hosts: Iterable[Host]) -> None:
+        """Park what has to, and let in whom there is room for, first come, first served."""
+        now = time.monotonic()
+        for host, deadline in list(self._waiting.items()):
+            if self.fits(host.needed):
+                host.enter()
+            elif now >= deadline:
+                del self._waiting[host]
+                left = self.memory.available() >> 20
+                host.stay_out(
+                    f"no memory for this model: it needs {host.needed >> 20} MiB, {left} MiB are "
+                    f"left, of which {self.memory.floor >> 20} MiB stay free, and no other model "
+                    f"was idle within {self._wait_s:g} s"
+                )
+        missing = self.memory.low - self._left()
+        if self._waiting:
+            first = next(iter(self._waiting))
+            missing = max(missing, self.memory.floor + first.needed - self._left())
+        self.is_short = missing > 0
+        self._park(hosts, missing, now)
+
+    def _left(self) -> int:
+        return self.memory.available() - sum(self._claims.values())
+
+    def _park(self, hosts: Iterable[Host], missing: int, now: float) -> None:
+        for host in list(self._parking):
+            if not host.is_parking:
+                del self._parking[host]
+        missing -= sum(self._parking.values())
+        if missing <= 0:
+            return
+        idle = [host for host in hosts if host.may_park and now - host.used_at() >= IDLE_S]
+        for host in sorted(idle, key=lambda one: one.used_at()):
+            if missing <= 0:
+                return
+            self._parking[host] = sum(private_bytes(one.pid) for one in host.processes)
+            missing -= self._parking[host]
+            host.park()
+
+
+def _seconds(text: str, default: float) -> float:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        return default

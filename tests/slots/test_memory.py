@@ -1,0 +1,172 @@
+"""Memory decides: who is idle parks for those that are asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+MIB = 1 << 20
+
+HEAVY = """
+import os
+from djl_python import Output
+
+content = None
+
+def handle(inputs):
+    global content
+    if inputs.is_empty():
+        content = os.urandom(1 << 20) * 20
+        return None
+    return Output().add(str(len(content)) if inputs.get_as_string() != "pid" else str(os.getpid()))
+"""
+
+
+class Group:
+    """A control group with a memory limit, of version 1 or 2."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.is_v2 = (folder / "memory.max").exists()
+        (folder / ("memory.max" if self.is_v2 else "memory.limit_in_bytes")).write_text(str(limit))
+
+    def enter(self) -> None:
+        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    def is_empty(self) -> bool:
+        return not (self.folder / "cgroup.procs").read_text()
+
+    def kills(self) -> int:
+        file = "memory.events" if self.is_v2 else "memory.oom_control"
+        found = re.search(r"^oom_kill (\d+)$", (self.folder / file).read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
+
+
+@pytest.fixture
+def group(until):
+    for top in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
+        folder = top / f"mmekit-test-{os.getpid()}"
+        try:
+            made = Group(folder, 160 * MIB)
+        except OSError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            continue
+        yield made
+        until(made.is_empty)
+        folder.rmdir()
+        return
+    pytest.skip("no control group can be made here")
+
+
+def test_in_a_small_container_many_models_take_turns_and_none_is_killed(group, bare, model):
+    folder = model(HEAVY, required_memory_mb=24)
+    server = bare(folder, before=group.enter, MMEKIT_SLOTS_RESERVE_MB="40")
+    models = 12
+    claims = [server.start(f"m{number}") for number in range(models)]
+    generator = random.Random(3)  # noqa: S311  no secret
+
+    def ask(numbers):
+        return [claims[number].ask("size").body for number in numbers]
+
+    # Each model has one connection: each thread has models of its own, some asked more often.
+    weights = [1 / (rank + 1) for rank in range(models // 2)]
+    with ThreadPoolExecutor(2) as threads:
+        parts = [range(part, models, 2) for part in range(2)]
+        asked = [generator.choices(part, weights, k=25) for part in parts]
+        answers = [body for part in threads.map(ask, asked) for body in part]
+
+    assert set(answers) == {str(20 * MIB).encode()}
+    assert group.kills() == 0
+    assert server.output.count(b"mmekit: parked after") > models / 2
+
+
+@pytest.fixture
+def meminfo(model, tmp_path):
+    """Let a fork server believe what a file says."""
+    file = tmp_path / "meminfo"
+
+    class Meminfo:
+        folder = model(HEAVY, required_memory_mb=24)
+
+        def set(self, available_mb: int) -> None:
+            text = f"MemTotal: {1000 << 10} kB\nMemAvailable: {available_mb << 10} kB\n"
+            other = file.with_suffix(".new")
+            other.write_text(text)
+            other.rename(file)
+
+    model.change_runtime(
+        Meminfo.folder, "memory", '_MEMINFO = "/proc/meminfo"', f"_MEMINFO = {str(file)!r}"
+    )
+    made = Meminfo()
+    made.set(1000)
+    return made
+
+
+def test_under_pressure_the_least_recently_used_parks_first(bare, meminfo, until):
+    server = bare(meminfo.folder, MMEKIT_SLOTS_RESERVE_MB="100")
+    first, second = server.start("first"), server.start("second")
+    assert first.value("size") == str(20 * MIB)
+    pid = first.value("pid")
+    second_pid = second.value("pid")
+    first.value("size")
+
+    meminfo.set(99)
+
+    until(lambda: not Path(f"/proc/{second_pid}").exists())
+    assert first.value("pid") == pid
+
+
+def test_a_model_that_does_not_fit_waits_until_it_does(bare, meminfo, until):
+    server = bare(meminfo.folder, MMEKIT_SLOTS_RESERVE_MB="100")
+    claim = server.start()
+    pid = claim.value("pid")
+    meminfo.set(20)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+    claim.send("size")
+    until(lambda: claim.unread() > 0)
+    meminfo.set(1000)
+
+    assert claim.receive().body == str(20 * MIB).encode()
+
+
+def test_a_model_that_does_not_fit_in_time_says_so_and_is_asked_again(bare, meminfo, until):
+    server = bare(meminfo.folder, MMEKIT_SLOTS_RESERVE_MB="100", MMEKIT_WAKE_TIMEOUT_S="0.2")
+    claim = server.start()
+    pid = claim.value("pid")
+    meminfo.set(20)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+    # More than a socket holds: it has to be read away, and nothing of it left.
+    answers = [claim.ask("x" * size) for size in (10, 1_000_000)]
+
+    for answer in answers:
+        assert answer.status == 503
+        message = json.loads(answer.body)["message"]
+        assert message.startswith("no memory for this model: it needs 2")
+        assert "20 MiB are left, of which 25 MiB stay free" in message
+    meminfo.set(1000)
+    assert claim.value("size") == str(20 * MIB)
+
+
+def test_a_parked_model_that_cannot_be_loaded_again_says_so_and_recovers(bare, model, until):
+    folder = model(HEAVY, option__park_after=0.1)
+    server = bare(folder)
+    claim = server.start()
+    until(lambda: b"parked after" in server.output)
+    code = (folder / "model.py").read_text()
+
+    (folder / "model.py").write_text("raise ValueError")
+    assert claim.ask("size").status == 503
+    (folder / "model.py").write_text(code)
+
+    assert claim.value("size") == str(20 * MIB)
