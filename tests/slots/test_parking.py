@@ -240,7 +240,8 @@ def test_a_wake_takes_the_process_that_was_forked_ahead(bare, model, until):
     claim = server.start()
     (parent,) = server.parents()
     until(lambda: b"parked after" in server.output)
-    (spare,) = until(parent.children)
+    # The process that has parked may not be reaped yet.
+    (spare,) = until(lambda: len(found := parent.children()) == 1 and found)
 
     assert claim.value("os.getpid()") == str(spare.pid)
     until(lambda: [one for one in parent.children() if one.pid != spare.pid])
@@ -251,7 +252,8 @@ def test_a_spare_that_dies_is_not_given(bare, model, until):
     claim = server.start()
     (parent,) = server.parents()
     until(lambda: b"parked after" in server.output)
-    (spare,) = until(parent.children)
+    # The process that has parked may not be reaped yet.
+    (spare,) = until(lambda: len(found := parent.children()) == 1 and found)
 
     spare.kill()
 

@@ -492,9 +492,10 @@ def _take_place(start: dict[str, Any]) -> None:
     own = {*start["dropped_paths"], *inherited, engine}
     sys.path[:] = [engine, *inherited, *(path for path in sys.path if path not in own)]
     random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    # numpy imports it when it is first asked for, and seeds it then.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.seed()
