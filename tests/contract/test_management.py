@@ -55,6 +55,7 @@ def test_a_description_has_the_sizes_and_the_workers(server, model_folder):
     (group,) = model.pop("workerGroups")
     model.pop("processes", None)
     model.pop("memory", None)
+    model.pop("parking", None)
 
     assert described["workflowName"] == "echo"
     assert model == {

@@ -266,6 +266,13 @@ def _model() -> Content:
         loadedAtStartup=_BOOLEAN,
         workerGroups=_list_of(group),
         processes=_list_of(_process()),
+        parking=_object(
+            state=_one_of("AWAKE", "PARKED"),
+            since={"anyOf": [{**_TEXT, "format": "date-time"}, {"type": "null"}]},
+            parks=_INTEGER,
+            wakes=_INTEGER,
+            wakeSeconds=_NUMBER,
+        ),
         memory=_object(admittedBytes=_INTEGER, usedBytes=_INTEGER),
     )
 
