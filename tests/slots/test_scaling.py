@@ -69,7 +69,7 @@ def test_a_handle_that_waits_gets_a_process_for_each_slot(slots, model, asking, 
     workers = slots.start_many(6, model(WAITING, option__processes="auto"))
     assert len(slots.model_processes()) == 1
 
-    finish = asking(workers, "0.02")
+    finish = asking(workers, "0.1")
     until(lambda: len(slots.model_processes()) == 6)
     until(lambda: len({worker.pid for worker in slots.model_processes()}) == 6)
 
@@ -82,7 +82,7 @@ def test_a_handler_that_answers_what_waits_together_stays_one_process(slots, mod
     other = slots.start_many(3, model(WAITING, name="other", option__processes="auto"))
 
     finish = asking(workers, "[[1]]", Content_Type="application/json")
-    asking(other, "0.02")
+    asking(other, "0.1")
     # By then the first have waited for many windows as well.
     until(lambda: len(slots.model_processes()) == 4)
 
@@ -97,7 +97,7 @@ def test_processes_that_are_not_needed_any_more_end(slots, model, asking, until)
     model.change_runtime(folder, "forkserver", "_TURN_S = 5.0", "_TURN_S = 0.2")
     workers = slots.start_many(4, folder)
 
-    finish = asking(workers, "0.02")
+    finish = asking(workers, "0.1")
     until(lambda: len(slots.model_processes()) == 4)
     assert finish() == []
     until(lambda: len(slots.model_processes()) == 1)
@@ -108,7 +108,7 @@ def test_processes_that_are_not_needed_any_more_end(slots, model, asking, until)
 def test_all_processes_of_a_model_park_and_one_wakes(slots, model, asking, until):
     folder = model(WAITING, option__processes="auto", option__park_after=1)
     workers = slots.start_many(4, folder)
-    finish = asking(workers, "0.02")
+    finish = asking(workers, "0.1")
     until(lambda: len(slots.model_processes()) == 4)
     assert finish() == []
 
@@ -120,7 +120,7 @@ def test_all_processes_of_a_model_park_and_one_wakes(slots, model, asking, until
 
 def test_a_further_process_that_dies_is_replaced(slots, model, asking, until):
     workers = slots.start_many(4, model(WAITING, option__processes="auto"))
-    finish = asking(workers, "0.02")
+    finish = asking(workers, "0.1")
     until(lambda: len(slots.model_processes()) == 4)
     assert finish() == []
     pids = {worker.ask("0").body for worker in workers}
@@ -133,7 +133,7 @@ def test_a_further_process_that_dies_is_replaced(slots, model, asking, until):
 
 def test_workers_that_end_take_their_processes_along(slots, model, asking, until):
     workers = slots.start_many(4, model(WAITING, option__processes="auto"))
-    finish = asking(workers, "0.02")
+    finish = asking(workers, "0.1")
     until(lambda: len(slots.model_processes()) == 4)
     assert finish() == []
 
