@@ -77,6 +77,19 @@ def test_a_handle_that_waits_gets_a_process_for_each_slot(slots, model, asking, 
     assert len({worker.ask("0").body for worker in workers}) == 6
 
 
+@pytest.mark.parametrize("seconds", ["0.005", "0.02", "0.06", "0.1", "0.3"])
+def test_two_that_wait_get_two_processes_however_long_a_call_takes(
+    slots, model, asking, until, seconds
+):
+    workers = slots.start_many(2, model(WAITING, option__processes="auto"))
+
+    finish = asking(workers, seconds)
+    until(lambda: len(slots.model_processes()) == 2)
+
+    assert finish() == []
+    assert len({worker.ask("0").body for worker in workers}) == 2
+
+
 def test_a_handler_that_answers_what_waits_together_stays_one_process(slots, model, asking, until):
     workers = slots.start_many(6, model(JOINING, option__processes="auto"))
     other = slots.start_many(3, model(WAITING, name="other", option__processes="auto"))
@@ -131,7 +144,6 @@ def test_a_further_process_that_dies_is_replaced(slots, model, asking, until):
     assert {worker.ask("0").status for worker in workers} == {200}
 
 
-@pytest.mark.thorough  # fails: not every slot gets its process here
 def test_workers_that_end_take_their_processes_along(slots, model, asking, until):
     workers = slots.start_many(4, model(WAITING, option__processes="auto"))
     finish = asking(workers, "0.1")

@@ -49,7 +49,8 @@ class Demand:
         if now - self._began_ns > 2 * _WINDOW_NS + took_ns:
             if not waiting:
                 return None
-            self._began_ns = now - took_ns
+            # What came before is in none of the figures: this call neither.
+            self._began_ns = now
             self._busy_ns = self._waited_ns = 0
             self._computed_ns = _computed_ns()
             return None

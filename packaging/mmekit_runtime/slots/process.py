@@ -140,13 +140,20 @@ class ModelProcess:
     def _serve(self, ready: list[int]) -> None:
         # One by one, where requests cannot be answered together: those that wait stay in the
         # kernel, for a successor or another process to take.
-        waiting = 0 if self._service.handler is not None else max(0, len(ready) - 1)
+        is_joining = self._service.handler is not None
+        chosen = ready if is_joining else ready[:1]
         began = time.monotonic_ns()
-        answered = self._take(ready[: len(ready) - waiting])
+        answered = self._take(chosen)
         if answered:
-            crowded = self._demand.note(answered, waiting, time.monotonic_ns() - began)
+            took_ns = time.monotonic_ns() - began
+            waiting = 0 if is_joining else self._waiting(chosen)
+            crowded = self._demand.note(answered, waiting, took_ns)
             if crowded is not None:
                 self._tell(crowded)
+
+    def _waiting(self, answered: list[int]) -> int:
+        """Return on how many other connections a request waits, those that came meanwhile too."""
+        return sum(fd in self._by_fd and fd not in answered for fd, _ in self._poll.poll(0))
 
     def _take(self, ready: list[int]) -> int:
         """Answer the requests of connections that can be read.
