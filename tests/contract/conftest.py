@@ -70,7 +70,7 @@ def parts(inputs):
 def log():
     for level in ("debug", "info", "warning", "error", "critical"):
         getattr(logging.getLogger("the.model"), level)("logged as %s by the model", level)
-    print("printed by the model")
+    print("printed by the model", flush=True)  # Python keeps it back otherwise, as on DJL Serving
     print("printed on stderr", file=sys.stderr)
     return Output().add("logged")
 
