@@ -70,7 +70,7 @@ class Handler:
     """
 
     features: ClassVar[int | None] = None
-    largest: ClassVar[float | None] = None
+    largest: float | None = None
     max_rows: ClassVar[int] = 4096
     columns: tuple[str, ...] | None = None
     missing: bool | None = None
@@ -183,6 +183,10 @@ class Handler:
             names = self._names()
             return len(names) if width is None and names is not None else width
         return self.features
+
+    def _written_signature(self) -> Signature | None:
+        """Return what signature.json said when the model was loaded."""
+        return None if self._loaded is None else self._loaded.signature
 
     def _names(self) -> tuple[str, ...] | None:
         if self.columns is None and self._loaded is not None:

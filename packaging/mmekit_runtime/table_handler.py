@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmekit_runtime.estimators import names_of, signature_of, wants_frame
 from mmekit_runtime.frames import array_of, frame_of
 from mmekit_runtime.handler import Handler
-from mmekit_runtime.signature import Signature
 from mmekit_runtime.tables import TableReader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mmekit_runtime.messages import Parameters
+    from mmekit_runtime.signature import Signature
 
 
 class TableHandler(Handler):
@@ -50,14 +50,16 @@ class TableHandler(Handler):
         ValueError
             signature.json cannot be read.
         """
-        if self._reader is None:
-            model = super().prepare(folder)
-            self.signature = Signature.read(folder) or signature_of(model)
-            if self.signature is not None and self.signature.inputs:
-                self.signature = self._completed(self.signature)
-                self._gives_frames = self._wants_frames(self.signature, model)
-                self._reader = TableReader(self.signature, self.largest)
-        return super().prepare(folder)
+        if self._loaded is not None:
+            return self._loaded.model
+        model = super().prepare(folder)
+        signature = self._written_signature() or signature_of(model)
+        if signature is not None and signature.inputs:
+            signature = self._completed(signature)
+            self._gives_frames = self._wants_frames(signature, model)
+            self._reader = TableReader(signature, self.largest)
+        self.signature = signature
+        return model
 
     def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:
         """Read a request's table and its parameters.

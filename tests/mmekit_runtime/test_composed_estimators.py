@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,47 +24,13 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.tree import DecisionTreeRegressor
 
 import mmekit
-from mmekit_runtime import Handler, Request, TableHandler
+from tests.mmekit_runtime.serving import Plain, Serving, ask
 
 ROWS = 40
 RANDOM = np.random.default_rng(0)
 NUMBERS = ["age", "fare"]
 TABLE = pd.DataFrame({"age": RANDOM.normal(40, 10, ROWS), "fare": RANDOM.normal(20, 5, ROWS)})
 TARGET = (TABLE["fare"] > 20).astype(int)
-
-
-class Plain(Handler):
-    """Serves a model."""
-
-    def __init__(self, model) -> None:
-        super().__init__()
-        self._model = model
-
-    def load(self, folder: Path):
-        return self._model
-
-    def predict(self, model, rows, parameters):
-        return model.predict(rows)
-
-
-class Serving(TableHandler):
-    """The same with a table."""
-
-    def __init__(self, model) -> None:
-        super().__init__()
-        self._model = model
-
-    def load(self, folder: Path):
-        return self._model
-
-    def predict(self, model, table, parameters):
-        return model.predict(table)
-
-
-def ask(handler: Handler, body: object, content_type: str = "application/json"):
-    handler.prepare(Path())
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return handler.answer([Request(data, content_type)])[0]
 
 
 POSTAL = pd.DataFrame(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,8 +30,8 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
-from mmekit_runtime import Handler, Request, TableHandler
 from mmekit_runtime.estimators import names_of, signature_of, takes_missing, wants_frame
+from tests.mmekit_runtime.serving import Plain, Serving, ask
 
 ROWS = 40
 RANDOM = np.random.default_rng(0)
@@ -50,41 +49,6 @@ GAPS = TABLE.assign(
 )
 TARGET = (TABLE["fare"] > 20).astype(int)
 NUMBERS = ["age", "fare"]
-
-
-class Serving(TableHandler):
-    """Serves a model."""
-
-    def __init__(self, model) -> None:
-        super().__init__()
-        self._model = model
-
-    def load(self, folder: Path):
-        return self._model
-
-    def predict(self, model, table, parameters):
-        self.table = table
-        return model.predict(table)
-
-
-class Plain(Handler):
-    """The same without a table."""
-
-    def __init__(self, model) -> None:
-        super().__init__()
-        self._model = model
-
-    def load(self, folder: Path):
-        return self._model
-
-    def predict(self, model, rows, parameters):
-        return model.predict(rows)
-
-
-def ask(handler: Handler, body: object, content_type: str = "application/json"):
-    handler.prepare(Path())
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return handler.answer([Request(data, content_type)])[0]
 
 
 def mixed(*, strict: bool = False, by_name: bool = True) -> ColumnTransformer:
@@ -376,3 +340,27 @@ def test_what_a_model_cannot_take_is_400_in_a_table_too(serve):
 
     assert ask(handler, {"instances": [[1e39, 1]]}).status == 400
     assert ask(handler, {"instances": [{"age": -1e39, "fare": 1}]}).status == 400
+
+
+class Asked:
+    """A model that counts how often it is asked for its names."""
+
+    asked = 0
+
+    @property
+    def feature_names_in_(self):
+        type(self).asked += 1
+
+    def predict(self, rows):
+        return rows[:, 0]
+
+
+def test_a_model_is_looked_at_when_it_is_loaded_and_at_no_request():
+    handler = Serving(Asked())
+    assert ask(handler, {"instances": [[1, 2]]}).status == 200
+    at_load = Asked.asked
+
+    for _ in range(3):
+        assert ask(handler, {"instances": [[1, 2]]}).status == 200
+
+    assert Asked.asked == at_load

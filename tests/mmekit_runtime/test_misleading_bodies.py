@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,11 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
 import mmekit
-from mmekit_runtime import Handler, Reply, Request, TableHandler
+from mmekit_runtime import Reply, Request, TableHandler
+from tests.mmekit_runtime.serving import Plain, ask
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PARQUET = "application/x-parquet"
 
@@ -39,21 +43,6 @@ class Returning(TableHandler):
         return self.tables[-1]
 
 
-class Plain(Handler):
-    """Answers with a model."""
-
-    def __init__(self, model) -> None:
-        super().__init__()
-        self._model = model
-        self.prepare(Path())
-
-    def load(self, folder: Path):
-        return self._model
-
-    def predict(self, model, rows, parameters):
-        return model.predict(rows)
-
-
 @pytest.fixture
 def serving(tmp_path):
     def serving(trained: object, **changes) -> Returning:
@@ -65,11 +54,6 @@ def serving(tmp_path):
         return handler
 
     return serving
-
-
-def ask(handler: Handler, body: object, content_type: str = "application/json") -> Reply:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return handler.answer([Request(data, content_type)])[0]
 
 
 def refusal(reply: Reply) -> str:
