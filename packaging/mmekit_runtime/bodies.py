@@ -31,6 +31,8 @@ from mmekit_runtime.messages import Parameters, RequestError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
 
 MAX_UNPACKED = 256 << 20
 _CHARSET = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
@@ -213,25 +215,38 @@ def read_csv(body: bytes, rest: str, is_header: Callable[[list[str]], bool]) -> 
     return Content(lines, names=names, is_text=True)
 
 
-def read_arrays(body: bytes, kind: str) -> Content:
-    """Read npy or npz: an array of rows, one with named fields, or an array for each column."""
+def load_arrays(body: bytes, kind: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz by name, or that of an npy, whose name is empty.
+
+    Raises
+    ------
+    RequestError
+        400 for bytes that are none, that would run code, or unpack to too much.
+    """
     try:
         if kind == NPZ:
             _check_size(body)
         loaded = np.load(io.BytesIO(body), allow_pickle=False)
-        arrays = {name: loaded[name] for name in loaded.files} if kind == NPZ else {"": loaded}
+        if kind == NPZ:
+            return {name: loaded[name] for name in loaded.files}
     except RequestError:
         raise
     except Exception as error:  # numpy, zipfile and zlib each raise their own
         received = f"bytes that numpy cannot load ({type(error).__name__}: {error})"
         raise RequestError(400, f"an array as {kind}", received) from error
+    if not isinstance(loaded, np.ndarray):
+        raise RequestError(400, f"an array as {kind}", "a zip archive of arrays")
+    return {"": loaded}
+
+
+def read_arrays(body: bytes, kind: str) -> Content:
+    """Read npy or npz: an array of rows, one with named fields, or an array for each column."""
+    arrays = load_arrays(body, kind)
     if len(arrays) != 1:
         if not arrays:
             raise RequestError(400, "an npz with an array", "none")
         return Content(columns=columns_of(arrays))
     (array,) = arrays.values()
-    if not isinstance(array, np.ndarray):
-        raise RequestError(400, f"an array as {kind}", "a zip archive of arrays")
     if array.dtype.names:
         return Content(columns=columns_of({name: array[name] for name in array.dtype.names}))
     return Content(array)

@@ -79,7 +79,7 @@ def _plain(values: Any) -> list[Any]:
     """Turn n predictions into what JSON can say."""
     if _is_finite(values):
         return list(values.tolist())
-    return [_cell(value) for value in as_list(values)]
+    return [plain(value) for value in as_list(values)]
 
 
 def _is_finite(values: Any) -> bool:
@@ -90,30 +90,30 @@ def _is_finite(values: Any) -> bool:
     return kind in _NUMERIC or (kind == "f" and bool(np.isfinite(values).all()))
 
 
-def _cell(value: Any) -> Any:  # noqa: C901, PLR0911, PLR0912  a kind of value each
+def plain(value: Any) -> Any:  # noqa: C901, PLR0911, PLR0912  a kind of value each
     """Turn a value into what JSON can say; None for what is missing or not finite."""
     if value is None or (isinstance(value, (bool, str, int)) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {_key(name): _cell(one) for name, one in value.items()}
+        return {_key(name): plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_cell(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(map(_cell, value), key=str)
+        return sorted(map(plain, value), key=str)
     if isinstance(value, (np.datetime64, np.timedelta64)):
         return None if np.isnat(value) else str(value)
     if isinstance(value, np.generic):
-        return _cell(value.item())
+        return plain(value.item())
     if isinstance(value, (dt.date, dt.time)):  # a datetime, too; NaT is one
         return value.isoformat() if value == value else None  # noqa: PLR0124
     if isinstance(value, decimal.Decimal):
-        return _cell(float(value))
+        return plain(float(value))
     if isinstance(value, (dt.timedelta, PurePath, UUID)):
         return str(value)
     if isinstance(value, enum.Enum):
-        return _cell(value.value)
+        return plain(value.value)
     if is_frame(value) or hasattr(value, "tolist"):
         return _plain(value)
     if type(value).__name__ in ("NAType", "NaTType"):  # pandas' own missing values
@@ -122,8 +122,8 @@ def _cell(value: Any) -> Any:  # noqa: C901, PLR0911, PLR0912  a kind of value e
 
 
 def _key(name: Any) -> str:
-    plain = _cell(name)
-    return plain if isinstance(plain, str) else json.dumps(plain)
+    said = plain(name)
+    return said if isinstance(said, str) else json.dumps(said)
 
 
 def _plain_probabilities(prediction: Prediction) -> list[Any] | None:
@@ -141,7 +141,7 @@ def _to_json(prediction: Prediction) -> bytes:
     if probabilities is not None:
         content["probabilities"] = probabilities
         if prediction.classes is not None:
-            content["classes"] = _cell(list(prediction.classes))
+            content["classes"] = plain(list(prediction.classes))
     for name, output in prediction.others.items():
         content[name] = _plain(output)
     return _dumps(content)
@@ -218,8 +218,8 @@ def _flat(value: Any) -> list[Any]:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    plain = _cell(value)
-    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else plain
+    said = plain(value)
+    return json.dumps(said, ensure_ascii=False) if isinstance(said, (dict, list)) else said
 
 
 def _to_npy(prediction: Prediction) -> bytes:
@@ -247,7 +247,7 @@ def _is_number(cell: Any) -> bool:
 
 def _of_one_kind(objects: NDArray[Any]) -> NDArray[Any]:
     """Return an array of texts, or of numbers with NaN for those that are missing."""
-    cells = [_cell(value) for value in objects.ravel()]
+    cells = [plain(value) for value in objects.ravel()]
     if all(isinstance(cell, str) for cell in cells):
         return np.array(objects, dtype=np.str_)
     if all(cell is None or _is_number(cell) for cell in cells):

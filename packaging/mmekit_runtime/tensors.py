@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.bodies import MAX_UNPACKED, READERS, kind_of, read_csv
-from mmekit_runtime.decoding import is_name
+from mmekit_runtime.bodies import READERS, kind_of, listed, load_arrays, read_csv
+from mmekit_runtime.decoding import is_name, parse_number
 from mmekit_runtime.media_types import CSV, JSON, JSON_LINES, NPY, NPZ
 from mmekit_runtime.messages import Parameters, RequestError
 
@@ -118,7 +116,8 @@ def decode_tensors(
     parameters = Parameters()
     given: Any
     if kind in (NPY, NPZ):
-        given = _arrays(body, kind)
+        arrays = load_arrays(body, kind)
+        given = arrays if kind == NPZ else arrays[""]
     else:
         if kind == CSV:
             content = read_csv(body, rest, lambda line: all(map(is_name, line)))
@@ -138,10 +137,12 @@ def decode_tensors(
 
 
 def _parsed(rows: list[list[str]]) -> list[list[float]]:
-    try:
-        return [[float(cell) for cell in row] for row in rows]
-    except ValueError as error:
-        raise RequestError(400, "rows of numbers as CSV", str(error)) from error
+    parsed = [[parse_number(cell) for cell in row] for row in rows]
+    for row, cells in zip(rows, parsed, strict=True):
+        if None in cells:
+            received = f"the cell {row[cells.index(None)][:40]!r}"
+            raise RequestError(400, "rows of numbers as CSV", received)
+    return [[cell for cell in cells if cell is not None] for cells in parsed]
 
 
 def _single(content: Any, wanted: Tensor) -> NDArray[Any]:
@@ -149,7 +150,7 @@ def _single(content: Any, wanted: Tensor) -> NDArray[Any]:
         content = content.get(wanted.name, content)
     if isinstance(content, dict):
         if len(content) != 1:
-            raise RequestError(400, f"one array, {wanted.name}", f"{_listed(content)}")
+            raise RequestError(400, f"one array, {wanted.name}", listed(list(content)))
         (content,) = content.values()
     if isinstance(content, list) and content and isinstance(content[0], dict):
         content = [_member(row, wanted.name, number) for number, row in enumerate(content)]
@@ -164,7 +165,9 @@ def _by_name(content: Any, inputs: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
             name: [_member(row, name, number) for number, row in enumerate(rows)] for name in names
         }
     if not isinstance(content, dict) or set(content) != set(names):
-        received = _listed(content) if isinstance(content, dict) else "something without names"
+        received = "something without names"
+        if isinstance(content, dict):
+            received = listed(list(content))
         raise RequestError(400, f"arrays called {', '.join(names)}", received)
     arrays = {one.name: one.read(content[one.name]) for one in inputs}
     counts = {len(array) for array in arrays.values()}
@@ -176,24 +179,6 @@ def _by_name(content: Any, inputs: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
 
 def _member(row: Any, name: str, number: int) -> Any:
     if not isinstance(row, dict) or name not in row:
-        received = _listed(row) if isinstance(row, dict) else f"{type(row).__name__}"
+        received = listed(list(row)) if isinstance(row, dict) else f"{type(row).__name__}"
         raise RequestError(400, f"a member {name} in every row", f"row {number}: {received}")
     return row[name]
-
-
-def _arrays(body: bytes, kind: str) -> Any:
-    try:
-        if kind == NPZ:
-            with zipfile.ZipFile(io.BytesIO(body)) as archive:
-                size = sum(member.file_size for member in archive.infolist())
-            if size > MAX_UNPACKED:
-                raise ValueError(f"it unpacks to {size} bytes")  # noqa: TRY301
-        loaded = np.load(io.BytesIO(body), allow_pickle=False)
-        return {name: loaded[name] for name in loaded.files} if kind == NPZ else loaded
-    except Exception as error:  # numpy, zipfile and zlib each raise their own
-        received = f"bytes that numpy cannot load ({type(error).__name__}: {error})"
-        raise RequestError(400, f"arrays as {kind}", received) from error
-
-
-def _listed(content: dict[str, Any]) -> str:
-    return ", ".join(map(str, list(content)[:8])) or "no members"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmekit_runtime.encoding import plain
 from mmekit_runtime.media_types import CSV, JSON, NPY, NPZ, media_type
 from mmekit_runtime.messages import RequestError
 
@@ -179,7 +180,7 @@ def default_output(prediction: Any, accept: str) -> tuple[str | bytes, str]:
     for offer in accept.split(","):
         kind, _ = media_type(offer)
         if kind in (JSON, "*/*", "application/*"):
-            return json.dumps(_finite(_listed(prediction)), allow_nan=False), JSON
+            return json.dumps(plain(prediction), allow_nan=False), JSON
         if kind == CSV:
             text = io.StringIO()
             np.savetxt(text, prediction, delimiter=",", fmt="%s")
@@ -233,16 +234,6 @@ def _listed(value: Any) -> Any:
         return {str(name): _listed(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_listed(one) for one in value]
-    return value
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
     return value
 
 

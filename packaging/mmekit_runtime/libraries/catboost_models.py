@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmekit_runtime.libraries.multilabel import of_two_classes_each
 from mmekit_runtime.libraries.refusals import no_probabilities
 from mmekit_runtime.messages import Parameters, Prediction
 from mmekit_runtime.table_handler import TableHandler
@@ -51,8 +52,7 @@ class CatBoostHandler(TableHandler):
         probabilities = model.predict_proba(rows, thread_count=1)
         if answer.ndim == 1:
             return Prediction(answer, probabilities, self._classes)
-        each = [np.column_stack([1 - column, column]) for column in probabilities.T]
-        return Prediction(answer, each, [[0, 1] for _ in each])
+        return of_two_classes_each(answer, probabilities.T)
 
 
 def _with_whole_words(rows: Any, places: Sequence[int]) -> Any:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmekit_runtime.decoding import decode_texts
+from mmekit_runtime.libraries.multilabel import of_two_classes_each
 from mmekit_runtime.libraries.refusals import no_probabilities
-from mmekit_runtime.messages import Parameters, Prediction, RequestError
+from mmekit_runtime.messages import Parameters, Prediction
 from mmekit_runtime.table_handler import TableHandler
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ class SklearnHandler(TableHandler):
         self.file = file
         self.trusted = trusted
         self.texts = texts
-        self._in_float32 = False
 
     def load(self, folder: Path) -> Any:
         """Return the estimator, which uses one thread from then on."""
@@ -90,29 +89,24 @@ class SklearnHandler(TableHandler):
             _on_one_thread(part)
         if self.texts is None:
             self.texts = takes_texts(model)
-        self._in_float32 = any(_module(part).startswith(_IN_FLOAT32) for part in parts)
+        if self.largest is None and any(_module(part).startswith(_IN_FLOAT32) for part in parts):
+            self.largest = _FLOAT32
         return model
 
     def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:
         """Read a request's texts, or its table."""
-        if self.texts:
-            return decode_texts(body, content_type)
-        table, parameters = super().decode(body, content_type)
-        if self._in_float32:
-            _refuse_large(table)
-        return table, parameters
+        return (
+            decode_texts(body, content_type) if self.texts else super().decode(body, content_type)
+        )
 
     def predict(self, model: Any, table: Any, parameters: Parameters) -> Any:
         """Answer by the estimator's own method; with its probabilities where they are wanted."""
         if parameters.probabilities and not hasattr(model, "predict_proba"):
             raise no_probabilities(type(model).__name__)
-        with warnings.catch_warnings():
-            # It was trained on names, and gets an array in their order: nobody needs pandas.
-            warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            answer = _answering(model)(table)
-            if not parameters.probabilities:
-                return answer
-            return _with_probabilities(answer, model.predict_proba(table), model)
+        answer = _answering(model)(table)
+        if not parameters.probabilities:
+            return answer
+        return _with_probabilities(answer, model.predict_proba(table), model)
 
 
 def takes_texts(model: Any) -> bool:
@@ -154,34 +148,17 @@ def _answering(model: Any) -> Any:
     return answering
 
 
-def _refuse_large(table: Any) -> None:
-    columns = table.values() if isinstance(table, dict) else [table]
-    for column in columns:
-        if column.dtype.kind != "f":
-            continue
-        large = np.abs(column) > _FLOAT32
-        if large.any():
-            expected = f"numbers of at most {_FLOAT32:g}, as trees compare in float32"
-            raise RequestError(400, expected, f"{column[large].flat[0]:g}")
-
-
 def _with_probabilities(labels: Any, probabilities: Any, model: Any) -> Prediction:
     classes = getattr(model, "classes_", None)
     if isinstance(probabilities, (list, tuple)):
         names = None if classes is None else [np.asarray(one).tolist() for one in classes]
         return Prediction(labels, list(probabilities), names)
     if np.ndim(labels) == 2 and np.shape(labels)[1] > 1:  # noqa: PLR2004  an output a column
-        return _multilabel(labels, np.asarray(probabilities))
+        # A chain or a multilabel classifier gives each output's probability of 1.
+        return of_two_classes_each(labels, np.asarray(probabilities).T)
     return Prediction(
         labels, probabilities, None if classes is None else np.asarray(classes).tolist()
     )
-
-
-def _multilabel(labels: Any, positive: Any) -> Prediction:
-    # A chain or a multilabel classifier gives each output's probability of 1.
-    outputs = range(positive.shape[1])
-    each = [np.column_stack([1 - positive[:, one], positive[:, one]]) for one in outputs]
-    return Prediction(labels, each, [[0, 1] for _ in outputs])
 
 
 def _parts(model: Any, depth: int = _DEPTH) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmekit_runtime.handler import TextHandler
+from mmekit_runtime.libraries.multilabel import of_two_classes_each
 from mmekit_runtime.libraries.refusals import no_probabilities
 from mmekit_runtime.messages import Parameters, Prediction
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _SMALL_DIFFERENCE = 1e-4
 
 
-class SetFitHandler(TextHandler):
-    """A classifier that SetFit saved, with the sentence model in the same folder.
+class _OfFolder(TextHandler):
+    """What both have in common.
 
     Parameters
     ----------
@@ -33,6 +34,16 @@ class SetFitHandler(TextHandler):
     def __init__(self, folder: str) -> None:
         super().__init__()
         self.folder = folder
+
+
+class SetFitHandler(_OfFolder):
+    """A classifier that SetFit saved, with the sentence model in the same folder.
+
+    Parameters
+    ----------
+    folder
+        The folder's name among the artefacts.
+    """
 
     def load(self, folder: Path) -> Any:
         """Return the SetFitModel; the hub is never asked."""
@@ -63,19 +74,13 @@ class SetFitHandler(TextHandler):
         if not parameters.probabilities:
             return labels
         probabilities = model.predict_proba(rows, **quiet)
-        if isinstance(probabilities, (list, tuple)):
-            each = [np.asarray(one) for one in probabilities]
-        else:
-            positive = np.asarray(probabilities)
-            each = (
-                list(positive)
-                if positive.ndim == 3  # noqa: PLR2004  (outputs, n, classes)
-                else [np.column_stack([1 - one, one]) for one in positive.T]
-            )
+        if not isinstance(probabilities, (list, tuple)) and np.ndim(probabilities) == 2:  # noqa: PLR2004
+            return of_two_classes_each(labels, np.asarray(probabilities).T)
+        each = [np.asarray(one) for one in probabilities]  # (outputs, n, classes)
         return Prediction(labels, each, [list(range(one.shape[1])) for one in each])
 
 
-class SentenceTransformersHandler(TextHandler):
+class SentenceTransformersHandler(_OfFolder):
     """A sentence model: a text in, its embedding out.
 
     Parameters
@@ -83,14 +88,6 @@ class SentenceTransformersHandler(TextHandler):
     folder
         The folder's name among the artefacts.
     """
-
-    max_rows = 256
-    reads = ()
-    tolerance = _SMALL_DIFFERENCE  # texts of other lengths are padded otherwise
-
-    def __init__(self, folder: str) -> None:
-        super().__init__()
-        self.folder = folder
 
     def load(self, folder: Path) -> Any:
         """Return the SentenceTransformer on the CPU; the hub is never asked."""

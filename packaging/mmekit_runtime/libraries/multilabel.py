@@ -1,0 +1,28 @@
+"""Probabilities of models with several outputs of two classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmekit_runtime.messages import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+
+def of_two_classes_each(labels: Any, positive: Iterable[NDArray[Any]]) -> Prediction:
+    """Return a prediction of outputs that are 0 or 1.
+
+    Parameters
+    ----------
+    labels
+        Shape (n, outputs).
+    positive
+        For each output the n probabilities of 1.
+    """
+    each = [np.column_stack([1 - one, one]) for one in positive]
+    return Prediction(labels, each, [[0, 1] for _ in each])
