@@ -9,8 +9,11 @@ _CROWDED = 0.5
 """Requests that wait, on average over a window, from which on another process is worth asking for.
 """
 
-_KEEPS_UP = 0.5
-"""Of so many requests that are answered together, the part that joining them has to gain."""
+_LONGER = 2
+"""Than a single request, what a call with two may take; one with n, half of what n would alone."""
+
+_IN_A_ROW = 3
+"""Calls that have to take longer: one that does so may have waited for a core."""
 
 
 class Demand:
@@ -22,6 +25,7 @@ class Demand:
 
     def __init__(self) -> None:
         self._single_ns = 0.0
+        self._longer = 0
         self._began_ns = 0
         self._busy_ns = 0
         self._waited_ns = 0
@@ -43,8 +47,12 @@ class Demand:
         """
         if answered == 1:
             self._single_ns += (took_ns - self._single_ns) * (0.2 if self._single_ns else 1.0)
-        elif answered * self._single_ns < _KEEPS_UP * answered * took_ns:
-            waiting += answered - 1
+        elif took_ns > self._single_ns * max(_LONGER, answered / 2):
+            self._longer += 1
+            if self._longer >= _IN_A_ROW:
+                waiting += answered - 1
+        else:
+            self._longer = 0
         now = time.monotonic_ns()
         if now - self._began_ns > 2 * _WINDOW_NS + took_ns:
             if not waiting:
