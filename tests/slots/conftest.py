@@ -156,9 +156,13 @@ class Conversation:
         return struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
 
     def initialise(self, **properties: str) -> Reply:
+        """Send the empty request that loads the model, and return its answer."""
+        self.send_load(**properties)
+        return self.receive()
+
+    def send_load(self, **properties: str) -> None:
         """Send the empty request that loads the model."""
         self.sock.sendall(encode_request({"handler": "handle", **properties}))
-        return self.receive()
 
     def value(self, expression: str) -> str:
         """Ask a model that is made of `EVALUATE`."""

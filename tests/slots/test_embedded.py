@@ -514,3 +514,16 @@ def test_parked_models_of_a_fork_server_that_died_are_loaded_by_another(own_serv
     fork_server.kill()
 
     until(lambda: own_server.invoke(name, "1 + 1").text == "2")
+
+
+def test_a_load_that_finds_no_memory_in_time_is_refused_and_leaves_nothing(model):
+    running = ServerProcess(
+        environment={"MMEKIT_SLOTS_RESERVE_MB": "99999999", "MMEKIT_WAKE_TIMEOUT_S": "0.2"}
+    )
+    try:
+        answer = running.load("large", model())
+        assert answer.status_code == 507
+        running.wait_for("WARN::mmekit: no memory for this model")
+        assert running.invoke("large").status_code == 404
+    finally:
+        running.close()

@@ -158,6 +158,43 @@ def test_a_model_that_does_not_fit_in_time_says_so_and_is_asked_again(bare, memi
     assert claim.value("size") == str(20 * MIB)
 
 
+def test_a_model_that_is_loaded_waits_for_those_that_park_for_it(bare, meminfo, until):
+    server = bare(meminfo.folder, MMEKIT_SLOTS_RESERVE_MB="100")
+    first = server.start("first")
+    pid = first.value("pid")
+    meminfo.set(40)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+    claims = [server.ask("second") for _ in range(3)]
+    assert all("slot" in claim.hear() for claim in claims)
+    claims[0].send_load()
+    until(lambda: claims[0].unread() > 0)
+    meminfo.set(1000)
+
+    assert claims[0].receive().status < 300
+    assert [claim.value("size") for claim in claims] == [str(20 * MIB)] * 3
+    assert server.output.count(b"woken in") == 0
+
+
+def test_a_model_that_does_not_fit_is_not_loaded(bare, meminfo, until):
+    server = bare(meminfo.folder, MMEKIT_SLOTS_RESERVE_MB="100", MMEKIT_WAKE_TIMEOUT_S="0.2")
+    first = server.start("first")
+    first.value("size")
+    meminfo.set(20)
+    second = server.ask("second")
+    assert "slot" in second.hear()
+
+    answer = second.initialise()
+
+    assert answer.status == 507
+    message = json.loads(answer.body)["message"]
+    assert message.startswith("no memory for this model: it needs 24 MiB, 20 MiB are left")
+    second.close()
+    meminfo.set(1000)
+    assert first.value("size") == str(20 * MIB)
+    assert server.start("second").value("size") == str(20 * MIB)
+
+
 def test_a_parked_model_that_cannot_be_loaded_again_says_so_and_recovers(bare, model, until):
     folder = model(HEAVY, option__park_after=0.1)
     server = bare(folder)

@@ -44,13 +44,13 @@ def answer_for_the_dead(slot: Slot, state: int, reason: str) -> None:
     refuse(slot, reason)
 
 
-def refuse(slot: Slot, reason: str) -> None:
-    """Answer a slot's request with 503."""
+def refuse(slot: Slot, reason: str, status: int = 503) -> None:
+    """Answer a slot's request with an error."""
     if slot.connection is None:
         return
-    content = {"code": 503, "message": reason, "error": reason}
+    content = {"code": status, "message": reason, "error": reason}
     answer = Answer(
-        503,
+        status,
         reason,
         (("Content-Type", "application/json"),),
         ((None, json.dumps(content).encode()),),

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from mmekit_runtime.slots.tree import Parent
 
 _BUSY = (TAKEN, SENDING)
+_NOW, _NO_MEMORY = 503, 507
+"""A request that may be repeated; a load for which there is no memory, by SageMaker's contract."""
 
 
 class Host:
@@ -98,13 +100,13 @@ class Host:
 
     def _add(self, slot: Slot) -> None:
         self._watch(slot.lifeline.fileno(), self._lifeline_spoke, slot)
-        if self._is_parked:
-            self._confirm(slot)
-            self._open(slot)
+        if not self.processes and not self._is_parked and self.server.room.fits(self.needed):
+            self.enter()
             return
         if not self.processes:
-            # Whoever loads models has asked for memory; others may have to park for it first.
-            self._enter_when_it_fits()
+            # The request wakes it, be it the one that loads it: others may have to park first.
+            self._confirm(slot)
+            self._open(slot)
             return
         if len(self.processes) < self._scaling.at_start:
             self._start_process([slot])
@@ -337,21 +339,23 @@ class Host:
             self._end_slot(slot, 1)
 
     def _wake(self) -> None:
+        if self.parking.since:
+            self.parking.wake()
+        if self.processes:
+            self._fill(self._taken_over())
+        elif self.server.room.fits(self.needed):
+            self.enter()
+        else:
+            self._taken_over()
+            self.server.room.wait(self)
+            self.server.look_soon()
+
+    def _taken_over(self) -> list[Slot]:
+        """Watch the slots without a process no more, and return them."""
         for slot in self._vacant():
             if slot.connection is not None:
                 self.server.loop.unwatch(slot.connection.fileno())
-        self.parking.wake()
-        if self.processes:
-            self._fill(self._vacant())
-        else:
-            self._enter_when_it_fits()
-
-    def _enter_when_it_fits(self) -> None:
-        if self.server.room.fits(self.needed):
-            self.enter()
-        else:
-            self.server.room.wait(self)
-            self.server.look_soon()
+        return self._vacant()
 
     def _vacant(self) -> list[Slot]:
         return [slot for slot in self._slots if slot.process is None and not slot.unread]
@@ -359,17 +363,11 @@ class Host:
     def enter(self) -> None:
         """Get a process: there is memory for one."""
         self.server.room.forget(self)
-        self.guarded(self._start_process)(self._vacant())
+        self.guarded(self._start_process)(self._taken_over())
 
     def stay_out(self, reason: str) -> None:
-        """Answer the requests that wait with the reason, and stay parked.
-
-        A model that is being loaded was found to fit by its server, which knows best.
-        """
-        if self.parking.since:
-            self.guarded(self._stay_parked)(self._vacant(), reason)
-        else:
-            self.enter()
+        """Answer the requests that wait with the reason, and stay without a process."""
+        self.guarded(self._stay_parked)(self._vacant(), reason)
 
     def _stay_parked(self, slots: list[Slot], reason: str) -> None:
         self.parking.stay()
@@ -390,7 +388,7 @@ class Host:
         elif whole:
             assert slot.connection is not None  # noqa: S101
             self.server.loop.unwatch(slot.connection.fileno())
-            refuse(slot, reason)
+            refuse(slot, reason, _NOW if self.init is not None else _NO_MEMORY)
             if self.processes:
                 self._fill([slot])
             else:
