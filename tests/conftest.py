@@ -14,6 +14,9 @@ with contextlib.suppress(ValueError):  # not the main thread
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# As servers do it. Threads of OpenMP wait actively: with workers of pytest side by side, models
+# that are fitted or asked take four times as long. Before a library looks at it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONGEST = (
     "test_notebooks",

@@ -222,6 +222,7 @@ def test_the_lock_names_no_index_and_no_folder_of_a_machine(root):
     assert not re.search(r"^[a-z0-9-]+==[^\\\n]*$", lock, re.MULTILINE)  # none without a hash
 
 
+@pytest.mark.thorough
 def test_an_environment_that_was_copied_from_another_folder_is_made_anew(make, path, clone):
     this_python(path)
     make("setup")

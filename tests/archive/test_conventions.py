@@ -8,7 +8,6 @@ import tarfile
 
 import joblib
 import pytest
-import skops.io
 
 from mmekit.archive import check, pack, read_package
 from mmekit.archive.conventions import ENTRY_POINT, convention_of
@@ -16,6 +15,7 @@ from mmekit.archive.package import Contents, Member, as_served
 from mmekit.archive.properties import parse_properties
 from mmekit.errors import CheckError, PackageError
 from mmekit.testing import load_handler
+from tests import skops_files
 
 EVERY = ("the embedded server", "DJL Serving 0.36", "SageMaker's stock image")
 NEWER = EVERY[1:]
@@ -278,12 +278,13 @@ class TestPack:
         expected = joblib.load(workshop.artifacts / "model.joblib").predict([[1, 2]])
         assert answer == pytest.approx(2 * float(expected[0]))
 
+    @pytest.mark.thorough
     def test_an_archive_that_was_unpacked_is_package_and_artefacts_in_one(self, workshop):
         for file in workshop.package.iterdir():
             file.unlink()
         workshop.write("serving.properties", "engine=Python\n" + SKLEARN + TRUSTED)
         ridge = joblib.load(workshop.artifacts / "model.joblib")
-        skops.io.dump(ridge, workshop.package / "model.skops")
+        skops_files.dump(ridge, workshop.package / "model.skops")
 
         packed = pack(workshop.package, workshop.package, workshop.archive)
 

@@ -6,9 +6,7 @@ import json
 import tarfile
 from dataclasses import replace
 
-import jsonschema
 import pytest
-from openapi_spec_validator import validate
 from typer.testing import CliRunner
 
 from mmekit.archive import check, describe, measure, openapi, pack, read_manifest, unpack, verify
@@ -169,6 +167,8 @@ class TestForMachines:
         return json.loads(said(packed, "--openapi"))
 
     def test_it_is_openapi(self, document, workshop):
+        from openapi_spec_validator import validate  # seconds, for its formats
+
         validate(document)
         validate(openapi(describe(workshop.package)))
         (path,) = document["paths"]
@@ -198,10 +198,14 @@ class TestForMachines:
 
     @pytest.mark.parametrize("body", TAKEN)
     def test_its_schema_takes_what_the_model_takes(self, document, body):
+        import jsonschema
+
         jsonschema.validate(body, schema_of(document))
 
     @pytest.mark.parametrize("body", REFUSED)
     def test_its_schema_refuses_what_the_model_refuses(self, document, body):
+        import jsonschema
+
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(body, schema_of(document))
 

@@ -16,7 +16,6 @@ from types import ModuleType
 import joblib
 import numpy as np
 import pytest
-import skops.io
 import xgboost
 from sklearn.linear_model import Ridge
 
@@ -27,6 +26,7 @@ from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError
 from mmekit.server.djl import HOME_VARIABLE
 from mmekit_runtime.conventions.entry import Entry
+from tests import skops_files
 
 ROWS = np.arange(12.0).reshape(6, 2)
 TRUSTED = "option.skops_trusted_types=sklearn.linear_model._ridge.Ridge"
@@ -122,7 +122,7 @@ def folder(tmp_path, ridge, booster):
             path.write_text(textwrap.dedent(text))
         for name in artifacts:
             if name.endswith(".skops"):
-                skops.io.dump(ridge, target / name)
+                skops_files.dump(ridge, target / name)
             elif name.endswith((".json", ".ubj")):
                 booster.save_model(target / name)
             elif name.endswith(".bst"):

@@ -80,6 +80,7 @@ def test_whole_numbers_and_full_columns_of_an_example_are_chance(
     assert [column.type for column in signature.outputs] == ["string"]
 
 
+@pytest.mark.thorough
 def test_the_test_of_the_package_passes_and_is_not_packed(here, saved, initialise, customers):
     from sklearn.linear_model import Ridge
 

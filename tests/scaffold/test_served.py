@@ -65,6 +65,7 @@ def records(table):
     return json.loads(table.to_json(orient="records", double_precision=15))
 
 
+@pytest.mark.thorough
 def test_a_pipeline_with_names_texts_and_gaps(server, serve, pipeline, customers):
     table = customers[0].sample(120, replace=True, random_state=0).reset_index(drop=True)
     table["age"] = table["age"] + np.arange(120) / 1000  # every row is another
@@ -77,6 +78,7 @@ def test_a_pipeline_with_names_texts_and_gaps(server, serve, pipeline, customers
     assert answer["predictions"] == pipeline.predict(table).tolist()
 
 
+@pytest.mark.thorough
 def test_a_booster_with_categories(server, serve):
     random = np.random.default_rng(0)
     table = pd.DataFrame({"size": random.normal(size=120)})

@@ -14,7 +14,6 @@ import httpx
 import joblib
 import psutil
 import pytest
-import skops.io
 from sklearn.linear_model import Ridge
 
 from mmekit.archive import Measured, Memory, pack, read_properties, unpack
@@ -23,6 +22,7 @@ from mmekit.archive.package import read_contents
 from mmekit.errors import ServerError
 from mmekit.ports import free_port
 from mmekit.server.djl import HOME_VARIABLE, DjlServing, distribution, java_version
+from tests import skops_files
 from tests.server_process import ServerProcess
 
 FUNCTIONS = """
@@ -87,7 +87,7 @@ def model_folders(tmp_path_factory):
         artifacts = root / f"artifacts-{package.name}"
         artifacts.mkdir()
         if name == "no-code":
-            skops.io.dump(ridge, artifacts / "model.skops")
+            skops_files.dump(ridge, artifacts / "model.skops")
         else:
             joblib.dump(ridge, artifacts / "model.joblib")
         measured = Measured(
@@ -161,9 +161,9 @@ def server(request):
 @pytest.mark.parametrize(
     ("name", "worker_slots"),
     [
-        pytest.param("sagemaker", True, id="sagemaker-slots"),
+        pytest.param("sagemaker", True, id="sagemaker-slots", marks=pytest.mark.thorough),
         pytest.param("sagemaker", False, id="sagemaker-plain", marks=pytest.mark.thorough),
-        pytest.param("decorators", True, id="decorators-slots"),
+        pytest.param("decorators", True, id="decorators-slots", marks=pytest.mark.thorough),
         # The plain engine runs model.py once more by itself.
         pytest.param("decorators", False, id="decorators-plain"),
         pytest.param("no-code", True, id="no-code-slots"),

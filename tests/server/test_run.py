@@ -128,3 +128,11 @@ def test_no_name_of_a_model_makes_a_line_of_its_own_in_the_log(server, model_fol
     server.wait_for("Model two\\n12:00:00 ERROR forged\\x1b[31m unregistered.")
     assert "\x1b" not in server.log
     assert not [line for line in server.log.splitlines() if line.startswith("12:00:00 ERROR")]
+
+
+@pytest.mark.parametrize("module", ["mmekit.server.run", "mmekit.endpoint.service"])
+def test_what_serves_starts_without_numpy(module):
+    # Each container has a server of its own: 13 MiB, and a tenth of a second.
+    code = f"import sys, {module}; print('numpy' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"

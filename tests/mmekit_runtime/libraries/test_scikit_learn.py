@@ -9,7 +9,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
@@ -25,6 +24,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from mmekit.errors import ModelLoadError
 from mmekit_runtime.libraries.scikit_learn import HARMLESS
+from tests import skops_files
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def joblib_of(artifacts, served):
         ("model.pkl", lambda model, path: path.write_bytes(pickle.dumps(model))),
         ("model.pickle", lambda model, path: path.write_bytes(pickle.dumps(model, protocol=2))),
         ("model.cloudpkl", lambda model, path: path.write_bytes(cloudpickle.dumps(model))),
-        ("model.skops", skops.io.dump),
+        ("model.skops", skops_files.dump),
     ],
 )
 def test_every_way_of_saving_is_read(artifacts, served, asked, data, name, save):
@@ -160,7 +160,7 @@ def test_a_forest_answers_on_one_thread(artifacts, data):
 
 
 def test_types_that_skops_does_not_know_are_named_in_model_py(artifacts, served, asked):
-    skops.io.dump(DecisionTreeRegressor().fit([[1.0], [3.0]], [2, 6]), artifacts / "model.skops")
+    skops_files.dump(DecisionTreeRegressor().fit([[1.0], [3.0]], [2, 6]), artifacts / "model.skops")
     with pytest.raises(ModelLoadError, match=r'trusted=\("sklearn.tree._tree.Tree",\)'):
         served('SklearnHandler("model.skops")')
     model = served('SklearnHandler("model.skops", trusted=("sklearn.tree._tree.Tree",))')
@@ -168,8 +168,8 @@ def test_types_that_skops_does_not_know_are_named_in_model_py(artifacts, served,
 
 
 def test_a_type_that_only_holds_a_value_need_not_be_named(artifacts, served, asked):
-    skops.io.dump(SimpleImputer().fit([[1.0], [3.0]]), artifacts / "model.skops")
-    assert skops.io.get_untrusted_types(file=artifacts / "model.skops") == ["numpy.dtype"]
+    skops_files.dump(SimpleImputer().fit([[1.0], [3.0]]), artifacts / "model.skops")
+    assert skops_files.untrusted(artifacts / "model.skops") == ["numpy.dtype"]
     assert asked(served('SklearnHandler("model.skops")'), [[None]]) == {"predictions": [[2.0]]}
 
 

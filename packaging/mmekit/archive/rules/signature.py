@@ -9,7 +9,6 @@ from mmekit.archive.findings import Finding
 from mmekit.archive.signatures import FILE_NAME
 from mmekit_runtime.messages import RequestError
 from mmekit_runtime.signature import Signature
-from mmekit_runtime.tables import TableReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +99,8 @@ def sample(subject: Subject) -> Iterator[Finding]:
     signature, example = subject.signature, subject.example
     if signature is None or example is None or not signature.inputs or not _has_table(subject):
         return
+    from mmekit_runtime.tables import TableReader  # numpy: servers start without it
+
     try:
         TableReader(signature).read(example.request.encode(), example.content_type)
     except RequestError as error:
