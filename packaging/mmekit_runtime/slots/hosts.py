@@ -488,6 +488,9 @@ class Host:
             self._woken(process, took_s)
         for slot in list(process.slots):
             self._open(slot)
+            if took_s is not None and not slot.is_stub and not slot.ended:
+                # What a server was told with the process was before it had loaded.
+                self._confirm(slot)
         if process.is_further:
             self._relieve(process)
 
