@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from mmekit.server.memory import proportional_bytes
-from tests.server_process import ServerProcess
+from tests.server_process import ServerProcess, give_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MIB = 1 << 20
 SIZE = 20
@@ -42,18 +46,24 @@ SETTINGS = {"required_memory_mb": SIZE + 4, "reserved_memory_mb": 0, "maxWorkers
 
 
 @pytest.fixture
-def limited():
-    """Start a server with room for so many MiB of models."""
+def start(group):
+    """Start a server; it ends before the control group that it may be in."""
     servers = []
 
-    def start(mib: int) -> ServerProcess:
+    def start(*arguments: str, **options: Callable[[], object]) -> ServerProcess:
         variables = {"MMEKIT_SLOTS_SPARES": "0", "MMEKIT_SLOTS_RESERVE_MB": "24"}
-        servers.append(ServerProcess("--memory", str((mib + OWN) * MIB), environment=variables))
+        servers.append(ServerProcess(*arguments, environment=variables, **options))
         return servers[-1]
 
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def limited(start):
+    """Start a server with room for so many MiB of models."""
+    return lambda mib: start("--memory", str((mib + OWN) * MIB))
 
 
 def taken(server):
@@ -152,3 +162,27 @@ def test_models_of_another_fork_server_park_for_a_load_and_for_a_wake(limited, m
 
     assert server.value(first, "size") == str(SIZE * MIB)
     assert [server.value(name, "size") for name in others] == [str(SIZE * MIB)] * 4
+
+
+def test_in_a_small_container_idle_models_park_for_a_load_and_none_is_killed(start, group, model):
+    small = group((8 * SIZE + OWN) * MIB)
+    server = start(before=small.enter)
+
+    names = [server.loaded(model(HEAVY, name=f"m{n}", **SETTINGS)) for n in range(16)]
+
+    assert [server.value(name, "size") for name in names] == [str(SIZE * MIB)] * len(names)
+    assert small.kills() == 0
+
+
+def test_a_fork_server_of_an_earlier_runtime_hears_nothing_of_memory(limited, model):
+    server = limited(3 * SIZE)
+    folders = [model(HEAVY, name=f"m{n}", runtime=False, **SETTINGS) for n in range(6)]
+    for folder in folders:
+        give_slots(folder)
+        model.change_runtime(folder, "forkserver", 'get("ask") == "memory"', 'get("ask") == "-"')
+
+    statuses = [server.load(folder.name, folder).status_code for folder in folders]
+
+    assert statuses[0] == 200
+    assert set(statuses) == {200, 507}
+    assert server.value("m0", "size") == str(SIZE * MIB)
