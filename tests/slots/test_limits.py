@@ -95,7 +95,8 @@ def test_many_more_models_than_fit_are_loaded_and_answer(limited, model):
             assert {one.text for one in answers} == {str(SIZE * MIB)}
             most = max(most, taken(server))
 
-    assert most < (8 * SIZE + OWN) * MIB
+    # All of them take three times as much. It is measured once a second: not to the last page.
+    assert most < (9 * SIZE + OWN) * MIB
     assert sum(server.described(name)["parking"]["parks"] for name in names) > len(names)
 
 

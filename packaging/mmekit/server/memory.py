@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 DEFAULT_RESERVED_MB = 500
 _MEASURED_AGAIN = 8
+_YOUNG_S = 3.0
+"""A process may still be loading its model when it is measured for the first time."""
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -155,9 +158,10 @@ class Memory:
         self.limit = min(limits)
         self.loading = 0
         self._measured: dict[int, int] = {}
+        self._first: dict[int, float] = {}
         self._merging = threading.Lock()
 
-    def available(self, pids: Iterable[int], shared: Collection[int] = ()) -> int:
+    def available(self, pids: Collection[int], shared: Collection[int] = ()) -> int:
         """Return the bytes that are left, loads under way not counted.
 
         Parameters
@@ -175,10 +179,17 @@ class Memory:
             free.append(self.left_of_limit(pids, shared))
         return min(free)
 
-    def left_of_limit(self, pids: Iterable[int], shared: Collection[int] = ()) -> int:
-        """Return what the processes leave of the limit that was given; for any thread to call."""
+    def left_of_limit(self, pids: Collection[int], shared: Collection[int] = ()) -> int:
+        """Return what the processes leave of the limit that was given."""
         assert self.own_limit is not None  # noqa: S101
         return self.own_limit - self._used(pids, shared)
+
+    def measure(self, pids: Collection[int], shared: Collection[int]) -> int:
+        """Measure the young ones among them again as well; for another thread, as it takes long."""
+        with self._merging:
+            now = time.monotonic()
+            young = {pid for pid, first in self._first.items() if now - first < _YOUNG_S}
+        return self.left_of_limit(pids, {*shared, *(pid for pid in pids if pid in young)})
 
     def _used(self, pids: Iterable[int], shared: Collection[int]) -> int:
         """Return the memory of all processes, each measured now or lately.
@@ -195,6 +206,8 @@ class Memory:
             new = own - self._measured.keys()
         measured = {pid: proportional_bytes(pid) for pid in (*again, *new)}
         with self._merging:
+            now = time.monotonic()
+            self._first = {pid: self._first.get(pid, now) for pid in own}
             kept = {pid: size for pid, size in self._measured.items() if pid in own}
             for pid in measured:
                 kept.pop(pid, None)
@@ -203,7 +216,7 @@ class Memory:
             return sum(self._measured.values())
 
     def missing(
-        self, required: int, reserved: int, pids: Iterable[int], shared: Collection[int] = ()
+        self, required: int, reserved: int, pids: Collection[int], shared: Collection[int] = ()
     ) -> int:
         """Return the bytes by which ``required`` more do not fit; none is missing up to 0."""
         return required + reserved + self.loading - self.available(pids, shared)

@@ -106,7 +106,7 @@ class Room:
             at = time.monotonic()
             shared = self._fork_servers.pids(besides=pids)
             # Measuring takes the kernel a millisecond for each process.
-            left = await asyncio.to_thread(self._memory.left_of_limit, pids, shared)
+            left = await asyncio.to_thread(self._memory.measure, pids, shared)
             for line in lines:
                 line.tell(limit, left, at, len(lines))
 
