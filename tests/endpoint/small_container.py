@@ -1,12 +1,12 @@
 """A container in one small file: SageMaker's contract, with models that echo.
 
 A model folder holds ``model.json``: ``load_status`` (200), ``load_seconds`` (0), ``load_after`` (a
-file that a load waits for), ``load_exit``. The variable CAPACITY limits how many models fit (507
-beyond). An invocation's body may be ``{"status": 400}``, ``{"seconds": 1}``, ``{"hold": FILE}``
-(it makes FILE.held and waits for FILE), ``{"exit": 3}``, ``{"forget": true}``, ``{"fail": true}``
-(the model is marked FAILED, as DJL Serving does it), ``{"stop": true}`` (its worker is gone) or
-``{"unwell": true}`` (/ping answers 500 from now on); the answer says what the container saw. With
-``--model DIR`` it is a single-model container.
+file that a load waits for), ``load_exit``, ``parking`` (what is told of it). The variable CAPACITY
+limits how many models fit (507 beyond). An invocation's body may be ``{"status": 400}``,
+``{"seconds": 1}``, ``{"hold": FILE}`` (it makes FILE.held and waits for FILE), ``{"exit": 3}``,
+``{"forget": true}``, ``{"fail": true}`` (the model is marked FAILED, as DJL Serving does it),
+``{"stop": true}`` (its worker is gone) or ``{"unwell": true}`` (/ping answers 500 from now on); the
+answer says what the container saw. With ``--model DIR`` it is a single-model container.
 """
 
 import argparse
@@ -135,7 +135,10 @@ def describe(name):
         return 404, {}
     status = "FAILED" if name in failed else "Healthy"
     group = {"workers": [{"id": 1, "pid": os.getpid()}]}
-    return 200, [{"models": [{"modelName": name, "status": status, "workerGroups": [group]}]}]
+    model = {"modelName": name, "status": status, "workerGroups": [group]}
+    if parking := described(models[name]).get("parking"):
+        model |= {"parking": parking, "processes": []}
+    return 200, [{"models": [model]}]
 
 
 async def answer(method, path, headers, body):

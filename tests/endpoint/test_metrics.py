@@ -1,5 +1,6 @@
 """Metrics in CloudWatch and for Prometheus."""
 
+import dataclasses
 import datetime as dt
 import random
 import statistics
@@ -13,7 +14,13 @@ from mmekit.endpoint.observability.latency import LatencyHistogram, LatencySerie
 from mmekit.endpoint.observability.metrics import ENDPOINTS, INVOCATIONS, Metrics
 from mmekit.endpoint.observability.prometheus import prometheus_text
 from mmekit.endpoint.observability.watch import Watch
-from mmekit.endpoint.snapshot import FleetSnapshot, InstanceSnapshot, ModelSnapshot, VariantSnapshot
+from mmekit.endpoint.snapshot import (
+    FleetSnapshot,
+    InstanceSnapshot,
+    ModelSnapshot,
+    ParkingSnapshot,
+    VariantSnapshot,
+)
 from mmekit.endpoint.specification import EndpointId
 
 INVOCATION_METRICS = {
@@ -200,6 +207,25 @@ def test_each_instance_sends_values_of_its_own():
         "MemoryUtilization": (1, 25.0),
         "DiskUtilization": (2, 50.0),
     }
+
+
+def test_a_parked_model_counts_as_loaded():
+    models = [
+        ModelSnapshot(f"{n}", "loaded", 1, 0, 0, 0, 0, 0, ParkingSnapshot(since, 0))
+        for n, since in enumerate([None, 5.0, 6.0])
+    ]
+    state = dataclasses.replace(instance(1), models=tuple(models))
+    cloudwatch = Cloudwatch()
+    metrics = Metrics(cloudwatch)
+    metrics.variant(ID, 'a"b\\c\nd')
+    watch = Watch({ID: Served(state)}, metrics)
+    metrics.flush()
+    families = text_string_to_metric_families(prometheus_text(watch).decode())
+    values = {family.name: family.samples[0].value for family in families if family.samples}
+
+    assert cloudwatch.batches[ENDPOINTS, "LoadedModelCount"].total == 3
+    assert values["mme_instance_models_loaded"] == 3
+    assert values["mme_instance_models_parked"] == 2
 
 
 def test_an_endpoint_of_one_model_has_no_loaded_model_count():

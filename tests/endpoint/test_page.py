@@ -365,6 +365,21 @@ class TestInChromium:
         page.locator("svg path.line.first[d*='M']").first.wait_for(state="attached")
         shoot(page, "endpoint-light")
 
+    def test_a_parked_model_is_shown_as_such(self, service, endpoint, open_page):
+        parking = {"since": "2026-01-02T03:04:05.000Z", "wakes": 2}
+        service.put("parked.tar.gz", service.echo_archive(parking=parking))
+        service.invoke(endpoint, "parked.tar.gz")
+        service.invoke(endpoint, "a.tar.gz")
+        page = open_page(timezone_id="UTC")
+
+        row = page.locator(".models tbody tr")
+        parked = row.filter(has_text="parked.tar.gz").locator(".state[data-state=parked]")
+        parked.wait_for()
+        assert parked.inner_text() == "parked since 03:04:05, woken 2 times"
+        assert "0 B" in row.filter(has_text="parked.tar.gz").inner_text()
+        assert row.filter(has_text="a.tar.gz").locator(".state").first.inner_text() == ""
+        shoot(page, "parked")
+
     def test_the_form_invokes_and_tells_of_errors(self, service, endpoint, open_page):
         page = open_page()
         page.get_by_label("Endpoint", exact=True).select_option(label="shown")

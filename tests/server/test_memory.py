@@ -66,24 +66,30 @@ def test_a_process_that_grows_is_measured_again(hold):
     assert memory.available(pids) == pytest.approx(first, rel=0.01)
 
 
+def test_what_processes_share_is_measured_each_time(hold):
+    memory = Memory(10_000 * MIB)
+    pids = [hold(1) for _ in range(12)]
+    first = memory.available(pids[1:], pids[:1])
+    for _ in range(2):
+        memory._measured[pids[0]] = 1000 * MIB
+
+        assert memory.available(pids[1:], pids[:1]) == pytest.approx(first, rel=0.01)
+
+
 def test_loads_under_way_count_as_memory():
     memory = Memory(1000 * MIB + process_memory(os.getpid()).proportional_bytes)
 
-    with memory.admit(600 * MIB, 0, []) as first:
-        assert first
-        with memory.admit(600 * MIB, 0, []) as second:
-            assert not second
-        with memory.admit(200 * MIB, 0, []) as third:
-            assert third
-    with memory.admit(600 * MIB, 0, []) as after:
-        assert after
+    assert memory.missing(600 * MIB, 0, []) <= 0
+    with memory.claimed(600 * MIB):
+        assert memory.missing(600 * MIB, 0, []) == pytest.approx(200 * MIB, rel=0.1)
+        assert memory.missing(200 * MIB, 0, []) <= 0
+    assert memory.missing(600 * MIB, 0, []) <= 0
 
 
 def test_a_reserve_stays_free():
     memory = Memory(1000 * MIB + process_memory(os.getpid()).proportional_bytes)
 
-    with memory.admit(600 * MIB, 500 * MIB, []) as fits:
-        assert not fits
+    assert memory.missing(600 * MIB, 500 * MIB, []) > 0
 
 
 V2 = {
@@ -118,8 +124,8 @@ def test_the_limit_of_a_control_group_counts_less_what_it_uses(tmp_path, files, 
 
     assert memory.limit == 1000 * MIB
     assert memory.available([]) == 700 * MIB
-    with memory.admit(600 * MIB, 0, []) as first, memory.admit(200 * MIB, 0, []) as second:
-        assert (first, second) == (True, False)
+    with memory.claimed(600 * MIB):
+        assert memory.missing(200 * MIB, 0, []) == 100 * MIB
 
 
 def test_in_a_container_the_own_group_may_be_at_the_top(tmp_path):

@@ -28,6 +28,7 @@ from mmekit.server.worker import STARTED, WorkerSpec
 from mmekit_runtime.slots import stub
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.wire import encode_request
+from tests.control_group import ControlGroup, control_group
 from tests.server_process import RUNTIME, give_slots, open_files, wait_until
 
 if TYPE_CHECKING:
@@ -318,6 +319,33 @@ class Claim(Conversation):
         self.lifeline.close()
 
 
+class MemoryLine:
+    """The connection over which a server speaks with its fork server about memory."""
+
+    def __init__(self, path: Path) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(str(path))
+        connection.settimeout(60)
+        self._channel = Channel(connection)
+        self._heard: list[dict[str, Any]] = []
+        self.send(ask="memory", key="")
+        assert self.hear() == {"memory": True, "fds": 0}
+
+    def send(self, **message: Any) -> None:
+        self._channel.send(message)
+
+    def hear(self) -> dict[str, Any]:
+        """Return what the fork server says next."""
+        while not self._heard:
+            received = self._channel.receive()
+            assert received is not None
+            self._heard += [message for message, _ in received]
+        return self._heard.pop(0)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
 class BareForkServer:
     """A fork server of a test's own, as a server starts one, and the slots that it gives.
 
@@ -342,6 +370,7 @@ class BareForkServer:
         self._base = Path(tempfile.mkdtemp(prefix="bf-"))
         self._path = self._base / "s"
         self._claims: list[Claim] = []
+        self._lines: list[MemoryLine] = []
         owner, self._owner = os.pipe()
         ready, said = os.pipe()
         paths = {"PYTHONPATH": str(engine_folder()), "MMEKIT_SLOTS_SPARES": "0"}
@@ -402,6 +431,11 @@ class BareForkServer:
         self._claims.append(claim)
         return claim
 
+    def memory_line(self) -> MemoryLine:
+        """Speak about memory."""
+        self._lines.append(MemoryLine(self._path))
+        return self._lines[-1]
+
     def start(self, model: str = "model", folder: Path | None = None) -> Claim:
         """Return a slot whose model is loaded."""
         claim = self.ask(model, folder)
@@ -424,8 +458,8 @@ class BareForkServer:
         self.process.send_signal(signal.SIGCONT)
         self.process.wait(60)
         wait_until(lambda: not any(one.is_running() for one in processes))
-        for claim in self._claims:
-            claim.close()
+        for one in (*self._claims, *self._lines):
+            one.close()
         os.close(self._streams[1])
         self._drain.join(10)
         os.close(self._streams[0])
@@ -548,6 +582,13 @@ class Slots:
                 os.kill(process.pid, signal.SIGKILL)
         wait_until(lambda: not self.processes())
         shutil.rmtree(self._base)
+
+
+@pytest.fixture
+def group() -> Iterator[Callable[[int], ControlGroup]]:
+    """Make a control group with a limit; whoever is in it has to end before this does."""
+    with contextlib.ExitStack() as stack:
+        yield lambda limit: stack.enter_context(control_group(limit))
 
 
 @pytest.fixture

@@ -496,6 +496,18 @@ def test_a_parked_model_is_described_and_woken_by_its_next_request(server, load,
     server.wait_for("mmekit: woken in")
 
 
+def test_a_woken_model_is_described_as_awake(server, model, until):
+    folder = model(PREDICTING, option__park_after=1)
+    name = server.loaded(folder)
+    until(lambda: server.described(name)["parking"]["state"] == "PARKED")
+
+    server.invoke(name, "[[1, 2]]")
+
+    found = until(lambda: (one := server.described(name)["parking"])["wakes"] == 1 and one)
+    assert (found["state"], found["parks"]) == ("AWAKE", 1)
+    assert server.unload(name).status_code == 200
+
+
 def test_a_parked_model_is_unloaded(server, model, until):
     folder = model(PREDICTING, option__park_after=0.1)
     server.loaded(folder)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
-import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,47 +27,10 @@ def handle(inputs):
 """
 
 
-class Group:
-    """A control group with a memory limit, of version 1 or 2."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.is_v2 = (folder / "memory.max").exists()
-        (folder / ("memory.max" if self.is_v2 else "memory.limit_in_bytes")).write_text(str(limit))
-
-    def enter(self) -> None:
-        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
-
-    def is_empty(self) -> bool:
-        return not (self.folder / "cgroup.procs").read_text()
-
-    def kills(self) -> int:
-        file = "memory.events" if self.is_v2 else "memory.oom_control"
-        found = re.search(r"^oom_kill (\d+)$", (self.folder / file).read_text(), re.MULTILINE)
-        return int(found[1]) if found else 0
-
-
-@pytest.fixture
-def group(until):
-    for top in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
-        folder = top / f"mmekit-test-{os.getpid()}"
-        try:
-            made = Group(folder, 160 * MIB)
-        except OSError:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            continue
-        yield made
-        until(made.is_empty)
-        folder.rmdir()
-        return
-    pytest.skip("no control group can be made here")
-
-
 def test_in_a_small_container_many_models_take_turns_and_none_is_killed(group, bare, model):
+    small = group(160 * MIB)
     folder = model(HEAVY, required_memory_mb=24)
-    server = bare(folder, before=group.enter, MMEKIT_SLOTS_RESERVE_MB="40")
+    server = bare(folder, before=small.enter, MMEKIT_SLOTS_RESERVE_MB="40")
     models = 12
     claims = [server.start(f"m{number}") for number in range(models)]
     generator = random.Random(3)  # noqa: S311  no secret
@@ -85,7 +46,7 @@ def test_in_a_small_container_many_models_take_turns_and_none_is_killed(group, b
         answers = [body for part in threads.map(ask, asked) for body in part]
 
     assert set(answers) == {str(20 * MIB).encode()}
-    assert group.kills() == 0
+    assert small.kills() == 0
     assert server.output.count(b"mmekit: parked after") > models / 2
 
 
@@ -193,6 +154,58 @@ def test_a_model_that_does_not_fit_is_not_loaded(bare, meminfo, until):
     meminfo.set(1000)
     assert first.value("size") == str(20 * MIB)
     assert server.start("second").value("size") == str(20 * MIB)
+
+
+def test_a_server_has_models_park_for_what_it_wants_to_be_free(bare, meminfo, until):
+    server = bare(meminfo.folder)
+    claims = [server.start(name) for name in ("first", "second", "third")]
+    pids = [claim.value("pid") for claim in claims]
+    line = server.memory_line()
+    assert claims[0].value("size") == str(20 * MIB)
+
+    def order(number):
+        """Nobody parks who was asked just now."""
+        line.send(wanted=30 * MIB, number=number)
+        return line.hear()
+
+    def there():
+        return [Path(f"/proc/{pid}").exists() for pid in pids]
+
+    until(lambda: order(1)["made"] == 1 and there() == [True, False, False])
+    until(lambda: not order(2)["more"])
+    until(lambda: there() == [False] * 3)
+
+
+def test_a_server_s_own_limit_counts_and_what_has_changed_since(bare, meminfo, until):
+    server = bare(meminfo.folder, MMEKIT_SLOTS_RESERVE_MB="16")
+    line = server.memory_line()
+    line.send(limit=1000 * MIB, left=60 * MIB, at=time.monotonic(), sharers=1)
+    claims = [server.start(f"m{number}") for number in range(4)]
+
+    # Two fit at once, and nothing more is told.
+    for _ in range(2):
+        assert [claim.value("size") for claim in claims] == [str(20 * MIB)] * 4
+    assert server.output.count(b"mmekit: parked after") >= 4
+
+    pid = claims[0].value("pid")
+    line.send(limit=1000 * MIB, left=-100 * MIB, at=time.monotonic(), sharers=1)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_server_is_told_what_a_model_lacks_that_waits(bare, meminfo, until):
+    server = bare(meminfo.folder, MMEKIT_SLOTS_RESERVE_MB="100")
+    claim = server.start()
+    pid = claim.value("pid")
+    line = server.memory_line()
+    meminfo.set(20)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+    claim.send("size")
+
+    # What it gave back, and the 25 MiB that stay free.
+    assert 20 * MIB < line.hear()["wants"] < 40 * MIB
+    meminfo.set(1000)
+    assert claim.receive().body == str(20 * MIB).encode()
 
 
 def test_a_parked_model_that_cannot_be_loaded_again_says_so_and_recovers(bare, model, until):

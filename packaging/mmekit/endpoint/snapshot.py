@@ -13,8 +13,25 @@ __all__ = [
     "FleetSnapshot",
     "InstanceSnapshot",
     "ModelSnapshot",
+    "ParkingSnapshot",
     "VariantSnapshot",
 ]
+
+
+@dataclass(frozen=True)
+class ParkingSnapshot:
+    """What a container tells of a model that may give back its process while nobody asks it.
+
+    Attributes
+    ----------
+    since
+        When it was parked, in seconds of the epoch; None while it is awake.
+    wakes
+        How often it has come back.
+    """
+
+    since: float | None
+    wakes: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +43,7 @@ class ModelSnapshot:
     target
         The target model; "" for the only model of a single-model endpoint.
     state
-        ``loading``, ``loaded`` or ``on disk``.
+        ``loading``, ``loaded``, parked or not, or ``on disk``.
     disk_bytes
         What its files take.
     memory_bytes
@@ -37,6 +54,8 @@ class ModelSnapshot:
         Requests that it is answering.
     invocations
         Requests since it was loaded.
+    parking
+        None where the container tells nothing of it.
     """
 
     target: str
@@ -47,6 +66,7 @@ class ModelSnapshot:
     idle_s: float
     in_flight: int
     invocations: int
+    parking: ParkingSnapshot | None = None
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmekit.server.memory_line import MemoryLine
 from mmekit.server.output import Output
 from mmekit_runtime.slots import keys, stub
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from mmekit.server.worker import WorkerSpec
 
@@ -54,6 +55,11 @@ class ForkServers:
     ----------
     folder
         A private folder with a short name for their sockets.
+
+    Attributes
+    ----------
+    on_open, on_want
+        What a `MemoryLine` calls.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,6 +67,8 @@ class ForkServers:
         self._running: dict[str, asyncio.Task[_ForkServer]] = {}
         # They take no more models, and may still serve some.
         self._former: dict[_ForkServer, asyncio.Task[None]] = {}
+        self.on_open: Callable[[], None] = lambda: None
+        self.on_want: Callable[[MemoryLine, int], None] = lambda _line, _size: None
 
     async def connect(self, spec: WorkerSpec) -> tuple[socket.socket, str]:
         """Return a connection to the fork server for a model, started if need be, and its key.
@@ -77,7 +85,7 @@ class ForkServers:
         for _ in range(2):
             started = self._running.get(key)
             if started is None:
-                launch = _ForkServer.launch(spec, environment, path, key)
+                launch = self._launch(spec, environment, path, key)
                 started = self._running[key] = asyncio.create_task(launch)
             try:
                 fork_server = await asyncio.shield(started)
@@ -101,6 +109,22 @@ class ForkServers:
             return connection, key
         raise SlotRefused("the fork server cannot be reached")
 
+    async def _launch(
+        self, spec: WorkerSpec, environment: dict[str, str], path: str, key: str
+    ) -> _ForkServer:
+        started = await _ForkServer.launch(spec, environment, path, key)
+        started.line = MemoryLine(path, key, self.on_open, self.on_want)
+        return started
+
+    def lines(self) -> list[MemoryLine]:
+        """Return the connections to those that listen when memory is spoken of."""
+        lines = [one.line for one in self._all() if one.line is not None]
+        return [line for line in lines if line.is_open]
+
+    def _all(self) -> list[_ForkServer]:
+        done = (task for task in self._running.values() if task.done() and not task.exception())
+        return [*(task.result() for task in done), *self._former]
+
     def _forget(self, key: str, started: asyncio.Task[_ForkServer]) -> bool:
         if self._running.get(key) is not started:
             return False
@@ -119,8 +143,7 @@ class ForkServers:
 
     def pids(self, besides: Collection[int] = ()) -> list[int]:
         """Return the ids of the fork servers and of the parents that they have forked."""
-        done = (task for task in self._running.values() if task.done() and not task.exception())
-        pids = [one.pid for one in (*(task.result() for task in done), *self._former)]
+        pids = [one.pid for one in self._all()]
         for pid in pids:
             # Model processes have no parents below them, and may be a thousand.
             pids += [child for child in _children(pid) if child not in besides]
@@ -144,6 +167,7 @@ class _ForkServer:
         self._process = process
         self._owner = owner
         self._output = output
+        self.line: MemoryLine | None = None
 
     @property
     def pid(self) -> int:
@@ -197,6 +221,8 @@ class _ForkServer:
         await self._process.wait()
 
     async def close(self) -> None:
+        if self.line is not None:
+            self.line.close()
         os.close(self._owner)
         try:
             await asyncio.wait_for(self._process.wait(), _END_TIMEOUT_S)

@@ -8,6 +8,8 @@ can be set below the machine's.
 from __future__ import annotations
 
 import os
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,13 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 MIB = 1 << 20
 DEFAULT_RESERVED_MB = 500
 _MEASURED_AGAIN = 8
+_YOUNG_S = 3.0
+"""A process may still be loading its model when it is measured for the first time."""
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -134,8 +138,10 @@ class Memory:
 
     Attributes
     ----------
+    own_limit : int or None
+        What was given.
     limit : int
-        The least of what was given, the control group's and the machine's.
+        The least of that, the control group's and the machine's.
     loading : int
         Bytes that loads under way have been admitted for.
     """
@@ -143,7 +149,7 @@ class Memory:
     def __init__(
         self, limit: int | None = None, cgroup: Callable[[], Cgroup | None] = own_cgroup
     ) -> None:
-        self._given = limit
+        self.own_limit = limit
         self._cgroup = cgroup
         around = cgroup()
         limits = [int(psutil.virtual_memory().total)]
@@ -152,46 +158,74 @@ class Memory:
         self.limit = min(limits)
         self.loading = 0
         self._measured: dict[int, int] = {}
+        self._first: dict[int, float] = {}
+        self._merging = threading.Lock()
 
-    def available(self, pids: Iterable[int]) -> int:
+    def available(self, pids: Collection[int], shared: Collection[int] = ()) -> int:
         """Return the bytes that are left, loads under way not counted.
 
         Parameters
         ----------
         pids
-            All processes of the server but this one.
+            The processes of the server's models.
+        shared
+            All others but this one: what counts of them changes with each that is forked from them.
         """
         free = [int(psutil.virtual_memory().available)]
         around = self._cgroup()
         if around is not None:
             free.append(around.limit - around.used)
-        if self._given is not None:
-            free.append(self._given - self._used(pids))
+        if self.own_limit is not None:
+            free.append(self.left_of_limit(pids, shared))
         return min(free)
 
-    def _used(self, pids: Iterable[int]) -> int:
+    def left_of_limit(self, pids: Collection[int], shared: Collection[int] = ()) -> int:
+        """Return what the processes leave of the limit that was given."""
+        assert self.own_limit is not None  # noqa: S101
+        return self.own_limit - self._used(pids, shared)
+
+    def measure(self, pids: Collection[int], shared: Collection[int]) -> int:
+        """Measure the young ones among them again as well; for another thread, as it takes long."""
+        with self._merging:
+            now = time.monotonic()
+            young = {pid for pid, first in self._first.items() if now - first < _YOUNG_S}
+        return self.left_of_limit(pids, {*shared, *(pid for pid in pids if pid in young)})
+
+    def _used(self, pids: Iterable[int], shared: Collection[int]) -> int:
         """Return the memory of all processes, each measured now or lately.
 
         Measuring one takes the kernel a millisecond: each is measured when it is new, and a few of
-        the others again at each call, the longest ago first.
+        the others again at each call, what is shared first, then the longest ago.
         """
-        own = {os.getpid(), *pids}
-        known = [pid for pid in self._measured if pid in own]
-        fresh = {pid: proportional_bytes(pid) for pid in own - self._measured.keys()}
-        again = {pid: proportional_bytes(pid) for pid in known[:_MEASURED_AGAIN]}
-        kept = {pid: self._measured[pid] for pid in known[_MEASURED_AGAIN:]}
-        # What was measured now goes to the end.
-        self._measured = {**kept, **again, **fresh}
-        return sum(self._measured.values())
+        own = {os.getpid(), *pids, *shared}
+        with self._merging:
+            known = [pid for pid in self._measured if pid in own]
+            first = [pid for pid in known if pid in shared]
+            others = [pid for pid in known if pid not in shared]
+            again = [*first, *others[: max(0, _MEASURED_AGAIN - len(first))]]
+            new = own - self._measured.keys()
+        measured = {pid: proportional_bytes(pid) for pid in (*again, *new)}
+        with self._merging:
+            now = time.monotonic()
+            self._first = {pid: self._first.get(pid, now) for pid in own}
+            kept = {pid: size for pid, size in self._measured.items() if pid in own}
+            for pid in measured:
+                kept.pop(pid, None)
+            # What was measured now goes to the end.
+            self._measured = {**kept, **measured}
+            return sum(self._measured.values())
+
+    def missing(
+        self, required: int, reserved: int, pids: Collection[int], shared: Collection[int] = ()
+    ) -> int:
+        """Return the bytes by which ``required`` more do not fit; none is missing up to 0."""
+        return required + reserved + self.loading - self.available(pids, shared)
 
     @contextmanager
-    def admit(self, required: int, reserved: int, pids: Iterable[int]) -> Iterator[bool]:
-        """Say whether ``required`` bytes fit, and count them as taken while the load lasts."""
-        if self.available(pids) - self.loading - required < reserved:
-            yield False
-            return
+    def claimed(self, required: int) -> Iterator[None]:
+        """Count bytes as taken while a load lasts."""
         self.loading += required
         try:
-            yield True
+            yield
         finally:
             self.loading -= required

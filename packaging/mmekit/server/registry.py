@@ -34,6 +34,7 @@ from mmekit.server.launcher import SPARE_DESCRIPTORS, WorkerLauncher
 from mmekit.server.link import NoDescriptors, WorkerFailure
 from mmekit.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
 from mmekit.server.pool import Pool, PoolSize
+from mmekit.server.room import Room
 from mmekit.server.worker import InitialisationError, WorkerSpec
 from mmekit_runtime.slots import descriptors
 
@@ -100,6 +101,7 @@ class Registry:
         self._models: dict[str, Model] = {}
         self._loading: dict[str, str] = {}
         self._fork_servers = ForkServers(sockets)
+        self._room = Room(memory, self._fork_servers, self._answering)
         self._loads = itertools.count()
 
     def __iter__(self) -> Iterator[Model]:
@@ -179,24 +181,21 @@ class Registry:
         """Unload every model."""
         models, self._models = list(self._models.values()), {}
         await asyncio.gather(*(model.pool.close() for model in models))
+        await self._room.close()
         await self._fork_servers.close()
 
-    def pids(self) -> list[int]:
-        """Return the ids of all processes that answer, of the fork servers and their parents."""
+    def _answering(self) -> set[int]:
+        """Return the ids of all processes that answer."""
         workers = (worker for model in self._models.values() for worker in model.pool.workers)
-        pids = {worker.pid for worker in workers if worker.pid}
-        return [*pids, *self._fork_servers.pids(besides=pids)]
+        return {worker.pid for worker in workers if worker.pid}
 
     async def _load(self, name: str, url: str, *, at_start: bool) -> Model:
         began = time.monotonic()
         # In a thread: a disk may take its time, and a model may have many files.
         folder, properties, required = await asyncio.to_thread(_examined, url)
-        reserved = properties.reserved_memory_mb
-        with self._memory.admit(
-            required,
-            (DEFAULT_RESERVED_MB if reserved is None else reserved) * MIB,
-            self.pids(),
-        ) as fits:
+        given = properties.reserved_memory_mb
+        reserved = (DEFAULT_RESERVED_MB if given is None else given) * MIB
+        async with self._room.admit(required, reserved) as fits:
             if not fits:
                 raise refusal.no_room()
             launcher = self._launcher(name, folder, properties)

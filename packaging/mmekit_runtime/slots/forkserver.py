@@ -25,6 +25,7 @@ from mmekit_runtime.slots.descriptors import Pipes
 from mmekit_runtime.slots.hosts import Host
 from mmekit_runtime.slots.loop import Loop, log
 from mmekit_runtime.slots.manifest import read_preload
+from mmekit_runtime.slots.owner import Owner
 from mmekit_runtime.slots.parents import Parents
 from mmekit_runtime.slots.room import PERIOD_S, Room
 from mmekit_runtime.slots.slot import Slot
@@ -222,6 +223,9 @@ class ForkServer:
             return
         self.loop.unwatch(channel.fileno())
         message, fds = first
+        if message.get("ask") == "memory" and message.get("key") == self._key:
+            Owner(self, channel)
+            return
         try:
             slot = self._slot(channel, message, fds)
         except Exception as error:  # noqa: BLE001  one client must not end the others' server
@@ -289,7 +293,11 @@ class ForkServer:
     def look_soon(self) -> None:
         """Look at the memory in this turn, if somebody waits for it."""
         if self.room.period_s < PERIOD_S:
-            self._next_room = 0.0
+            self.look()
+
+    def look(self) -> None:
+        """Look at the memory in this turn."""
+        self._next_room = 0.0
 
     @property
     def period_s(self) -> float:

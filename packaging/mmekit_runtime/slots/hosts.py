@@ -313,6 +313,7 @@ class Host:
     def _process_parked(self, process: Process) -> None:
         idle_s = time.monotonic() - process.used_at()
         self._discard(process)
+        self.server.room.give_back(process.private_bytes)
         slots, process.slots = process.slots, []
         for slot in slots:
             slot.process = None
@@ -479,7 +480,7 @@ class Host:
     def _is_ready(self, process: Process, _: dict[str, Any]) -> None:
         process.ready = True
         if self.init is not None:
-            self.server.room.free(process)
+            self.server.room.take(process)
         if process.parent is not None and not self.server.room.is_short:
             self.server.parents.keep_spare(process.parent)
         took_s = self.parking.woken()
@@ -487,12 +488,15 @@ class Host:
             self._woken(process, took_s)
         for slot in list(process.slots):
             self._open(slot)
+            if took_s is not None and not slot.is_stub and not slot.ended:
+                # What a server was told with the process was before it had loaded.
+                self._confirm(slot)
         if process.is_further:
             self._relieve(process)
 
     def _is_initialised(self, process: Process, message: dict[str, Any]) -> None:
         process.initialised = True
-        self.server.room.free(process)
+        self.server.room.take(process)
         self.init = message["initialised"]
 
     def _has_closed(self, process: Process, message: dict[str, Any]) -> None:

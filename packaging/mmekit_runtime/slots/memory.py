@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from mmekit_runtime.slots.allowance import Allowance
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,22 +35,34 @@ def private_bytes(pid: int | str = "self") -> int:
 
 
 class Memory:
-    """The machine's memory, or the part that the control groups around this process leave.
+    """The machine's memory, or the part that control groups or the server's own limit leave.
 
     Attributes
     ----------
-    low
-        With less than this left, models that are idle park, whatever their age.
-    floor
-        Of which no further process takes anything.
+    allowance
+        What the server that started this fork server leaves of a limit of its own.
     """
 
     def __init__(self) -> None:
+        self.allowance = Allowance()
         self._groups = list(_limited_groups())
-        total = min([_meminfo(b"MemTotal:"), *(limit for limit, _, _ in self._groups)])
+        self._total = min([_meminfo(b"MemTotal:"), *(limit for limit, _, _ in self._groups)])
         given = os.environ.get(RESERVE_VARIABLE, "")
-        self.low = int(given) << 20 if given.isdigit() else min(_MOST_LOW, total // _LOW_PART)
-        self.floor = self.low // _FLOOR_PART
+        self._reserve = int(given) << 20 if given.isdigit() else None
+
+    @property
+    def low(self) -> int:
+        """With less than this left, models that are idle park, whatever their age."""
+        if self._reserve is not None:
+            return self._reserve
+        limit = self.allowance.limit
+        total = self._total if limit is None else min(self._total, limit)
+        return min(_MOST_LOW, total // _LOW_PART)
+
+    @property
+    def floor(self) -> int:
+        """Of this no further process takes anything."""
+        return self.low // _FLOOR_PART
 
     def available(self) -> int:
         """Return the bytes that are left."""
@@ -59,7 +73,8 @@ class Memory:
                 if line.startswith(idle):
                     reclaimable = int(line.split()[1])
             free.append(limit - max(0, int(_read(f"{folder}/{used}") or b"0") - reclaimable))
-        return min(free)
+        left = self.allowance.left()
+        return min(free) if left is None else min(left, *free)
 
 
 def _limited_groups() -> Iterator[tuple[int, str, tuple[str, str, bytes]]]:

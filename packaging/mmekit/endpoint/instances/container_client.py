@@ -10,10 +10,13 @@ import asyncio
 import errno
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import httptools
+
+from mmekit.endpoint.snapshot import ParkingSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,12 +68,13 @@ class ContainerModel:
     """What a container tells about a model; None where it does not tell.
 
     AWS's contract promises a name and a URL. DJL Serving adds a status and its workers, and the
-    embedded server the memory of its processes.
+    embedded server the memory of its processes and whether it is parked.
     """
 
     status: str | None = None
     workers: int | None = None
     memory_bytes: int | None = None
+    parking: ParkingSnapshot | None = None
 
     @property
     def is_broken(self) -> bool:
@@ -333,7 +337,19 @@ def _described(body: bytes) -> ContainerModel:
         return ContainerModel(
             model.get("status"),
             None if groups is None else sum(len(group["workers"]) for group in groups),
-            sum(process["proportional_bytes"] for process in processes) if processes else None,
+            None
+            if processes is None
+            else sum(process["proportional_bytes"] for process in processes),
+            _parking(model.get("parking")),
         )
     except (ValueError, LookupError, TypeError, AttributeError):
         return ContainerModel()
+
+
+def _parking(told: dict[str, Any] | None) -> ParkingSnapshot | None:
+    if told is None:
+        return None
+    since = told["since"]
+    # Python 3.10 reads no Z.
+    parked = None if since is None else datetime.fromisoformat(since.replace("Z", "+00:00"))
+    return ParkingSnapshot(None if parked is None else parked.timestamp(), int(told["wakes"]))

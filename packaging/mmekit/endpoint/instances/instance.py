@@ -44,7 +44,9 @@ _DEATH_SECONDS = 0.2
 _TIDY_SECONDS = 5.0
 _DESCRIBED_AT_ONCE = 4
 _DESCRIBE_SECONDS = 1.0
-_SHORT = 0.95  # of the memory: less than what containers keep free when they load
+_SHORT_PART, _MOST_SHORT = 40, 128 << 20
+"""Of the memory, and the most bytes: what the embedded server's models leave when they wake, which
+is less than what containers keep free when they load."""
 
 
 class InstanceLostError(Exception):
@@ -374,8 +376,10 @@ class Instance:
             return
         self._usage_count = len(self._models)
         limit = self._parts.memory
-        if usage is not None and limit is not None and usage.memory_bytes > limit * _SHORT:
-            await self._models.relieve()
+        if usage is not None and limit is not None:
+            left = limit - usage.memory_bytes
+            if left < min(limit // _SHORT_PART, _MOST_SHORT):
+                await self._models.relieve()
         await self._models.describe_some(_DESCRIBED_AT_ONCE, _DESCRIBE_SECONDS)
 
     def snapshot(self) -> InstanceSnapshot:

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit.endpoint.snapshot import ModelSnapshot
+from mmekit.endpoint.snapshot import ModelSnapshot, ParkingSnapshot
 
 if TYPE_CHECKING:
+    from mmekit.endpoint.instances.container_client import ContainerModel
     from mmekit.endpoint.instances.model_disk import StoredModel
 
 __all__ = ["LoadedModel"]
@@ -27,7 +28,8 @@ class LoadedModel:
     invocation
         The unchanging beginning of its requests to the container.
     loaded_at, used_at, described_at
-        When it was loaded, last asked, and when the container last told of it: monotonic clock.
+        When it was loaded, last asked or last had answered, and when the container was last asked
+        about it: monotonic clock.
     in_flight
         Requests that it is answering; only an idle model is evicted.
     """
@@ -41,6 +43,18 @@ class LoadedModel:
     in_flight: int = 0
     invocations: int = 0
     memory_bytes: int | None = None
+    parking: ParkingSnapshot | None = None
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether it has no process, as far as is known: a request since would have woken it."""
+        told = self.parking is not None and self.parking.since is not None
+        return told and not self.in_flight and self.used_at < self.described_at
+
+    def take(self, told: ContainerModel | None) -> None:
+        """Take note of what the container tells."""
+        self.memory_bytes = None if told is None else told.memory_bytes
+        self.parking = None if told is None else told.parking
 
     def snapshot(self) -> ModelSnapshot:
         """Say how the model is doing."""
@@ -54,4 +68,10 @@ class LoadedModel:
             idle_s=0.0 if self.in_flight else now - self.used_at,
             in_flight=self.in_flight,
             invocations=self.invocations,
+            parking=self._parking_now(),
         )
+
+    def _parking_now(self) -> ParkingSnapshot | None:
+        if self.parking is None or self.is_parked:
+            return self.parking
+        return ParkingSnapshot(None, self.parking.wakes)

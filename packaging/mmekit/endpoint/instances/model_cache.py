@@ -184,6 +184,7 @@ class ModelCache:
 
     def released(self, model: LoadedModel) -> None:
         """Take note that a model has answered its last request for now."""
+        model.used_at = time.monotonic()
         if not self._change.is_set():
             self._change.set()
         if not self._caches and self._loaded.get(model.target) is model:
@@ -218,18 +219,24 @@ class ModelCache:
                     self.mend(model, "The server marked the model as failed.")
 
     async def relieve(self) -> None:
-        """Unload the least recently used idle model: models have grown beyond the memory."""
-        if len(self._loaded) > 1:
+        """Unload the least recently used idle model: models have grown beyond the memory.
+
+        One that is parked takes nothing.
+        """
+        if sum(not model.is_parked for model in self) > 1:
             with contextlib.suppress(AwsError, ContainerAbsentError):
-                await self._evict("unloaded to make room in memory", idle=True)
+                await self._evict("unloaded to make room in memory", idle=True, awake=True)
 
     async def describe_some(self, count: int, seconds: float) -> None:
-        """Ask the container for the memory of the models that it told of the longest ago."""
-        for model in sorted(self, key=lambda model: model.described_at)[:count]:
+        """Ask the container about the models that it told of the longest ago.
+
+        Nothing changes with one that is parked before it is asked.
+        """
+        awake = [model for model in self if not model.is_parked]
+        for model in sorted(awake, key=lambda model: model.described_at)[:count]:
             model.described_at = time.monotonic()
             with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
-                told = await self._client.describe(model.stored.name, seconds)
-                model.memory_bytes = None if told is None else told.memory_bytes
+                model.take(await self._client.describe(model.stored.name, seconds))
 
     def snapshot(self) -> tuple[ModelSnapshot, ...]:
         """Say what is loaded, being loaded, and on disk."""
@@ -360,12 +367,18 @@ class ModelCache:
         finally:
             self._asking -= 1
 
-    async def _evict(self, text: str, *, idle: bool = False) -> LoadedModel | None:
-        """Unload the least recently used model, or that of the idle ones; None when there is none.
+    async def _evict(
+        self, text: str, *, idle: bool = False, awake: bool = False
+    ) -> LoadedModel | None:
+        """Unload the least recently used model, of the idle or awake ones; None when there is none.
 
         A busy one gets no more requests; those that come wait for its next load.
         """
-        victims = (model for model in self._loaded.values() if not (idle and model.in_flight))
+        victims = (
+            model
+            for model in self._loaded.values()
+            if not (idle and model.in_flight) and not (awake and model.is_parked)
+        )
         victim = next(victims, None)
         if victim is not None:
             unloading = self._begin_unloading(victim, deletes=False, drains=True)

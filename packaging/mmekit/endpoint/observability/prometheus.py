@@ -38,7 +38,16 @@ _TIMES: tuple[tuple[str, str, Callable[[VariantMetrics], Summary]], ...] = (
     ("model_unloading", "Time to unload a model", lambda m: m.unloading),
 )
 _GAUGES: tuple[tuple[str, str, Callable[[InstanceSnapshot], float | None]], ...] = (
-    ("models_loaded", "Models in memory", lambda i: sum(m.state == "loaded" for m in i.models)),
+    (
+        "models_loaded",
+        "Models that the container has loaded, parked or not",
+        lambda i: sum(m.state == "loaded" for m in i.models),
+    ),
+    (
+        "models_parked",
+        "Loaded models that have given back their process, where the container tells",
+        lambda i: sum(m.parking is not None and m.parking.since is not None for m in i.models),
+    ),
     ("models_on_disk", "Models on disk, loaded ones included", lambda i: len(i.models)),
     ("requests_in_flight", "Requests being answered", lambda i: i.in_flight),
     ("cpu_cores", "Processor cores in use", lambda i: i.cpu_percent / 100.0),

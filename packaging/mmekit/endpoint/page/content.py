@@ -136,7 +136,7 @@ def _models(models: Iterable[ModelSnapshot]) -> list[Members]:
     return [
         {
             "target": model.target,
-            "state": model.state,
+            **_state(model),
             "memory": model.memory_bytes,
             "disk": model.disk_bytes,
             "age": round(model.age_s, 1),
@@ -146,3 +146,12 @@ def _models(models: Iterable[ModelSnapshot]) -> list[Members]:
         }
         for model in models
     ]
+
+
+def _state(model: ModelSnapshot) -> Members:
+    """Return a model's state; since when it is parked, and how often it was woken, where told."""
+    parking = model.parking
+    if parking is None:
+        return {"state": model.state, "parkedAt": None, "wakes": None}
+    state = model.state if parking.since is None else "parked"
+    return {"state": state, "parkedAt": parking.since, "wakes": parking.wakes}

@@ -1,7 +1,7 @@
 // Endpoints, their variants, instances and models.
 
 import { LineChart } from "./charts.js";
-import { age, arrange, bytes, count, element, milliseconds, rate, share, write } from "./text.js";
+import { age, arrange, bytes, clock, count, element, milliseconds, rate, share, write } from "./text.js";
 
 const KEPT_SECONDS = 300;
 const [RATE, ERRORS, P50, P95, P99] = [1, 2, 3, 4, 5];
@@ -267,6 +267,14 @@ class ModelTable {
   }
 }
 
+// A container that knows no parking tells of no wakes.
+function stateOf(row) {
+  const since = row.state === "parked" ? ` since ${clock(row.parkedAt)}` : "";
+  const times = row.wakes === 1 ? "once" : `${count(row.wakes ?? 0)} times`;
+  const woken = row.wakes ? `woken ${times}` : "";
+  return [row.state === "loaded" ? "" : row.state + since, woken].filter(Boolean).join(", ");
+}
+
 class ModelRow {
   constructor() {
     this.target = element("span", { class: "target" });
@@ -284,12 +292,12 @@ class ModelRow {
 
   update(row) {
     write(this.target, row.target || "the only model");
-    write(this.state, row.state === "loaded" ? "" : row.state);
+    write(this.state, stateOf(row));
     this.state.dataset.state = row.state;
     write(this.instance, row.instance);
     this.memory.update(row.memory, row.largest, bytes(row.memory));
-    write(this.age, row.state === "loaded" ? age(row.age) : "–");
-    write(this.idle, row.state === "loaded" ? age(row.idle) : "–");
+    write(this.age, row.state === "loading" ? "–" : age(row.age));
+    write(this.idle, row.state === "loading" ? "–" : age(row.idle));
     write(this.requests, count(row.invocations));
   }
 }
