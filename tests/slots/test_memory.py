@@ -86,6 +86,34 @@ def test_under_pressure_the_least_recently_used_parks_first(bare, meminfo, until
     assert first.value("pid") == pid
 
 
+def test_under_pressure_a_model_s_further_processes_end_before_another_parks(bare, meminfo, until):
+    folder = meminfo.folder
+    (folder / "serving.properties").write_text("engine=Python\noption.processes=auto\n")
+    code = "import time\n" + HEAVY.replace(
+        "    return Output", "    time.sleep(0.05)\n    return Output"
+    )
+    (folder / "model.py").write_text(code)
+    server = bare(folder, MMEKIT_SLOTS_RESERVE_MB="100")
+    idle = server.start("idle")
+    idle_pid = idle.value("pid")
+    first = server.start("busy")
+    claims = [first, *(server.ask("busy") for _ in range(2))]
+    assert all("slot" in claim.hear() for claim in claims[1:])
+
+    def asked():
+        with ThreadPoolExecutor(3) as threads:
+            return set(threads.map(lambda claim: claim.value("pid"), claims))
+
+    several = until(lambda: pids if len(pids := asked()) > 1 else None)
+    meminfo.set(99)
+
+    until(lambda: sum(Path(f"/proc/{pid}").exists() for pid in several) == 1)
+    assert Path(f"/proc/{idle_pid}").exists()
+    meminfo.set(1000)
+    assert idle.value("pid") == idle_pid
+    assert [claim.value("size") for claim in claims] == [str(20 * MIB)] * 3
+
+
 def test_a_model_that_does_not_fit_waits_until_it_does(bare, meminfo, until):
     server = bare(meminfo.folder, MMEKIT_SLOTS_RESERVE_MB="100")
     claim = server.start()

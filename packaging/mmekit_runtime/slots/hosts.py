@@ -296,6 +296,12 @@ class Host:
             return False
         return all(one.ready and not one.parking for one in self.processes)
 
+    def further(self) -> list[Process]:
+        """Return the processes that it could do without, were it not for its speed."""
+        if self._scaling.fixed is not None or not all(one.ready for one in self.processes):
+            return []
+        return [one for one in self.processes[1:] if not one.parking]
+
     @property
     def is_parking(self) -> bool:
         """Whether its processes have been asked to end, and are there still."""

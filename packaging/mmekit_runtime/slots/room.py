@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from mmekit_runtime.slots.hosts import Host
+    from mmekit_runtime.slots.processes import Process
 
 WAIT_VARIABLE = "MMEKIT_WAKE_TIMEOUT_S"
 WAIT_S = 30.0
@@ -41,6 +42,7 @@ class Room:
         self._claims: dict[object, int] = {}
         self._waiting: dict[Host, float] = {}
         self._parking: dict[Host, int] = {}
+        self._ending: dict[Process, int] = {}
         self._orders: list[_Order] = []
         self.tell_wants: Callable[[int], None] | None = None
         self._wait_s = _seconds(os.environ.get(WAIT_VARIABLE, ""), WAIT_S)
@@ -130,13 +132,26 @@ class Room:
                 order.made(any(host.processes and host.parking.after_s for host in hosts))
 
     def _park(self, hosts: Collection[Host], missing: int, now: float) -> int:
-        """Have idle models park; return the bytes that are missing all the same."""
+        """Have idle models park; return the bytes that are missing all the same.
+
+        What a model has for speed alone comes first: its processes but one.
+        """
         for host in list(self._parking):
             if not host.is_parking:
                 del self._parking[host]
-        missing -= sum(self._parking.values())
+        for process in list(self._ending):
+            if process.dead or not process.parking:
+                del self._ending[process]
+        missing -= sum(self._parking.values()) + sum(self._ending.values())
         if missing <= 0:
             return 0
+        further = [process for host in hosts for process in host.further()]
+        for process in sorted(further, key=lambda one: one.used_at()):
+            if missing <= 0:
+                break
+            self._ending[process] = private_bytes(process.pid)
+            missing -= self._ending[process]
+            process.ask_to_park()
         idle = [host for host in hosts if host.may_park and now - host.used_at() >= IDLE_S]
         for host in sorted(idle, key=lambda one: one.used_at()):
             if missing <= 0:
