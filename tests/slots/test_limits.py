@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 SIZE = 20
-OWN = 120
-"""MiB that a server, its fork server and a parent have besides."""
+ROOMY = 120
+"""MiB, more than a server, its fork server and a parent have besides."""
+VARIABLES = {"MMEKIT_SLOTS_SPARES": "0", "MMEKIT_SLOTS_RESERVE_MB": "24"}
 
 HEAVY = """
 import os, time
@@ -51,8 +52,7 @@ def start(group):
     servers = []
 
     def start(*arguments: str, **options: Callable[[], object]) -> ServerProcess:
-        variables = {"MMEKIT_SLOTS_SPARES": "0", "MMEKIT_SLOTS_RESERVE_MB": "24"}
-        servers.append(ServerProcess(*arguments, environment=variables, **options))
+        servers.append(ServerProcess(*arguments, environment=VARIABLES, **options))
         return servers[-1]
 
     yield start
@@ -60,10 +60,24 @@ def start(group):
         server.close()
 
 
+@pytest.fixture(scope="module")
+def own(shared_model):
+    """Return the MiB that a server, its fork server and a parent have besides.
+
+    What counts of pages that are shared depends on who else runs on the machine.
+    """
+    server = ServerProcess(environment=VARIABLES)
+    try:
+        server.value(server.loaded(shared_model(HEAVY, **SETTINGS)), "size")
+        return taken(server) // MIB - SIZE
+    finally:
+        server.close()
+
+
 @pytest.fixture
-def limited(start):
+def limited(start, own):
     """Start a server with room for so many MiB of models."""
-    return lambda mib: start("--memory", str((mib + OWN) * MIB))
+    return lambda mib: start("--memory", str((mib + own) * MIB))
 
 
 def taken(server):
@@ -81,7 +95,7 @@ def last(server):
     return server.client.get("/models").json()["models"][-1]
 
 
-def test_many_more_models_than_fit_are_loaded_and_answer(limited, model):
+def test_many_more_models_than_fit_are_loaded_and_answer(limited, own, model):
     server = limited(8 * SIZE)
     names = [server.loaded(model(HEAVY, name=f"m{n}", **SETTINGS)) for n in range(24)]
     assert states(server, names).count("AWAKE") < 12
@@ -95,16 +109,19 @@ def test_many_more_models_than_fit_are_loaded_and_answer(limited, model):
             assert {one.text for one in answers} == {str(SIZE * MIB)}
             most = max(most, taken(server))
 
-    # All of them take three times as much. It is measured once a second: not to the last page.
-    assert most < (9 * SIZE + OWN) * MIB
+    # All of them take three times as much. It is measured once a second: on a busy machine, each of
+    # the four that ask may have woken one before what it took was seen.
+    assert most < ((8 + 4) * SIZE + own) * MIB
     assert sum(server.described(name)["parking"]["parks"] for name in names) > len(names)
 
 
-def test_a_load_that_does_not_fit_with_all_others_parked_is_507_and_they_answer(limited, model):
+def test_a_load_that_does_not_fit_with_all_others_parked_is_507_and_they_answer(
+    limited, own, model
+):
     server = limited(6 * SIZE)
     names = [server.loaded(model(HEAVY, name=f"m{n}", **SETTINGS)) for n in range(3)]
     # Within the limit, but not beside the server itself.
-    large = model(HEAVY, name="large", **{**SETTINGS, "required_memory_mb": 6 * SIZE + 100})
+    large = model(HEAVY, name="large", **{**SETTINGS, "required_memory_mb": 6 * SIZE + own // 2})
 
     refused = server.load("large", large)
 
@@ -126,7 +143,7 @@ def test_nobody_parks_for_a_load_beyond_the_limit(limited, model):
 def test_a_load_waits_for_a_model_that_is_busy(limited, model, tmp_path, until):
     server = limited(2 * SIZE)
     busy = server.loaded(model(HEAVY, **SETTINGS))
-    wide = model(HEAVY, name="wide", **{**SETTINGS, "required_memory_mb": 2 * SIZE + 40})
+    wide = model(HEAVY, name="wide", **{**SETTINGS, "required_memory_mb": SIZE + 10})
     gate = tmp_path / "gate"
 
     with ThreadPoolExecutor(2) as threads:
@@ -166,7 +183,7 @@ def test_models_of_another_fork_server_park_for_a_load_and_for_a_wake(limited, m
 
 
 def test_in_a_small_container_idle_models_park_for_a_load_and_none_is_killed(start, group, model):
-    small = group((8 * SIZE + OWN) * MIB)
+    small = group((8 * SIZE + ROOMY) * MIB)
     server = start(before=small.enter)
 
     names = [server.loaded(model(HEAVY, name=f"m{n}", **SETTINGS)) for n in range(16)]
