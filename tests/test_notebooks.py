@@ -86,6 +86,7 @@ def demo(tmp_path_factory):
     return folder / "build", output
 
 
+@pytest.mark.thorough
 def test_the_demo_ends_with_a_table_of_cold_and_warm_calls(demo):
     build, output = demo
     results = json.loads((build / "results.json").read_text())
@@ -98,6 +99,7 @@ def test_the_demo_ends_with_a_table_of_cold_and_warm_calls(demo):
     assert '["delivery", "billing"]' in table
 
 
+@pytest.mark.thorough
 def test_the_demo_saves_every_notebook_with_its_outputs(demo):
     build, _ = demo
     for name in DEMO:
@@ -106,6 +108,7 @@ def test_the_demo_saves_every_notebook_with_its_outputs(demo):
         assert counts == list(range(1, len(counts) + 1))
 
 
+@pytest.mark.thorough
 def test_the_demo_leaves_artefacts_and_archives(demo):
     build, _ = demo
     for name in MODELS:
@@ -115,6 +118,7 @@ def test_the_demo_leaves_artefacts_and_archives(demo):
         assert {"model.py", "serving.properties", "manifest.json"} <= set(names)
 
 
+@pytest.mark.thorough
 def test_the_demo_shows_a_plot_wherever_a_model_is_evaluated(demo):
     build, _ = demo
     for name in DEMO[1:]:
@@ -123,6 +127,7 @@ def test_the_demo_shows_a_plot_wherever_a_model_is_evaluated(demo):
         assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.thorough
 def test_tables_are_asked_at_the_endpoint_of_the_others_before_it_is_deleted(demo):
     build, _ = demo
     text = shown_by(read_notebook(build / "notebooks" / "9_tables.ipynb"))

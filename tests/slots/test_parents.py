@@ -112,6 +112,18 @@ def test_a_library_that_starts_a_thread_is_left_to_the_models(slots, start, unti
     until(lambda: all(parent.num_threads() == 1 for parent in slots.parents()))
 
 
+def test_polars_is_imported_once_though_it_starts_threads_and_works_when_forked(slots, start):
+    worker = start("first", "polars")
+    other = start("second", "polars")
+    table = "__import__('polars').DataFrame({'a': [1, 1, 2] * 1000, 'b': list(range(3000))})"
+    grouped = f"{table}.lazy().group_by('a').agg(__import__('polars').col('b').sum())"
+
+    for one in (worker, other):
+        assert one.value("'polars' in sys.modules") == "True"
+        assert one.value("len(os.listdir('/proc/self/task'))") == "1"
+        assert one.value(f"sorted({grouped}.collect().rows())") == "[(1, 2998000), (2, 1500500)]"
+
+
 def test_a_library_that_cannot_be_imported_is_left_to_the_models(slots, start, until):
     worker = start("first", "alpha,failing,not_there")
 

@@ -4,8 +4,9 @@ A parent is never changed once it has children: a set that is not there yet gets
 own, forked from the one that has most of it. What two sets have in common becomes a parent between
 them, so that it is imported, and kept in memory, once.
 
-No parent has threads: a fork copies only the thread that calls it, and what the others hold stays
-locked for ever in the child. An import that starts one is left to the model processes.
+No parent has threads, but for some that are known: a fork copies only the thread that calls it, and
+what the others hold stays locked for ever in the child. An import that starts one is left to the
+model processes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ BASE_IMPORTS = (
 )
 """What every model process needs."""
 
+_NOT_MISSED = frozenset({b"jemalloc_bg_thd", b"polars-ooc-clea"})
+"""Threads, by the name that the kernel knows, that polars starts when it is imported; others import
+it where it is installed, CatBoost for one. jemalloc gives its locks back at a fork and does without
+the thread; the other removes files that polars has put aside for want of memory."""
+
 
 def pair() -> tuple[Any, Any]:
     """Return a connected pair of stream sockets."""
@@ -47,8 +53,12 @@ def pair() -> tuple[Any, Any]:
 
 
 def thread_count() -> int:
-    """Return the number of threads of this process."""
-    return len(os.listdir("/proc/self/task"))  # noqa: PTH208
+    """Return the number of threads of this process, less those that a fork does not miss."""
+    count = 0
+    for number in os.listdir("/proc/self/task"):  # noqa: PTH208
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{number}/comm", "rb") as file:  # noqa: PTH123
+            count += file.read().strip() not in _NOT_MISSED
+    return count
 
 
 def keep_only(fds: Iterable[int]) -> None:
