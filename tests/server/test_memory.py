@@ -95,19 +95,21 @@ def test_a_reserve_stays_free():
 V2 = {
     "memory.max": "{limit}\n",
     "memory.current": "{used}\n",
-    "memory.stat": "inactive_file {idle}",
+    "memory.stat": "inactive_file {idle}\nslab_reclaimable {kernel}\n",
 }
 V1 = {
     "memory.limit_in_bytes": "{limit}\n",
     "memory.usage_in_bytes": "{used}\n",
     "memory.stat": "inactive_file 1\ntotal_inactive_file {idle}\n",
+    "memory.kmem.usage_in_bytes": "{kernel}\n",
 }
 
 
-def write_cgroup(folder, files, limit, used=0, idle=0):
+def write_cgroup(folder, files, limit, used=0, idle=0, kernel=0):
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (folder / name).write_text(text.format(limit=limit, used=used, idle=idle))
+        content = text.format(limit=limit, used=used, idle=idle, kernel=kernel)
+        (folder / name).write_text(content)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,25 @@ def test_the_limit_of_a_control_group_counts_less_what_it_uses(tmp_path, files, 
     assert memory.available([]) == 700 * MIB
     with memory.claimed(600 * MIB):
         assert memory.missing(200 * MIB, 0, []) == 100 * MIB
+
+
+@pytest.mark.parametrize(
+    ("files", "line", "top", "most"),
+    [
+        (V2, "0::/a\n", ".", 100 * MIB),
+        # Version 1 does not say how much of it can be taken back: the machine's share is.
+        (V1, "4:memory:/a\n", "memory", 400 * MIB),
+    ],
+    ids=["v2", "v1"],
+)
+def test_what_the_kernel_keeps_and_can_take_back_is_not_in_use(tmp_path, files, line, top, most):
+    (tmp_path / "own").write_text(line)
+    write_cgroup(tmp_path / top / "a", files, 1000 * MIB, used=500 * MIB, kernel=400 * MIB)
+
+    group = own_cgroup(tmp_path, tmp_path / "own")
+
+    assert group is not None
+    assert 100 * MIB <= group.used <= most
 
 
 def test_in_a_container_the_own_group_may_be_at_the_top(tmp_path):

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from mmekit_runtime.slots.memory import taken_back
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -75,21 +77,19 @@ def _cgroup_folders(root: Path, own: Path) -> Iterator[Path]:
 
 
 def _read_cgroup(folder: Path) -> Cgroup | None:
-    for limit, used, idle in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         try:
             text = (folder / limit).read_text().strip()
             total = int((folder / used).read_text())
-            counts = (folder / "memory.stat").read_text().splitlines()
         except (OSError, ValueError):
             continue
         # "max", or in version 1 a number beyond any memory.
         if not text.isdigit() or int(text) >= psutil.virtual_memory().total:
             return None
-        reclaimable = sum(int(one.split()[1]) for one in counts if one.split()[0] == idle)
-        return Cgroup(int(text), max(0, total - reclaimable))
+        return Cgroup(int(text), max(0, total - taken_back(str(folder))))
     return None
 
 

@@ -14,10 +14,18 @@ _MEMINFO = "/proc/meminfo"
 _CGROUPS = "/sys/fs/cgroup"
 _OWN_CGROUP = "/proc/self/cgroup"
 _FILES = (
-    ("memory.max", "memory.current", b"inactive_file "),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", b"total_inactive_file "),
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
-"""Of version 2 and of version 1: the limit, the use, and the part of it that can be taken back."""
+"""Of version 2 and of version 1: the limit, and the use."""
+
+_TAKEN_BACK = (b"inactive_file ", b"slab_reclaimable "), (b"total_inactive_file ",)
+"""Of version 2 and of version 1, in memory.stat: what the kernel takes back when it is needed."""
+
+_KERNEL = "memory.kmem.usage_in_bytes"
+"""What the kernel itself has taken for a group of version 1: names and numbers of files above all,
+gigabytes where a server with thousands of open files starts processes. It says of the whole machine
+alone how much of that it can take back."""
 
 _LOW_PART, _MOST_LOW = 10, 512 << 20
 _FLOOR_PART = 4
@@ -67,18 +75,29 @@ class Memory:
     def available(self) -> int:
         """Return the bytes that are left."""
         free = [_meminfo(b"MemAvailable:")]
-        for limit, folder, (_, used, idle) in self._groups:
-            reclaimable = 0
-            for line in _read(f"{folder}/memory.stat").splitlines():
-                if line.startswith(idle):
-                    reclaimable = int(line.split()[1])
-            free.append(limit - max(0, int(_read(f"{folder}/{used}") or b"0") - reclaimable))
+        for limit, folder, used in self._groups:
+            taken = int(_read(f"{folder}/{used}") or b"0")
+            free.append(limit - max(0, taken - taken_back(folder)))
         left = self.allowance.left()
         return min(free) if left is None else min(left, *free)
 
 
-def _limited_groups() -> Iterator[tuple[int, str, tuple[str, str, bytes]]]:
-    """Yield the limit, the folder and the files of each control group around this process."""
+def taken_back(folder: str) -> int:
+    """Return the bytes of a control group that the kernel takes back when they are needed."""
+    lines = _read(f"{folder}/memory.stat").splitlines()
+    of_v2, of_v1 = _TAKEN_BACK
+    names = of_v1 if any(line.startswith(of_v1) for line in lines) else of_v2
+    found = sum(int(line.split()[1]) for line in lines if line.startswith(names))
+    kernel = int(_read(f"{folder}/{_KERNEL}") or b"0")
+    if not kernel:
+        return found
+    kept = sum(map(_meminfo, (b"SUnreclaim:", b"KernelStack:", b"PageTables:")))
+    reclaimable = _meminfo(b"SReclaimable:")
+    return found + kernel * reclaimable // (reclaimable + kept)
+
+
+def _limited_groups() -> Iterator[tuple[int, str, str]]:
+    """Yield each limit of a control group around this process, its folder, and the use's file."""
     for line in _read(_OWN_CGROUP).decode().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -91,7 +110,7 @@ def _limited_groups() -> Iterator[tuple[int, str, tuple[str, str, bytes]]]:
             for files in _FILES:
                 limit = _read(f"{folder}/{files[0]}").strip()
                 if limit.isdigit() and int(limit) < _UNLIMITED:
-                    yield int(limit), folder, files
+                    yield int(limit), folder, files[1]
 
 
 def _meminfo(name: bytes) -> int:
