@@ -85,6 +85,15 @@ def publish(
     return True
 
 
+def published_content(name: str) -> dict[str, Any] | None:
+    """Return what the last published report of a benchmark holds; None when there is none."""
+    try:
+        content: dict[str, Any] = json.loads((PUBLISHED / f"{name}.json").read_text())
+    except FileNotFoundError:
+        return None
+    return content
+
+
 def put_into_readme(name: str, text: str) -> None:
     """Put a benchmark's table between its marks in the README."""
     begin = f"{_BEGIN} written by benchmarks/{name}.py --publish -->"

@@ -26,21 +26,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import Machine
-from publishing import publish, try_to_draw
+from publishing import publish, published_content, try_to_draw
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from slot_runs import answers, generators, plot, report, runs, servers, subjects, thousand, turns
+from slot_runs import answers, generators, plot, report, runs, servers, subjects, turns
+from slot_runs.outcome import MIB
 from slot_runs.report import Results
 from slot_runs.runs import Plan, Run
 from slot_runs.servers import TITLES, ServerFailure, ServerKind
 from slot_runs.subjects import MODES, ROOT, MissingSubjectError, Mode, Trained
 from slot_runs.summary import summary
-from slot_runs.targets import MIB, Pair
+from slot_runs.targets import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slot_runs.thousand import Crowd
     from slot_runs.turns import Turns
 
     from mmekit.bench import Tool
@@ -70,7 +70,7 @@ def main() -> int:
     ):
         bench = Bench(arguments, Path(name).resolve(), progress)
         results = bench.results(machine, began)
-    if not results.pairs and results.crowd is None:
+    if not results.pairs:
         console.print(f"There was nothing to measure: {dict(results.left_out)}")
         return 1
     published = _write(results, arguments, console)
@@ -101,7 +101,7 @@ class Bench:
         """Measure everything that was asked for."""
         arguments = self._arguments
         trained = [one for one in map(self._prepare, arguments.models) if one is not None]
-        steps = 3 * len(self._servers) * len(trained) + bool(arguments.thousand)
+        steps = 3 * len(self._servers) * len(trained)
         steps += bool(trained) and self._plan.checks_generator
         self._progress.update(self._task, total=steps)
         found = [self._pair(server, one) for server in self._servers for one in trained]
@@ -111,14 +111,12 @@ class Bench:
             subjects=tuple(one.subject for one in trained),
             pairs=tuple(pair for pair in found if pair is not None),
             generators=self._generators(trained),
-            crowd=self._crowd(trained),
+            previous=published_content(report.NAME),
             left_out=self._left_out,
             seconds=time.monotonic() - began,
         )
 
     def _available_servers(self) -> list[ServerKind]:
-        if not self._arguments.models:
-            return []
         wanted: list[ServerKind] = [kind for kind in TITLES if kind in self._arguments.servers]
         reasons = {kind: servers.why_not(kind) for kind in wanted}
         self._left_out |= {TITLES[kind]: why for kind, why in reasons.items() if why}
@@ -196,26 +194,6 @@ class Bench:
             )
         return found
 
-    def _crowd(self, trained: list[Trained]) -> Crowd | None:
-        count = self._arguments.thousand
-        if not count:
-            return None
-        ridge = next((one for one in trained if one.subject.name == "ridge"), None)
-        ridge = ridge or self._prepare("ridge")
-        assert ridge is not None  # noqa: S101  it needs nothing that could be missing
-        folder = self._work / "run-thousand"
-        folder.mkdir()
-        title = f"{count:,} models"
-        try:
-            found = thousand.load_many(
-                ridge, count, folder, lambda text: self._say(f"{title}: {text}")
-            )
-        except ServerFailure as error:
-            self._failed(title, error)
-            return None
-        self._progress.advance(self._task)
-        return found
-
     def _failed(self, what: str, error: ServerFailure) -> None:
         """Go on: the others' figures are worth as much without these."""
         self._left_out[what] = f"**failed**: {error}"
@@ -227,19 +205,11 @@ class Bench:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", nargs="*", choices=subjects.NAMES, default=subjects.NAMES)
+    parser.add_argument("--models", nargs="+", choices=subjects.NAMES, default=subjects.NAMES)
     parser.add_argument("--servers", nargs="+", choices=tuple(TITLES), default=tuple(TITLES))
     parser.add_argument("--seconds", type=int, default=3, help="of load for each measurement")
     parser.add_argument("--tool", choices=("wrk", "python"), default=None)
     parser.add_argument("--quick", action="store_true", help="few and short measurements")
-    parser.add_argument(
-        "--thousand",
-        type=int,
-        nargs="?",
-        const=1000,
-        metavar="N",
-        help="also load N ridge models at once (1000 if no number is given)",
-    )
     parser.add_argument(
         "--publish", action="store_true", help="copy into docs/benchmarks and the README"
     )

@@ -108,3 +108,29 @@ def test_an_answer_of_another_form_is_infinitely_far_away(answers):
     assert answers.difference({"predictions": ["a"]}, {"predictions": ["b"]}) == float("inf")
     assert answers.difference({"predictions": [1]}, {"message": "no"}) == float("inf")
     assert answers.difference([[1.0, 2.0]], [[1.0, 2.5]]) == 0.5
+
+
+@linux_only
+def test_worker_slots_are_measured_at_scale(tmp_path):
+    options = ["--quick", "--servers", "embedded", "--output", str(tmp_path)]
+    with tempfile.TemporaryDirectory(prefix="b-") as temporary:
+        finished = subprocess.run(
+            [sys.executable, str(SCRIPT.with_name("at_scale.py")), *options],
+            env={**os.environ, "TMPDIR": temporary},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=500,
+        )
+        assert finished.returncode == 0, finished.stderr
+        assert users_of(temporary) == []
+    content = json.loads((tmp_path / "at_scale.json").read_text())
+
+    assert content["waiting"][0]["ratio"] > 0
+    assert len(content["parked"][0]["wake_ms"]) == content["parked"][0]["models"]
+    assert content["crowds"][0]["answered"] == content["crowds"][0]["wanted"]
+    container = content["container"]
+    if container is None:
+        assert "no control group can be made" in finished.stdout
+    else:
+        assert (container["loaded"], container["errors"]) == (container["models"], 0)

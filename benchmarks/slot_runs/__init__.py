@@ -2,6 +2,7 @@
 
 `subjects` are the models, `servers` what serves them, `processes` what they cost in memory, `runs`
 one model on one server in one mode; `answers` compares what two modes answered, `targets` the
-figures with what is to be reached; `report` and `plot` write it down. `thousand` is a run of its
-own: very many models at once.
+figures with what is to be reached; `report` and `plot` write it down. `waiting`, `parked`, `crowd`
+and `container` are runs of their own, which `scale` gathers: a handler that waits, parked models,
+very many at once, and many in a container with little memory (`groups`).
 """

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tables import LOAD_COLUMNS, table, under_load
 
 from slot_runs import targets
+from slot_runs.outcome import MIB, to_reach
 from slot_runs.servers import TITLES
-from slot_runs.targets import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from machine import Machine
 
     from slot_runs.generators import Generators
+    from slot_runs.outcome import Outcome
     from slot_runs.runs import Plan, Run
     from slot_runs.subjects import Subject
-    from slot_runs.targets import Outcome, Pair
-    from slot_runs.thousand import Crowd
+    from slot_runs.targets import Pair
 
 NAME = "worker_slots"
 _ABOUT_LOADS = (
@@ -36,7 +36,6 @@ _ABOUT_MEMORY = (
 _HEAD = ("server", "model", "mode")
 _SIZES = ("models", "private", "proportional", "marginal, private", "marginal, MemAvailable")
 _TOOLS = {"wrk": "wrk", "python": "`mme bench`"}
-_MET = {True: "yes", False: "**no**", None: ""}
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Results:
 
     Attributes
     ----------
+    previous
+        The content of the last published report, to compare with.
     left_out
         What was not measured, and why.
     seconds
@@ -56,14 +57,14 @@ class Results:
     subjects: tuple[Subject, ...]
     pairs: tuple[Pair, ...]
     generators: Generators | None
-    crowd: Crowd | None
+    previous: Mapping[str, Any] | None
     left_out: Mapping[str, str]
     seconds: float
 
     @property
     def outcomes(self) -> list[Outcome]:
         """What is to be reached, and what was."""
-        return targets.judge(self.pairs, self.crowd)
+        return targets.judge(self.pairs, self.previous)
 
     @property
     def runs(self) -> list[Run]:
@@ -92,14 +93,12 @@ def markdown(results: Results) -> str:
             f"{one.title} ({one.artifact_bytes / 1024:,.0f} KiB)" for one in results.subjects
         )
         lines += [f"Models: {sizes}.", "", f"![What the tables say]({NAME}.svg)", ""]
-    lines += _outcomes(results.outcomes)
+    lines += to_reach(results.outcomes)
     if results.runs:
         lines += _loads(results.runs, titles)
         lines += _memory(results.runs, titles)
         lines += _under_load(results.runs, titles)
         lines += _load_generator(results)
-    if results.crowd is not None:
-        lines += _crowd(results.crowd)
     if results.left_out:
         lines += ["## Not measured", ""]
         lines += [f"- {what}: {why}" for what, why in results.left_out.items()]
@@ -113,13 +112,6 @@ def _circumstances(results: Results) -> str:
         f"One run of `benchmarks/worker_slots.py` on {machine}, {machine.busy_percent:.0f} % busy "
         f"with other things when it began. It took {results.seconds / 60:.1f} minutes."
     )
-
-
-def _outcomes(outcomes: Sequence[Outcome]) -> list[str]:
-    rows = [
-        (one.what, one.target, TITLES[one.server], one.reached, _MET[one.met]) for one in outcomes
-    ]
-    return ["## To reach", "", table(("", "target", "server", "reached", "met"), (), rows)]
 
 
 def _loads(runs: Sequence[Run], titles: Mapping[str, str]) -> list[str]:
@@ -180,26 +172,6 @@ def _load_generator(results: Results) -> list[str]:
     return ["## The load generator", "", text, ""]
 
 
-def _crowd(crowd: Crowd) -> list[str]:
-    each = ", ".join(f"{one:.0f}" for one in crowd.load_ms)
-    loads = f"{crowd.loaded:,} in {crowd.load_s:.1f} s, four at a time"
-    asked = f"{crowd.answered:,} in {crowd.answer_s:.1f} s, one after the other"
-    first = f"{crowd.answer_p50_ms:.1f} ms (p99 {crowd.answer_p99_ms:.1f} ms)"
-    memory = f"{crowd.proportional / MIB:,.0f} MiB (PSS)"
-    facts = (
-        f"loaded: {loads}; median of each hundred: {each} ms",
-        f"answered: {asked}; a first request took {first}",
-        f"memory of all {crowd.processes:,} processes of the server: {memory}",
-        f"MemAvailable shrank by {crowd.available / MIB:,.0f} MiB",
-        f"descriptors open in one process: {crowd.descriptors:,}",
-        f"unloaded in {crowd.unload_s:.1f} s",
-    )
-    lines = [f"## {crowd.wanted:,} models", "", *(f"- {fact}" for fact in facts)]
-    if crowd.failure:
-        lines.append(f"- **failed**: {crowd.failure}")
-    return [*lines, ""]
-
-
 def _content(results: Results) -> dict[str, Any]:
     generators = results.generators
     return {
@@ -217,7 +189,6 @@ def _content(results: Results) -> dict[str, Any]:
             for pair in results.pairs
         ],
         "generators": generators and {**asdict(generators), "ratio": generators.ratio},
-        "crowd": results.crowd and asdict(results.crowd),
         "left_out": dict(results.left_out),
     }
 

@@ -22,7 +22,10 @@ from mmekit.ports import free_port
 from mmekit.server.djl import DjlServing, require_djl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    _Around = Callable[[], AbstractContextManager[None]]
 
 ServerKind = Literal["embedded", "djl"]
 TITLES: dict[ServerKind, str] = {"embedded": "embedded server", "djl": "DJL Serving"}
@@ -37,7 +40,14 @@ _TIMEOUT_S = 120.0
 _TAIL = 3000
 _OK = 200
 # Of the shell that started this; the servers must decide for themselves.
-_DROPPED = ("MMEKIT_WORKER_SLOTS", "MMEKIT_SLOTS_DIR", "MMEKIT_SLOTS_IDLE_S")
+_DROPPED = (
+    "MMEKIT_WORKER_SLOTS",
+    "MMEKIT_SLOTS_DIR",
+    "MMEKIT_SLOTS_IDLE_S",
+    "MMEKIT_SLOTS_RESERVE_MB",
+    "MMEKIT_SLOTS_SPARES",
+    "MMEKIT_PARK_AFTER_S",
+)
 
 
 class ServerFailure(Exception):  # noqa: N818  it is the server's
@@ -125,15 +135,30 @@ def why_not(kind: ServerKind) -> str | None:
 
 
 @contextlib.contextmanager
-def running(kind: ServerKind) -> Iterator[Server]:
-    """Run a server on a free port of loopback until the block ends; nothing of it is left then."""
+def running(
+    kind: ServerKind,
+    environment: Mapping[str, str] | None = None,
+    around: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Iterator[Server]:
+    """Run a server on a free port of loopback until the block ends; nothing of it is left then.
+
+    Parameters
+    ----------
+    environment
+        Further variables of it.
+    around
+        Makes what is entered while its process is started.
+    """
     # A short name, as a socket's path may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="mme-serve-") as name:
         folder = Path(name)
         log = folder / "log"
         relatives: list[psutil.Process] = []
         try:
-            with log.open("wb") as stream, _STARTED[kind](folder, stream) as server:
+            with (
+                log.open("wb") as stream,
+                _STARTED[kind](folder, stream, environment or {}, around) as server,
+            ):
                 try:
                     yield server
                 finally:
@@ -174,18 +199,22 @@ def _fork_servers(folder: Path) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def _embedded(folder: Path, log: IO[bytes]) -> Iterator[Server]:
+def _embedded(
+    folder: Path, log: IO[bytes], further: Mapping[str, str], around: _Around
+) -> Iterator[Server]:
     port = free_port("127.0.0.1")
-    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    with subprocess.Popen(
-        [sys.executable, "-m", "mmekit.server", "--port", str(port)],
-        env={**environment, **_both(folder)},
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+    with around():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mmekit.server", "--port", str(port)],
+            env={**kept, **_both(folder), **further},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    with process:
         server = Server("embedded", port, process.pid, folder)
         try:
             _wait_until_ready(server, process)
@@ -199,7 +228,9 @@ def _embedded(folder: Path, log: IO[bytes]) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _djl(folder: Path, log: IO[bytes]) -> Iterator[Server]:
+def _djl(
+    folder: Path, log: IO[bytes], further: Mapping[str, str], around: _Around
+) -> Iterator[Server]:
     slots = folder / "slots"
     slots.mkdir(mode=0o700)
     (folder / "t").mkdir()
@@ -207,10 +238,11 @@ def _djl(folder: Path, log: IO[bytes]) -> Iterator[Server]:
         **_both(folder),
         "MMEKIT_SLOTS_DIR": str(slots),
         "JAVA_OPTS": " ".join([*_JAVA_OPTIONS, f"-Djava.io.tmpdir={folder / 't'}"]),
+        **further,
     }
     port = free_port("127.0.0.1")
     serving = DjlServing(folder, port, environment=given)
-    with _without((*_DROPPED, "PYTHONPATH")):
+    with _without((*_DROPPED, "PYTHONPATH")), around():
         serving.start(log)
     try:
         serving.wait_until_healthy()

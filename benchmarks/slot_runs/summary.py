@@ -26,11 +26,11 @@ def summary(content: Mapping[str, Any]) -> str:
     Raises
     ------
     IncompleteRunError
-        A server, a model, a number of connections or the thousand models are missing.
+        A server, a model or a number of connections is missing.
     """
     runs = {(run["server"], run["subject"], run["mode"]): run for run in content["runs"]}
     titles = {one["name"]: one["title"] for one in content["subjects"]}
-    _check(runs, content["crowd"])
+    _check(runs)
 
     def row(what: str, subject: str, value: Value, text: Callable[[float], str]) -> list[str]:
         found = [[text(value(runs[server, subject, mode])) for mode in MODES] for server in TITLES]
@@ -49,10 +49,10 @@ def summary(content: Mapping[str, Any]) -> str:
         per_second = _under_load("requests_per_second", connections)
         rows.append(row(f"{what}, requests/s", name, per_second, "{:,.0f}".format))
         rows.append(row(f"{what}, p99", name, _under_load("p99_ms", connections), milliseconds))
-    return table(("",), list(TITLES.values()), rows) + _of_the_crowd(content["crowd"])
+    return table(("",), list(TITLES.values()), rows)
 
 
-def _check(runs: Mapping[tuple[str, str, str], Run], crowd: Mapping[str, Any] | None) -> None:
+def _check(runs: Mapping[tuple[str, str, str], Run]) -> None:
     for server, title in TITLES.items():
         for name in NAMES:
             if any((server, name, mode) not in runs for mode in MODES):
@@ -61,16 +61,6 @@ def _check(runs: Mapping[tuple[str, str, str], Run], crowd: Mapping[str, Any] | 
             loads = [runs[server, name, mode]["load"] for mode in MODES]
             if any(connections not in [one["connections"] for one in load] for load in loads):
                 raise IncompleteRunError(f"{name} at {connections} connections on {title}")
-    if crowd is None:
-        raise IncompleteRunError("a thousand models (--thousand)")
-
-
-def _of_the_crowd(crowd: Mapping[str, Any]) -> str:
-    gib = crowd["proportional"] / (1 << 30)
-    return (
-        f"\n{crowd['wanted']:,} ridge models at once on the embedded server: loaded in "
-        f"{crowd['load_s']:.0f} s, {crowd['answered']:,} of them answer, {gib:.1f} GiB in all.\n"
-    )
 
 
 def _marginal_mib(run: Run) -> float:

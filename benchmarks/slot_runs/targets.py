@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from slot_runs.outcome import MIB, Outcome
+from slot_runs.subjects import MODES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from slot_runs.answers import Comparison
     from slot_runs.runs import Run
     from slot_runs.servers import ServerKind
-    from slot_runs.thousand import Crowd
     from slot_runs.turns import Turns
-
-MIB = 1 << 20
-GIB = 1 << 30
 
 SCIKIT_LEARN = ("ridge", "forest")
 
@@ -58,48 +58,41 @@ class Pair:
         return slots.requests_per_second / plain.requests_per_second
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One line of the table.
+def judge(pairs: Sequence[Pair], previous: Mapping[str, Any] | None) -> list[Outcome]:
+    """Return the lines for whatever was measured.
 
-    Attributes
+    Parameters
     ----------
-    met
-        None where there is nothing to be met.
+    previous
+        The content of the last published report.
     """
-
-    what: str
-    target: str
-    server: ServerKind
-    reached: str
-    met: bool | None
-
-
-def judge(pairs: Sequence[Pair], crowd: Crowd | None) -> list[Outcome]:
-    """Return the lines for whatever was measured."""
     outcomes = [
         outcome
         for server in dict.fromkeys(pair.server for pair in pairs)
-        for outcome in _of_server(server, [pair for pair in pairs if pair.server == server])
+        for outcome in _of_server(
+            server, [pair for pair in pairs if pair.server == server], previous
+        )
     ]
-    if crowd is not None:
-        outcomes.append(_crowd(crowd))
     # The lines of one target stand together.
     order = {what: number for number, what in enumerate(dict.fromkeys(o.what for o in outcomes))}
     return sorted(outcomes, key=lambda outcome: order[outcome.what])
 
 
-def _of_server(server: ServerKind, pairs: Sequence[Pair]) -> list[Outcome]:
+def _of_server(
+    server: ServerKind, pairs: Sequence[Pair], previous: Mapping[str, Any] | None
+) -> list[Outcome]:
     by_name = {pair.subject: pair for pair in pairs}
     scikit_learn = [by_name[name] for name in SCIKIT_LEARN if name in by_name]
     found: list[Outcome | None] = [
         _cold(server, "scikit-learn", 20, scikit_learn),
+        _cold_ms(by_name.get("ridge")),
         _cold(server, "SetFit", 15, [by_name[name] for name in ("setfit",) if name in by_name]),
         _marginal(server, scikit_learn),
         _throughput(by_name.get("ridge"), "ridge", 8, 2.0, worst_p99_ms=5.0),
         _throughput(by_name.get("catboost"), "CatBoost", 32, 1.8),
         _throughput(by_name.get("setfit"), "SetFit", 8, 2.2),
         _median(server, pairs),
+        None if previous is None else _since(server, pairs, previous),
         *(_answers(pair) for pair in pairs),
     ]
     return [outcome for outcome in found if outcome is not None]
@@ -118,6 +111,51 @@ def _cold(server: ServerKind, what: str, target: float, pairs: Sequence[Pair]) -
             for pair in pairs
         ),
         met=min(pair.cold for pair in pairs) >= target,
+    )
+
+
+def _cold_ms(pair: Pair | None) -> Outcome | None:
+    if pair is None or pair.server != "embedded":
+        return None
+    limit = 8
+    return Outcome(
+        what="cold load of ridge, worker slots",
+        target=f"at most {limit} ms",
+        server=pair.server,
+        reached=f"{pair.slots.cold.median_ms:.1f} ms",
+        met=pair.slots.cold.median_ms <= limit,
+    )
+
+
+def _since(
+    server: ServerKind, pairs: Sequence[Pair], previous: Mapping[str, Any]
+) -> Outcome | None:
+    """Compare throughput with the last report; the plain engine's tells the machine's part."""
+    runs = {(run["server"], run["subject"], run["mode"]): run for run in previous["runs"]}
+    ratios: dict[str, dict[str, float]] = {"plain": {}, "slots": {}}
+    for pair in pairs:
+        for run in (pair.plain, pair.slots):
+            before = runs.get((server, pair.subject, run.mode), {"load": []})
+            by_connections = {one["connections"]: one for one in before["load"]}
+            for one in run.measured:
+                former = by_connections.get(one.load.connections)
+                if former is not None:
+                    ratios[run.mode][f"{pair.subject} at {one.load.connections}"] = (
+                        one.load.requests_per_second / former["requests_per_second"]
+                    )
+    if not ratios["slots"] or not ratios["plain"]:
+        return None
+    mean, machine = (statistics.geometric_mean(ratios[mode].values()) for mode in MODES[::-1])
+    lowest = min(ratios["slots"], key=lambda name: ratios["slots"][name])
+    return Outcome(
+        what="requests a second of all models, now / in the last published run",
+        target="at least the plain engine's, which tells how fast the machine is",
+        server=server,
+        reached=(
+            f"{mean:.2f} (plain: {machine:.2f}); lowest {ratios['slots'][lowest]:.2f}, {lowest} "
+            f"(plain there: {ratios['plain'].get(lowest, float('nan')):.2f})"
+        ),
+        met=mean >= machine,
     )
 
 
@@ -192,19 +230,4 @@ def _answers(pair: Pair) -> Outcome:
         server=pair.server,
         reached=str(pair.comparison),
         met=met,
-    )
-
-
-def _crowd(crowd: Crowd) -> Outcome:
-    limit = 12
-    reached = (
-        f"{crowd.answered:,} of {crowd.wanted:,} answer, {crowd.proportional / GIB:.1f} GiB "
-        f"(MemAvailable: {crowd.available / GIB:.1f}), loaded in {crowd.load_s:.0f} s"
-    )
-    return Outcome(
-        what=f"{crowd.wanted:,} ridge models loaded at once, each answering",
-        target=f"yes, within {limit} GiB",
-        server="embedded",
-        reached=reached if crowd.failure is None else f"{reached}; {crowd.failure}",
-        met=crowd.complete and crowd.proportional <= limit * GIB,
     )

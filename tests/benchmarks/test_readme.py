@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("worker_slots", "slot_runs.summary"), ("peers", "peer_runs.summary")],
+    [
+        ("worker_slots", "slot_runs.summary"),
+        ("at_scale", "slot_runs.scale_summary"),
+        ("peers", "peer_runs.summary"),
+    ],
 )
 def test_the_table_in_the_readme_is_that_of_the_published_figures(name, module, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

@@ -1,4 +1,4 @@
-"""Very many small models at once, on the embedded server with worker slots."""
+"""Very many small models at once, on a server with worker slots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.server.registry import MAX_MODELS
 from slot_runs import processes, subjects
 from slot_runs.servers import ServerFailure, family, running
 
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from slot_runs.servers import Server
+    from slot_runs.servers import Server, ServerKind
     from slot_runs.subjects import Trained
 
 _AT_ONCE = 4
+_SHELL = 1 << 20
+"""More than what stands for the workers of a parked model, and less than any process of Python."""
 _SLICE = 100
-# What the system may kill a server for comes long before.
-_LEAST_AVAILABLE = 1 << 30
+# Idle models park long before; where they do not, the system would kill something next.
+_LEAST_AVAILABLE = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Crowd:
 
     Attributes
     ----------
+    server
+        Which.
     wanted, loaded, answered
         Models; those that answered gave the right answer.
     failure
@@ -48,11 +53,14 @@ class Crowd:
     available
         Bytes by which the machine's MemAvailable has shrunk.
     processes
-        How many there are.
+        How many there are, shells that stand for workers among them.
+    awake
+        How many of the models have a process of their own, the others being parked.
     descriptors
         The most that one process of the server has open.
     """
 
+    server: ServerKind
     wanted: int
     loaded: int
     answered: int
@@ -66,6 +74,7 @@ class Crowd:
     proportional: int
     available: int
     processes: int
+    awake: int
     descriptors: int
 
     @property
@@ -74,17 +83,19 @@ class Crowd:
         return self.answered == self.wanted
 
 
-def load_many(trained: Trained, count: int, work: Path, say: Callable[[str], None]) -> Crowd:
-    """Load that many models, ask each, and unload them."""
+def load_many(
+    kind: ServerKind, work: Path, say: Callable[[str], None], *, trained: Trained, most: int
+) -> Crowd:
+    """Load that many models, or as many as the server takes, ask each, and unload them."""
+    count = min(most, MAX_MODELS) if kind == "embedded" else most
     allow_descriptors()
     say("copying the model's folder")
     source = trained.unpacked("slots")
     folders = [subjects.copy(source, work / f"m{number}") for number in range(count)]
-    with running("embedded") as server:
+    with running(kind) as server:
         before = processes.available()
-        began = time.monotonic()
-        times, failure = _load(server, folders, before, say)
-        load_s = time.monotonic() - began
+        loading = load(server, folders, say)
+        times = loading.times
         loaded = [folder.name for folder in folders[: len(times)]]
         say("asking each model")
         began = time.monotonic()
@@ -94,18 +105,22 @@ def load_many(trained: Trained, count: int, work: Path, say: Callable[[str], Non
         say("measuring memory")
         footprint = processes.of_server(server)
         descriptors = max(_descriptors(process.pid) for process in family(server))
+        alive = awake(server, folders)
         say("unloading")
         began = time.monotonic()
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(server.unload, loaded))
+        # One at a time: DJL Serving answers some of several at once with
+        # ConcurrentModificationException.
+        for name in loaded:
+            server.unload(name)
         unload_s = time.monotonic() - began
     answer_ms.sort()
     return Crowd(
+        server=kind,
         wanted=count,
         loaded=len(loaded),
         answered=len(answer_ms),
-        failure=failure or wrong,
-        load_s=load_s,
+        failure=loading.failure or wrong,
+        load_s=loading.seconds,
         answer_s=answer_s,
         unload_s=unload_s,
         load_ms=tuple(
@@ -117,6 +132,7 @@ def load_many(trained: Trained, count: int, work: Path, say: Callable[[str], Non
         proportional=footprint.proportional,
         available=shrunk,
         processes=footprint.processes,
+        awake=alive,
         descriptors=descriptors,
     )
 
@@ -128,11 +144,41 @@ def allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _load(
-    server: Server, folders: Sequence[Path], before: int, say: Callable[[str], None]
-) -> tuple[list[float], str | None]:
-    """Return the milliseconds of each load, and what stopped it before the last."""
+@dataclass(frozen=True)
+class Loading:
+    """How models were loaded.
+
+    Attributes
+    ----------
+    times
+        Milliseconds of each load.
+    failure
+        What stopped it before the last; None when nothing did.
+    seconds
+        Of all of them.
+    """
+
+    times: list[float]
+    failure: str | None
+    seconds: float
+
+
+def awake(server: Server, folders: Sequence[Path]) -> int:
+    """Return how many models have a process of their own."""
+    return sum(one.proportional > _SHELL for one in processes.of_models(server, folders))
+
+
+def load(server: Server, folders: Sequence[Path], say: Callable[[str], None]) -> Loading:
+    """Load models until one cannot be loaded."""
+    began = time.monotonic()
     times: list[float] = []
+    failure = _load(server, folders, times, say)
+    return Loading(times, failure, time.monotonic() - began)
+
+
+def _load(
+    server: Server, folders: Sequence[Path], times: list[float], say: Callable[[str], None]
+) -> str | None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         # The first alone: it brings in the libraries.
         rest = iter(folders)
@@ -141,12 +187,12 @@ def _load(
             try:
                 times += pool.map(lambda folder: server.load(folder.name, folder), batch)
             except (ServerFailure, OSError) as error:
-                return times, f"model {len(times)} and following: {error}"
+                return f"model {len(times)} and following: {error}"
             if processes.available() < _LEAST_AVAILABLE:
-                return times, f"only {processes.available() >> 20} MiB were left of {before >> 20}"
+                return f"only {processes.available() >> 20} MiB were left on this machine"
             say(f"{len(times)} of {len(folders)} models loaded")
             batch = [folder for _, folder in zip(range(_AT_ONCE * 5), rest, strict=False)]
-    return times, None
+    return None
 
 
 def _ask(server: Server, trained: Trained, names: Sequence[str]) -> tuple[list[float], str | None]:
