@@ -21,7 +21,7 @@ import pytest
 
 import mmekit
 from mmekit import ports
-from mmekit.archive import STOCK_IMAGE, verify
+from mmekit.archive import STOCK_IMAGE, unpack, verify
 
 ON_AN_ENDPOINT = """
 import os, sys
@@ -497,8 +497,7 @@ def test_pack_refuses_what_check_calls_an_error_and_shows_it(mme, package, artif
 def test_serve_with_a_model_is_a_container_with_that_model_alone(package, artifacts, mme, tmp_path):
     archive, folder = tmp_path / "ridge.tar.gz", tmp_path / "unpacked"
     assert mme("pack", package, "--artifacts", artifacts, "-o", archive).returncode == 0
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+    unpack(archive, folder)
     with subprocess.Popen(
         [sys.executable, "-m", "mmekit.cli", "serve", "--port", "0", "--model", str(folder)],
         stdout=subprocess.PIPE,
