@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import Machine
+from progress import steps_of
 from publishing import publish
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from slot_runs import container, crowd, parked, scale, servers, subjects, waiting
 from slot_runs.groups import NoControlGroupError
 from slot_runs.scale import Results, Scale
@@ -39,6 +39,8 @@ from slot_runs.servers import TITLES, ServerFailure, ServerKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
+
+    from rich.progress import Progress, TaskID
 
     _Found = TypeVar("_Found")
 
@@ -57,13 +59,7 @@ def main() -> int:
     machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
-        Progress(
-            TextColumn("{task.completed}/{task.total}"),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-        ) as progress,
+        steps_of(console) as progress,
     ):
         bench = Bench(arguments, Path(name).resolve(), progress)
         found = bench.run()

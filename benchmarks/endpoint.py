@@ -27,15 +27,15 @@ from endpoint_runs.crowd import run_crowds
 from endpoint_runs.overhead import measure_overhead
 from endpoint_runs.report import Results
 from machine import Machine
+from progress import steps_of
 from publishing import publish, try_to_draw
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("overhead", "crowd", "together", "killed", "serverless")
@@ -51,13 +51,7 @@ def main() -> int:
     machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
-        Progress(
-            TextColumn("{task.completed}/{task.total}"),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-        ) as progress,
+        steps_of(console) as progress,
     ):
         results = Bench(arguments, Path(name).resolve(), progress).results(machine, began)
     _write(results, arguments, console)

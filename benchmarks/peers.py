@@ -38,9 +38,9 @@ from peer_runs.kept import Kept
 from peer_runs.peers import PEERS
 from peer_runs.report import Results
 from peer_runs.summary import summary
+from progress import steps_of
 from publishing import publish, try_to_draw
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from slot_runs.subjects import ROOT, TRAINED, MissingSubjectError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from peer_runs.cells import Cell
     from peer_runs.peer import Peer
     from peer_runs.subjects import Subject
+    from rich.progress import Progress
 
 _LEAST_S = 30.0
 _OPEN = "it listens on every interface, and this machine lets no process have a network of its own"
@@ -86,13 +87,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     with (
         # A short name, as sockets lie below it.
         tempfile.TemporaryDirectory(prefix="mme-peers-") as name,
-        Progress(
-            TextColumn("{task.completed}/{task.total}"),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
-            console=console,
-        ) as progress,
+        steps_of(console) as progress,
     ):
         bench = Bench(arguments, Path(name).resolve(), kept, progress)
         try:

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import Machine
+from progress import steps_of
 from publishing import publish, published_content, try_to_draw
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from slot_runs import answers, generators, plot, report, runs, servers, subjects, turns
 from slot_runs.outcome import MIB
 from slot_runs.report import Results
@@ -41,6 +41,7 @@ from slot_runs.targets import Pair
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.progress import Progress, TaskID
     from slot_runs.turns import Turns
 
     from mmekit.bench import Tool
@@ -60,13 +61,7 @@ def main() -> int:
     machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
-        Progress(
-            TextColumn("{task.completed}/{task.total}"),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-        ) as progress,
+        steps_of(console) as progress,
     ):
         bench = Bench(arguments, Path(name).resolve(), progress)
         results = bench.results(machine, began)

@@ -19,15 +19,12 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.thorough]
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="slots need Linux")
 
 
-@pytest.fixture(scope="module")
-def quick_run(tmp_path_factory):
-    """A short run on one model; what it printed, and the folder with what it wrote."""
-    output = tmp_path_factory.mktemp("benchmarks")
-    options = ["--quick", "--models", "ridge", "--servers", "embedded", "--output", str(output)]
+def ran(script, *options):
+    """Run a benchmark, see that nothing of it is left, and return what it printed."""
     # Short, as the sockets of workers lie below it.
     with tempfile.TemporaryDirectory(prefix="b-") as temporary:
         finished = subprocess.run(
-            [sys.executable, str(SCRIPT), *options],
+            [sys.executable, str(script), *options],
             env={**os.environ, "TMPDIR": temporary},
             capture_output=True,
             text=True,
@@ -36,7 +33,15 @@ def quick_run(tmp_path_factory):
         )
         assert finished.returncode == 0, finished.stderr
         assert users_of(temporary) == []
-    return finished.stdout, output
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory):
+    """A short run on one model; what it printed, and the folder with what it wrote."""
+    output = tmp_path_factory.mktemp("benchmarks")
+    options = ["--quick", "--models", "ridge", "--servers", "embedded", "--output", str(output)]
+    return ran(SCRIPT, *options), output
 
 
 def users_of(folder):
@@ -113,17 +118,7 @@ def test_an_answer_of_another_form_is_infinitely_far_away(answers):
 @linux_only
 def test_worker_slots_are_measured_at_scale(tmp_path):
     options = ["--quick", "--servers", "embedded", "--output", str(tmp_path)]
-    with tempfile.TemporaryDirectory(prefix="b-") as temporary:
-        finished = subprocess.run(
-            [sys.executable, str(SCRIPT.with_name("at_scale.py")), *options],
-            env={**os.environ, "TMPDIR": temporary},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=500,
-        )
-        assert finished.returncode == 0, finished.stderr
-        assert users_of(temporary) == []
+    printed = ran(SCRIPT.with_name("at_scale.py"), *options)
     content = json.loads((tmp_path / "at_scale.json").read_text())
 
     assert content["waiting"][0]["ratio"] > 0
@@ -131,6 +126,6 @@ def test_worker_slots_are_measured_at_scale(tmp_path):
     assert content["crowds"][0]["answered"] == content["crowds"][0]["wanted"]
     container = content["container"]
     if container is None:
-        assert "no control group can be made" in finished.stdout
+        assert "no control group can be made" in printed
     else:
         assert (container["loaded"], container["errors"]) == (container["models"], 0)

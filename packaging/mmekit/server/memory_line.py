@@ -92,11 +92,7 @@ class MemoryLine:
             self.close()
 
     def _hear(self) -> None:
-        try:
-            received = self._channel.receive()
-            messages = None if received is None else list(received)
-        except OSError:
-            messages = None
+        messages = self._channel.heard()
         if messages is None:
             self.close()
             return

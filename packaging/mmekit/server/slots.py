@@ -208,15 +208,9 @@ class SlotWorker(Worker):
 
     def _hear(self) -> None:
         assert self._lifeline is not None  # noqa: S101
-        try:
-            received = self._lifeline.receive()
-            messages = None if received is None else list(received)
-        except BlockingIOError:
-            return
-        except OSError:
-            # Its end, or garbage: the model process has a duplicate of the other end.
-            messages = None
+        messages = self._lifeline.heard()
         if messages is None:
+            # Its end, or garbage: the model process has a duplicate of the other end.
             self._let_go()
             return
         for message, fds in messages:

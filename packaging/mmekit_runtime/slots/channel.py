@@ -157,6 +157,14 @@ class Channel:
         self._buffer += data
         return self._messages()
 
+    def heard(self) -> list[tuple[dict[str, Any], list[int]]] | None:
+        """Return the whole messages that have come; None at the end, and when `receive` fails."""
+        try:
+            received = self.receive()
+            return None if received is None else list(received)
+        except OSError:
+            return None
+
     def _messages(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)

@@ -100,10 +100,10 @@ class Host:
 
     def _add(self, slot: Slot) -> None:
         self._watch(slot.lifeline.fileno(), self._lifeline_spoke, slot)
-        if not self.processes and not self._is_parked and self.server.room.fits(self.needed):
-            self.enter()
-            return
         if not self.processes:
+            if not self.parking.since and self.server.room.fits(self.needed):
+                self.enter()
+                return
             # The request wakes it, be it the one that loads it: others may have to park first.
             self._confirm(slot)
             self._open(slot)
@@ -116,10 +116,6 @@ class Host:
             self._refuse([slot], f"the model has {len(process.slots)} worker slots already")
             return
         self._fill([slot])
-
-    @property
-    def _is_parked(self) -> bool:
-        return bool(self.parking.since) and not self.processes
 
     def _confirm(self, slot: Slot) -> None:
         """Tell whoever asked that there is a slot, and a server also which process answers."""

@@ -54,7 +54,7 @@ class Memory:
     def __init__(self) -> None:
         self.allowance = Allowance()
         self._groups = list(_limited_groups())
-        self._total = min([_meminfo(b"MemTotal:"), *(limit for limit, _, _ in self._groups)])
+        self._total = min([_meminfo(b"MemTotal:")[0], *(limit for limit, _, _ in self._groups)])
         given = os.environ.get(RESERVE_VARIABLE, "")
         self._reserve = int(given) << 20 if given.isdigit() else None
 
@@ -74,7 +74,7 @@ class Memory:
 
     def available(self) -> int:
         """Return the bytes that are left."""
-        free = [_meminfo(b"MemAvailable:")]
+        free = list(_meminfo(b"MemAvailable:"))
         for limit, folder, used in self._groups:
             taken = int(_read(f"{folder}/{used}") or b"0")
             free.append(limit - max(0, taken - taken_back(folder)))
@@ -91,9 +91,8 @@ def taken_back(folder: str) -> int:
     kernel = int(_read(f"{folder}/{_KERNEL}") or b"0")
     if not kernel:
         return found
-    kept = sum(map(_meminfo, (b"SUnreclaim:", b"KernelStack:", b"PageTables:")))
-    reclaimable = _meminfo(b"SReclaimable:")
-    return found + kernel * reclaimable // (reclaimable + kept)
+    reclaimable, *kept = _meminfo(b"SReclaimable:", b"SUnreclaim:", b"KernelStack:", b"PageTables:")
+    return found + kernel * reclaimable // (reclaimable + sum(kept))
 
 
 def _limited_groups() -> Iterator[tuple[int, str, str]]:
@@ -113,11 +112,11 @@ def _limited_groups() -> Iterator[tuple[int, str, str]]:
                     yield int(limit), folder, files[1]
 
 
-def _meminfo(name: bytes) -> int:
-    for line in _read(_MEMINFO).splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) << 10
-    return _UNLIMITED
+def _meminfo(*names: bytes) -> list[int]:
+    """Return what the machine has, in the order of the names."""
+    lines = [line.split() for line in _read(_MEMINFO).splitlines()]
+    sizes = {line[0]: int(line[1]) << 10 for line in lines if len(line) > 1}
+    return [sizes.get(name, _UNLIMITED) for name in names]
 
 
 def _read(path: str) -> bytes:

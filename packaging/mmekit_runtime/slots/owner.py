@@ -29,11 +29,7 @@ class Owner:
         self._send({"memory": True})
 
     def _spoke(self) -> None:
-        try:
-            received = self._channel.receive()
-            messages = None if received is None else list(received)
-        except OSError:
-            messages = None
+        messages = self._channel.heard()
         if messages is None:
             self._close()
             return

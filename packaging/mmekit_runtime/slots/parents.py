@@ -107,11 +107,7 @@ class Parents:
 
     def _parent_spoke(self, parent: Parent) -> None:
         assert parent.channel is not None  # noqa: S101
-        try:
-            received = parent.channel.receive()
-            messages = None if received is None else list(received)
-        except OSError:
-            messages = None
+        messages = parent.channel.heard()
         if messages is None:
             self._end(parent)
             return
