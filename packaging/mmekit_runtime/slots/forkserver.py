@@ -135,8 +135,10 @@ class ForkServer:
 
     def _turn(self) -> None:
         until_look = min(self._next_look, self._next_room) - time.monotonic()
+        until_look = min(until_look, self.parents.until_spare_s())
         self.loop.turn(min(max(0.0, until_look), self._look_s, self._idle_left()))
         self._reap()
+        self.parents.fork_spares()
         now = time.monotonic()
         if now >= self._next_room:
             self.room.look(list(self._hosts.values()))
