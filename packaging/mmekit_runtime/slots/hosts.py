@@ -496,6 +496,8 @@ class Host:
             self.server.room.take(process)
         if process.parent is not None and not self.server.room.is_short:
             self.server.parents.keep_spare(process.parent)
+            if not process.parent.knows_enough:
+                self.server.look_at_models_soon()
         took_s = self.parking.woken()
         if took_s is not None:
             self._woken(process, took_s)
