@@ -10,6 +10,10 @@ A part, or a try that shows only that all of it works::
     .venv/bin/python benchmarks/at_scale.py --parts waiting parked
     .venv/bin/python benchmarks/at_scale.py --quick --servers embedded
 
+What is found is written after each part. A run that adds to that of an earlier one::
+
+    .venv/bin/python benchmarks/at_scale.py --resume --parts crowd container --publish
+
 Writes build/benchmarks/at_scale.json and .md; --publish copies them into docs/benchmarks, and a
 table into the README. Everything runs on loopback, and is ended at the end.
 """
@@ -22,6 +26,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,17 +62,22 @@ def main() -> int:
     console = Console(stderr=True)
     machine = Machine.this()
     machine.warn_if_busy()
+    former = scale.read(arguments.output) if arguments.resume else None
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
         steps_of(console) as progress,
     ):
         bench = Bench(arguments, Path(name).resolve(), progress)
-        found = bench.run()
-    if not found:
+
+        def keep(found: Scale) -> None:
+            now = Results(machine, found, bench.left_out, time.monotonic() - began)
+            scale.write(now if former is None else former.with_more(now), arguments.output)
+
+        bench.run(keep)
+    results = scale.read(arguments.output)
+    if results is None or not results.scale:
         console.print(f"There was nothing to measure: {bench.left_out}")
         return 1
-    results = Results(machine, found, bench.left_out, time.monotonic() - began)
-    scale.write(results, arguments.output)
     print(scale.markdown(results))
     published = not arguments.publish or publish(arguments.output, scale.NAME, console, summary)
     return 0 if published and not bench.has_failed else 1
@@ -103,8 +113,8 @@ class Bench:
         steps += "container" in arguments.parts
         self._task: TaskID = progress.add_task("", total=steps)
 
-    def run(self) -> Scale:
-        """Measure everything that was asked for."""
+    def run(self, keep: Callable[[Scale], None]) -> None:
+        """Measure everything that was asked for; ``keep`` gets all of it after each part."""
         arguments, sizes = self._arguments, self._sizes()
         ridge = subjects.prepare("ridge", subjects.TRAINED, self._work)
         compare = partial(
@@ -120,12 +130,13 @@ class Bench:
         )
         # A container is what DJL Serving runs in, where there is one.
         last = self._servers[-1:]
-        return Scale(
-            waiting=self._each("waiting", compare, self._servers),
-            parked=self._each("parked", measure, self._servers),
-            crowds=self._each("crowd", load, self._servers),
-            container=next(iter(self._each("container", serve, last)), None),
-        )
+        found = Scale()
+        keep(found)
+        keep(found := replace(found, waiting=self._each("waiting", compare, self._servers)))
+        keep(found := replace(found, parked=self._each("parked", measure, self._servers)))
+        keep(found := replace(found, crowds=self._each("crowd", load, self._servers)))
+        contained = next(iter(self._each("container", serve, last)), None)
+        keep(replace(found, container=contained))
 
     def _sizes(self) -> dict[str, float]:
         if self._arguments.quick:
@@ -177,6 +188,9 @@ def _arguments() -> argparse.Namespace:
         "--minutes", type=float, default=_MINUTES, help="that models in a container are asked"
     )
     parser.add_argument("--tool", choices=("wrk", "python"), default=None)
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what earlier runs have found, and add to it"
+    )
     parser.add_argument("--quick", action="store_true", help="few models and short loads")
     parser.add_argument(
         "--publish", action="store_true", help="copy into docs/benchmarks and the README"

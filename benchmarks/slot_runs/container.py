@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from mmekit.bench import Destination, Payload, Plan, put_load
 from slot_runs import crowd, groups, subjects
 from slot_runs.outcome import GIB
-from slot_runs.servers import TITLES, running
+from slot_runs.servers import TITLES, ServerKind, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from slot_runs.servers import ServerKind
     from slot_runs.subjects import Trained
 
 _RATE = 50.0

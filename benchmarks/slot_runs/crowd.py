@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from mmekit.server.registry import MAX_MODELS
 from slot_runs import processes, subjects
-from slot_runs.servers import ServerFailure, family, running
+from slot_runs.servers import ServerFailure, ServerKind, family, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from slot_runs.servers import Server, ServerKind
+    from slot_runs.servers import Server
     from slot_runs.subjects import Trained
 
 _AT_ONCE = 4

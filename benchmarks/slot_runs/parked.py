@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slot_runs import crowd, processes, subjects
-from slot_runs.servers import ServerFailure, ask, family, running
+from slot_runs.servers import ServerFailure, ServerKind, ask, family, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from slot_runs.servers import Server, ServerKind
+    from slot_runs.servers import Server
     from slot_runs.subjects import Trained
 
 _MODELS = 200

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from machine import Machine  # noqa: TC002  pydantic reads this and the other types
+from pydantic import TypeAdapter
+
+from slot_runs.container import Container  # noqa: TC001
+from slot_runs.crowd import Crowd  # noqa: TC001
 from slot_runs.outcome import GIB, MIB, Outcome, to_reach
-from slot_runs.servers import TITLES
-from slot_runs.waiting import CONNECTIONS, WAIT_MS
+from slot_runs.parked import Parked  # noqa: TC001
+from slot_runs.servers import TITLES, ServerKind
+from slot_runs.waiting import CONNECTIONS, WAIT_MS, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from machine import Machine
-
-    from slot_runs.container import Container
-    from slot_runs.crowd import Crowd
-    from slot_runs.parked import Parked
-    from slot_runs.servers import ServerKind
-    from slot_runs.waiting import Waiting
+    _Found = TypeVar("_Found", Waiting, Parked, Crowd)
 
 NAME = "at_scale"
 _LEAST_RATIO = 0.95
@@ -57,6 +56,13 @@ class Scale:
             sections.append(_container(self.container))
         return [line for section in sections for line in section]
 
+    def titles(self) -> set[str]:
+        """Return what was measured, as what is left out is called."""
+        found = {"waiting": self.waiting, "parked": self.parked, "crowd": self.crowds}
+        titles = {f"{part}, {TITLES[one.server]}" for part, of in found.items() for one in of}
+        container = self.container
+        return titles if container is None else titles | {f"container, {TITLES[container.server]}"}
+
     def content(self) -> dict[str, Any]:
         """Return all figures."""
         return {
@@ -72,20 +78,51 @@ class Scale:
 
 @dataclass(frozen=True)
 class Results:
-    """All that one run of the benchmark found.
+    """All that a run of the benchmark found, and those that it has resumed.
 
     Attributes
     ----------
     left_out
         What was not measured, and why.
     seconds
-        How long it took.
+        How long it took, those before it included.
     """
 
     machine: Machine
     scale: Scale
-    left_out: Mapping[str, str]
+    left_out: dict[str, str]
     seconds: float
+
+    def with_more(self, later: Results) -> Results:
+        """Return these with what a later run has found, or has left out, in the place of theirs."""
+        theirs, its = self.scale, later.scale
+        scale = Scale(
+            waiting=_renewed(theirs.waiting, its.waiting),
+            parked=_renewed(theirs.parked, its.parked),
+            crowds=_renewed(theirs.crowds, its.crowds),
+            container=its.container or theirs.container,
+        )
+        measured = its.titles()
+        former = {what: why for what, why in self.left_out.items() if what not in measured}
+        seconds = self.seconds + later.seconds
+        return Results(later.machine, scale, {**former, **later.left_out}, seconds)
+
+
+_RESULTS = TypeAdapter(Results)
+
+
+def _renewed(former: tuple[_Found, ...], later: tuple[_Found, ...]) -> tuple[_Found, ...]:
+    by_server = {one.server: one for one in (*former, *later)}
+    return tuple(by_server[kind] for kind in TITLES if kind in by_server)
+
+
+def read(folder: Path) -> Results | None:
+    """Read what was written; None when there is nothing, or it is of another version."""
+    try:
+        content = json.loads((folder / f"{NAME}.json").read_text())
+        return _RESULTS.validate_python({**content, "scale": content})
+    except (OSError, ValueError):
+        return None
 
 
 def write(results: Results, folder: Path) -> None:
@@ -95,7 +132,7 @@ def write(results: Results, folder: Path) -> None:
         "seconds": results.seconds,
         "outcomes": [asdict(one) for one in results.scale.outcomes()],
         **results.scale.content(),
-        "left_out": dict(results.left_out),
+        "left_out": results.left_out,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{NAME}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -106,8 +143,8 @@ def markdown(results: Results) -> str:
     """Return all tables."""
     machine = results.machine
     circumstances = (
-        f"One run of `benchmarks/at_scale.py` on {machine}, {machine.busy_percent:.0f} % busy with "
-        f"other things when it began. It took {results.seconds / 60:.0f} minutes."
+        f"`benchmarks/at_scale.py` on {machine}, {machine.busy_percent:.0f} % busy with other "
+        f"things when it began. It took {results.seconds / 60:.0f} minutes."
     )
     lines = [
         "# Worker slots at scale",

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from mmekit.bench import Load, Target, Tool, measure
 from slot_runs import subjects
-from slot_runs.servers import running
+from slot_runs.servers import ServerKind, running
 from slot_runs.subjects import MODES, Subject, Trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from slot_runs.servers import ServerKind
     from slot_runs.subjects import Mode
 
 WAIT_MS = 20
