@@ -19,7 +19,7 @@ from mmekit.endpoint.errors import AwsError
 from mmekit.endpoint.http import Reply, Request
 from mmekit.endpoint.observability.prometheus import CONTENT_TYPE, prometheus_text
 from mmekit.endpoint.page.feed import Feed
-from mmekit.errors import ArchiveError
+from mmekit.errors import ArchiveError, TextError
 from mmekit.http import is_one_line
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class PageRoutes:
         """Return a request that a model answers; an empty one where nobody knows."""
         try:
             found = await self._data_plane.example(_caller(sent), sent["endpoint"], sent["target"])
-        except (AwsError, ArchiveError, OSError, ValueError):
+        except (AwsError, ArchiveError, TextError, OSError, ValueError):
             found = None  # an invocation will say what is wrong
         if found is None:
             return {"contentType": "", "body": ""}
