@@ -152,6 +152,7 @@ def followed(tmp_path_factory):
     return folder, finished.stdout
 
 
+@pytest.mark.thorough
 def test_the_three_steps_end_with_the_answer_that_readme_shows(followed):
     _, output = followed
     (shown,) = re.findall(r"It answers `(.+)`, rounded\.", (ROOT / "README.md").read_text())
@@ -160,6 +161,7 @@ def test_the_three_steps_end_with_the_answer_that_readme_shows(followed):
     assert [round(one, 1) for one in answer] == json.loads(shown)["predictions"]
 
 
+@pytest.mark.thorough
 def test_the_archive_made_by_hand_answers_too(followed):
     folder, _ = followed
     with load_handler(folder / "build" / "archives" / "plain.tar.gz") as model:
@@ -167,6 +169,7 @@ def test_the_archive_made_by_hand_answers_too(followed):
     assert answer.json() == {"predictions": ["setosa"]}
 
 
+@pytest.mark.thorough
 def test_the_handler_and_the_tests_of_it_that_readme_shows_pass(followed):
     folder, _ = followed
     handler, example = blocks(ROOT / "README.md", "python")

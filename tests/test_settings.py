@@ -162,6 +162,7 @@ def test_every_other_instance_picks_the_cpu_image(instance):
     assert Settings(instance_type=instance).image_uri.endswith("-cpu-full")
 
 
+@pytest.mark.thorough
 def test_the_gpu_image_is_the_one_that_the_sdk_of_sagemaker_names():
     program = (
         "from sagemaker.core import image_uris;"

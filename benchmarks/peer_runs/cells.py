@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from peer_runs.subjects import Subject
 
 COUNTS = (1, 10, 50)
+ASKED = 5
+"""Of the largest number, models that are asked on while the others are idle."""
 CONNECTIONS = (1, 8, 32)
 FAILURES = (
     PeerFailure,
@@ -37,6 +39,8 @@ FAILURES = (
 
 ColdKind = Literal["load", "start"]
 _COUNTED_LOADS = 10
+_LONGER_S = 10
+_PAUSE_S = 1.0
 _REASON_BEGIN, _REASON_END = 80, 220
 
 
@@ -114,6 +118,8 @@ class Cell:
     ----------
     taken
         When, by UTC.
+    idle
+        Memory for the largest number of models, of which all but `ASKED` are idle.
     answer
         To the request; None when there was none.
     missing
@@ -126,6 +132,7 @@ class Cell:
     taken: str
     cold: Cold | None = None
     memory: tuple[Memory, ...] = ()
+    idle: Memory | None = None
     loads: tuple[Load, ...] = ()
     answer: str | None = None
     missing: dict[str, str] = field(default_factory=dict)
@@ -230,12 +237,31 @@ class _Run:
                     break
             if times and len(times) not in sizes:
                 sizes[len(times)] = proportional(before)
+            idle = self._size_of_idle(server, before) if not why else None
         memory, missing = extrapolated(sizes, self._plan.counts, why)
         counted = times[1 : _COUNTED_LOADS + 1] or times
         cold = Cold("load", times[0], statistics.median(counted), len(counted))
         return replace(
-            cell, cold=cold, memory=memory, answer=str(answer), missing={**cell.missing, **missing}
+            cell,
+            cold=cold,
+            memory=memory,
+            idle=idle or memory[-1],
+            answer=str(answer),
+            missing={**cell.missing, **missing},
         )
+
+    def _size_of_idle(self, server: Server, before: Sequence[int]) -> Memory | None:
+        """Ask a few models until the others are idle for long enough; None without parking."""
+        if not self._peer.parks_after_s:
+            return None
+        most = max(self._plan.counts)
+        deadline = time.monotonic() + self._peer.parks_after_s + _LONGER_S
+        while time.monotonic() < deadline:
+            self._say(f"{most - ASKED} of {most} models are idle")
+            for number in range(ASKED):
+                self._peer.ask(self._subject, server.port, f"m{number}")
+            time.sleep(_PAUSE_S)
+        return Memory(most, proportional(before), most)
 
     def _load(self, server: Server, number: int) -> tuple[float, object]:
         folder = self._place(number)
@@ -312,7 +338,8 @@ class _Run:
                 break
             took_s, before = time.perf_counter() - began, count
         memory, missing = extrapolated(sizes, self._plan.counts, why)
-        return replace(cell, memory=memory, missing={**cell.missing, **missing})
+        # A model that is idle stays what it was.
+        return replace(cell, memory=memory, idle=memory[-1], missing={**cell.missing, **missing})
 
     def _size(self, count: int) -> int:
         folders = [self._place(number) for number in range(count)]

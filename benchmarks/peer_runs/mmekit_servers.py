@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from peer_runs.subjects import Subject
 
 _CSV = "text/csv"
+_PARKS_AFTER_S = 30
 
 
 class ContainerContract(Peer):
@@ -68,7 +69,8 @@ class _Slots(ContainerContract):
     def running(self, subject: Subject, models: Sequence[Path], work: Path) -> Iterator[Server]:  # noqa: ARG002
         """Run it in the folder that it makes for itself."""
         try:
-            with servers.running(self.kind) as server:
+            settings = {"MMEKIT_PARK_AFTER_S": str(self.parks_after_s)}
+            with servers.running(self.kind, settings) as server:
 
                 def load(folder: Path) -> None:
                     server.load(folder.name, folder)
@@ -88,7 +90,11 @@ class Mmekit(_Slots):
     kind = "embedded"
     worker_slots = True
     warm_up_s = 2
-    setting = "`mme serve`, archives as `mme pack` makes them: 1 to 16 worker slots."
+    parks_after_s = _PARKS_AFTER_S
+    setting = (
+        "`mme serve`, archives as `mme pack` makes them: 1 to 16 worker slots. Models park after "
+        f"{_PARKS_AFTER_S} seconds without a request (300 unless one says so)."
+    )
     pages = ("docs/worker-slots.md",)
 
     def prepare(self, say: Callable[[str], None]) -> None:
@@ -139,5 +145,9 @@ class DjlSlots(_Djl):
     name = "djl-slots"
     title = "DJL Serving, mmekit's archive"
     worker_slots = True
-    setting = "The same server, archives as `mme pack` makes them: 1 to 16 worker slots."
+    parks_after_s = _PARKS_AFTER_S
+    setting = (
+        "The same server, archives as `mme pack` makes them: 1 to 16 worker slots. Models park as "
+        "with mmekit's."
+    )
     pages = ("docs/worker-slots.md",)

@@ -59,6 +59,8 @@ class Peer(ABC):
         Whether each model has processes of its own, so that none can harm another.
     warm_up_s
         Seconds of load before a measurement.
+    parks_after_s
+        Seconds after which it gives back the memory of a model that nobody asks; 0 for never.
     health
         A path that is answered as soon as the server is there.
     listens_everywhere
@@ -73,6 +75,7 @@ class Peer(ABC):
     dynamic: ClassVar[bool]
     isolated: ClassVar[bool]
     warm_up_s: ClassVar[int] = 1
+    parks_after_s: ClassVar[int] = 0
     health: ClassVar[str] = "/ping"
     listens_everywhere: ClassVar[bool] = False
     environment: ClassVar[Environment]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tables import milliseconds, table
 
 from peer_runs import subjects, targets
-from peer_runs.cells import CONNECTIONS, COUNTS
+from peer_runs.cells import ASKED, CONNECTIONS, COUNTS
 from peer_runs.peers import PEERS
 from peer_runs.targets import MIB
 
@@ -151,10 +151,15 @@ def _cold_cell(cell: Cell) -> str:
 
 def _memory(cells: Sequence[Cell]) -> str:
     rows = [
-        (_peer(cell.peer), *(_memory_cell(cell.memory_for(count)) for count in COUNTS))
+        (
+            _peer(cell.peer),
+            *(_memory_cell(cell.memory_for(count)) for count in COUNTS),
+            _memory_cell(cell.idle),
+        )
         for cell in cells
     ]
     columns = [f"{count} model{'s' if count > 1 else ''}" for count in COUNTS]
+    columns.append(f"{COUNTS[-1]}, {COUNTS[-1] - ASKED} of them idle")
     return table(("server",), columns, rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peer_runs.cells import ASKED
 from peer_runs.peers import OURS, PEERS
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ def _memory(cell: Cell) -> float | None:
     return found.proportional / MIB if found else None
 
 
+def _idle(cell: Cell) -> float | None:
+    return cell.idle.proportional / MIB if cell.idle and cell.idle.models == _CROWD else None
+
+
 def _throughput(connections: int) -> Callable[[Cell], float | None]:
     def of(cell: Cell) -> float | None:
         found = cell.load(connections)
@@ -91,6 +96,12 @@ def _throughput(connections: int) -> Callable[[Cell], float | None]:
 FIGURES = (
     Figure("first in cold load", "ms", _cold, least=True),
     Figure(f"first in memory for {_CROWD} models", "MiB", _memory, least=True),
+    Figure(
+        f"first in memory for {_CROWD} models, {_CROWD - ASKED} of them idle",
+        "MiB",
+        _idle,
+        least=True,
+    ),
     *(
         Figure(
             f"first in throughput at {connections} connections",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _SHARE_OF_MEMORY = 0.7
 _MIB = 1 << 20
 _KEPT = "cold-first"
+_APART_S = 0.25
+"""Between loads that are timed: each is that of a model that somebody asks for just then."""
 """The model that stays loaded, for what follows the loads."""
 
 
@@ -198,6 +200,8 @@ def _loads(
         target = subjects.copy(
             trained.unpacked(mode), work / (f"cold-{number}" if number else _KEPT)
         )
+        if 0 < number <= plan.cold_loads:
+            time.sleep(_APART_S)
         times.append(server.load(target.name, target))
         server.invoke(target.name, subject.load, subject.content_type)
         folders.append(target)

@@ -125,7 +125,8 @@ def test_cells_are_kept_and_come_back_whole(tmp_path):
 
     load = Load("wrk", 8, 100, 1.0, 1.0, 2.0, 3.0, 4.0, 0)
     memory = (Memory(1, 100, 1), Memory(50, 5000, 10))
-    cell = Cell("mmekit", "1", "m", "now", Cold("load", 9.0, 3.0, 10), memory, (load,), "7")
+    cold, idle = Cold("load", 9.0, 3.0, 10), Memory(50, 900, 50)
+    cell = Cell("mmekit", "1", "m", "now", cold, memory, idle, (load,), "7")
     kept = Kept(tmp_path / "found")
 
     assert kept.get("mmekit", "m") is None
@@ -147,7 +148,10 @@ def cells():
         missing = {} if measured_with == 50 else {"memory 50": "it was late"}
         model = "catboost_classifier"
         kind = "start" if peer == "litserve" else "load"
-        return Cell(peer, "1.0", model, "now", Cold(kind, 9, cold, 10), sizes, loads, "1", missing)
+        # Ours park what is idle.
+        idle = Memory(50, 40 << 20, 50) if peer in {"mmekit", "djl-slots"} else sizes[-1]
+        cold = Cold(kind, 9, cold, 10)
+        return Cell(peer, "1.0", model, "now", cold, sizes, idle, loads, "1", missing)
 
     return [
         cell("mmekit", 20.0, 500, 1000),
@@ -165,6 +169,8 @@ def test_mmekit_is_compared_with_the_best_of_the_others(cells):
 
     assert met["first in cold load"] == (False, "20 ms; MLServer 9.0 ms")
     assert met["first in memory for 50 models"] == (False, "500 MiB; MLServer 300 MiB")
+    idle = met["first in memory for 50 models, 45 of them idle"]
+    assert idle == (True, "40 MiB; MLServer 300 MiB")
     assert all(one.among_isolated for one in judge(cells) if one.what.startswith("first"))
     assert met["first in throughput at 32 connections"][0] is True
     (ratio,) = [value for what, value in met.items() if what.startswith("at least 2.5 times")]

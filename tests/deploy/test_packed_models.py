@@ -56,6 +56,7 @@ def ask(desk):
     return json.loads(answer)["predictions"]
 
 
+@pytest.mark.thorough
 def test_a_package_is_packed_deployed_asked_and_packed_anew_when_it_changes(farm, nothing_left):
     said = farm.mme("deploy")
     assert "packed from" in said

@@ -19,6 +19,7 @@ from .conftest import ROOT, echo_archive
 CDK = ROOT / "infrastructure" / "cdk"
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.timeout(900),  # jsii takes its time on a busy machine
     pytest.mark.skipif(
         importlib.util.find_spec("aws_cdk") is None or importlib.util.find_spec("cdk_nag") is None,

@@ -7,6 +7,8 @@ from botocore.exceptions import ClientError
 
 from .conftest import IMAGE, until
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def bucket(local, templates):

@@ -9,7 +9,10 @@ import pytest
 
 from .conftest import IMAGE, echo_archive
 
-pytestmark = pytest.mark.timeout(900)  # the AWS CLI takes its time on a busy machine
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.timeout(900),  # the AWS CLI takes its time on a busy machine
+]
 
 needs_aws = pytest.mark.skipif(shutil.which("aws") is None, reason="there is no AWS CLI on PATH")
 

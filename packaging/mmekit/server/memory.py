@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,28 @@ def own_cgroup(root: Path = _CGROUP_ROOT, own: Path = _OWN_CGROUP) -> Cgroup | N
     Both versions of the interface are read (cgroup-v1/memory.txt and cgroup-v2.rst of the Linux
     documentation), from this process's own group up to the topmost that can be seen.
     """
-    found = [_read_cgroup(folder) for folder in _cgroup_folders(root, own)]
-    limited = [one for one in found if one is not None]
-    return min(limited, key=lambda one: one.limit - one.used, default=None)
+    return _narrowest(_limited_cgroups(root, own))
+
+
+@dataclass(frozen=True)
+class _Limited:
+    limit: int
+    folder: Path
+    use: str
+
+
+def _narrowest(groups: Iterable[_Limited]) -> Cgroup | None:
+    found = []
+    for one in groups:
+        with suppress(OSError, ValueError):
+            total = int((one.folder / one.use).read_text())
+            found.append(Cgroup(one.limit, max(0, total - taken_back(str(one.folder)))))
+    return min(found, key=lambda one: one.limit - one.used, default=None)
+
+
+def _limited_cgroups(root: Path, own: Path) -> list[_Limited]:
+    found = [_limited(folder) for folder in _cgroup_folders(root, own)]
+    return [one for one in found if one is not None]
 
 
 def _cgroup_folders(root: Path, own: Path) -> Iterator[Path]:
@@ -76,20 +96,17 @@ def _cgroup_folders(root: Path, own: Path) -> Iterator[Path]:
         yield top
 
 
-def _read_cgroup(folder: Path) -> Cgroup | None:
-    for limit, used in (
+def _limited(folder: Path) -> _Limited | None:
+    for limit, use in (
         ("memory.max", "memory.current"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
-        try:
+        with suppress(OSError):
             text = (folder / limit).read_text().strip()
-            total = int((folder / used).read_text())
-        except (OSError, ValueError):
-            continue
-        # "max", or in version 1 a number beyond any memory.
-        if not text.isdigit() or int(text) >= psutil.virtual_memory().total:
-            return None
-        return Cgroup(int(text), max(0, total - taken_back(str(folder))))
+            # "max", or in version 1 a number beyond any memory.
+            if not text.isdigit() or int(text) >= psutil.virtual_memory().total:
+                return None
+            return _Limited(int(text), folder, use)
     return None
 
 
@@ -134,7 +151,8 @@ class Memory:
     limit
         Bytes that the server and its workers may use; None for no limit of our own.
     cgroup
-        Tells the control group's limit and use now; None where there is none.
+        Tells the control group's limit and use now; None where there is none. By default, of the
+        groups that have a limit when this is made.
 
     Attributes
     ----------
@@ -147,9 +165,13 @@ class Memory:
     """
 
     def __init__(
-        self, limit: int | None = None, cgroup: Callable[[], Cgroup | None] = own_cgroup
+        self, limit: int | None = None, cgroup: Callable[[], Cgroup | None] | None = None
     ) -> None:
         self.own_limit = limit
+        if cgroup is None:
+            # Every load asks: there is little to read where no group has a limit.
+            groups = _limited_cgroups(_CGROUP_ROOT, _OWN_CGROUP)
+            cgroup = partial(_narrowest, groups)
         self._cgroup = cgroup
         around = cgroup()
         limits = [int(psutil.virtual_memory().total)]

@@ -41,6 +41,7 @@ IDLE_S = 300.0
 
 _TURN_S = 5.0
 _LEAST_TURN_S = 0.05
+_ANSWERED_S = 0.2
 _ACCEPTED_AT_ONCE = 16
 """Fewer than `descriptors.RESERVE`: the limit is looked at when a client has spoken."""
 
@@ -135,8 +136,10 @@ class ForkServer:
 
     def _turn(self) -> None:
         until_look = min(self._next_look, self._next_room) - time.monotonic()
+        until_look = min(until_look, self.parents.until_spare_s())
         self.loop.turn(min(max(0.0, until_look), self._look_s, self._idle_left()))
         self._reap()
+        self.parents.fork_spares()
         now = time.monotonic()
         if now >= self._next_room:
             self.room.look(list(self._hosts.values()))
@@ -289,6 +292,10 @@ class ForkServer:
         host = self._departed.pop(pid, None)
         if host is not None:
             host.process_ended(pid, status)
+
+    def look_at_models_soon(self) -> None:
+        """Look at the models when one that has just become ready has answered, most likely."""
+        self._next_look = min(self._next_look, time.monotonic() + _ANSWERED_S)
 
     def look_soon(self) -> None:
         """Look at the memory in this turn, if somebody waits for it."""

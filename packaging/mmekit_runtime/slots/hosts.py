@@ -276,9 +276,20 @@ class Host:
     def _look(self, now: float) -> None:
         for process in self._scaling.surplus(self.processes, self.server.period_s):
             process.ask_to_park()
+        for process in self.processes:
+            self._learn_from(process)
         after_s = self.parking.after_s
         if after_s and self.may_park and now - self.used_at() >= after_s:
             self.park()
+
+    def _learn_from(self, process: Process) -> None:
+        """Let its parent know what one that answers has written to, if it knows of few."""
+        parent = process.parent
+        if process.is_known or parent is None or parent.knows_enough:
+            return
+        if process.ready and process.ledger and process.ledger.counters()["requests"]:
+            process.is_known = True
+            self.server.parents.learn(parent, process.pid)
 
     @property
     def needed(self) -> int:
@@ -485,6 +496,8 @@ class Host:
             self.server.room.take(process)
         if process.parent is not None and not self.server.room.is_short:
             self.server.parents.keep_spare(process.parent)
+            if not process.parent.knows_enough:
+                self.server.look_at_models_soon()
         took_s = self.parking.woken()
         if took_s is not None:
             self._woken(process, took_s)

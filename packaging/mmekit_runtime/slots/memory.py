@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from mmekit_runtime.slots.allowance import Allowance
@@ -26,6 +27,11 @@ _KERNEL = "memory.kmem.usage_in_bytes"
 """What the kernel itself has taken for a group of version 1: names and numbers of files above all,
 gigabytes where a server with thousands of open files starts processes. It says of the whole machine
 alone how much of that it can take back."""
+
+_RECLAIMABLE = b"SReclaimable:"
+_KEPT = b"SUnreclaim:", b"KernelStack:", b"PageTables:"
+"""Of the machine: what the kernel can take back of its own, and what it keeps: half a MiB a process
+for instance."""
 
 _LOW_PART, _MOST_LOW = 10, 512 << 20
 _FLOOR_PART = 4
@@ -54,6 +60,7 @@ class Memory:
     def __init__(self) -> None:
         self.allowance = Allowance()
         self._groups = list(_limited_groups())
+        kept_at_first()
         self._total = min([_meminfo(b"MemTotal:")[0], *(limit for limit, _, _ in self._groups)])
         given = os.environ.get(RESERVE_VARIABLE, "")
         self._reserve = int(given) << 20 if given.isdigit() else None
@@ -91,8 +98,17 @@ def taken_back(folder: str) -> int:
     kernel = int(_read(f"{folder}/{_KERNEL}") or b"0")
     if not kernel:
         return found
-    reclaimable, *kept = _meminfo(b"SReclaimable:", b"SUnreclaim:", b"KernelStack:", b"PageTables:")
-    return found + kernel * reclaimable // (reclaimable + sum(kept))
+    reclaimable, *kept = _meminfo(_RECLAIMABLE, *_KEPT)
+    share = kernel * reclaimable // (reclaimable + sum(kept))
+    # What the kernel has come to keep meanwhile is this group's, for all that is known.
+    meanwhile = sum(kept) - kept_at_first()
+    return found + max(0, min(share, kernel - meanwhile))
+
+
+@functools.cache
+def kept_at_first() -> int:
+    """Return what the kernel kept of the machine's memory when this process first asked."""
+    return sum(_meminfo(*_KEPT))
 
 
 def _limited_groups() -> Iterator[tuple[int, str, str]]:

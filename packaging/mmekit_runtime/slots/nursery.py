@@ -159,8 +159,21 @@ def _serve(channel: Channel) -> None:
                 if messages is None:
                     return
                 for message, fds in messages:
-                    _fork_for(channel, message, fds)
+                    if "learn" in message:
+                        _learn(channel, message)
+                    else:
+                        _fork_for(channel, message, fds)
             _reap(channel)
+
+
+def _learn(channel: Channel, message: dict[str, Any]) -> None:
+    """Tell what a model process has written to, with what is known of others."""
+    from mmekit_runtime.slots import pages
+
+    written = message["known"]
+    with contextlib.suppress(OSError):  # it has ended
+        written = pages.merged(written, pages.written(message["learn"]))
+    channel.send({"written": written})
 
 
 def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 SPARES_VARIABLE = "MMEKIT_SLOTS_SPARES"
 """``0`` has no process forked ahead."""
 
+SPARE_AFTER_S = 0.02
+"""After a model is ready, before another process is forked ahead: that takes a core as long as the
+request that the model was woken for."""
+
 MAX_FORKS = 8
 """That a parent is asked for at a time: it does one after the other anyway."""
 
@@ -40,6 +45,7 @@ class Parents:
         self._forking: dict[int, tuple[Parent, Channel, Forked]] = {}
         self._number = 0
         self._spares = os.environ.get(SPARES_VARIABLE, "1").strip() != "0"
+        self._due: dict[Parent, float] = {}
 
     def find(self, wanted: frozenset[str], then: Found) -> None:
         """Call ``then`` with a ready parent that has these imports, None when there can be none."""
@@ -114,6 +120,9 @@ class Parents:
         for message, _ in messages:
             if "forked" in message:
                 self._has_forked(message["forked"], message["pid"])
+            elif "written" in message:
+                parent.written = message["written"]
+                self._teach_spare(parent)
             elif "ended" in message:
                 self._server.process_ended(message["ended"], message["status"])
             elif "spoiled" in message:
@@ -139,6 +148,7 @@ class Parents:
             self._server.loop.unwatch(parent.channel.fileno())
             parent.channel.close()
         self._tree.remove(parent)
+        self._due.pop(parent, None)
         self.drop_spare(parent)
         for number, (asked, _, _) in list(self._forking.items()):
             if asked is parent:
@@ -175,14 +185,42 @@ class Parents:
         return True
 
     def keep_spare(self, parent: Parent) -> None:
-        """Have a parent fork one process ahead, so that the next model need not wait for that."""
+        """Have a parent fork one process ahead soon, so that the next model need not wait."""
         if self._spares and parent.spare is None and not parent.is_sparing and parent.channel:
-            parent.is_sparing = True
-            self.fork(
-                parent,
-                {"fork": "spare"},
-                lambda pid, channel: self._spare_forked(parent, pid, channel),
-            )
+            self._due.setdefault(parent, time.monotonic() + SPARE_AFTER_S)
+
+    def learn(self, parent: Parent, pid: int) -> None:
+        """Have a parent note which pages one of its model processes has written to.
+
+        Those that it forks ahead from then on have them copied while they wait.
+        """
+        if self._spares and parent.channel is not None:
+            parent.lessons += 1
+            parent.channel.send({"learn": pid, "known": parent.written})
+
+    def _teach_spare(self, parent: Parent) -> None:
+        if parent.spare is not None and parent.written:
+            with contextlib.suppress(OSError):  # its end shows when it is read
+                parent.spare[1].send({"written": parent.written})
+
+    def until_spare_s(self) -> float:
+        """Return the seconds until a process is to be forked ahead; infinity when none is."""
+        return min(self._due.values(), default=math.inf) - time.monotonic()
+
+    def fork_spares(self) -> None:
+        """Have those parents fork ahead whose time has come."""
+        now = time.monotonic()
+        for parent in [one for one, due in self._due.items() if due <= now]:
+            del self._due[parent]
+            self._fork_spare(parent)
+
+    def _fork_spare(self, parent: Parent) -> None:
+        parent.is_sparing = True
+        self.fork(
+            parent,
+            {"fork": "spare"},
+            lambda pid, channel: self._spare_forked(parent, pid, channel),
+        )
 
     def _spare_forked(self, parent: Parent, pid: int, channel: Channel | None) -> None:
         parent.is_sparing = False
@@ -190,6 +228,7 @@ class Parents:
             parent.spare = (pid, channel)
             # It has nothing to say: what comes is its end.
             self._server.loop.watch(channel.fileno(), lambda: self.drop_spare(parent))
+            self._teach_spare(parent)
 
     def drop_spare(self, parent: Parent) -> None:
         """End the process that a parent has forked ahead."""
@@ -200,7 +239,8 @@ class Parents:
             channel.close()
 
     def drop_spares(self) -> None:
-        """End all processes that were forked ahead."""
+        """End all processes that were forked ahead, and fork none."""
+        self._due.clear()
         for parent in self._tree:
             self.drop_spare(parent)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.messages import Reply
-from mmekit_runtime.slots import heap
+from mmekit_runtime.slots import heap, pages
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
 from mmekit_runtime.slots.demand import Demand
@@ -451,7 +451,7 @@ def rehearse(times: int = _REHEARSALS) -> None:
 def run(channel_fd: int, *, is_spare: bool = False) -> None:
     """Be a model process, once the fork server says of which model.
 
-    One that was forked ahead has time until then to make the pages its own that requests change.
+    One that was forked ahead has time until then to make the pages its own that models write to.
     """
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
@@ -479,8 +479,10 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
 
 def _first_message(channel: Channel) -> tuple[dict[str, Any], list[int]] | None:
     while (received := channel.receive()) is not None:
-        for first in received:
-            return first
+        for message, fds in received:
+            if "written" not in message:
+                return message, fds
+            pages.copy(message["written"])
     return None
 
 

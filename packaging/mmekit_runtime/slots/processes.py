@@ -31,6 +31,8 @@ class Process:
         Whether it has imported model.py, and has loaded the model if it replaces another process.
     initialised
         Whether it has loaded the model.
+    is_known
+        Whether its parent has learned from it.
     killed
         Whether it is to end, or has been made to.
     parking
@@ -54,6 +56,7 @@ class Process:
         self.ready = False
         self.initialised = False
         self.dead = False
+        self.is_known = False
         self.killed = False
         self.parking = False
         self.parked = False

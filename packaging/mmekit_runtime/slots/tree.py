@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mmekit_runtime.slots.channel import Channel
 
 
+_LESSONS = 2
+
+
 @dataclass(eq=False)
 class Parent:
     """A process of `nursery` and what it has imported.
@@ -31,6 +34,9 @@ class Parent:
         Forks that it is still to be asked for, and who waits for each; how many it is at.
     spare, is_sparing
         A process that it has forked ahead: its id and a channel to it; whether it is about to.
+    lessons, written
+        From how many model processes it has learned what those write to that it forks; that, as in
+        `pages`.
     """
 
     number: int
@@ -47,6 +53,13 @@ class Parent:
     forking: int = 0
     spare: tuple[int, Channel] | None = None
     is_sparing: bool = False
+    lessons: int = 0
+    written: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def knows_enough(self) -> bool:
+        """Whether it need not learn from further model processes."""
+        return self.lessons >= _LESSONS
 
 
 class Tree:

@@ -8,7 +8,10 @@ import pytest
 
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
 
-pytestmark = pytest.mark.timeout(900)  # its environment may have to be made first
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.timeout(900),  # its environment may have to be made first
+]
 
 
 def test_sagemaker_3_creates_invokes_updates_and_deletes(rehearsal):
