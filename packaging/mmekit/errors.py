@@ -6,11 +6,13 @@
     ├── SettingsError              a setting is missing or makes no sense
     ├── PackageError               a package folder cannot be used as it is
     │   ├── PropertiesError        serving.properties cannot be read
+    │   ├── TextError              a text file is longer than anybody writes one
     │   ├── CheckError             `mme check` calls something an error; carries the findings
     │   └── MeasureError           the model could not be loaded in order to measure it
     │       └── BatchError         its answers depend on the requests that are answered with them
     ├── ArchiveError               an archive cannot be used as it is
     │   ├── UnsafeArchiveError     unpacking it would write where or what it must not
+    │   │   └── BudgetError        reading it would cost more than a limit allows; says which
     │   └── ManifestError          its manifest is missing, unreadable or contradicted by its files
     ├── EngineError                DJL's Python engine cannot be fetched or found
     ├── ServerError                the embedded server cannot start or go on
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchiveError",
     "BatchError",
+    "BudgetError",
     "CheckError",
     "DemoError",
     "DeployError",
@@ -50,6 +53,7 @@ __all__ = [
     "PropertiesError",
     "ServerError",
     "SettingsError",
+    "TextError",
     "UnsafeArchiveError",
 ]
 
@@ -102,6 +106,10 @@ class PropertiesError(PackageError):
     """serving.properties cannot be read."""
 
 
+class TextError(PackageError):
+    """A text file is longer than anybody writes one, and is not read."""
+
+
 class CheckError(PackageError):
     """Something that `mme check` calls an error stands in the way.
 
@@ -137,6 +145,28 @@ class ArchiveError(MmekitError):
 
 class UnsafeArchiveError(ArchiveError):
     """Unpacking the archive would write where, or what, it must not."""
+
+
+class BudgetError(UnsafeArchiveError):
+    """Reading the archive would cost more than a limit allows.
+
+    Parameters
+    ----------
+    limit
+        Which one: an attribute of `mmekit.archive.Limits`, or ``packed`` for an archive that is
+        larger than what comes out of it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        remedy: str | None = None,
+        limit: str = "",
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.limit = limit
 
 
 class ManifestError(ArchiveError):

@@ -149,6 +149,24 @@ def test_damaged_files_say_nothing_and_do_no_harm(data):
     assert found is None or (found.of_main == () and set(found.scikit_learn) <= {"1."})
 
 
+def test_a_zip_that_names_its_parts_a_thousand_times_is_read_a_few_times(monkeypatch):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for number in range(1000):
+            archive.writestr(f"{number}/data.pkl", pickle.dumps(number))
+    opened = []
+    real = zipfile.ZipFile.open
+
+    def counted(self, info, *arguments, **options):
+        opened.append(info)
+        return real(self, info, *arguments, **options)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", counted)
+
+    read(data.getvalue(), "model.pt")
+    assert 0 < len(opened) < 10
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [

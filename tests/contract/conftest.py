@@ -396,7 +396,7 @@ def post() -> Callable[..., bytes]:
     def write(
         path: str, body: bytes = b"", headers: Sequence[str] = (), method: str = "POST"
     ) -> bytes:
-        lines = [f"{method} {path} HTTP/1.1", "Host: h", *headers]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
         if body:
             lines.append(f"Content-Length: {len(body)}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body

@@ -249,7 +249,7 @@ def test_requests_that_do_not_wait_are_answered_in_their_order(server, is_djl, b
 @pytest.mark.parametrize(
     "data",
     [
-        b"GET /ping HTTP/1.1\nHost: h\n\n",
+        b"GET /ping HTTP/1.1\nHost: localhost\n\n",
         b"GET /ping HTTP/1.1\r\nX: a\r\n b\r\n\r\n",
         b"POST /ping HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /ping HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
@@ -276,7 +276,7 @@ def test_a_connection_that_asks_for_another_protocol_ends(server, is_djl):
 
 def test_a_path_with_a_broken_escape_is_404(server, is_djl):
     wire = server.connect()
-    wire.send(b"GET /models/%zz HTTP/1.1\r\nHost: h\r\n\r\n")
+    wire.send(b"GET /models/%zz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     if is_djl:
         assert wire.ended()
@@ -286,7 +286,7 @@ def test_a_path_with_a_broken_escape_is_404(server, is_djl):
 
 def test_a_connection_is_closed_without_a_reset(server, is_djl):
     wire = server.connect()
-    wire.send(b"GET /elsewhere HTTP/1.1\r\nHost: h\r\n\r\n")
+    wire.send(b"GET /elsewhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert wire.answer().status == 404
 
     if is_djl:

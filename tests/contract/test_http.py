@@ -13,7 +13,7 @@ INVALID = (
 
 def ping(server):
     wire = server.connect()
-    wire.send(b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n")
+    wire.send(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return wire.answer().status
 
 
@@ -138,7 +138,7 @@ def test_who_asks_before_sending_too_much_is_refused(server, behaviour):
         b"POST /ping HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
         b"POST /ping HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         b"POST /ping HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /models/" + b"x" * 4200 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /models/" + b"x" * 4200 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /ping HTTP/1.1\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
         b"GET /ping HTTP/1.1\r\nX: " + b"x" * 100_000,
         b"GET /ping HTTP/1.1\r\n" + b"".join(b"X-%04d: 1\r\n" % i for i in range(999)) + b"\r\n",
@@ -250,13 +250,13 @@ def test_a_request_without_a_host_is_answered(server):
 
 def test_an_absolute_target_is_no_path(server):
     wire = server.connect()
-    wire.send(b"GET http://h/ping HTTP/1.1\r\nHost: h\r\n\r\n")
+    wire.send(b"GET http://h/ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     assert wire.answer().status == 404
 
 
 def test_the_path_ends_where_its_fragment_begins(server):
     wire = server.connect()
-    wire.send(b"GET /models/a#b HTTP/1.1\r\nHost: h\r\n\r\n")
+    wire.send(b"GET /models/a#b HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     assert b'not found: a"' in wire.answer().body

@@ -406,46 +406,6 @@ def test_an_update_with_contradictory_wishes(service, echo, call):
     )
 
 
-@pytest.mark.parametrize("path", ["/moto-api/reset", "/moto-api/", "/moto-api/data.json"])
-def test_what_runs_behind_offers_no_controls_of_its_own(service, path):
-    service.put("kept.tar.gz", b"x")
-    for method in ("GET", "POST"):
-        assert httpx.request(method, service.url + path).status_code == 404
-    keys = service.client("s3").list_objects_v2(Bucket="models", Prefix="kept")["KeyCount"]
-    assert keys == 1
-
-
-@pytest.mark.parametrize("signed", ["", "&X-Amz-Credential=any/20260101/us-east-1/s3/aws4_request"])
-def test_a_page_of_another_site_changes_nothing(service, signed):
-    service.put("kept.tar.gz", b"x")
-    headers = {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
-    body = b"<Delete><Object><Key>kept.tar.gz</Key></Object></Delete>"
-    answer = httpx.post(service.url + f"/models?delete{signed}", content=body, headers=headers)
-    assert answer.status_code == 403
-    asking = {**headers, "Access-Control-Request-Method": "PUT"}
-    url = f"{service.url}/models/kept.tar.gz?{signed}"
-    assert httpx.options(url, headers=asking).status_code == 403
-    assert service.client("s3").list_objects_v2(Bucket="models", Prefix="kept")["KeyCount"] == 1
-
-
-def test_a_page_that_has_this_address_by_a_strangers_dns_may_not_sign(service):
-    host = service.url.replace("http://127.0.0.1", "stranger.example")
-    headers = {"Host": host, "Authorization": SCOPE.replace("sagemaker", "cloudformation")}
-    form = {"Action": "ListStacks"}
-    assert httpx.post(service.url, data=form, headers=headers).status_code == 200
-    headers["Origin"] = f"http://{host}"
-    assert httpx.post(service.url, data=form, headers=headers).status_code == 403
-
-
-def test_a_page_of_another_site_reads_what_a_presigned_url_names(service):
-    service.put("kept.tar.gz", b"x")
-    place = {"Bucket": "models", "Key": "kept.tar.gz"}
-    s3 = service.client("s3", signature_version="s3v4")
-    url = s3.generate_presigned_url("get_object", place)
-    headers = {"Origin": "http://other.example", "Sec-Fetch-Site": "cross-site"}
-    assert httpx.get(url, headers=headers).content == b"x"
-
-
 def test_a_region_that_does_not_exist_is_no_fault_of_the_service(service):
     scope = SCOPE.replace("us-east-1", "us-east-11")
     answer = httpx.post(

@@ -15,7 +15,7 @@ PATIENCE = 60
 LARGEST = 6 * 1024 * 1024
 SCOPE = "AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/{}/aws4_request, Signature=0"
 INVOKE = (
-    "POST /endpoints/echo/invocations HTTP/1.1\r\nHost: x\r\n"
+    "POST /endpoints/echo/invocations HTTP/1.1\r\nHost: localhost\r\n"
     f"Authorization: {SCOPE.format('sagemaker')}\r\n"
     "X-Amzn-SageMaker-Target-Model: a.tar.gz\r\nContent-Type: text/plain\r\n"
 )
@@ -218,7 +218,7 @@ def test_head_says_the_length_and_sends_no_body(service, connect):
     authorization = f"Authorization: {SCOPE.format('s3')}\r\n"
     for _ in range(2):  # the second shows that nothing was left of the first
         connection.sendall(
-            f"HEAD /front/headed HTTP/1.1\r\nHost: x\r\n{authorization}\r\n".encode()
+            f"HEAD /front/headed HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n".encode()
         )
         status, headers, body = answer_on(connection, "HEAD")
         assert (status, headers["content-length"], body) == (200, "5", b"")

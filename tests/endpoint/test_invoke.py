@@ -233,7 +233,7 @@ def test_an_unsigned_invocation_is_refused(service, echo):
 def test_pipelined_invocations_are_answered_in_order(service, echo):
     address = urlsplit(service.url)
     head = (
-        f"POST /endpoints/{echo}/invocations HTTP/1.1\r\nhost: x\r\n"
+        f"POST /endpoints/{echo}/invocations HTTP/1.1\r\nhost: localhost\r\n"
         "authorization: AWS4-HMAC-SHA256 Credential=k/20250101/us-east-1/sagemaker/aws4_request\r\n"
         "x-amzn-sagemaker-target-model: a.tar.gz\r\ncontent-length: {}\r\n\r\n{}"
     )

@@ -34,6 +34,13 @@ def endpoint(service):
     return service.create_endpoint("shown", environment={"CAPACITY": "2"})
 
 
+@pytest.fixture
+def token(service):
+    """The header by which the page's form shows that this server told it so."""
+    with told(service) as ((_, state), _):
+        return {"X_Mme_Token": state["token"]}
+
+
 def manifest(example):
     """Return manifest.json of an archive with a sample request."""
     measured = Measured("3.11", {}, (), (), (), (), {}, Memory(1, 1, 1, "psutil"), None, "")
@@ -198,8 +205,15 @@ class TestWithoutABrowser:
     def test_every_name_of_this_machine_to_itself_is_answered(self, service, host):
         assert ask(service, "/_mme/", Host=host)[0].status == 200
 
-    def test_another_sites_page_can_neither_invoke_nor_listen(self, service, endpoint):
+    def test_a_form_without_this_starts_token_is_refused(self, service, endpoint):
         kind = {"Content_Type": "application/json"}
+        for token in ({}, {"X_Mme_Token": ""}, {"X_Mme_Token": "another"}):
+            for name in ("invoke", "sample"):
+                answer, body = ask(service, f"/_mme/{name}", "POST", form(), **kind, **token)
+                assert (answer.status, b"reload" in body) == (403, True)
+
+    def test_another_sites_page_can_neither_invoke_nor_listen(self, service, endpoint, token):
+        kind = {"Content_Type": "application/json", **token}
         strange = [
             {"Origin": "http://evil.example", **kind},
             {"Origin": "null", **kind},
@@ -210,11 +224,11 @@ class TestWithoutABrowser:
             assert ask(service, "/_mme/invoke", "POST", form(), **headers)[0].status == 403
         listening = {"Sec_Fetch_Site": "cross-site"}
         assert ask(service, "/_mme/events", **listening)[0].status == 403
-        plain = {"Origin": service.url, "Content_Type": "text/plain"}
+        plain = {"Origin": service.url, "Content_Type": "text/plain", **token}
         assert ask(service, "/_mme/invoke", "POST", form(), **plain)[0].status == 415
 
-    def test_the_form_gets_status_time_and_answer(self, service, endpoint):
-        headers = {"Origin": service.url, "Content_Type": "application/json"}
+    def test_the_form_gets_status_time_and_answer(self, service, endpoint, token):
+        headers = {"Origin": service.url, "Content_Type": "application/json", **token}
         answer, body = ask(service, "/_mme/invoke", "POST", form(), **headers)
         assert answer.status == 200
         told = json.loads(body)
@@ -231,10 +245,12 @@ class TestWithoutABrowser:
             *("", "[]", "{", '{"endpoint": 1}', "7", '"text"', "[" * 100_000, '"\\ud800"'),
             *(form(**{name: value}) for name in ("target", "account") for value in (None, 1, [])),
             *(form(region={}), form(endpoint=7), form(body=None), form(body="\ud800")),
+            *(form(contentType=f"a{end}Host: b") for end in ("\r\n", "\n", "\r", "\0")),
+            *(form(target=f"a.tar.gz{end}b: c") for end in ("\r\n", "\n", "\r", "\0")),
         ],
     )
-    def test_what_the_form_would_not_send_is_refused(self, service, body):
-        headers = {"Content_Type": "application/json"}
+    def test_what_the_form_would_not_send_is_refused(self, service, endpoint, token, body):
+        headers = {"Content_Type": "application/json", **token}
         assert ask(service, "/_mme/invoke", "POST", body, **headers)[0].status == 400
 
     @pytest.mark.parametrize(
@@ -246,9 +262,11 @@ class TestWithoutABrowser:
             ("no/such.tar.gz", {"contentType": "", "body": ""}),
         ],
     )
-    def test_a_sample_is_that_of_the_archive_loaded_or_not(self, service, endpoint, target, sample):
+    def test_a_sample_is_that_of_the_archive_loaded_or_not(
+        self, service, endpoint, token, target, sample
+    ):
         def told():
-            headers = {"Content_Type": "application/json"}
+            headers = {"Content_Type": "application/json", **token}
             answer, body = ask(service, "/_mme/sample", "POST", form(target=target), **headers)
             assert answer.status == 200
             return json.loads(body)
@@ -258,9 +276,9 @@ class TestWithoutABrowser:
             service.invoke(endpoint, target)
             assert told() == sample
 
-    def test_an_endpoint_that_is_not_there_has_no_sample(self, service):
-        body = form(endpoint="nobody")
-        answer, found = ask(service, "/_mme/sample", "POST", body, Content_Type="application/json")
+    def test_an_endpoint_that_is_not_there_has_no_sample(self, service, token):
+        body, headers = form(endpoint="nobody"), {"Content_Type": "application/json", **token}
+        answer, found = ask(service, "/_mme/sample", "POST", body, **headers)
         assert (answer.status, json.loads(found)["body"]) == (200, "")
 
     def test_events_begin_with_the_state_and_go_on_after_the_last_one_seen(self, service, endpoint):

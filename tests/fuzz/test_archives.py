@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmekit.archive import unpack
+from mmekit.archive.budget import Limits
 from mmekit.archive.manifest import verify
-from mmekit.archive.unpack import Limits
+from mmekit.archive.members import pax_record
+from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ArchiveError
 
 thoroughly = settings.get_profile("fuzz")
 
-LIMITS = Limits(total_bytes=20_000, files=20)
+LIMITS = Limits(total_bytes=20_000, files=20, tail_bytes=8_000)
 
 parts = st.sampled_from(["a", "b", "..", ".", "", "\xe9", "\n", "\udc80", "c" * 99, "d" * 256])
 names = st.one_of(
@@ -126,3 +128,115 @@ def test_folders_that_names_imply_count_as_well(tmp_path):
 
     with pytest.raises(ArchiveError, match="more than 20"):
         unpack(archive, tmp_path / "model", LIMITS)
+
+
+class Grammar:
+    """Headers of a tar as bytes: each may say anything of the next, and of what follows it."""
+
+    above = (0, 1, 5, 511, 512, 513, 9000, 10**6, 8**11 - 1, 8**11, 1 << 60, (1 << 87) - 1)
+    numbers = st.sampled_from([*above, -1, -512, -513, -1024, -(1 << 60)])
+    keys = st.one_of(pax_keys, st.sampled_from(["gname", "a=b", "", "k" * 2000]))
+    lengths = st.sampled_from([None, None, None, None, 0, 1, 7, 999, 10**12])
+    chains = st.integers(1, 12)
+    contents = st.sampled_from([b"", b"x" * 40, bytes(512), b"1\n0\n512\n", b"9" * 700])
+
+    @staticmethod
+    def block(data):
+        return data + bytes(-len(data) % 512)
+
+    @classmethod
+    def header(cls, kind, size, name="n", link=""):
+        """Return a header with a right checksum; sizes are octal or in base 256, as they fit."""
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, link
+        data = bytearray(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")[-512:])
+        octal = 0 <= size < 8**11
+        data[124:136] = b"%011o\0" % size if octal else tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+        data[148:156] = b" " * 8
+        data[148:156] = b"%06o\0 " % sum(data)
+        return bytes(data)
+
+    @classmethod
+    def record(cls, key, value, length):
+        said = pax_record(key.encode(), value.encode("utf-8", "surrogateescape"))
+        return said if length is None else b"%d " % length + said.partition(b" ")[2]
+
+    @classmethod
+    def extended(cls):
+        """Pax headers: of one member, of all, and Solaris's, which claim their size or another."""
+        records = st.lists(st.builds(cls.record, cls.keys, pax_values, cls.lengths), max_size=4)
+        sizes = st.one_of(st.none(), st.none(), cls.numbers)
+
+        def made(kind, lines, size):
+            data = b"".join(lines)
+            return cls.header(kind, len(data) if size is None else size) + cls.block(data)
+
+        return st.builds(made, st.sampled_from([b"x", b"x", b"g", b"X"]), records, sizes)
+
+    @classmethod
+    def long(cls):
+        """GNU's long names and links."""
+
+        def made(kind, name, size):
+            data = name.encode("utf-8", "surrogateescape") + b"\0"
+            return cls.header(kind, len(data) if size is None else size) + cls.block(data)
+
+        sizes = st.one_of(st.none(), st.none(), cls.numbers)
+        return st.builds(made, st.sampled_from([b"L", b"K"]), names, sizes)
+
+    @classmethod
+    def members(cls):
+        short = st.sampled_from(["a", "b", "a/b", "manifest.json", "model.py"])
+
+        def made(kind, size, name, content):
+            said = len(content) if size is None else size
+            return cls.header(kind, said, name, name) + cls.block(content)
+
+        return st.builds(made, kinds, st.one_of(st.none(), cls.numbers), short, cls.contents)
+
+    @classmethod
+    def tars(cls):
+        """Members, each after a chain of headers; then the end, or none, and what follows it."""
+        before = st.one_of(cls.extended(), cls.long())
+        repeated = st.builds(lambda one, times: one * times, before, cls.chains)
+        parts = st.lists(st.one_of(before, repeated, cls.members(), cls.members()), max_size=8)
+        ends = st.sampled_from([b"", bytes(512), bytes(1024), bytes(1024) + b"x" * 9000])
+        return st.builds(lambda found, end: b"".join(found) + end, parts, ends)
+
+
+@thoroughly
+@given(st.one_of(Grammar.tars(), damaged(Grammar.tars())))
+def test_no_headers_cost_more_than_the_budget(tmp_path, tar):
+    with tempfile.TemporaryDirectory(dir=tmp_path) as name:
+        root = Path(name)
+        archive, place = root / "model.tar.gz", root / "place"
+        archive.write_bytes(gzip.compress(tar, 1, mtime=0))
+        place.mkdir()
+        try:
+            unpack(archive, place / "model", LIMITS)
+        except ArchiveError:
+            assert list(place.iterdir()) == []
+        else:
+            check(place / "model")
+        see_cost(archive, len(tar))
+
+
+def see_cost(archive, size):
+    """See that whoever reads on, whatever the headers say, reads each byte once and keeps few."""
+    budget = None
+    try:
+        with open_tarball(archive, limits=LIMITS) as opened:
+            budget = opened.budget
+            for member in opened:
+                assert member.size >= 0
+                assert len(member.pax_headers) < 16
+                assert opened.members == []
+                source = opened.extractfile(member) if member.isreg() else None
+                while source is not None and source.read(512):
+                    pass
+    except ArchiveError:
+        pass
+    if budget is not None:
+        assert budget.unpacked <= size
+        assert budget.members <= LIMITS.files + 1
+        assert budget.tail <= LIMITS.tail_bytes + size

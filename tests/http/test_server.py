@@ -391,3 +391,29 @@ def test_a_stream_whose_client_left_before_it_began_is_closed():
             await stream.closed.wait()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@pytest.mark.parametrize(
+    "header", [("a", "b\r\nc: d"), ("a", "b\nc"), ("a\r\nb", "c"), ("a", "b\rc"), ("a", "b\0c")]
+)
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_answer_whose_header_is_more_than_a_line_is_not_sent(header, streams):
+    async def chunks():
+        yield b"never"
+
+    async def answer(request):
+        stream = chunks() if streams else None
+        return Response(200, "OK", [header], b"" if streams else b"never", stream=stream)
+
+    async def scenario():
+        async with serving(answer) as (_, connect):
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            return await reader.read()
+
+    told = asyncio.run(asyncio.wait_for(scenario(), 60))
+
+    assert told.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert b"cannot be sent" in told
+    assert b"never" not in told
+    assert told.count(b"HTTP/1.1 ") == 1

@@ -8,7 +8,7 @@ import pytest
 from mmekit.engine import engine_folder
 from mmekit.server.memory import Memory
 from mmekit.server.refusal import Refusal
-from mmekit.server.registry import Registry
+from mmekit.server.registry import Registry, missing_requirements
 
 
 def test_there_is_an_end_to_the_number_of_models(tmp_path):
@@ -52,3 +52,34 @@ def test_a_disk_that_takes_its_time_holds_up_the_load_and_nobody_else(tmp_path):
             await registry.close()
 
     assert asyncio.run(asyncio.wait_for(scenario(), 60)) == "slow"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("serving.properties", "a=b\n" * 20_000),
+        ("requirements.txt", "a\n" * 200_000),
+        ("requirements.txt", "numpy\n" * 3000),
+    ],
+)
+def test_settings_that_nobody_writes_are_not_read(tmp_path, name, text):
+    (tmp_path / "model.py").write_text("def handle(inputs): return None")
+    (tmp_path / name).write_text(text)
+
+    async def scenario():
+        registry = Registry(engine_folder(), tmp_path, Memory())
+        try:
+            await registry.load("model", str(tmp_path))
+        finally:
+            await registry.close()
+
+    with pytest.raises(Refusal, match=name) as refused:
+        asyncio.run(scenario())
+    assert (refused.value.status, refused.value.kind) == (500, "ModelException")
+
+
+def test_comments_and_hashes_are_no_requirements(tmp_path):
+    hashes = "  --hash=sha256:00 \\\n" * 3000
+    (tmp_path / "requirements.txt").write_text(f"# one\nnumpy \\\n{hashes}\n")
+
+    assert missing_requirements(tmp_path) == []

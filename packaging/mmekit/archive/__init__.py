@@ -5,6 +5,7 @@
 60
 """
 
+from mmekit.archive.budget import Limits
 from mmekit.archive.check import check
 from mmekit.archive.describe import Description, describe
 from mmekit.archive.example import Example
@@ -24,7 +25,7 @@ from mmekit.archive.pack import Packed, pack
 from mmekit.archive.package import Package, Sample, read_package
 from mmekit.archive.properties import Properties, parse_properties, read_properties
 from mmekit.archive.requirements import parse_requirements, remaining
-from mmekit.archive.unpack import Limits, unpack
+from mmekit.archive.unpack import unpack
 
 __all__ = [
     "STOCK_IMAGE",

@@ -25,7 +25,7 @@ from mmekit.archive.rules import RULES
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import HOOK_FILE, build_of
 from mmekit.archive.unpack import unpack
-from mmekit.errors import ArchiveError, ManifestError, UnsafeArchiveError
+from mmekit.errors import ArchiveError, ManifestError, TextError, UnsafeArchiveError
 
 
 def check(
@@ -81,8 +81,11 @@ def check(
 
 
 def check_subject(subject: Subject) -> tuple[Finding, ...]:
-    """Apply every rule."""
-    return ordered(finding for rule in RULES for finding in rule(subject))
+    """Apply every rule; a text that is too long to be read is all that is found then."""
+    try:
+        return ordered(finding for rule in RULES for finding in rule(subject))
+    except TextError as error:
+        return (_too_long(error),)
 
 
 def _check_tarball(archive: Path, image: Image | None) -> tuple[Finding, ...]:
@@ -122,7 +125,10 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
             Finding("error", "manifest-contradicted", error.what, error.remedy or "", where)
         )
     files = read_contents(root)
-    build = build_of(files)
+    try:
+        build = build_of(files)
+    except TextError as error:
+        return ordered([*findings, _too_long(error)])
     # The runtime is ours, and the manifest has just been compared with it.
     contents = Contents.of(
         where, [member for member in files if not member.name.startswith(f"{RUNTIME_FOLDER}/")]
@@ -137,7 +143,16 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
         example=manifest.example if manifest is not None else None,
         worker_slots=build is not None,
     )
-    return ordered([*findings, _worker_slots(subject, build), *check_subject(subject)])
+    found = check_subject(subject)
+    if any(one.rule == "text-too-long" for one in found):
+        return ordered([*findings, *found])
+    return ordered([*findings, _worker_slots(subject, build), *found])
+
+
+def _too_long(error: TextError) -> Finding:
+    return Finding(
+        "error", "text-too-long", f"{error.what}.", error.remedy or "", error.where or ""
+    )
 
 
 def _worker_slots(subject: Subject, build: str | None) -> Finding:

@@ -23,15 +23,14 @@ from mmekit.archive.properties import Properties, parse_entries, properties_of
 from mmekit.archive.signatures import FILE_NAME as SIGNATURE_FILE
 from mmekit.archive.signatures import signature_among
 from mmekit.archive.tarball import open_tarball
-from mmekit.archive.unpack import Limits
-from mmekit.errors import ArchiveError, UnsafeArchiveError
+from mmekit.archive.texts import see_length
+from mmekit.errors import ArchiveError
 
 if TYPE_CHECKING:
     from mmekit.archive.measured import Measured
     from mmekit_runtime.signature import Signature
 
 _READ = (MANIFEST_FILE, PROPERTIES_FILE, SIGNATURE_FILE)
-_MOST_BYTES = 16 << 20
 _MEASURE = "run `mme measure PACKAGE --artifacts DIR`"
 _SIGN = (
     'write one after training: (folder / "signature.json").write_bytes('
@@ -220,19 +219,22 @@ def small_files(archive: Path, content: bytes | None = None) -> Contents:
     ----------
     content
         The archive itself, where it is in memory already; ``archive`` is only its name then.
+
+    Raises
+    ------
+    ArchiveError
+        It is damaged, or reading it would cost more than the limits allow.
+    TextError
+        One of the three is too long.
     """
-    found = []
-    size = archive.stat().st_size if content is None else len(content)
-    most = max(Limits.ratio_from_bytes, Limits.ratio * size)
+    found = {}
     with open_tarball(archive, content) as tar:
         for member in tar:
-            if member.offset_data + member.size > most:
-                raise UnsafeArchiveError("It unpacks to far too much", where=str(archive))
             name = member.name.removeprefix("./")
-            if name in _READ and member.isreg() and member.size <= _MOST_BYTES:
-                source = tar.extractfile(member)
-                found.append(Member.made_of(name, b"" if source is None else source.read()))
-    return Contents.of(str(archive), found)
+            if name in _READ and member.isreg():
+                see_length(name, member.size, str(archive))
+                found[name] = Member.made_of(name, tar.read_whole(member))
+    return Contents.of(str(archive), found.values())
 
 
 def example_of(archive: Path, content: bytes | None = None) -> Example | None:
@@ -249,7 +251,7 @@ def example_of(archive: Path, content: bytes | None = None) -> Example | None:
     if content is None and archive.is_dir():
         manifest = read_manifest(archive)
         file = archive / SIGNATURE_FILE
-        if file.is_file() and file.stat().st_size <= _MOST_BYTES:
+        if file.is_file():
             made = Member(SIGNATURE_FILE, file.stat().st_size, file)
             signature = signature_among(Contents.of(str(archive), [made]))
     else:

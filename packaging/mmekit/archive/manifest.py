@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from mmekit.archive.measured import UNREADABLE, Measured
 from mmekit.archive.package import MANIFEST_FILE
 from mmekit.archive.signatures import signature_from
 from mmekit.archive.tarball import open_tarball
-from mmekit.errors import ManifestError
+from mmekit.archive.texts import read_text, see_length
+from mmekit.errors import ManifestError, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from mmekit_runtime.signature import Signature
@@ -125,7 +127,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     file = folder / MANIFEST_FILE
     if not file.is_file():
         return None
-    return Manifest.from_json(file.read_bytes(), where=str(folder))
+    return Manifest.from_json(_text_of(file), where=str(folder))
 
 
 def verify(path: Path) -> Manifest:
@@ -146,7 +148,8 @@ def verify(path: Path) -> Manifest:
     ManifestError
         There is no manifest, or a file was changed, added or removed; the message names all.
     ArchiveError
-        The archive is missing or damaged.
+        The archive is missing or damaged, or reading it would cost more than the limits of
+        `Limits` allow.
     """
     digests, text = _digests_of_folder(path) if path.is_dir() else _digests_of_archive(path)
     if text is None:
@@ -185,7 +188,7 @@ def _digests_of_folder(folder: Path) -> tuple[dict[str, Digest], bytes | None]:
         if not path.is_file() or "__pycache__" in name:
             continue
         if name == MANIFEST_FILE:
-            text = path.read_bytes()
+            text = _text_of(path)
             continue
         digest = hashlib.sha256()
         with path.open("rb") as stream:
@@ -200,18 +203,31 @@ def _digests_of_archive(archive: Path) -> tuple[dict[str, Digest], bytes | None]
     text = None
     with open_tarball(archive) as tar:
         for member in tar:
-            source = tar.extractfile(member) if member.isreg() else None
-            if source is None:
+            if not member.isreg():
                 continue
             name = member.name.removeprefix("./")
-            digest = hashlib.sha256()
-            kept = []
-            while chunk := source.read(_CHUNK):
-                digest.update(chunk)
-                if name == MANIFEST_FILE:
-                    kept.append(chunk)
             if name == MANIFEST_FILE:
-                text = b"".join(kept)
-            else:
-                digests[name] = Digest(digest.hexdigest(), member.size)
+                with _refusing_as_manifest():
+                    see_length(name, member.size, str(archive))
+                text = tar.read_whole(member)
+                continue
+            source = tar.extractfile(member)
+            digest = hashlib.sha256()
+            while source is not None and (chunk := source.read(_CHUNK)):
+                tar.budget.take_time()
+                digest.update(chunk)
+            digests[name] = Digest(digest.hexdigest(), member.size)
     return digests, text
+
+
+def _text_of(file: Path) -> bytes:
+    with _refusing_as_manifest():
+        return read_text(file)
+
+
+@contextmanager
+def _refusing_as_manifest() -> Iterator[None]:
+    try:
+        yield
+    except TextError as error:
+        raise ManifestError(error.what, where=error.where, remedy=error.remedy) from error

@@ -36,6 +36,7 @@ from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import packed_runtime
 from mmekit.archive.tarball import GzipWriter, TarWriter
+from mmekit.archive.texts import see_length
 from mmekit.errors import ArchiveError, CheckError
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def pack(
         The model does not load, or does not answer its sample.
     PackageError
         A folder is missing, or both hold a file of the same name.
+    TextError
+        serving.properties or another text is longer than anybody writes one.
     ArchiveError
         The archive cannot be written.
     """
@@ -161,7 +164,9 @@ def pack(
         signature=completed.signature,
         example=completed.example,
     )
-    contents = contents.with_members(Member.made_of(MANIFEST_FILE, manifest.to_json()))
+    text = manifest.to_json()
+    see_length(MANIFEST_FILE, len(text), str(package))
+    contents = contents.with_members(Member.made_of(MANIFEST_FILE, text))
     sha256, size = _write(contents, Path(output), compress)
     return Packed(Path(output), sha256, size, tuple(contents.files), findings)
 

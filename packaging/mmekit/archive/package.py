@@ -22,6 +22,7 @@ from mmekit.archive.conventions import (
 )
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import parse_entries, properties_of
+from mmekit.archive.texts import see_length
 from mmekit.errors import PackageError
 
 if TYPE_CHECKING:
@@ -136,9 +137,23 @@ class Contents:
         return sum(member.size for member in self)
 
     def text(self, name: str, encoding: str = "utf-8") -> str | None:
-        """Return a file's text (undecodable bytes replaced); None when there is no such file."""
+        """Return a file's text (undecodable bytes replaced); None when there is no such file.
+
+        Raises
+        ------
+        TextError
+            It is longer than anybody writes one.
+        """
+        data = self.data(name)
+        return None if data is None else data.decode(encoding, "replace")
+
+    def data(self, name: str) -> bytes | None:
+        """Return the bytes of a file that is read as a text, as `text` does."""
         member = self.files.get(name)
-        return None if member is None else member.read().decode(encoding, "replace")
+        if member is None:
+            return None
+        see_length(name, member.size, self.where)
+        return member.read()
 
     def with_members(self, *members: Member) -> Contents:
         """Return a copy in which the given files are added or replaced."""
@@ -293,7 +308,7 @@ def as_served(contents: Contents) -> Contents:
     properties = packed_properties(text.encode("latin-1"), entries, convention)
     added = [Member.made_of(PROPERTIES_FILE, properties)]
     if REQUIREMENTS_FILE not in contents and CODE_REQUIREMENTS in contents:
-        added.append(Member.made_of(REQUIREMENTS_FILE, contents.files[CODE_REQUIREMENTS].read()))
+        added.append(Member.made_of(REQUIREMENTS_FILE, contents.data(CODE_REQUIREMENTS) or b""))
     return contents.with_members(*added)
 
 

@@ -33,6 +33,8 @@ PICKLE_SUFFIXES = (".joblib", ".pkl", ".pickle", ".cloudpkl", ".skops")
 _MIB = 1 << 20
 _PART = 8 * _MIB
 _UNPACKED = 128 * _MIB
+_SCHEMA = 32 * _MIB
+_MOST_IN_ZIP = 4
 _MOST_OPCODES = 200_000
 _CHUNK = 1 << 18
 _BYTE = 255
@@ -258,14 +260,20 @@ def _search(data: bytes, places: list[int]) -> tuple[list[str], list[str]]:
 
 def _read_zip(stream: BinaryIO) -> Iterator[tuple[list[str], list[str]]]:
     """Look at skops' schema, and at the pickle inside of a file of torch.save."""
+    # Both are there once; a zip may name either a thousand times.
+    left = _MOST_IN_ZIP
     try:
         with zipfile.ZipFile(stream) as archive:
             for info in archive.infolist():
+                if left == 0:
+                    return
                 if info.filename == "schema.json":
+                    left -= 1
                     with archive.open(info) as schema:
-                        text = schema.read(_UNPACKED).decode("utf-8", "replace")
+                        text = schema.read(_SCHEMA).decode("utf-8", "replace")
                     yield _IN_SCHEMA.findall(text), _VERSION_IN_SCHEMA.findall(text)
                 elif info.filename.endswith("/data.pkl"):
+                    left -= 1
                     with archive.open(info) as pickled:
                         data = pickled.read(_PART)
                     yield from _read([data])

@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mmekit.archive.texts import read_text
 from mmekit.errors import PropertiesError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 # Integer.parseInt: a sign at most, digits, no blanks around them, 32 bits. Python refuses to read
 # thousands of digits, most of which may be zeros.
 _JAVA_INTEGER = re.compile(r"([+-]?)0*(\d{1,10})")
+_SHOWN = 200  # of a line that cannot be read
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 # ModelInfo reads these with Integer.parseInt: any other text fails the load with 409.
@@ -181,11 +183,13 @@ def read_properties(path: Path) -> Properties:
     ------
     PropertiesError
         The file cannot be read, or DJL Serving would refuse the model because of a value.
+    TextError
+        It is longer than anybody writes one.
     """
     file = path / FILE_NAME if path.is_dir() else path
     try:
         # Properties.load(InputStream) reads ISO 8859-1, whatever the editor wrote.
-        text = file.read_bytes().decode("latin-1")
+        text = read_text(file).decode("latin-1")
     except FileNotFoundError:
         if file != path:
             return Properties()
@@ -247,7 +251,7 @@ def parse_entries(
                 continue
             raise PropertiesError(
                 "A \\u escape needs four hexadecimal digits",
-                where=f"{where}, line {number}: {line}",
+                where=f"{where}, line {number}: {line[:_SHOWN]}",
                 remedy="write \\uXXXX with four hexadecimal digits, or \\\\ for one backslash",
             ) from None
     return tuple(entries)
@@ -341,15 +345,22 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         # To Java, a line that is only continued has not begun: what follows may be a comment.
         if line in ("", "\\") or line[0] in "#!":
             continue
-        while _continues(line):
+        pieces = [line]
+        backslashes = _backslashes(line)
+        while backslashes % 2:
             # A backslash on the last line is dropped, as Java does.
             _, following = next(lines, (0, ""))
-            line = line[:-1] + following.lstrip(_BLANK)
-        yield number, line
+            following = following.lstrip(_BLANK)
+            pieces[-1] = pieces[-1][:-1]
+            pieces.append(following)
+            own = _backslashes(following)
+            backslashes = own if own < len(following) else backslashes - 1 + own
+        yield number, "".join(pieces)
 
 
-def _continues(line: str) -> bool:
-    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
+def _backslashes(line: str) -> int:
+    """Return how many backslashes a line ends with."""
+    return len(line) - len(line.rstrip("\\"))
 
 
 def _split(line: str) -> tuple[str, str]:

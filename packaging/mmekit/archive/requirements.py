@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from mmekit.archive.texts import see_lines
+
 if TYPE_CHECKING:
     from mmekit.archive.images import Image
 
@@ -36,13 +38,17 @@ class Line:
 
 
 def parse_requirements(text: str) -> tuple[Line, ...]:
-    """Take a requirements.txt apart, comments and empty lines left out."""
-    lines = []
-    for natural in text.replace("\\\r\n", "").replace("\\\n", "").splitlines():
-        line = _COMMENT.sub("", natural).strip()
-        if line:
-            lines.append(Line(line, _requirement(line)))
-    return tuple(lines)
+    """Take a requirements.txt apart, comments and empty lines left out.
+
+    Raises
+    ------
+    TextError
+        It has more lines than anybody writes.
+    """
+    joined = text.replace("\\\r\n", "").replace("\\\n", "").splitlines()
+    lines = [line for line in (_COMMENT.sub("", one).strip() for one in joined) if line]
+    see_lines("requirements.txt", len(lines), "requirements.txt")
+    return tuple(Line(line, _requirement(line)) for line in lines)
 
 
 def remaining(lines: tuple[Line, ...], image: Image | None) -> tuple[Line, ...]:
@@ -68,5 +74,5 @@ def _requirement(line: str) -> Requirement | None:
     specifier = line.split(" --", 1)[0].strip()
     try:
         return Requirement(specifier)
-    except InvalidRequirement:
+    except (InvalidRequirement, RecursionError):  # parentheses within parentheses
         return None

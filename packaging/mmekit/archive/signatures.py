@@ -15,9 +15,9 @@ __all__ = ["FILE_NAME", "signature_among", "signature_from"]
 
 def signature_among(contents: Contents) -> Signature | None:
     """Return what signature.json says; None where there is none, or nobody can read it."""
-    member = contents.files.get(FILE_NAME)
+    data = contents.data(FILE_NAME)
     try:
-        return None if member is None else Signature.from_json(member.read())
+        return None if data is None else Signature.from_json(data)
     except (ValueError, TypeError, AttributeError):
         return None
 

@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 
 
 def parsed(text: str | None) -> ast.Module | None:
-    """Return the tree of a source; None when there is none, or it is no Python."""
+    """Return the tree of a source; None when there is none, or it is no Python.
+
+    None as well for one that nests deeper than Python's parser goes.
+    """
     if text is None:
         return None
     try:
         return ast.parse(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 

@@ -4,20 +4,23 @@ Python's tarfile and zlib leave room: a header's fields have changed between Pyt
 zlib and zlib-ng compress the same data differently. What is written here depends on neither: the
 tar headers are put together field by field (POSIX.1-2001: ustar, with a pax header where ustar is
 too small), and the gzip stream consists of stored blocks (RFC 1951, 3.2.4) unless compression is
-asked for.
+asked for. Everything that reading an archive costs is counted (`mmekit.archive.budget`).
 """
 
 from __future__ import annotations
 
-import gzip
 import io
+import os
 import struct
 import tarfile
 import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from mmekit.errors import ArchiveError, UnsafeArchiveError
+from mmekit.archive.budget import Budget, Limits
+from mmekit.archive.gunzip import Gunzip
+from mmekit.archive.members import CountingFile, Tarball, pax_record
+from mmekit.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,21 +28,20 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 _COPY = 1 << 18
+_BUFFER = 1 << 16
 _STORED_MAX = 0xFFFF
 _USTAR_SIZE_MAX = 8**11 - 1
 _NAME_MAX, _PREFIX_MAX = 100, 155
 _FILE, _FOLDER, _PAX = b"0", b"5", b"x"
 # Header: no flags, time 0, no word on the level, system unknown (RFC 1952, 2.3.1).
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-# No name or pax record of an honest archive is larger; a file's content is read in smaller pieces.
-_LARGEST_READ = 1 << 20
 
-# tarfile lets through what int() and seek() say of the numbers in a pax header.
+# tarfile lets through what int() says of a header's numbers, and what is missing in a short one.
 _DAMAGED = (
     tarfile.TarError,
-    gzip.BadGzipFile,
     zlib.error,
     EOFError,
+    IndexError,
     OverflowError,
     ValueError,
 )
@@ -133,10 +135,10 @@ class TarWriter:
         records = b""
         split = _split(encoded)
         if split is None:
-            records += _pax_record(b"path", encoded)
+            records += pax_record(b"path", encoded)
             split = (b"", encoded[:_NAME_MAX])
         if size > _USTAR_SIZE_MAX:
-            records += _pax_record(b"size", b"%d" % size)
+            records += pax_record(b"size", b"%d" % size)
         if records:
             short = b"././@PaxHeader"
             self._stream.write(_ustar(b"", short, len(records), 0o644, _PAX))
@@ -145,30 +147,40 @@ class TarWriter:
 
 
 @contextmanager
-def open_tarball(path: Path, content: bytes | None = None) -> Iterator[tarfile.TarFile]:
+def open_tarball(
+    path: Path, content: bytes | None = None, limits: Limits | None = None
+) -> Iterator[Tarball]:
     """Open a .tar.gz for reading from front to back; its checksum is verified at the end.
 
     Parameters
     ----------
     content
         The archive itself, where it is in memory already; ``path`` is only its name then.
+    limits
+        What it may cost; the defaults of `Limits` when None.
 
     Raises
     ------
     ArchiveError
         It does not exist, or is not a whole, undamaged tar in gzip.
     UnsafeArchiveError
-        A header in it claims to be very large.
+        A header in it makes no sense.
+    BudgetError
+        Reading it would cost more than a limit allows.
     """
     try:
         opened = path.open("rb") if content is None else io.BytesIO(content)
-        with opened as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
-            bounded = _BoundedReader(stream)
-            with tarfile.open(fileobj=bounded, mode="r:", errorlevel=2) as tar:  # type: ignore[call-overload]
+        with opened as raw:
+            size = os.fstat(raw.fileno()).st_size if content is None else len(content)
+            budget = Budget(str(path), size, limits or Limits())
+            with (
+                io.BufferedReader(Gunzip(raw, budget), _BUFFER) as stream,
+                Tarball(CountingFile(stream, budget)) as tar,
+            ):
                 yield tar
-            # Only at its end does gzip compare the checksum.
-            while stream.read(_COPY):
-                pass
+                # Only at its end does gzip compare the checksum.
+                while rest := stream.read(_COPY):
+                    budget.take_tail(len(rest))
     except _DAMAGED as error:
         raise ArchiveError(
             f"The archive is damaged, or no tar.gz at all: {error}",
@@ -177,30 +189,6 @@ def open_tarball(path: Path, content: bytes | None = None) -> Iterator[tarfile.T
         ) from error
     except FileNotFoundError:
         raise ArchiveError("The archive does not exist", where=str(path)) from None
-
-
-class _BoundedReader:
-    """A stream that refuses to put a lot into memory at once.
-
-    tarfile reads a pax header or a long name in one piece, however large the archive says it is.
-    """
-
-    def __init__(self, stream: gzip.GzipFile) -> None:
-        self._stream = stream
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _LARGEST_READ:
-            raise UnsafeArchiveError(
-                f"A header of the archive claims {size} bytes",
-                remedy="do not use this archive: no honest one looks like this",
-            )
-        return self._stream.read(size)
-
-    def seek(self, position: int, whence: int = 0) -> int:
-        return self._stream.seek(position, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
@@ -239,12 +227,3 @@ def _ustar(prefix: bytes, name: bytes, size: int, mode: int, kind: bytes) -> byt
     )
     header[148:156] = b"%06o\0 " % sum(header)
     return bytes(header)
-
-
-def _pax_record(key: bytes, value: bytes) -> bytes:
-    # The length counts its own digits.
-    rest = b" %s=%s\n" % (key, value)
-    length = len(rest)
-    while len(b"%d" % length) + len(rest) != length:
-        length = len(b"%d" % length) + len(rest)
-    return b"%d" % length + rest

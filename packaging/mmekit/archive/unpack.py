@@ -14,42 +14,22 @@ import tarfile
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ArchiveError, UnsafeArchiveError
 
+if TYPE_CHECKING:
+    from mmekit.archive.budget import Limits
+    from mmekit.archive.members import Tarball
+
 _COPY = 1 << 18
-_MIB = 1 << 20
 _PART_MAX_BYTES, _NAME_MAX_BYTES = 255, 1024
 _KINDS = {
     tarfile.CHRTYPE: "a character device",
     tarfile.BLKTYPE: "a block device",
     tarfile.FIFOTYPE: "a named pipe",
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much an archive may unpack to.
-
-    Attributes
-    ----------
-    total_bytes
-        Bytes of all files together.
-    files
-        Files, folders and links together, with the folders that only their names imply.
-    ratio
-        Unpacked bytes for each byte of the archive, once more than ``ratio_from_bytes`` are
-        unpacked. Deflate reaches 1,032; models rarely go beyond 10.
-    ratio_from_bytes
-        Unpacked bytes below which the ratio does not matter.
-    """
-
-    total_bytes: int = 16 << 30
-    files: int = 20_000
-    ratio: float = 200.0
-    ratio_from_bytes: int = 64 * _MIB
 
 
 def unpack(
@@ -72,15 +52,17 @@ def unpack(
     destination
         The folder to make; it may exist, but be empty.
     limits
-        How much may come out; the defaults of `Limits` when None.
+        How much may come out, and what reading it may cost; the defaults of `Limits` when None.
     content
         The archive itself, where it is in memory already; ``archive`` is only its name then.
 
     Raises
     ------
     UnsafeArchiveError
-        A member would leave the folder, is neither file, folder nor harmless link, or a limit is
-        passed. The message names the member.
+        A member would leave the folder, or is neither file, folder nor harmless link. The message
+        names the member.
+    BudgetError
+        A limit is passed. The message says which.
     ArchiveError
         The archive is missing, damaged or empty, or its files cannot be stored.
     """
@@ -97,11 +79,10 @@ def unpack(
         temporary = Path(
             tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name[:64]}.")
         )
-        with open_tarball(archive, content) as tar:
-            packed = archive.stat().st_size if content is None else len(content)
-            unpacking = _Unpacking(archive, max(packed, 1), temporary, limits or Limits())
+        with open_tarball(archive, content, limits) as tar:
+            unpacking = _Unpacking(archive, temporary, tar)
             for member in tar:
-                unpacking.add(tar, member)
+                unpacking.add(member)
         unpacking.finish()
         temporary.replace(destination)
         temporary = None
@@ -121,17 +102,13 @@ class _Unpacking:
     """One archive on its way into one private folder."""
 
     archive: Path
-    packed: int
     root: Path
-    limits: Limits
-    count: int = 0
-    total: int = 0
+    tar: Tarball
     kinds: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
 
-    def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def add(self, member: tarfile.TarInfo) -> None:
         """Create what a member stands for."""
-        self._count(member)
         name = self._name(member, member.name)
         if not name:
             if not member.isdir():
@@ -142,7 +119,7 @@ class _Unpacking:
         if member.isdir():
             self._make_folder(member, name)
         elif member.isreg():
-            self._make_file(tar, member, name)
+            self._make_file(member, name)
         elif member.issym():
             self._note_link(member, name)
         elif member.islnk():
@@ -168,24 +145,6 @@ class _Unpacking:
             if not os.path.exists(real):  # noqa: PTH110 - Path.exists raises for a circle
                 self._refuse_name(name, f"it links to {self.links[name]!r}, which leads nowhere")
         self.root.chmod(0o755)
-
-    def _count(self, member: tarfile.TarInfo) -> None:
-        self._count_one(member)
-        if member.size < 0:
-            self._refuse(member, "its size is negative")
-        if not member.isreg():
-            return
-        self.total += member.size
-        if self.total > self.limits.total_bytes:
-            self._refuse(member, f"with it, more than {self.limits.total_bytes} bytes come out")
-        if self.total > max(self.limits.ratio_from_bytes, self.limits.ratio * self.packed):
-            times = self.total // self.packed
-            self._refuse(member, f"with it, {times} times as much comes out as the archive holds")
-
-    def _count_one(self, member: tarfile.TarInfo) -> None:
-        self.count += 1
-        if self.count > self.limits.files:
-            self._refuse(member, f"the archive holds more than {self.limits.files} members")
 
     def _name(self, member: tarfile.TarInfo, name: str) -> str:
         if "\0" in name:
@@ -216,7 +175,7 @@ class _Unpacking:
             kind = self.kinds.get(parent)
             if kind is None:
                 # An archive may name thousands of folders in each member's own name.
-                self._count_one(member)
+                self.tar.budget.take_member(member.name)
                 self._make_folder(member, parent)
             elif kind != "folder":
                 self._refuse(member, f"it lies below {parent!r}, which is a {kind}")
@@ -231,15 +190,18 @@ class _Unpacking:
         elif kind != "folder":
             self._refuse(member, f"there is already a {kind} of its name")
 
-    def _make_file(self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> None:
+    def _make_file(self, member: tarfile.TarInfo, name: str) -> None:
         self._clear(member, name)
-        source = tar.extractfile(member)
+        source = self.tar.extractfile(member)
         if source is None:
             self._refuse(member, "it has no content")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(self.root / name, flags, 0o600)
         with os.fdopen(descriptor, "wb") as target:
-            shutil.copyfileobj(source, target, _COPY)
+            while chunk := source.read(_COPY):
+                # A hole in a sparse file is nothing that is read.
+                self.tar.budget.take_time()
+                target.write(chunk)
             os.fchmod(target.fileno(), 0o755 if member.mode & 0o100 else 0o644)
         self.kinds[name] = "file"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmekit import archive
+from mmekit.archive.describe import small_files
 from mmekit.errors import DeployError, ManifestError
 
 if TYPE_CHECKING:
@@ -122,10 +122,9 @@ def _changed(package: Path, file: Path, manifest: Manifest) -> Iterator[str]:
     """Name the files of a package that are not in its archive as they are now."""
     for member in archive.read_package(package).contents:
         if member.name == _PROPERTIES:
-            with tarfile.open(file) as tar:
-                packed = tar.extractfile(_PROPERTIES)
-                if packed is None or not packed.read().startswith(member.read()):
-                    yield member.name
+            packed = small_files(file).data(_PROPERTIES)
+            if packed is None or not packed.startswith(member.read()):
+                yield member.name
         elif member.name != _REQUIREMENTS:
             digest = manifest.files.get(member.name)
             if digest is None or digest.sha256 != member.sha256():

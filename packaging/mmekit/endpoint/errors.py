@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AwsError",
+    "access_denied",
     "control_reply",
-    "foreign",
     "internal_failure",
     "invocation_timed_out",
     "model_error",
     "model_not_ready",
-    "not_found",
     "runtime_reply",
     "service_unavailable",
     "throttled",
@@ -96,14 +95,9 @@ def unsigned() -> AwsError:
     return AwsError(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
 
 
-def foreign() -> AwsError:
-    """Return the error for what a page of another site sent without a signature."""
-    return AwsError(403, "AccessDeniedException", "Another site's page may not do this.")
-
-
-def not_found() -> AwsError:
-    """Return the error for a path that stands for nothing."""
-    return AwsError(404, "UnknownOperationException", "There is nothing at this path.")
+def access_denied(message: str) -> AwsError:
+    """Return the error for whom nobody hears."""
+    return AwsError(403, "AccessDeniedException", message)
 
 
 def service_unavailable(message: str) -> AwsError:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from mmekit.endpoint.caller import caller_of
 from mmekit.endpoint.errors import (
-    foreign,
+    access_denied,
     internal_failure,
-    not_found,
     runtime_reply,
     service_unavailable,
     unsigned,
     validation_error,
 )
-from mmekit.endpoint.http import Reply, Request, is_foreign, new_request_id, response_of
+from mmekit.endpoint.http import Reply, Request, new_request_id, response_of
 from mmekit.http import HttpLimits, Responder
 from mmekit_runtime.slots.descriptors import descriptor_limit
 
@@ -39,10 +39,11 @@ logger = logging.getLogger("mmekit.endpoint")
 _PREFIX = "/endpoints/"
 _INVOKE, _ASYNCHRONOUS, _STREAM = "invocations", "async-invocations", "invocations-response-stream"
 _PAGE = b"/_mme"
-_MOTO = b"/moto-api"
 _READING = ("GET", "HEAD")
+_ASKING = ("Get", "List", "Describe")
+_SCRIPTED = (b"html", b"xml", b"svg")
 _LARGEST_OBJECT = 5 << 30
-_TOO_LARGE, _TOO_MANY = 413, 503
+_FORBIDDEN, _TOO_LARGE, _TOO_MANY = 403, 413, 503
 _LINE_BYTES = 16 << 10
 """Presigned URLs with a session token are longer than Netty's 4 KiB."""
 _HEAD_BYTES = 64 << 10
@@ -173,7 +174,7 @@ class Front:
                 return reply
         if caller is not None and caller.service == "monitoring":
             self._metrics.flush()
-        return await self._aws.answer(request)
+        return _without_origin(await self._aws.answer(request), request)
 
     def _largest_body(self, method: str, target: str) -> int:
         if _invoked(method, target) is not None:
@@ -181,7 +182,9 @@ class Front:
         return _LARGEST_OBJECT
 
     def _refuse(self, status: int, message: str) -> Response:
-        if status == _TOO_LARGE:
+        if status == _FORBIDDEN:
+            error = access_denied(message)
+        elif status == _TOO_LARGE:
             error = validation_error(
                 "1 validation error detected: Value at 'body' failed to satisfy constraint: "
                 f"Member must have length less than or equal to {self._limits.body_bytes}"
@@ -196,18 +199,26 @@ class Front:
 
 def _refusal(request: Request) -> AwsError | None:
     """Return why a request is answered by nobody; None for one that is."""
-    if sum(name == b"host" for name, _ in request.headers) > 1:  # RFC 9112, 3.2
-        return validation_error("A request has one Host header, and not several.")
-    if request.path.startswith(_MOTO):  # its own controls, which nobody asked for
-        return not_found()
-    page = request.path == _PAGE or request.path.startswith(_PAGE + b"/")  # which looks itself
-    # What a presigned URL allows is to read: nobody looks at its signature here.
-    presigned = request.method in _READING and b"X-Amz-" in request.query
-    # A page to whose name a stranger's DNS has given this address is of this origin, and may sign.
-    by_page = request.header(b"origin") is not None or is_foreign(request)
-    if not page and not presigned and by_page:
-        return foreign()
+    if not request.path.startswith(b"/"):
+        return validation_error("The target of a request is a path.")
+    if request.method not in _READING or request.header(b"authorization") is not None:
+        return None
+    # A picture's address on a page may say this much, and an old browser does not say whose page.
+    asked = parse_qsl(request.query.decode("latin-1"))
+    if any(name == "Action" and not value.startswith(_ASKING) for name, value in asked):
+        return unsigned()
     return None
+
+
+def _without_origin(reply: Reply, request: Request) -> Reply:
+    """Let an object that a browser shows be a page of nowhere, which reaches nothing here."""
+    if request.method != "GET":
+        return reply
+    kind = next((value for name, value in reply.headers if name == b"content-type"), b"html")
+    if not any(one in kind.lower() for one in _SCRIPTED):
+        return reply
+    sandbox = (b"content-security-policy", b"sandbox allow-scripts allow-downloads")
+    return replace(reply, headers=[*reply.headers, sandbox])
 
 
 def _invoked(method: str, target: str) -> tuple[str, str] | None:

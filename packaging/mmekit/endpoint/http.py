@@ -8,14 +8,13 @@ import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from mmekit.http import Response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["Headers", "Reply", "Request", "is_foreign", "new_request_id", "response_of"]
+__all__ = ["Headers", "Reply", "Request", "new_request_id", "response_of"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -78,15 +77,3 @@ def response_of(reply: Reply) -> Response:
             headers.append((name.decode("latin-1"), value.decode("latin-1")))
     reason = _REASONS.get(reply.status, "")
     return Response(reply.status, reason, headers, reply.body, reply.stream, length)
-
-
-def is_foreign(request: Request) -> bool:
-    """Say whether a page of another origin sent this; tools other than browsers say neither."""
-    origin = request.header(b"origin")
-    if origin is not None:
-        try:
-            netloc = urlsplit(origin).netloc
-        except ValueError:  # no address at all
-            return True
-        return netloc.lower() != (request.header(b"host") or b"").lower()
-    return request.header(b"sec-fetch-site") not in (None, b"same-origin", b"none")

@@ -26,12 +26,12 @@ from mmekit.endpoint.observability.capture import Captures
 from mmekit.endpoint.observability.logs import LogShipper
 from mmekit.endpoint.observability.metrics import Metrics
 from mmekit.endpoint.observability.watch import Watch, tend
-from mmekit.endpoint.page.routes import PageRoutes
+from mmekit.endpoint.page.routes import DOORS, PageRoutes
 from mmekit.endpoint.stacks import Stacks
 from mmekit.endpoint.state.log import StateLog
 from mmekit.endpoint.state.recorder import State
 from mmekit.endpoint.state.restore import restore
-from mmekit.http import HttpServer
+from mmekit.http import HttpServer, Policy
 from mmekit.scratch import scratch_folder, sweep
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ async def serve(
     ------
     EndpointError
         The state folder cannot be used.
+    SettingsError
+        ``MMEKIT_ALLOWED_HOSTS`` cannot be read.
     """
+    policy = Policy.of(options.host, listener.getsockname()[0], DOORS)
     for prefix in ("mmekit-endpoint-", "mme-"):  # of a service, and of containers, that was killed
         await asyncio.to_thread(sweep, prefix)
     with _state(options.state) as state, scratch_folder("mmekit-endpoint-") as folder:
@@ -77,13 +80,13 @@ async def serve(
         control_plane = ControlPlane(aws, hosting)
         data_plane = DataPlane(hosting.serving, options.limits)
         watch = Watch(hosting.serving, metrics)
-        page = PageRoutes(watch, journal, hosting.statuses, data_plane, options.host)
+        page = PageRoutes(watch, journal, hosting.statuses, data_plane)
         functions = Functions(_url(listener), folder / "functions")
         stacks = Stacks(_url(listener), aws, hosting, _note(state))
         front = Front(
             data_plane, control_plane, stacks, aws, functions, metrics, options.limits, page
         )
-        server = HttpServer(front.responder, front.limits)
+        server = HttpServer(front.responder, front.limits, policy)
         asked = asyncio.Event()
         _stop_at_signals(asked)
         tasks = [asyncio.ensure_future(tend(watch, logs, captures))]

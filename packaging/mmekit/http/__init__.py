@@ -3,20 +3,26 @@
 Both answer a request in some tens of microseconds of their own, and both must survive whatever
 connects to a port. So there is one server, asyncio and httptools with no framework between, and it
 belongs to neither room: they meet over HTTP and must not import each other. `HttpServer` accepts
-connections, `HttpLimits` says what a client may do, a `Responder` turns a `Request` into a
-`Response`.
+connections, a `Policy` says who is heard, `HttpLimits` what a client may do, a `Responder` turns a
+`Request` into a `Response`.
 """
 
 from mmekit.http.exchange import Headers, HttpLimits, Request, Responder, Response
+from mmekit.http.head import HeadError, is_one_line, lines_of
 from mmekit.http.loop import run_in_loop
+from mmekit.http.policy import Policy
 from mmekit.http.server import HttpServer
 
 __all__ = [
+    "HeadError",
     "Headers",
     "HttpLimits",
     "HttpServer",
+    "Policy",
     "Request",
     "Responder",
     "Response",
+    "is_one_line",
+    "lines_of",
     "run_in_loop",
 ]

@@ -8,16 +8,21 @@ handler chose; a body that is too large is refused before it is read. Source: Se
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
 import httptools
 
 from mmekit.http.exchange import RawHeaders, Request, aggregated
+from mmekit.http.head import HeadError
 from mmekit.http.outgoing import ONE_WRITE, Outgoing, close_stream
 
 if TYPE_CHECKING:
+    from mmekit.http.exchange import Response
     from mmekit.http.server import HttpServer
+
+_logger = logging.getLogger("mmekit.http")
 
 _ERRORS = 400
 _BODILESS = frozenset({204, 304})
@@ -172,14 +177,21 @@ class Connection(asyncio.Protocol):
             self._headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Refuse what is too large before any of it is read."""
+        """Refuse whom nobody hears, and what is too large, before any of the body is read."""
         self._head_done = True
+        if self._deaf:
+            return
         limits = self._limits
         # Netty counts the line without its end, and the headers without theirs.
         line = len(self._url) + len(self._parser.get_method()) + len("  HTTP/1.1")
         head = sum(len(name) + len(value) + 2 for name, value in self._headers)
         if line > limits.line_bytes or head > limits.head_bytes:
             self._refuse(400, "Invalid HTTP message.")
+            return
+        method = self._parser.get_method()
+        refused = self._server.policy.refusal(method, self._url, self._headers)
+        if refused is not None:
+            self._refuse(*refused)
             return
         expected, length = self._announced()
         too_large = length.isdigit() and self._is_too_large(int(length))
@@ -250,15 +262,11 @@ class Connection(asyncio.Protocol):
         stays = request.keep_alive and (response.status < _ERRORS or not self._limits.errors_end)
         if self._last or self._server.closing:
             stays = stays and bool(self._waiting)
-        bodiless = request.method == "HEAD" or response.status in _BODILESS
-        body = b"" if bodiless else response.body
-        if len(body) <= ONE_WRITE:
-            out.begin(response, stays=stays, body=body)
-        else:
-            out.begin(response, stays=stays, body=b"")
-            await out.large(body)
-        if response.stream is not None:
-            await out.stream(response.stream, framed=request.method != "HEAD")
+        try:
+            await self._send(request, response, stays=stays)
+        except HeadError as error:
+            stays = False
+            await self._send(request, await self._instead_of(response, error), stays=stays)
         # The next answer waits until the client has read most of this one.
         await out.drained()
         self._current = None
@@ -273,6 +281,27 @@ class Connection(asyncio.Protocol):
         else:
             self.idle_since = self._loop.time()
             self._end_if_done()  # the server may have begun to close in the meantime
+
+    async def _send(self, request: Request, response: Response, *, stays: bool) -> None:
+        """Send an answer; `HeadError` comes before anything of it is sent."""
+        out = self._out
+        assert out  # noqa: S101
+        bodiless = request.method == "HEAD" or response.status in _BODILESS
+        body = b"" if bodiless else response.body
+        if len(body) <= ONE_WRITE:
+            out.begin(response, stays=stays, body=body)
+        else:
+            out.begin(response, stays=stays, body=b"")
+            await out.large(body)
+        if response.stream is not None:
+            await out.stream(response.stream, framed=request.method != "HEAD")
+
+    async def _instead_of(self, response: Response, error: HeadError) -> Response:
+        """Return what is said instead of an answer that is none."""
+        _logger.error("an answer cannot be sent: %s", error)
+        if response.stream is not None:
+            await close_stream(response.stream)
+        return self._server.responder.refuse(500, f"The answer cannot be sent: {error}.")
 
     # Refusing.
 

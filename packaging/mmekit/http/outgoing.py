@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from mmekit.http.head import lines_of
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -72,17 +74,26 @@ class Outgoing:
             await self._writable.wait()
 
     def begin(self, response: Response, *, stays: bool, body: bytes) -> None:
-        """Write a head, and as much of the body as goes out with it."""
+        """Write a head, and as much of the body as goes out with it.
+
+        Raises
+        ------
+        HeadError
+            A header is none; nothing is written.
+        """
         head = f"HTTP/1.1 {response.status} {response.reason}\r\n"
         for name, value in response.headers:
             head += f"{name}: {value}\r\n"
+        lines = len(response.headers) + 3  # the first, how it stays, and the empty one
         if response.stream is not None:
             head += "transfer-encoding: chunked\r\n"
+            lines += 1
         elif response.status != 204:  # noqa: PLR2004  which has neither body nor length
             length = len(response.body) if response.length is None else response.length
             head += f"content-length: {length}\r\n"
+            lines += 1
         head += "connection: keep-alive\r\n\r\n" if stays else "connection: close\r\n\r\n"
-        self._transport.write(head.encode("latin-1", "replace") + body)
+        self._transport.write(lines_of(head.encode("latin-1", "replace"), lines) + body)
 
     async def large(self, body: bytes) -> None:
         """Write a body that does not go out with its head."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mmekit.http.connection import Connection
 from mmekit.http.exchange import HttpLimits
 from mmekit.http.listener import Listener
+from mmekit.http.policy import Policy
 
 if TYPE_CHECKING:
     import socket
@@ -28,11 +29,27 @@ _SILENCE_S = 10.0
 
 
 class HttpServer:
-    """Accepts connections until it is closed."""
+    """Accepts connections until it is closed.
 
-    def __init__(self, responder: Responder, limits: HttpLimits | None = None) -> None:
+    Parameters
+    ----------
+    responder
+        Answers requests.
+    limits
+        What clients may send; None takes those of a container.
+    policy
+        Who is heard; None is that of a server on loopback.
+    """
+
+    def __init__(
+        self,
+        responder: Responder,
+        limits: HttpLimits | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.responder = responder
         self.limits = limits or HttpLimits()
+        self.policy = policy or Policy()
         self.closing = False
         self.connections: set[Connection] = set()
         self._empty = asyncio.Event()

@@ -55,7 +55,9 @@ _MAX_PAGE = 100
 _OK, _UNAVAILABLE = 200, 503
 _NO_REQUEST = {
     400: "BadRequestException",
+    403: "AccessDeniedException",
     408: "RequestTimeoutException",
+    500: "IllegalArgumentException",
     _UNAVAILABLE: "ServiceUnavailableException",
 }
 

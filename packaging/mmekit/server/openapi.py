@@ -21,6 +21,7 @@ PATH = "/openapi.json"
 
 _ERRORS = {
     "400": "The request makes no sense, or is no HTTP.",
+    "403": "Another site's page sent it, or Host is no name of this server.",
     "404": "What the path names is not there.",
     "405": "The path is known, and the method is not for it.",
     "408": "The request was not whole in time.",
@@ -33,7 +34,7 @@ _BODILESS = {
     "413": "The body is too large.",
     "417": "Expect asks for something other than 100-continue.",
 }
-_OF_CONNECTION = ("400", "408", "413", "417", "503")
+_OF_CONNECTION = ("400", "403", "408", "413", "417", "503")
 """What any request may get, before anybody looks at its path."""
 _HANDLER = (
     "Which statuses, types and bodies there are is up to the handler: what its Output says. None "

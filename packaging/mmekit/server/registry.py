@@ -26,7 +26,8 @@ from mmekit.archive.properties import (
     parse_entries,
     properties_of,
 )
-from mmekit.errors import PropertiesError
+from mmekit.archive.texts import read_text, see_lines
+from mmekit.errors import PropertiesError, TextError
 from mmekit.server import refusal
 from mmekit.server.fork_servers import ForkServers
 from mmekit.server.forms import integer
@@ -273,11 +274,13 @@ def _model_folder(url: str) -> Path:
 def _properties(folder: Path) -> Properties:
     try:
         # Properties.load(InputStream) reads ISO 8859-1, whatever the editor wrote.
-        text = (folder / FILE_NAME).read_bytes().decode("latin-1")
+        text = read_text(folder / FILE_NAME).decode("latin-1")
     except FileNotFoundError:
         return Properties()
     except OSError as error:
         raise refusal.load_failed(str(error), "IOException") from error
+    except TextError as error:
+        raise refusal.load_failed(error.what, "ModelException") from error
     try:
         entries = parse_entries(text)
     except PropertiesError as error:
@@ -338,13 +341,17 @@ def missing_requirements(folder: Path) -> list[str]:
     if not file.is_file():
         return []
     missing = []
-    for line in file.read_text(errors="replace").splitlines():
-        text = line.split(" #")[0].strip()
-        if not text or text.startswith(("#", "-")):
-            continue
+    try:
+        natural = read_text(file).decode(errors="replace").splitlines()
+        stripped = (line.split(" #")[0].strip() for line in natural)
+        lines = [line for line in stripped if line and not line.startswith(("#", "-"))]
+        see_lines(file.name, len(lines), str(folder))
+    except TextError as error:
+        raise refusal.load_failed(error.what, "ModelException") from error
+    for text in lines:
         try:
             requirement = Requirement(text)
-        except InvalidRequirement:
+        except (InvalidRequirement, RecursionError):
             continue
         if requirement.marker and not requirement.marker.evaluate():
             continue

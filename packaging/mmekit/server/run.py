@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
 from mmekit.guard import when_stdin_ends
-from mmekit.http import HttpLimits, HttpServer, run_in_loop
+from mmekit.http import HttpLimits, HttpServer, Policy, run_in_loop
 from mmekit.lines import LineFormatter
 from mmekit.scratch import ScratchFolder, sweep
 from mmekit.server.description import name_of
@@ -74,6 +74,8 @@ def run(options: ServerOptions) -> None:
         The address cannot be used, or the model of ``options.model`` cannot be loaded.
     EngineError
         DJL's Python engine is not to be had.
+    SettingsError
+        ``MMEKIT_ALLOWED_HOSTS`` cannot be read.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
@@ -81,9 +83,10 @@ def run(options: ServerOptions) -> None:
     engine = engine_folder()
     raise_descriptor_limit()
     listener = _listen(options.host, options.port)
+    policy = Policy.of(options.host, listener.getsockname()[0])
     with _socket_folder() as sockets:
         registry = Registry(engine, sockets, Memory(options.memory))
-        run_in_loop(_serve(options, listener, registry))
+        run_in_loop(_serve(options, listener, registry, policy))
 
 
 @contextlib.contextmanager
@@ -140,8 +143,10 @@ def _limits() -> HttpLimits:
     return HttpLimits(connections=min(_MOST_CONNECTIONS, most))
 
 
-async def _serve(options: ServerOptions, listener: socket.socket, registry: Registry) -> None:
-    server = HttpServer(Front(registry).responder, _limits())
+async def _serve(
+    options: ServerOptions, listener: socket.socket, registry: Registry, policy: Policy
+) -> None:
+    server = HttpServer(Front(registry).responder, _limits(), policy)
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

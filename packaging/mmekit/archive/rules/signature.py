@@ -35,11 +35,11 @@ _MAKE = (
 
 def readable(subject: Subject) -> Iterator[Finding]:
     """Expect signature.json to be one: a handler with a table does not load otherwise."""
-    member = subject.contents.files.get(FILE_NAME)
-    if member is None:
+    data = subject.contents.data(FILE_NAME)
+    if data is None:
         return
     try:
-        Signature.from_json(member.read())
+        Signature.from_json(data)
     except (ValueError, TypeError, AttributeError) as error:
         yield Finding(
             "error",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mmekit.archive.findings import Finding
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
 _QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 _ENV = "option.env"
+_MOST_UNKNOWN = 100  # a file with more of them is none that somebody misspelt
 
 
 def names(subject: Subject) -> Iterator[Finding]:
     """Expect names that somebody reads, letter by letter."""
     is_python = subject.properties.engine in (None, "Python")
-    for entry in subject.entries:
-        if is_known(entry.key):
-            continue
+    unknown = (entry for entry in subject.entries if not is_known(entry.key))
+    for entry in islice(unknown, _MOST_UNKNOWN):
         finding = _misspelt(subject, entry)
         if finding is None and is_python and not entry.key.startswith(OPTION_PREFIX):
             finding = _unknown(subject, entry)

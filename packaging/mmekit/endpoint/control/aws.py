@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
 
 from mmekit.endpoint.control import aws_chunked
+from mmekit.endpoint.control.backends import backend_named
 from mmekit.endpoint.control.moto_corrections import correct_moto
 from mmekit.endpoint.control.records import containers_of, specification_of
 from mmekit.endpoint.control.wsgi import call_wsgi
@@ -54,7 +55,7 @@ class Aws:
     def __init__(self, state: State | None = None) -> None:
         correct_moto()
         self._state = state
-        self._application = DomainDispatcherApplication(create_backend_app)
+        self._application = DomainDispatcherApplication(backend_named)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +18,7 @@ from urllib.parse import quote
 import httptools
 
 from mmekit.endpoint.snapshot import ParkingSnapshot
+from mmekit.http import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +32,11 @@ __all__ = [
     "ContainerTimeoutError",
 ]
 
+logger = logging.getLogger("mmekit.endpoint")
+
 _BODYLESS = (204, 304)
+_FINAL = 200
+"""Below are answers that announce another."""
 _KEPT_SECONDS = 3.0
 """A connection that was idle for longer is not used again: servers close idle ones (uvicorn after
 5 s), and a request that meets the end of its connection may have run or not."""
@@ -142,17 +148,23 @@ class ContainerClient:
             ]
             if not page.get("nextPageToken"):
                 return names
-            query = f"?next_page_token={page['nextPageToken']}"
+            query = f"?next_page_token={quote(str(page['nextPageToken']), safe='')}"
 
     def only_invocation(self) -> bytes:
         """Return the unchanging beginning of every invocation of a single-model container."""
         return b"POST /invocations" + self._common
 
     def invocation(self, name: str, target: str) -> bytes:
-        """Return the unchanging beginning of every invocation of a model."""
+        """Return the unchanging beginning of every invocation of a model.
+
+        Raises
+        ------
+        HeadError
+            The target cannot be a header's value.
+        """
         path = b"POST /models/" + quote(name, safe="").encode() + b"/invoke"
         header = b"x-amzn-sagemaker-target-model: " + target.encode("latin-1", "replace")
-        return path + self._common + header + b"\r\n"
+        return path + self._common + lines_of(header + b"\r\n", 1)
 
     async def invoke(
         self,
@@ -173,8 +185,14 @@ class ContainerClient:
             The request's body.
         seconds
             How long the answer may take.
+
+        Raises
+        ------
+        HeadError
+            One of the headers has more than a line; nothing is sent.
         """
-        head = invocation + b"".join([b"%b: %b\r\n" % header for header in headers])
+        more = [b"%b: %b\r\n" % header for header in headers]
+        head = invocation + lines_of(b"".join(more), len(more))
         return await self._call(_sized(head, body), body, seconds)
 
     def close(self) -> None:
@@ -261,6 +279,9 @@ class _Connection(asyncio.Protocol):
         self._register.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_answered:
+            self._end_unasked()
+            return
         self._answering = True
         try:
             self._parser.feed_data(data)
@@ -281,6 +302,8 @@ class _Connection(asyncio.Protocol):
     # httptools.HttpResponseParser
 
     def on_message_begin(self) -> None:
+        if self._is_answered:
+            self._end_unasked()
         self._headers = {}
         self._body = []
         self._ends_with_connection = False
@@ -300,11 +323,23 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._ends_with_connection = False
+        if self._is_answered or self._parser.get_status_code() < _FINAL:
+            return
         self.reusable = self.is_open and self._parser.should_keep_alive()
         if self._answer is not None and not self._answer.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             status = self._parser.get_status_code()
             self._answer.set_result(ContainerReply(status, self._headers, body))
+
+    @property
+    def _is_answered(self) -> bool:
+        return self._answer is None or self._answer.done()
+
+    def _end_unasked(self) -> None:
+        """Close: after bytes that nobody asked for, answers and requests no longer match."""
+        logger.warning("a container sent what nobody asked for; its connection is closed")
+        self.reusable = False
+        self.abort()
 
     def expire(self) -> None:
         self._fail(ContainerTimeoutError("no answer in time"))

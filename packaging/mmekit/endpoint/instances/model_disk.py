@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from mmekit.archive import Limits, unpack
 from mmekit.endpoint.errors import validation_error
-from mmekit.errors import ArchiveError, UnsafeArchiveError
+from mmekit.errors import ArchiveError, BudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,7 +192,7 @@ class ModelDisk:
         except (ArchiveError, OSError) as error:
             reason = error.what if isinstance(error, ArchiveError) else str(error)
             # Beyond the room that there is, though within what any archive may hold.
-            too_large = isinstance(error, UnsafeArchiveError) and f"more than {room} b" in reason
+            too_large = isinstance(error, BudgetError) and error.limit == "total_bytes"
             if _is_disk_full(error) or (too_large and room < Limits.total_bytes):
                 raise _DiskFullError from error
             raise validation_error(

@@ -36,14 +36,21 @@ class Feed:
         What happened.
     statuses
         Returns every endpoint that exists.
+    token
+        What the page has to show when it asks for something.
     """
 
     def __init__(
-        self, watch: Watch, journal: Journal, statuses: Callable[[], Sequence[EndpointStatus]]
+        self,
+        watch: Watch,
+        journal: Journal,
+        statuses: Callable[[], Sequence[EndpointStatus]],
+        token: str = "",
     ) -> None:
         self._watch = watch
         self._journal = journal
         self._statuses = statuses
+        self._token = token
         self._clients: set[_Queue] = set()
         watch.listen(self._tell_state)
         journal.listen(self._tell_event)
@@ -84,6 +91,7 @@ class Feed:
             seen = 0  # it saw them at a server that ran here before
         fresh = [event for event in events if event.number > seen][-_SHOWN_EVENTS:]
         state = state_members(self._watch, self._statuses, history=True)
+        state["token"] = self._token
         return _message("state", state) + b"".join(_of_event(event) for event in fresh)
 
     def _tell_state(self) -> None:

@@ -1,26 +1,26 @@
 """The page under /_mme/: its files, its live events, its form's requests, and the metrics.
 
-Nothing here is signed, so a stranger's page in the user's browser must not get at it: requests
-whose Host is not this server's own are refused (DNS rebinding), and so are those that another
-origin's page sends.
+Nothing here is signed. That no other page gets at it is the affair of `mmekit.http.policy`; what
+the form asks for, the page shows besides that it was told by this server: by a token, a new one at
+each start, which comes with the events.
 """
 
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
+import secrets
 import time
 from importlib import resources
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from mmekit.endpoint.caller import Caller
 from mmekit.endpoint.errors import AwsError
-from mmekit.endpoint.http import Reply, Request, is_foreign
+from mmekit.endpoint.http import Reply, Request
 from mmekit.endpoint.observability.prometheus import CONTENT_TYPE, prometheus_text
 from mmekit.endpoint.page.feed import Feed
-from mmekit.errors import ArchiveError
+from mmekit.errors import ArchiveError, TextError
+from mmekit.http import is_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from mmekit.endpoint.observability.watch import Watch
     from mmekit.endpoint.snapshot import EndpointStatus
 
-__all__ = ["PageRoutes"]
+__all__ = ["DOORS", "PageRoutes"]
 
 _ROOT = "/_mme/"
+DOORS = ("/_mme", _ROOT)
+"""What a link on any page may open."""
+_TOKEN = b"x-mme-token"
 _FILES = {
     "": ("index.html", b"text/html; charset=utf-8"),
     "page.css": ("page.css", b"text/css; charset=utf-8"),
@@ -58,7 +61,6 @@ _SAFE = [
 _MODEL = ("account", "region", "endpoint", "target")
 _FORMS = {"invoke": (*_MODEL, "contentType", "body"), "sample": _MODEL}
 _HEADERS = {"contentType", "target"}
-_ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - recognised here, not bound to
 
 
 class PageRoutes:
@@ -74,8 +76,6 @@ class PageRoutes:
         Returns every endpoint that exists.
     data_plane
         Answers invocations, and knows what to ask a model.
-    host
-        The address that the server is bound to.
     """
 
     def __init__(
@@ -84,18 +84,15 @@ class PageRoutes:
         journal: Journal,
         statuses: Callable[[], Sequence[EndpointStatus]],
         data_plane: DataPlane,
-        host: str,
     ) -> None:
         self._watch = watch
         self._data_plane = data_plane
-        self._host = host
         self._files: dict[str, bytes] = {}
-        self._feed = Feed(watch, journal, statuses)
+        self._token = secrets.token_urlsafe()
+        self._feed = Feed(watch, journal, statuses, self._token)
 
     async def answer(self, request: Request) -> Reply:
         """Answer a request whose path is /_mme or begins with /_mme/."""
-        if not self._is_for_us(request):
-            return _refusal(403, "This is not the name of this server: use localhost.")
         name = request.path.decode("latin-1").removeprefix(_ROOT)
         if name == "/_mme":
             return Reply(308, [(b"location", _ROOT.encode()), *_SAFE])
@@ -105,8 +102,6 @@ class PageRoutes:
             return _refusal(405, f"Only {allowed}.", (b"allow", allowed.encode()))
         if name in _FILES:
             return self._file(*_FILES[name])
-        if name in (*_FORMS, "events") and is_foreign(request):
-            return _refusal(403, "Another site's page may not do this.")
         return await self._answer_live(name, request)
 
     async def _answer_live(self, name: str, request: Request) -> Reply:
@@ -122,21 +117,6 @@ class PageRoutes:
     def close(self) -> None:
         """Let go of the pages that listen, so that the server need not wait for them."""
         self._feed.close()
-
-    def _is_for_us(self, request: Request) -> bool:
-        """Say whether Host is a name of this server that no stranger's DNS can give it."""
-        try:
-            host = (request.header(b"host") or b"").decode("latin-1")
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # no address at all
-            return False
-        if name in ("localhost", self._host) or name.endswith(".localhost"):
-            return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return address.is_loopback or self._host in _ANYWHERE
 
     def _file(self, name: str, content_type: bytes) -> Reply:
         if name not in self._files:
@@ -154,6 +134,9 @@ class PageRoutes:
         return Reply(200, headers, stream=self._feed.stream(request.header(b"last-event-id")))
 
     async def _answer_form(self, name: str, request: Request) -> Reply:
+        token = request.header(_TOKEN) or b""
+        if not secrets.compare_digest(token, self._token.encode()):
+            return _refusal(403, "This is for the page under /_mme/ alone: reload it.")
         content_type = request.header(b"content-type") or b""
         # A form of another site cannot send this type without asking first, and is not answered.
         if content_type.partition(b";")[0].strip().lower() != b"application/json":
@@ -183,7 +166,7 @@ class PageRoutes:
         """Return a request that a model answers; an empty one where nobody knows."""
         try:
             found = await self._data_plane.example(_caller(sent), sent["endpoint"], sent["target"])
-        except (AwsError, ArchiveError, OSError, ValueError):
+        except (AwsError, ArchiveError, TextError, OSError, ValueError):
             found = None  # an invocation will say what is wrong
         if found is None:
             return {"contentType": "", "body": ""}
@@ -197,6 +180,8 @@ def _members(body: bytes, names: Sequence[str]) -> dict[str, str]:
         raise TypeError(f"{', '.join(wrong)}: no text")
     for name in _HEADERS & members.keys():
         members[name].encode("latin-1")
+        if not is_one_line(members[name]):
+            raise ValueError(f"{name}: more than a line")
     "".join(members.values()).encode()  # half a character has no bytes
     return members
 

@@ -20,11 +20,16 @@ export class InvokeForm {
     });
     this.fields.target.addEventListener("change", () => this.fill());
     this.filled = { contentType: "", body: "" };
+    this.token = "";
     this.asked = "";
   }
 
   get fields() {
     return this.form.elements;
+  }
+
+  get headers() {
+    return { "content-type": "application/json", "x-mme-token": this.token };
   }
 
   update(endpoints) {
@@ -75,7 +80,7 @@ export class InvokeForm {
     try {
       const answer = await fetch("sample", {
         method: "POST",
-        headers: { "content-type": "application/json" },
+        headers: this.headers,
         body: JSON.stringify({ account, region, endpoint: name, target }),
       });
       if (!answer.ok) return;
@@ -113,7 +118,7 @@ export class InvokeForm {
   async ask(endpoint) {
     const answer = await fetch("invoke", {
       method: "POST",
-      headers: { "content-type": "application/json" },
+      headers: this.headers,
       body: JSON.stringify({
         account: endpoint.account,
         region: endpoint.region,

@@ -28,6 +28,7 @@ function listen() {
   source.addEventListener("open", () => say("live", "live"));
   source.addEventListener("state", (message) => {
     const state = JSON.parse(message.data);
+    if (state.token) form.token = state.token; // a server that was started anew has another
     endpoints.update(state.endpoints);
     form.update(state.endpoints);
   });

@@ -1,0 +1,94 @@
+"""How long a file may be that is read as a text: longer than anybody writes one.
+
+Each is read whole, and taken apart in Python; what a model's files say must not be more work than
+to load them. What is packed, checked, described or loaded by the embedded server keeps to these.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from mmekit.errors import TextError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_KIB, _MIB = 1 << 10, 1 << 20
+
+PROPERTIES_BYTES = 64 * _KIB
+"""serving.properties: a thousand keys with long values."""
+
+REQUIREMENTS_BYTES = 256 * _KIB
+"""requirements.txt: hundreds of distributions, each with the hashes of all its files."""
+
+REQUIREMENTS_LINES = 2_000
+"""Lines of requirements.txt that are not a comment."""
+
+SIGNATURE_BYTES = 4 * _MIB
+"""signature.json: tens of thousands of columns, or of values that an encoder knows."""
+
+MANIFEST_BYTES = 8 * _MIB
+"""manifest.json: as many files as an archive may hold, and the signature."""
+
+SOURCE_BYTES = 1 * _MIB
+"""Every other text: model.py and the other sources that are read."""
+
+_BY_NAME = MappingProxyType(
+    {
+        "serving.properties": PROPERTIES_BYTES,
+        "requirements.txt": REQUIREMENTS_BYTES,
+        "signature.json": SIGNATURE_BYTES,
+        "manifest.json": MANIFEST_BYTES,
+    }
+)
+
+
+def most_bytes(name: str) -> int:
+    """Return how long a text of that name may be.
+
+    Examples
+    --------
+    >>> most_bytes("code/requirements.txt")
+    262144
+    """
+    return _BY_NAME.get(name.rpartition("/")[2], SOURCE_BYTES)
+
+
+def see_length(name: str, size: int, where: str) -> None:
+    """Raise TextError for a text that is too long."""
+    most = most_bytes(name)
+    if size > most:
+        raise TextError(
+            f"{name} is too long to be read: {size} bytes, and {most} is the most",
+            where=where,
+            remedy="move what is not for this file out of it; data belongs into a file of the "
+            "model that its code reads",
+        )
+
+
+def see_lines(name: str, lines: int, where: str) -> None:
+    """Raise TextError for a requirements.txt of too many lines."""
+    if lines > REQUIREMENTS_LINES:
+        raise TextError(
+            f"{name} asks for {lines} things, and {REQUIREMENTS_LINES} is the most",
+            where=where,
+            remedy="name what the model needs; what that needs comes with it",
+        )
+
+
+def read_text(path: Path) -> bytes:
+    """Return the bytes of a text file.
+
+    Raises
+    ------
+    TextError
+        It is too long.
+    OSError
+        It cannot be read.
+    """
+    with path.open("rb") as stream:
+        # Of a file that grows, or has no size, no more is read either.
+        data = stream.read(most_bytes(path.name) + 1)
+    see_length(path.name, len(data), str(path.parent))
+    return data
