@@ -17,7 +17,9 @@ def results(monkeypatch):
     from slot_runs.scale import Results, Scale
 
     def make(left_out, seconds, **parked):
-        found = tuple(Parked(kind, 20, size, 10, (1.0, 2.0), (0.5, 0.7)) for kind, size in parked.items())
+        found = tuple(
+            Parked(kind, 20, size, 10, (1.0, 2.0), (0.5, 0.7)) for kind, size in parked.items()
+        )
         machine = Machine(2, 24, "Linux 6", "3.11.7", 0.0)
         return Results(machine, Scale(parked=found), left_out, seconds)
 
