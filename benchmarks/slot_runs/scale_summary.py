@@ -70,12 +70,13 @@ def _of_many(scale: Mapping[str, Any]) -> str:
     container = scale["container"]
     if container is None:
         return "".join(f"\n{line}\n" for line in lines)
-    bad = container["errors"] + container["dropped"] + container["kills"]
+    bad = container["errors"] + container["kills"]
+    unsent = f", {container['dropped']:,} not sent in time" if container["dropped"] else ""
     lines.append(
         f"{container['loaded']:,} in {container['limit'] / (1 << 30):g} GiB on "
         f"{_where(container)}, asked {container['rate']:g} times a second for "
         f"{container['seconds'] / 60:.0f} minutes (Zipf): "
-        f"{container['answered']:,} answers, {bad} errors."
+        f"{container['answered']:,} answers, {bad} errors{unsent}."
     )
     return "".join(f"\n{line}\n" for line in lines)
 
