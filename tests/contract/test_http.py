@@ -68,6 +68,38 @@ def test_a_client_that_asks_whether_to_go_on_is_told_so(server, behaviour):
     assert b"xpect" not in answer.body
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"],
+    ids=["sized", "chunked"],
+)
+def test_who_offers_another_protocol_is_answered_in_this_one(server, behaviour, body):
+    # As the HttpClient of Java 17 does.
+    offer = (
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAI\r\n"
+    )
+    wire = server.connect()
+    for _ in range(2):
+        wire.send(f"POST {INVOKE} HTTP/1.1\r\nwish: parts\r\n".encode() + offer + body)
+
+        answer = wire.answer()
+
+        assert (answer.status, answer.header("connection")) == (200, "keep-alive")
+        assert answer.body == b'[\n  [\n    "data",\n    "abc"\n  ]\n]'
+
+
+def test_a_body_that_is_asked_for_may_offer_another_protocol(server, behaviour):
+    wire = server.connect()
+    wire.send(
+        f"POST {INVOKE} HTTP/1.1\r\nwish: parts\r\nExpect: 100-continue\r\n"
+        "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\n".encode()
+    )
+    assert wire.answer().status == 100
+    wire.send(b"abc")
+
+    assert wire.answer().body == b'[\n  [\n    "data",\n    "abc"\n  ]\n]'
+
+
 def test_what_else_is_expected_is_refused(server, behaviour, post):
     wire = server.connect()
     wire.send(post(INVOKE, b"x", ["Expect: the-impossible"]))

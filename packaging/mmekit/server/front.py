@@ -56,6 +56,7 @@ _OK, _UNAVAILABLE = 200, 503
 _NO_REQUEST = {
     400: "BadRequestException",
     403: "AccessDeniedException",
+    405: "MethodNotAllowedException",
     408: "RequestTimeoutException",
     500: "IllegalArgumentException",
     _UNAVAILABLE: "ServiceUnavailableException",
