@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import httpx
 import pytest
 
@@ -98,6 +102,23 @@ def test_a_body_that_is_asked_for_may_offer_another_protocol(server, behaviour):
     wire.send(b"abc")
 
     assert wire.answer().body == b'[\n  [\n    "data",\n    "abc"\n  ]\n]'
+
+
+def test_the_client_of_java_is_answered_as_it_is(server, behaviour):
+    java = shutil.which("java")
+    modules = java and subprocess.run([java, "--list-modules"], capture_output=True, check=False)
+    if not modules or b"jdk.compiler" not in modules.stdout:
+        pytest.skip("there is no java that can compile")
+    program = str(Path(__file__).with_name("Post.java"))
+    finished = subprocess.run(
+        [java, "-XX:TieredStopAtLevel=1", program, server.base + INVOKE],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert finished.stdout.splitlines() == ["200 HTTP_1_1 hello"] * 3, finished.stderr
 
 
 def test_what_else_is_expected_is_refused(server, behaviour, post):

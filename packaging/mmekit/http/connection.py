@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
             self._refuse(413, "")
         elif too_large:
             self._refuse_body()
-        elif expected:
+        elif expected and self._parser.get_http_version() != "1.0":
             incoming.awaits = True
             self._let_send()
 
