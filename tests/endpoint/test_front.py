@@ -116,9 +116,9 @@ def test_who_offers_another_protocol_is_answered_in_this_one(connect):
     connection = connect()
     head = (INVOKE + H2C + "Transfer-Encoding: chunked\r\n\r\n").encode()
     for length in (3, 5):
-        connection.sendall(invocation(b"x" * length, more=H2C))
-        connection.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (length, b"x" * length))
-        for _ in range(2):
+        coded = b"%x\r\n%b\r\n0\r\n\r\n" % (length, b"x" * length)
+        for sent in (invocation(b"x" * length, more=H2C), head + coded):
+            connection.sendall(sent)
             status, headers, answer = answer_on(connection)
             assert (status, seen_length(answer)) == (200, length)
             assert headers["connection"] == "keep-alive"

@@ -22,7 +22,7 @@ thoroughly = settings.get_profile("fuzz")
 # A process of its own takes longer over an example.
 less = settings(thoroughly, max_examples=max(20, thoroughly.max_examples // 5))
 
-numbers = itertools.count()
+numbers = itertools.count()  # each path is another, and as long
 contents = st.one_of(
     st.binary(max_size=60),
     st.sampled_from([0, 1, 4096, 70_000]).map(
@@ -33,7 +33,7 @@ contents = st.one_of(
 
 @st.composite
 def echoes(draw, largest):
-    path, content = b"/%d" % next(numbers), draw(contents)
+    path, content = b"/%09d" % next(numbers), draw(contents)
     if draw(st.integers(0, 9)) == 0:
         # As it comes: with a question it is the last.
         return Ask(path, bytes(largest + 1), status=413, answer=b"", ends=None, early=True)
@@ -99,10 +99,10 @@ def text(value):
 @st.composite
 def invocations(draw):
     kind = draw(st.sampled_from(["text", "text", "form", "parts", "many", "unknown"]))
-    path = b"/models/parts/invoke?q=%d" % next(numbers)
+    path = b"/predictions/parts?q=%09d" % next(numbers)
     before = [["q", path.rpartition(b"=")[2].decode()]]
     if kind == "unknown":
-        return Ask(b"/models/nobody/invoke", draw(contents), status=404, ends=True)
+        return Ask(b"/predictions/nobody", draw(contents), status=404, ends=True)
     if kind == "text":
         content = draw(contents)
         answer, headers = [["data", content.decode("latin-1")]], (b"Content-Type: text/plain",)
@@ -140,7 +140,7 @@ def server(tmp_path_factory):
 @less
 @given(
     st.lists(
-        talks(invocations(), head_bytes=8192, path=b"/models/parts/invoke"), min_size=1, max_size=3
+        talks(invocations(), head_bytes=8192, path=b"/predictions/parts"), min_size=1, max_size=3
     )
 )
 def test_a_server_mixes_nothing_up_and_loses_no_worker(server, conversations):
@@ -193,7 +193,7 @@ def calls(draw):
         headers = signed(draw(st.sampled_from(UNKNOWN)))
         method = draw(st.sampled_from([b"GET", b"PUT", b"POST", b"DELETE"]))
         return Ask(b"/things/x", content, headers, method, status=501)
-    path = b"/things/%d" % next(numbers)
+    path = b"/things/%09d" % next(numbers)
     headers = signed(b"s3")
     if kind == "coded":
         headers += (b"X-Amz-Content-Sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER",)
