@@ -4,6 +4,7 @@
 BIN := .venv/bin
 ARGS ?=
 QUICK ?=
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test thorough lint lab catboost images serverless tables benchmark soak fuzz clean lock
@@ -52,9 +53,9 @@ benchmark: setup ## measure the figures of the README (needs `make demo` first; 
 soak: setup ## faults at random under load for twenty minutes (ARGS="--minutes 60")
 	@$(BIN)/python benchmarks/soak.py $(ARGS)
 
-fuzz: setup ## random requests and files against server and readers, for some ten minutes
-	@MMEKIT_FUZZ_SECONDS=150 MMEKIT_FUZZ_EXAMPLES=5000 \
-	  $(BIN)/python -m pytest tests/fuzz --timeout 900 $(ARGS)
+fuzz: setup ## random requests and files against servers and readers, for some ten minutes (MINUTES=60)
+	@MMEKIT_FUZZ_SECONDS=$$(($(MINUTES) * 15)) MMEKIT_FUZZ_EXAMPLES=$$(($(MINUTES) * 500)) \
+	  $(BIN)/python -m pytest tests/fuzz --timeout $$(($(MINUTES) * 90)) $(ARGS)
 
 clean: ## remove what was built (.venv stays)
 	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache catboost_info

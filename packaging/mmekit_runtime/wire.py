@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 MAX_PART_BYTES = 1 << 30
 """A single text or content longer than this is taken for garbage."""
 
+MAX_ITEMS = 0x7FFF
+"""So many properties, or contents, a message may have."""
+
 _INT = struct.Struct(">i")
 _SHORT = struct.Struct(">h")
-_MAX_ITEMS = 0x7FFF
 
 
 class WireError(Exception):
@@ -117,7 +119,7 @@ def _write_text(parts: list[bytes], text: str | None) -> None:
 
 
 def _write_properties(parts: list[bytes], pairs: Iterable[tuple[str, str]], count: int) -> None:
-    if count > _MAX_ITEMS:
+    if count > MAX_ITEMS:
         raise WireError(f"{count} properties: too many")
     parts.append(_SHORT.pack(count))
     for key, value in pairs:
@@ -127,7 +129,7 @@ def _write_properties(parts: list[bytes], pairs: Iterable[tuple[str, str]], coun
 
 
 def _write_content(parts: list[bytes], content: Sequence[tuple[str | None, bytes]]) -> None:
-    if len(content) > _MAX_ITEMS:
+    if len(content) > MAX_ITEMS:
         raise WireError(f"{len(content)} parts: too many")
     parts.append(_SHORT.pack(len(content)))
     for key, value in content:

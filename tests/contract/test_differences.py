@@ -264,16 +264,6 @@ def test_http_is_read_strictly(server, is_djl, data):
     assert wire.answer().status == (200 if is_djl else 400)
 
 
-def test_a_connection_that_asks_for_another_protocol_ends(server, is_djl):
-    wire = server.connect()
-    wire.send(b"GET /ping HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-
-    answer = wire.answer()
-
-    assert answer.status == 200
-    assert answer.header("connection") == ("keep-alive" if is_djl else "close")
-
-
 def test_a_path_with_a_broken_escape_is_404(server, is_djl):
     wire = server.connect()
     wire.send(b"GET /models/%zz HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import httpx
 import pytest
 
@@ -66,6 +70,55 @@ def test_a_client_that_asks_whether_to_go_on_is_told_so(server, behaviour):
 
     assert answer.status == 200
     assert b"xpect" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"],
+    ids=["sized", "chunked"],
+)
+def test_who_offers_another_protocol_is_answered_in_this_one(server, behaviour, body):
+    # As the HttpClient of Java 17 does.
+    offer = (
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAI\r\n"
+    )
+    wire = server.connect()
+    for _ in range(2):
+        wire.send(f"POST {INVOKE} HTTP/1.1\r\nwish: parts\r\n".encode() + offer + body)
+
+        answer = wire.answer()
+
+        assert (answer.status, answer.header("connection")) == (200, "keep-alive")
+        assert answer.body == b'[\n  [\n    "data",\n    "abc"\n  ]\n]'
+
+
+def test_a_body_that_is_asked_for_may_offer_another_protocol(server, behaviour):
+    wire = server.connect()
+    wire.send(
+        f"POST {INVOKE} HTTP/1.1\r\nwish: parts\r\nExpect: 100-continue\r\n"
+        "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\n".encode()
+    )
+    assert wire.answer().status == 100
+    wire.send(b"abc")
+
+    assert wire.answer().body == b'[\n  [\n    "data",\n    "abc"\n  ]\n]'
+
+
+def test_the_client_of_java_is_answered_as_it_is(server, behaviour):
+    java = shutil.which("java")
+    modules = java and subprocess.run([java, "--list-modules"], capture_output=True, check=False)
+    if not modules or b"jdk.compiler" not in modules.stdout:
+        pytest.skip("there is no java that can compile")
+    program = str(Path(__file__).with_name("Post.java"))
+    finished = subprocess.run(
+        [java, "-XX:TieredStopAtLevel=1", program, server.base + INVOKE],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert finished.stdout.splitlines() == ["200 HTTP_1_1 hello"] * 3, finished.stderr
 
 
 def test_what_else_is_expected_is_refused(server, behaviour, post):

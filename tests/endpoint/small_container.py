@@ -11,6 +11,7 @@ answer says what the container saw. With ``--model DIR`` it is a single-model co
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import pathlib
@@ -111,6 +112,7 @@ async def invoke(name, headers, body):
         "pid": os.getpid(),
         "name": name,
         "length": len(body),
+        "digest": hashlib.sha256(body).hexdigest(),
         "headers": headers,
         "loads": loads.get(name, 0),
         "loaded": len(models),

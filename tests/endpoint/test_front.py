@@ -4,7 +4,9 @@ import contextlib
 import http.client
 import json
 import os
+import pathlib
 import socket
+import sys
 import threading
 from urllib.parse import urlsplit
 
@@ -105,6 +107,83 @@ def test_a_body_may_come_in_chunks(connect):
     connection.sendall(b"4;extension\r\ndefg\r\n0\r\nTrailer: is not read\r\n\r\n")
     status, _, answer = answer_on(connection)
     assert (status, seen_length(answer)) == (200, 7)
+
+
+H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAI\r\n"
+
+
+def test_who_offers_another_protocol_is_answered_in_this_one(connect):
+    connection = connect()
+    head = (INVOKE + H2C + "Transfer-Encoding: chunked\r\n\r\n").encode()
+    for length in (3, 5):
+        coded = b"%x\r\n%b\r\n0\r\n\r\n" % (length, b"x" * length)
+        for sent in (invocation(b"x" * length, more=H2C), head + coded):
+            connection.sendall(sent)
+            status, headers, answer = answer_on(connection)
+            assert (status, seen_length(answer)) == (200, length)
+            assert headers["connection"] == "keep-alive"
+
+
+def test_an_object_is_stored_whole_by_who_offers_another_protocol_and_asks_first(service, connect):
+    connection = connect()
+    connection.sendall(
+        (
+            "PUT /front/offered HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: {SCOPE.format('s3')}\r\n{H2C}"
+            "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        ).encode()
+    )
+    assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.sendall(b"hello")
+    assert answer_on(connection, "PUT")[0] == 200
+    found = service.client("s3").get_object(Bucket="front", Key="offered")["Body"].read()
+    assert found == b"hello"
+
+
+def test_trailers_have_the_limit_of_headers(connect):
+    head = (INVOKE + "Transfer-Encoding: chunked\r\n\r\n").encode() + b"1\r\na\r\n0\r\n"
+    for count, expected in ((1000, 200), (7000, 400)):
+        connection = connect()
+        connection.sendall(head + b"A: 1234567\r\n" * count + b"\r\n")
+        assert answer_on(connection)[0] == expected
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is Linux that tells the most")
+def test_a_body_in_the_smallest_chunks_takes_about_the_memory_of_its_bytes(service, connect):
+    size = 3 << 20
+    process = pathlib.Path(f"/proc/{service.process.pid}")
+    connection = connect()
+    connection.sendall(
+        (
+            "PUT /front/small HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: {SCOPE.format('s3')}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ).encode()
+    )
+    (process / "clear_refs").write_text("5")  # proc(5): the most so far is what there is now
+    before = most_memory(process)
+    for _ in range(size // 1024):
+        connection.sendall(b"2\r\nab\r\n" * 512)
+    connection.sendall(b"0\r\n\r\n")
+    assert answer_on(connection, "PUT")[0] == 200
+    # Pieces of their own would be forty megabytes and more for each of the body's.
+    assert most_memory(process) - before < 12 * size
+
+
+def most_memory(process):
+    (line,) = (
+        line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM")
+    )
+    return int(line.split()[1]) << 10
+
+
+def test_a_form_has_an_end(connect):
+    form = "Content-Type: application/x-www-form-urlencoded\r\n"
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: {SCOPE.format('sts')}\r\n{form}"
+    connection = connect()
+    for count, expected in ((1000, 200), (100_000, 400)):
+        body = b"Action=GetCallerIdentity&Version=2011-06-15" + b"&a=1" * count
+        connection.sendall((head + f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
+        assert answer_on(connection)[0] == expected
 
 
 def test_the_largest_body_is_taken(service, echo):

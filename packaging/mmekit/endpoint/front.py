@@ -42,6 +42,9 @@ _PAGE = b"/_mme"
 _READING = ("GET", "HEAD")
 _ASKING = ("Get", "List", "Describe")
 _SCRIPTED = (b"html", b"xml", b"svg")
+_FORM = b"application/x-www-form-urlencoded"
+_MOST_FIELDS = 100_000
+"""Of a form: PutMetricData, which has most, is refused above a megabyte by AWS."""
 _LARGEST_OBJECT = 5 << 30
 _FORBIDDEN, _TOO_LARGE, _TOO_MANY = 403, 413, 503
 _LINE_BYTES = 16 << 10
@@ -201,6 +204,9 @@ def _refusal(request: Request) -> AwsError | None:
     """Return why a request is answered by nobody; None for one that is."""
     if not request.path.startswith(b"/"):
         return validation_error("The target of a request is a path.")
+    form = request.method == "POST" and (request.header(b"content-type") or b"").startswith(_FORM)
+    if form and sum(piece.count(b"&") for piece in request.body) >= _MOST_FIELDS:
+        return validation_error(f"A form has at most {_MOST_FIELDS} fields.")
     if request.method not in _READING or request.header(b"authorization") is not None:
         return None
     # A picture's address on a page may say this much, and an old browser does not say whose page.

@@ -7,6 +7,7 @@ connections, a `Policy` says who is heard, `HttpLimits` what a client may do, a 
 `Request` into a `Response`.
 """
 
+from mmekit.http.body import Body
 from mmekit.http.exchange import Headers, HttpLimits, Request, Responder, Response
 from mmekit.http.head import HeadError, is_one_line, lines_of
 from mmekit.http.loop import run_in_loop
@@ -14,6 +15,7 @@ from mmekit.http.policy import Policy
 from mmekit.http.server import HttpServer
 
 __all__ = [
+    "Body",
     "HeadError",
     "Headers",
     "HttpLimits",

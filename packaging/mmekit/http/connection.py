@@ -1,8 +1,9 @@
 """One client's connection, with the manners of DJL Serving's Netty.
 
 Headers keep their spelling, because handlers see them; a response has the reason phrase that the
-handler chose; a body that is too large is refused before it is read. Source: ServerInitializer
-(HttpServerCodec and HttpObjectAggregator with their defaults) and NettyUtils of DJL Serving 0.36.
+handler chose; a body that is too large is refused before it is read; who offers another protocol
+(RFC 9110, 7.8) is answered in this one. Source: ServerInitializer (HttpServerCodec and
+HttpObjectAggregator with their defaults) and NettyUtils of DJL Serving 0.36.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from mmekit.http.exchange import RawHeaders, Request, aggregated
+from mmekit.http.body import Body
+from mmekit.http.exchange import Request, aggregated
 from mmekit.http.head import HeadError
+from mmekit.http.incoming import Incoming
 from mmekit.http.outgoing import ONE_WRITE, Outgoing, close_stream
 
 if TYPE_CHECKING:
-    from mmekit.http.exchange import Response
+    from mmekit.http.exchange import RawHeaders, Response
     from mmekit.http.server import HttpServer
 
 _logger = logging.getLogger("mmekit.http")
@@ -27,8 +30,6 @@ _logger = logging.getLogger("mmekit.http")
 _ERRORS = 400
 _BODILESS = frozenset({204, 304})
 _LINGER_S = 2.0
-_TELLING = frozenset(map(len, ("expect", "content-length", "transfer-encoding")))
-"""The lengths of the headers that matter here: most others are told apart by theirs."""
 _WAITING = 16
 """Pipelined requests that may wait behind the one that is being answered."""
 
@@ -47,16 +48,11 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         # Of the request that is being read.
         self._reading = False
-        self._head_done = False
-        self._head_bytes = 0
+        self._incoming = Incoming(self._limits.body_bytes)
+        self._unheard = 0
         self._piece = 0
-        self._refused = False
-        self._coded = False
-        self._url = b""
-        self._headers: RawHeaders = []
-        self._largest = self._limits.body_bytes
-        self._body: list[bytes] = []
-        self._size = 0
+        self._offers = False
+        self._kept_headers: RawHeaders | None = None
         self._timer: asyncio.TimerHandle | None = None
         # Of the connection.
         self._deaf = False
@@ -78,12 +74,9 @@ class Connection(asyncio.Protocol):
             return
         # Where in a piece a request begins is known only when it is the first of that piece.
         self._piece = 0 if self._reading else len(data)
-        self._head_bytes += len(data)
+        self._unheard += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # As DJL Serving: the request counts, the upgrade does not. What follows it is unread.
-            self._deaf = self._last = True
+            self._feed(data)
         except httptools.HttpParserError:
             if not self._deaf:
                 self._refuse(400, "Invalid HTTP message.")
@@ -91,10 +84,35 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         if not self._reading or self._deaf:
             return
-        if not self._head_done and self._head_bytes > limits.line_bytes + limits.head_bytes:
+        # A head, or what comes without being body: sizes of chunks, what extends them, trailers.
+        # With the ends of its lines it is longer than what counts.
+        if self._unheard > limits.line_bytes + 2 * limits.head_bytes:
             self._refuse(400, "Invalid HTTP message.")
         elif self._timer is None:
             self._timer = self._loop.call_later(limits.request_s, self._out_of_time)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse, and read on where the parser takes an offer of another protocol for its end."""
+        rest = memoryview(data)
+        while True:
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                if self._deaf:
+                    return
+                rest = rest[offer.args[0] :]
+                self._read_again()
+            else:
+                return
+
+    def _read_again(self) -> None:
+        """Read a head anew without its offer, as that of a request with a body."""
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        head = self._incoming.head_without_offer(method, version)
+        # Whoever answers sees the headers as they came.
+        self._kept_headers = self._incoming.headers
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(head)
 
     def eof_received(self) -> None:
         """Treat a half-closed connection as closed, as DJL Serving does."""
@@ -157,43 +175,47 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Forget the request before."""
         self._reading = True
-        self._head_done = False
-        self._head_bytes, self._piece = self._piece, 0
-        self._refused = self._coded = False
-        self._url = b""
-        self._headers = []
-        self._largest = self._limits.body_bytes
-        self._body = []
-        self._size = 0
+        self._unheard, self._piece = self._piece, 0
+        self._incoming = Incoming(self._limits.body_bytes)
 
     def on_url(self, url: bytes) -> None:
         """Gather the target."""
-        self._url += url
+        self._incoming.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Gather a header; trailers are not wanted."""
-        if not self._head_done:
+        """Gather a header; trailers are not wanted, and no longer than headers may be."""
+        incoming = self._incoming
+        if not incoming.head_done:
             # Blanks around a value are no part of it (RFC 9110, 5.5); the parser leaves the last.
-            self._headers.append((name, value.rstrip(b" \t")))
+            incoming.headers.append((name, value.rstrip(b" \t")))
+            return
+        incoming.tail_bytes += len(name) + len(value) + 2
+        if incoming.tail_bytes > self._limits.head_bytes and not self._deaf:
+            self._refuse(400, "Invalid HTTP message.")
 
     def on_headers_complete(self) -> None:
         """Refuse whom nobody hears, and what is too large, before any of the body is read."""
-        self._head_done = True
-        if self._deaf:
-            return
+        incoming, method = self._incoming, self._parser.get_method()
+        incoming.head_done = True
+        self._offers = self._parser.should_upgrade()
+        if self._deaf or (self._offers and method != b"CONNECT"):
+            return  # it is read again
+        if self._kept_headers is not None:
+            incoming.headers, self._kept_headers = self._kept_headers, None
         limits = self._limits
         # Netty counts the line without its end, and the headers without theirs.
-        line = len(self._url) + len(self._parser.get_method()) + len("  HTTP/1.1")
-        head = sum(len(name) + len(value) + 2 for name, value in self._headers)
-        if line > limits.line_bytes or head > limits.head_bytes:
+        line = len(incoming.url) + len(method) + len("  HTTP/1.1")
+        if line > limits.line_bytes or incoming.head_bytes > limits.head_bytes:
             self._refuse(400, "Invalid HTTP message.")
             return
-        method = self._parser.get_method()
-        refused = self._server.policy.refusal(method, self._url, self._headers)
+        refused = self._server.policy.refusal(method, incoming.url, incoming.headers)
         if refused is not None:
             self._refuse(*refused)
             return
-        expected, length = self._announced()
+        if self._offers:
+            self._refuse(405, "No connection leads on from here.")
+            return
+        expected, length = incoming.announced()
         too_large = length.isdigit() and self._is_too_large(int(length))
         if expected and expected != b"100-continue":
             self._refuse(417, "")
@@ -201,27 +223,35 @@ class Connection(asyncio.Protocol):
             self._refuse(413, "")
         elif too_large:
             self._refuse_body()
-        elif expected and self._current is None and self._transport:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif expected and self._parser.get_http_version() != "1.0":
+            incoming.awaits = True
+            self._let_send()
 
     def on_body(self, body: bytes) -> None:
         """Gather the body."""
-        if self._refused or self._deaf:
+        self._unheard = 0
+        incoming = self._incoming
+        if incoming.refused or self._deaf:
             return
-        self._size += len(body)
-        if self._size > self._largest and self._is_too_large(self._size):
+        incoming.awaits = False
+        size = incoming.body.size + len(body)
+        if size > incoming.largest and self._is_too_large(size):
             self._refuse_body()
         else:
-            self._body.append(body)
+            incoming.body.add(body)
 
     def on_message_complete(self) -> None:
         """Answer the request, or let it wait for those before it."""
+        if self._offers and not self._deaf:
+            return
         self._reading = False
         self._stop_timer()
         if self._deaf:
             return
         keep_alive = self._parser.should_keep_alive()
-        if self._refused:
+        incoming = self._incoming
+        incoming.awaits = False
+        if incoming.refused:
             if keep_alive:
                 self._end_if_done()
             else:
@@ -229,20 +259,26 @@ class Connection(asyncio.Protocol):
             return
         if not keep_alive:
             self._deaf = True
+        headers = incoming.headers
         request = Request(
             self._parser.get_method().decode("latin-1"),
-            self._url.decode("latin-1"),
-            aggregated(self._headers, self._size) if self._coded else self._headers,
-            self._body,
+            incoming.url.decode("latin-1"),
+            aggregated(headers, incoming.body.size) if incoming.coded else headers,
+            incoming.body.take(),
             keep_alive,
         )
-        self._body = []
         if self._current is None:
             self._start(request)
         else:
             self._waiting.append(request)
             if len(self._waiting) == _WAITING and self._transport:
                 self._transport.pause_reading()
+
+    def _let_send(self) -> None:
+        """Tell a client that waits for it to send its body, unless others have their turn first."""
+        if self._incoming.awaits and self._current is None and self._transport:
+            self._incoming.awaits = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # Answering.
 
@@ -251,13 +287,23 @@ class Connection(asyncio.Protocol):
         self._task = self._loop.create_task(self._answer(request))
 
     async def _answer(self, request: Request) -> None:
-        response = await self._server.responder.answer(request)
-        request.if_gone = None
+        """Answer a request; whatever goes wrong, its client and its stream wait for nothing."""
+        response: Response | None = None
+        try:
+            response = await self._server.responder.answer(request)
+            request.if_gone = None
+            await self._give(request, response)
+        except Exception:
+            _logger.exception("%s %s has no answer", request.method, request.target)
+            self.abort()
+        finally:
+            if response is not None and response.stream is not None:
+                await close_stream(response.stream)
+
+    async def _give(self, request: Request, response: Response) -> None:
         out = self._out
         assert out  # noqa: S101
         if out.lost:
-            if response.stream is not None:
-                await close_stream(response.stream)
             return
         stays = request.keep_alive and (response.status < _ERRORS or not self._limits.errors_end)
         if self._last or self._server.closing:
@@ -266,7 +312,7 @@ class Connection(asyncio.Protocol):
             await self._send(request, response, stays=stays)
         except HeadError as error:
             stays = False
-            await self._send(request, await self._instead_of(response, error), stays=stays)
+            await self._send(request, self._instead_of(error), stays=stays)
         # The next answer waits until the client has read most of this one.
         await out.drained()
         self._current = None
@@ -280,6 +326,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
         else:
             self.idle_since = self._loop.time()
+            self._let_send()
             self._end_if_done()  # the server may have begun to close in the meantime
 
     async def _send(self, request: Request, response: Response, *, stays: bool) -> None:
@@ -296,42 +343,24 @@ class Connection(asyncio.Protocol):
         if response.stream is not None:
             await out.stream(response.stream, framed=request.method != "HEAD")
 
-    async def _instead_of(self, response: Response, error: HeadError) -> Response:
+    def _instead_of(self, error: HeadError) -> Response:
         """Return what is said instead of an answer that is none."""
         _logger.error("an answer cannot be sent: %s", error)
-        if response.stream is not None:
-            await close_stream(response.stream)
         return self._server.responder.refuse(500, f"The answer cannot be sent: {error}.")
 
     # Refusing.
-
-    def _announced(self) -> tuple[bytes, bytes]:
-        """Return what the client expects and how long the body is, each empty if it is not said."""
-        expected = length = b""
-        for name, value in self._headers:
-            if len(name) not in _TELLING:
-                continue
-            lower = name.lower()
-            if lower == b"expect":
-                expected = value.lower()
-                self._coded = True
-            elif lower == b"content-length":
-                length = value
-            elif lower == b"transfer-encoding":
-                self._coded = True
-        return expected, length
 
     def _is_too_large(self, size: int) -> bool:
         largest = self._server.responder.largest_body
         if size > self._limits.body_bytes and largest is not None:
             method = self._parser.get_method().decode("latin-1")
-            self._largest = largest(method, self._url.decode("latin-1"))
-        return size > self._largest
+            self._incoming.largest = largest(method, self._incoming.url.decode("latin-1"))
+        return size > self._incoming.largest
 
     def _refuse_body(self) -> None:
         """Say 413, and let the rest of the body pass: the connection can be used afterwards."""
-        self._refused = True
-        self._body = []
+        self._incoming.refused = True
+        self._incoming.body = Body()
         if self._current is None and self._out:
             response = self._server.responder.refuse(413, "")
             stays = bool(self._parser.should_keep_alive())
@@ -347,7 +376,7 @@ class Connection(asyncio.Protocol):
         if self._current is not None or self._out is None:
             # The answers before this one go out, and the connection ends after them.
             return
-        if not self._refused:  # else it has had its answer, before its body came
+        if not self._incoming.refused:  # else it has had its answer, before its body came
             response = self._server.responder.refuse(status, message)
             self._out.begin(response, stays=False, body=response.body)
         self._linger()

@@ -16,13 +16,21 @@ from urllib.parse import quote
 
 from mmekit.http import Responder, Response
 from mmekit.server import description, figures, openapi, refusal
-from mmekit.server.forms import content_of, decoded_path, integer, parse_query
+from mmekit.server.forms import (
+    LARGE_FORM,
+    content_of,
+    decoded_path,
+    integer,
+    is_form,
+    parse_query,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from mmekit.http import Headers, Request
     from mmekit.http.exchange import RawHeaders
+    from mmekit.server.forms import Content
     from mmekit.server.registry import Registry
     from mmekit.server.replies import Reply
 
@@ -30,6 +38,7 @@ _logger = logging.getLogger("mmekit.server")
 
 _LONGEST_NAME = 4000
 """Bytes, percent-encoded: with a path around it, it still fits into a request line."""
+_LONGEST_LOAD = 256 << 10
 _CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _NO_CACHE: Headers = [
     ("Pragma", "no-cache"),
@@ -56,6 +65,7 @@ _OK, _UNAVAILABLE = 200, 503
 _NO_REQUEST = {
     400: "BadRequestException",
     403: "AccessDeniedException",
+    405: "MethodNotAllowedException",
     408: "RequestTimeoutException",
     500: "IllegalArgumentException",
     _UNAVAILABLE: "ServiceUnavailableException",
@@ -131,7 +141,7 @@ class Front:
         self, name: str | None, version: str | None, request: Request, query: str, request_id: str
     ) -> Response:
         properties, content_type = _properties_of(request.headers, request_id)
-        content = content_of(query, content_type, request.body)
+        content = await _content(query, content_type, request)
         if not name:
             given = (value.decode() for key, value in content if key == "model_name")
             name = properties.get("model_name") or next(given, None) or self._registry.only_model
@@ -149,7 +159,7 @@ class Front:
         reply = await result
         try:
             return _response(reply, request_id)
-        except refusal.Refusal:
+        except Exception:
             if reply.stream is not None:
                 reply.stream.abandon()
             raise
@@ -234,6 +244,14 @@ def _properties_of(headers: RawHeaders, request_id: str) -> tuple[dict[str, str]
     return properties, properties.get(spelled.get("content-type", ""), "")
 
 
+async def _content(query: str, content_type: str, request: Request) -> Content:
+    body = request.body
+    if len(body) > LARGE_FORM and is_form(content_type):
+        # It is taken apart in a thread, while others are answered.
+        return await asyncio.to_thread(content_of, query, content_type, body)
+    return content_of(query, content_type, body)
+
+
 def _load_request(request: Request, query: str) -> tuple[str, str]:
     types = (value for name, value in request.headers if name.lower() == b"content-type")
     content_type = next(types, b"").partition(b";")[0].strip().lower()
@@ -243,8 +261,12 @@ def _load_request(request: Request, query: str) -> tuple[str, str]:
         if not url:
             raise refusal.bad_request("Parameter url is required.")
         return given.get("model_name") or description.name_of(url), url
+    body = request.body
+    if len(body) > _LONGEST_LOAD:
+        message = f"What a load says has at most {_LONGEST_LOAD} bytes."
+        raise refusal.bad_request(message)
     try:
-        content = json.loads(request.body)
+        content = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise refusal.Refusal(500, "JsonSyntaxException", str(error)) from error
     if not isinstance(content, dict):

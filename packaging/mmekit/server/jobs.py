@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 from mmekit.server import refusal
 from mmekit.server.replies import Reply
-from mmekit_runtime.wire import encode_request
+from mmekit_runtime.wire import MAX_ITEMS, encode_request
 
 if TYPE_CHECKING:
     import asyncio
+    from collections import deque
     from collections.abc import Mapping, Sequence
 
     from mmekit.server.forms import Content
 
-_BATCH_KEY = re.compile(r"batch_(\d+)\.(.*)", re.DOTALL)
+_BATCH_KEY = re.compile(r"batch_([0-9]{1,9})\.(.*)", re.DOTALL)
+_OWN_ITEMS = 2
+"""Properties that a message has of its own."""
 
 
 @dataclass
@@ -39,6 +42,11 @@ class Job:
         """Whether anybody still waits."""
         return not self.result.done()
 
+    @property
+    def items(self) -> int:
+        """How much of what a message can have at most this request takes."""
+        return max(len(self.properties), len(self.content))
+
     def answer(self, reply: Reply) -> None:
         """Give the answer to whoever waits, if anybody does."""
         if self.is_wanted:
@@ -50,6 +58,21 @@ class Job:
         """Say why there is no answer, if anybody waits."""
         if self.is_wanted:
             self.result.set_exception(error)
+
+
+def taken(queue: deque[Job], most: int) -> list[Job]:
+    """Take the next requests that somebody waits for out of a queue, as many as fit together."""
+    batch: list[Job] = []
+    left = MAX_ITEMS - _OWN_ITEMS
+    while queue and len(batch) < most:
+        job = queue[0]
+        if job.is_wanted:
+            if batch and job.items > left:
+                break
+            batch.append(job)
+            left -= job.items
+        queue.popleft()
+    return batch
 
 
 def message_of(batch: Sequence[Job], handler: str) -> bytes:

@@ -12,6 +12,7 @@ from mmekit_runtime.wire import WireError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_UNSENT = "Failed to send data to python."
 _UNASKED = "the worker answered without having been asked"
 
 
@@ -64,14 +65,32 @@ class Link(asyncio.Protocol):
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reply] = loop.create_future()
-        if self._transport is None or self._transport.is_closing():
-            waiter.set_exception(WorkerFailure("Failed to send data to python."))
-            return waiter
-        self._waiters.append((waiter, timeout_s))
-        if len(self._waiters) == 1 and self._reader.stream is None:
-            self._wait_for_reply()
-        self._transport.write(request)
+        failure = self._write(waiter, request, timeout_s)
+        if failure is not None:
+            self._fail(failure)
+            if not waiter.done():
+                waiter.set_exception(failure)
         return waiter
+
+    def _write(
+        self, waiter: asyncio.Future[Reply], request: bytes, timeout_s: float
+    ) -> WorkerFailure | None:
+        """Write a request; return why it cannot be, which is the end of the worker."""
+        if self._transport is None or self._transport.is_closing():
+            return NeverBegun(_UNSENT)
+        try:
+            self._waiters.append((waiter, timeout_s))
+            if len(self._waiters) == 1 and self._reader.stream is None:
+                self._wait_for_reply()
+            self._transport.write(request)
+        except Exception as error:  # noqa: BLE001  how much of it the worker has, nobody knows
+            return WorkerFailure(f"{_UNSENT} {type(error).__name__}: {error}")
+        return None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the connection has ended, or cannot be trusted."""
+        return self._failed
 
     def close(self) -> None:
         """End the connection; who still waits is told that the worker is gone."""

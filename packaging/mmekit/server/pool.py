@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.server import refusal
 from mmekit.server.deaths import MAX_DEATHS, WINDOW_S, Deaths
-from mmekit.server.jobs import Job, deliver, message_of
+from mmekit.server.jobs import Job, deliver, message_of, taken
 from mmekit.server.link import ModelGivenUp, NeverBegun, NoDescriptors
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mmekit.server.forms import Content
     from mmekit.server.launcher import WorkerLauncher
     from mmekit.server.link import WorkerFailure
-    from mmekit.server.replies import Reply
+    from mmekit.server.replies import Reply, Stream
     from mmekit.server.worker import Worker
 
 _logger = logging.getLogger("mmekit.server")
@@ -272,13 +272,11 @@ class Pool:
                         loop = asyncio.get_running_loop()
                         self._batch_timer = loop.call_later(wait, self._batch_is_due)
                     return
-            batch: list[Job] = []
-            while self._queue and len(batch) < wanted:
-                job = self._queue.popleft()
-                if job.is_wanted:
-                    batch.append(job)
-            if batch:
-                self._run(self._idle.pop(), batch)
+            batch = taken(self._queue, wanted)
+            message = self._message(batch)
+            if message is not None:
+                self._begin(batch)
+                self._send(self._idle.pop(), batch, message)
         # Not to a slot: when its process dies, bytes in its socket tell the fork server that the
         # process had not taken the request, and the next one would be answered in its place.
         if self._queue and self._takes_ahead and self._quick and not self._launcher.gives_slots:
@@ -292,17 +290,26 @@ class Pool:
         """
         for worker, batches in self._running.items():
             while self._queue and len(batches) == 1 and worker in self.workers:
-                job = self._queue.popleft()
-                if job.is_wanted:
-                    self._send(worker, [job])
+                batch = taken(self._queue, 1)
+                message = self._message(batch)
+                if message is not None:
+                    self._send(worker, batch, message)
 
     def _batch_is_due(self) -> None:
         self._batch_timer = None
         self._dispatch()
 
-    def _run(self, worker: Worker, batch: list[Job]) -> None:
-        self._begin(batch)
-        self._send(worker, batch)
+    def _message(self, batch: list[Job]) -> bytes | None:
+        """Return what carries a batch; None where there is none, or where nothing can carry it.
+
+        Before a worker is taken: what fails here costs no worker.
+        """
+        try:
+            return message_of(batch, self._handler) if batch else None
+        except Exception as error:  # whatever it was, these requests have an answer
+            _logger.exception("requests to model %s cannot be sent to a worker", self.name)
+            _refuse(batch, error)
+            return None
 
     def _begin(self, batch: list[Job]) -> None:
         now = time.monotonic()
@@ -310,47 +317,57 @@ class Pool:
             job.sent = now
             self.tally.queue_s += now - job.since
 
-    def _send(self, worker: Worker, batch: list[Job]) -> None:
+    def _send(self, worker: Worker, batch: list[Job], message: bytes) -> None:
+        """Give a worker a batch; `_finished` gives it back, whatever becomes of either."""
         self._running.setdefault(worker, deque()).append(batch)
-        answer = worker.send(message_of(batch, self._handler))
+        answer = worker.send(message)
         answer.add_done_callback(lambda done: self._finished(worker, done))
 
     def _finished(self, worker: Worker, done: asyncio.Future[Reply]) -> None:
-        batches = self._running[worker]
-        batch = batches[0]
-        error = done.exception()
-        if error is None:
-            took = time.monotonic() - batch[0].sent
-            self.tally.answered += len(batch)
-            self.tally.worker_s += took
-            self._quick = took < _QUICK_S
-            reply = done.result()
-            deliver(batch, reply)
-            if reply.stream is None:
-                self._free(worker)
+        """Answer a batch, and give its worker back; one that failed is known as dead by now."""
+        batch = self._running[worker][0]
+        stream: Stream | None = None
+        try:
+            failure = done.exception()
+            if failure is None:
+                stream = done.result().stream
+                self._answer(batch, done.result())
             else:
-                reply.stream.when_ended(lambda: self._free(worker))
-            return
-        batches.popleft()
-        if not batches:
-            del self._running[worker]
-        if isinstance(error, NeverBegun) and not self.failed and not self._closed:
+                self._lose(batch, failure)
+        except Exception as error:  # whatever it was, nobody waits for ever
+            _logger.exception("answers of model %s are lost", self.name)
+            _refuse(batch, error)
+        finally:
+            if stream is None:
+                self._free(worker, alive=not done.exception())
+            else:
+                stream.when_ended(lambda: self._free(worker))
+
+    def _answer(self, batch: list[Job], reply: Reply) -> None:
+        took = time.monotonic() - batch[0].sent
+        self.tally.answered += len(batch)
+        self.tally.worker_s += took
+        self._quick = took < _QUICK_S
+        deliver(batch, reply)
+
+    def _lose(self, batch: list[Job], failure: BaseException) -> None:
+        if isinstance(failure, NeverBegun) and not self.failed and not self._closed:
             self._queue.extendleft(batch)
-            self._dispatch()
             return
-        message = str(error)
+        message = str(failure)
         if "disconnected" in message:
             message = f"java.util.concurrent.ExecutionException: {message}"
         for job in batch:
             job.refuse(refusal.unavailable(message))
 
-    def _free(self, worker: Worker) -> None:
-        """Go on after an answer: with what was sent ahead, or with what waits."""
+    def _free(self, worker: Worker, *, alive: bool = True) -> None:
+        """Go on after a batch: with what was sent ahead, or with what waits."""
         batches = self._running[worker]
         batches.popleft()
         if not batches:
             del self._running[worker]
-        if worker not in self.workers:
+        if not alive or worker not in self.workers:
+            self._dispatch()
             return
         if not batches:
             self._release(worker)
@@ -390,6 +407,11 @@ class Pool:
                 oldest = min(oldest, since)
         if surplus > 0:
             self._watch_idle(max(0.05, oldest + self.size.max_idle_s - now))
+
+
+def _refuse(batch: list[Job], error: Exception) -> None:
+    for job in batch:
+        job.refuse(refusal.Refusal(500, type(error).__name__, str(error)))
 
 
 def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:

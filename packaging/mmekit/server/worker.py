@@ -160,6 +160,9 @@ class Worker(abc.ABC):
         if answer.status >= _FAILURES:
             await self.stop()
             raise InitialisationError(answer)
+        if self._link.has_failed:  # in the moment after its answer
+            await self.stop()
+            raise WorkerFailure("java.io.IOException: Python worker disconnected.")
         self._live = True
 
     def send(self, request: bytes) -> asyncio.Future[Reply]:

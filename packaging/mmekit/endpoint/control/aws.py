@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
 
 from mmekit.endpoint.control import aws_chunked
-from mmekit.endpoint.control.backends import backend_named
 from mmekit.endpoint.control.moto_corrections import correct_moto
 from mmekit.endpoint.control.records import containers_of, specification_of
+from mmekit.endpoint.control.services import Services, reply_as_asked
 from mmekit.endpoint.control.wsgi import call_wsgi
 from mmekit.endpoint.errors import AwsError, control_reply, unsigned
 from mmekit.endpoint.http import Reply, Request, new_request_id
@@ -55,7 +54,7 @@ class Aws:
     def __init__(self, state: State | None = None) -> None:
         correct_moto()
         self._state = state
-        self._application = DomainDispatcherApplication(backend_named)
+        self._application = Services()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
 
     def close(self) -> None:
@@ -179,6 +178,8 @@ class Aws:
     def _ask(self, request: Request) -> Reply:
         try:
             return call_wsgi(self._application, request)
+        except AwsError as error:
+            return reply_as_asked(error, request)
         except NotImplementedError as error:
             return _failure(501, "NotImplemented", f"moto does not know this operation: {error}")
         except Exception as error:

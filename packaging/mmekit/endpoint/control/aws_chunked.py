@@ -7,20 +7,26 @@ Header: Transferring Payload in Multiple Chunks" (Amazon S3 API Reference).
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from mmekit.http import Body
 
 if TYPE_CHECKING:
     from mmekit.endpoint.http import Headers, Request
 
 __all__ = ["decode", "is_chunked"]
 
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
+_TRAILER_BYTES = 16 << 10
+_LENGTH = b"x-amz-decoded-content-length"
 _REPLACED = frozenset(
     {
         b"content-encoding",
         b"content-length",
         b"x-amz-content-sha256",
-        b"x-amz-decoded-content-length",
+        _LENGTH,
         b"x-amz-trailer",
     }
 )
@@ -37,9 +43,12 @@ def decode(request: Request) -> Request:
     Raises
     ------
     ValueError
-        The body ends early or is not in the coding.
+        The body ends early, is not in the coding or has not the length that is said.
     """
     body, trailers = _split(b"".join(request.body))
+    length = request.header(_LENGTH)
+    if length is not None and length != b"%d" % body.size:
+        raise ValueError("the body has another length")
     headers = [header for header in request.headers if header[0] not in _REPLACED]
     headers += [(name, value) for name, value in trailers if name.startswith(b"x-amz-checksum-")]
     headers.append((b"x-amz-content-sha256", b"UNSIGNED-PAYLOAD"))
@@ -50,23 +59,31 @@ def decode(request: Request) -> Request:
     ]
     if codings:
         headers.append((b"content-encoding", b",".join(codings)))
-    return replace(request, headers=headers, body=(body,))
+    return replace(request, headers=headers, body=tuple(body.take()))
 
 
-def _split(coded: bytes) -> tuple[bytes, Headers]:
+def _split(coded: bytes) -> tuple[Body, Headers]:
     view = memoryview(coded)
-    chunks: list[memoryview] = []
+    body = Body()
     position = 0
-    while True:
-        end = coded.index(b"\r\n", position)
-        size = int(coded[position:end].partition(b";")[0], 16)
-        position = end + 2
-        if size == 0:
-            break
-        if position + size > len(coded):
-            raise ValueError("the body ends inside a chunk")
-        chunks.append(view[position : position + size])
-        position += size + 2  # the chunk's data ends with CR LF
+    while size := _size_at(coded, position):
+        start = coded.index(b"\r\n", position) + 2
+        position = start + size
+        if coded[position : position + 2] != b"\r\n":
+            raise ValueError("a chunk does not end where it says")
+        body.add(bytes(view[start:position]))
+        position += 2
+    position = coded.index(b"\r\n", position) + 2
+    if len(coded) - position > _TRAILER_BYTES:
+        raise ValueError("the trailers are too long")
     lines = coded[position:].split(b"\r\n")
     trailers = [line.partition(b":") for line in lines if b":" in line]
-    return b"".join(chunks), [(name.strip().lower(), value.strip()) for name, _, value in trailers]
+    return body, [(name.strip().lower(), value.strip()) for name, _, value in trailers]
+
+
+def _size_at(coded: bytes, position: int) -> int:
+    """Return the size of the chunk that begins there, which a semicolon or a line end follows."""
+    match = _SIZE.match(coded, position)
+    if match is None or coded[match.end() : match.end() + 1] not in (b";", b"\r"):
+        raise ValueError("a chunk has no size")
+    return int(match[0], 16)

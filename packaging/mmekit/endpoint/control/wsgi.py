@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["call_wsgi"]
 
 
+_NOT_PASSED_ON = frozenset(("content-length", "transfer-encoding", "upgrade"))
+"""How the request came. (Who offers a websocket would be refused as if it were one.)"""
+
+
 def call_wsgi(application: Application, request: Request) -> Reply:
     """Return an application's answer; whatever it raises goes through."""
     call = _WsgiCall()
@@ -86,7 +90,7 @@ def _environ(request: Request) -> dict[str, Any]:
     spelled: dict[str, str] = {}
     for raw_name, raw_value in request.headers:
         name = raw_name.decode("latin-1")
-        if name in ("content-length", "transfer-encoding"):
+        if name in _NOT_PASSED_ON:
             continue
         key = environ_key_for_header(name)
         if "_" in name:  # WSGI cannot tell x_y from x-y; S3 can, and moto knows how to be told

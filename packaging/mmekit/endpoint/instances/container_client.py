@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httptools
 
 from mmekit.endpoint.snapshot import ParkingSnapshot
-from mmekit.http import lines_of
+from mmekit.http import Body, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -248,7 +248,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[ContainerReply] | None = None
         self._headers: dict[bytes, bytes] = {}
-        self._body: list[bytes] = []
+        self._body = Body()
+        self._head_done = False
         self._answering = False
         self._ends_with_connection = False
         self.reusable = False
@@ -305,13 +306,16 @@ class _Connection(asyncio.Protocol):
         if self._is_answered:
             self._end_unasked()
         self._headers = {}
-        self._body = []
+        self._body = Body()
+        self._head_done = False
         self._ends_with_connection = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        if not self._head_done:  # trailers are not wanted
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        self._head_done = True
         self._ends_with_connection = (
             b"content-length" not in self._headers
             and b"transfer-encoding" not in self._headers
@@ -319,7 +323,7 @@ class _Connection(asyncio.Protocol):
         )
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        self._body.add(body)
 
     def on_message_complete(self) -> None:
         self._ends_with_connection = False
@@ -327,7 +331,8 @@ class _Connection(asyncio.Protocol):
             return
         self.reusable = self.is_open and self._parser.should_keep_alive()
         if self._answer is not None and not self._answer.done():
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            pieces = self._body.take()
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             status = self._parser.get_status_code()
             self._answer.set_result(ContainerReply(status, self._headers, body))
 
