@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ _logger = logging.getLogger("mmekit.server")
 _ANSWER_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 10.0
 _ATTEMPTS = 3
+_WAITING_S = 0.25
+"""Between looks at whether it is the turn of a request that has waited for long."""
+_GRACE_S = 5.0
 
 
 def why_not(spec: WorkerSpec) -> str | None:
@@ -125,6 +129,9 @@ class SlotWorker(Worker):
         When the model was parked and woken, as the fork server has told it last.
     """
 
+    # Another slot costs little, and the process goes on.
+    _drain_s = 1.0
+
     def __init__(
         self,
         spec: WorkerSpec,
@@ -141,6 +148,8 @@ class SlotWorker(Worker):
         self._streams = streams
         self._lifeline: Channel | None = None
         self._pid: int | None = None
+        self._place = 0
+        self._process_since = 0.0
         self._replied = asyncio.Event()
         self._gone = asyncio.Event()
         self._refusal: str | None = None
@@ -217,6 +226,7 @@ class SlotWorker(Worker):
             if "slot" in message:
                 self._granted = True
                 self.parking = Parking(**message["parking"])
+                self._place = message["slot"]
                 self._take_process(message["pid"], fds)
             elif message.get("given_up"):
                 self._given_up = str(message["given_up"])
@@ -231,6 +241,7 @@ class SlotWorker(Worker):
     def _take_process(self, pid: int, fds: list[int]) -> None:
         """Note which process answers; none does while the model is parked."""
         self._pid, self._process = pid or None, None
+        self._process_since = time.monotonic()
         if self.ledger:
             self.ledger.close()
             self.ledger = None
@@ -244,6 +255,35 @@ class SlotWorker(Worker):
         else:
             # The kernel drops what it has no room for.
             self._refuse("no descriptors are left")
+
+    def _time_left(self, timeout_s: float, since: float) -> float:
+        """Count the time from when the model has begun with the request: others may be first.
+
+        A process in which nothing happens at all for that long is stuck, and ended: the fork
+        server has another one, which finds the request in the connection.
+        """
+        began = max(since, self._process_since)
+        loading_s = max(timeout_s, self.spec.load_timeout_s)
+        if self.ledger is None:
+            return began + loading_s - time.monotonic()
+        worked_s = self.ledger.worked_s(self._place)
+        if worked_s is not None:
+            return timeout_s - worked_s
+        counters = self.ledger.counters()
+        limit_s = timeout_s if counters["load_ns"] else loading_s
+        longest_s = self.ledger.longest_s()
+        if longest_s is None:
+            left = max(began, counters["answered_ns"] / 1e9) + limit_s - time.monotonic()
+        else:
+            # With another request, whose own time is counted as well, but while nobody reads it.
+            left = _WAITING_S if longest_s < limit_s + _GRACE_S else 0.0
+        if left > 0 or self._process is None:
+            return left
+        _logger.warning("model process %s is stuck, while requests wait: ended", self._pid)
+        with contextlib.suppress(psutil.Error):
+            self._process.kill()
+        self._process_since = time.monotonic()
+        return timeout_s
 
     def _let_go(self) -> None:
         """Take the end of the lifeline for the end of the slot."""

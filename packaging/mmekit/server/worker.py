@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mmekit.engine import ENGINE_SCRIPT
 from mmekit.server.link import Link, WorkerFailure
@@ -109,6 +109,9 @@ class WorkerSpec:
 class Worker(abc.ABC):
     """Answers one request of a model at a time.
 
+    What it goes on to send when nobody reads it any more is read to its end, as DJL Serving does,
+    but for ``_drain_s`` seconds at most: a stream may have no end.
+
     Parameters
     ----------
     number
@@ -117,6 +120,8 @@ class Worker(abc.ABC):
         Called once, with this worker and the reason, when a started worker ends unasked.
     """
 
+    _drain_s: ClassVar[float | None] = None
+
     def __init__(
         self, spec: WorkerSpec, number: int, on_death: Callable[[Worker, WorkerFailure], None]
     ) -> None:
@@ -124,7 +129,7 @@ class Worker(abc.ABC):
         self.number = number
         self.started_at = time.time()
         self._on_death = on_death
-        self._link = Link(self._failed)
+        self._link = Link(self._failed, self._time_left, self._drain_s)
         self._live = False
 
     @property
@@ -171,6 +176,18 @@ class Worker(abc.ABC):
         self._live = False
         self._link.close()
         await self._end()
+
+    def _time_left(self, timeout_s: float, since: float) -> float:  # noqa: ARG002
+        """Return the seconds for which an answer that is overdue may be waited for all the same.
+
+        Parameters
+        ----------
+        timeout_s
+            That it may take.
+        since
+            When it was asked for, by the monotonic clock.
+        """
+        return 0.0
 
     def _failed(self, failure: WorkerFailure) -> WorkerFailure:
         """Note the end of the connection; returns the reason, when more is known of it."""

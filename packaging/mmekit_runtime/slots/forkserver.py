@@ -299,6 +299,10 @@ class ForkServer:
         """Look at the memory in this turn."""
         self._next_room = 0.0
 
+    def look_in(self, seconds: float) -> None:
+        """Look at the models again in so many seconds at the latest."""
+        self._next_look = min(self._next_look, time.monotonic() + seconds)
+
     @property
     def period_s(self) -> float:
         """The seconds over which one looks how busy processes are."""
