@@ -55,7 +55,8 @@ class Link(asyncio.Protocol):
         wait are told, who may know more.
     time_left
         Called when nothing has come for the time that a reply may take, with that time and the
-        moment, by the monotonic clock, from which it was counted: how many seconds to wait on.
+        moment, by the monotonic clock, from which it was counted: how many seconds to wait on. It
+        may raise `WorkerFailure`.
     drain_s
         The seconds for which a stream may go on that nobody reads any more; None for as many as
         its first chunk was given.
@@ -171,7 +172,11 @@ class Link(asyncio.Protocol):
         if self._draining is not None and self._draining is self._reader.stream:
             self._fail(StreamUnwanted())
             return
-        left = self._time_left(self._timeout_s, self._since)
+        try:
+            left = self._time_left(self._timeout_s, self._since)
+        except WorkerFailure as failure:
+            self._fail(failure)
+            return
         if left > 0:
             self._set_timer(left)
             return

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mmekit.engine import ENGINE_SCRIPT
+from mmekit.lines import visible
 from mmekit.server.link import Link, WorkerFailure
 from mmekit.server.output import Output
 from mmekit_runtime.slots.keys import OFF_VARIABLE
@@ -207,6 +208,7 @@ class EngineWorker(Worker):
         self._process: asyncio.subprocess.Process | None = None
         self._output: Output | None = None
         self._announced = asyncio.Event()
+        self._last_bytes = b""
 
     @property
     def pid(self) -> int | None:
@@ -220,7 +222,11 @@ class EngineWorker(Worker):
 
     async def _connect(self) -> None:
         spec = self.spec
+        output = self._output = Output(f"W-{spec.model_name}", self._see)
+        printing: list[int] = []
         try:
+            printing.append(await output.open(logging.INFO))
+            printing.append(await output.open(logging.WARNING))
             process = await asyncio.create_subprocess_exec(
                 spec.python,
                 *spec.engine_arguments(str(self._socket)),
@@ -228,8 +234,8 @@ class EngineWorker(Worker):
                 # The server has its own way to worker slots; this is the plain engine.
                 env={**spec.variables(), OFF_VARIABLE: "off"},
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stdout=printing[0],
+                stderr=printing[1],
                 # Ctrl-C in a terminal is for the server alone: it ends its workers in order.
                 start_new_session=True,
                 preexec_fn=_end_with_server,
@@ -237,12 +243,11 @@ class EngineWorker(Worker):
         except OSError as error:
             # As java.lang.ProcessBuilder words it.
             raise WorkerFailure(f"error={error.errno}, {error.strerror}") from error
+        finally:
+            for fd in printing:
+                os.close(fd)
         self._process = process
-        self._output = Output(f"W-{process.pid}-{spec.model_name}", self._see)
-        assert process.stdout  # noqa: S101
-        assert process.stderr  # noqa: S101
-        self._output.read(process.stdout, logging.INFO)
-        self._output.read(process.stderr, logging.WARNING)
+        output.name = visible(f"W-{process.pid}-{spec.model_name}")
         await self._wait_for_announcement(process)
         loop = asyncio.get_running_loop()
         try:
@@ -269,13 +274,19 @@ class EngineWorker(Worker):
         code = process.returncode
         raise WorkerFailure(f"Python stream closed unexpectedly, exit code: {code}")
 
-    def _see(self, line: bytes) -> None:
-        if STARTED in line:
+    def _see(self, data: bytes) -> None:
+        if self._announced.is_set():
+            return
+        printed = self._last_bytes + data
+        self._last_bytes = printed[-len(STARTED) :]
+        if STARTED in printed:
             self._announced.set()
 
     async def _end(self) -> None:
         process = self._process
         if process is None:
+            if self._output:
+                await self._output.close()
             return
         # DJL Serving destroys its workers forcibly too; a worker has nothing to save. What the
         # model started goes with it, as everything in a container does: it leads a group.

@@ -151,6 +151,7 @@ class ForkServer:
             used = {host.parent for host in self._hosts.values()}
             used |= {one.parent for host in self._hosts.values() for one in host.processes}
             self.parents.end_unused(used, self._unused_s)
+            self.parents.end_stuck(now)
         if self._idle_left() <= 0:
             log("nobody has used this fork server for a while")
             self._ending = True
@@ -226,6 +227,9 @@ class ForkServer:
         if message.get("ask") == "memory" and message.get("key") == self._key:
             Owner(self, channel)
             return
+        if message.get("acknowledge"):
+            with contextlib.suppress(OSError):  # it has gone, which shows again
+                channel.send({"heard": True})
         try:
             slot = self._slot(channel, message, fds)
         except Exception as error:  # noqa: BLE001  one client must not end the others' server
