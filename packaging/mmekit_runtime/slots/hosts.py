@@ -565,13 +565,17 @@ class Host:
                 if not slot.ended:
                     self._open(slot)
             self._end_if_useless(process)
-            self._end_if_useless(target)
+            if self._end_if_useless(target):
+                # Streams stay where they are: another process would end the same way.
+                self._scaling.failed()
 
-    def _end_if_useless(self, process: Process) -> None:
-        """End a process that has no slots, and will have none."""
+    def _end_if_useless(self, process: Process) -> bool:
+        """End a process that has no slots, and will have none; whether that was so."""
         awaited = any(slot.move is not None and slot.move[1] is process for slot in self._slots)
-        if not process.slots and not awaited and not process.dead:
+        useless = not process.slots and not awaited and not process.dead
+        if useless:
             process.kill()
+        return useless
 
     def streams(self) -> tuple[int, int]:
         """Return where a new process prints to."""

@@ -157,14 +157,15 @@ class ModelProcess:
         chosen = asking[: self._demand.most(self._limit_s) if is_joining else 1]
         began = time.monotonic_ns()
         answered = self._take(chosen)
-        is_making = False
-        for connection in leaving:
-            is_making |= self._go_on(connection)
-        if answered or is_making:
+        made = sum(self._go_on(connection) for connection in leaving)
+        if answered or made:
             took_ns = time.monotonic_ns() - began
-            joined = is_joining and len(chosen) == len(asking) and not is_making
+            joined = is_joining and len(chosen) == len(asking) and not made
             waiting = 0 if joined else self._waiting([*chosen, *leaving])
-            crowded = self._demand.note(0 if is_making else answered, waiting, took_ns)
+            if made:
+                # Those of one turn have waited for each other.
+                waiting, answered = waiting + answered + made - 1, 0
+            crowded = self._demand.note(answered, waiting, took_ns)
             if crowded is not None:
                 self._tell(crowded)
 
@@ -508,6 +509,7 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
 
     One that was forked ahead has time until then to make the pages its own that requests change.
     """
+    parent = os.getppid()
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
     if is_spare:
@@ -530,6 +532,9 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
         _logger.exception("Python engine process died")
     finally:
         _logger.info("%d - Python process finished", os.getpid())
+        if os.getppid() != parent:
+            # Which would end what the model has started.
+            os.killpg(0, signal.SIGKILL)
 
 
 def _first_message(channel: Channel) -> tuple[dict[str, Any], list[int]] | None:

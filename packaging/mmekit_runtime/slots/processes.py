@@ -123,9 +123,12 @@ class Process:
                 self.channel.send(message, fds)
 
     def kill(self) -> None:
-        """End it now."""
+        """End it now, and what it has started: no parent may be left to do so."""
         self.killed = True
         if self.pid:
+            # It leads no group yet when it has just been forked.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
