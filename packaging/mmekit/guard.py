@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["guard_command", "guarded", "when_stdin_ends"]
+__all__ = ["Mark", "guard_command", "guarded", "leaving_nothing", "when_stdin_ends"]
 
 _SCRIPT = """while read -r _; do :; done
 if kill -s TERM -- "-$0"; then
@@ -20,6 +24,9 @@ if kill -s TERM -- "-$0"; then
 fi
 "$@"
 """
+_MARK = "MMEKIT_STARTED_BY"
+# A shell that waits costs less than a Python does.
+_SWEEPER = 'while read -r _; do :; done; exec "$@"'
 
 
 def guard_command(group: int, afterwards: Sequence[str] = ("true",)) -> list[str]:
@@ -53,6 +60,50 @@ def guarded(group: int) -> Iterator[None]:
             yield
         finally:
             guard.kill()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Variables by which processes are found that were started with them, or inherit them.
+
+    What clears its environment is not found. Linux only; elsewhere there are no variables.
+
+    Attributes
+    ----------
+    sweep
+        A command that kills whatever has the mark: `mmekit.sweeping`.
+    """
+
+    variables: dict[str, str]
+    sweep: tuple[str, ...]
+
+    @classmethod
+    def new(cls) -> Mark:
+        """Make one that nothing has yet."""
+        if not sys.platform.startswith("linux"):
+            return cls({}, ("true",))
+        value = uuid.uuid4().hex
+        script = str(Path(__file__).with_name("sweeping.py"))
+        return cls({_MARK: value}, (sys.executable, "-I", "-S", script, f"{_MARK}={value}"))
+
+
+@contextlib.contextmanager
+def leaving_nothing() -> Iterator[dict[str, str]]:
+    """Kill what is started within the block, and what that starts, however the block is left.
+
+    Whatever gets the variables that this yields is killed when the block or this process ends, by a
+    kill too.
+    """
+    mark = Mark.new()
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _SWEEPER, "mmekit-sweeper", *mark.sweep],
+        env={name: value for name, value in os.environ.items() if name != _MARK},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ):
+        yield mark.variables
 
 
 def when_stdin_ends(end: Callable[[], object]) -> None:

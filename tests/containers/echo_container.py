@@ -1,7 +1,7 @@
 """A container of one's own in one small file: told everything by SageMaker's variables.
 
 Its models answer with what they see: their own files, the variables, the pid and the arguments.
-``{"child": true}`` makes it start a process that minds no signal but SIGKILL.
+"child" makes it start a process that minds no signal but SIGKILL, "afar" in another session.
 """
 
 import json
@@ -53,7 +53,8 @@ class Echo(BaseHTTPRequestHandler):
 def seen(folder, body):
     if b"child" in body:
         command = [sys.executable, "-c", STUBBORN + "time.sleep(600)"]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        afar = b"afar" in body
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=afar)
         child.stdout.readline()
         children.append(child)
     return {

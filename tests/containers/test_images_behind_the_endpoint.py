@@ -110,8 +110,10 @@ def test_a_service_that_is_killed_takes_its_containers_with_it(up, images, echo_
     service = up()
     service.put("a.tar.gz", model=b"weights")
     service.create_endpoint("e", OWN)
-    pids = service.seen("e", "a.tar.gz", body=b"child")["pids"]
-    assert not gone(pids[0])
+    service.seen("e", "a.tar.gz", body=b"child")
+    pids = service.seen("e", "a.tar.gz", body=b"child afar")["pids"]
+    assert len(pids) == 3
+    assert not any(map(gone, pids))
 
     service.stop(signal.SIGKILL)
 

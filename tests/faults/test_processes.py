@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,6 +180,79 @@ def test_a_killed_server_leaves_nothing_that_the_next_start_does_not_remove(
         assert following.value(following.loaded(model("next", slots=slots)), "1 + 1") == "2"
 
 
+STARTS = """
+
+import subprocess
+
+def start(*arguments, **options):
+    return subprocess.Popen(["sleep", "3600"], *arguments, **options).pid
+
+def start_afar():
+    # As a daemon does: its parent is gone, and its session is its own.
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        os.write(writer, str(start()).encode())
+        os._exit(0)
+    os.wait()
+    return int(os.read(reader, 100))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+def test_what_a_model_has_started_ends_with_the_server(start, model, until, slots, number):
+    server = start()
+    folder = model(slots=slots)
+    with (folder / "model.py").open("a") as file:
+        file.write(STARTS)
+    name = server.loaded(folder)
+    ways = ["start()", "start(start_new_session=True)", "start_afar()"]
+    if slots:
+        # In the group of its model's process; it could not be told otherwise.
+        ways.append("start(env={})")
+    pids = [server.value(name, way) for way in ways]
+    assert not any(gone(pid) for pid in pids)
+
+    os.kill(server.pid, number)
+    server.process.wait(60)
+
+    until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_what_a_model_has_started_ends_with_a_server_whose_fork_server_died_before(
+    server, model, until
+):
+    folder = model()
+    with (folder / "model.py").open("a") as file:
+        file.write(STARTS)
+    name = server.loaded(folder)
+    pids = [server.value(name, way) for way in ("start()", "start(env={})", "start_afar()")]
+    kill(server.fork_servers()[0].pid)
+    server.wait_for("the fork server ended")
+    assert server.value(name, "1 + 1") == "2"
+
+    kill(server.pid)
+
+    until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_a_server_ends_nothing_that_another_has_started(start, model, until):
+    first, second = start(), start()
+    pids = []
+    for server in (first, second):
+        folder = model(f"of-{server.port}")
+        with (folder / "model.py").open("a") as file:
+            file.write(STARTS)
+        pids.append(server.value(server.loaded(folder), "start_afar()"))
+
+    kill(first.pid)
+
+    until(lambda: gone(pids[0]))
+    assert not gone(pids[1])
+    assert second.value(f"of-{second.port}", "1 + 1") == "2"
+
+
 def test_the_folder_of_a_server_that_runs_is_left_to_it(start, model):
     with tempfile.TemporaryDirectory(prefix="k-") as temporary:
         first = start(environment={"TMPDIR": temporary})
@@ -256,3 +331,45 @@ def test_who_waits_behind_a_stream_that_breaks_gets_its_own_answer(
                 list(chunks)
 
         assert [one.result().text for one in waiting] == ["answer 0", "answer 1"]
+
+
+def test_a_fork_server_that_was_stopped_is_replaced_after_a_while(server, model, until):
+    first = server.loaded(model("first"))
+    pid = server.value(first, "os.getpid()")
+    (stopped,) = server.fork_servers()
+
+    stopped.suspend()
+    names = [model(f"next-{number}") for number in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        loads = list(threads.map(lambda folder: server.load(folder.name, folder), names))
+
+    assert {load.status_code for load in loads} == {200}
+    assert len(server.fork_servers()) == 2
+    server.wait_for(f"fork server {stopped.pid} has not answered for")
+    assert server.log.count("another one is started") == 1
+    assert "plain engine" not in server.log
+    # Those that it has go on.
+    assert server.value(first, "os.getpid()") == pid
+    stopped.resume()
+    assert server.unload(first).status_code == 200
+    until(lambda: gone(pid))
+    assert [server.value(folder.name, "1 + 1") for folder in names] == ["2"] * 3
+
+
+@pytest.mark.thorough
+def test_fork_servers_that_are_stopped_again_and_again_leave_the_plain_engine(
+    start, model, tmp_path
+):
+    # Each stops itself when it has begun to listen.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "if 'mmekit_runtime.slots.forkserver' in sys.orig_argv:\n"
+        "    from mmekit_runtime.slots.loop import Loop\n"
+        "    Loop.turn = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)\n"
+    )
+    server = start(environment={"PYTHONPATH": str(tmp_path)})
+
+    name = server.loaded(model())
+
+    assert server.value(name, "1 + 1") == "2"
+    server.wait_for("plain engine, no worker slots")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import socket
 import time
@@ -225,3 +226,23 @@ def test_a_clock_that_jumps_changes_nothing(start, model, traffic, tmp_path, slo
     assert pids == {
         worker["pid"] for worker in server.described(name)["workerGroups"][0]["workers"]
     }
+
+
+@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+def test_a_model_that_prints_without_end_is_cut_short_and_stops_nobody(
+    server, model, traffic, slots
+):
+    noisy = server.loaded(model("noisy", slots=slots))
+    other = server.loaded(model("other"))
+    running = traffic(server, other, clients=2)
+
+    code = "[print('line', number) for number in range(300_000)][:0]"
+    assert server.value(noisy, code) == "[]"
+    server.wait_for("line 299999")
+    running.more()
+
+    shown = len(re.findall(r"W-.*noisy: line \d+$", server.log, re.MULTILINE))
+    left_out = re.findall(r"W-.*noisy: mmekit: (\d+) lines left out", server.log)
+    assert shown + sum(map(int, left_out)) == 300_000
+    assert shown < 100_000
+    assert running.failures == 0

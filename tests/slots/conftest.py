@@ -29,7 +29,7 @@ from mmekit_runtime.slots import stub
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.wire import encode_request
 from tests.control_group import ControlGroup, control_group
-from tests.server_process import RUNTIME, give_slots, open_files, wait_until
+from tests.server_process import RUNTIME, ServerProcess, give_slots, open_files, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -627,3 +627,11 @@ def shared_slots() -> Iterator[Slots]:
     own = Slots(idle_s=60)
     yield own
     own.close()
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[ServerProcess]:
+    """The embedded server, for a file of tests; each names its models."""
+    running = ServerProcess()
+    yield running
+    running.close()

@@ -77,6 +77,21 @@ def test_a_storm_of_forks_and_one_of_deaths_block_nobody(bare, model, until):
     until(lambda: len(parent.children()) == 2 + FORKS // 2)
 
 
+def test_a_parent_that_was_stopped_is_replaced(bare, model):
+    folder = model()
+    model.change_runtime(folder, "parents", "_FORK_S = 20.0", "_FORK_S = 0.5")
+    server = bare(folder, MMEKIT_SLOTS_IDLE_S="1")
+    first = server.start("first")
+    (parent,) = server.parents()
+
+    parent.suspend()
+    second = server.start("second")
+
+    assert second.value("1 + 1") == "2"
+    assert first.value("1 + 1") == "2"
+    assert "does not fork: ends" in server.log
+
+
 def test_a_model_whose_state_is_in_doubt_is_ended_and_says_why(slots, model, until):
     folder = model(name="first")
     old = "        process.initialised = True\n"

@@ -187,12 +187,12 @@ def test_a_fork_server_that_cannot_start_leaves_the_plain_engine(slots, model, u
 def test_a_fork_server_that_does_not_answer_in_time_leaves_the_plain_engine(slots, model):
     slots.start(model(name="first"))
     folder = model(name="second")
-    model.change_runtime(folder, "stub", "ANSWER_TIMEOUT_S = 110.0", "ANSWER_TIMEOUT_S = 0.3")
+    model.change_runtime(folder, "stub", "_HEARD_TIMEOUT_S = 10.0", "_HEARD_TIMEOUT_S = 0.3")
     server = slots.fork_server()
 
     os.kill(server.pid, signal.SIGSTOP)
     try:
-        fall_back(slots.launch(folder), "timed out")
+        fall_back(slots.launch(folder), "the fork server does not answer")
     finally:
         os.kill(server.pid, signal.SIGCONT)
 

@@ -20,6 +20,7 @@ from mmekit.endpoint.instances.launcher import (
     start_process,
 )
 from mmekit.errors import ImageError
+from mmekit.guard import Mark
 from mmekit.ports import free_port
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ class ImageLauncher:
             remedy = "Install it, name it by its path, or change the rule."
             raise ImageError(what, where=str(rule.folder), remedy=remedy)
         command = [found, *arguments]
-        return await start_process(command, variables, placement, port, afterwards=("true",))
+        mark = Mark.new()
+        variables.update(mark.variables)
+        return await start_process(command, variables, placement, port, afterwards=mark.sweep)
 
     def _variables(self, placement: Placement, port: int) -> dict[str, str]:
         """Return the environment that SageMaker gives a container, with this machine's folders.

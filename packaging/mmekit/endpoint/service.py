@@ -32,6 +32,7 @@ from mmekit.endpoint.state.log import StateLog
 from mmekit.endpoint.state.recorder import State
 from mmekit.endpoint.state.restore import restore
 from mmekit.http import HttpServer, Policy
+from mmekit.printed import lines_per_second
 from mmekit.scratch import scratch_folder, sweep
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ async def serve(
     EndpointError
         The state folder cannot be used.
     SettingsError
-        ``MMEKIT_ALLOWED_HOSTS`` cannot be read.
+        ``MMEKIT_ALLOWED_HOSTS`` or ``MMEKIT_LOG_LINES_PER_S`` cannot be read.
     """
+    lines_per_second()
     policy = Policy.of(options.host, listener.getsockname()[0], DOORS)
     for prefix in ("mmekit-endpoint-", "mme-"):  # of a service, and of containers, that was killed
         await asyncio.to_thread(sweep, prefix)

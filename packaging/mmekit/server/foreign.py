@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from mmekit.errors import ServerError
-from mmekit.guard import guarded, when_stdin_ends
+from mmekit.guard import guarded, leaving_nothing, when_stdin_ends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,17 +95,20 @@ class ForeignServer(ABC):
             What it needs is not here.
         """
         command = self.command()
-        self._process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.variables(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal is for this process alone, which ends the server in order.
-            start_new_session=True,
-        )
-        self._guard.enter_context(guarded(self._process.pid))
+        with contextlib.ExitStack() as guard:
+            mark = guard.enter_context(leaving_nothing())
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**self.variables(), **mark},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C in a terminal is for this process alone, which ends the server in order.
+                start_new_session=True,
+            )
+            guard.enter_context(guarded(self._process.pid))
+            self._guard = guard.pop_all()
 
     def wait_until_healthy(self) -> None:
         """Return when ``/ping`` answers 200; a model that is loaded at start is ready then.

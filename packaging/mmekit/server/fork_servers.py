@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import re
+import signal
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,26 @@ _SETTING = r"^{name}\s*=\s*[\"']?(\w+)[\"']?\s*$"
 
 class SlotRefused(Exception):  # noqa: N818
     """The model gets no slot and is to run on the plain engine; the text says why."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A connection to a fork server.
+
+    Attributes
+    ----------
+    key
+        What its clients have in common.
+    acknowledges
+        Whether it says at once that it has heard.
+    lose
+        To be called, with what is wrong, when it does not: the next one gets another fork server.
+    """
+
+    connection: socket.socket
+    key: str
+    acknowledges: bool
+    lose: Callable[[str], None]
 
 
 class _KilledAtStart(SlotRefused):
@@ -70,8 +93,8 @@ class ForkServers:
         self.on_open: Callable[[], None] = lambda: None
         self.on_want: Callable[[MemoryLine, int], None] = lambda _line, _size: None
 
-    async def connect(self, spec: WorkerSpec) -> tuple[socket.socket, str]:
-        """Return a connection to the fork server for a model, started if need be, and its key.
+    async def connect(self, spec: WorkerSpec) -> Reached:
+        """Return a connection to the fork server for a model, started if need be.
 
         Raises
         ------
@@ -79,7 +102,8 @@ class ForkServers:
             It could not be started.
         """
         environment = spec.variables()
-        build = setting(spec.folder / "mmekit_runtime" / "slots" / "build.py", "BUILD")
+        runtime = spec.folder / "mmekit_runtime" / "slots"
+        build = setting(runtime / "build.py", "BUILD")
         key = f"{build}\0{spec.python}\0{keys.sharing_key(environment, str(spec.folder))}"
         path = keys.socket_path(str(self._folder), key)
         for _ in range(2):
@@ -96,17 +120,18 @@ class ForkServers:
             except SlotRefused:
                 self._forget(key, started)
                 raise
+            lose = functools.partial(self._lose, key, started, fork_server)
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            # It has room for hundreds that wait; one that was stopped may have none.
+            connection.setblocking(False)  # noqa: FBT003
             try:
                 connection.connect(path)
             except OSError as error:
                 connection.close()
-                # Of several that find it so, the first forgets it and starts another.
-                if self._forget(key, started):
-                    _logger.warning("fork server %d cannot be reached: %s", fork_server.pid, error)
-                    self._bury(fork_server)
+                lose(f"cannot be reached: {error}")
                 continue
-            return connection, key
+            acknowledges = setting(runtime / "keys.py", "ACKNOWLEDGES") is not None
+            return Reached(connection, key, acknowledges, lose)
         raise SlotRefused("the fork server cannot be reached")
 
     async def _launch(
@@ -130,6 +155,14 @@ class ForkServers:
             return False
         del self._running[key]
         return True
+
+    def _lose(
+        self, key: str, started: asyncio.Task[_ForkServer], fork_server: _ForkServer, why: str
+    ) -> None:
+        """Let go of a fork server; of several that find it so, the first does."""
+        if self._forget(key, started):
+            _logger.warning("fork server %d %s; another one is started", fork_server.pid, why)
+            self._bury(fork_server)
 
     def _bury(self, fork_server: _ForkServer) -> None:
         """Wait until one that takes no more models has ended, and let go of it."""
@@ -155,9 +188,9 @@ class ForkServers:
         former, self._former = self._former, {}
         for task in former.values():
             task.cancel()
-        for result in (*former, *await asyncio.gather(*tasks, return_exceptions=True)):
-            if isinstance(result, _ForkServer):
-                await result.close()
+        found = (*former, *await asyncio.gather(*tasks, return_exceptions=True))
+        running = [one for one in found if isinstance(one, _ForkServer)]
+        await asyncio.gather(*(one.close() for one in running))
 
 
 class _ForkServer:
@@ -182,9 +215,12 @@ class _ForkServer:
             ready_reader, ready_writer = os.pipe()
         except OSError as error:
             raise SlotRefused(f"the fork server could not be started: {error}") from error
+        output = Output("fork server")
+        printing = -1
         variables = stub.fork_server_environment(environment, str(spec.folder))
         variables["MMEKIT_SLOTS_KEY"] = key.encode("utf-8", "surrogateescape").hex()
         try:
+            printing = await output.open(logging.INFO)
             process = await asyncio.create_subprocess_exec(
                 spec.python,
                 *("-m", "mmekit_runtime.slots.forkserver"),
@@ -192,7 +228,7 @@ class _ForkServer:
                 cwd="/",
                 env=variables,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=printing,
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(owner_reader, ready_writer),
                 start_new_session=True,
@@ -200,13 +236,14 @@ class _ForkServer:
         except OSError as error:
             os.close(owner_writer)
             os.close(ready_reader)
+            await output.close()
             raise SlotRefused(f"the fork server could not be started: {error}") from error
         finally:
             os.close(owner_reader)
             os.close(ready_writer)
-        output = Output(f"fork server {process.pid}")
-        assert process.stdout  # noqa: S101
-        output.read(process.stdout, logging.INFO)
+            if printing >= 0:
+                os.close(printing)
+        output.name = f"fork server {process.pid}"
         started = cls(process, owner_writer, output)
         said = await _read_byte(ready_reader, _START_TIMEOUT_S)
         if not said:
@@ -224,6 +261,9 @@ class _ForkServer:
         if self.line is not None:
             self.line.close()
         os.close(self._owner)
+        # One that was stopped ends in order, too.
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGCONT)
         try:
             await asyncio.wait_for(self._process.wait(), _END_TIMEOUT_S)
         except asyncio.TimeoutError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from mmekit.server.replies import Reply, ReplyReader
+from mmekit.server.replies import Reply, ReplyReader, Stream
 from mmekit_runtime.wire import WireError
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ class WorkerFailure(Exception):  # noqa: N818
 
 class NeverBegun(WorkerFailure):
     """A worker failed over an earlier request: this one lay in its socket, unread."""
+
+
+class StreamUnwanted(WorkerFailure):
+    """A worker goes on with a stream that nobody reads any more."""
+
+    def __init__(self) -> None:
+        super().__init__("nobody reads its stream any more")
 
 
 class ModelGivenUp(WorkerFailure):
@@ -46,22 +54,39 @@ class Link(asyncio.Protocol):
     on_failure
         Called once, when the connection ends or can no longer be trusted; returns what those who
         wait are told, who may know more.
+    time_left
+        Called when nothing has come for the time that a reply may take, with that time and the
+        moment, by the monotonic clock, from which it was counted: how many seconds to wait on. It
+        may raise `WorkerFailure`.
+    drain_s
+        The seconds for which a stream may go on that nobody reads any more; None for as many as
+        its first chunk was given.
     """
 
-    def __init__(self, on_failure: Callable[[WorkerFailure], WorkerFailure]) -> None:
+    def __init__(
+        self,
+        on_failure: Callable[[WorkerFailure], WorkerFailure],
+        time_left: Callable[[float, float], float] = lambda _timeout_s, _since: 0.0,
+        drain_s: float | None = None,
+    ) -> None:
         self._on_failure = on_failure
+        self._time_left = time_left
+        self._drain_s = drain_s
+        self._draining: Stream | None = None
         self._reader = ReplyReader()
         self._transport: asyncio.Transport | None = None
         self._waiters: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timeout_s = 0.0
+        self._since = 0.0
         self._failed = False
 
     def ask(self, request: bytes, timeout_s: float) -> asyncio.Future[Reply]:
         """Send a request; the future has the reply, or fails with `WorkerFailure`.
 
         The time is that until the reply, and until each chunk of a stream. It begins when the
-        request before is answered. One that never had its turn fails with `NeverBegun`.
+        request before is answered, or when ``time_left`` says that it does. One that never had its
+        turn fails with `NeverBegun`.
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reply] = loop.create_future()
@@ -140,19 +165,40 @@ class Link(asyncio.Protocol):
 
     def _wait_for_reply(self) -> None:
         """Set the timer anew: for the next chunk, or for the next reply."""
+        stream = self._reader.stream
+        if stream is not None and stream.is_abandoned:
+            if self._draining is not stream:
+                self._draining = stream
+                self._stop_timer()
+                self._set_timer(self._timeout_s if self._drain_s is None else self._drain_s)
+            return
         self._stop_timer()
-        if self._reader.stream is None:
+        if stream is None:
             if not self._waiters:
                 return
             self._timeout_s = self._waiters[0][1]
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._timeout_s, self._time_out)
+        self._since = time.monotonic()
+        self._set_timer(self._timeout_s)
+
+    def _set_timer(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._time_out)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Treat the end of the connection as the end of the worker."""
         self._fail(WorkerFailure("java.io.IOException: Python worker disconnected."))
 
     def _time_out(self) -> None:
+        if self._draining is not None and self._draining is self._reader.stream:
+            self._fail(StreamUnwanted())
+            return
+        try:
+            left = self._time_left(self._timeout_s, self._since)
+        except WorkerFailure as failure:
+            self._fail(failure)
+            return
+        if left > 0:
+            self._set_timer(left)
+            return
         self._fail(WorkerFailure("java.util.concurrent.TimeoutException"))
 
     def _stop_timer(self) -> None:

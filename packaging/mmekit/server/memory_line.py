@@ -43,9 +43,9 @@ class MemoryLine:
         self._asked: dict[int, asyncio.Future[bool]] = {}
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._channel = Channel(connection)
+        connection.setblocking(False)  # noqa: FBT003
         try:
             connection.connect(path)
-            connection.setblocking(False)  # noqa: FBT003
             self._channel.send({"ask": "memory", "key": key})
         except OSError as error:
             _logger.warning("a fork server hears nothing about memory: %s", error)

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import TYPE_CHECKING
 
 from mmekit.lines import visible
+from mmekit.printed import Ration, open_pipe, show_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _logger = logging.getLogger("mmekit.server")
 
-_LONGEST_LINE = 1 << 16
-
 
 class Output:
-    """Reads a worker's standard output and error, line by line, into the log.
+    """Pipes for a worker's standard output and error, read line by line into the log.
 
     Parameters
     ----------
     name
         Stands before every line.
-    on_line
-        Sees every line first.
+    on_bytes
+        Sees first what has come, whether it gets into the log or not.
     """
 
-    def __init__(self, name: str, on_line: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self, name: str, on_bytes: Callable[[bytes], None] | None = None) -> None:
         self.name = visible(name)
-        self._on_line = on_line
+        self._on_bytes = on_bytes
+        self._ration = Ration()
         self._tasks: list[asyncio.Task[None]] = []
+        self._transports: list[asyncio.ReadTransport] = []
 
-    def read(self, stream: asyncio.StreamReader, level: int) -> None:
-        """Start reading a stream."""
-        self._tasks.append(asyncio.create_task(self._read(stream, level)))
+    async def open(self, level: int) -> int:
+        """Open a pipe and read it; return the end to print into, which is the caller's to close."""
+        stream, transport, writing = await open_pipe()
+        self._transports.append(transport)
+        show = functools.partial(self._show, level)
+        shown = show_lines(stream, self._ration, show, self._on_bytes)
+        self._tasks.append(asyncio.create_task(shown))
+        return writing
 
     async def close(self) -> None:
         """Read what is there, and stop.
@@ -45,21 +52,11 @@ class Output:
             await asyncio.wait(self._tasks, timeout=0.5)
             for task in self._tasks:
                 task.cancel()
+        self._tasks.clear()
+        # uvloop leaves them open at their end.
+        while self._transports:
+            self._transports.pop().close()
 
-    async def _read(self, stream: asyncio.StreamReader, level: int) -> None:
-        rest = b""
-        while chunk := await stream.read(_LONGEST_LINE):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > _LONGEST_LINE:
-                lines.append(rest)
-                rest = b""
-            for line in lines:
-                self._show(line, level)
-        if rest:
-            self._show(rest, level)
-
-    def _show(self, line: bytes, level: int) -> None:
-        if self._on_line:
-            self._on_line(line)
+    def _show(self, level: int, line: bytes) -> None:
         text = line.decode(errors="replace")
         _logger.log(level, "%s: %s", self.name, text, extra={"printed": True})

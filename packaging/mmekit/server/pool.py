@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mmekit.server import refusal
 from mmekit.server.deaths import MAX_DEATHS, WINDOW_S, Deaths
 from mmekit.server.jobs import Job, deliver, message_of, taken
-from mmekit.server.link import ModelGivenUp, NeverBegun, NoDescriptors
+from mmekit.server.link import ModelGivenUp, NeverBegun, NoDescriptors, StreamUnwanted
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -90,6 +90,7 @@ class Pool:
         self._idle_since: dict[Worker, float] = {}
         self._starting = 0
         self._failures = 0
+        self._overdue: set[int | None] = set()
         self._deaths = Deaths()
         self._batch_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -239,7 +240,13 @@ class Pool:
             # What the fork server has counted, which replaces processes without asking.
             self._give_up(str(failure))
             return
-        if "TimeoutException" in str(failure):
+        if isinstance(failure, StreamUnwanted):
+            _logger.info("worker %s of model %s is replaced: %s", worker.pid, self.name, failure)
+            self._replace()
+            return
+        # One process may have had several requests together, of which one was too much for it.
+        if "TimeoutException" in str(failure) and worker.pid not in self._overdue:
+            self._overdue.add(worker.pid)
             # DJL Serving counts time-outs and marks the model as failed past the threshold.
             self._failures += 1
             if self._failures > self.size.retry_threshold:

@@ -32,13 +32,15 @@ class Stream:
     ----------
     waiting
         Bytes of the chunks that nobody has taken yet.
+    is_abandoned
+        Whether nobody will take any more of them.
     """
 
     def __init__(self) -> None:
         self.ended = False
         self.waiting = 0
         self._read = False
-        self._abandoned = False
+        self.is_abandoned = False
         self._on_room: Callable[[], object] | None = None
         self._chunks: deque[bytes] = deque()
         self._failure: Exception | None = None
@@ -47,7 +49,7 @@ class Stream:
 
     def add(self, chunk: bytes) -> None:
         """Have one more chunk."""
-        if self._abandoned:
+        if self.is_abandoned:
             return
         self._chunks.append(chunk)
         self.waiting += len(chunk)
@@ -64,7 +66,7 @@ class Stream:
 
     def abandon(self) -> None:
         """Drop what is there and what is to come: nobody reads it any more."""
-        self._abandoned = True
+        self.is_abandoned = True
         self._chunks.clear()
         self.waiting = 0
         self._make_room()

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
-from mmekit.guard import when_stdin_ends
+from mmekit.guard import leaving_nothing, when_stdin_ends
 from mmekit.http import HttpLimits, HttpServer, Policy, run_in_loop
 from mmekit.lines import LineFormatter
+from mmekit.printed import lines_per_second
 from mmekit.scratch import ScratchFolder, sweep
 from mmekit.server.description import name_of
 from mmekit.server.front import Front
@@ -75,16 +76,18 @@ def run(options: ServerOptions) -> None:
     EngineError
         DJL's Python engine is not to be had.
     SettingsError
-        ``MMEKIT_ALLOWED_HOSTS`` cannot be read.
+        ``MMEKIT_ALLOWED_HOSTS`` or ``MMEKIT_LOG_LINES_PER_S`` cannot be read.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    lines_per_second()
     engine = engine_folder()
     raise_descriptor_limit()
     listener = _listen(options.host, options.port)
     policy = Policy.of(options.host, listener.getsockname()[0])
-    with _socket_folder() as sockets:
+    with leaving_nothing() as variables, _socket_folder() as sockets:
+        os.environ.update(variables)  # for all that is started from here on
         registry = Registry(engine, sockets, Memory(options.memory))
         run_in_loop(_serve(options, listener, registry, policy))
 

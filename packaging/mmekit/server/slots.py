@@ -13,13 +13,14 @@ import logging
 import os
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
 
 from mmekit.server.fork_servers import SlotRefused, setting
-from mmekit.server.link import ModelGivenUp
+from mmekit.server.link import ModelGivenUp, WorkerFailure
 from mmekit.server.output import Output
 from mmekit.server.worker import Worker, WorkerSpec
 from mmekit_runtime.slots import keys, stub
@@ -30,13 +31,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmekit.server.fork_servers import ForkServers
-    from mmekit.server.link import WorkerFailure
 
 _logger = logging.getLogger("mmekit.server")
 
+_HEARD_TIMEOUT_S = 10.0
 _ANSWER_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 10.0
 _ATTEMPTS = 3
+_WAITING_S = 0.25
+"""Between looks at whether it is the turn of a request that has waited for long."""
+_GRACE_S = 5.0
+_LEVELS = (logging.INFO, logging.WARNING)
+"""Of standard output and error."""
 
 
 def why_not(spec: WorkerSpec) -> str | None:
@@ -75,43 +81,23 @@ class Streams:
     """The pipes into which a model's processes print; one pair for all its slots."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._output: Output | None = None
-        self._writers: tuple[int, int] | None = None
-        self._transports: list[asyncio.ReadTransport] = []
+        self._output = Output(name)
+        self._writers: list[int] = []
+        self._opening = asyncio.Lock()
 
-    async def writers(self) -> tuple[int, int]:
+    async def writers(self) -> tuple[int, ...]:
         """Return the descriptors of standard output and error; opened on first use."""
-        if self._writers is None:
-            out_reader, out_writer = os.pipe()
-            error_reader, error_writer = os.pipe()
-            self._writers = (out_writer, error_writer)
-            self._output = Output(self._name)
-            self._output.read(await self._stream(out_reader), logging.INFO)
-            self._output.read(await self._stream(error_reader), logging.WARNING)
-        return self._writers
+        async with self._opening:
+            while len(self._writers) < len(_LEVELS):
+                level = _LEVELS[len(self._writers)]
+                self._writers.append(await self._output.open(level))
+        return tuple(self._writers)
 
     async def close(self) -> None:
         """Close our ends, and read what is still in the pipes."""
-        writers, self._writers = self._writers, None
-        for fd in writers or ():
-            os.close(fd)
-        if self._output:
-            await self._output.close()
-            self._output = None
-        # uvloop leaves them open at their end.
-        while self._transports:
-            self._transports.pop().close()
-
-    async def _stream(self, fd: int) -> asyncio.StreamReader:
-        reader = asyncio.StreamReader()
-        pipe = os.fdopen(fd, "rb", buffering=0)
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
-        self._transports.append(transport)
-        return reader
+        while self._writers:
+            os.close(self._writers.pop())
+        await self._output.close()
 
 
 class SlotWorker(Worker):
@@ -125,6 +111,9 @@ class SlotWorker(Worker):
         When the model was parked and woken, as the fork server has told it last.
     """
 
+    # Another slot costs little, and the process goes on.
+    _drain_s = 1.0
+
     def __init__(
         self,
         spec: WorkerSpec,
@@ -137,10 +126,13 @@ class SlotWorker(Worker):
         self.ledger: Ledger | None = None
         self.parking = Parking()
         self._granted = False
+        self._heard = False
         self._fork_servers = fork_servers
         self._streams = streams
         self._lifeline: Channel | None = None
         self._pid: int | None = None
+        self._place = 0
+        self._process_since = 0.0
         self._replied = asyncio.Event()
         self._gone = asyncio.Event()
         self._refusal: str | None = None
@@ -172,39 +164,58 @@ class SlotWorker(Worker):
         raise SlotRefused("the fork server ends again and again")
 
     async def _ask(self, fds: tuple[int, ...]) -> bool:
-        """Ask for a slot; False when the fork server ended before it answered."""
-        connection, key = await self._fork_servers.connect(self.spec)
-        self._lifeline = Channel(connection)
+        """Ask for a slot; False when the fork server ended before it answered, or never does."""
+        reached = await self._fork_servers.connect(self.spec)
+        fd = reached.connection.fileno()
+        lifeline = self._lifeline = Channel(reached.connection, self._write_later)
         self._replied.clear()
         self._gone.clear()
+        self._heard = not reached.acknowledges
         message = {
             "ask": "slot",
-            "key": key,
+            "key": reached.key,
             "argv": self.spec.engine_arguments(f"slot {self.number}"),
             "environ": self.spec.variables(),
             "model_dir": str(self.spec.folder),
             "model": self.spec.identity,
             "cwd": str(self.spec.folder),
             "pid": os.getpid(),
+            "acknowledge": True,
         }
         loop = asyncio.get_running_loop()
-        loop.add_reader(connection.fileno(), self._hear)
+        loop.add_reader(fd, self._hear)
         try:
-            self._lifeline.send(message, fds)
-            self._lifeline.finish()
+            lifeline.send(message, fds)
         except OSError:
             self._let_go()
             return False
-        connection.setblocking(False)  # noqa: FBT003
         # Not wait_for: before Python 3.12 it loses a cancellation that comes with the answer.
+        unheard = loop.call_later(_HEARD_TIMEOUT_S, self._miss, reached.lose)
         timer = loop.call_later(_ANSWER_TIMEOUT_S, self._refuse, "the fork server does not answer")
         try:
             await self._replied.wait()
         finally:
+            unheard.cancel()
             timer.cancel()
         if self._refusal is not None:
             raise SlotRefused(self._refusal)
         return self._granted
+
+    def _miss(self, lose: Callable[[str], None]) -> None:
+        """Let go of a fork server that has not even heard: it was stopped, or is stuck."""
+        if not self._heard:
+            lose(f"has not answered for {_HEARD_TIMEOUT_S:g} s")
+            self._let_go()
+
+    def _write_later(self, channel: Channel) -> None:
+        asyncio.get_running_loop().add_writer(channel.fileno(), self._flush, channel)
+
+    def _flush(self, channel: Channel) -> None:
+        with contextlib.suppress(OSError):  # its end shows when it is read
+            channel.flush()
+            if channel.pending:
+                return
+        asyncio.get_running_loop().remove_writer(channel.fileno())
 
     def _hear(self) -> None:
         assert self._lifeline is not None  # noqa: S101
@@ -214,9 +225,13 @@ class SlotWorker(Worker):
             self._let_go()
             return
         for message, fds in messages:
+            if "heard" in message:
+                self._heard = True
+                continue
             if "slot" in message:
                 self._granted = True
                 self.parking = Parking(**message["parking"])
+                self._place = message["slot"]
                 self._take_process(message["pid"], fds)
             elif message.get("given_up"):
                 self._given_up = str(message["given_up"])
@@ -231,6 +246,7 @@ class SlotWorker(Worker):
     def _take_process(self, pid: int, fds: list[int]) -> None:
         """Note which process answers; none does while the model is parked."""
         self._pid, self._process = pid or None, None
+        self._process_since = time.monotonic()
         if self.ledger:
             self.ledger.close()
             self.ledger = None
@@ -245,10 +261,47 @@ class SlotWorker(Worker):
             # The kernel drops what it has no room for.
             self._refuse("no descriptors are left")
 
+    def _time_left(self, timeout_s: float, since: float) -> float:
+        """Count the time from when the model has begun with the request: others may be first.
+
+        A process in which nothing happens at all for that long is stuck, and ended: the fork
+        server has another one, which finds the request in the connection.
+        """
+        now = time.monotonic()
+        began = max(since, self._process_since)
+        loading_s = max(timeout_s, self.spec.load_timeout_s)
+        if self.ledger is None:
+            if (left := began + loading_s - now) <= 0:
+                raise WorkerFailure("the model has not been woken in time")
+            return left
+        worked_s = self.ledger.worked_s(self._place)
+        if worked_s is not None:
+            return timeout_s - worked_s
+        counters = self.ledger.counters()
+        limit_s = timeout_s if counters["load_ns"] else loading_s
+        longest_s = self.ledger.longest_s()
+        if longest_s is None:
+            left = max(began, counters["answered_ns"] / 1e9) + limit_s - now
+        else:
+            # With another request, whose own time is counted as well, but while nobody reads it.
+            left = _WAITING_S if longest_s < limit_s + _GRACE_S else 0.0
+        if left > 0 or not (self._live or counters["load_ns"]):
+            return left
+        process, self._process = self._process, None
+        if process is None:
+            raise WorkerFailure("the model's process is stuck, or gone and not replaced")
+        _logger.warning("model process %s is stuck, while requests wait: ended", self._pid)
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+        self._process_since = now
+        return timeout_s
+
     def _let_go(self) -> None:
         """Take the end of the lifeline for the end of the slot."""
         if self._lifeline:
-            asyncio.get_running_loop().remove_reader(self._lifeline.fileno())
+            loop, fd = asyncio.get_running_loop(), self._lifeline.fileno()
+            loop.remove_reader(fd)
+            loop.remove_writer(fd)
             self._lifeline.close()
             self._lifeline = None
         self._replied.set()

@@ -12,9 +12,10 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mmekit.engine import ENGINE_SCRIPT
+from mmekit.lines import visible
 from mmekit.server.link import Link, WorkerFailure
 from mmekit.server.output import Output
 from mmekit_runtime.slots.keys import OFF_VARIABLE
@@ -109,6 +110,9 @@ class WorkerSpec:
 class Worker(abc.ABC):
     """Answers one request of a model at a time.
 
+    What it goes on to send when nobody reads it any more is read to its end, as DJL Serving does,
+    but for ``_drain_s`` seconds at most: a stream may have no end.
+
     Parameters
     ----------
     number
@@ -117,6 +121,8 @@ class Worker(abc.ABC):
         Called once, with this worker and the reason, when a started worker ends unasked.
     """
 
+    _drain_s: ClassVar[float | None] = None
+
     def __init__(
         self, spec: WorkerSpec, number: int, on_death: Callable[[Worker, WorkerFailure], None]
     ) -> None:
@@ -124,7 +130,7 @@ class Worker(abc.ABC):
         self.number = number
         self.started_at = time.time()
         self._on_death = on_death
-        self._link = Link(self._failed)
+        self._link = Link(self._failed, self._time_left, self._drain_s)
         self._live = False
 
     @property
@@ -175,6 +181,18 @@ class Worker(abc.ABC):
         self._link.close()
         await self._end()
 
+    def _time_left(self, timeout_s: float, since: float) -> float:  # noqa: ARG002
+        """Return the seconds for which an answer that is overdue may be waited for all the same.
+
+        Parameters
+        ----------
+        timeout_s
+            That it may take.
+        since
+            When it was asked for, by the monotonic clock.
+        """
+        return 0.0
+
     def _failed(self, failure: WorkerFailure) -> WorkerFailure:
         """Note the end of the connection; returns the reason, when more is known of it."""
         if self._live:
@@ -193,6 +211,7 @@ class EngineWorker(Worker):
         self._process: asyncio.subprocess.Process | None = None
         self._output: Output | None = None
         self._announced = asyncio.Event()
+        self._last_bytes = b""
 
     @property
     def pid(self) -> int | None:
@@ -206,7 +225,11 @@ class EngineWorker(Worker):
 
     async def _connect(self) -> None:
         spec = self.spec
+        output = self._output = Output(f"W-{spec.model_name}", self._see)
+        printing: list[int] = []
         try:
+            printing.append(await output.open(logging.INFO))
+            printing.append(await output.open(logging.WARNING))
             process = await asyncio.create_subprocess_exec(
                 spec.python,
                 *spec.engine_arguments(str(self._socket)),
@@ -214,8 +237,8 @@ class EngineWorker(Worker):
                 # The server has its own way to worker slots; this is the plain engine.
                 env={**spec.variables(), OFF_VARIABLE: "off"},
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stdout=printing[0],
+                stderr=printing[1],
                 # Ctrl-C in a terminal is for the server alone: it ends its workers in order.
                 start_new_session=True,
                 preexec_fn=_end_with_server,
@@ -223,12 +246,11 @@ class EngineWorker(Worker):
         except OSError as error:
             # As java.lang.ProcessBuilder words it.
             raise WorkerFailure(f"error={error.errno}, {error.strerror}") from error
+        finally:
+            for fd in printing:
+                os.close(fd)
         self._process = process
-        self._output = Output(f"W-{process.pid}-{spec.model_name}", self._see)
-        assert process.stdout  # noqa: S101
-        assert process.stderr  # noqa: S101
-        self._output.read(process.stdout, logging.INFO)
-        self._output.read(process.stderr, logging.WARNING)
+        output.name = visible(f"W-{process.pid}-{spec.model_name}")
         await self._wait_for_announcement(process)
         loop = asyncio.get_running_loop()
         try:
@@ -255,13 +277,19 @@ class EngineWorker(Worker):
         code = process.returncode
         raise WorkerFailure(f"Python stream closed unexpectedly, exit code: {code}")
 
-    def _see(self, line: bytes) -> None:
-        if STARTED in line:
+    def _see(self, data: bytes) -> None:
+        if self._announced.is_set():
+            return
+        printed = self._last_bytes + data
+        self._last_bytes = printed[-len(STARTED) :]
+        if STARTED in printed:
             self._announced.set()
 
     async def _end(self) -> None:
         process = self._process
         if process is None:
+            if self._output:
+                await self._output.close()
             return
         # DJL Serving destroys its workers forcibly too; a worker has nothing to save. What the
         # model started goes with it, as everything in a container does: it leads a group.

@@ -12,6 +12,7 @@ from mmekit_runtime.slots.ledger import READING, TAKEN
 from mmekit_runtime.wire import Message, decode_request
 
 if TYPE_CHECKING:
+    from mmekit_runtime.slots.departure import Departure
     from mmekit_runtime.slots.descriptors import Pipes
 
 _CHUNK = 1 << 16
@@ -26,6 +27,8 @@ class Connection:
         A request that has been taken and is not answered yet.
     taken_ns
         When it was taken, by the monotonic clock.
+    departure
+        An answer that is on its way; until it has left, no other request is read.
     """
 
     def __init__(self, number: int, fds: list[int], pipes: Pipes) -> None:
@@ -39,12 +42,13 @@ class Connection:
         self.stdout, self.stderr = pipes.take(fds[2]), pipes.take(fds[3])
         self.message: Message | None = None
         self.taken_ns = 0
+        self.departure: Departure | None = None
         self._buffer = bytearray()
 
     @property
-    def is_reading(self) -> bool:
-        """Whether a part of a request has been read."""
-        return bool(self._buffer)
+    def is_halfway(self) -> bool:
+        """Whether a part of a request has been read, or of an answer sent."""
+        return bool(self._buffer) or self.departure is not None
 
     def receive(self, states: Any) -> bool:
         """Take a request if a whole one is there; False when the other end is gone.

@@ -25,11 +25,22 @@ class Demand:
 
     def __init__(self) -> None:
         self._single_ns = 0.0
+        self._each_ns = 0.0
         self._longer = 0
         self._began_ns = 0
         self._busy_ns = 0
         self._waited_ns = 0
         self._computed_ns = 0
+
+    def most(self, limit_s: float) -> int:
+        """Return how many requests one call may answer, to take half of ``limit_s`` at most.
+
+        Where joining them gains nothing, the last of them would wait beyond it for the first.
+        Before anything is known, it is one.
+        """
+        if not self._each_ns:
+            return 1
+        return max(1, int(limit_s * 5e8 / self._each_ns))
 
     def note(self, answered: int, waiting: int, took_ns: int) -> dict[str, float] | None:
         """Take a call into account.
@@ -37,7 +48,8 @@ class Demand:
         Parameters
         ----------
         answered, waiting
-            Requests that were answered by it, and those that had to wait meanwhile.
+            Requests that were answered by it, none when it made pieces of answers, and those that
+            had to wait meanwhile.
 
         Returns
         -------
@@ -45,9 +57,13 @@ class Demand:
             After a window in which too many have waited: how many, as ``crowded``, and for how
             much of the time in calls the process was ``computing``, from 0.
         """
+        if answered:
+            # Up at once, down by halves.
+            each_ns = took_ns / answered
+            self._each_ns = max(each_ns, (self._each_ns + each_ns) / 2)
         if answered == 1:
             self._single_ns += (took_ns - self._single_ns) * (0.2 if self._single_ns else 1.0)
-        elif took_ns > self._single_ns * max(_LONGER, answered / 2):
+        elif answered and took_ns > self._single_ns * max(_LONGER, answered / 2):
             self._longer += 1
             if self._longer >= _IN_A_ROW:
                 waiting += answered - 1

@@ -154,6 +154,7 @@ class ForkServer:
             used = {host.parent for host in self._hosts.values()}
             used |= {one.parent for host in self._hosts.values() for one in host.processes}
             self.parents.end_unused(used, self._unused_s)
+            self.parents.end_stuck(now)
         if self._idle_left() <= 0:
             log("nobody has used this fork server for a while")
             self._ending = True
@@ -229,6 +230,9 @@ class ForkServer:
         if message.get("ask") == "memory" and message.get("key") == self._key:
             Owner(self, channel)
             return
+        if message.get("acknowledge"):
+            with contextlib.suppress(OSError):  # it has gone, which shows again
+                channel.send({"heard": True})
         try:
             slot = self._slot(channel, message, fds)
         except Exception as error:  # noqa: BLE001  one client must not end the others' server
@@ -305,6 +309,10 @@ class ForkServer:
     def look(self) -> None:
         """Look at the memory in this turn."""
         self._next_room = 0.0
+
+    def look_in(self, seconds: float) -> None:
+        """Look at the models again in so many seconds at the latest."""
+        self._next_look = min(self._next_look, time.monotonic() + seconds)
 
     @property
     def period_s(self) -> float:

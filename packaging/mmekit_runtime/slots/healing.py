@@ -10,7 +10,7 @@ import time
 from _socket import MSG_DONTWAIT
 from collections import deque
 
-from mmekit_runtime.slots.ledger import TAKEN
+from mmekit_runtime.slots.ledger import BEGUN, TAKEN
 from mmekit_runtime.wire import Answer, encode_answer
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ class Deaths:
 
 def answer_for_the_dead(slot: Slot, state: int, reason: str) -> None:
     """Answer the request that a process had taken when it died, if there is one."""
-    if state != TAKEN or slot.connection is None or slot.has_bytes():
+    if state not in (TAKEN, BEGUN) or slot.connection is None or slot.has_bytes():
         # Bytes that are still there are the request itself: the successor takes it.
         return
     refuse(slot, reason)

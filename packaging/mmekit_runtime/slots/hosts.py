@@ -16,11 +16,11 @@ from mmekit_runtime.slots.healing import (
     describe,
     refuse,
 )
-from mmekit_runtime.slots.ledger import MAX_SLOTS, READING, SENDING, TAKEN
+from mmekit_runtime.slots.ledger import BEGUN, MAX_SLOTS, READING, SENDING, YIELDING
 from mmekit_runtime.slots.loop import log
 from mmekit_runtime.slots.manifest import read_processes, read_required_bytes
 from mmekit_runtime.slots.parking import MIB, Parking, first_byte
-from mmekit_runtime.slots.processes import Process
+from mmekit_runtime.slots.processes import STUCK_S, Process
 from mmekit_runtime.slots.scaling import Scaling
 
 TYPE_CHECKING = False
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from mmekit_runtime.slots.slot import Slot
     from mmekit_runtime.slots.tree import Parent
 
-_BUSY = (TAKEN, SENDING)
 _NOW, _NO_MEMORY = 503, 507
 """A request that may be repeated; a load for which there is no memory, by SageMaker's contract."""
 
@@ -184,11 +183,17 @@ class Host:
         if slot.is_stub and data:
             return
         process = slot.process
-        stuck = process is not None and not process.dead and process.state(slot) in _BUSY
+        state = 0 if process is None or process.dead else process.state(slot)
         self._end_slot(slot, 0)
-        if stuck and process is not None and process.slots:
+        if process is None or not process.slots:
+            return
+        if state == BEGUN:
             # It was stopped in the middle of a request: the process is stuck in it.
             process.kill()
+        elif state == YIELDING:
+            # A stream that nobody wants any more is dropped after this piece, if that has an end.
+            process.suspect = slot.number
+            self.server.look_in(STUCK_S)
 
     def _end_slot(self, slot: Slot, code: int) -> None:
         if slot.ended or slot not in self._slots:
@@ -274,6 +279,8 @@ class Host:
         self.guarded(self._look)(now)
 
     def _look(self, now: float) -> None:
+        for process in self.processes:
+            process.look_at_suspect()
         for process in self._scaling.surplus(self.processes, self.server.period_s):
             process.ask_to_park()
         for process in self.processes:
@@ -571,13 +578,17 @@ class Host:
                 if not slot.ended:
                     self._open(slot)
             self._end_if_useless(process)
-            self._end_if_useless(target)
+            if self._end_if_useless(target):
+                # Streams stay where they are: another process would end the same way.
+                self._scaling.failed()
 
-    def _end_if_useless(self, process: Process) -> None:
-        """End a process that has no slots, and will have none."""
+    def _end_if_useless(self, process: Process) -> bool:
+        """End a process that has no slots, and will have none; whether that was so."""
         awaited = any(slot.move is not None and slot.move[1] is process for slot in self._slots)
-        if not process.slots and not awaited and not process.dead:
+        useless = not process.slots and not awaited and not process.dead
+        if useless:
             process.kill()
+        return useless
 
     def streams(self) -> tuple[int, int]:
         """Return where a new process prints to."""
@@ -659,7 +670,7 @@ class Host:
 
     def _repair(self, slot: Slot, state: int, reason: str) -> bool:
         """Answer the request that died with the process; False when the slot cannot go on."""
-        if state in (READING, SENDING):
+        if state in (READING, SENDING, YIELDING):
             self._end_slot(slot, 1)
             return False
         answer_for_the_dead(slot, state, reason)

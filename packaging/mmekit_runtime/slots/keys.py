@@ -11,6 +11,9 @@ from binascii import crc32
 from mmekit_runtime.slots.build import BUILD
 
 PROTOCOL = 2
+ACKNOWLEDGES = 1
+"""A fork server says at once that it has heard a request, to whoever asks for that."""
+
 OFF_VARIABLE = "MMEKIT_WORKER_SLOTS"
 """``off`` (or 0, no, false) runs the plain engine."""
 

@@ -2,7 +2,9 @@
 
 The first bytes are a state for each slot: when the process dies, they tell the fork server which
 requests it had taken. Behind them are counters that anyone who has the page may read at any time,
-and the header of the last short answer (see `outbox`), in which the kernel notes what it has taken.
+the header of the last short answer (see `outbox`), in which the kernel notes what it has taken, and
+since when the process has worked on each slot's request: a server's patience with a request begins
+then, and not while it waits for others.
 """
 
 from __future__ import annotations
@@ -20,11 +22,17 @@ IDLE = 0
 READING = 1
 """A part of a request has been taken."""
 TAKEN = 2
-"""A whole request has been taken and is not answered."""
+"""A whole request has been taken and is not answered; it waits for others, or is `BEGUN`."""
 SENDING = 3
 """An answer is on its way that the connection does not take in one step."""
 SENDING_NOTED = 4
 """An answer is on its way; the page says how much of it the kernel has taken."""
+BEGUN = 5
+"""The model works on a request, of whose answer nothing is sent yet."""
+YIELDING = 6
+"""The model works on the next piece of an answer that is on its way."""
+
+WORKING = (BEGUN, YIELDING)
 
 COUNTERS = (
     "requests",
@@ -41,7 +49,8 @@ COUNTERS = (
 nanoseconds that requests waited in the process and that calls took; nanoseconds of the load and of
 model.py's import; when the last call ended, by the monotonic clock."""
 
-_COUNTERS = struct.Struct(f"<{len(COUNTERS)}Q")
+# Native, as each is then written in one step.
+_COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
 
 # struct mmsghdr and struct iovec of a 64-bit Linux, aligned.
 MESSAGE_AT = 640
@@ -49,6 +58,12 @@ SENT_AT = MESSAGE_AT + 56
 VECTOR_AT = MESSAGE_AT + 64
 SENT = struct.Struct("@I")
 VECTOR = struct.Struct("@PN")
+
+# Milliseconds by the monotonic clock, of which 32 bits are enough to tell what has passed; in one
+# step each, as others read them meanwhile.
+_STAMPS_AT = 1024
+_STAMP = struct.Struct("@I")
+_STAMP_MASK = 0xFFFFFFFF
 
 
 class Ledger:
@@ -76,10 +91,31 @@ class Ledger:
         values[8] = time.monotonic_ns()
         self._write()
 
+    def begin(self, number: int, state: int = BEGUN) -> None:
+        """Note that the model works on a slot's request from now on."""
+        now = time.monotonic_ns() // 1_000_000 & _STAMP_MASK
+        _STAMP.pack_into(self.states, _STAMPS_AT + _STAMP.size * number, now)
+        self.states[number] = state
+
+    def worked_s(self, number: int) -> float | None:
+        """Return for how long the model has worked on a slot's request; None if it does not."""
+        return _worked_s(self.states, number)
+
+    def longest_s(self) -> float | None:
+        """Return for how long the model has worked on one request at most; None if on none."""
+        states = self.states[:MAX_SLOTS]
+        numbers = (number for number, state in enumerate(states) if state in WORKING)
+        return max((self.worked_s(number) or 0.0 for number in numbers), default=None)
+
     @property
     def answered_ns(self) -> int:
         """When the last call ended; 0 when there was none."""
         return self._values[8]
+
+    def touch(self) -> None:
+        """Note that an answer has left that was on its way for a while."""
+        self._values[8] = time.monotonic_ns()
+        self._write()
 
     def set_load(self, *, load_ns: int | None = None, import_ns: int | None = None) -> None:
         """Note how long the load or model.py's import took."""
@@ -102,6 +138,14 @@ class Ledger:
         _COUNTERS.pack_into(self.states, MAX_SLOTS, *self._values)
 
 
+def _worked_s(page: bytes | mmap.mmap, number: int) -> float | None:
+    if page[number] not in WORKING:
+        return None
+    (since,) = _STAMP.unpack_from(page, _STAMPS_AT + _STAMP.size * number)
+    passed: int = (time.monotonic_ns() // 1_000_000 - since) & _STAMP_MASK
+    return passed / 1000
+
+
 class LedgerFile:
     """A ledger as the fork server keeps it: one descriptor, where a mapping would take another."""
 
@@ -112,6 +156,10 @@ class LedgerFile:
     def clear(self, number: int) -> None:
         """Note that nothing has been taken from a new slot."""
         os.pwrite(self.fd, bytes((IDLE,)), number)
+
+    def worked_s(self, number: int) -> float | None:
+        """Return for how long the model has worked on a slot's request; None if it does not."""
+        return _worked_s(os.pread(self.fd, SIZE, 0), number)
 
     def settled(self, number: int) -> int:
         """Return the state of a slot whose process is dead: what is noted is looked up."""

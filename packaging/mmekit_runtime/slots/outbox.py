@@ -4,7 +4,7 @@ A process that is killed between the sending of an answer and its note of it wou
 server to guess: an answer of its own might be the second, none might be the last. So both are one
 step: sendmmsg(2) sends, and before it returns writes how many bytes the kernel has taken into the
 message's header, which lies in the ledger. A kill takes effect when a system call has returned, or
-where one waits; this one has no reason to, as the other end has read all earlier answers.
+where one waits; this one never does. What it does not take is a `Departure`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LONGEST = 16 << 10
 # struct msghdr of a 64-bit Linux: no address, one vector, no control data, no flags.
 _HEADER = struct.Struct("@PIPNPNi")
 _MSG_NOSIGNAL = 0x4000
+_MSG_DONTWAIT = 0x40
 
 
 class Outbox:
@@ -54,7 +55,7 @@ class Outbox:
         VECTOR.pack_into(self._page, VECTOR_AT, self._address, len(data))
 
     def send(self, fd: int) -> int:
-        """Send it, and return how many bytes were taken; none when the connection has ended."""
-        self._sendmmsg(fd, self._message, 1, _MSG_NOSIGNAL)
+        """Send it, and return how many bytes were taken; none too when the connection has ended."""
+        self._sendmmsg(fd, self._message, 1, _MSG_NOSIGNAL | _MSG_DONTWAIT)
         (sent,) = SENT.unpack_from(self._page, SENT_AT)
         return int(sent)

@@ -33,6 +33,10 @@ request that the model was woken for."""
 MAX_FORKS = 8
 """That a parent is asked for at a time: it does one after the other anyway."""
 
+_FORK_S = 20.0
+_IMPORT_S = 90.0
+"""After which a parent that does not fork, or is not ready, is stuck; fewer than workers wait."""
+
 
 class Parents:
     """The processes of `nursery` that one fork server has, and who waits for them."""
@@ -263,6 +267,8 @@ class Parents:
                 forked(0, None)
                 continue
             self._number += 1
+            if not parent.forking:
+                parent.since = time.monotonic()
             parent.forking += 1
             self._forking[self._number] = (parent, self._server.loop.channel(ours), forked)
             with theirs:
@@ -275,6 +281,7 @@ class Parents:
     def _has_forked(self, number: int, pid: int) -> None:
         parent, channel, forked = self._forking.pop(number)
         parent.forking -= 1
+        parent.since = time.monotonic()
         if pid:
             forked(pid, channel)
         else:
@@ -299,6 +306,17 @@ class Parents:
             elif now - parent.used_at >= unused_s:
                 log(f"a parent with {len(parent.imports)} imports has no model: ends")
                 self._parent_ended(parent)
+
+    def end_stuck(self, now: float) -> None:
+        """End parents that have been stopped, or wait for something: others may do better."""
+        for parent in list(self._tree):
+            waited_s = now - parent.since
+            if not parent.ready and waited_s >= _IMPORT_S:
+                log(f"a parent with {len(parent.imports)} imports was not ready in time: ends")
+                self._end(parent)
+            elif parent.forking and waited_s >= _FORK_S:
+                log(f"a parent with {len(parent.imports)} imports does not fork: ends")
+                self._end(parent)
 
     def kill(self) -> None:
         """End them all."""

@@ -27,8 +27,17 @@ from mmekit_runtime.slots import heap, pages
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.connection import Connection
 from mmekit_runtime.slots.demand import Demand
+from mmekit_runtime.slots.departure import Departure
 from mmekit_runtime.slots.descriptors import Pipes
-from mmekit_runtime.slots.ledger import IDLE, SENDING, SENDING_NOTED, Ledger
+from mmekit_runtime.slots.ledger import (
+    BEGUN,
+    IDLE,
+    SENDING,
+    SENDING_NOTED,
+    TAKEN,
+    YIELDING,
+    Ledger,
+)
 from mmekit_runtime.slots.memory import private_bytes
 from mmekit_runtime.slots.outbox import LONGEST, Outbox
 from mmekit_runtime.slots.service import (
@@ -38,6 +47,7 @@ from mmekit_runtime.slots.service import (
     output_bytes,
     reply_bytes,
     request_of,
+    stream_pieces,
 )
 from mmekit_runtime.wire import Message, WireError, decode_request, encode_request
 
@@ -138,33 +148,39 @@ class ModelProcess:
             self._serve(ready)
 
     def _serve(self, ready: list[int]) -> None:
+        connections = [one for fd in ready if (one := self._by_fd.get(fd)) is not None]
+        leaving = [one for one in connections if one.departure is not None]
+        asking = [one for one in connections if one.departure is None]
         # One by one, where requests cannot be answered together: those that wait stay in the
         # kernel, for a successor or another process to take.
         is_joining = self._service.handler is not None
-        chosen = ready if is_joining else ready[:1]
+        chosen = asking[: self._demand.most(self._limit_s) if is_joining else 1]
         began = time.monotonic_ns()
         answered = self._take(chosen)
-        if answered:
+        made = sum(self._go_on(connection) for connection in leaving)
+        if answered or made:
             took_ns = time.monotonic_ns() - began
-            waiting = 0 if is_joining else self._waiting(chosen)
+            joined = is_joining and len(chosen) == len(asking) and not made
+            waiting = 0 if joined else self._waiting([*chosen, *leaving])
+            if made:
+                # Those of one turn have waited for each other.
+                waiting, answered = waiting + answered + made - 1, 0
             crowded = self._demand.note(answered, waiting, took_ns)
             if crowded is not None:
                 self._tell(crowded)
 
-    def _waiting(self, answered: list[int]) -> int:
+    def _waiting(self, served: list[Connection]) -> int:
         """Return on how many other connections a request waits, those that came meanwhile too."""
-        return sum(fd in self._by_fd and fd not in answered for fd, _ in self._poll.poll(0))
+        ready = (self._by_fd.get(fd) for fd, _ in self._poll.poll(0))
+        return sum(one is not None and one not in served for one in ready)
 
-    def _take(self, ready: list[int]) -> int:
+    def _take(self, chosen: list[Connection]) -> int:
         """Answer the requests of connections that can be read.
 
         Returns how many there were, those that load the model not counted.
         """
         taken = []
-        for fd in ready:
-            connection = self._by_fd.get(fd)
-            if connection is None:
-                continue
+        for connection in chosen:
             try:
                 alive = connection.receive(self._ledger.states)
             except WireError as error:
@@ -212,20 +228,20 @@ class ModelProcess:
             self._park(message["park"])
 
     def _release(self, number: int, token: int) -> None:
-        """Leave a connection to another process, unless a part of a request has been read."""
+        """Leave a connection to another process, unless something on it is half done."""
         connection = self._by_number.get(number)
-        released = connection is not None and not connection.is_reading
+        released = connection is not None and not connection.is_halfway
         if connection is not None and released:
             self._drop(connection, tell=False)
         self._tell({"released": released, "token": token})
 
     def _park(self, answered_ns: int) -> None:
-        """End, if nothing has come since the fork server looked, and nothing is half read.
+        """End, if nothing has come since the fork server looked, and nothing is half done.
 
         What is in the connections stays there: the fork server watches them from now on.
         """
-        reading = any(connection.is_reading for connection in self._by_fd.values())
-        if reading or self._ledger.answered_ns != answered_ns or self._channel is None:
+        halfway = any(connection.is_halfway for connection in self._by_fd.values())
+        if halfway or self._ledger.answered_ns != answered_ns or self._channel is None:
             self._tell({"stays": os.getpid()})
             return
         with contextlib.suppress(Exception):
@@ -256,6 +272,8 @@ class ModelProcess:
     def _add(self, connection: Connection) -> None:
         self._by_fd[connection.sock.fileno()] = connection
         self._by_number[connection.number] = connection
+        # It may have been that of a slot that was dropped in the middle of an answer.
+        self._ledger.states[connection.number] = IDLE
         self._poll.register(connection.sock.fileno(), select.EPOLLIN)
         if len(self._by_fd) == 1:
             _print_to(connection)
@@ -270,6 +288,9 @@ class ModelProcess:
             # What the model prints must not go to a worker that nobody reads any more.
             _print_to(next(iter(self._by_fd.values())))
         connection.close()
+        departure, connection.departure = connection.departure, None
+        if departure is not None:
+            _finalize(departure.output)
 
     # Answering.
 
@@ -278,6 +299,7 @@ class ModelProcess:
         for connection, message in taken:
             if not message.content:
                 loads = self._initialised is None
+                self._ledger.begin(connection.number)
                 self._send(connection, self._initialise(message))
                 if loads:
                     heap.give_back()
@@ -292,6 +314,8 @@ class ModelProcess:
         self, handler: Handler | None, taken: list[tuple[Connection, Message]]
     ) -> None:
         assert handler is not None  # noqa: S101
+        for connection, _ in taken:
+            self._ledger.begin(connection.number)
         began = time.monotonic_ns()
         try:
             replies = handler.answer([request_of(message) for _, message in taken])
@@ -305,20 +329,14 @@ class ModelProcess:
             self._send(connection, reply_bytes(reply))
 
     def _answer_alone(self, connection: Connection, message: Message) -> None:
+        self._ledger.begin(connection.number)
         began = time.monotonic_ns()
         output = self._service.invoke(message)
         self._count([connection], began, int(output.code >= _ERRORS))
         if output.stream_content is None:
-            self._send(connection, output_bytes(output))
+            self._send(connection, output_bytes(output), output)
         else:
-            self._ledger.states[connection.number] = SENDING
-            with contextlib.suppress(OSError):
-                output.send(connection.sock)
-            self._done(connection)
-        try:
-            output.execute_finalize()
-        except Exception:
-            _logger.exception("Failed on finalize function")
+            self._depart(connection, Departure(b"", stream_pieces(output), output), TAKEN)
 
     def _count(self, connections: list[Connection], began: int, errors: int) -> None:
         self._ledger.add(
@@ -357,22 +375,60 @@ class ModelProcess:
             load_ns / 1e6,
         )
 
-    def _send(self, connection: Connection, data: bytes) -> None:
+    def _send(self, connection: Connection, data: bytes, output: Any = None) -> None:
         sent = 0
         if self._outbox is not None and len(data) <= LONGEST:
             self._outbox.prepare(data)
             self._ledger.states[connection.number] = SENDING_NOTED
             sent = self._outbox.send(connection.sock.fileno())
-        if sent < len(data):
+        if sent == len(data):
+            self._done(connection)
+            _finalize(output)
+        else:
+            self._depart(connection, Departure(data[sent:], output=output), SENDING)
+            self._go_on(connection)
+
+    def _depart(self, connection: Connection, departure: Departure, state: int) -> None:
+        """Have an answer leave in turns, as far as its connection takes it."""
+        self._ledger.states[connection.number] = state
+        connection.departure = departure
+        self._poll.modify(connection.sock.fileno(), select.EPOLLOUT)
+
+    def _go_on(self, connection: Connection) -> bool:
+        """Send more of an answer; whether the model was asked for it."""
+        departure = connection.departure
+        assert departure is not None  # noqa: S101
+        is_making = departure.lacks_data
+        if is_making:
+            self._ledger.begin(connection.number, YIELDING if departure.has_begun else BEGUN)
+            departure.make()
             self._ledger.states[connection.number] = SENDING
-            # A failure shows again as the end of the connection, in the next turn.
-            with contextlib.suppress(OSError):
-                connection.sock.sendall(data[sent:])
-        self._done(connection)
+        try:
+            has_left = departure.send(connection.sock)
+        except OSError:
+            # It shows again as the end of the connection, in the next turn.
+            has_left = True
+        if has_left:
+            connection.departure = None
+            self._poll.modify(connection.sock.fileno(), select.EPOLLIN)
+            self._ledger.touch()
+            self._done(connection)
+            _finalize(departure.output)
+        return is_making
 
     def _done(self, connection: Connection) -> None:
         connection.message = None
         self._ledger.states[connection.number] = IDLE
+
+
+def _finalize(output: Any) -> None:
+    """Call what a model wants to be called when its answer has left."""
+    if output is None:
+        return
+    try:
+        output.execute_finalize()
+    except Exception:
+        _logger.exception("Failed on finalize function")
 
 
 def _limit_of(properties: Mapping[str, str]) -> float:
@@ -453,6 +509,7 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
 
     One that was forked ahead has time until then to make the pages its own that models write to.
     """
+    parent = os.getppid()
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
     if is_spare:
@@ -475,6 +532,9 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
         _logger.exception("Python engine process died")
     finally:
         _logger.info("%d - Python process finished", os.getpid())
+        if os.getppid() != parent:
+            # Which would end what the model has started.
+            os.killpg(0, signal.SIGKILL)
 
 
 def _first_message(channel: Channel) -> tuple[dict[str, Any], list[int]] | None:

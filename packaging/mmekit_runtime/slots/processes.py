@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mmekit_runtime.slots.slot import Slot
     from mmekit_runtime.slots.tree import Parent
 
+STUCK_S = 1.0
+"""That a piece of a stream may still take when nobody wants it any more."""
+
 
 class Process:
     """One process of a model, from the wish for it to its end.
@@ -39,6 +42,9 @@ class Process:
         Whether it has been asked to end when it has nothing to do.
     parked, private_bytes
         Whether it has said that it does, and what it shared with no other then.
+    suspect
+        The number of a slot that has ended while the model was asked for the next piece of its
+        stream; None when there is none.
     """
 
     def __init__(self, *, is_further: bool = False, may_be_spare: bool = True) -> None:
@@ -61,6 +67,7 @@ class Process:
         self.parking = False
         self.parked = False
         self.private_bytes = 0
+        self.suspect: int | None = None
 
     @property
     def is_wanted(self) -> bool:
@@ -78,7 +85,7 @@ class Process:
 
     def seat(self, slot: Slot) -> None:
         """Give a slot to it, with the smallest number that no other has."""
-        used = {one.number for one in self.slots}
+        used = {self.suspect, *(one.number for one in self.slots)}
         slot.number = next(number for number in range(MAX_SLOTS) if number not in used)
         slot.process = self
         slot.move = None
@@ -89,6 +96,16 @@ class Process:
     def state(self, slot: Slot) -> int:
         """Return a slot's state in the ledger."""
         return 0 if self.ledger is None else self.ledger.settled(slot.number)
+
+    def look_at_suspect(self) -> None:
+        """End the process if it is stuck in a piece of a stream that nobody wants any more."""
+        if self.suspect is None or self.ledger is None or self.dead:
+            return
+        worked_s = self.ledger.worked_s(self.suspect)
+        if worked_s is None:
+            self.suspect = None
+        elif worked_s >= STUCK_S:
+            self.kill()
 
     def used_at(self) -> float:
         """Return when it last answered, or was asked for, by the monotonic clock."""
@@ -109,9 +126,12 @@ class Process:
                 self.channel.send(message, fds)
 
     def kill(self) -> None:
-        """End it now."""
+        """End it now, and what it has started: no parent may be left to do so."""
         self.killed = True
         if self.pid:
+            # It leads no group yet when it has just been forked.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
+import struct
 from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.handler import Handler
@@ -11,11 +13,15 @@ from mmekit_runtime.messages import Reply, Request, is_out_of_memory
 from mmekit_runtime.wire import Answer, Message, encode_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import ModuleType
 
 # The engine logs to the root logger, and so does what stands in for it.
 _logger = logging.getLogger()
+
+_COUNT = struct.Struct(">h")
+_CHUNK = struct.Struct(">bi")
+"""Before each chunk of a stream: whether another follows, and the length of this one."""
 
 
 class Arguments:
@@ -142,6 +148,48 @@ def output_bytes(output: Any) -> bytes:
         recorder = Recorder()
         as_output(error).send(recorder)
     return bytes(recorder.data)
+
+
+def stream_pieces(output: Any) -> Iterator[bytes]:
+    """Return what an Output with a stream sends, piece by piece: ``Output.send`` of the engine.
+
+    The first is its head; an exception of the stream becomes its last piece.
+    """
+    head = copy.copy(output)
+    head.stream_content, head.content = None, type(output.content)()
+    recorder = Recorder()
+    try:
+        head.send(recorder)
+    except Exception:
+        _logger.exception("the output could not be sent")
+        yield output_bytes(head)
+        return
+    # No content, where the head of a stream says that chunks follow.
+    yield bytes(recorder.data[: -_COUNT.size]) + _COUNT.pack(-1)
+    while True:
+        try:
+            chunk = _chunk(output)
+        except StopIteration:
+            yield _CHUNK.pack(0, 0)
+            return
+        except Exception as error:
+            _logger.exception("Failed read streaming content from output")
+            text = str(error).encode("utf-8", "replace")
+            yield _CHUNK.pack(0, len(text)) + text
+            return
+        yield _CHUNK.pack(1, len(chunk)) + chunk
+
+
+def _chunk(output: Any) -> bytes:
+    data = next(output.stream_content)
+    if output.stream_output_formatter is not None:
+        data = output.stream_output_formatter(data)
+    # Not their subclasses, which the engine writes as JSON.
+    if type(data) is str:
+        return data.encode()
+    if type(data) in (bytes, bytearray):
+        return bytes(data)
+    return bytes(output._encode_json(data))  # noqa: SLF001  as its own method does
 
 
 def reply_bytes(reply: Reply) -> bytes:

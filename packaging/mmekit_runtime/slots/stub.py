@@ -12,6 +12,12 @@ import sys
 
 from mmekit_runtime.slots import keys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from mmekit_runtime.slots.channel import Channel
+
 ENGINE_SCRIPT = "djl_python_engine.py"
 SHELL = "/bin/sh"
 # Ends with the number that the fork server sends, as the engine would have; 1 without one.
@@ -19,7 +25,11 @@ WAIT = 'read -r code; exit "${code:-1}"'
 ANSWER_TIMEOUT_S = 110.0
 """DJL Serving gives a worker two minutes to start."""
 
+_HEARD_TIMEOUT_S = 10.0
+"""A fork server that is at work says sooner that it has heard; one that was stopped never does."""
 _START_TIMEOUT_S = 30.0
+_LOCK_TIMEOUT_S = 40.0
+_LOCK_PAUSE_S = 0.01
 _ATTEMPTS = 3
 
 
@@ -106,20 +116,20 @@ def _become_slot() -> None:  # noqa: C901  a list of reasons, one after the othe
         "model_dir": model_dir,
         "cwd": os.getcwd(),  # noqa: PTH109
         "pid": os.getpid(),
+        "acknowledge": True,
     }
     for attempt in range(_ATTEMPTS):
         sock = new_socket(AF_UNIX, SOCK_STREAM)
-        sock.settimeout(ANSWER_TIMEOUT_S)
+        sock.settimeout(_HEARD_TIMEOUT_S)
         try:
             _connect(sock, path, key, model_dir)
             channel = Channel(sock)
             channel.send(message, (1, 2))
             channel.finish()
-            replies = channel.receive()
-            reply = next(replies, None) if replies is not None else None
+            reply = _reply(channel)
         except TimeoutError:
             sock.close()
-            raise
+            raise _Refused("the fork server does not answer") from None
         except OSError:
             sock.close()
             if attempt + 1 == _ATTEMPTS:
@@ -129,13 +139,23 @@ def _become_slot() -> None:  # noqa: C901  a list of reasons, one after the othe
             # The fork server ended just now; the next one will have us.
             sock.close()
             continue
-        if "plain" in reply[0]:
+        if "plain" in reply:
             sock.close()
-            raise _Refused(reply[0]["plain"])
+            raise _Refused(reply["plain"])
         sock.setblocking(True)  # noqa: FBT003
         os.dup2(sock.fileno(), 0)
         os.execve(SHELL, ["mmekit-slot", "-c", WAIT], {})  # noqa: S606
     raise _Refused("the fork server ends again and again")
+
+
+def _reply(channel: Channel) -> dict[str, Any] | None:
+    """Return what the fork server says; None when it ends."""
+    while (received := channel.receive()) is not None:
+        for message, _ in received:
+            if "heard" not in message:
+                return message
+            channel.sock.settimeout(ANSWER_TIMEOUT_S)
+    return None
 
 
 def _connect(sock: object, path: str, key: str, model_dir: str) -> None:
@@ -154,15 +174,30 @@ def start_fork_server(path: str, key: str, model_dir: str) -> None:
     OSError
         It did not come to listen.
     """
-    import fcntl
-
     lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for_lock(lock)
         if not _listens(path):
             _launch(path, key, model_dir)
     finally:
         os.close(lock)
+
+
+def _wait_for_lock(lock: int) -> None:
+    """Wait until the worker that starts the fork server has done so; it may be stopped itself."""
+    import fcntl
+    import time
+
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise OSError("another worker starts the fork server for ever") from None
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
 
 
 def _listens(path: str) -> bool:
@@ -170,6 +205,7 @@ def _listens(path: str) -> bool:
     from _socket import socket as new_socket
 
     probe = new_socket(AF_UNIX, SOCK_STREAM)
+    probe.settimeout(_HEARD_TIMEOUT_S)
     try:
         probe.connect(path)
     except OSError:

@@ -32,6 +32,8 @@ class Parent:
         When a model process that it forked was last there, or it was asked for one.
     wanted, forking
         Forks that it is still to be asked for, and who waits for each; how many it is at.
+    since
+        When it was started, was asked for a fork or has forked last, by the monotonic clock.
     spare, is_sparing
         A process that it has forked ahead: its id and a channel to it; whether it is about to.
     lessons, written
@@ -51,6 +53,7 @@ class Parent:
         default_factory=deque
     )
     forking: int = 0
+    since: float = field(default_factory=time.monotonic)
     spare: tuple[int, Channel] | None = None
     is_sparing: bool = False
     lessons: int = 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from mmekit.errors import EndpointError
 from mmekit.guard import guard_command
 from mmekit.ports import free_port
+from mmekit.printed import Ration, lines_per_second, show_lines
 from mmekit.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ logger = logging.getLogger("mmekit.endpoint")
 
 _HOST = "127.0.0.1"
 _PIPE_SECONDS = 2.0  # for the last of a dead container's output
-_LONGEST_LINE = 1 << 16  # bytes; a longer one goes out in parts
+_MODELS = 4  # that may print as much as one may, at the same time
 _TAIL = 20  # lines of a container's output to quote when it does not start
 
 
@@ -259,16 +260,8 @@ class _ProcessContainer:
         A container whose output is not read stops at its next line.
         """
         assert self._process.stdout is not None  # noqa: S101 - it was asked for
-        rest = b""
-        while piece := await self._process.stdout.read(65_536):
-            *lines, rest = (rest + piece).split(b"\n")
-            if len(rest) > _LONGEST_LINE:
-                lines.append(rest)
-                rest = b""
-            for line in lines:
-                self._say(line)
-        if rest:
-            self._say(rest)
+        ration = Ration(_MODELS * lines_per_second())
+        await show_lines(self._process.stdout, ration, self._say)
 
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
