@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import itertools
-import json
 import os
 import pathlib
 import resource
@@ -19,9 +18,6 @@ import psutil
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
-
-from mmekit.endpoint.state.log import Entry, StateLog
-from mmekit.errors import EndpointError
 
 ROLE = "arn:aws:iam::123456789012:role/Kept"
 
@@ -213,20 +209,6 @@ def test_what_was_not_taken_leaves_no_body(start, tmp_path):
     assert found["Body"].read() == b"taken" * 1000
 
 
-def test_bytes_that_two_requests_bring_at_once_stay_for_the_one_that_is_taken(tmp_path):
-    log = StateLog(tmp_path)
-    with log.body_kept(b"same") as first:
-        with log.body_kept(b"same") as second:
-            assert first == second
-        assert (tmp_path / "bodies" / first).read_bytes() == b"same"
-        log.append(Entry(1.0, method="PUT", body=first))
-    assert (tmp_path / "bodies" / first).exists()
-    with pytest.raises(ValueError, match="refused"), log.body_kept(b"other") as other:
-        raise ValueError("refused")
-    assert not (tmp_path / "bodies" / other).exists()
-    log.close()
-
-
 def test_an_object_that_a_form_wrote_stays_deleted_however_often_it_starts(start):
     service = start()
     s3 = service.client("s3")
@@ -262,81 +244,6 @@ def test_no_secret_is_written(start, tmp_path):
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
     found = start().client("s3").get_object(Bucket="kept", Key="presigned")
     assert found["Body"].read() == b"content"
-
-
-def test_a_folder_in_use_is_refused_with_a_remedy(tmp_path):
-    log = StateLog(tmp_path / "state")
-    with pytest.raises(EndpointError, match="Another `mme up` uses") as raised:
-        StateLog(tmp_path / "state")
-    assert "--state" in raised.value.remedy
-    log.close()
-    StateLog(tmp_path / "state").close()
-
-
-@pytest.fixture
-def written(tmp_path):
-    """A log of three entries, the second with a body."""
-    log = StateLog(tmp_path)
-    log.append(Entry(1.0, change={"number": 1}))
-    with log.body_kept(b"content") as body:
-        log.append(Entry(2.0, method="PUT", body=body))
-    log.append(Entry(3.0, change={"number": 3}))
-    log.close()
-    return tmp_path
-
-
-@pytest.mark.parametrize("missing", [1, 5, 20])
-def test_a_torn_last_entry_is_left_out(written, missing):
-    path = written / "log"
-    os.truncate(path, path.stat().st_size - missing)
-    log = StateLog(written)
-    assert log.torn
-    assert [entry.at for entry in log.entries] == [1.0, 2.0]
-    log.append(Entry(4.0, change={"number": 4}))
-    log.close()
-    log = StateLog(written)
-    assert [entry.at for entry in log.entries] == [1.0, 2.0, 4.0]
-    assert log.body(log.entries[1]) == b"content"
-    log.close()
-
-
-def test_a_damaged_entry_before_the_last_is_an_error_that_names_its_line(written):
-    path = written / "log"
-    path.write_bytes(path.read_bytes().replace(b'"number":1', b'"number":7'))
-    with pytest.raises(EndpointError, match="line 2 is not what was written") as raised:
-        StateLog(written)
-    assert raised.value.where == str(path)
-
-
-def test_a_damaged_or_missing_body_is_an_error(written):
-    log = StateLog(written)
-    entry = log.entries[1]
-    path = written / "bodies" / entry.body
-    path.write_bytes(b"other")
-    with pytest.raises(EndpointError, match="not what it was"):
-        log.body(entry)
-    path.unlink()
-    with pytest.raises(EndpointError, match="cannot be read"):
-        log.body(entry)
-    log.close()
-
-
-@pytest.mark.parametrize("what", ["log", "bodies/photo"])
-def test_files_of_somebody_else_stay_as_they_are(tmp_path, what):
-    (tmp_path / "bodies").mkdir()
-    (tmp_path / what).write_text("not ended by a line end")
-    with pytest.raises(EndpointError, match="damaged"):
-        StateLog(tmp_path)
-    assert (tmp_path / what).read_text() == "not ended by a line end"
-
-
-def test_something_else_is_not_taken_for_a_state_folder(tmp_path):
-    (tmp_path / "log").write_text("a letter\nto somebody\n")
-    with pytest.raises(EndpointError, match="damaged"):
-        StateLog(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(EndpointError, match="cannot be used"):
-        StateLog(tmp_path / "file")
 
 
 @contextlib.contextmanager
@@ -387,8 +294,3 @@ def test_the_folders_of_a_killed_service_go_with_the_next_start(start_service, t
     command = [sys.executable, "-c", code, str(first.folder)]
     subprocess.run(command, check=True, env=environment, timeout=60)
     assert list(first.folder.iterdir()) == []
-
-
-def test_a_log_is_read_by_people_too(written):
-    first = (written / "log").read_text().splitlines()[0]
-    assert json.loads(first.partition(" ")[2]) == {"format": "mmekit-state-1"}
