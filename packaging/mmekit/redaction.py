@@ -50,7 +50,7 @@ _GIVEN = re.compile(
 )
 _LOGIN = re.compile(r"(?<=://)[^/\s:@]{1,200}:[^/\s@]{1,200}@")
 _HIDDEN = "***"
-_STEMS = ("authorization", "cookie", "signature", "token", "key", "passw", "saml", "://")
+_STEMS = ("authorization", "cookie", "signature", "token", "key", "secret", "passw", "saml", "://")
 """One of these is in whatever has a secret; most lines have none, and need no closer look."""
 
 

@@ -158,8 +158,9 @@ async def _pay(state: State) -> None:
     """Write down, until cancelled, what there was no room for once there is."""
     while True:
         await asyncio.sleep(_PAYING_SECONDS)
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(state.pay)
+        if state.owes:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(state.pay)
 
 
 def _fleets(

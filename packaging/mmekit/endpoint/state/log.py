@@ -202,6 +202,7 @@ class StateLog:
                 line = beginning(self._identity)
                 self._write(line)
                 self._end = len(line)
+                sync_folder(self.folder)
             self._lock.tell(Progress(self._identity or _NAMELESS, answered, begun))
         except BaseException:
             self._file.close()

@@ -129,6 +129,11 @@ class State:
                 self._owed.append(Entry(time.time(), change=change))
                 self.pay()
 
+    @property
+    def owes(self) -> bool:
+        """Whether there is something that there was no room for."""
+        return bool(self._owed)
+
     def pay(self) -> None:
         """Write down what there was no room for.
 
