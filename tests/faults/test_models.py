@@ -64,9 +64,16 @@ def test_a_model_in_use_stays_until_it_has_answered(service, small_folder, tmp_p
         assert other.result() == 1
 
 
-def test_what_fits_nowhere_is_refused_and_loaded_once_there_is_room(service, small_folder):
+def test_what_fits_nowhere_is_refused_and_moves_nobody(service, small_folder):
+    loads(service, "a")
+    service.put("f.tar.gz", archive_of(zeros=16 * MODEL_BYTES))
+    with pytest.raises(ClientError, match="no space left on the instance's disk"):
+        loads(service, "f")
+    assert loads(service, "a") == 1
+    assert "unloaded" not in service.log
+
     full = fill(small_folder)
     with pytest.raises(ClientError, match="no space left on the instance's disk"):
-        loads(service, "a")
+        service.seen("small", "f.tar.gz")
     full.unlink()
-    assert loads(service, "a") == 1
+    assert loads(service, "b") == 1

@@ -35,6 +35,7 @@ _T = TypeVar("_T")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHARE_OF_FREE = 0.9
 _HARDLY_ANY = 1 << 20
+_NOTHING_LEFT = "Every model that is not in use has been deleted from it."
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class ModelDisk:
                 # What the budget allows is more than what others have left of the disk.
                 while not await self.give_way(keeps):
                     if unload is None or not await unload():
-                        raise _no_space(address) from error
+                        raise _no_space(address, _NOTHING_LEFT) from error
         stored = StoredModel(name, address, place, size)
         self._stored[name] = stored
         self.used += size
@@ -214,7 +215,10 @@ class ModelDisk:
             reason = error.what if isinstance(error, ArchiveError) else str(error)
             # Beyond the room that there is, though within what any archive may hold.
             too_large = isinstance(error, BudgetError) and error.limit == "total_bytes"
-            if _is_disk_full(error) or (too_large and room < Limits.total_bytes):
+            if too_large and room < Limits.total_bytes:
+                whole = f"It unpacks to more than the {room} bytes that there are for all models."
+                raise _no_space(address, whole) from error
+            if _is_disk_full(error):
                 raise _DiskFullError from error
             raise validation_error(
                 f"Failed to extract model data archive from URL {str(address)!r}. Please ensure "
@@ -222,11 +226,10 @@ class ModelDisk:
             ) from error
 
 
-def _no_space(address: ObjectAddress) -> AwsError:
+def _no_space(address: ObjectAddress, why: str) -> AwsError:
     return validation_error(
         f"Failed to download model data(bucket: {address.bucket}, key: {address.key}). There is no "
-        "space left on the instance's disk, although every model that is not in use was deleted "
-        "from it."
+        f"space left on the instance's disk. {why}"
     )
 
 
