@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 
+from mmekit.redaction import redacted
+
 __all__ = ["LineFormatter", "visible"]
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -24,7 +26,13 @@ class LineFormatter(logging.Formatter):
 
     Names of models come from requests: a line's end in one would begin a line of somebody else's
     making, and an escape would speak to the terminal. A traceback follows in lines of its own.
+    Secrets of requests are in neither.
     """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        text = super().format(record)
+        return text if getattr(record, "printed", False) else redacted(text)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line of a record."""

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -159,8 +160,8 @@ class Service:
         return code
 
 
-def _start_service(folder, *options):
-    """Start a service whose temporary files go below `folder`."""
+def _start_service(folder, *options, **variables):
+    """Start a service whose temporary files go below `folder`, unless a variable says otherwise."""
     log_path = folder / "log.txt"
     state = folder / "tmp"
     state.mkdir()
@@ -172,7 +173,7 @@ def _start_service(folder, *options):
             [sys.executable, str(HERE / "service_process.py"), "--port", "0", *options],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(state), "PYTHONPATH": path},
+            env={**os.environ, "TMPDIR": str(state), "PYTHONPATH": path, **variables},
         )
     service = Service(process, "", state, log_path)
 
@@ -188,6 +189,24 @@ def _start_service(folder, *options):
 def start_service():
     """A function that starts a service in a folder."""
     return _start_service
+
+
+@pytest.fixture
+def start(start_service, tmp_path):
+    """A function that starts one service after the other on the same state folder."""
+    numbers, running = itertools.count(1), []
+
+    def begin():
+        for old in running:
+            old.stop(signal.SIGKILL)
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        running.append(start_service(folder, "--state", str(tmp_path / "state")))
+        return running[-1]
+
+    yield begin
+    for service in running:
+        service.stop()
 
 
 @pytest.fixture(scope="module")

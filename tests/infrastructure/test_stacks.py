@@ -182,7 +182,7 @@ def test_an_update_that_came_to_no_end_is_done_again_with_the_same_template(stat
     place = {"account": "123456789012", "region": "us-east-1"}
     stacks, begun = StackTable(), []
     stacks.keep(Stack(id="arn", name="cut", template=text, status=status, **place))
-    operations = Operations(stacks, lambda *work: begun.append(work), aws=None)
+    operations = Operations(stacks, lambda *work: begun.append(work), lambda _: None, aws=None)
     site = Site(
         **place,
         stack_id="",

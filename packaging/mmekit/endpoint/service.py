@@ -49,6 +49,7 @@ __all__ = ["serve"]
 logger = logging.getLogger("mmekit.endpoint")
 
 _CLOSING_SECONDS = 2
+_PAYING_SECONDS = 1.0
 
 
 async def serve(
@@ -84,7 +85,8 @@ async def serve(
         watch = Watch(hosting.serving, metrics)
         page = PageRoutes(watch, journal, hosting.statuses, data_plane)
         functions = Functions(_url(listener), folder / "functions")
-        stacks = Stacks(_url(listener), aws, hosting, _note(state))
+        note = state.note if state is not None else _forgotten
+        stacks = Stacks(_url(listener), aws, hosting, note, _note(state))
         front = Front(
             data_plane, control_plane, stacks, aws, functions, metrics, options.limits, page
         )
@@ -95,6 +97,7 @@ async def serve(
         try:
             if state is not None:
                 await restore(state, aws, control_plane, hosting, stacks)
+                tasks.append(asyncio.ensure_future(_pay(state)))
             tasks.append(
                 asyncio.ensure_future(Autoscaler(hosting, options.autoscaling_minute).run())
             )
@@ -126,20 +129,40 @@ def _state(folder: Path | None) -> Iterator[State | None]:
         return
     log = StateLog(folder)
     try:
-        yield State(log)
+        state = State(log)
+        yield state
+        try:
+            state.pay()
+        except OSError as error:
+            logger.warning("the last changes are not written down: %s", error)
     finally:
         log.close()
 
 
 def _note(state: State | None) -> Callable[[dict[str, Any]], None]:
+    """Return what writes down what has become of something, now or as soon as there is room."""
+
     def note(change: dict[str, Any]) -> None:
         if state is not None:
             try:
-                state.note(change)
+                state.note_made(change)
             except OSError as error:
-                logger.warning("a change of an endpoint cannot be written down: %s", error)
+                logger.warning("a change cannot be written down yet: %s", error)
 
     return note
+
+
+def _forgotten(_: dict[str, Any]) -> None:
+    """Write nothing down, where nothing is kept."""
+
+
+async def _pay(state: State) -> None:
+    """Write down, until cancelled, what there was no room for once there is."""
+    while True:
+        await asyncio.sleep(_PAYING_SECONDS)
+        if state.owes:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(state.pay)
 
 
 def _fleets(

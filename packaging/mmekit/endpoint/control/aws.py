@@ -9,6 +9,7 @@ import logging
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
@@ -20,10 +21,10 @@ from mmekit.endpoint.control import aws_chunked
 from mmekit.endpoint.control.moto_corrections import correct_moto
 from mmekit.endpoint.control.records import containers_of, specification_of
 from mmekit.endpoint.control.services import Services, reply_as_asked
-from mmekit.endpoint.control.wsgi import call_wsgi
+from mmekit.endpoint.control.wsgi import call_wsgi, environ_of
 from mmekit.endpoint.errors import AwsError, control_reply, unsigned
 from mmekit.endpoint.http import Reply, Request, new_request_id
-from mmekit.endpoint.state.recorder import caller_of_request
+from mmekit.endpoint.state.asked import caller_of_request, operations_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
     from mmekit.endpoint.specification import EndpointId, EndpointSpecification
     from mmekit.endpoint.state.recorder import State
 
-__all__ = ["Aws"]
+__all__ = ["Aws", "no_room"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 _THREADS = 8  # as many requests to moto at a time; an upload by boto3 uses ten connections
+_NAMING = ("iam", "sagemaker", "applicationautoscaling")
+"""Services whose requests name their operation, and are written down."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -80,7 +83,7 @@ class Aws:
         try:
             await loop.run_in_executor(self._threads, self._state.keep, request)
         except OSError as error:
-            raise AwsError(500, "InternalFailure", _no_room(error)) from error
+            raise AwsError(500, "InternalFailure", no_room(error)) from error
 
     def endpoints(self, account: str, region: str) -> dict[str, FakeEndpoint]:
         """Return moto's own table of endpoints, by name; a change to it is a change of state."""
@@ -160,20 +163,37 @@ class Aws:
         return get_backend("sagemaker")[account][region]
 
     def _answer(self, request: Request) -> Reply:
-        if request.header(b"x-amz-target") is not None and caller_of_request(request) is None:
+        signed = (request.header(b"authorization") or b"").startswith(b"AWS4-")
+        named = request.header(b"x-amz-target") is not None
+        if (named or signed) and caller_of_request(request) is None:
             return control_reply(_no_caller(request), new_request_id())
         if aws_chunked.is_chunked(request):
             try:
                 request = aws_chunked.decode(request)
             except ValueError:
-                return _s3_failure(400, "IncompleteBody", "The body is not aws-chunked.")
+                bad = AwsError(400, "IncompleteBody", "The body is not aws-chunked.")
+                return reply_as_asked(bad, request)
         try:
             if self._state is None:
                 return self._ask(request)
-            return self._state.perform(request, self._ask)
+            service = self._service_of(request)
+            if service in _NAMING and len(operations_of(request)) > 1:
+                return reply_as_asked(_ambiguous(request), request)
+            return self._state.perform(request, service, self._ask)
         except OSError as error:  # of the state folder
-            logger.warning("%s", _no_room(error))
-            return _failure_as_asked(request, _no_room(error))
+            logger.warning("%s", no_room(error))
+            return _failure_as_asked(request, no_room(error))
+
+    def _service_of(self, request: Request) -> str:
+        """Return moto's name of the service that will answer a request."""
+        # Only of a request that nobody signed does moto look at the body.
+        if request.header(b"authorization") is not None:
+            request = replace(request, body=())
+        try:
+            found = self._application.get_application(environ_of(request))
+        except Exception:  # noqa: BLE001 - moto will say it when it is asked
+            return ""
+        return str(getattr(found, "service", ""))
 
     def _ask(self, request: Request) -> Reply:
         try:
@@ -184,13 +204,14 @@ class Aws:
             return _failure(501, "NotImplemented", f"moto does not know this operation: {error}")
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                logger.warning("%s", _no_room(error))
-                return _failure_as_asked(request, _no_room(error))
+                logger.warning("%s", no_room(error))
+                return _failure_as_asked(request, no_room(error))
             logger.exception("moto failed at %s %s", request.method, request.path.decode())
             return _failure(500, "InternalFailure", f"{type(error).__name__}: {error}")
 
 
-def _no_room(error: OSError) -> str:
+def no_room(error: OSError) -> str:
+    """Return what a client is told of a disk that is full, or fails."""
     where = error.filename or tempfile.gettempdir()
     return (
         f"There is no room on the disk of the endpoint service: {error.strerror} ({where}). "
@@ -209,18 +230,17 @@ def _no_caller(request: Request) -> AwsError:
     )
 
 
+def _ambiguous(request: Request) -> AwsError:
+    named = " and ".join(operations_of(request))
+    return AwsError(400, "MalformedQueryString", f"The request names several operations: {named}.")
+
+
 def _failure_as_asked(request: Request, message: str) -> Reply:
     """Return an error of the server in the form of the service that was asked."""
     caller = caller_of_request(request)
-    if caller is None or caller.service == "s3":
-        return _s3_failure(500, "InternalError", message)
-    return _failure(500, "InternalFailure", message)
-
-
-def _s3_failure(status: int, code: str, message: str) -> Reply:
-    text = message.replace("&", "&amp;").replace("<", "&lt;")
-    body = f"<Error><Code>{code}</Code><Message>{text}</Message></Error>"
-    return Reply(status, [(b"content-type", b"application/xml")], body.encode())
+    of_s3 = caller is None or caller.service == "s3"
+    code = "InternalError" if of_s3 else "InternalFailure"
+    return reply_as_asked(AwsError(500, code, message), request)
 
 
 def _failure(status: int, code: str, message: str) -> Reply:

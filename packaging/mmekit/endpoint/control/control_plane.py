@@ -12,7 +12,7 @@ from mmekit.endpoint.control.validation import checked_members
 from mmekit.endpoint.errors import AwsError, control_reply, unknown_region
 from mmekit.endpoint.http import Reply, Request, new_request_id
 from mmekit.endpoint.specification import EndpointId
-from mmekit.endpoint.state.recorder import operation_of
+from mmekit.endpoint.state.asked import operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

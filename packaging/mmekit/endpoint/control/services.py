@@ -16,6 +16,7 @@ from mmekit.endpoint.caller import caller_of
 from mmekit.endpoint.control.backends import backend_named
 from mmekit.endpoint.errors import AwsError, control_reply, runtime_reply, unknown_region
 from mmekit.endpoint.http import Reply, new_request_id
+from mmekit.endpoint.state.asked import caller_of_request, operations_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -99,14 +100,14 @@ class Services(DomainDispatcherApplication):
 
 def reply_as_asked(error: AwsError, request: Request) -> Reply:
     """Return an error in the protocol of a request, as far as the request tells."""
-    caller = caller_of(request.header(b"authorization"))
+    caller = caller_of_request(request)
     if request.header(b"smithy-protocol") == _CBOR:
         return _cbor_reply(error)
     if request.header(b"x-amz-target") is not None:
         return control_reply(error, new_request_id())
     code, message = escape(error.code), escape(error.message)
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    if (request.header(b"content-type") or b"").startswith(_FORM):
+    if operations_of(request) or (request.header(b"content-type") or b"").startswith(_FORM):
         body = f"<ErrorResponse>{body}</ErrorResponse>"
     elif caller is not None and caller.service != "s3":
         return runtime_reply(error, new_request_id())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-__all__ = ["call_wsgi"]
+__all__ = ["call_wsgi", "environ_of"]
 
 
 _NOT_PASSED_ON = frozenset(("content-length", "transfer-encoding", "upgrade"))
@@ -35,7 +35,7 @@ _NOT_PASSED_ON = frozenset(("content-length", "transfer-encoding", "upgrade"))
 def call_wsgi(application: Application, request: Request) -> Reply:
     """Return an application's answer; whatever it raises goes through."""
     call = _WsgiCall()
-    pieces = application(_environ(request), call.start_response)
+    pieces = application(environ_of(request), call.start_response)
     try:
         body = b"".join(pieces)
     finally:
@@ -62,7 +62,7 @@ class _WsgiCall:
         return lambda _: None
 
 
-def _environ(request: Request) -> dict[str, Any]:
+def environ_of(request: Request) -> dict[str, Any]:
     """Build the WSGI environ (PEP 3333) that moto's own server would build."""
     body = b"".join(request.body)
     target = request.path + (b"?" + request.query if request.query else b"")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -37,6 +39,8 @@ logger = logging.getLogger("mmekit.endpoint")
 
 _DONE, _CONFLICT = 200, 409
 _OUT_OF_MEMORY = 507
+_NO_SPACE = os.strerror(errno.ENOSPC)
+_IN_MEMORY, _ON_DISK = "in memory", "on disk"
 _FORGETTING_SECONDS = 0.1
 _MENDED_AGAIN_SECONDS = 1.0
 _LOADS_AT_ONCE = 8
@@ -225,7 +229,7 @@ class ModelCache:
         """
         if sum(not model.is_parked for model in self) > 1:
             with contextlib.suppress(AwsError, ContainerAbsentError):
-                await self._evict("unloaded to make room in memory", idle=True, awake=True)
+                await self._evict(f"unloaded to make room {_IN_MEMORY}", idle=True, awake=True)
 
     async def describe_some(self, count: int, seconds: float) -> None:
         """Ask the container about the models that it told of the longest ago.
@@ -273,7 +277,7 @@ class ModelCache:
                 await asyncio.wait([unloading])
             async with self._turn:
                 began = time.perf_counter()
-                stored = await self._disk.fetch(address, self._names.__contains__)
+                stored = await self._fetch(address)
                 downloaded = time.perf_counter()
                 await self._load_from(stored)
         except BaseException:
@@ -297,6 +301,15 @@ class ModelCache:
             await self._relieve_disk()
         return model
 
+    async def _fetch(self, address: ObjectAddress) -> StoredModel:
+        began = time.monotonic()
+        patience = began + self._limits.load_seconds
+
+        async def unload() -> bool:
+            return await self._make_way(_ON_DISK, began, patience)
+
+        return await self._disk.fetch(address, self._names.__contains__, unload)
+
     def _address(self, target: str) -> ObjectAddress:
         try:
             return locate(self._data_url, target)
@@ -306,32 +319,49 @@ class ModelCache:
     async def _load_from(self, stored: StoredModel) -> None:
         began = time.monotonic()
         patience = began + self._limits.load_seconds
-        full = False
+        full = refused = False
         while True:
             reply = await self._ask_to_load(stored, max(patience - time.monotonic(), 1.0))
-            if full and reply.status == _CONFLICT and time.monotonic() < patience:
+            if refused and reply.status == _CONFLICT and time.monotonic() < patience:
                 await self._forget(stored)
                 await asyncio.sleep(_FORGETTING_SECONDS)
                 continue
             if reply.status == _DONE or await self._has_already(reply, stored):
                 self.is_full = full
                 return
-            if reply.status != _OUT_OF_MEMORY:
+            no_disk = _NO_SPACE in reply.text and self._disk.is_full
+            if reply.status != _OUT_OF_MEMORY and not no_disk:
                 raise model_error(self._endpoint, reply.status, reply.text)
-            full = True
+            full, refused = full or not no_disk, True
             await self._forget(stored)
-            if await self._evict("unloaded to make room in memory", idle=True):
+            if no_disk and await self._disk.give_way(self._names.__contains__):
                 continue
-            in_flight = any(model.in_flight for model in self._loaded.values())
-            busy = in_flight or self._asking or self._unloading
-            left = patience - time.monotonic()
-            if not busy or left <= 0:
+            if not await self._make_way(_ON_DISK if no_disk else _IN_MEMORY, began, patience):
                 raise model_error(self._endpoint, reply.status, reply.text)
-            # Everything is in use: the first to finish makes room.
-            if in_flight and time.monotonic() > began + _STARVED_SECONDS:
-                await self._evict("unloaded after its requests, as another model got no room")
-            else:
-                await self._until_change(left)
+
+    async def _make_way(self, where: str, began: float, patience: float) -> bool:
+        """Unload a model for one that gets no room, or wait a little; False when that is of no use.
+
+        Parameters
+        ----------
+        where
+            Of what there is no room.
+        began, patience
+            Since when, and until when, the other one waits.
+        """
+        if await self._evict(f"unloaded to make room {where}", idle=True):
+            return True
+        in_flight = any(model.in_flight for model in self._loaded.values())
+        busy = in_flight or self._asking or self._unloading
+        left = patience - time.monotonic()
+        if not busy or left <= 0:
+            return False
+        # Everything is in use: the first to finish makes room.
+        if in_flight and time.monotonic() > began + _STARVED_SECONDS:
+            await self._evict("unloaded after its requests, as another model got no room")
+        else:
+            await self._until_change(left)
+        return True
 
     async def _forget(self, stored: StoredModel) -> None:
         """Have the container drop a model that it had no memory for.
@@ -390,7 +420,7 @@ class ModelCache:
     async def _relieve_disk(self) -> None:
         """Unload idle models and delete their files until the disk's budget holds."""
         while self._disk.is_over_budget and len(self._loaded) > 1:
-            victim = await self._evict("unloaded to make room on disk", idle=True)
+            victim = await self._evict(f"unloaded to make room {_ON_DISK}", idle=True)
             if victim is None:
                 return
             await self._disk.make_room(0, self._names.__contains__)

@@ -18,9 +18,10 @@ from mmekit.endpoint.errors import validation_error
 from mmekit.errors import ArchiveError, BudgetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from mmekit.endpoint.errors import AwsError
     from mmekit.endpoint.instances.model_source import ObjectAddress, ReadObject
     from mmekit.endpoint.observability.metrics import VariantMetrics
 
@@ -33,6 +34,8 @@ _T = TypeVar("_T")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHARE_OF_FREE = 0.9
+_HARDLY_ANY = 1 << 20
+_NOTHING_LEFT = "Every model that is not in use has been deleted from it."
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,7 @@ class ModelDisk:
         """Bytes that models may take; without a given number it follows what others leave free."""
         if self._budget is not None:
             return self._budget
-        try:
-            free = shutil.disk_usage(self._folder).free
-        except OSError:  # the instance has ended, and its folder is gone
-            free = 0
-        return self.used + int(free * _SHARE_OF_FREE)
+        return self.used + int(self._free * _SHARE_OF_FREE)
 
     @property
     def stored(self) -> tuple[StoredModel, ...]:
@@ -114,7 +113,17 @@ class ModelDisk:
         """Whether models take more than they may."""
         return self.used > self.budget
 
-    async def fetch(self, address: ObjectAddress, keeps: Callable[[str], bool]) -> StoredModel:
+    @property
+    def is_full(self) -> bool:
+        """Whether the machine's disk has hardly any space left."""
+        return self._free < _HARDLY_ANY
+
+    async def fetch(
+        self,
+        address: ObjectAddress,
+        keeps: Callable[[str], bool],
+        unload: Callable[[], Awaitable[bool]] | None = None,
+    ) -> StoredModel:
         """Return a model's files, downloading and unpacking them first when need be.
 
         Parameters
@@ -123,6 +132,9 @@ class ModelDisk:
             Where the archive is.
         keeps
             Says whether the model of a name is in use, so that its files must stay; this one is.
+        unload
+            Unloads a model that nobody asks, whose files then need not stay, or waits a little
+            for one; False when there is none.
 
         Raises
         ------
@@ -136,19 +148,15 @@ class ModelDisk:
         content = await self._download(address)
         await self.make_room(len(content), keeps)
         place = self._folder / f"{name}-{next(self._numbers)}" / "model"
-        try:
-            size = await self._unpack(address, content, place)
-        except _DiskFullError:
-            # What the budget allows is more than what others have left of the disk.
-            await self.make_room(self.budget, keeps)
+        while True:
             try:
                 size = await self._unpack(address, content, place)
+                break
             except _DiskFullError as error:
-                raise validation_error(
-                    f"Failed to download model data(bucket: {address.bucket}, key: {address.key}). "
-                    "There is no space left on the instance's disk, although every model that is "
-                    "not loaded was deleted from it."
-                ) from error
+                # What the budget allows is more than what others have left of the disk.
+                while not await self.give_way(keeps):
+                    if unload is None or not await unload():
+                        raise _no_space(address, _NOTHING_LEFT) from error
         stored = StoredModel(name, address, place, size)
         self._stored[name] = stored
         self.used += size
@@ -165,6 +173,12 @@ class ModelDisk:
                 logger.info("%s: its files are deleted to make room", stored.address)
                 await self.delete(stored)
 
+    async def give_way(self, keeps: Callable[[str], bool]) -> bool:
+        """Delete every model that nobody uses; return whether there was one."""
+        used = self.used
+        await self.make_room(self.budget, keeps)
+        return self.used < used
+
     async def delete(self, stored: StoredModel) -> None:
         """Delete a model's files."""
         if self._stored.get(stored.name) is not stored:
@@ -172,6 +186,13 @@ class ModelDisk:
         del self._stored[stored.name]
         self.used -= stored.size
         await _in_thread(_remove, stored.folder.parent)
+
+    @property
+    def _free(self) -> int:
+        try:
+            return shutil.disk_usage(self._folder).free
+        except OSError:  # the instance has ended, and its folder is gone
+            return 0
 
     async def _download(self, address: ObjectAddress) -> bytes:
         began = time.perf_counter()
@@ -186,19 +207,30 @@ class ModelDisk:
         return content
 
     async def _unpack(self, address: ObjectAddress, content: bytes, place: Path) -> int:
-        room = min(Limits.total_bytes, self.budget)
+        room = self.used + self._free if self._budget is None else self._budget
+        room = min(Limits.total_bytes, room)
         try:
             return await _in_thread(_unpack, content, place, room)
         except (ArchiveError, OSError) as error:
             reason = error.what if isinstance(error, ArchiveError) else str(error)
             # Beyond the room that there is, though within what any archive may hold.
             too_large = isinstance(error, BudgetError) and error.limit == "total_bytes"
-            if _is_disk_full(error) or (too_large and room < Limits.total_bytes):
+            if too_large and room < Limits.total_bytes:
+                whole = f"It unpacks to more than the {room} bytes that there are for all models."
+                raise _no_space(address, whole) from error
+            if _is_disk_full(error):
                 raise _DiskFullError from error
             raise validation_error(
                 f"Failed to extract model data archive from URL {str(address)!r}. Please ensure "
                 f"that the object located at the URL is a valid tar.gz archive. {reason}"
             ) from error
+
+
+def _no_space(address: ObjectAddress, why: str) -> AwsError:
+    return validation_error(
+        f"Failed to download model data(bucket: {address.bucket}, key: {address.key}). There is no "
+        f"space left on the instance's disk. {why}"
+    )
 
 
 class _DiskFullError(Exception):

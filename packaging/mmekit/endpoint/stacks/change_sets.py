@@ -102,13 +102,12 @@ class ChangeSets:
                 f"ChangeSet [{change_set.id}] cannot be executed in its current status",
             )
         template = Template.parse(change_set.template)
-        stack.tags = change_set.tags or stack.tags
         if change_set.kind == "CREATE" and stack.status == "REVIEW_IN_PROGRESS":
             if is_true(members.get("DisableRollback")):
                 stack.on_failure = "DO_NOTHING"
-            self._work.create(stack, template, change_set.parameters, site)
+            self._work.create(stack, template, change_set.parameters, site, change_set.tags)
         else:
-            self._work.update(stack, template, change_set.parameters, site)
+            self._work.update(stack, template, change_set.parameters, site, change_set.tags)
         change_set.executed = True
         # As for DeleteStack: the caller waits a little.
         return {"StackId": stack.id}

@@ -33,6 +33,8 @@ class Operations:
         The stacks.
     begin
         Starts a piece of work on a stack.
+    keep
+        Writes a stack down; AwsError when it cannot.
     aws
         Has the templates that TemplateURL names.
     """
@@ -41,9 +43,11 @@ class Operations:
         self,
         stacks: StackTable,
         begin: Callable[[Stack, Site, Callable[[], None]], None],
+        keep: Callable[[Stack], None],
         aws: Aws,
     ) -> None:
         self._stacks = stacks
+        self._keep = keep
         self._aws = aws
         self._work = Work(stacks, begin, aws)
         self._one_at_a_time = threading.Lock()
@@ -86,11 +90,10 @@ class Operations:
         stack = self._stacks.find(members, site)
         template = template_of(members, site, self._aws, stack)
         given = given_parameters(members, stack.parameters)
-        stack.tags = tags_of(members) or stack.tags
         if stack.has(template.text, given):
             raise template_error("No updates are to be performed.")
         require_acknowledgement(template, members)
-        self._work.update(stack, template, given, site)
+        self._work.update(stack, template, given, site, tags_of(members))
         return {"StackId": stack.id}
 
     def _delete_stack(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
@@ -104,5 +107,11 @@ class Operations:
 
     def _protect(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
         stack = self._stacks.find(members, site)
+        before = stack.protected
         stack.protected = is_true(members.get("EnableTerminationProtection"))
+        try:
+            self._keep(stack)
+        except AwsError:
+            stack.protected = before
+            raise
         return {"StackId": stack.id}

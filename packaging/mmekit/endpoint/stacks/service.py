@@ -9,6 +9,7 @@ import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from mmekit.endpoint.control.aws import no_room
 from mmekit.endpoint.errors import AwsError, unknown_region
 from mmekit.endpoint.http import Reply, Request, new_request_id
 from mmekit.endpoint.stacks.operations import Operations
@@ -43,22 +44,30 @@ class Stacks:
     aws, hosting
         What takes an endpoint away that is still being created.
     note
-        Writes down, where state is kept, what became of a stack.
+        Writes down, where state is kept, what is to become of a stack; OSError when it cannot.
+    note_made
+        Writes down what has become of one, now or later.
     """
 
     def __init__(
-        self, url: str, aws: Aws, hosting: Hosting, note: Callable[[dict[str, Any]], None]
+        self,
+        url: str,
+        aws: Aws,
+        hosting: Hosting,
+        note: Callable[[dict[str, Any]], None],
+        note_made: Callable[[dict[str, Any]], None],
     ) -> None:
         self._aws = aws
         self._hosting = hosting
         self._note = note
+        self._note_made = note_made
         self._clients = Clients(url)
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._regions = aws.regions()
         self._work: dict[str, tuple[threading.Thread, Site]] = {}
         self._stacks = StackTable()
-        self._operations = Operations(self._stacks, self._begin, aws)
+        self._operations = Operations(self._stacks, self._begin, self._keep, aws)
 
     async def answer(self, request: Request, caller: Caller) -> Reply:
         """Answer a request to CloudFormation."""
@@ -101,10 +110,10 @@ class Stacks:
 
     def _begin(self, stack: Stack, site: Site, work: Callable[[], None]) -> None:
         """Work on a stack in a thread of its own, after what is being done to it has ended."""
+        self._keep(stack)
         before = self._work.get(stack.id)
         if before is not None:
             before[1].cancelled.set()
-        self._note({"stack": stack.as_members()})
 
         def run() -> None:
             if before is not None:
@@ -118,11 +127,24 @@ class Stacks:
                 stack.set_status(f"{verb}_FAILED", f"{type(error).__name__}: {error}")
             if not self._closing.is_set():
                 logger.info("stack %s: %s %s", stack.name, stack.status, stack.reason)
-                self._note({"stack": stack.as_members()})
+                self._note_made({"stack": stack.as_members()})
 
         thread = threading.Thread(target=run, name=f"stack {stack.name}", daemon=True)
         self._work[stack.id] = thread, site
         thread.start()
+
+    def _keep(self, stack: Stack) -> None:
+        """Write down what is to become of a stack.
+
+        Raises
+        ------
+        AwsError
+            There is no room for it.
+        """
+        try:
+            self._note({"stack": stack.as_members()})
+        except OSError as error:
+            raise AwsError(500, "InternalFailure", no_room(error)) from error
 
     def _settle(self, stack_id: str | None) -> None:
         found = self._work.get(stack_id or "")
@@ -145,7 +167,7 @@ class Stacks:
         )
 
     def _note_resource(self, stack_id: str, resource: Resource) -> None:
-        self._note({"stack": stack_id, "resource": asdict(resource)})
+        self._note_made({"stack": stack_id, "resource": asdict(resource)})
 
     def _withdraw(self, name: str, authorization: str, caller: Caller) -> None:
         """Take an endpoint away that is being created."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import uuid
@@ -21,7 +22,7 @@ from mmekit.endpoint.stacks.table import GONE, is_true, located, tags_of
 from mmekit.endpoint.stacks.template import Template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mmekit.endpoint.control.aws import Aws
     from mmekit.endpoint.stacks.site import Site
@@ -97,18 +98,22 @@ class Work:
             protected=is_true(members.get("EnableTerminationProtection")),
         )
 
-    def create(self, stack: Stack, template: Template, given: dict[str, str], site: Site) -> None:
-        """Begin to create a stack.
+    def create(
+        self,
+        stack: Stack,
+        template: Template,
+        given: dict[str, str],
+        site: Site,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Begin to create a stack; tags that are given are its tags.
 
         Raises
         ------
         AwsError
-            A parameter cannot be.
+            A parameter cannot be, or there is no room to write the stack down.
         """
-        values = self._prepare(stack, template, given, site)
-        self._stacks.keep(stack)
-        stack.set_status("CREATE_IN_PROGRESS", "User Initiated")
-        deployment = self._deployment(stack, template, values, site)
+        values = self.values(stack, template, given, site)
 
         def work() -> None:
             deployment.create()
@@ -116,31 +121,48 @@ class Work:
                 stack.set_status(GONE)
                 stack.deleted = time.time()
 
-        self._begin(stack, site, work)
+        with _as_it_was(stack):
+            _describe(stack, template, given, values)
+            stack.tags = tags or stack.tags
+            stack.set_status("CREATE_IN_PROGRESS", "User Initiated")
+            deployment = self._deployment(stack, template, values, site)
+            self._begin(stack, site, work)
+        self._stacks.keep(stack)
 
-    def update(self, stack: Stack, template: Template, given: dict[str, str], site: Site) -> None:
-        """Begin to update a stack.
+    def update(
+        self,
+        stack: Stack,
+        template: Template,
+        given: dict[str, str],
+        site: Site,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Begin to update a stack; tags that are given are its tags.
 
         Raises
         ------
         AwsError
-            It cannot be updated now, or a parameter cannot be.
+            It cannot be updated now, or a parameter cannot be, or there is no room to write the
+            stack down.
         """
         if not _UPDATABLE.fullmatch(stack.status):
             raise template_error(
                 f"Stack:{stack.id} is in {stack.status} state and can not be updated."
             )
         before = stack.template, stack.parameters, stack.shown, stack.description
-        values = self._prepare(stack, template, given, site)
-        stack.set_status("UPDATE_IN_PROGRESS", "User Initiated")
-        deployment = self._deployment(stack, template, values, site)
+        values = self.values(stack, template, given, site)
 
         def work() -> None:
             if not deployment.update():
                 stack.template, stack.parameters, stack.shown, stack.description = before
 
-        stack.updated = time.time()
-        self._begin(stack, site, work)
+        with _as_it_was(stack):
+            _describe(stack, template, given, values)
+            stack.tags = tags or stack.tags
+            stack.set_status("UPDATE_IN_PROGRESS", "User Initiated")
+            stack.updated = time.time()
+            deployment = self._deployment(stack, template, values, site)
+            self._begin(stack, site, work)
 
     def delete(self, stack: Stack, site: Site) -> None:
         """Begin to delete a stack.
@@ -172,9 +194,12 @@ class Work:
             if stack.status == GONE:
                 stack.deleted, stack.outputs = time.time(), []
 
-        if not stack.in_progress:
+        if stack.in_progress:
+            self._begin(stack, site, work)
+            return
+        with _as_it_was(stack):
             stack.status = "DELETE_IN_PROGRESS"
-        self._begin(stack, site, work)
+            self._begin(stack, site, work)
 
     def values(
         self, stack: Stack, template: Template, given: dict[str, str], site: Site
@@ -195,20 +220,32 @@ class Work:
         Scope(template, values, _nothing, _nothing, {}).check_rules()
         return values
 
-    def _prepare(
-        self, stack: Stack, template: Template, given: dict[str, str], site: Site
-    ) -> dict[str, Any]:
-        values = self.values(stack, template, given, site)
-        stack.template, stack.parameters = template.text, given
-        stack.description = template.description
-        stack.shown = shown_parameters(template, values)
-        return values
-
     def _deployment(
         self, stack: Stack, template: Template, values: dict[str, Any], site: Site
     ) -> Deployment:
         exported = self._stacks.exported(site, stack)
         return Deployment(stack, template, values, exported, located(site, stack))
+
+
+def _describe(
+    stack: Stack, template: Template, given: dict[str, str], values: dict[str, Any]
+) -> None:
+    """Write into a stack what was asked for."""
+    stack.template, stack.parameters = template.text, given
+    stack.description = template.description
+    stack.shown = shown_parameters(template, values)
+
+
+@contextlib.contextmanager
+def _as_it_was(stack: Stack) -> Iterator[None]:
+    """Put back what a stack was, should work on it be refused; nobody works on it yet."""
+    before, events = dict(vars(stack)), list(stack.events)
+    try:
+        yield
+    except AwsError:
+        vars(stack).update(before)
+        stack.events[:] = events
+        raise
 
 
 def _stored_parameter(name: str, site: Site) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["compacted"]
 
 _COPY_SOURCE = "x-amz-copy-source"
+_CONDITIONS = ("if-", "x-amz-if-")
 
 
 @dataclass
@@ -32,20 +33,22 @@ class _Object:
     last_upload: str = ""
 
 
-def compacted(entries: Iterable[Entry], body_of: Callable[[Entry], bytes]) -> list[Entry]:
+def compacted(entries: Iterable[Entry], body_of: Callable[[str], bytes]) -> list[Entry]:
     """Return the entries that are needed to come to the same state; they have been played back.
 
     Left out are the entries of objects that no longer exist, but for their last deletion, and those
     before an object was last written as a whole; not in buckets that keep versions, nor of objects
-    that others were copied from, or functions made of. Of a stack only what was noted
-    since it was last noted as a whole is kept.
+    that others were copied from, or functions made of, or that were written on a condition. Of
+    an upload that has ended only what the object was made of is kept. Of a stack only what was
+    noted since it was last noted as a whole is kept.
     """
     entries = list(entries)
     objects, untouchable, versioned = _surveyed(entries, body_of)
     dropped: set[int] = set()
     for path, found in objects.items():
         if path[0] not in versioned and path not in untouchable:
-            dropped |= _superseded(entries, found, exists=_exists(*path))
+            exists, uploads = _present(*path)
+            dropped |= _superseded(entries, found, uploads, exists=exists)
     dropped |= _retold(entries)
     return [entry for number, entry in enumerate(entries) if number not in dropped]
 
@@ -66,7 +69,7 @@ def _retold(entries: list[Entry]) -> set[int]:
 
 
 def _surveyed(
-    entries: list[Entry], body_of: Callable[[Entry], bytes]
+    entries: list[Entry], body_of: Callable[[str], bytes]
 ) -> tuple[dict[tuple[str, str], _Object], set[tuple[str, str]], set[str]]:
     """Return the objects, those that others were made of, and the buckets with versions."""
     objects: dict[tuple[str, str], _Object] = {}
@@ -79,13 +82,16 @@ def _surveyed(
             continue
         bucket, key = path
         query = dict(parse_qsl(entry.query, keep_blank_values=True))
-        source = dict(entry.headers).get(_COPY_SOURCE)
+        headers = dict(entry.headers)
+        source = headers.get(_COPY_SOURCE)
         if source is not None:
             sources.add(_split(unquote(source).partition("?")[0]))
         if not key:
             if "versioning" in query:
                 versioned.add(bucket)
             continue
+        if any(name.startswith(_CONDITIONS) for name in headers):
+            sources.add(path)  # what it was then decides whether it may be written now
         found = objects.setdefault(path, _Object())
         found.entries.append(number)
         upload = query.get("uploadId", "")
@@ -95,17 +101,27 @@ def _surveyed(
     return objects, sources, versioned
 
 
-def _superseded(entries: list[Entry], found: _Object, *, exists: bool) -> set[int]:
-    if not exists:
+def _superseded(
+    entries: list[Entry], found: _Object, uploads: set[str], *, exists: bool
+) -> set[int]:
+    """Return which entries of an object are not needed: it may be uploaded just now."""
+    parts = {number: _upload(entries[number]) for number in found.entries}
+    needed = {number for number, upload in parts.items() if upload in uploads}
+    plain = [number for number, upload in parts.items() if not upload]
+    if exists:
+        needed |= {number for number in plain if number >= found.last_write}
+        if found.last_upload:
+            needed |= {number for number, one in parts.items() if one == found.last_upload}
+    else:
         # What wrote it may not be among them: a form, or a request to a host named by the bucket.
-        deletions = [number for number in found.entries if entries[number].method == "DELETE"]
-        return set(found.entries) - set(deletions[-1:])
-    return {
-        number
-        for number in found.entries
-        if number < found.last_write
-        and (not found.last_upload or found.last_upload != _upload(entries[number]))
-    }
+        needed |= set([number for number in plain if _deletes(entries[number])][-1:])
+    return set(found.entries) - needed
+
+
+def _deletes(entry: Entry) -> bool:
+    """Say whether an entry deletes an object, and not only something that it has."""
+    query = dict(parse_qsl(entry.query, keep_blank_values=True))
+    return entry.method == "DELETE" and not set(query) - {"x-id", "versionId"}
 
 
 def _upload(entry: Entry) -> str:
@@ -113,12 +129,12 @@ def _upload(entry: Entry) -> str:
     return entry.upload_id or dict(parse_qsl(entry.query)).get("uploadId", "")
 
 
-def _code(entry: Entry, body_of: Callable[[Entry], bytes]) -> set[tuple[str, str]]:
+def _code(entry: Entry, body_of: Callable[[str], bytes]) -> set[tuple[str, str]]:
     """Return the object that a function of Lambda's is made of by an entry, if it is."""
     if not entry.path.rstrip("/").endswith(("/functions", "/code")):
         return set()
     try:
-        members = json.loads(body_of(entry))
+        members = json.loads(body_of(entry.body))
         code = members.get("Code", members)
         return {(code["S3Bucket"], code["S3Key"])}
     except (ValueError, KeyError, AttributeError):
@@ -145,14 +161,13 @@ def _split(path: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _exists(bucket: str, key: str) -> bool:
-    """Say whether any account has such an object, or an upload of it that has not ended."""
+def _present(bucket: str, key: str) -> tuple[bool, set[str]]:
+    """Return whether any account has such an object, and which uploads of it have not ended."""
+    exists, uploads = False, set()
     for account in get_backend("s3").values():
         for backend in account.values():
             found = backend.buckets.get(bucket)
-            if found is None:
-                continue
-            uploads = (upload.key_name for upload in found.multiparts.values())
-            if key in found.keys or key in uploads:
-                return True
-    return False
+            if found is not None:
+                exists = exists or key in found.keys
+                uploads |= {one.id for one in found.multiparts.values() if one.key_name == key}
+    return exists, uploads

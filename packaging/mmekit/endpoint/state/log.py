@@ -2,28 +2,30 @@
 
 ::
 
-    lock          held while a service uses the folder
-    log           a line an entry: CRC-32 of the rest, a space, JSON
+    lock          held while a service uses the folder; says how far the log had come
+    log           a line an entry
     bodies/<hash> request bodies, named by their SHA-256
 
-An entry is written and synced before its request is answered, a body before its entry: whatever a
-client was told is there after a kill at any moment. An entry torn by one is dropped; anything else
-that is damaged is an error, because what follows could not be trusted.
+An entry is written and synced before its change is made, a body before its entry, and an entry
+whose change is refused is taken back: so whatever a client was told is there after a kill at any
+moment, and what cannot be written down does not happen. An entry torn by a kill is dropped;
+anything else that is damaged is an error, because what follows could not be trusted. Files that
+nothing here has written are left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import json
 import os
+import re
+import secrets
 import threading
-import zlib
-from collections import Counter
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from mmekit.endpoint.state.bodies import Bodies
+from mmekit.endpoint.state.entry import Entry, beginning, damaged, line_of, read_log
+from mmekit.endpoint.state.files import replacement, sync_folder, write_all
+from mmekit.endpoint.state.lock import Lock, Progress
 from mmekit.errors import EndpointError
 
 if TYPE_CHECKING:
@@ -32,37 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "StateLog"]
 
-_FORMAT = {"format": "mmekit-state-1"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One change: a request to AWS that succeeded, or something that became of an endpoint.
-
-    Attributes
-    ----------
-    at
-        When, in seconds since the epoch.
-    seed
-        What chance was drawn from.
-    method, path, query, headers, body
-        Of the request, without secrets; `body` is the SHA-256 of its bytes. A change that is no
-        request has no method.
-    upload_id
-        The identifier of the multipart upload that the request began.
-    change
-        What became of an endpoint; JSON.
-    """
-
-    at: float
-    seed: int = 0
-    method: str = ""
-    path: str = ""
-    query: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
-    body: str = ""
-    upload_id: str = ""
-    change: dict[str, Any] = field(default_factory=dict)
+_UNFINISHED = re.compile(r"\.log\.\d+")
+_NAMELESS = "-"
+"""A log of the first format; of such a one nothing is told."""
 
 
 class StateLog:
@@ -79,6 +53,10 @@ class StateLog:
         What was in the log when it was opened.
     torn : bool
         Whether its last entry was incomplete and has been dropped.
+    unanswered : bool
+        Whether it ends with an entry whose change was being made when the service was killed.
+    bodies : Bodies
+        The bodies of its entries.
 
     Raises
     ------
@@ -88,42 +66,29 @@ class StateLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._bodies = folder / "bodies"
+        self._path = folder / "log"
         self._writing = threading.Lock()
-        self._needed: set[str] = set()
-        self._held: Counter[str] = Counter()
-        self._holding = threading.Lock()
-        self.torn = False
+        self._count = self._end = 0
+        self._identity = ""
+        self._file: BinaryIO
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._bodies.mkdir(mode=0o700, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            (folder / "bodies").mkdir(mode=0o700, exist_ok=True)
+            self._lock = Lock(folder / "lock")
         except OSError as error:
             what = f"The state folder cannot be used: {error.strerror}."
             remedy = "Name a folder that can be written with --state."
             raise EndpointError(what, where=str(folder), remedy=remedy) from error
+        self.bodies = Bodies(folder / "bodies")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open()
         except OSError as error:
-            os.close(self._lock)
-            what = "Another `mme up` uses this state folder."
-            remedy = "Stop it, or choose another folder with --state."
-            raise EndpointError(what, where=str(folder), remedy=remedy) from error
-        for left in folder.glob(".log.*"):  # by a kill while the log was being replaced
-            left.unlink()
-        try:
-            self.entries = self._read()
-            self._needed = {entry.body for entry in self.entries}
-            self._file: BinaryIO = self._log.open("ab", buffering=0)
-            if not self._file.tell():
-                self._write(self._file, _line(_FORMAT))
-        except OSError as error:
-            os.close(self._lock)
+            self._lock.close()
             what = f"The state folder cannot be written: {error.strerror}."
             remedy = "Make room there, or name a folder on another disk with --state."
             raise EndpointError(what, where=str(folder), remedy=remedy) from error
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
 
     def append(self, entry: Entry) -> None:
@@ -134,178 +99,131 @@ class StateLog:
         OSError
             There is no room; nothing has been added.
         """
-        with self._writing:
-            self._write(self._file, _line(_members(entry)))
-        with self._holding:
-            self._needed.add(entry.body)
+        with self.appended(entry):
+            pass
 
     @contextlib.contextmanager
-    def body_kept(self, body: bytes) -> Iterator[str]:
-        """Put bytes on the disk for the block, and yield their name; "" for no bytes.
+    def appended(self, entry: Entry) -> Iterator[None]:
+        """Add an entry for the block, which makes its change; it is taken back if that raises.
 
-        They stay there if an entry names them by then.
+        Nobody else adds one meanwhile: their order is the order in which changes are made.
 
         Raises
         ------
         OSError
-            There is no room; nothing has been kept.
+            There is no room; nothing has been added, and the block is not entered.
         """
-        if not body:
-            yield ""
-            return
-        name = hashlib.sha256(body).hexdigest()
-        path = self._bodies / name
-        with self._holding:  # who else brings the same bytes shall not remove them from under us
-            self._held[name] += 1
-        try:
-            if not path.exists():
-                _write_whole(path, body)
-            yield name
-        finally:
-            with self._holding:
-                self._held[name] -= 1
-                if not self._held[name]:
-                    del self._held[name]
-                    if name not in self._needed:
-                        path.unlink(missing_ok=True)
+        with self._writing:
+            number = self._count + 1
+            self._lock.tell(Progress(self._identity or _NAMELESS, self._count, number))
+            line = line_of(entry, number)
+            self._write(line)
+            self.bodies.need(entry.body)
+            try:
+                yield
+            except BaseException:
+                self.bodies.release(entry.body)
+                # What cannot be taken back now is taken back before anything else is added.
+                with contextlib.suppress(OSError):
+                    self._take_back()
+                raise
+            self._count, self._end = number, self._end + len(line)
+            # The entry is there; that it has been answered is only of use after a kill.
+            with contextlib.suppress(OSError):
+                self._lock.tell(Progress(self._identity or _NAMELESS, number, number))
 
-    def body(self, entry: Entry) -> bytes:
-        """Return the bytes of an entry's body.
+    def replace(self, entries: Iterable[Entry], *, sweeps: bool = True) -> None:
+        """Replace all entries by these, and remove the bodies that none of them needs.
+
+        Parameters
+        ----------
+        entries
+            The new ones.
+        sweeps
+            Whether bodies are removed at all.
 
         Raises
         ------
-        EndpointError
-            They are not there or are not what they were.
+        OSError
+            There is no room for that; everything is as it was.
         """
-        if not entry.body:
-            return b""
-        path = self._bodies / entry.body
-        try:
-            body = path.read_bytes()
-        except OSError as error:
-            raise _damaged(path, f"a body cannot be read: {error.strerror}") from error
-        if hashlib.sha256(body).hexdigest() != entry.body:
-            raise _damaged(path, "a body is not what it was when it was written")
-        return body
-
-    def replace(self, entries: Iterable[Entry]) -> None:
-        """Replace all entries by these, and remove the bodies that none of them needs."""
         entries = list(entries)
         with self._writing:
-            _write_whole(
-                self._log, b"".join(map(_line, [_FORMAT, *(_members(entry) for entry in entries)]))
-            )
+            identity = _new_identity()
+            lines = (line_of(entry, number) for number, entry in enumerate(entries, 1))
+            content = beginning(identity) + b"".join(lines)
+            file = replacement(self._path, content)
             self._file.close()
-            self._file = self._log.open("ab", buffering=0)
-        with self._holding:
-            self._needed = {entry.body for entry in entries}
-            for path in self._bodies.iterdir():
-                if path.name not in self._needed and path.name not in self._held:
-                    path.unlink(missing_ok=True)
+            self._file, self._identity = file, identity
+            self._count, self._end = len(entries), len(content)
+            # Else the log that was there might come back, and need what is removed now.
+            sync_folder(self.folder)
+            with contextlib.suppress(OSError):
+                self._lock.tell(Progress(identity, self._count, self._count))
+        self.bodies.need_all(entry.body for entry in entries)
+        if sweeps:
+            self.bodies.sweep()
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._file.close()
-        os.close(self._lock)
+        with self._writing:
+            self._file.close()
+            self._lock.close()
 
-    @property
-    def _log(self) -> Path:
-        return self.folder / "log"
-
-    def _read(self) -> list[Entry]:
+    def _open(self) -> None:
+        content = read_log(self._path)
+        self.entries, self.torn, self._identity = content.entries, content.torn, content.identity
+        if not content.size and self.bodies:
+            raise damaged(self._path, "bodies are there, and no log of them")
+        self._count, self._end = len(self.entries), content.size
+        found = self._lock.found
+        known = found is not None and bool(self._identity) and found.log == self._identity
+        answered, begun = (found.answered, found.begun) if found and known else (0, 0)
+        if answered > self._count:
+            missing = answered - self._count
+            what = f"the last {missing} of {answered} entries that were answered are missing"
+            remedy = (
+                "Restore the state folder from a copy, or remove the file lock in it to go on "
+                "without them."
+            )
+            raise damaged(self._path, what, remedy)
+        self.unanswered = answered + 1 == begun == self._count
+        self.bodies.need_all(entry.body for entry in self.entries)
+        for left in self.folder.iterdir():  # by a kill while the log was being replaced
+            if _UNFINISHED.fullmatch(left.name) and left.is_file():
+                left.unlink()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._file = os.fdopen(os.open(self._path, flags, 0o600), "ab", buffering=0)
         try:
-            content = self._log.read_bytes()
-        except FileNotFoundError:
-            content = b""
-        except OSError as error:
-            raise _damaged(self._log, f"it cannot be read: {error.strerror}") from error
-        lines = content.splitlines(keepends=True)
-        read = self._members_of(lines)
-        if not read and (any(self._bodies.iterdir()) or not _line(_FORMAT).startswith(content)):
-            raise _damaged(self._log, "it is no log of mmekit")
-        if read and read[0] != _FORMAT:
-            raise _damaged(self._log, "it is no log of this version of mmekit")
-        try:
-            entries = [_entry(members) for members in read[1:]]
-        except (TypeError, ValueError) as error:
-            raise _damaged(self._log, f"an entry is not understood: {error}") from error
-        if self.torn:
-            os.truncate(self._log, len(content) - len(lines[-1]))
-        return entries
+            if self.torn:
+                self._take_back()
+            if not self._end:
+                self._identity = _new_identity()
+                line = beginning(self._identity)
+                self._write(line)
+                self._end = len(line)
+                sync_folder(self.folder)
+            self._lock.tell(Progress(self._identity or _NAMELESS, answered, begun))
+        except BaseException:
+            self._file.close()
+            raise
 
-    def _members_of(self, lines: list[bytes]) -> list[dict[str, Any]]:
-        read: list[dict[str, Any]] = []
-        for number, line in enumerate(lines, 1):
-            members = _parsed(line)
-            if members is None:
-                if number < len(lines):
-                    raise _damaged(self._log, f"line {number} is not what was written")
-                self.torn = True
-                break
-            read.append(members)
-        return read
-
-    @staticmethod
-    def _write(file: BinaryIO, line: bytes) -> None:
-        size = os.fstat(file.fileno()).st_size
+    def _write(self, line: bytes) -> None:
         try:
-            rest = memoryview(line)
-            while rest:  # a full disk takes a part at first
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
+            if os.fstat(self._file.fileno()).st_size != self._end:
+                self._take_back()
+            write_all(self._file.fileno(), line)
+            os.fsync(self._file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.ftruncate(file.fileno(), size)
-            raise OSError(error.errno, error.strerror, file.name) from error
+                self._take_back()
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+    def _take_back(self) -> None:
+        """Remove what stands behind the last entry whose change was made."""
+        os.ftruncate(self._file.fileno(), self._end)
+        os.fsync(self._file.fileno())
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
-    try:
-        with temporary.open("wb") as file:
-            temporary.chmod(0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _line(members: dict[str, Any]) -> bytes:
-    text = json.dumps(members, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    checksum, _, text = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
-        return None
-    members = json.loads(text)
-    return members if isinstance(members, dict) else None
-
-
-def _members(entry: Entry) -> dict[str, Any]:
-    """Return what an entry has; what is at its default is left out."""
-    found = {field.name: getattr(entry, field.name) for field in fields(entry)}
-    return {name: value for name, value in found.items() if value or name == "at"}
-
-
-def _entry(members: dict[str, Any]) -> Entry:
-    headers = tuple((str(name), str(value)) for name, value in members.pop("headers", ()))
-    return Entry(headers=headers, **members)
-
-
-def _damaged(path: Path, what: str) -> EndpointError:
-    return EndpointError(
-        f"The state is damaged: {what}.",
-        where=str(path),
-        remedy="Restore the state folder from a copy, or name another one with --state.",
-    )
+def _new_identity() -> str:
+    return secrets.token_hex(8)

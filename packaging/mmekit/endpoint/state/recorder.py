@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, parse_qsl, unquote_to_bytes
 
 from moto.backends import get_backend
 
-from mmekit.endpoint.caller import caller_of
 from mmekit.endpoint.http import Reply, Request
+from mmekit.endpoint.state.asked import operation_of, withheld
 from mmekit.endpoint.state.log import Entry
 from mmekit.endpoint.state.repeatable import make_repeatable, moment
+from mmekit.endpoint.state.undo import as_it_was
+from mmekit.endpoint.state.written import body_of, entry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.state.log import StateLog
 
-__all__ = ["State", "caller_of_request", "operation_of"]
+__all__ = ["State"]
 
-_REST = ("s3", "lambda")  # whose requests name no operation
-_SERVICES = (*_REST, "iam", "sagemaker", "application-autoscaling")
+_REST = ("s3", "awslambda")  # whose requests name no operation
+_SERVICES = (*_REST, "iam", "sagemaker", "applicationautoscaling")
 _READING = ("Describe", "List", "Get", "Search", "Simulate", "Validate", "Estimate", "Detect")
-_SECRET = (  # what these make or take must not lie on a disk
-    "CreateAccessKey",
-    "CreateLoginProfile",
-    "UpdateLoginProfile",
-    "ChangePassword",
-    "CreateVirtualMFADevice",
-    "UploadServerCertificate",
-    "UploadSigningCertificate",
-)
-_SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token", "cookie", "content-length"})
-_CUSTOMER_KEY = "server-side-encryption-customer-key"
-_LAST_SUCCESS = 299
+_FIRST_ERROR = 400
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
 
 
@@ -54,35 +45,49 @@ class State:
     def __init__(self, log: StateLog) -> None:
         make_repeatable()
         self.log = log
-        self._order = threading.Lock()
+        self._owed: list[Entry] = []
+        self._owing = threading.RLock()
         self._playing: Entry | None = None
 
-    def perform(self, request: Request, ask: Callable[[Request], Reply]) -> Reply:
-        """Ask moto, and write the request down when it changed something.
+    def perform(self, request: Request, service: str, ask: Callable[[Request], Reply]) -> Reply:
+        """Write a request down when it changes something, and ask moto, which makes the change.
 
         Requests that change something are done one after the other: their order in the log is
-        the order in which they took effect.
+        the order in which they took effect. What moto refuses is taken out of the log, and leaves
+        nothing behind in moto.
+
+        Parameters
+        ----------
+        request
+            The request.
+        service
+            moto's name of the service that answers it.
+        ask
+            Has moto answer it.
 
         Raises
         ------
         OSError
-            There is no room for it on the disk.
+            There is no room for it on the disk; nothing has been changed.
         """
         playing = self._playing
         if playing is not None:
             with moment(playing.seed, playing.at):
-                reply = ask(request)
-            _rename_upload(request, reply, playing.upload_id)
-            return reply
-        if not _changes_something(request):
+                return _renamed(ask(request), playing.upload_id)
+        if not _changes_something(request, service):
             return ask(request)
-        with self.log.body_kept(b"".join(request.body)) as body, self._order:
-            seed, at = secrets.randbits(64), time.time()
-            with moment(seed, at):
-                reply = ask(request)
-            if reply.status <= _LAST_SUCCESS:
-                self.log.append(_entry(request, at, seed, body, _upload_id(request, reply)))
-        return reply
+        upload_id = secrets.token_hex(32) if _begins_upload(request, service) else ""
+        seed, at = secrets.randbits(64), time.time()
+        try:
+            with (
+                self.log.bodies.kept(body_of(request, service)) as body,
+                self._written(entry_of(request, at, seed, body, upload_id)),
+                as_it_was(request, service),
+                moment(seed, at),
+            ):
+                return _renamed(_unless_refused(ask(request)), upload_id)
+        except _RefusedError as refused:
+            return refused.reply
 
     def keep(self, request: Request) -> None:
         """Write down a request that is answered here and not by moto.
@@ -93,11 +98,14 @@ class State:
             There is no room for it on the disk.
         """
         if self._playing is None:
-            with self.log.body_kept(b"".join(request.body)) as body, self._order:
-                self.log.append(_entry(request, time.time(), 0, body, ""))
+            with (
+                self.log.bodies.kept(b"".join(request.body)) as body,
+                self._written(entry_of(request, time.time(), 0, body, "")),
+            ):
+                pass
 
     def note(self, change: dict[str, Any]) -> None:
-        """Write down what became of an endpoint.
+        """Write down what is to become of an endpoint or a stack.
 
         Raises
         ------
@@ -105,8 +113,39 @@ class State:
             There is no room for it on the disk.
         """
         if self._playing is None:
-            with self._order:
-                self.log.append(Entry(time.time(), change=change))
+            with self._written(Entry(time.time(), change=change)):
+                pass
+
+    def note_made(self, change: dict[str, Any]) -> None:
+        """Write down what has become of an endpoint or a stack, at the latest before anything else.
+
+        Raises
+        ------
+        OSError
+            There is no room for it on the disk now. It is not forgotten.
+        """
+        if self._playing is None:
+            with self._owing:
+                self._owed.append(Entry(time.time(), change=change))
+                self.pay()
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something that there was no room for."""
+        return bool(self._owed)
+
+    def pay(self) -> None:
+        """Write down what there was no room for.
+
+        Raises
+        ------
+        OSError
+            There still is none.
+        """
+        with self._owing:
+            while self._owed:
+                self.log.append(self._owed[0])
+                del self._owed[0]
 
     def request_of(self, entry: Entry) -> Request:
         """Return the request of an entry; what is asked from now on is played back as this entry.
@@ -125,104 +164,60 @@ class State:
             path=entry.path.encode("latin-1"),
             query=entry.query.encode("latin-1"),
             headers=headers,
-            body=(self.log.body(entry),),
+            body=(self.log.bodies.read(entry.body),),
         )
 
     def played(self) -> None:
         """Write down again: everything has been played back."""
         self._playing = None
 
-
-def caller_of_request(request: Request) -> Caller | None:
-    """Return who signed a request, in its header or, as a presigned URL does, in its query."""
-    caller = caller_of(request.header(b"authorization"))
-    if caller is None and b"X-Amz-Credential=" in request.query:
-        credential = parse_qs(request.query.decode("latin-1")).get("X-Amz-Credential", [""])[0]
-        caller = caller_of(b"Credential=" + credential.encode())
-    return caller
-
-
-def operation_of(request: Request) -> str:
-    """Return the operation that a request names, in its header or its form; "" for S3's."""
-    target = request.header(b"x-amz-target")
-    if target is not None:
-        return target.rpartition(b".")[2].decode("latin-1")
-    kind = request.header(b"content-type") or b""
-    if kind.startswith(b"application/x-www-form-urlencoded"):
-        form = parse_qs(b"".join(request.body).decode("latin-1"))
-        return form.get("Action", [""])[0]
-    return ""
+    @contextlib.contextmanager
+    def _written(self, entry: Entry) -> Iterator[None]:
+        """Write an entry down for the block, which makes its change, and before it what is owed."""
+        with self._owing:
+            self.pay()
+            with self.log.appended(entry):
+                yield
 
 
-def _changes_something(request: Request) -> bool:
-    caller = caller_of_request(request)
-    service = "s3" if caller is None and not operation_of(request) else caller and caller.service
+class _RefusedError(Exception):
+    """moto has refused a request."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+def _unless_refused(reply: Reply) -> Reply:
+    if reply.status >= _FIRST_ERROR:
+        raise _RefusedError(reply)
+    return reply
+
+
+def _changes_something(request: Request, service: str) -> bool:
     if service in _REST:
         return request.method in ("PUT", "POST", "DELETE")
     if service not in _SERVICES:
         return False
-    operation = operation_of(request)
-    return not operation.startswith(_READING) and operation not in _SECRET
+    return not operation_of(request).startswith(_READING) and not withheld(request)
 
 
-def _entry(request: Request, at: float, seed: int, body: str, upload_id: str) -> Entry:
-    headers = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in request.headers
-        if name.decode("latin-1") not in _SECRET_HEADERS and _CUSTOMER_KEY not in str(name)
-    ]
-    scope = _scope(request)
-    if scope:
-        headers.append(("authorization", f"AWS4-HMAC-SHA256 Credential={scope}, "))
-    # Of a presigned URL nothing remains but the scope: its signature would be good for others.
-    query = [
-        item
-        for item in request.query.decode("latin-1").split("&")
-        if item and not item.startswith(("X-Amz-", "AWSAccessKeyId=", "Signature=", "Expires="))
-    ]
-    return Entry(
-        at,
-        seed=seed,
-        method=request.method,
-        path=request.path.decode("latin-1"),
-        query="&".join(query),
-        headers=tuple(headers),
-        body=body,
-        upload_id=upload_id,
-    )
+def _begins_upload(request: Request, service: str) -> bool:
+    named = {item.partition(b"=")[0] for item in request.query.split(b"&")}
+    return service == "s3" and request.method == "POST" and b"uploads" in named
 
 
-def _scope(request: Request) -> str:
-    """Return the credential scope of a request's signature: who, when, where, which service."""
-    authorization = (request.header(b"authorization") or b"").decode("latin-1")
-    _, found, rest = authorization.partition("Credential=")
-    if found:
-        return rest.partition(",")[0].strip()
-    for name, value in parse_qsl(request.query.decode("latin-1")):
-        if name == "X-Amz-Credential":
-            return value
-    return ""
-
-
-def _upload_id(request: Request, reply: Reply) -> str:
-    begins = request.method == "POST" and request.query.partition(b"=")[0] == b"uploads"
-    found = _UPLOAD_ID.search(reply.body) if begins else None
-    return found[1].decode("latin-1") if found else ""
-
-
-def _rename_upload(request: Request, reply: Reply, upload_id: str) -> None:
-    """Call a multipart upload as it was called: moto names them by chance of its own."""
-    given = _upload_id(request, reply) if upload_id else ""
-    if not given:
-        return
-    bucket = unquote_to_bytes(request.path).decode().split("/", 2)[1]
-    caller = caller_of_request(request)
-    backends = get_backend("s3")
-    accounts = [caller.account] if caller is not None else list(backends)
-    for account in accounts:
-        for backend in backends[account].values():
-            uploads = backend.buckets[bucket].multiparts if bucket in backend.buckets else {}
-            if given in uploads:
-                upload = uploads.pop(given)
-                upload.id = upload_id
-                uploads[upload_id] = upload
+def _renamed(reply: Reply, upload_id: str) -> Reply:
+    """Call a multipart upload as it shall be called: moto names them by chance of its own."""
+    found = _UPLOAD_ID.search(reply.body) if upload_id and reply.status < _FIRST_ERROR else None
+    if found is None:
+        return reply
+    given = found[1].decode("latin-1")
+    for account in get_backend("s3").values():
+        for backend in account.values():
+            for bucket in tuple(backend.buckets.values()):
+                if given in bucket.multiparts:
+                    upload = bucket.multiparts.pop(given)
+                    upload.id = upload_id
+                    bucket.multiparts[upload_id] = upload
+    return replace(reply, body=reply.body.replace(found[1], upload_id.encode()))

@@ -1,0 +1,178 @@
+"""The lines of a state log: how an entry is written, and what can be told of what is read.
+
+A line is the CRC-32 of the rest, a space, and JSON. The first names the format and the log; each
+of the others is an entry and has its number, from 1. So a line that was changed is noticed, and so
+is one that is missing, stands twice or stands elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from mmekit.errors import EndpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Content", "Entry", "beginning", "damaged", "line_of", "read_log"]
+
+_FORMAT = "mmekit-state-2"
+_FIRST_FORMAT = "mmekit-state-1"
+"""Neither the log nor its entries have a name or number."""
+_REMEDY = "Restore the state folder from a copy, or name another one with --state."
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One change: a request to AWS that succeeded, or something that became of an endpoint.
+
+    Attributes
+    ----------
+    at
+        When, in seconds since the epoch.
+    seed
+        What chance was drawn from.
+    method, path, query, headers, body
+        Of the request, without secrets; `body` is the SHA-256 of its bytes. A change that is no
+        request has no method.
+    upload_id
+        The identifier of the multipart upload that the request began.
+    change
+        What became of an endpoint; JSON.
+    """
+
+    at: float
+    seed: int = 0
+    method: str = ""
+    path: str = ""
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str = ""
+    upload_id: str = ""
+    change: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def told(self) -> str:
+        """What an entry is about, for people."""
+        return (
+            f"{self.method} {self.path}" if self.method else f"change of {', '.join(self.change)}"
+        )
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a log says.
+
+    Attributes
+    ----------
+    identity
+        The log's name; "" for one of the first format, or none.
+    size
+        Its bytes, without a torn last line.
+    torn
+        Whether its last line has no end, and is left out.
+    """
+
+    identity: str
+    entries: list[Entry]
+    size: int
+    torn: bool
+
+
+def beginning(identity: str) -> bytes:
+    """Return the first line of a log."""
+    return _line({"format": _FORMAT, "log": identity})
+
+
+def line_of(entry: Entry, number: int) -> bytes:
+    """Return the line of an entry; what is at its default is left out."""
+    members = {one.name: getattr(entry, one.name) for one in fields(entry)}
+    kept = {name: value for name, value in members.items() if value or name == "at"}
+    return _line({"number": number, **kept})
+
+
+def read_log(path: Path) -> Content:
+    """Read a log.
+
+    Raises
+    ------
+    EndpointError
+        It is damaged, or no log of mmekit's.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise damaged(path, f"it cannot be read: {error.strerror}") from error
+    lines = content.split(b"\n")
+    # A kill, or a full disk, leaves the beginning of a line. One that has its end was written.
+    torn = lines.pop()
+    read = [
+        _members_of(path, number, line, last=number == len(lines) and not torn)
+        for number, line in enumerate(lines, 1)
+    ]
+    if not read:
+        if not _could_begin(torn):
+            raise damaged(path, "it is no log of mmekit")
+        return Content("", [], 0, bool(torn))
+    known = read[0].get("format")
+    if known not in (_FORMAT, _FIRST_FORMAT):
+        raise damaged(path, "it is no log of this version of mmekit")
+    entries = []
+    for number, members in enumerate(read[1:], 1):
+        # Entries that were added to a log of the first format have their numbers too.
+        found = members.pop("number", number if known == _FIRST_FORMAT else None)
+        if found != number:
+            what = f"line {number + 1} has entry {found} where entry {number} belongs"
+            raise damaged(path, f"{what}: lines are missing, or not in their order")
+        entries.append(_entry_of(path, number, members))
+    return Content(str(read[0].get("log", "")), entries, len(content) - len(torn), bool(torn))
+
+
+def damaged(path: Path, what: str, remedy: str = _REMEDY) -> EndpointError:
+    """Return the error for a state folder that cannot be trusted."""
+    return EndpointError(f"The state is damaged: {what}.", where=str(path), remedy=remedy)
+
+
+def _line(members: dict[str, Any]) -> bytes:
+    text = json.dumps(members, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _could_begin(torn: bytes) -> bool:
+    """Say whether something without a line's end may be the torn first line of a log."""
+    checksum, text = torn[:9], torn[9:]
+    shape = all(one in b"0123456789abcdef" for one in checksum[:8]) and checksum[8:] in (b"", b" ")
+    begun = (b'{"format":"%s"' % name.encode() for name in (_FORMAT, _FIRST_FORMAT))
+    return shape and any(one.startswith(text[: len(one)]) for one in begun)
+
+
+def _members_of(path: Path, number: int, line: bytes, *, last: bool) -> dict[str, Any]:
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        remedy = _REMEDY
+        if last:
+            remedy += (
+                " If the machine lost its power while the line was written, remove the line: "
+                "nobody was told that it is there."
+            )
+        raise damaged(path, f"line {number} is not what was written", remedy)
+    try:
+        members = json.loads(text)
+    except ValueError:
+        members = None
+    if not isinstance(members, dict):
+        raise damaged(path, f"line {number} is not understood")
+    return members
+
+
+def _entry_of(path: Path, number: int, members: dict[str, Any]) -> Entry:
+    try:
+        headers = tuple((str(name), str(value)) for name, value in members.pop("headers", ()))
+        return Entry(headers=headers, **members)
+    except (TypeError, ValueError) as error:
+        raise damaged(path, f"entry {number} is not understood: {error}") from error
