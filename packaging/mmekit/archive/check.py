@@ -22,6 +22,7 @@ from mmekit.archive.package import (
     read_package,
 )
 from mmekit.archive.rules import RULES
+from mmekit.archive.rules.secrets import without_secrets
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import HOOK_FILE, build_of
 from mmekit.archive.unpack import unpack
@@ -83,7 +84,10 @@ def check(
 def check_subject(subject: Subject) -> tuple[Finding, ...]:
     """Apply every rule; a text that is too long to be read is all that is found then."""
     try:
-        return ordered(finding for rule in RULES for finding in rule(subject))
+        hidden = subject.secrets.hidden
+        return ordered(
+            without_secrets(finding, hidden) for rule in RULES for finding in rule(subject)
+        )
     except TextError as error:
         return (_too_long(error),)
 
