@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import zipfile
 from collections import Counter
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+UNPACKED_VARIABLE = "MMEKIT_MAX_UNPACKED_BYTES"
 MAX_UNPACKED = 256 << 20
+"""Bytes that a body may unpack to, where the variable names no other number."""
 _CHARSET = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii")
 # What a message says of names that somebody has sent, and how deep it looks into lists.
@@ -429,9 +432,18 @@ def _check_size(body: bytes) -> None:
 
 def refuse_size(size: int, kind: str) -> None:
     """Raise RequestError 400 for a body that unpacks to more than there is room for."""
-    if size > MAX_UNPACKED:
+    most = most_unpacked()
+    if size > most:
         received = f"one that unpacks to {size} bytes"
-        raise RequestError(400, f"{kind} that unpacks to at most {MAX_UNPACKED} bytes", received)
+        raise RequestError(400, f"{kind} that unpacks to at most {most} bytes", received)
+
+
+def most_unpacked() -> int:
+    """Return how many bytes a body may unpack to; ValueError for a setting that is no number."""
+    text = os.environ.get(UNPACKED_VARIABLE, "").strip()
+    if text and not re.fullmatch(r"[1-9][0-9]{0,14}", text):
+        raise ValueError(f"{UNPACKED_VARIABLE} is {text[:40]!r}, and not a number of bytes")
+    return int(text) if text else MAX_UNPACKED
 
 
 def _read_arrow(body: bytes, kind: str) -> Content:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mmekit_runtime.texts import SIGNATURE_BYTES, read_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -170,7 +172,7 @@ class Signature:
         if not file.is_file():
             return None
         try:
-            return cls.from_json(file.read_bytes())
+            return cls.from_json(read_text(str(file), SIGNATURE_BYTES))
         except ValueError as error:
             raise ValueError(f"{FILE_NAME} cannot be read: {error}") from error
 

@@ -126,6 +126,14 @@ NONSENSE = {
     "only an end of gzip": packed(MODEL + END)[-8:],
     "a wrong length": packed(MODEL + END)[:-1] + b"\x7f",
     "garbage behind gzip": packed(MODEL + END) + b"garbage",
+    "a later header that is damaged": packed(MODEL + b"x" + file("b")[1:] + END),
+    "a later header that is cut off": packed(MODEL + file("b")[:300]),
+    "a later header of other numbers": packed(MODEL + file("b").replace(b"0000644", b"000o644")),
+    "what is no header behind a member": packed(MODEL + b"x" * 512 + MODEL + END),
+    "data behind a folder that is read as a header": packed(header("f", b"5", 3) + block(b"abc")),
+    "a member behind the end": packed(MODEL + END + file("b") + END),
+    "a member behind one empty block": packed(MODEL + bytes(512) + file("b") + END),
+    "two archives in one file": packed(MODEL + END) + packed(file("b") + END),
 }
 
 

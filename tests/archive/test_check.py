@@ -299,7 +299,7 @@ FILES = [
     (".env", b"PASSWORD=1", "looks-like-a-secret", "error"),
     ("keys/id_rsa", b"x", "looks-like-a-secret", "error"),
     (".aws/credentials", b"x", "looks-like-a-secret", "error"),
-    ("tls.pem", b"-----BEGIN RSA PRIVATE KEY-----\n", "looks-like-a-secret", "error"),
+    ("tls.pem", b"-----BEGIN RSA PRIVATE KEY-----\n", "secret-in-text", "error"),
     ("a\\b.txt", b"x", "awkward-name", "error"),
 ]
 

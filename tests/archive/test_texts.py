@@ -48,6 +48,39 @@ def test_a_text_that_is_too_long_is_the_finding(tmp_path, name):
     assert error.remedy
 
 
+@pytest.mark.parametrize("name", ["serving.properties", "requirements.txt", "signature.json"])
+def test_among_artefacts_it_is_the_finding_too(workshop, name):
+    workshop.pretend_measured()
+    (workshop.package / name).unlink(missing_ok=True)
+    (workshop.artifacts / name).write_bytes(b"#" * (most_bytes(name) + 1))
+
+    (error,) = check(workshop.package, artifacts=workshop.artifacts)
+
+    assert (error.rule, error.severity) == ("text-too-long", "error")
+    assert f"{name} is too long" in error.message
+
+
+def test_a_measurement_that_is_too_long_is_the_finding(workshop):
+    name = "measured.json"
+    (workshop.artifacts / name).write_bytes(b" " * (most_bytes(name) + 1))
+
+    (error,) = check(workshop.package, artifacts=workshop.artifacts)
+
+    assert error.rule == "text-too-long"
+    with pytest.raises(TextError, match=r"measured\.json is too long"):
+        pack(workshop.package, workshop.artifacts, workshop.archive)
+
+
+def test_settings_of_the_convention_that_are_too_long_are_the_finding(workshop):
+    (workshop.package / "serving.properties").write_bytes(b"a=b\n" * 20_000)
+    workshop.write("code/inference.py", "def model_fn(model_dir): ...\n")
+    (workshop.package / "model.py").unlink()
+
+    (error,) = check(workshop.package, artifacts=workshop.artifacts)
+
+    assert error.rule == "text-too-long"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_longest_text_is_read(tmp_path, name):
     file = tmp_path / name
@@ -71,7 +104,7 @@ def test_what_describes_an_archive_is_short(tmp_path, name):
 
 
 def test_a_manifest_that_is_too_long_is_none(tmp_path):
-    archive = archive_of(tmp_path / "model.tar.gz", **{"manifest.json": b" " * (9 << 20)})
+    archive = archive_of(tmp_path / "model.tar.gz", **{"manifest.json": b" " * (33 << 20)})
     unpack(archive, tmp_path / "model")
 
     for read in (lambda: verify(archive), lambda: read_manifest(tmp_path / "model")):

@@ -363,8 +363,9 @@ def test_a_batch_size_below_one_counts_as_one(server, is_djl, model_folder, unti
         until(lambda: server.invoke("none", "x").status_code == 503)
 
 
-def test_a_model_has_at_most_128_workers(server, is_djl, model_folder):
-    answer = server.load("many", model_folder(minWorkers=0, maxWorkers=129))
+def test_a_model_has_at_most_1024_workers(server, is_djl, model_folder):
+    answer = server.load("many", model_folder(minWorkers=0, maxWorkers=1025))
 
     assert answer.status_code == (200 if is_djl else 500)
-    assert is_djl or answer.json()["message"] == "129 workers are more than the 128 of a model"
+    expected = "1025 workers are more than the 1024 of a model (MMEKIT_MAX_WORKERS)"
+    assert is_djl or answer.json()["message"] == expected

@@ -221,6 +221,37 @@ def test_no_headers_cost_more_than_the_budget(tmp_path, tar):
         see_cost(archive, len(tar))
 
 
+@thoroughly
+@given(
+    st.lists(st.sampled_from([0, 1, 511, 512, 513, 3000]), min_size=1, max_size=5),
+    st.integers(0, 2**20),
+    st.integers(1, 255),
+    st.booleans(),
+)
+def test_no_damaged_archive_is_a_shorter_one(tmp_path, sizes, place, change, is_cut):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for number, size in enumerate(sizes):
+            info = tarfile.TarInfo(f"{number}/caf\xe9" if number % 2 else f"{number}")
+            info.size = size
+            tar.addfile(info, io.BytesIO(b"x" * size))
+        end = tar.offset
+    data = bytearray(out.getvalue())
+    place %= end
+    data[place] ^= change
+    if is_cut:
+        del data[place // 512 * 512 + 100 :]
+    with tempfile.TemporaryDirectory(dir=tmp_path) as name:
+        archive = Path(name) / "model.tar.gz"
+        archive.write_bytes(gzip.compress(bytes(data), 1, mtime=0))
+        try:
+            unpack(archive, Path(name) / "model")
+        except ArchiveError:
+            return
+        found = [one for one in (Path(name) / "model").rglob("*") if one.is_file()]
+        assert len(found) == len(sizes)
+
+
 def see_cost(archive, size):
     """See that whoever reads on, whatever the headers say, reads each byte once and keeps few."""
     budget = None

@@ -1,5 +1,6 @@
 """The CDK app of infrastructure/cdk/: synthesised, checked, deployed on the local service."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -8,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
 from typer.testing import CliRunner
@@ -288,6 +290,13 @@ def test_models_are_fetched_from_folders_and_refused_when_there_are_none(archive
     assert "Build them with make demo" in done.stderr
     done = fetch(archives / "notes.txt", "--folder", tmp_path / "models")
     assert "is no archive" in done.stderr
+    # What its headers say is for the endpoint to follow, within limits.
+    chain = tarfile.TarInfo("x")
+    chain.type = tarfile.XHDTYPE
+    hostile = tmp_path / "hostile.tar.gz"
+    hostile.write_bytes(gzip.compress(chain.tobuf() * 5000))
+    done = fetch(hostile, "--folder", tmp_path / "models")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from mmekit.engine import engine_folder
+from mmekit.server.limits import ServerLimits
 from mmekit.server.memory import Memory
 from mmekit.server.refusal import Refusal
 from mmekit.server.registry import Registry, missing_requirements
@@ -16,7 +17,7 @@ def test_there_is_an_end_to_the_number_of_models(tmp_path):
     (tmp_path / "serving.properties").write_text("engine=Python\nminWorkers=0\n")
 
     async def scenario():
-        registry = Registry(engine_folder(), tmp_path, Memory(), max_models=1)
+        registry = Registry(engine_folder(), tmp_path, Memory(), ServerLimits(models=1))
         await registry.load("first", str(tmp_path))
         try:
             with pytest.raises(Refusal) as refused:
@@ -30,7 +31,7 @@ def test_there_is_an_end_to_the_number_of_models(tmp_path):
     refusal = asyncio.run(scenario())
 
     assert (refusal.status, refusal.kind) == (507, "WlmOutOfMemoryException")
-    assert refusal.what == "No more than 1 models are loaded at once."
+    assert refusal.what == "No more than 1 models are loaded at once (MMEKIT_MAX_MODELS)."
 
 
 def test_a_disk_that_takes_its_time_holds_up_the_load_and_nobody_else(tmp_path):

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import mmekit.server
+from mmekit.server.run import warn_of
 from tests.server_process import ServerProcess, has_ended, wait_until
 
 SLOW = """
@@ -136,3 +137,13 @@ def test_what_serves_starts_without_numpy(module):
     code = f"import sys, {module}; print('numpy' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"
+
+
+def test_a_server_that_others_reach_says_what_that_means(caplog):
+    assert mmekit.server.ServerOptions().host == "127.0.0.1"
+    warn_of("127.0.0.1")
+    assert caplog.text == ""
+
+    warn_of("0.0.0.0")  # noqa: S104  nothing listens there
+
+    assert "whoever reaches this address can load and run models" in caplog.text

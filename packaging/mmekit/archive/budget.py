@@ -53,18 +53,24 @@ class Limits:
         Bytes of files that are kept in memory, such as manifest.json.
     seconds
         Time from opening the archive to its end.
+
+    Notes
+    -----
+    Each is above what SageMaker allows itself, where it says so: ``total_bytes`` is its largest
+    volume (VolumeSizeInGB), ``seconds`` the longest download of a model
+    (ModelDataDownloadTimeoutInSeconds).
     """
 
-    total_bytes: int = 16 << 30
-    files: int = 20_000
+    total_bytes: int = 512 << 30
+    files: int = 100_000
     ratio: float = 200.0
     ratio_from_bytes: int = 64 * _MIB
-    header_bytes: int = 64 * _MIB
+    header_bytes: int = 256 * _MIB
     member_header_bytes: int = 1 * _MIB
     chain: int = 8
     tail_bytes: int = 1 * _MIB
-    kept_bytes: int = 32 * _MIB
-    seconds: float = 900.0
+    kept_bytes: int = 40 * _MIB
+    seconds: float = 3600.0
 
     @property
     def read_bytes(self) -> int:

@@ -22,6 +22,7 @@ from mmekit.archive.package import (
     read_package,
 )
 from mmekit.archive.rules import RULES
+from mmekit.archive.rules.secrets import without_secrets
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import HOOK_FILE, build_of
 from mmekit.archive.unpack import unpack
@@ -61,13 +62,21 @@ def check(
         return _check_tarball(path, image)
     if (path / MANIFEST_FILE).is_file():
         return _check_unpacked(path, str(path), image)
+    try:
+        subject = _subject_of_package(path, artifacts, image)
+    except TextError as error:
+        return (_too_long(error),)
+    return check_subject(subject)
+
+
+def _subject_of_package(path: Path, artifacts: Path | None, image: Image | None) -> Subject:
     package = read_package(path)
     contents, measured, measured_files = package.contents, None, None
     if artifacts is not None:
         contents = join(package, read_artifacts(artifacts))
         measured = read_measured(artifacts)
         measured_files = fingerprint(as_served(contents)) if measured is not None else None
-    subject = Subject(
+    return Subject(
         contents=contents,
         is_archive=False,
         image=image,
@@ -77,13 +86,15 @@ def check(
         example=Example.of(package),
         measured_files=measured_files,
     )
-    return check_subject(subject)
 
 
 def check_subject(subject: Subject) -> tuple[Finding, ...]:
     """Apply every rule; a text that is too long to be read is all that is found then."""
     try:
-        return ordered(finding for rule in RULES for finding in rule(subject))
+        hidden = subject.secrets.hidden
+        return ordered(
+            without_secrets(finding, hidden) for rule in RULES for finding in rule(subject)
+        )
     except TextError as error:
         return (_too_long(error),)
 

@@ -4,7 +4,8 @@ Sources, all of deepjavalibrary/djl-serving at v0.36.0. For what the server read
 (loadServingProperties, configPerModelSettings, checkAvailableMemory), PyModel.java (load),
 PyProcess.java, RollingBatch.java and LmiConfigRecommender.java; for what djl_python's own handlers
 read: sklearn_handler.py, xgboost_handler.py and properties.py; for SageMaker's variables:
-SageMakerCompatibility.java. The last three options are read by mmekit_runtime's slots. Every other
+SageMakerCompatibility.java. The last three options are read by mmekit_runtime's slots, and the one
+before them when a package is checked. Every other
 ``option.`` name is for whoever wrote the handler.
 """
 
@@ -76,6 +77,8 @@ _OPTIONS = (
     "skops_trusted_types",
     "trust_insecure_model_files",
     "default_accept",
+    # mme check and mme pack
+    "accepted_secrets",
     # worker slots
     "park_after",
     "preload",

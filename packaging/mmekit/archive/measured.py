@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.archive.package import MEASURED_FILE
 from mmekit.archive.signatures import signature_from
+from mmekit.archive.texts import read_text
 from mmekit.errors import PackageError
 
 if TYPE_CHECKING:
@@ -174,10 +175,12 @@ def read_measured(artifacts: Path) -> Measured | None:
     ------
     PackageError
         The file is not one that mmekit wrote.
+    TextError
+        It is longer than mmekit writes one.
     """
     file = artifacts / MEASURED_FILE
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_text(file))
         if content["format"] in _OLDER_FORMATS:
             return None
         return Measured.from_content(content)

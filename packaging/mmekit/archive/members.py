@@ -182,13 +182,21 @@ class _Member(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, tarfile: Tarball) -> _Member:  # type: ignore[override]
         with tarfile.fileobj.header():
-            member: _Member = super().fromtarfile(tarfile)
+            member: _Member = cls._read(tarfile)
         if member.size < 0:
             tarfile.fileobj.refuse(f"has a negative size: {member.name[:_NAME_MAX_BYTES]!r}")
         if max(len(member.name), len(member.linkname)) > _NAME_MAX_BYTES:
             tarfile.fileobj.refuse(f"names more than {_NAME_MAX_BYTES} characters")
         _see_sparse(tarfile.fileobj, member)
         return member
+
+    @classmethod
+    def _read(cls, tar: Tarball) -> _Member:
+        try:
+            return super().fromtarfile(tar)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            # tarfile takes this for the end, and what is behind it would be missing unseen.
+            raise tarfile.ReadError(f"a header in it is none: {error}") from error
 
     def _proc_pax(self, tarfile: Tarball) -> tarfile.TarInfo:
         file = tarfile.fileobj

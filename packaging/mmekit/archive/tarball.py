@@ -179,8 +179,12 @@ def open_tarball(
             ):
                 yield tar
                 # Only at its end does gzip compare the checksum.
+                is_padding = True
                 while rest := stream.read(_COPY):
                     budget.take_tail(len(rest))
+                    is_padding = is_padding and not rest.strip(b"\0")
+                if not is_padding:
+                    raise tarfile.ReadError("something stands behind its end")
     except _DAMAGED as error:
         raise ArchiveError(
             f"The archive is damaged, or no tar.gz at all: {error}",

@@ -10,28 +10,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mmekit.errors import TextError
+from mmekit_runtime.texts import (
+    MANIFEST_BYTES,
+    PROPERTIES_BYTES,
+    REQUIREMENTS_BYTES,
+    SIGNATURE_BYTES,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_KIB, _MIB = 1 << 10, 1 << 20
-
-PROPERTIES_BYTES = 64 * _KIB
-"""serving.properties: a thousand keys with long values."""
-
-REQUIREMENTS_BYTES = 256 * _KIB
-"""requirements.txt: hundreds of distributions, each with the hashes of all its files."""
-
 REQUIREMENTS_LINES = 2_000
 """Lines of requirements.txt that are not a comment."""
 
-SIGNATURE_BYTES = 4 * _MIB
-"""signature.json: tens of thousands of columns, or of values that an encoder knows."""
-
-MANIFEST_BYTES = 8 * _MIB
-"""manifest.json: as many files as an archive may hold, and the signature."""
-
-SOURCE_BYTES = 1 * _MIB
+SOURCE_BYTES = 1 << 20
 """Every other text: model.py and the other sources that are read."""
 
 _BY_NAME = MappingProxyType(
@@ -39,6 +31,7 @@ _BY_NAME = MappingProxyType(
         "serving.properties": PROPERTIES_BYTES,
         "requirements.txt": REQUIREMENTS_BYTES,
         "signature.json": SIGNATURE_BYTES,
+        "measured.json": SIGNATURE_BYTES + SOURCE_BYTES,  # what a model told is in it
         "manifest.json": MANIFEST_BYTES,
     }
 )

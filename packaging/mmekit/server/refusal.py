@@ -9,6 +9,7 @@ import json
 from http import HTTPStatus
 
 from mmekit.errors import ServerError
+from mmekit.server.limits import MAX_MODELS
 
 
 class Refusal(ServerError):  # noqa: N818  an answer rather than a failure of ours
@@ -111,7 +112,7 @@ def no_room() -> Refusal:
 
 def too_many_models(limit: int) -> Refusal:
     """507: so many models are loaded; an endpoint unloads others and tries again."""
-    message = f"No more than {limit} models are loaded at once."
+    message = f"No more than {limit} models are loaded at once ({MAX_MODELS})."
     return out_of_memory(message, "WlmOutOfMemoryException")
 
 

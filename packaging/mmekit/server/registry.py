@@ -32,6 +32,7 @@ from mmekit.server import refusal
 from mmekit.server.fork_servers import ForkServers
 from mmekit.server.forms import integer
 from mmekit.server.launcher import SPARE_DESCRIPTORS, WorkerLauncher
+from mmekit.server.limits import MAX_WORKERS, ServerLimits
 from mmekit.server.link import NoDescriptors, WorkerFailure
 from mmekit.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
 from mmekit.server.pool import Pool, PoolSize
@@ -47,9 +48,6 @@ _logger = logging.getLogger("mmekit.server")
 _FILE_SIZE_FACTOR = 1.2
 """What DJL Serving requires for each byte of a model's files when nothing is said."""
 
-MAX_MODELS = 1000
-MAX_WORKERS = 128
-"""Of one model."""
 _WORKER_LOST = "java.io.IOException: "
 
 
@@ -88,17 +86,17 @@ class Registry:
         A folder with a short name for the workers' sockets.
     memory
         Decides whether one more model fits.
-    max_models
-        How many models may be loaded at once.
+    limits
+        How many models, and workers of each, there may be; None takes the defaults.
     """
 
     def __init__(
-        self, engine: Path, sockets: Path, memory: Memory, max_models: int = MAX_MODELS
+        self, engine: Path, sockets: Path, memory: Memory, limits: ServerLimits | None = None
     ) -> None:
         self._engine = engine
         self._sockets = sockets
         self._memory = memory
-        self._max_models = max_models
+        self._limits = limits or ServerLimits()
         self._models: dict[str, Model] = {}
         self._loading: dict[str, str] = {}
         self._fork_servers = ForkServers(sockets)
@@ -150,8 +148,8 @@ class Registry:
         """
         if name in self._models or name in self._loading:
             raise refusal.already_loaded(name)
-        if len(self._models) + len(self._loading) >= self._max_models:
-            raise refusal.too_many_models(self._max_models)
+        if len(self._models) + len(self._loading) >= self._limits.models:
+            raise refusal.too_many_models(self._limits.models)
         if not descriptors.are_left(SPARE_DESCRIPTORS):
             raise refusal.no_descriptors()
         if "/" in name:
@@ -193,7 +191,8 @@ class Registry:
     async def _load(self, name: str, url: str, *, at_start: bool) -> Model:
         began = time.monotonic()
         # In a thread: a disk may take its time, and a model may have many files.
-        folder, properties, required = await asyncio.to_thread(_examined, url)
+        most = self._limits.workers
+        folder, properties, required = await asyncio.to_thread(_examined, url, most)
         given = properties.reserved_memory_mb
         reserved = (DEFAULT_RESERVED_MB if given is None else given) * MIB
         async with self._room.admit(required, reserved) as fits:
@@ -237,11 +236,11 @@ class Registry:
         return WorkerLauncher(spec, self._fork_servers)
 
 
-def _examined(url: str) -> tuple[Path, Properties, int]:
+def _examined(url: str, most_workers: int) -> tuple[Path, Properties, int]:
     """Return a model's folder, its settings and the bytes that it takes; raise what refuses it."""
     folder = _model_folder(url)
     properties = _properties(folder)
-    _check(folder, properties)
+    _check(folder, properties, most_workers)
     missing = missing_requirements(folder)
     if missing:
         message = (
@@ -293,7 +292,7 @@ def _properties(folder: Path) -> Properties:
     return properties_of(entries)
 
 
-def _check(folder: Path, properties: Properties) -> None:
+def _check(folder: Path, properties: Properties, most_workers: int) -> None:
     """Refuse what DJL Serving refuses before it starts a worker."""
     entry_point = properties.entry_point
     has_model = (folder / "model.py").is_file() or entry_point is not None
@@ -318,8 +317,11 @@ def _check(folder: Path, properties: Properties) -> None:
     minimum, maximum = properties.min_workers or 0, properties.max_workers or 0
     if minimum < 0:
         raise refusal.load_failed(f"minWorkers is {minimum}", "IndexOutOfBoundsException")
-    if max(minimum, maximum) > MAX_WORKERS:
-        message = f"{max(minimum, maximum)} workers are more than the {MAX_WORKERS} of a model"
+    if max(minimum, maximum) > most_workers:
+        message = (
+            f"{max(minimum, maximum)} workers are more than the {most_workers} of a model "
+            f"({MAX_WORKERS})"
+        )
         raise refusal.load_failed(message, "ModelException")
 
 

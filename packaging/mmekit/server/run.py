@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
 from mmekit.guard import leaving_nothing, when_stdin_ends
-from mmekit.http import HttpLimits, HttpServer, Policy, run_in_loop
+from mmekit.http import HttpServer, Policy, run_in_loop
 from mmekit.lines import LineFormatter
 from mmekit.printed import lines_per_second
 from mmekit.scratch import ScratchFolder, sweep
 from mmekit.server.description import name_of
 from mmekit.server.front import Front
+from mmekit.server.limits import ServerLimits
 from mmekit.server.memory import Memory
 from mmekit.server.refusal import Refusal
 from mmekit.server.registry import Registry
-from mmekit_runtime.slots.descriptors import descriptor_limit, raise_descriptor_limit
+from mmekit_runtime.slots.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +38,6 @@ _BACKLOG = 2048
 _SCRATCH = "mme-"
 _LONGEST_PARENT = 64
 """Of the folder for sockets, whose paths may have 104 (macOS) to 108 characters."""
-_MOST_CONNECTIONS = 10_000
 _DRAIN_S = 25
 """SageMaker kills a container 30 s after SIGTERM."""
 
@@ -76,8 +76,10 @@ def run(options: ServerOptions) -> None:
     EngineError
         DJL's Python engine is not to be had.
     SettingsError
-        ``MMEKIT_ALLOWED_HOSTS`` or ``MMEKIT_LOG_LINES_PER_S`` cannot be read.
+        ``MMEKIT_ALLOWED_HOSTS``, ``MMEKIT_LOG_LINES_PER_S`` or one of `mmekit.server.limits`
+        cannot be read.
     """
+    limits = ServerLimits.of()
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -88,8 +90,9 @@ def run(options: ServerOptions) -> None:
     policy = Policy.of(options.host, listener.getsockname()[0])
     with leaving_nothing() as variables, _socket_folder() as sockets:
         os.environ.update(variables)  # for all that is started from here on
-        registry = Registry(engine, sockets, Memory(options.memory))
-        run_in_loop(_serve(options, listener, registry, policy))
+        registry = Registry(engine, sockets, Memory(options.memory), limits)
+        server = HttpServer(Front(registry).responder, limits.http(), policy)
+        run_in_loop(_serve(options, listener, registry, server))
 
 
 @contextlib.contextmanager
@@ -139,17 +142,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _limits() -> HttpLimits:
-    """Leave half of the descriptors to the models: each takes a handful."""
-    descriptors = descriptor_limit()
-    most = _MOST_CONNECTIONS if descriptors is None else descriptors // 2
-    return HttpLimits(connections=min(_MOST_CONNECTIONS, most))
-
-
 async def _serve(
-    options: ServerOptions, listener: socket.socket, registry: Registry, policy: Policy
+    options: ServerOptions, listener: socket.socket, registry: Registry, server: HttpServer
 ) -> None:
-    server = HttpServer(Front(registry).responder, _limits(), policy)
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -20,6 +20,7 @@ OFF_VARIABLE = "MMEKIT_WORKER_SLOTS"
 FOLDER_VARIABLE = "MMEKIT_SLOTS_DIR"
 """Where fork servers keep their sockets, instead of the folder for temporary files."""
 
+_PIECE = 1 << 16  # a file decides how long it is
 # Libraries read these when they are imported, so in the fork server.
 _LIBRARY_PREFIXES = (
     "ARROW_",
@@ -94,7 +95,10 @@ def sharing_key(environ: dict[str, str] | os._Environ[str], model_dir: str) -> s
             parts.append(f"{name}={environ[name]}")
     try:
         with open(os.path.join(model_dir, "requirements.txt"), "rb") as file:  # noqa: PTH118, PTH123
-            parts.append(f"requirements {crc32(file.read())}")
+            sum_of_it = 0
+            while piece := file.read(_PIECE):
+                sum_of_it = crc32(piece, sum_of_it)
+            parts.append(f"requirements {sum_of_it}")
     except OSError:
         pass
     return "\0".join(parts)

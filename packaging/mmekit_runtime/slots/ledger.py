@@ -14,7 +14,7 @@ import os
 import struct
 import time
 
-MAX_SLOTS = 512
+MAX_SLOTS = 2048
 SIZE = 4096
 
 IDLE = 0
@@ -53,7 +53,7 @@ model.py's import; when the last call ended, by the monotonic clock."""
 _COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
 
 # struct mmsghdr and struct iovec of a 64-bit Linux, aligned.
-MESSAGE_AT = 640
+MESSAGE_AT = MAX_SLOTS + 128
 SENT_AT = MESSAGE_AT + 56
 VECTOR_AT = MESSAGE_AT + 64
 SENT = struct.Struct("@I")

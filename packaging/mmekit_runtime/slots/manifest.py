@@ -6,6 +6,8 @@ import json
 import os
 import re
 
+from mmekit_runtime.texts import MANIFEST_BYTES, PROPERTIES_BYTES, read_text
+
 MANIFEST = "manifest.json"
 PARK_VARIABLE = "MMEKIT_PARK_AFTER_S"
 PARK_AFTER_S = 300.0
@@ -28,10 +30,10 @@ def read_preload(model_dir: str) -> list[str]:
     if setting is not None:
         return [] if setting == "none" else _NAME.findall(setting)
     try:
-        with open(os.path.join(model_dir, MANIFEST), "rb") as file:  # noqa: PTH118, PTH123
-            measured = json.load(file)["measured"]
+        text = read_text(os.path.join(model_dir, MANIFEST), MANIFEST_BYTES)  # noqa: PTH118
+        measured = json.loads(text)["measured"]
         names = [*measured.get("imports", ()), *measured["preload"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
     return [name for name in names if isinstance(name, str)]
 
@@ -66,9 +68,9 @@ def read_park_after(model_dir: str, environ: dict[str, str]) -> float:
 def _setting(model_dir: str, name: str) -> str | None:
     """Return the last value of a key in serving.properties, without the blanks around it."""
     try:
-        with open(os.path.join(model_dir, "serving.properties"), "rb") as file:  # noqa: PTH118, PTH123
-            text = file.read().decode("latin-1")
-    except OSError:
+        file = os.path.join(model_dir, "serving.properties")  # noqa: PTH118
+        text = read_text(file, PROPERTIES_BYTES).decode("latin-1")
+    except (OSError, ValueError):
         return None
     # As Java reads it, but for lines that go on in the next one and for escapes.
     line = rf"^[ \t\f]*{re.escape(name)}(?:[ \t\f]*[=:]|[ \t\f]|$)(.*)$"

@@ -11,6 +11,7 @@ import os
 import sys
 
 from mmekit_runtime.slots import keys
+from mmekit_runtime.texts import PROPERTIES_BYTES, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ def unsupported(arguments: list[str]) -> str | None:
     if os.path.exists(os.path.join(model_dir, "MAR-INF")):  # noqa: PTH110, PTH118
         return "a TorchServe archive"
     try:
-        with open(os.path.join(model_dir, "serving.properties"), "rb") as file:  # noqa: PTH118, PTH123
-            text = b"\n" + file.read().lower()
+        file = os.path.join(model_dir, "serving.properties")  # noqa: PTH118
+        text = b"\n" + read_text(file, PROPERTIES_BYTES).lower()
     except OSError:
-        return None
+        text = b""
+    except ValueError as error:
+        return f"serving.properties cannot be read: {error}"
     # The separator is one of = : and white space; the module re would cost the stub more.
     for character in b" \t\f=:":
         text = text.replace(b"%c" % character, b"")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mmekit.archive.findings import Finding
@@ -17,33 +16,7 @@ if TYPE_CHECKING:
 _GIB = 1 << 30
 # A cold load has to fit the 60 s of an invocation, download and unpacking included.
 _LARGE = 2 * _GIB
-_SECRET_NAMES = re.compile(
-    r"(\.env(\..+)?|\.netrc|\.pgpass|\.pypirc|\.htpasswd|\.git-credentials|credentials(\.json)?"
-    r"|id_(rsa|dsa|ecdsa|ed25519)|service[-_]account.*\.json|.+\.(p12|pfx|keystore|jks))",
-    re.IGNORECASE,
-)
-_KEY_SUFFIXES = (".pem", ".key")
-_PRIVATE_KEY = b"PRIVATE KEY-----"
-_READ = 1 << 16
 _AWKWARD = re.compile(r"[\x00-\x1f\x7f\\]")
-
-
-def secrets(subject: Subject) -> Iterator[Finding]:
-    """Expect no secrets: whoever may read the bucket may read the archive."""
-    for member in subject.contents:
-        path = PurePosixPath(member.name)
-        is_secret = _SECRET_NAMES.fullmatch(path.name) is not None or ".aws" in path.parts
-        if not is_secret and path.suffix.lower() in _KEY_SUFFIXES:
-            with member.open() as stream:
-                is_secret = _PRIVATE_KEY in stream.read(_READ)
-        if is_secret:
-            yield Finding(
-                "error",
-                "looks-like-a-secret",
-                f"{member.name} looks like a secret; everybody who reads the archive would see it.",
-                "Remove it from the folder, and hand secrets to the container in another way.",
-                subject.place(member.name),
-            )
 
 
 def names(subject: Subject) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from mmekit.archive.package import MODEL_FILE
 from mmekit.archive.pickles import Pickled, read_pickle
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Entry, Properties, parse_entries, properties_of
+from mmekit.archive.rules.secrets import find
 from mmekit.archive.signatures import signature_among
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mmekit.archive.images import Image
     from mmekit.archive.measured import Measured
     from mmekit.archive.package import Contents
+    from mmekit.archive.rules.secrets import Found
     from mmekit_runtime.signature import Signature
 
 
@@ -84,6 +86,11 @@ class Subject:
         """What the files with pickled objects say about themselves."""
         found = (read_pickle(member) for member in self.contents)
         return tuple(pickled for pickled in found if pickled is not None)
+
+    @cached_property
+    def secrets(self) -> Found:
+        """What looks like a secret in its texts."""
+        return find(self)
 
     @cached_property
     def signature(self) -> Signature | None:
