@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit.server.registry import MAX_MODELS
+from mmekit.server.limits import ServerLimits
 from slot_runs import processes, subjects
 from slot_runs.servers import ServerFailure, ServerKind, family, running
 
@@ -42,8 +42,10 @@ class Crowd:
         Models; those that answered gave the right answer.
     failure
         The first thing that went wrong; None when nothing did.
-    load_s, answer_s, unload_s
+    load_s, answer_s
         For all of them, four at a time, the answers one after the other.
+    unload_ms
+        The median of up to a hundred models, one after the other.
     load_ms
         The median load of each hundred models, in their order: whether loads get slower.
     answer_p50_ms, answer_p99_ms
@@ -67,7 +69,7 @@ class Crowd:
     failure: str | None
     load_s: float
     answer_s: float
-    unload_s: float
+    unload_ms: float
     load_ms: tuple[float, ...]
     answer_p50_ms: float
     answer_p99_ms: float
@@ -86,8 +88,8 @@ class Crowd:
 def load_many(
     kind: ServerKind, work: Path, say: Callable[[str], None], *, trained: Trained, most: int
 ) -> Crowd:
-    """Load that many models, or as many as the server takes, ask each, and unload them."""
-    count = min(most, MAX_MODELS) if kind == "embedded" else most
+    """Load that many models, or as many as the server takes, ask each, and unload some."""
+    count = min(most, ServerLimits().models) if kind == "embedded" else most
     allow_descriptors()
     say("copying the model's folder")
     source = trained.unpacked("slots")
@@ -107,12 +109,7 @@ def load_many(
         descriptors = max(_descriptors(process.pid) for process in family(server))
         alive = awake(server, folders)
         say("unloading")
-        began = time.monotonic()
-        # One at a time: DJL Serving answers some of several at once with
-        # ConcurrentModificationException.
-        for name in loaded:
-            server.unload(name)
-        unload_s = time.monotonic() - began
+        unload_ms = _unload(server, loaded[:: max(1, len(loaded) // _SLICE)])
     answer_ms.sort()
     return Crowd(
         server=kind,
@@ -122,7 +119,7 @@ def load_many(
         failure=loading.failure or wrong,
         load_s=loading.seconds,
         answer_s=answer_s,
-        unload_s=unload_s,
+        unload_ms=statistics.median(unload_ms) if unload_ms else float("nan"),
         load_ms=tuple(
             statistics.median(times[start : start + _SLICE])
             for start in range(0, len(times), _SLICE)
@@ -213,6 +210,18 @@ def _ask(server: Server, trained: Trained, names: Sequence[str]) -> tuple[list[f
             times.pop()
             wrong = wrong or f"{name} answered {answer.decode(errors='replace')}"
     return times, wrong
+
+
+def _unload(server: Server, names: Sequence[str]) -> list[float]:
+    """Return the milliseconds of each; a whole crowd would take minutes."""
+    times = []
+    # One at a time: DJL Serving answers some of several at once with
+    # ConcurrentModificationException.
+    for name in names:
+        began = time.perf_counter()
+        server.unload(name)
+        times.append((time.perf_counter() - began) * 1000)
+    return times
 
 
 def _descriptors(pid: int) -> int:

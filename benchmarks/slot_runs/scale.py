@@ -271,7 +271,7 @@ def _crowd(one: Crowd) -> list[str]:
         f"memory of all {one.processes:,} processes of the server: {memory}",
         f"MemAvailable shrank by {one.available / MIB:,.0f} MiB",
         f"descriptors open in one process: {one.descriptors:,}",
-        f"unloaded in {one.unload_s:.1f} s",
+        f"unloading one: {one.unload_ms:.1f} ms (median of up to a hundred)",
     )
     return _section(f"{one.wanted:,} models, {TITLES[one.server]}", facts, one.failure)
 
