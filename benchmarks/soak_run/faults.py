@@ -89,10 +89,20 @@ class Faults:
             self._client_that_reads_nothing,
             self._garbage,
             self._idle_connections,
+            self._form_with_too_many_fields,
+            self._offers_of_another_protocol,
+            self._bodies_in_tiny_chunks,
+            self._flood_of_lines,
             self._model_that_comes_and_goes,
             self._killed_parents,
         )
-        embedded = (self._killed_fork_server, self._few_descriptors)
+        embedded = (
+            self._killed_fork_server,
+            self._stopped_fork_server,
+            self._few_descriptors,
+            self._trailers_without_end,
+            self._pages_of_another_origin,
+        )
         self._kinds: tuple[Callable[[], bool | None], ...] = everywhere
         if server.kind == "embedded":
             self._kinds += embedded
@@ -213,10 +223,19 @@ class Faults:
                     _kill(process.pid)
         return None
 
+    def _stopped_fork_server(self) -> None:
+        # Those that it has forked go on; loads, from now on, are another one's.
+        for process in psutil.Process(self._server.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if _FORK_SERVER in process.cmdline():
+                    process.suspend()
+                    self._model_that_comes_and_goes()
+                    process.resume()
+
     # Clients.
 
-    def _post(self, model: Loaded, body: bytes) -> int:
-        headers = {"Content-Type": "application/json"}
+    def _post(self, model: Loaded, body: bytes, **more: str) -> int:
+        headers = {"Content-Type": "application/json", **more}
         with contextlib.closing(self._server.connect()) as connection:
             try:
                 connection.request("POST", f"/models/{model.name}/invoke", body, headers)
@@ -229,6 +248,54 @@ class Faults:
         status = self._post(model, of_rows(-1))
         if status not in (424, 503):
             raise ServerFailure(f"a handler that raises was answered with {status}")
+
+    def _form_with_too_many_fields(self) -> None:
+        model = self._chance.choice(self._models)
+        fields = "&".join(f"f{number}=1" for number in range(40_000)).encode()
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        # DJL Serving writes a count that overflows, and loses its worker over it.
+        if self._server.kind == "embedded":
+            self._expect(400, self._post(model, fields, **form))
+
+    def _offers_of_another_protocol(self) -> None:
+        model = self._chance.choice(self._models)
+        body = of_rows(1)
+        offer = {
+            "Connection": "Upgrade, HTTP2-Settings",
+            "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
+        }
+        if self._server.kind == "embedded":
+            self._expect(200, self._post(model, body, Upgrade="h2c", **offer), 503)
+
+    def _bodies_in_tiny_chunks(self) -> None:
+        model = self._chance.choice(self._models)
+        head = _head(model, 0, b"text/csv").replace(
+            b"Content-Length: 0", b"Transfer-Encoding: chunked"
+        )
+        with self._connect() as connection, contextlib.suppress(OSError):
+            connection.sendall(head + b"2\r\n1,\r\n" * 20_000)
+
+    def _trailers_without_end(self) -> None:
+        model = self._chance.choice(self._models)
+        head = _head(model, 0, b"text/csv").replace(
+            b"Content-Length: 0", b"Transfer-Encoding: chunked"
+        )
+        with self._connect() as connection, contextlib.suppress(OSError):
+            connection.sendall(head + b"3\r\n1,1\r\n0\r\n" + b"X-More: 1\r\n" * 100_000)
+
+    def _pages_of_another_origin(self) -> None:
+        model = self._chance.choice(self._models)
+        self._expect(403, self._post(model, of_rows(1), Origin="http://attacker.example"))
+
+    def _flood_of_lines(self) -> None:
+        model = self._chance.choice(self._models)
+        self._post(model, of_rows(-4))
+
+    @staticmethod
+    def _expect(wanted: int, status: int, *also: int) -> None:
+        # 0 is no answer: the connection was one too many, or its server short of descriptors.
+        if status not in (wanted, 0, *also):
+            raise ServerFailure(f"answered with {status}, not {wanted}")
 
     def _client_that_goes_away(self) -> None:
         model = self._chance.choice(self._models)

@@ -31,6 +31,8 @@ class Sums(Handler):
             os._exit(3)
         if (rows == -3).any():
             time.sleep(0.5)
+        if (rows == -4).any():
+            print("\n".join(["a line of many"] * 100_000))
         return rows.sum(axis=1)
 
 handle = Sums()
