@@ -148,6 +148,10 @@ class Cell:
         """Return the memory for a number of models."""
         return next((one for one in self.memory if one.models == models), None)
 
+    def idle_of(self, models: int) -> Memory | None:
+        """Return the memory for a number of models of which most are idle."""
+        return self.idle if self.idle and self.idle.models == models else None
+
     def load(self, connections: int) -> Load | None:
         """Return the measurement with a number of connections."""
         return next((one for one in self.loads if one.connections == connections), None)

@@ -154,7 +154,7 @@ def _memory(cells: Sequence[Cell]) -> str:
         (
             _peer(cell.peer),
             *(_memory_cell(cell.memory_for(count)) for count in COUNTS),
-            _memory_cell(cell.idle),
+            _memory_cell(cell.idle_of(COUNTS[-1])),
         )
         for cell in cells
     ]

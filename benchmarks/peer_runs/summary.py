@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from publishing import IncompleteRunError
 from tables import milliseconds, table
 
+from peer_runs.cells import ASKED
 from peer_runs.peers import PEERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     Cell = Mapping[str, Any]
 
@@ -41,13 +42,15 @@ def summary(content: Mapping[str, Any]) -> str:
         [
             PEERS[cell["peer"]].title,
             _cold(cell),
-            _memory(cell),
+            _memory(cell["memory"]),
+            _memory([cell["idle"] or {"models": 0}]),
             *_under_load(cell),
             "yes" if PEERS[cell["peer"]].isolated else "no",
         ]
         for cell in sorted(cells, key=place)
     ]
-    numbers = ("cold load", f"memory, {_MODELS} models", f"requests/s at {_CONNECTIONS}", "p99")
+    memory = (f"memory, {_MODELS} models", f"{_MODELS - ASKED} of them idle")
+    numbers = ("cold load", *memory, f"requests/s at {_CONNECTIONS}", "p99")
     return table(("",), (*numbers, "each model apart"), rows)
 
 
@@ -58,8 +61,8 @@ def _cold(cell: Cell) -> str:
     return f"{'start, ' if cold['kind'] == 'start' else ''}{milliseconds(cold['median_ms'])}"
 
 
-def _memory(cell: Cell) -> str:
-    found = [one for one in cell["memory"] if one["models"] == _MODELS]
+def _memory(measured: Sequence[Mapping[str, Any]]) -> str:
+    found = [one for one in measured if one["models"] == _MODELS]
     if not found:
         return "-"
     about = "" if found[0]["measured_with"] == _MODELS else "≈ "

@@ -82,7 +82,8 @@ def _memory(cell: Cell) -> float | None:
 
 
 def _idle(cell: Cell) -> float | None:
-    return cell.idle.proportional / MIB if cell.idle and cell.idle.models == _CROWD else None
+    found = cell.idle_of(_CROWD)
+    return found.proportional / MIB if found else None
 
 
 def _throughput(connections: int) -> Callable[[Cell], float | None]:
