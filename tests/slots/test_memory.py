@@ -54,6 +54,34 @@ def test_in_a_small_container_many_models_take_turns_and_none_is_killed(group, b
     assert server.output.count(b"mmekit: parked after") > models / 2
 
 
+EATS = """
+import os, sys
+content = [os.urandom(1 << 20) for _ in range(90)]
+print("eaten", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_where_memory_runs_out_all_the_same_a_model_ends_and_never_the_server(group, bare, model):
+    small = group(160 * MIB)
+    server = bare(model(HEAVY, option__park_after=0), before=small.enter)
+    pids = [server.start(f"m{number}").value("pid") for number in range(3)]
+
+    command = [sys.executable, "-c", EATS]
+    with subprocess.Popen(
+        command,
+        preexec_fn=small.enter,  # noqa: PLW1509  no thread of this process holds a lock here
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout.readline() == b"eaten\n"
+        assert small.kills() > 0
+        assert not all(Path(f"/proc/{pid}").exists() for pid in pids)
+        other.communicate()
+
+    assert server.start("another").value("size") == str(20 * MIB)
+
+
 @pytest.fixture
 def meminfo(model, tmp_path):
     """Let a fork server believe what a file says."""

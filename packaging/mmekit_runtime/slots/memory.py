@@ -34,11 +34,16 @@ _KEPT = b"SUnreclaim:", b"KernelStack:", b"PageTables:"
 for instance."""
 
 _LOW_PART, _MOST_LOW = 10, 512 << 20
+_MOST_LOW_OF_MACHINE = 2 << 30
+"""Where nothing limits this server, others on the machine take from the same memory, and may take a
+gigabyte before one looks again."""
+
 _FLOOR_PART = 4
 _UNLIMITED = 1 << 60
 
 RESERVE_VARIABLE = "MMEKIT_SLOTS_RESERVE_MB"
-"""The MiB below which idle models park, instead of a tenth of the memory, at most 512."""
+"""The MiB below which idle models park, instead of a tenth of the memory, at most 512, or
+2048 where nothing limits the server."""
 
 
 def private_bytes(pid: int | str = "self") -> int:
@@ -61,7 +66,8 @@ class Memory:
         self.allowance = Allowance()
         self._groups = list(_limited_groups())
         kept_at_first()
-        self._total = min([_meminfo(b"MemTotal:")[0], *(limit for limit, _, _ in self._groups)])
+        self._machine = _meminfo(b"MemTotal:")[0]
+        self._total = min([self._machine, *(limit for limit, _, _ in self._groups)])
         given = os.environ.get(RESERVE_VARIABLE, "")
         self._reserve = int(given) << 20 if given.isdigit() else None
 
@@ -72,7 +78,8 @@ class Memory:
             return self._reserve
         limit = self.allowance.limit
         total = self._total if limit is None else min(self._total, limit)
-        return min(_MOST_LOW, total // _LOW_PART)
+        most = _MOST_LOW if total < self._machine else _MOST_LOW_OF_MACHINE
+        return min(most, total // _LOW_PART)
 
     @property
     def floor(self) -> int:

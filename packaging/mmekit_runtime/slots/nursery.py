@@ -44,6 +44,10 @@ _NOT_MISSED = frozenset({b"jemalloc_bg_thd", b"polars-ooc-clea"})
 it where it is installed, CatBoost for one. jemalloc gives its locks back at a fork and does without
 the thread; the other removes files that polars has put aside for want of memory."""
 
+_OOM_SCORE = "/proc/self/oom_score_adj"
+_FIRST_TO_GO = 500
+"""Thousandths of the memory, which the kernel adds to what a process takes."""
+
 
 def pair() -> tuple[Any, Any]:
     """Return a connected pair of stream sockets."""
@@ -189,6 +193,7 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
 
                 # What the model starts ends with it, by its group.
                 os.setpgid(0, 0)
+                _go_before_the_server()
                 keep_only(fds)
                 run(fds[0], is_spare=message["fork"] == "spare")
         except BaseException:  # noqa: BLE001
@@ -203,6 +208,16 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
     for fd in fds:
         os.close(fd)
     channel.send({"forked": message["number"], "pid": pid or 0})
+
+
+def _go_before_the_server() -> None:
+    """Be what the kernel ends first where memory runs out: another process replaces this one.
+
+    Left to itself it takes the largest, which is the server, and with it all of its models.
+    """
+    with contextlib.suppress(OSError, ValueError), open(_OOM_SCORE, "r+b", buffering=0) as file:  # noqa: PTH123
+        if int(file.read()) < _FIRST_TO_GO:
+            file.write(b"%d" % _FIRST_TO_GO)
 
 
 def _forked() -> int | None:
