@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from mmekit_runtime.slots import keys
 from tests.server_process import ServerProcess, open_files
 
 PREDICTING = """
@@ -202,6 +203,17 @@ def test_a_load_that_runs_out_of_memory_is_507_and_leaves_the_others_alone(serve
     (full / "memory").unlink()
     assert server.load("full", full).status_code == 200
     server.unload("full")
+
+
+def test_hundreds_of_slots_of_a_process_are_answered_and_counted(server, load):
+    name = load(minWorkers=800, maxWorkers=800)
+
+    with ThreadPoolExecutor(60) as threads:
+        answers = list(threads.map(lambda n: server.value(name, f"{n} + 1"), range(200)))
+
+    assert answers == [str(n + 1) for n in range(200)]
+    (process,) = server.described(name)["processes"]
+    assert (process["slots"], process["requests"], process["errors"]) == (800, 200, 0)
 
 
 def test_a_process_that_is_killed_while_idle_is_replaced(server, load, until):
@@ -427,7 +439,7 @@ def test_an_interpreter_that_cannot_run_a_fork_server_leaves_the_plain_engine(ow
 
 def test_a_runtime_of_another_protocol_gets_the_plain_engine(server, load, model):
     folder = model(name="older")
-    model.change_runtime(folder, "keys", "PROTOCOL = 2\n", "PROTOCOL = 0\n")
+    model.change_runtime(folder, "keys", f"PROTOCOL = {keys.PROTOCOL}\n", "PROTOCOL = 0\n")
     name = server.loaded(folder)
 
     assert int(server.value(name, "os.getppid()")) == server.process.pid

@@ -10,7 +10,7 @@ from binascii import crc32
 
 from mmekit_runtime.slots.build import BUILD
 
-PROTOCOL = 2
+PROTOCOL = 3
 ACKNOWLEDGES = 1
 """A fork server says at once that it has heard a request, to whoever asks for that."""
 

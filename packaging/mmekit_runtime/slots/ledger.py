@@ -1,4 +1,4 @@
-"""A page that a model process and the fork server share: who is being answered, and figures.
+"""Memory that a model process and the fork server share: who is being answered, and figures.
 
 The first bytes are a state for each slot: when the process dies, they tell the fork server which
 requests it had taken. Behind them are counters that anyone who has the page may read at any time,
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import struct
 import time
 
 MAX_SLOTS = 2048
-SIZE = 4096
 
 IDLE = 0
 """No byte of a request has been taken from the connection."""
@@ -33,6 +33,7 @@ YIELDING = 6
 """The model works on the next piece of an answer that is on its way."""
 
 WORKING = (BEGUN, YIELDING)
+_WORKING = re.compile(b"[%b]" % bytes(WORKING))
 
 COUNTERS = (
     "requests",
@@ -61,9 +62,12 @@ VECTOR = struct.Struct("@PN")
 
 # Milliseconds by the monotonic clock, of which 32 bits are enough to tell what has passed; in one
 # step each, as others read them meanwhile.
-_STAMPS_AT = 1024
+_STAMPS_AT = VECTOR_AT + VECTOR.size
 _STAMP = struct.Struct("@I")
 _STAMP_MASK = 0xFFFFFFFF
+
+SIZE = _STAMPS_AT + _STAMP.size * MAX_SLOTS
+"""What nobody touches of it takes no memory: the first four hundred slots need one page."""
 
 
 class Ledger:
@@ -104,7 +108,7 @@ class Ledger:
     def longest_s(self) -> float | None:
         """Return for how long the model has worked on one request at most; None if on none."""
         states = self.states[:MAX_SLOTS]
-        numbers = (number for number, state in enumerate(states) if state in WORKING)
+        numbers = (match.start() for match in _WORKING.finditer(states))
         return max((self.worked_s(number) or 0.0 for number in numbers), default=None)
 
     @property
