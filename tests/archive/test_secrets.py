@@ -97,6 +97,9 @@ HARMLESS = [
     ("vocab.txt", "password\nsecret\napi\n##key\ntoken: 12\nhf_\nghp_\n"),
     ("tokenizer.json", json.dumps({"bos_token": "<s>", "eos_token": "<|endoftext|>"})),
     ("words.csv", 'en,de\n"password","Passwort"\n"secret","Geheimnis"\n'),
+    ("features.py", "DTYPES = {'password': 'float64', 'auth_token': 'datetime64'}\n"),
+    ("vocab.txt", "xoxo-gossip-girl-loves-you\n2024\n"),
+    ("notes.md", "Bearer authentication-in-each-header\nof 2024\n"),
     ("ca.pem", CERTIFICATE),
     ("requirements.txt", f"joblib==1.5.3 --hash=sha256:{'0123456789abcdef' * 4}\n"),
     ("conf/a.yaml", "password: ${DB_PASSWORD}\nsecret: <from vault>\ntoken: null\n"),
@@ -285,13 +288,45 @@ def test_texts_beyond_what_is_searched_are_told(workshop, monkeypatch):
 
 @pytest.mark.parametrize(
     "piece",
-    ["eyJ-", "://", "-----BEGIN PRIVATE KEY-----\n\\n", "password", "pass='", "key: ", "gh_", "\n"],
+    [
+        "eyJ-",
+        "://",
+        '"key": ',
+        "-----BEGIN PRIVATE KEY-----\n\\n",
+        "password",
+        "pass='",
+        "key: ",
+        "gh_",
+        "\n",
+    ],
 )
 def test_texts_that_are_made_to_take_long_take_time_in_proportion(piece):
     text = (piece * (1 << 20))[: 1 << 20]
     began = time.process_time()
     found_in(text, Manner(bare=True))
     assert time.process_time() - began < 20
+
+
+def test_headers_of_a_key_that_never_comes_are_read_in_one_way():
+    text = "-----BEGIN PRIVATE KEY-----" + "Comment-" * 500 + "!"
+    began = time.process_time()
+    assert found_in(text) == []
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "line", ["option.max_token=1", "option.pad_token=key", "option.use_auth_token=true"]
+)
+def test_numbers_and_words_are_left_in_what_other_rules_say(workshop, line):
+    def said():
+        return {(one.rule, one.message) for one in check(workshop.package)}
+
+    workshop.write("serving.properties", "engine=Python\nmaxWorker=true1key\n")
+    before = said()
+    workshop.write("serving.properties", f"engine=Python\nmaxWorker=true1key\n{line}\n")
+
+    assert before
+    assert before <= said()
 
 
 def test_a_large_text_of_numbers_and_words_holds_no_secret():

@@ -100,15 +100,23 @@ def is_binary(stream: BinaryIO) -> bool:
     return b"\0" in head and not head.startswith(_UTF16)
 
 
-def is_telling(name: str) -> bool:
-    """Return whether what a setting of this name has is likely to be a secret.
+def is_to_be_hidden(name: str, value: str) -> bool:
+    """Return whether nothing that is printed may hold the value of a setting, secret or accepted.
+
+    What is as short as a number or an ordinary word is: it stands in many a sentence.
 
     Examples
     --------
-    >>> is_telling("HF_TOKEN"), is_telling("option.env")
+    >>> is_to_be_hidden("HF_TOKEN", "tulips-7"), is_to_be_hidden("option.max_token", "512")
     (True, False)
+    >>> is_to_be_hidden("option.use_auth_token", "true"), is_to_be_hidden("option.env", "tulips-7")
+    (False, False)
     """
-    return _family_of(name.lower().encode("utf-8", "replace"), is_setting=True) is not None
+    family = _family_of(name.lower().encode("utf-8", "replace"), is_setting=True)
+    shortest = _SHORTEST_PASSWORD if family == "password" else _STRONG
+    if family is None or len(value) < shortest:
+        return False
+    return _PLACEHOLDER.match(value.encode("utf-8", "replace")) is None
 
 
 def secret_under(name: str, value: str) -> str | None:
@@ -184,17 +192,22 @@ class _Window:
         for mark in _MARKS:
             for at in self._places(mark, lower):
                 end = at + len(mark)
-                rest = _REST.match(lower, end)
+                # First, as most keys and tokens of data are none of these.
+                if mark == b"key" and lower[at - 1 : at] not in _IN_NAMES:
+                    continue
+                rest = _REST.match(lower, end) if mark == b"pass" else None
                 end = end if rest is None else rest.end()
-                match = next((m for one in expressions if (m := one.match(self.data, end))), None)
-                if match is None:
+                if lower[end : end + 1] not in _BEHIND_NAMES:
                     continue
                 name = lower[max(at - _NAME, 0) : end]
-                if match["comma"] and not _DEFAULT.search(name):
-                    continue
                 family = _family_of(name, is_setting=manner.bare)
+                if family is None:
+                    continue
+                match = next((m for one in expressions if (m := one.match(self.data, end))), None)
+                if match is None or (match["comma"] and not _DEFAULT.search(name)):
+                    continue
                 value = match["value"]
-                if family is not None and _counts(family, value, is_written=manner.is_written):
+                if _counts(family, value, is_written=manner.is_written):
                     yield at, _WHAT[family], value
 
     def _is_accepted(self, at: int) -> bool:
@@ -232,7 +245,7 @@ _TOKENS = (
     _token("hf_", r"[A-Za-z0-9]{30,64}", "a token of Hugging Face"),
     _token("npm_", r"[A-Za-z0-9]{36}", "a token of npm"),
     _token("pypi-AgE", r"[\w-]{40,512}", "a token of PyPI"),
-    _token("xox", r"[abeoprs]-[\w-]{10,255}", "a token of Slack"),
+    _token("xox", r"[abeoprs]-(?=[a-z_-]{0,64}\d)[\w-]{10,255}", "a token of Slack"),
     *(_token(f"{kind}k_live_", r"[A-Za-z0-9]{16,255}", "a key of Stripe") for kind in "sr"),
     _token(
         "sk-",
@@ -250,8 +263,8 @@ _TOKENS = (
     _token("AGE-SECRET-KEY-1", r"[A-Z0-9]{58}", _PRIVATE_KEY),
     _token("PuTTY-User-Key-File-", r"\d: [\w-]{4,40}", _PRIVATE_KEY),
     _token("eyJ", r"[\w-]{10,512}\.eyJ[\w-]{10,2048}\.[\w-]{10,512}", "a signed token (JWT)"),
-    _token("Bearer ", r"(?=\D{0,64}\d)[\w.~+/-]{16,512}=?=?", "a token of a request"),
-    _token("Basic ", r"(?=\D{0,64}\d)[A-Za-z0-9+/]{16,512}=?=?", "a password of a request"),
+    _token("Bearer ", r"(?=[^\d\s]{0,64}\d)[\w.~+/-]{16,512}=?=?", "a token of a request"),
+    _token("Basic ", r"(?=[^\d\s]{0,64}\d)[A-Za-z0-9+/]{16,512}=?=?", "a password of a request"),
     (
         b"://",
         "a password in an address",
@@ -263,9 +276,11 @@ _TOKENS = (
 )
 
 _KEY_LINE = re.compile(rb"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
-# Line ends may be escaped, lines may be literals of their own, and headers may come before.
+# Line ends may be escaped, lines may be literals of their own, and headers may come before, each to
+# its end: there is one way to read them.
 _KEY_BODY = re.compile(
-    rb"(?:\s|\\[nrt]|[\"'+,\\]|(?:Proc-Type|DEK-Info|Version|Comment)[^\n\\\"']{0,128}){0,256}"
+    rb"(?:\s|\\[nrt]|[\"'+,\\]|(?:Proc-Type|DEK-Info|Version|Comment)[^\n\\\"']{0,128}"
+    rb"(?=[\n\\\"']|\Z)){0,256}"
     rb"([A-Za-z0-9+/=]{16,128})"
 )
 
@@ -282,6 +297,8 @@ _QUOTED = re.compile(
     _BETWEEN + rb"[rRbBuU]{0,2}\\?(?P<quote>[\"'`])(?P<value>[^\s\"'`\\<>]{3,512})\\?(?P=quote)"
 )
 _BARE = re.compile(_BETWEEN + rb"(?P<value>[^\s\"'`\\<>,;#(){}\[\]]{3,512})(?=[\s,;#<]|\\[nr]|\Z)")
+_IN_NAMES = frozenset(bytes((one,)) for one in b"abcdefghijklmnopqrstuvwxyz_-")
+_BEHIND_NAMES = frozenset(bytes((one,)) for one in b"0123456789\\\"'] \t:=!,>")
 _MARKS = (b"pass", b"pwd", b"secret", b"key", b"token", b"auth")
 _REST = re.compile(rb"(?<=pass)(?:word|wd|phrase)")
 # How a name ends that tells of a secret, without its hyphens and underscores.
@@ -325,6 +342,7 @@ _DIGIT, _LETTER = re.compile(rb"\d"), re.compile(rb"[A-Za-z]")
 _PLAIN = re.compile(rb"[\w+/=.~:!@#%^&*-]+")
 _PLACEHOLDER = re.compile(
     rb"\A(?:none|null|nil|true|false|undefined|empty|string|str|bytes|redacted|masked|hidden|unset"
+    rb"|(?:u?int|float|complex|bool|str|bytes|datetime)[0-9]+"
     rb"|default|optional|required|todo|tbd|test|foo|bar|user|pass|xx+|\*+|\.+|-+|change.?(?:me|it)"
     rb"|(?:your|my|the|some|an?|example|dummy|fake|placeholder|insert|enter|replace)(?:[-_.].*)?"
     rb"|[$%<{\[/~].*|\./.*|.*\{.*\}.*|!(?:vault|ref|sub|getatt|secret)|projects/.*"
@@ -351,10 +369,12 @@ def _family_of(name: bytes, *, is_setting: bool) -> str | None:
 def _counts(family: str, value: bytes, *, is_written: bool) -> bool:
     if family == "auth":
         return _is_basic(value)
+    if _PLACEHOLDER.match(value):
+        return False
     if _AWS_SECRET.fullmatch(value) and family in ("key", "secret"):
         return True
     is_mixed = _DIGIT.search(value) is not None and _LETTER.search(value) is not None
-    if _PLACEHOLDER.match(value) or not (is_mixed or is_written):
+    if not (is_mixed or is_written):
         return False
     if family == "password":
         return len(value) >= (_SHORTEST_PASSWORD if is_written else _STRONG)

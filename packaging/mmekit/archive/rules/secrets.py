@@ -17,7 +17,7 @@ from mmekit.archive.secrets import (
     Secret,
     is_accepted,
     is_binary,
-    is_telling,
+    is_to_be_hidden,
     secret_under,
     secrets_in,
 )
@@ -152,8 +152,9 @@ def find(subject: Subject) -> Found:
         if what is not None and not (is_whole_accepted or is_accepted(lines, line)):
             # What a backslash continues or spells otherwise, the text alone does not show.
             found.setdefault((PROPERTIES_FILE, line), Secret(line, what, value))
-        if is_telling(name):
-            hidden |= {value, value.strip("\"'")}
+        bare = value.strip("\"'")
+        if is_to_be_hidden(name, bare):
+            hidden |= {value, bare}
     by_file = sorted(found.items())
     return Found(
         tuple((name, secret) for (name, _), secret in by_file),
