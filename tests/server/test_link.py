@@ -40,6 +40,22 @@ def test_a_request_on_a_connection_that_closes_was_never_begun():
     run(story)
 
 
+def test_a_request_that_was_written_may_have_begun_when_the_next_one_cannot_be():
+    async def story(link, told):
+        first = link.ask(b"x", 60)
+        link.close()
+        second = link.ask(b"y", 60)
+
+        assert len(told) == 1
+        with pytest.raises(WorkerFailure, match="disconnected") as failed:
+            await first
+        assert not isinstance(failed.value, NeverBegun)
+        with pytest.raises(NeverBegun):
+            await second
+
+    run(story)
+
+
 def test_a_request_that_cannot_be_written_is_the_end_of_its_connection():
     async def story(link, told):
         first = link.ask(b"x", 60)

@@ -38,6 +38,22 @@ def handle(inputs):
 """
 
 
+STREAMER = """
+from djl_python import Output
+
+def endless():
+    while True:
+        yield "x" * 100_000
+
+def handle(inputs):
+    if inputs.is_empty():
+        return None
+    if inputs.is_batch():
+        return Output().add_stream_content(endless(), None)
+    return Output().add("alone")
+"""
+
+
 def workers(server):
     (described,) = server.client.get("/models/waiter").json()
     return described["models"][0]["workerGroups"][0]["workers"]
@@ -101,6 +117,24 @@ def test_the_memory_of_a_model_is_free_when_its_unloading_answers(server, load):
     server.client.delete("/models/waiter")
 
     assert all(map(has_ended, processes))
+
+
+@pytest.mark.parametrize("slots", [False, True], ids=["plain", "slots"])
+def test_a_stream_for_several_requests_is_nobody_s_and_costs_no_worker(
+    own_server, model_folder, threads, slots
+):
+    properties = {"batch_size": 2, "max_batch_delay": 500, "option__predict_timeout": 1}
+    folder = model_folder(STREAMER, minWorkers=1, maxWorkers=1, **properties)
+    if slots:
+        give_slots(folder)
+    name = own_server.loaded(folder)
+
+    for _ in range(2):
+        both = [threads.submit(own_server.invoke, name, "x") for _ in range(2)]
+
+        for one in both:
+            assert "Batch output size mismatch" in one.result().json()["message"]
+        assert own_server.value(name, "x") == "alone"
 
 
 @pytest.mark.parametrize("slots", [False, True], ids=["plain", "slots"])

@@ -95,14 +95,19 @@ def deliver(batch: Sequence[Job], reply: Reply) -> None:
     if len(batch) == 1:
         batch[0].answer(reply)
         return
+    if reply.stream is not None:
+        # It has no parts, of which each request would have its own.
+        reply.stream.abandon()
+        for job in batch:
+            job.refuse(_mismatch(len(batch), 1))
+        return
     if reply.status >= 300:  # noqa: PLR2004
         for job in batch:
             job.answer(reply)
         return
     if len(reply.content) != len(batch):
         for job in batch:
-            expected = f"expected: {len(batch)}, actual: {len(reply.content)}"
-            job.refuse(refusal.untranslatable(f"Batch output size mismatch, {expected}"))
+            job.refuse(_mismatch(len(batch), len(reply.content)))
         return
     parts: list[list[tuple[str | None, bytes]]] = [[] for _ in batch]
     for key, value in reply.content:
@@ -115,3 +120,8 @@ def deliver(batch: Sequence[Job], reply: Reply) -> None:
     for job, content in zip(batch, parts, strict=True):
         own = Reply(reply.status, reply.message, reply.properties, tuple(content))
         job.answer(own)
+
+
+def _mismatch(expected: int, actual: int) -> refusal.Refusal:
+    what = f"Batch output size mismatch, expected: {expected}, actual: {actual}"
+    return refusal.untranslatable(what)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _UNSENT = "Failed to send data to python."
+_LOST = "java.io.IOException: Python worker disconnected."
 _UNASKED = "the worker answered without having been asked"
 
 
@@ -92,9 +93,10 @@ class Link(asyncio.Protocol):
         waiter: asyncio.Future[Reply] = loop.create_future()
         failure = self._write(waiter, request, timeout_s)
         if failure is not None:
+            # Those before have been written: they may have begun.
             self._fail(failure)
             if not waiter.done():
-                waiter.set_exception(failure)
+                waiter.set_exception(NeverBegun(_UNSENT))
         return waiter
 
     def _write(
@@ -102,7 +104,7 @@ class Link(asyncio.Protocol):
     ) -> WorkerFailure | None:
         """Write a request; return why it cannot be, which is the end of the worker."""
         if self._transport is None or self._transport.is_closing():
-            return NeverBegun(_UNSENT)
+            return WorkerFailure(_LOST)
         try:
             self._waiters.append((waiter, timeout_s))
             if len(self._waiters) == 1 and self._reader.stream is None:
@@ -185,7 +187,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Treat the end of the connection as the end of the worker."""
-        self._fail(WorkerFailure("java.io.IOException: Python worker disconnected."))
+        self._fail(WorkerFailure(_LOST))
 
     def _time_out(self) -> None:
         if self._draining is not None and self._draining is self._reader.stream:

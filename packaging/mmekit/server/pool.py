@@ -344,6 +344,8 @@ class Pool:
         except Exception as error:  # whatever it was, nobody waits for ever
             _logger.exception("answers of model %s are lost", self.name)
             _refuse(batch, error)
+            if stream is not None:
+                stream.abandon()
         finally:
             if stream is None:
                 self._free(worker, alive=not done.exception())
