@@ -95,26 +95,23 @@ def deliver(batch: Sequence[Job], reply: Reply) -> None:
     if len(batch) == 1:
         batch[0].answer(reply)
         return
+    made = len(reply.content)
     if reply.stream is not None:
         # It has no parts, of which each request would have its own.
         reply.stream.abandon()
-        for job in batch:
-            job.refuse(_mismatch(len(batch), 1))
-        return
-    if reply.status >= 300:  # noqa: PLR2004
+        made = 1
+    elif reply.status >= 300:  # noqa: PLR2004
         for job in batch:
             job.answer(reply)
         return
-    if len(reply.content) != len(batch):
-        for job in batch:
-            job.refuse(_mismatch(len(batch), len(reply.content)))
+    if made != len(batch):
+        _refuse(batch, f"Batch output size mismatch, expected: {len(batch)}, actual: {made}")
         return
     parts: list[list[tuple[str | None, bytes]]] = [[] for _ in batch]
     for key, value in reply.content:
         match = _BATCH_KEY.fullmatch(key or "")
         if match is None or int(match[1]) >= len(batch):
-            for job in batch:
-                job.refuse(refusal.untranslatable(f"Unexpected batch output key: {key}"))
+            _refuse(batch, f"Unexpected batch output key: {key}")
             return
         parts[int(match[1])].append((match[2], value))
     for job, content in zip(batch, parts, strict=True):
@@ -122,6 +119,6 @@ def deliver(batch: Sequence[Job], reply: Reply) -> None:
         job.answer(own)
 
 
-def _mismatch(expected: int, actual: int) -> refusal.Refusal:
-    what = f"Batch output size mismatch, expected: {expected}, actual: {actual}"
-    return refusal.untranslatable(what)
+def _refuse(batch: Sequence[Job], why: str) -> None:
+    for job in batch:
+        job.refuse(refusal.untranslatable(why))

@@ -113,8 +113,12 @@ def _refilling(mapping: dict[Any, Any]) -> Callable[[], object]:
 
 
 def _refill(mapping: dict[Any, Any], before: dict[Any, Any]) -> None:
-    mapping.clear()
-    mapping.update(before)
+    # Only what is another: requests that read go on meanwhile, and most refusals change nothing.
+    for name in mapping.keys() - before.keys():
+        dict.pop(mapping, name)  # moto's own way would dispose of it
+    for name, value in before.items():
+        if name not in mapping or mapping[name] is not value:
+            mapping[name] = value
 
 
 def _put_back(mapping: dict[str, Any], name: str, value: Any) -> None:
