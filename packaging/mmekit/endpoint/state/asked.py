@@ -23,7 +23,9 @@ _WITHHELD = (  # what operations on these make or take must not lie on a disk
     "SigningCertificate",
     "ServiceSpecificCredential",
 )
-_ACTION_FIELD = re.compile(rb'name="?Action"?[^\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]*)')
+_ACTION_NAME = re.compile(rb'name="?Action"?')
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LINE = re.compile(rb"[^\r\n]*")
 
 
 def caller_of_request(request: Request) -> Caller | None:
@@ -55,15 +57,26 @@ def operations_of(request: Request) -> list[str]:
         found.append(target.rpartition(b".")[2].decode("latin-1"))
     kind = (request.header(b"content-type") or b"").lower()
     if kind.startswith(b"multipart/form-data"):
-        found += [
-            value.decode("latin-1") for value in _ACTION_FIELD.findall(b"".join(request.body))
-        ]
+        found += _action_fields(b"".join(request.body))
     found += parse_qs(request.query.decode("latin-1")).get("Action", [])
     if kind.startswith(b"application/x-www-form-urlencoded") or (not found and not request.query):
         found += parse_qs(b"".join(request.body).decode("latin-1")).get("Action", [])
     if not found:  # what has neither a query nor a form is asked by its headers
         found += [value.decode("latin-1") for name, value in request.headers if name == b"action"]
     return list(dict.fromkeys(found))
+
+
+def _action_fields(form: bytes) -> list[str]:
+    """Return the values of a multipart form's fields of that name; each byte is looked at once."""
+    found, at = [], 0
+    while (named := _ACTION_NAME.search(form, at)) is not None:
+        head_end = _HEAD_END.search(form, named.end())
+        if head_end is None:
+            break
+        at = head_end.end()
+        value = _LINE.match(form, at)
+        found += [value[0].decode("latin-1")] if value else []
+    return found
 
 
 def withheld(request: Request) -> bool:
