@@ -1,4 +1,4 @@
-"""What a request asks for is found wherever moto looks, in no more time than it takes to read it."""
+"""What a request asks for is found where moto looks, in no more time than it takes to read it."""
 
 import time
 
