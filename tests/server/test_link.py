@@ -10,10 +10,10 @@ import pytest
 from mmekit.server.link import Link, NeverBegun, WorkerFailure
 
 
-def run(story):
+def run(story, **options):
     async def scenario():
         told = []
-        link = Link(lambda failure: told.append(failure) or failure)
+        link = Link(lambda failure: told.append(failure) or failure, **options)
         ours, theirs = socket.socketpair()
         with theirs:
             loop = asyncio.get_running_loop()
@@ -67,3 +67,16 @@ def test_a_request_that_cannot_be_written_is_the_end_of_its_connection():
                 await answer
 
     run(story)
+
+
+def test_a_patience_that_cannot_be_told_is_at_its_end():
+    async def story(link, told):
+        with pytest.raises(WorkerFailure, match="ValueError: mmap closed"):
+            await link.ask(b"x", 0.01)
+
+        assert len(told) == 1
+
+    def time_left(timeout_s, since):
+        raise ValueError("mmap closed")
+
+    run(story, time_left=time_left)

@@ -198,6 +198,9 @@ class Link(asyncio.Protocol):
         except WorkerFailure as failure:
             self._fail(failure)
             return
+        except Exception as error:  # noqa: BLE001  whatever it was, nobody waits for ever
+            self._fail(WorkerFailure(f"{type(error).__name__}: {error}"))
+            return
         if left > 0:
             self._set_timer(left)
             return

@@ -255,8 +255,12 @@ class SlotWorker(Worker):
         with contextlib.suppress(psutil.Error, OSError):
             self._process = psutil.Process(pid)
         if fds:
-            self.ledger = Ledger(fds[0])
-            os.close(fds[0])
+            try:
+                self.ledger = Ledger(fds[0])
+            except (OSError, ValueError) as error:
+                self._refuse(f"its ledger cannot be read: {error}")
+            finally:
+                os.close(fds[0])
         else:
             # The kernel drops what it has no room for.
             self._refuse("no descriptors are left")
