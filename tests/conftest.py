@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mmekit.ports import free_port
 
@@ -17,6 +18,10 @@ with contextlib.suppress(ValueError):  # not the main thread
 # As servers do it. Threads of OpenMP wait actively: with workers of pytest side by side, models
 # that are fitted or asked take four times as long. Before a library looks at it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes, or to make one, decides nothing: that is the machine's affair.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 LONGEST = (
     "test_notebooks",
