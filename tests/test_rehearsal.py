@@ -220,9 +220,10 @@ def archives(tmp_path_factory):
     return packed(folder / "slots", ON_SLOTS), engine
 
 
-def run(folder, environment, *words):
+def run(folder, environment, *words, server="embedded"):
+    up = [sys.executable, "-m", "mmekit.cli", "up", "--port", "0", "--server", server, "--"]
     return subprocess.run(
-        [sys.executable, "-m", "mmekit.cli", "up", "--port", "0", "--", *map(str, words)],
+        [*up, *map(str, words)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -232,12 +233,25 @@ def run(folder, environment, *words):
     )
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory, users, real, archives):
+@pytest.fixture(
+    scope="module",
+    params=[
+        "embedded",
+        pytest.param(
+            "djl",
+            marks=pytest.mark.skipif(
+                not os.environ.get("MMEKIT_DJL_HOME"), reason="MMEKIT_DJL_HOME is not set"
+            ),
+        ),
+    ],
+)
+def told(request, tmp_path_factory, users, real, archives):
     """What a command of `mme up -- COMMAND`, its child and two models have seen; and stderr."""
     folder = tmp_path_factory.mktemp("command")
     (folder / "command.py").write_text(A_COMMAND)
-    ended = run(folder, users, sys.executable, "command.py", *archives, real.url)
+    ended = run(
+        folder, users, sys.executable, "command.py", *archives, real.url, server=request.param
+    )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout), ended.stderr
 
@@ -263,7 +277,7 @@ def test_a_command_has_made_up_credentials_a_region_and_no_profile(told):
 
 def test_a_command_and_what_it_starts_are_an_assumed_role(told):
     seen, _ = told
-    arn = "arn:aws:sts::123456789012:assumed-role/mmekit-local/SageMaker"
+    arn = "arn:aws:sts::123456789012:assumed-role/mmekit-rehearsal/SageMaker"
     assert (seen["identity"], seen["child"]) == (arn, arn)
 
 

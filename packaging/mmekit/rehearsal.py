@@ -38,7 +38,7 @@ __all__ = [
 MARK = "MMEKIT_REHEARSAL"
 """The variable that says where the rehearsal is, to those who are in one."""
 
-LOCAL_ROLE = "mmekit-local"
+LOCAL_ROLE = "mmekit-rehearsal"
 """The role of who comes with credentials that the rehearsal has not made."""
 
 STARTUP = Path(__file__).with_name("startup")

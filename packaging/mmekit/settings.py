@@ -69,7 +69,7 @@ def _default_region(chosen: Mapping[str, Any]) -> str:
 
 def _default_role(chosen: Mapping[str, Any]) -> str:
     if chosen["target"] == "local":
-        return f"arn:aws:iam::{LOCAL_ACCOUNT}:role/{LOCAL_ROLE}"
+        return f"arn:aws:iam::{LOCAL_ACCOUNT}:role/mmekit-local"
     raise _unset("role", "MME_TARGET is aws, and SageMaker needs a role that may read the bucket")
 
 

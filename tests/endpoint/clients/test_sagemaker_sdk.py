@@ -27,7 +27,7 @@ def finds_itself(found):
     return (found["account"], found["bucket"], found["role"]) == (
         "123456789012",
         "sagemaker-us-east-1-123456789012",
-        "arn:aws:iam::123456789012:role/mmekit-local",
+        "arn:aws:iam::123456789012:role/mmekit-rehearsal",
     )
 
 
