@@ -2,14 +2,18 @@
 
 To change one, set its variable MME_… or write it into a file .env beside this one (see
 .env.example); `mmekit.settings` says what each may be. The notebooks are the same for the local
-endpoint and for AWS: MME_TARGET alone decides.
+endpoint and for AWS: MME_TARGET alone decides. Where it is the local one, it is what AWS means to
+everything else in the notebook, too: a client that boto3 makes by itself, SageMaker's SDK.
 """
 
 from pathlib import Path
 
+from mmekit.rehearsal import enter
 from mmekit.settings import Settings
 
 settings = Settings()
+if settings.target == "local":
+    enter(settings.local_url, settings.region)
 
 target = settings.target
 region = settings.region

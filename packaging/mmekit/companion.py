@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from mmekit.errors import EndpointError
 from mmekit.guard import guarded
+from mmekit.rehearsal import program_environment, reachable_url
+from mmekit.settings import local_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +30,10 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
 
     As a shell has it: a command that signal N killed gives 128 + N.
 
-    The command finds the endpoint through MME_LOCAL_URL. For programs only: it changes what
-    signals do to this process, so that neither of the two outlives it.
+    To the command, AWS is the endpoint (`mmekit.rehearsal`), which it finds through MME_LOCAL_URL,
+    too. Only where MME_TARGET is ``aws`` does it keep what leads to the user's account. For
+    programs only: it changes what signals do to this process, so that neither of the two outlives
+    it.
 
     Parameters
     ----------
@@ -45,12 +48,14 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
     ------
     EndpointError
         The endpoint did not start.
+    SettingsError
+        A setting is not what it may be.
     OSError
         The command cannot be started.
     """
+    environment = _environment(reachable_url(host, port))
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
-    environment = {**os.environ, "MME_LOCAL_URL": _url(host, port)}
     with (
         local_endpoint(options, host, port),
         subprocess.Popen(command, env=environment) as process,
@@ -111,25 +116,24 @@ def local_endpoint(
                 remedy = f"see what `mme up --port {port}` says"
                 raise EndpointError(what, where=where, remedy=remedy)
             time.sleep(_POLL_S)
-        yield _url(host, port)
+        yield reachable_url(host, port)
+
+
+def _environment(url: str) -> dict[str, str]:
+    region = local_region()
+    if region is not None:
+        return program_environment(os.environ, url, region)
+    sys.stderr.write(
+        "mme: MME_TARGET is aws, so the command keeps your credentials, and what it asks of AWS "
+        "reaches your account.\n"
+    )
+    return {**os.environ, "MME_LOCAL_URL": url}
 
 
 def _standard_error() -> int:
     """Return what a process may print to instead of standard output."""
     is_closed = sys.__stderr__ is None  # the number may be that of another file by now
     return subprocess.DEVNULL if is_closed else 2
-
-
-def _url(host: str, port: int) -> str:
-    """Return the URL under which this machine reaches what listens on a host."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"http://{host}:{port}"
-    is_v4 = isinstance(address, ipaddress.IPv4Address)
-    if address.is_unspecified:  # stands for every interface; nobody can be sent there
-        host = "127.0.0.1" if is_v4 else "::1"
-    return f"http://{host}:{port}" if is_v4 else f"http://[{host}]:{port}"
 
 
 @contextmanager

@@ -29,6 +29,8 @@ from mmekit.demo_progress import DemoProgress
 from mmekit.errors import DemoError
 from mmekit.notebook import Notebook
 from mmekit.ports import free_port
+from mmekit.rehearsal import program_environment
+from mmekit.settings import Settings
 
 try:
     import fcntl
@@ -109,7 +111,9 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
         DemoProgress(console, list(notebooks.values())) as progress,
     ):
         results.unlink(missing_ok=True)
-        environment = {**os.environ, "MME_TARGET": "local", "MME_LOCAL_URL": url, "TMPDIR": scratch}
+        region = Settings(target="local").region
+        environment = program_environment(os.environ, url, region)
+        environment |= {"MME_TARGET": "local", "TMPDIR": scratch}
 
         async def execute(name: str, stops: _Stops | None = None) -> None:
             await notebooks[name].execute(root, build / "notebooks", environment, progress, stops)

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mmekit.errors import SettingsError
+from mmekit.rehearsal import LOCAL_ROLE, MARK, is_entered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,6 +78,17 @@ def _default_bucket(chosen: Mapping[str, Any]) -> str:
         return "mmekit-local"
     account = _ROLE.sub(r"\g<account>", chosen["role"])
     return f"sagemaker-{chosen['region']}-{account}"  # what SageMaker's own SDK calls it
+
+
+def _check_target(target: str) -> str:
+    if target == "aws" and is_entered():
+        raise SettingsError(
+            "MME_TARGET is aws, and to this program AWS is the rehearsal: it was started by "
+            "`mme up -- COMMAND`, or from a notebook.",
+            where=f"MME_TARGET, {MARK}",
+            remedy="Run it in a shell of its own, or set MME_TARGET=aws for `mme up -- COMMAND`.",
+        )
+    return target
 
 
 def _check_instance_type(name: str) -> str:
@@ -168,7 +180,8 @@ class Settings(BaseSettings):
     Raises
     ------
     SettingsError
-        A value is missing or not among those possible: names the variable and what it may be.
+        A value is missing or not among those possible: names the variable and what it may be. Or
+        the target is AWS in a program to which AWS means the rehearsal.
 
     Examples
     --------
@@ -186,7 +199,7 @@ class Settings(BaseSettings):
         str_strip_whitespace=True,
     )
 
-    target: Literal["local", "aws"] = "local"
+    target: Annotated[Literal["local", "aws"], AfterValidator(_check_target)] = "local"
     region: RegionName = Field(default_factory=_default_region)
     role: RoleArn = Field(default_factory=_default_role)
     bucket: BucketName = Field(default_factory=_default_bucket)
@@ -268,6 +281,20 @@ class Settings(BaseSettings):
                 "config": Config(s3={"addressing_style": "path"}, proxies={}).merge(chosen),
             }
         return functools.partial(session.client, service, **arguments)
+
+
+def local_region() -> str | None:
+    """Return the region of the local endpoint; None where the settings say that AWS serves.
+
+    Raises
+    ------
+    SettingsError
+        A value is not among those possible.
+    """
+    role = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/{LOCAL_ROLE}"  # neither it nor a region is missed
+    if Settings(region=LOCAL_REGION, role=role).target == "aws":
+        return None
+    return Settings(target="local").region
 
 
 def _local_session() -> Any:

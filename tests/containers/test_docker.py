@@ -180,3 +180,21 @@ def test_a_folder_without_a_dockerfile_is_refused(push, tmp_path):
 
     assert refused.returncode == 1
     assert "There is no Dockerfile." in refused.stderr
+
+
+def test_a_container_is_told_where_the_rehearsal_is_and_nothing_of_the_users(up, docker):
+    users = {"AWS_ACCESS_KEY_ID": "AKIAOFTHEUSER0000000", "AWS_PROFILE": "work"}
+    service = up("--server", "docker", **docker.variables, **users)
+    service.put("a.tar.gz", model=b"weights")
+    service.create_endpoint("e", f"{ECR}/mine:1")
+
+    seen = service.seen("e", "a.tar.gz")["variables"]
+
+    (run,) = docker.calls("run")
+    assert values(run["words"], "--add-host") == ["host.docker.internal:host-gateway"]
+    assert (
+        seen["AWS_ENDPOINT_URL"] == f"http://host.docker.internal:{service.url.rpartition(':')[2]}"
+    )
+    assert seen["AWS_SESSION_TOKEN"]
+    assert "AWS_PROFILE" not in seen
+    assert "AKIAOFTHEUSER" not in str(run) + str(seen)

@@ -70,8 +70,8 @@ def up(  # noqa: PLR0913 - an option each
         list[str] | None,
         typer.Argument(
             metavar="[-- COMMAND]",
-            help="Run this meanwhile; the service ends when it does. Its own output goes to "
-            "standard error.",
+            help="Run this meanwhile; the service ends when it does. To the command AWS is the "
+            "service, and your credentials are gone. The service's output goes to standard error.",
         ),
     ] = None,
     *,
@@ -117,8 +117,8 @@ def up(  # noqa: PLR0913 - an option each
 ) -> None:
     """Be SageMaker, S3 and the rest of AWS on one port, for unmodified boto3.
 
-    Point boto3 at it with AWS_ENDPOINT_URL, or use the settings of this repository, whose
-    default it is. Ctrl-C ends it and every container it started.
+    Run a program as its COMMAND, point boto3 at it with AWS_ENDPOINT_URL, or use the settings of
+    this repository, whose default it is. Ctrl-C ends it and every container it started.
 
     **Examples:** mme up  ·  mme up --instances 2  ·  mme up --state ~/.mme  ·  mme up -- jupyter
     lab notebooks
@@ -146,7 +146,10 @@ def up(  # noqa: PLR0913 - an option each
         require_djl()
     from mmekit.containers import launcher_for
     from mmekit.endpoint import EndpointOptions, run
+    from mmekit.rehearsal import forget_account
 
+    launcher = launcher_for(server.value)
+    forget_account()
     run(
         EndpointOptions(
             port=port,
@@ -158,5 +161,5 @@ def up(  # noqa: PLR0913 - an option each
             state_seconds=state_seconds,
             autoscaling_minute=autoscaling_minute,
         ),
-        launcher=launcher_for(server.value),
+        launcher=launcher,
     )

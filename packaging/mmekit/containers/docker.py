@@ -10,6 +10,7 @@ import subprocess
 import uuid
 from typing import TYPE_CHECKING
 
+from mmekit.containers.door import HOST_OPTION, Door
 from mmekit.endpoint.instances.launcher import start_process
 from mmekit.errors import ImageError
 from mmekit.ports import free_port
@@ -56,7 +57,7 @@ def run_command(placement: Placement, port: int, name: str) -> list[str]:
     models = placement.folder.absolute() / "models"
     mount = f"{models}:{models}"
     variables = {
-        **dict(placement.environment),
+        **placement.variables(),
         "SAGEMAKER_BIND_TO_PORT": str(port),
         "SAGEMAKER_SAFE_PORT_RANGE": _SAFE_PORTS,
     }
@@ -68,6 +69,8 @@ def run_command(placement: Placement, port: int, name: str) -> list[str]:
     command += ["--publish", f"127.0.0.1:{port}:{port}", "--volume", mount]
     for variable, value in variables.items():
         command += ["--env", f"{variable}={value}"]
+    if placement.account:
+        command += HOST_OPTION
     if placement.memory is not None:
         command += ["--memory", str(placement.memory)]
     if placement.vcpus is not None:
@@ -82,6 +85,10 @@ class DockerLauncher:
     engine that is not everywhere.
     """
 
+    def __init__(self) -> None:
+        self._door = Door()
+        self._environ = dict(os.environ)  # the client's, which may log in to a registry
+
     async def launch(self, placement: Placement) -> Container:
         """Start the placement's image.
 
@@ -95,12 +102,13 @@ class DockerLauncher:
         if not placement.image:
             remedy = "Give CreateModel an Image, or use --server embedded."
             raise ImageError("The model has no image.", where=placement.label, remedy=remedy)
+        placement = await self._door.placed_behind(placement)
         port = free_port()
         name = f"mme-{uuid.uuid4().hex[:12]}"
         (placement.folder / "models").mkdir(parents=True, exist_ok=True)
         removal = ("docker", "rm", "--force", name)
         client = await start_process(
-            run_command(placement, port, name), os.environ, placement, port, afterwards=removal
+            run_command(placement, port, name), self._environ, placement, port, afterwards=removal
         )
         return _DockerContainer(client, removal)
 

@@ -16,6 +16,7 @@ from mmekit.endpoint.control.autoscaling import Autoscaler
 from mmekit.endpoint.control.aws import Aws
 from mmekit.endpoint.control.control_plane import ControlPlane
 from mmekit.endpoint.control.hosting import Hosting
+from mmekit.endpoint.control.identities import role_variables
 from mmekit.endpoint.data_plane import DataPlane
 from mmekit.endpoint.front import Front
 from mmekit.endpoint.functions import Functions
@@ -33,7 +34,9 @@ from mmekit.endpoint.state.recorder import State
 from mmekit.endpoint.state.restore import restore
 from mmekit.http import HttpServer, Policy
 from mmekit.printed import lines_per_second
+from mmekit.rehearsal import announcement, reachable_url
 from mmekit.scratch import scratch_folder, sweep
+from mmekit.settings import LOCAL_REGION
 
 if TYPE_CHECKING:
     import socket
@@ -73,7 +76,9 @@ async def serve(
         metrics = Metrics(aws)
         journal = Journal()
         logs, captures = LogShipper(), Captures(aws)
-        make_fleet = _fleets(aws, launcher, options, folder, metrics, journal, logs, captures)
+        make_fleet = _fleets(
+            aws, launcher, options, folder, metrics, journal, logs, captures, url=_url(listener)
+        )
 
         def forget(endpoint: EndpointId) -> None:
             for one in (metrics, watch, captures):
@@ -165,7 +170,7 @@ async def _pay(state: State) -> None:
                 await asyncio.to_thread(state.pay)
 
 
-def _fleets(
+def _fleets(  # noqa: PLR0913 - what a fleet is made of
     aws: Aws,
     launcher: ContainerLauncher,
     options: EndpointOptions,
@@ -174,6 +179,8 @@ def _fleets(
     journal: Journal,
     logs: LogShipper,
     captures: Captures,
+    *,
+    url: str,
 ) -> Callable[[EndpointSpecification], Fleet]:
     options = replace(options, instances=None)  # the specification has it
 
@@ -189,6 +196,7 @@ def _fleets(
             journal=journal,
             logs=logs,
             capture=captures.of(specification),
+            account_of=lambda role: role_variables(account, region, role, url),
         )
 
     return make_fleet
@@ -204,7 +212,7 @@ def _stop_at_signals(asked: asyncio.Event) -> None:
 
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return reachable_url(host, port)
 
 
 def _announce(listener: socket.socket, state: Path | None) -> None:
@@ -218,9 +226,7 @@ def _announce(listener: socket.socket, state: Path | None) -> None:
         kept,
         f"What they do is shown live on {url}/_mme/",
         "For boto3 and the AWS CLI in another terminal:",
-        f"  export AWS_ENDPOINT_URL={url}",
-        "  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local",
-        "  export AWS_DEFAULT_REGION=us-east-1",
+        *(f"  {line}" for line in announcement(url, LOCAL_REGION)),
     )
     for line in lines:
         logger.info(line)

@@ -42,6 +42,8 @@ class ModelSpecification:
     caches_models
         False when MultiModelConfig says ModelCacheSetting=Disabled: a model is unloaded after
         each call.
+    role
+        ExecutionRoleArn.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ModelSpecification:
     environment: tuple[tuple[str, str], ...] = ()
     image: str = ""
     caches_models: bool = True
+    role: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import dataclasses
 import fcntl
 import hashlib
 import importlib.util
-import json
 import os
 import pathlib
 import platform
@@ -20,6 +19,8 @@ import pytest
 from botocore.config import Config
 
 from mmekit.archive import pack
+from mmekit.rehearsal import STARTUP
+from tests.real_account import RealAccount, real_account
 
 HERE = pathlib.Path(__file__).parent
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
@@ -54,6 +55,8 @@ class Rehearsal:
     """Packed models by the factor that they multiply sums with: {1: path, 10: path}."""
     log_path: pathlib.Path
     home: pathlib.Path
+    outside: RealAccount
+    """Hears what a client asks of anybody but the rehearsal."""
 
     image = IMAGE
     role = ROLE
@@ -142,7 +145,7 @@ def archives(tmp_path_factory):
 @pytest.fixture(scope="session")
 def rehearsal(archives):
     """`mme up` as a user starts it, with two models in the bucket `models`."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, real_account() as outside:
         folder = pathlib.Path(name)
         for part in ("tmp", "home"):
             (folder / part).mkdir()
@@ -157,7 +160,7 @@ def rehearsal(archives):
                 env=environment | {"TMPDIR": str(folder / "tmp")},
             )
         try:
-            running = _announced(process, log_path, folder / "home", archives)
+            running = _announced(process, log_path, folder / "home", archives, outside)
             s3 = running.client("s3")
             s3.create_bucket(Bucket="models")
             for scale, path in archives.items():
@@ -172,36 +175,28 @@ def rehearsal(archives):
                 raise
 
 
-def _announced(process, log_path, home, archives):
+def _announced(process, log_path, home, archives, outside):
     deadline = time.monotonic() + 180
     while not (found := re.search(r"listen on (http://[\d.:]+)", log_path.read_text())):
         assert process.poll() is None, log_path.read_text()
         assert time.monotonic() < deadline, "mme up announced no address"
         time.sleep(0.02)
     (home / "none").touch()
-    (home / "sagemaker.yaml").write_text(
-        json.dumps(  # JSON is YAML
-            {
-                "SchemaVersion": "1.0",
-                "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
-            }
-        )
-    )
     environment = {
         "AWS_ENDPOINT_URL": found[1],
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_DEFAULT_REGION": "us-east-1",
+        "PYTHONPATH": str(STARTUP),
         # From here on: whatever is on this machine stays out, and nothing leaves it.
         "AWS_CONFIG_FILE": str(home / "none"),
         "AWS_SHARED_CREDENTIALS_FILE": str(home / "none"),
         "AWS_EC2_METADATA_DISABLED": "true",
-        "SAGEMAKER_USER_CONFIG_OVERRIDE": str(home / "sagemaker.yaml"),
-        "HTTP_PROXY": "http://127.0.0.1:9",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "HTTP_PROXY": outside.url,
+        "HTTPS_PROXY": outside.url,
         "NO_PROXY": "127.0.0.1,localhost",
     }
-    return Rehearsal(found[1], environment, archives, log_path, home)
+    return Rehearsal(found[1], environment, archives, log_path, home, outside)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from mmekit.endpoint.snapshot import FleetSnapshot
 from mmekit.instance_types import instance_type
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mmekit.archive import Example
     from mmekit.endpoint.instances.launcher import ContainerLauncher
     from mmekit.endpoint.instances.model_source import ReadObject
@@ -70,6 +72,8 @@ class Fleet:
         Where the containers' output goes; None for nowhere but the log.
     capture
         Where invocations are captured; None for nowhere.
+    account_of
+        Returns the variables by which the containers of a model, whose role it is told, reach AWS.
 
     Attributes
     ----------
@@ -89,6 +93,7 @@ class Fleet:
         journal: Journal | None = None,
         logs: LogShipper | None = None,
         capture: Capture | None = None,
+        account_of: Callable[[str], tuple[tuple[str, str], ...]] = lambda _: (),
     ) -> None:
         self.id: EndpointId = specification.id
         self.config_name = specification.config_name
@@ -101,6 +106,7 @@ class Fleet:
         self._folder = folder
         self._metrics = metrics
         self._logs = logs
+        self._account_of = account_of
         self._measuring: asyncio.Task[None] | None = None
         self.variants = tuple(
             self._variant(variant, folder / str(place))
@@ -213,6 +219,7 @@ class Fleet:
             memory=options.memory or memory,
             vcpus=None if kind is None else kind.vcpus,
             launcher=self._launcher,
+            account=self._account_of(specification.model.role),
             read_object=self._read_object,
             limits=options.limits,
             metrics=self._metrics.variant(self.id, specification.name),

@@ -162,6 +162,7 @@ class Instance:
             self.label,
             self._folder,
             parts.model.environment,
+            account=parts.account,
             memory=parts.memory,
             vcpus=parts.vcpus,
             model=None if only is None else only.folder,

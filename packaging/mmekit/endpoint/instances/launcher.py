@@ -16,6 +16,7 @@ from mmekit.errors import EndpointError
 from mmekit.guard import guard_command
 from mmekit.ports import free_port
 from mmekit.printed import Ration, lines_per_second, show_lines
+from mmekit.rehearsal import container_environment, leads_elsewhere
 from mmekit.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Placement:
         A folder of its own, in which the models that it loads lie.
     environment
         Environment variables that the SageMaker model asks for.
+    account
+        Those by which it reaches AWS: credentials of the model's role, region, address.
     memory
         Bytes that its models may take; None leaves it to the container.
     vcpus
@@ -68,11 +71,30 @@ class Placement:
     label: str
     folder: Path
     environment: tuple[tuple[str, str], ...] = ()
+    account: tuple[tuple[str, str], ...] = ()
     memory: int | None = None
     vcpus: int | None = None
     model: Path | None = None
     image: str = ""
     sink: Callable[[str], None] | None = None
+
+    def variables(self) -> dict[str, str]:
+        """Return what SageMaker gives a container: what its model asks for, and its account.
+
+        What would take a client of AWS away from here is left out, and the log says so: the
+        address of an endpoint in a VPC, for instance, which leads to the real account.
+        """
+        asked = dict(self.environment)
+        elsewhere = sorted(name for name in asked if leads_elsewhere(name))
+        if elsewhere and self.account:
+            logger.warning(
+                "%s: its Environment says %s, which would lead away from the rehearsal and is "
+                "left out here",
+                self.label,
+                ", ".join(elsewhere),
+            )
+            asked = {name: value for name, value in asked.items() if name not in elsewhere}
+        return {**dict(self.account), **asked}
 
 
 class Container(Protocol):
@@ -144,7 +166,8 @@ class CommandLauncher:
         """Start the command in the placement's folder."""
         port = free_port()
         command = [*self._command, *_arguments(placement, port)]
-        return await start_process(command, container_variables(placement, port), placement, port)
+        variables = await asyncio.to_thread(container_variables, placement, port)
+        return await start_process(command, variables, placement, port)
 
 
 async def start_process(
@@ -281,10 +304,17 @@ def _arguments(placement: Placement, port: int) -> list[str]:
 
 
 def container_variables(placement: Placement, port: int) -> dict[str, str]:
-    """Return the environment of a container that is a process of this machine."""
+    """Return the environment of a container that is a process of this machine.
+
+    Of this process's environment it has nothing that is about AWS, and not the home folder: a
+    handler's client of AWS reaches the rehearsal, as the role of its model.
+    """
+    home = placement.folder / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    url = dict(placement.account).get("AWS_ENDPOINT_URL", "")
     variables = {
-        **os.environ,
-        **dict(placement.environment),
+        **container_environment(os.environ, home.absolute(), url),
+        **placement.variables(),
         "PYTHONUNBUFFERED": "1",
         "SAGEMAKER_BIND_TO_PORT": str(port),
     }

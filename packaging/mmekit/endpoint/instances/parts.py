@@ -32,6 +32,8 @@ class InstanceParts:
         Of their instance type; None where that is not known.
     launcher
         Starts their containers.
+    account
+        The variables by which these reach AWS.
     read_object
         Reads from S3.
     limits
@@ -50,6 +52,7 @@ class InstanceParts:
     memory: int | None
     vcpus: int | None
     launcher: ContainerLauncher
+    account: tuple[tuple[str, str], ...]
     read_object: ReadObject
     limits: Limits
     metrics: VariantMetrics

@@ -1,25 +1,25 @@
 """What a user of sagemaker 2 writes; nothing in it says where SageMaker is.
 
-Arguments: a local archive, the s3:// address of another one, the container's image, a role.
+Arguments: a local archive, the s3:// address of another one, the container's image.
 """
 
 import json
 import sys
 
-import boto3
 import sagemaker
 from sagemaker.deserializers import JSONDeserializer
 from sagemaker.multidatamodel import MultiDataModel
 from sagemaker.predictor import Predictor
 from sagemaker.serializers import JSONSerializer
 
-archive, address, image, role = sys.argv[1:]
-boto3.client("s3").create_bucket(Bucket="sagemaker-two")
-session = sagemaker.Session(default_bucket="sagemaker-two")
+archive, address, image = sys.argv[1:]
+session = sagemaker.Session()
+bucket = session.default_bucket()
+role = sagemaker.get_execution_role(session)
 
 models = MultiDataModel(
     name="sagemaker-two",
-    model_data_prefix="s3://sagemaker-two/models/",
+    model_data_prefix=f"s3://{bucket}/two/",
     image_uri=image,
     role=role,
     sagemaker_session=session,
@@ -61,6 +61,9 @@ left = session.sagemaker_client.list_endpoints(NameContains="sagemaker-two")["En
 json.dump(
     {
         "version": sagemaker.__version__,
+        "account": session.account_id(),
+        "bucket": bucket,
+        "role": role,
         "added": added,
         "answers": answers,
         "refused": refused,

@@ -1,17 +1,21 @@
 """What a user of sagemaker 3 writes with its resource classes.
 
-Arguments: the s3:// prefix of the models, the container's image, a role.
+Arguments: the s3:// prefix of the models, the container's image.
 """
 
 import json
 import sys
 from importlib.metadata import version
 
+from sagemaker.core.helper.session_helper import Session, get_execution_role
 from sagemaker.core.resources import Endpoint, EndpointConfig, Model
 from sagemaker.core.shapes import ContainerDefinition, ProductionVariant
 
-prefix, image, role = sys.argv[1:]
+prefix, image = sys.argv[1:]
 name = "sagemaker-three"
+session = Session()
+bucket = session.default_bucket()
+role = get_execution_role(session)
 
 model = Model.create(
     model_name=name,
@@ -56,6 +60,9 @@ left = [found.endpoint_name for found in Endpoint.get_all(name_contains=name)]
 json.dump(
     {
         "version": version("sagemaker-core"),
+        "account": session.account_id(),
+        "bucket": bucket,
+        "role": role,
         "answers": answers,
         "variant": answer.invoked_production_variant,
         "updated_to": updated_to,
