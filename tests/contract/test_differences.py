@@ -52,7 +52,7 @@ def handle(inputs):
 
 @pytest.fixture
 def is_djl(server):
-    return server.side == "djl"
+    return server.is_djl
 
 
 @pytest.fixture
@@ -146,6 +146,17 @@ def test_requirements_that_are_not_installed_are_named(server, is_djl, model_fol
     else:
         assert (answer.status_code, answer.json()["type"]) == (500, "ModelException")
         assert "no-such-library @ file:///no/such/folder" in answer.json()["message"]
+
+
+def test_an_engine_other_than_python_is_not_there(server, is_djl, model_folder):
+    answer = server.load("trees", model_folder(engine="XGBoost"))
+
+    refused = answer.json()
+    lacked = (409, "IllegalArgumentException", "engine not found: XGBoost")
+    if not is_djl:
+        assert (answer.status_code, refused["type"], refused["message"]) == lacked
+    elif refused["message"] != lacked[2]:  # a distribution that has it finds no trees
+        assert (answer.status_code, refused["type"]) == (404, "ModelNotFoundException")
 
 
 def test_a_model_that_is_being_loaded_is_pending(

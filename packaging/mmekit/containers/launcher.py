@@ -49,9 +49,11 @@ def launcher_for(server: str) -> ContainerLauncher:
         There is no such kind, or no Docker engine.
     """
     if server == "docker":
-        from mmekit.containers.docker import DockerLauncher, require_docker
+        from mmekit.containers.docker import DockerLauncher, remove_leftovers, require_docker
 
         require_docker()
+        if left := remove_leftovers():
+            logger.info("removed what a service that was killed has left: %s", ", ".join(left))
         return DockerLauncher()
     return ImageLauncher(launcher_named(server))
 
@@ -83,6 +85,11 @@ class ImageLauncher:
         OSError
             The command cannot be started.
         """
+        if placement.isolated:
+            logger.warning(
+                "%s: its model asks for EnableNetworkIsolation, which --server docker alone gives",
+                placement.label,
+            )
         rule = ImageRules.read().find(placement.image)
         if rule is None:
             self._warn(placement.image)

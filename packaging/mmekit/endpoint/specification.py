@@ -42,6 +42,8 @@ class ModelSpecification:
     caches_models
         False when MultiModelConfig says ModelCacheSetting=Disabled: a model is unloaded after
         each call.
+    isolated
+        EnableNetworkIsolation: the container is to have no network.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ModelSpecification:
     environment: tuple[tuple[str, str], ...] = ()
     image: str = ""
     caches_models: bool = True
+    isolated: bool = False
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,7 @@ def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> Varia
             image=container.get("Image") or "",
             caches_models=container.get("MultiModelConfig", {}).get("ModelCacheSetting")
             != "Disabled",
+            isolated=bool(model.enable_network_isolation),
         ),
         instance_count=int(described.get("InitialInstanceCount", 1)),
         weight=float(described.get("InitialVariantWeight", 1.0)),

@@ -61,6 +61,8 @@ class Placement:
         The unpacked archive of a single-model container; None for a multi-model container.
     image
         The URI of its image.
+    isolated
+        Whether it is to reach no network; only a launcher of real containers can see to that.
     sink
         Gets every line that the container prints, and must not block.
     """
@@ -72,6 +74,7 @@ class Placement:
     vcpus: int | None = None
     model: Path | None = None
     image: str = ""
+    isolated: bool = False
     sink: Callable[[str], None] | None = None
 
 
