@@ -53,7 +53,7 @@ def launcher_for(server: str) -> ContainerLauncher:
 
         require_docker()
         if left := remove_leftovers():
-            logger.info("removed what a service that was killed has left: %s", ", ".join(left))
+            logger.warning("removed what a service that was killed has left: %s", ", ".join(left))
         return DockerLauncher()
     return ImageLauncher(launcher_named(server))
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -37,7 +38,9 @@ logger = logging.getLogger("mmekit.endpoint")
 _HOST = "127.0.0.1"
 _PIPE_SECONDS = 2.0  # for the last of a dead container's output
 _MODELS = 4  # that may print as much as one may, at the same time
-_TAIL = 20  # lines of a container's output to quote when it does not start
+_TAIL = 30  # lines of a container's output to quote when it does not start
+_FRAMES = ("\tat ", "\t... ")  # of Java's traces, which would leave no line for anything else
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,8 @@ class _ProcessContainer:
 
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
-        self._last_lines.append(text)
+        if not text.startswith(_FRAMES):
+            self._last_lines.append(_COLOURS.sub("", text))
         if self._placement.sink is not None:
             self._placement.sink(text)
         logger.info("[%s] %s", self._placement.label, text, extra={"printed": True})
