@@ -27,6 +27,7 @@ from mmekit.containers.docker import INSIDE_PORT, run_command
 from mmekit.endpoint import Placement
 from mmekit.errors import ServerError
 from mmekit.ports import free_port
+from mmekit.scratch import scratch_folder
 from mmekit.server.djl import DjlServing
 from tests.docker_engine import IMAGE_VARIABLE
 from tests.server_process import ServerProcess, give_slots, wait_until
@@ -316,13 +317,14 @@ def docker_container(shared: Path, model: Path | None = None) -> Iterator[Server
     """
     name = f"mmekit-contract-{os.getpid()}-{free_port()}"
     image = os.environ[IMAGE_VARIABLE]
-    with tempfile.TemporaryDirectory() as folder:
-        placement = Placement(name, Path(folder), model=model, image=image)
-        (placement.folder / "models").mkdir()
-        command = run_command(placement, free_port(), name, placement.folder)
+    # The folder is its owner, too: a service that starts meanwhile takes it for nobody's otherwise.
+    with scratch_folder("mme-contract-") as folder:
+        placement = Placement(name, folder, model=model, image=image)
+        (folder / "models").mkdir()
+        command = run_command(placement, free_port(), name, folder)
         mounts = [word for place in (shared, PACKAGING) for word in ("-v", f"{place}:{place}")]
         command[2:2] = ["--pid", "host", *mounts]
-        file = placement.folder / "output.log"
+        file = folder / "output.log"
         with file.open("wb") as output:
             client = subprocess.Popen(command, stdout=output, stderr=output)
         log = lambda: file.read_text(errors="replace")  # noqa: E731
