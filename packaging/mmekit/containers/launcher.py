@@ -81,15 +81,15 @@ class ImageLauncher:
         Raises
         ------
         ImageError
-            images.json is not what it may be, or names a program that is not there.
+            images.json is not what it may be, or names a program that is not there; or the model
+            is to have no network.
         OSError
             The command cannot be started.
         """
         if placement.isolated:
-            logger.warning(
-                "%s: its model asks for EnableNetworkIsolation, which --server docker alone gives",
-                placement.label,
-            )
+            what = "A process of this machine cannot be cut off from the network."
+            remedy = "Use --server docker, or create the model without EnableNetworkIsolation."
+            raise ImageError(what, where=placement.label, remedy=remedy)
         rule = ImageRules.read().find(placement.image)
         if rule is None:
             self._warn(placement.image)
