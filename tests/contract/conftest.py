@@ -319,7 +319,10 @@ def docker_container(shared: Path, model: Path | None = None) -> Iterator[Server
     image = os.environ[IMAGE_VARIABLE]
     # The folder is its owner, too: a service that starts meanwhile takes it for nobody's otherwise.
     with scratch_folder("mme-contract-") as folder:
-        placement = Placement(name, folder, model=model, image=image)
+        # Without a locale, as in AWS's image, Java 17 resets connections that name models beyond
+        # ASCII. SageMaker's names are none.
+        locale = (("LC_ALL", "C.UTF-8"),)
+        placement = Placement(name, folder, locale, model=model, image=image)
         (folder / "models").mkdir()
         command = run_command(placement, free_port(), name, folder)
         mounts = [word for place in (shared, PACKAGING) for word in ("-v", f"{place}:{place}")]
