@@ -87,6 +87,7 @@ def test_an_image_is_run_on_loopback_with_its_models_where_the_endpoint_says(up,
     assert values(words, "--memory") == values(words, "--memory-swap") == [str(1 << 30)]
     assert "PATH" not in seen["variables"]
     assert service.stop() == 0
+    assert not list((service.folder / "tmp").iterdir())
     assert [call["words"] for call in docker.calls("rm")] == [
         ["rm", "--force", values(words, "--name")[0]]
     ]

@@ -29,7 +29,7 @@ from mmekit.errors import ServerError
 from mmekit.ports import free_port
 from mmekit.scratch import scratch_folder
 from mmekit.server.djl import DjlServing
-from tests.docker_engine import IMAGE_VARIABLE
+from tests.docker_engine import IMAGE_VARIABLE, why_not
 from tests.server_process import ServerProcess, give_slots, wait_until
 
 if TYPE_CHECKING:
@@ -315,6 +315,8 @@ def docker_container(shared: Path, model: Path | None = None) -> Iterator[Server
     Tests look at processes, and share files with models; and at how connections end, so they are
     made to the container itself and not to what Docker puts before it.
     """
+    if reason := why_not():
+        pytest.skip(reason)
     name = f"mmekit-contract-{os.getpid()}-{free_port()}"
     image = os.environ[IMAGE_VARIABLE]
     # The folder is its owner, too: a service that starts meanwhile takes it for nobody's otherwise.
