@@ -82,6 +82,23 @@ def test_every_test_that_is_named_exists(page):
         assert f"def {name}(" in there, name
 
 
+FIDELITY = [
+    line
+    for line in (ROOT / "docs" / "fidelity.md").read_text().splitlines()
+    if line.startswith("| ") and not line.startswith(("| What |", "| **"))
+]
+
+
+@pytest.mark.parametrize("line", FIDELITY, ids=lambda line: line.split("|")[1].strip()[:60])
+def test_every_line_of_fidelity_names_tests_that_are_in_their_files(line):
+    _, _, shown = line.strip("| ").split(" | ")
+    named = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", shown)
+    assert named
+    assert shown.count("](") == len(named)
+    for test, file in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
 @pytest.mark.parametrize("picture", PICTURES, ids=names(PICTURES))
 def test_every_picture_is_shown_and_says_what_it_shows(picture):
     drawn = ET.parse(picture).getroot()  # noqa: S314 - our own file

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ScratchFolder", "scratch_folder", "sweep"]
+__all__ = ["ScratchFolder", "is_owned", "scratch_folder", "sweep"]
 
 _MARKER = ".owner"
 
@@ -80,6 +80,21 @@ def scratch_folder(prefix: str, within: Path | None = None) -> Iterator[Path]:
         yield folder.path
     finally:
         folder.remove()
+
+
+def is_owned(folder: Path) -> bool:
+    """Say whether the process that made a scratch folder lives and has not removed it."""
+    try:
+        marker = os.open(folder / _MARKER, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(marker)
+    return False
 
 
 def sweep(prefix: str, within: Path | None = None) -> list[Path]:

@@ -72,6 +72,7 @@ class Service:
             ModelName=name,
             ExecutionRoleArn="arn:aws:iam::123456789012:role/Rehearsal",
             PrimaryContainer={"Image": image, "Environment": more.get("environment", {}), **mode},
+            EnableNetworkIsolation=more.get("isolated", False),
         )
         variant = {
             "VariantName": "AllTraffic",

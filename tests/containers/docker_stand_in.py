@@ -1,7 +1,7 @@
 """What tests have instead of Docker: it writes down what it is told, and runs a known server.
 
 DOCKER_RECORD names the file, a line of JSON for each call. ``run`` becomes the echo container with
-the variables of ``--env``; ``version`` fails when DOCKER_DOWN is set.
+the variables of ``--env``; ``version`` fails when DOCKER_DOWN is set, and ``ps`` knows of nothing.
 """
 
 import json
@@ -27,10 +27,10 @@ def main():
             sys.exit("Cannot connect to the Docker daemon.")
         sys.stdout.write("28.0.0\n")
     if arguments[0] == "run":
-        host, _, port = values(arguments, "--publish")[0].partition(":")
+        host, port, _ = values(arguments, "--publish")[0].split(":")
         inside = dict(pair.split("=", 1) for pair in values(arguments, "--env"))
-        inside |= {"MME_BIND_HOST": host, "SM_MODEL_DIR": "/opt/ml/model"}
-        assert port == f"{inside['SAGEMAKER_BIND_TO_PORT']}:{inside['SAGEMAKER_BIND_TO_PORT']}"
+        # There is no inside: the port outside is the only one.
+        inside |= {"MME_BIND_HOST": host, "SM_MODEL_DIR": "/opt/ml/model", "ECHO_PORT": port}
         os.execve(sys.executable, [sys.executable, str(HERE / "echo_container.py")], inside)  # noqa: S606
 
 

@@ -68,7 +68,9 @@ def seen(folder, body):
 
 def main():
     host = os.environ.get("MME_BIND_HOST", "0.0.0.0")  # noqa: S104 - not where it is tested
-    port = int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+    # As SageMaker's documentation has it: 8080, unless told otherwise.
+    told = os.environ.get("ECHO_PORT") or os.environ.get("SAGEMAKER_BIND_TO_PORT")
+    port = int(told or 8080)
     ThreadingHTTPServer((host, port), Echo).serve_forever()
 
 

@@ -1,7 +1,9 @@
-"""What Docker is told. A stand-in takes its place: no engine has run these commands here."""
+"""What Docker is told. A stand-in takes its place; test_docker_engine.py has a real engine."""
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+STOCK = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
 
 
 @pytest.fixture
@@ -40,6 +43,11 @@ def values(words, option):
     return [words[i + 1] for i, one in enumerate(words) if one == option]
 
 
+def mounted(words):
+    (line,) = csv.reader(values(words, "--mount"))
+    return dict(field.partition("=")[::2] for field in line)
+
+
 @pytest.fixture
 def push(docker, tmp_path):
     def run(*arguments, **variables):
@@ -65,19 +73,21 @@ def test_an_image_is_run_on_loopback_with_its_models_where_the_endpoint_says(up,
 
     (run,) = docker.calls("run")
     words = run["words"]
-    port = seen["variables"]["SAGEMAKER_BIND_TO_PORT"]
-    inside, outside = values(words, "--volume")[0].split(":")
+    mount = mounted(words)
     assert seen["files"] == ["model"]
     assert (seen["variables"]["COLOUR"], seen["variables"]["SAGEMAKER_MULTI_MODEL"]) == (
         "blue",
         "true",
     )
     assert words[-2:] == [f"{ECR}/mine:1", "serve"]
-    assert values(words, "--publish") == [f"127.0.0.1:{port}:{port}"]
-    assert inside == outside
-    assert values(words, "--memory") == [str(1 << 30)]
+    assert re.fullmatch(r"127\.0\.0\.1:\d+:8080", *values(words, "--publish"))
+    assert seen["variables"]["SAGEMAKER_BIND_TO_PORT"] == "8080"
+    assert mount["source"] == mount["target"]
+    assert "readonly" in mount
+    assert values(words, "--memory") == values(words, "--memory-swap") == [str(1 << 30)]
     assert "PATH" not in seen["variables"]
     assert service.stop() == 0
+    assert not list((service.folder / "tmp").iterdir())
     assert [call["words"] for call in docker.calls("rm")] == [
         ["rm", "--force", values(words, "--name")[0]]
     ]
@@ -89,7 +99,9 @@ def test_a_single_model_lies_where_sagemaker_puts_it(up, docker):
     service.create_endpoint("e", f"{ECR}/mine:1", single="only.tar.gz")
 
     (run,) = docker.calls("run")
-    assert values(run["words"], "--volume")[0].endswith(":/opt/ml/model")
+    mount = mounted(run["words"])
+    assert mount["target"] == "/opt/ml/model"
+    assert "readonly" in mount
     assert not [one for one in values(run["words"], "--env") if "MULTI_MODEL" in one]
 
 
@@ -105,6 +117,17 @@ def test_a_service_that_is_killed_has_its_containers_removed(up, docker):
     service.wait_until(
         lambda: [call["words"] for call in docker.calls("rm")] == [["rm", "--force", name]]
     )
+
+
+def test_djl_serving_is_told_no_port_and_what_to_keep_free(up, docker):
+    service = up("--server", "docker", **docker.variables)
+    service.put("a.tar.gz", model=b"weights")
+    service.create_endpoint("e", f"{STOCK}/djl-inference:0.36.0-cpu-full")
+
+    variables = service.seen("e", "a.tar.gz")["variables"]
+
+    assert "SAGEMAKER_BIND_TO_PORT" not in variables
+    assert int(variables["SERVING_RESERVED_MEMORY_MB"]) >= 500
 
 
 def test_without_an_engine_the_service_does_not_start(docker, free_port):
@@ -150,8 +173,7 @@ def test_an_image_is_built_and_pushed_into_a_repository_that_is_made_for_it(
     (made,) = service.client("ecr").describe_repositories()["repositories"]
     assert made["repositoryName"] == "mine"
     logins = docker.calls("login")[:2]
-    stock = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
-    assert [call["words"][-1] for call in logins] == [ECR, stock]
+    assert [call["words"][-1] for call in logins] == [ECR, STOCK]
     passwords = {call["read"] for call in logins}
     assert len(passwords) == 1
     assert not any(word in pushed.stdout + pushed.stderr for word in passwords)

@@ -87,6 +87,14 @@ def test_an_image_that_nobody_knows_is_served_as_djl_serving_and_the_log_says_so
     assert f"mme images add '{ECR}/mine:7' -- COMMAND" in shared.log
 
 
+def test_a_network_isolation_that_cannot_be_had_fails_the_endpoint(shared):
+    described = shared.create_endpoint("isolated", STOCK, isolated=True)
+
+    assert described["EndpointStatus"] == "Failed"
+    assert "cannot be cut off from the network" in described["FailureReason"]
+    assert "Use --server docker" in described["FailureReason"]
+
+
 def test_a_file_that_cannot_be_read_fails_the_endpoint_with_what_is_wrong(shared):
     (shared.folder / "images.json").write_text(json.dumps({"images": [{"pattern": "*"}]}))
 

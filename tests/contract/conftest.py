@@ -7,10 +7,12 @@ where two servers differ on purpose (test_differences.py).
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,14 +23,20 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from mmekit.containers.docker import INSIDE_PORT, run_command
+from mmekit.endpoint import Placement
 from mmekit.errors import ServerError
 from mmekit.ports import free_port
+from mmekit.scratch import scratch_folder
 from mmekit.server.djl import DjlServing
+from tests.docker_engine import IMAGE_VARIABLE, why_not
 from tests.server_process import ServerProcess, give_slots, wait_until
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterator, Sequence
+
+    Starts = dict[str, Callable[..., contextlib.AbstractContextManager["Server"]]]
 
 ECHO = """
 from djl_python import Output
@@ -220,11 +228,23 @@ class Server:
     log: Callable[[], str]
     pid: int
     slots: bool = False
+    host: str = "127.0.0.1"
+    only_model: Path | None = None
+    """Where it finds the one model of a single-model container; None is where it lies."""
 
     def __post_init__(self) -> None:
-        self.base = f"http://127.0.0.1:{self.port}"
+        self.base = f"http://{self.host}:{self.port}"
         self.client = httpx.Client(base_url=self.base, timeout=60)
         self._wires: list[Wire] = []
+
+    @property
+    def is_djl(self) -> bool:
+        """Whether it is the real DJL Serving, wherever that runs."""
+        return self.side != "embedded"
+
+    def has_plugin(self, name: str) -> bool:
+        """Whether DJL Serving has said that it loads a plugin; distributions have more or fewer."""
+        return f"Loading plugin: {{{name}/" in self.log()
 
     def load(self, name: str, folder: Path) -> httpx.Response:
         content = {"model_name": name, "url": folder.as_uri()}
@@ -248,7 +268,7 @@ class Server:
         return group["workers"]
 
     def connect(self) -> Wire:
-        wire = Wire(("127.0.0.1", self.port))
+        wire = Wire((self.host, self.port))
         self._wires.append(wire)
         return wire
 
@@ -288,15 +308,81 @@ def djl_serving(**options: Any) -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-SIDES = ("embedded", "djl") if os.environ.get("MMEKIT_DJL_HOME") else ("embedded",)
+@contextlib.contextmanager
+def docker_container(shared: Path, model: Path | None = None) -> Iterator[Server]:
+    """DJL Serving in a container, started as `mme up` starts it, but in this machine's processes.
+
+    Tests look at processes, and share files with models; and at how connections end, so they are
+    made to the container itself and not to what Docker puts before it.
+    """
+    if reason := why_not():
+        pytest.skip(reason)
+    name = f"mmekit-contract-{os.getpid()}-{free_port()}"
+    image = os.environ[IMAGE_VARIABLE]
+    # The folder is its owner, too: a service that starts meanwhile takes it for nobody's otherwise.
+    with scratch_folder("mme-contract-") as folder:
+        # Without a locale, as in AWS's image, Java 17 resets connections that name models beyond
+        # ASCII. SageMaker's names are none.
+        locale = (("LC_ALL", "C.UTF-8"),)
+        placement = Placement(name, folder, locale, model=model, image=image)
+        (folder / "models").mkdir()
+        command = run_command(placement, free_port(), name, folder)
+        mounts = [word for place in (shared, PACKAGING) for word in ("-v", f"{place}:{place}")]
+        command[2:2] = ["--pid", "host", *mounts]
+        file = folder / "output.log"
+        with file.open("wb") as output:
+            client = subprocess.Popen(command, stdout=output, stderr=output)
+        log = lambda: file.read_text(errors="replace")  # noqa: E731
+        try:
+            host, pid = _address_and_pid(name, client, log)
+            inside = Path("/opt/ml/model") if model else None
+            server = Server("docker", INSIDE_PORT, log, pid, host=host, only_model=inside)
+            with server.client:
+                wait_until(lambda: _answers(server, client), 120)
+                yield server
+        finally:
+            subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+            client.wait(60)
+
+
+def _address_and_pid(
+    name: str, client: subprocess.Popen[bytes], log: Callable[[], str]
+) -> tuple[str, int]:
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}} {{.State.Pid}}"
+    command = ["docker", "inspect", "--format", form, name]
+
+    def asked() -> tuple[str, int] | None:
+        if client.poll() is not None:
+            raise RuntimeError(log())
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+        return (told[0], int(told[1])) if len(told) == 2 else None
+
+    found: tuple[str, int] = wait_until(asked, 60)
+    return found
+
+
+def _answers(server: Server, client: subprocess.Popen[bytes]) -> bool:
+    if client.poll() is not None:
+        raise RuntimeError(server.log())
+    with contextlib.suppress(httpx.HTTPError):
+        return server.client.get("/ping").status_code == 200
+    return False
+
+
+PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
+SIDES = (
+    "embedded",
+    *(["djl"] if os.environ.get("MMEKIT_DJL_HOME") else []),
+    *(["docker"] if os.environ.get(IMAGE_VARIABLE) else []),
+)
 KINDS = tuple(kind for side in SIDES for kind in (side, f"{side}-slots"))
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def shared_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+def shared_server(request: pytest.FixtureRequest, start: Starts) -> Iterator[Server]:
     """One server of each kind for all tests."""
     side, _, slots = request.param.partition("-")
-    with {"embedded": embedded, "djl": djl_serving}[side]() as server:
+    with start[side]() as server:
         server.slots = bool(slots)
         yield server
 
@@ -405,11 +491,13 @@ def post() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def start() -> dict[str, Callable[..., contextlib.AbstractContextManager[Server]]]:
-    """Ways to start a server of one's own, and the errors that mean that it did not start."""
-    return {"embedded": embedded, "djl": djl_serving}
+def start(tmp_path_factory: pytest.TempPathFactory) -> Starts:
+    """Ways to start a server of one's own."""
+    in_docker = functools.partial(docker_container, tmp_path_factory.getbasetemp())
+    return {"embedded": embedded, "djl": djl_serving, "docker": in_docker}
 
 
 @pytest.fixture(scope="session")
 def start_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that mean that a server did not start."""
     return (RuntimeError, ServerError)

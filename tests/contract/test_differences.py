@@ -52,7 +52,7 @@ def handle(inputs):
 
 @pytest.fixture
 def is_djl(server):
-    return server.side == "djl"
+    return server.is_djl
 
 
 @pytest.fixture
@@ -146,6 +146,18 @@ def test_requirements_that_are_not_installed_are_named(server, is_djl, model_fol
     else:
         assert (answer.status_code, answer.json()["type"]) == (500, "ModelException")
         assert "no-such-library @ file:///no/such/folder" in answer.json()["message"]
+
+
+def test_an_engine_other_than_python_is_not_there(server, is_djl, model_folder, until):
+    answer = server.load("trees", model_folder(engine="XGBoost"))
+
+    refused = answer.json()
+    lacked = refused["message"] == "Deep learning engine not found: XGBoost"
+    assert lacked or is_djl
+    # A distribution that has it finds no trees in the folder, or not the engine's own library.
+    status, kind = (409, "IllegalArgumentException") if lacked else (500, refused["type"])
+    assert (answer.status_code, refused["type"]) == (status, kind)
+    until(lambda: server.client.get("/models").json() == {"models": []})
 
 
 def test_a_model_that_is_being_loaded_is_pending(

@@ -139,7 +139,7 @@ def test_a_setting_that_is_no_number_is_409(server, model_folder, says, name, va
     ("properties", "status", "kind", "message"),
     [
         ("engine=python", 409, "IllegalArgumentException", "engine not found: python"),
-        ("engine=XGBoost", 409, "IllegalArgumentException", "engine not found: XGBoost"),
+        ("engine=Invented", 409, "IllegalArgumentException", "engine not found: Invented"),
         ("engine=", 409, "IllegalArgumentException", "engine not found: "),
         ("engine=Python ", 409, "IllegalArgumentException", "engine not found: Python "),
         ("a=\\u12", 409, "IllegalArgumentException", "Malformed"),

@@ -109,7 +109,6 @@ def test_every_answer_has_the_same_headers(server):
         ("GET", "/models/a%20b", "ModelNotFoundException", "Workflow not found: a b"),
         ("GET", "/models/%FC", "ModelNotFoundException", "Workflow not found: \ufffd"),
         ("GET", "/elsewhere", "ResourceNotFoundException", None),
-        ("GET", "/", "ResourceNotFoundException", None),
         ("GET", "/pingx", "ResourceNotFoundException", None),
         ("GET", "//ping", "ResourceNotFoundException", None),
         ("POST", "/predictions", "ResourceNotFoundException", None),
@@ -123,6 +122,16 @@ def test_what_does_not_exist_is_404(server, says, method, path, kind, message):
         assert answer.json()["message"] == (
             "Requested resource is not found, please refer to API document."
         )
+
+
+def test_the_root_is_404_or_the_way_to_a_console(server, says):
+    answer = server.client.get("/")
+
+    if server.has_plugin("console"):
+        assert answer.status_code == 200
+        assert "/console/index.html" in answer.text
+    else:
+        says(answer, 404, "ResourceNotFoundException", None)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,12 @@ import platformdirs
 import psutil
 import pytest
 
+from tests.docker_engine import IMAGE_VARIABLE
+
 MMS = "multi-model-server==1.1.11"
 ASKED = {
     "djl": "MMEKIT_DJL_HOME" in os.environ,
+    "docker": IMAGE_VARIABLE in os.environ,
     "mms": "MMEKIT_MMS_PYTHON" in os.environ or os.environ.get("MMEKIT_TEST_MMS") == "1",
 }
 CONTAINERS = ["embedded", *(name for name, asked in ASKED.items() if asked)]
@@ -205,6 +208,7 @@ def container(shared_container):
 def test_the_suite_is_asked_to_run_against_other_servers_too(name):
     reasons = {
         "djl": "MMEKIT_DJL_HOME names no DJL Serving",
+        "docker": f"{IMAGE_VARIABLE} names no image of DJL Serving",
         "mms": "neither MMEKIT_MMS_PYTHON nor MMEKIT_TEST_MMS=1 asks for Multi Model Server",
     }
     if not ASKED[name]:

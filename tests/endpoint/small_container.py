@@ -2,7 +2,8 @@
 
 A model folder holds ``model.json``: ``load_status`` (200), ``load_seconds`` (0), ``load_after`` (a
 file that a load waits for), ``load_exit``, ``parking`` (what is told of it). The variable CAPACITY
-limits how many models fit (507 beyond). An invocation's body may be ``{"status": 400}``,
+limits how many models fit (507 beyond), and a model that was unloaded keeps its place for LINGERS
+seconds. An invocation's body may be ``{"status": 400}``,
 ``{"seconds": 1}``, ``{"hold": FILE}`` (it makes FILE.held and waits for FILE), ``{"exit": 3}``,
 ``{"forget": true}``, ``{"fail": true}`` (the model is marked FAILED, as DJL Serving does it),
 ``{"stop": true}`` (its worker is gone) or ``{"unwell": true}`` (/ping answers 500 from now on); the
@@ -23,9 +24,11 @@ from urllib.parse import unquote
 import uvicorn
 
 CAPACITY = int(os.environ.get("CAPACITY", "1000"))
+LINGERS = float(os.environ.get("LINGERS", "0"))
 VARIABLES = ("SAGEMAKER_MULTI_MODEL", "COLOUR")
 
 models: dict[str, str] = {}
+lingering: list[float] = []
 loads: dict[str, int] = {}
 failed: set[str] = set()
 stopped: set[str] = set()
@@ -47,7 +50,7 @@ async def load(request):
     loads[name] = loads.get(name, 0) + 1
     if name in models or name in refused:
         return 409, {"message": "loaded already"}
-    if len(models) >= CAPACITY:
+    if len(models) + sum(until > time.monotonic() for until in lingering) >= CAPACITY:
         refused.add(name)  # as Multi Model Server, which keeps the name and has no worker for it
         return 507, {"message": "no room"}
     description = described(url)
@@ -70,7 +73,10 @@ def unload(name):
     failed.discard(name)
     stopped.discard(name)
     refused.discard(name)
-    return (200 if models.pop(name, None) else 404), {}
+    if models.pop(name, None) is None:
+        return 404, {}
+    lingering.append(time.monotonic() + LINGERS)
+    return 200, {}
 
 
 def refusal(name):

@@ -55,6 +55,14 @@ def test_a_model_that_was_unloaded_is_loaded_again_from_disk_with_its_old_bytes(
     rehearse(story, environment={"CAPACITY": "1"})
 
 
+def test_a_load_waits_for_what_was_unloaded_to_give_its_memory_back(rehearse):
+    async def story(on):
+        await on.seen("a.tar.gz")
+        assert (await on.seen("b.tar.gz"))["loaded"] == 1
+
+    rehearse(story, environment={"CAPACITY": "1", "LINGERS": "0.6"})
+
+
 def test_a_load_waits_for_room_while_every_model_answers_a_request(rehearse):
     async def story(on):
         await on.seen("a.tar.gz")

@@ -49,9 +49,11 @@ def launcher_for(server: str) -> ContainerLauncher:
         There is no such kind, or no Docker engine.
     """
     if server == "docker":
-        from mmekit.containers.docker import DockerLauncher, require_docker
+        from mmekit.containers.docker import DockerLauncher, remove_leftovers, require_docker
 
         require_docker()
+        if left := remove_leftovers():
+            logger.warning("removed what a service that was killed has left: %s", ", ".join(left))
         return DockerLauncher()
     return ImageLauncher(launcher_named(server))
 
@@ -79,10 +81,15 @@ class ImageLauncher:
         Raises
         ------
         ImageError
-            images.json is not what it may be, or names a program that is not there.
+            images.json is not what it may be, or names a program that is not there; or the model
+            is to have no network.
         OSError
             The command cannot be started.
         """
+        if placement.isolated:
+            what = "A process of this machine cannot be cut off from the network."
+            remedy = "Use --server docker, or create the model without EnableNetworkIsolation."
+            raise ImageError(what, where=placement.label, remedy=remedy)
         rule = ImageRules.read().find(placement.image)
         if rule is None:
             self._warn(placement.image)

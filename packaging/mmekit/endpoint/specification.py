@@ -44,6 +44,8 @@ class ModelSpecification:
         each call.
     role
         ExecutionRoleArn.
+    isolated
+        EnableNetworkIsolation: the container is to have no network.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ModelSpecification:
     image: str = ""
     caches_models: bool = True
     role: str = ""
+    isolated: bool = False
 
 
 @dataclass(frozen=True)

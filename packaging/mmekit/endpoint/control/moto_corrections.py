@@ -28,6 +28,9 @@ def correct_moto() -> None:
     setattr(FakeEndpointConfig, "validate_instance_type", _validate_instance_type)  # noqa: B010
     setattr(SageMakerResponse, "list_models", _list_models)  # noqa: B010
     setattr(SageMakerResponse, "describe_endpoint_config", _describe_config)  # noqa: B010
+    if not hasattr(SageMakerResponse, "_mmekit_create_model"):
+        setattr(SageMakerResponse, "_mmekit_create_model", SageMakerResponse.create_model)  # noqa: B010
+        setattr(SageMakerResponse, "create_model", _create_as_isolated_as_asked)  # noqa: B010
     for described in (Model, FakeEndpoint):
         if not hasattr(described, "_mmekit_described"):
             setattr(described, "_mmekit_described", described.response_object)  # noqa: B010
@@ -69,6 +72,14 @@ def _describe_config(response: SageMakerResponse) -> ActionResult:
 def _without_empty(described: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is empty, as AWS does: an empty VpcConfig is none that clients understand."""
     return {name: value for name, value in described.items() if value not in (None, {}, [])}
+
+
+def _create_as_isolated_as_asked(response: Any) -> ActionResult:
+    """Keep EnableNetworkIsolation, which moto forgets."""
+    created: ActionResult = response._mmekit_create_model()  # noqa: SLF001 - set above
+    model = response.sagemaker_backend.describe_model(response._get_param("ModelName"))  # noqa: SLF001
+    model.enable_network_isolation = bool(response._get_param("EnableNetworkIsolation"))  # noqa: SLF001
+    return created
 
 
 def _list_models(response: SageMakerResponse) -> ActionResult:

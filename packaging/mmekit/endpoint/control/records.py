@@ -149,6 +149,7 @@ def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> Varia
             caches_models=container.get("MultiModelConfig", {}).get("ModelCacheSetting")
             != "Disabled",
             role=model.execution_role_arn or "",
+            isolated=bool(model.enable_network_isolation),
         ),
         instance_count=int(described.get("InitialInstanceCount", 1)),
         weight=float(described.get("InitialVariantWeight", 1.0)),

@@ -167,6 +167,7 @@ class Instance:
             vcpus=parts.vcpus,
             model=None if only is None else only.folder,
             image=parts.model.image,
+            isolated=parts.model.isolated,
             sink=parts.new_sink(),
         )
         try:

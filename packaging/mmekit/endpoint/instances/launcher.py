@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -38,7 +39,9 @@ logger = logging.getLogger("mmekit.endpoint")
 _HOST = "127.0.0.1"
 _PIPE_SECONDS = 2.0  # for the last of a dead container's output
 _MODELS = 4  # that may print as much as one may, at the same time
-_TAIL = 20  # lines of a container's output to quote when it does not start
+_TAIL = 30  # lines of a container's output to quote when it does not start
+_FRAMES = ("\tat ", "\t... ")  # of Java's traces, which would leave no line for anything else
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Placement:
         The unpacked archive of a single-model container; None for a multi-model container.
     image
         The URI of its image.
+    isolated
+        Whether it is to reach no network; only a launcher of real containers can see to that.
     sink
         Gets every line that the container prints, and must not block.
     """
@@ -76,6 +81,7 @@ class Placement:
     vcpus: int | None = None
     model: Path | None = None
     image: str = ""
+    isolated: bool = False
     sink: Callable[[str], None] | None = None
 
     def variables(self) -> dict[str, str]:
@@ -85,6 +91,8 @@ class Placement:
         address of an endpoint in a VPC, for instance, which leads to the real account.
         """
         asked = dict(self.environment)
+        if self.isolated:
+            return asked  # without a network SageMaker gives no credentials either
         elsewhere = sorted(name for name in asked if leads_elsewhere(name))
         if elsewhere and self.account:
             logger.warning(
@@ -288,7 +296,8 @@ class _ProcessContainer:
 
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
-        self._last_lines.append(text)
+        if not text.startswith(_FRAMES):
+            self._last_lines.append(_COLOURS.sub("", text))
         if self._placement.sink is not None:
             self._placement.sink(text)
         logger.info("[%s] %s", self._placement.label, text, extra={"printed": True})

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import time
 from collections import OrderedDict
@@ -46,6 +47,9 @@ _MENDED_AGAIN_SECONDS = 1.0
 _LOADS_AT_ONCE = 8
 """Each takes a core for a while, and DJL Serving does not count the memory of loads under way."""
 _PATIENCE_SECONDS = 0.25
+_RETURN_SECONDS = 3.0
+"""For so long a model that was unloaded may be giving its memory back: DJL Serving answers before
+the model's worker has ended."""
 _DESCRIBE_SECONDS = 5.0
 _STARVED_SECONDS = 1.0
 """How long a load waits for an idle model before it makes one idle."""
@@ -108,6 +112,7 @@ class ModelCache:
         self._names: set[str] = set()  # of models whose files must stay
         self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._unloading: dict[str, asyncio.Task[None]] = {}
+        self._evicted_at = -math.inf
         self._asking = 0
         self._change = asyncio.Event()
         self._mended: dict[str, float] = {}
@@ -354,6 +359,9 @@ class ModelCache:
         in_flight = any(model.in_flight for model in self._loaded.values())
         busy = in_flight or self._asking or self._unloading
         left = patience - time.monotonic()
+        if left > 0 and not busy and time.monotonic() < self._evicted_at + _RETURN_SECONDS:
+            await asyncio.sleep(_PATIENCE_SECONDS)
+            return True
         if not busy or left <= 0:
             return False
         # Everything is in use: the first to finish makes room.
@@ -413,6 +421,7 @@ class ModelCache:
         if victim is not None:
             unloading = self._begin_unloading(victim, deletes=False, drains=True)
             await asyncio.wait([unloading])
+            self._evicted_at = time.monotonic()
             self._journal.record("eviction", self._label, text, target=victim.target)
             logger.info("[%s] %s: %s", self._label, victim.target, text)
         return victim

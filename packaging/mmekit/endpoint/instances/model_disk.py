@@ -256,6 +256,7 @@ async def _in_thread(function: Callable[_P, _T], *arguments: _P.args, **options:
 def _unpack(content: bytes, place: Path, room: int) -> int:
     """Unpack an archive and return its size; `place` then holds all of it, or nothing is left."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    place.parent.chmod(0o755)  # as all in it: a container's user may be another than this one
     try:
         # From memory: on its way over the disk an archive would be written, and read, once more.
         unpack(place.parent / "archive.tar.gz", place, Limits(total_bytes=room), content=content)
