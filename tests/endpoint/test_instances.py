@@ -176,3 +176,20 @@ def test_a_snapshot_tells_what_an_instance_takes(rehearse):
         assert model.disk_bytes == instance.disk_bytes
 
     rehearse(story)
+
+
+def test_a_volume_is_as_large_as_the_config_says(rehearse):
+    async def story(on):
+        await on.seen("a.tar.gz")
+        assert on.only_instance().disk_limit == 3 << 30
+
+    rehearse(story, variant={"volume_gb": 3})
+
+
+def test_a_container_has_as_long_to_start_as_the_config_says(rehearse, tmp_path):
+    async def story(_):
+        pytest.fail("it has started")
+
+    gate = {"START_AFTER": str(tmp_path / "never")}
+    with pytest.raises(FleetStartError, match="within 0 seconds"):
+        rehearse(story, environment=gate, variant={"startup_seconds": 0.2})
