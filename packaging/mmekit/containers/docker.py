@@ -10,6 +10,7 @@ import subprocess
 import uuid
 from typing import TYPE_CHECKING
 
+from mmekit.containers.launcher import require_architecture
 from mmekit.endpoint.instances.launcher import start_process
 from mmekit.errors import ImageError
 from mmekit.ports import free_port
@@ -81,6 +82,19 @@ class DockerLauncher:
     The instances' folders must be where the engine can mount them: on macOS and with a remote
     engine that is not everywhere.
     """
+
+    def require(self, image: str, instance_type: str | None) -> None:
+        """Raise where the image is not built for the instance type.
+
+        Raises
+        ------
+        ImageError
+            It is not, or there is no image.
+        """
+        if not image:
+            remedy = "Give CreateModel an Image, or use --server embedded."
+            raise ImageError("The model has no image.", where="Image", remedy=remedy)
+        require_architecture(image, instance_type)
 
     async def launch(self, placement: Placement) -> Container:
         """Start the placement's image.
