@@ -21,7 +21,7 @@ DJL = (
 )
 """Those of DJL Serving."""
 
-_HANDLER = Path(__file__).with_name("framework_handler.py")
+_HANDLER = Path(__file__).parent / "frameworks" / "framework_handler.py"
 _PYTHON = "3.11"
 """On which all of these run; the images have 3.8, 3.10 and 3.12."""
 _USUAL = ("numpy<2", "scipy<1.14", "pandas<2.3", "boto3")
@@ -70,7 +70,7 @@ def toolkits() -> Iterator[tuple[str, tuple[str, ...], tuple[tuple[str, str], ..
             arguments = [str(_HANDLER), "--python", _PYTHON]
             for one in requirements:
                 arguments += ["--requirement", one]
-            yield f"{_ECR}sagemaker-{name}:{version}-*", tuple(arguments), variables
+            yield f"{_ECR}sagemaker-{name}:{version}*", tuple(arguments), variables
 
 
 _AWS = re.compile(r".*\.dkr\.ecr\..*/(djl-|sagemaker-|pytorch-|tensorflow-|mxnet-|huggingface-).*")
