@@ -35,7 +35,7 @@ _TOOLKITS: dict[str, dict[str, tuple[str, ...]]] = {
     "xgboost": {
         "1.5-1": ("xgboost==1.5.2", "scikit-learn==1.2.1", *_USUAL),
         "1.7-1": ("xgboost==1.7.4", "scikit-learn==1.2.1", *_USUAL),
-        "3.0-5": ("xgboost==3.0.5", "scikit-learn==1.4.2", *_USUAL),
+        "3.0-5": ("xgboost-cpu==3.0.5", "scikit-learn==1.4.2", *_USUAL),
     },
 }
 
