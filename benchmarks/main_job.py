@@ -144,7 +144,7 @@ def _create_endpoint(settings: Settings) -> None:
         ModelName=name,
         ExecutionRoleArn=settings.role,
         PrimaryContainer={
-            "Image": "embedded",
+            "Image": settings.image_uri,
             "Mode": "MultiModel",
             "ModelDataUrl": settings.model_data_url,
         },

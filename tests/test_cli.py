@@ -34,7 +34,8 @@ client("s3").create_bucket(Bucket="models")
 client("s3").upload_file(sys.argv[1], "models", "ridge.tar.gz")
 sagemaker = client("sagemaker")
 role = "arn:aws:iam::123456789012:role/mme"
-container = {"Image": "djl", "Mode": "MultiModel", "ModelDataUrl": "s3://models/"}
+image = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
+container = {"Image": image, "Mode": "MultiModel", "ModelDataUrl": "s3://models/"}
 sagemaker.create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer=container)
 variant = {
     "VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1

@@ -1,4 +1,4 @@
-"""What SageMaker's CPU instance types have: vCPUs and memory.
+"""What SageMaker's instance types have: vCPUs and memory, a processor of another kind.
 
 Source: the tables of Amazon EC2's "Instance types" guide, whose types SageMaker hosting offers
 with ``ml.`` before the name.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["InstanceType", "instance_type"]
+__all__ = ["InstanceType", "accelerator_of", "instance_type", "is_graviton"]
 
 _GIB = 1 << 30
 _MEMORY = {  # GiB for each vCPU
@@ -66,3 +66,40 @@ def instance_type(name: str) -> InstanceType | None:
     else:
         return None
     return InstanceType(vcpus, int(vcpus * _PER_VCPU[spelled["family"]] * _GIB))
+
+
+_KIND = re.compile(r"ml\.(?P<kind>[a-z]+)\d+(?P<options>[a-z]*)(-[a-z0-9]+)?\.")
+_ACCELERATORS = {
+    "p": "GPU",
+    "g": "GPU",
+    "gr": "GPU",
+    "inf": "Inferentia",
+    "trn": "Trainium",
+    "dl": "Gaudi",
+}
+
+
+def is_graviton(name: str) -> bool:
+    """Say whether an instance type has AWS's own processors, which are arm64.
+
+    Examples
+    --------
+    >>> is_graviton("ml.c6gn.large"), is_graviton("ml.m7i.large"), is_graviton("ml.g5.xlarge")
+    (True, False, False)
+    """
+    spelled = _KIND.match(name)
+    return spelled is not None and spelled["options"].startswith("g")
+
+
+def accelerator_of(name: str) -> str | None:
+    """Return what an instance type computes with beside its CPU; None for a CPU type.
+
+    Examples
+    --------
+    >>> accelerator_of("ml.p6-b200.48xlarge"), accelerator_of("ml.inf2.xlarge")
+    ('GPU', 'Inferentia')
+    >>> accelerator_of("ml.m6g.large") is None
+    True
+    """
+    spelled = _KIND.match(name)
+    return None if spelled is None else _ACCELERATORS.get(spelled["kind"])

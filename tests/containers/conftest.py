@@ -62,8 +62,8 @@ class Service:
             config=Config(retries={"max_attempts": 0}, s3={"addressing_style": "path"}),
         )
 
-    def create_endpoint(self, name, image, *, single=None, **more):
-        """Create model, config and endpoint of one name; return its state once it has one."""
+    def describe(self, name, image, *, single=None, kind="ml.m5.large", **more):
+        """Create model and config of one name."""
         sagemaker = self.client("sagemaker")
         mode = {"Mode": "MultiModel", "ModelDataUrl": "s3://models/"}
         if single is not None:
@@ -74,13 +74,16 @@ class Service:
             PrimaryContainer={"Image": image, "Environment": more.get("environment", {}), **mode},
             EnableNetworkIsolation=more.get("isolated", False),
         )
-        variant = {
-            "VariantName": "AllTraffic",
-            "ModelName": name,
-            "InstanceType": "ml.m5.large",
-            "InitialInstanceCount": more.get("instances", 1),
-        }
+        instances = {"InstanceType": kind, "InitialInstanceCount": more.get("instances", 1)}
+        if kind == "serverless":
+            instances = {"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 5}}
+        variant = {"VariantName": "AllTraffic", "ModelName": name, **instances}
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+
+    def create_endpoint(self, name, image, **more):
+        """Create model, config and endpoint of one name; return its state once it has one."""
+        self.describe(name, image, **more)
+        sagemaker = self.client("sagemaker")
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 
         def settled():

@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 
 import psutil
+import pytest
+from botocore.exceptions import ClientError
 
 HERE = Path(__file__).parent
 ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
@@ -78,13 +80,41 @@ def test_images_of_djl_serving_and_of_others_are_served_side_by_side(shared, ech
     assert not any(f"what {image} is" in shared.log for image in (STOCK, f"{ECR}/known:7", OWN))
 
 
-def test_an_image_that_nobody_knows_is_served_as_djl_serving_and_the_log_says_so_once(shared):
-    shared.put("b.tar.gz", **{"model.py": MODEL, "serving.properties": PYTHON})
-    shared.create_endpoint("unknown", f"{ECR}/mine:7", instances=2)
+@pytest.mark.parametrize(
+    ("image", "kind", "reason"),
+    [
+        (f"{ECR}/mine:7", "ml.m6i.large", f"mme images add '{ECR}/mine:7' -- djl"),
+        (f"{ECR}/mine:7", "serverless", "mme up --server docker"),
+        (f"{ECR}/pytorch-inference:2.5-cpu-py311", "ml.m6i.large", "mme up --server docker"),
+        (f"{ECR}/sagemaker-tritonserver:24.09-py3", "ml.g5.xlarge", "mme up --server docker"),
+        (f"{ECR}/sagemaker-scikit-learn:0.20.0-cpu-py3", "ml.m6i.large", "1.2-1 and 1.4-2"),
+        (STOCK, "ml.c7g.large", "exec format error"),
+        (STOCK.replace("cpu-full", "aarch64"), "ml.m6i.large", "exec format error"),
+    ],
+)
+def test_an_image_that_nothing_here_is_fails_the_endpoint_with_the_remedy(
+    shared, request, image, kind, reason
+):
+    name = f"nothing-{abs(hash(request.node.name))}"
+    shared.put("a.tar.gz", model=b"weights")
+    single = None if "triton" in image else "a.tar.gz"
+    found = shared.create_endpoint(name, image, kind=kind, single=single)
+    assert found["EndpointStatus"] == "Failed"
+    assert reason in found["FailureReason"]
+    assert image in found["FailureReason"]
 
-    assert shared.invoke("unknown", "b.tar.gz") == b"from djl"
-    assert shared.log.count(f"no rule says what {ECR}/mine:7 is") == 1
-    assert f"mme images add '{ECR}/mine:7' -- COMMAND" in shared.log
+
+def test_a_graviton_type_serves_an_image_that_is_built_for_it(shared):
+    shared.put("b.tar.gz", **{"model.py": MODEL, "serving.properties": PYTHON})
+    shared.create_endpoint("graviton", STOCK.replace("cpu-full", "aarch64"), kind="ml.c7g.large")
+    assert shared.invoke("graviton", "b.tar.gz") == b"from djl"
+
+
+@pytest.mark.parametrize("kind", ["ml.g5.xlarge", "ml.inf2.xlarge"])
+def test_an_accelerator_with_several_models_is_refused_with_what_aws_documents(shared, kind):
+    with pytest.raises(ClientError, match="NVIDIA Triton") as raised:
+        shared.describe("fast-" + kind.split(".")[1], STOCK, kind=kind)
+    assert raised.value.response["Error"]["Code"] == "ValidationException"
 
 
 def test_a_network_isolation_that_cannot_be_had_fails_the_endpoint(shared):

@@ -328,9 +328,10 @@ async def _tell(story, rehearsal, container, how):
     )
     count, kind = how.pop("count", 1), how.pop("instance_type", "ml.m6i.large")
     serverless, memory = how.pop("serverless", None), how.pop("memory", None)
+    more = how.pop("variant", {})
     variants = tuple(
         VariantSpecification(
-            name, model, count, weight, None if serverless else kind, serverless=serverless
+            name, model, count, weight, None if serverless else kind, serverless=serverless, **more
         )
         for name, weight in how.pop("weights", {"AllTraffic": 1.0}).items()
     )

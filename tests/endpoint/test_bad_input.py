@@ -349,13 +349,13 @@ def test_an_endpoint_in_progress_can_be_neither_changed_nor_deleted(service, cal
     gate = tmp_path / "gate"
     service.describe_models("in-progress", environment={"START_AFTER": str(gate)})
     sagemaker.create_endpoint(EndpointName="in-progress", EndpointConfigName="in-progress")
-    members = {
-        "EndpointName": "in-progress",
-        "EndpointConfigName": "in-progress",
-        "DesiredWeightsAndCapacities": [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}],
-    }
-    for operation in ("DeleteEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities"):
-        message = refused(service, call, operation, members)
+    capacities = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
+    for operation, members in {
+        "DeleteEndpoint": {},
+        "UpdateEndpoint": {"EndpointConfigName": "in-progress"},
+        "UpdateEndpointWeightsAndCapacities": {"DesiredWeightsAndCapacities": capacities},
+    }.items():
+        message = refused(service, call, operation, {"EndpointName": "in-progress", **members})
         assert message == (
             "Cannot update in-progress endpoint "
             '"arn:aws:sagemaker:us-east-1:123456789012:endpoint/in-progress".'

@@ -6,10 +6,11 @@ import signal
 
 import psutil
 import pytest
+from moto.core.utils import get_service_model
 
 from mmekit.endpoint.errors import AwsError
 from mmekit.endpoint.instances.fleet import FleetStartError
-from mmekit.instance_types import instance_type
+from mmekit.instance_types import accelerator_of, instance_type, is_graviton
 
 GIB = 1 << 30
 
@@ -176,3 +177,28 @@ def test_a_snapshot_tells_what_an_instance_takes(rehearse):
         assert model.disk_bytes == instance.disk_bytes
 
     rehearse(story)
+
+
+def test_a_volume_is_as_large_as_the_config_says(rehearse):
+    async def story(on):
+        await on.seen("a.tar.gz")
+        assert on.only_instance().disk_limit == 3 << 30
+
+    rehearse(story, variant={"volume_gb": 3})
+
+
+def test_a_container_has_as_long_to_start_as_the_config_says(rehearse, tmp_path):
+    async def story(_):
+        pytest.fail("it has started")
+
+    gate = {"START_AFTER": str(tmp_path / "never")}
+    with pytest.raises(FleetStartError, match="within 0 seconds"):
+        rehearse(story, environment=gate, variant={"startup_seconds": 0.2})
+
+
+def test_every_instance_type_is_of_a_kind():
+    known = get_service_model("sagemaker").shape_for("ProductionVariantInstanceType").enum
+    accelerated = {name.split(".")[1][:2] for name in known if accelerator_of(name)}
+    assert accelerated == {"p2", "p3", "p4", "p5", "p6", "g4", "g5", "g6", "g7", "in", "tr", "dl"}
+    graviton = {name.split(".")[1].rstrip("dn") for name in known if is_graviton(name)}
+    assert graviton == {"c6g", "c7g", "c8g", "m6g", "m8g", "r6g", "r7g", "r8g"}

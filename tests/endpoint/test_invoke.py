@@ -47,6 +47,14 @@ def test_an_answer_carries_what_sagemaker_adds(service, echo):
     }
 
 
+def test_a_container_gets_the_inference_id_and_an_accept_of_anything_where_none_is_asked(
+    service, echo
+):
+    headers = service.seen(echo, "a.tar.gz", InferenceId="call-7")["headers"]
+    assert headers["x-amzn-sagemaker-inference-id"] == "call-7"
+    assert headers["accept"] == "*/*"
+
+
 @pytest.mark.parametrize("size", [0, 1, 70_000, 6 * 1024 * 1024])
 def test_bodies_up_to_the_limit_arrive_whole(service, echo, size):
     assert service.seen(echo, "a.tar.gz", body=b"x" * size)["length"] == size

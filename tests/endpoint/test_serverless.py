@@ -2,12 +2,14 @@
 
 import asyncio
 import collections
+import sys
 
 import psutil
 import pytest
 
 from mmekit.endpoint.errors import AwsError
 from mmekit.endpoint.specification import ServerlessSpecification
+from tests.server_process import give_slots
 
 SLOW = b'{"seconds": 0.5}'
 
@@ -30,6 +32,52 @@ def test_of_160_clients_at_once_150_are_answered_and_10_throttled(rehearse):
 
     rehearse(
         story, serverless=ServerlessSpecification(2048, 150), data_url="s3://models/only.tar.gz"
+    )
+
+
+SLEEPER = b"""
+import time
+
+from djl_python import Output
+
+def handle(inputs):
+    if inputs.is_empty():
+        return None
+    time.sleep(1)
+    return Output().add_as_json({"slept": 1})
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("slots", [True, False])
+def test_as_many_requests_of_a_second_as_are_let_in_are_answered(rehearse, tmp_path, slots):
+    if slots and sys.platform != "linux":
+        pytest.skip("slots need Linux")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.py").write_bytes(SLEEPER)
+    (folder / "serving.properties").write_bytes(b"engine=Python\nmaxWorkers=1\n")
+    if slots:
+        give_slots(folder)
+    files = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in (*folder.rglob("*"), *folder.glob("mmekit_runtime/**/*.py"))
+        if path.is_file()
+    }
+
+    async def story(on):
+        found = await outcomes_of(on.seen() for _ in range(170))
+        assert found == {"answer": 150, (400, "ThrottlingException"): 20}
+
+    def prepare(on):
+        on.objects["models/sleeper.tar.gz"] = rehearse.archive(files)
+
+    rehearse(
+        story,
+        container="embedded",
+        prepare=prepare,
+        serverless=ServerlessSpecification(2048, 150),
+        data_url="s3://models/sleeper.tar.gz",
     )
 
 

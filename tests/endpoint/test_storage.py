@@ -164,7 +164,7 @@ def test_roles_can_be_created_and_the_caller_asks_who_it_is(service):
 
 
 def test_an_operation_that_moto_lacks_is_an_error_that_says_so(service):
-    sagemaker = service.client("sagemaker")
-    with pytest.raises(sagemaker.exceptions.ClientError) as raised:
-        sagemaker.list_inference_components()
+    iam = service.client("iam")
+    with pytest.raises(iam.exceptions.ClientError) as raised:
+        iam.get_context_keys_for_custom_policy(PolicyInputList=["{}"])
     assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] >= 500

@@ -53,6 +53,19 @@ def test_a_maximum_of_200_workers_is_let_in_on_the_plain_engine(server, model_fo
     server.unload(name)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="slots need Linux")
+def test_a_server_that_plays_several_containers_gives_a_model_as_many_slots(limited, model_folder):
+    server = limited(MMEKIT_CONCURRENCY="150")
+
+    def most(folder):
+        [group] = server.described(server.loaded(folder))["workerGroups"]
+        return group["maxWorkers"]
+
+    assert most(give_slots(model_folder(name="slots", minWorkers=1, maxWorkers=1))) == 150
+    # A process of the plain engine has to fit beside the others.
+    assert 2 < most(model_folder(name="plain", minWorkers=1, maxWorkers=2)) <= 150
+
+
 def test_workers_and_models_are_as_many_as_is_set(limited, model_folder):
     server = limited(MMEKIT_MAX_WORKERS="3", MMEKIT_MAX_MODELS="1")
 

@@ -46,7 +46,10 @@ def list_images(
     rules = ImageRules.read()
     if uri is not None:
         rule = rules.find(uri)
-        typer.echo("djl (no rule is about it)" if rule is None else _spoken(rule.words()))
+        if rule is None:
+            typer.echo("nothing: no rule is about it, and an endpoint with it fails")
+        else:
+            typer.echo(rule.refusal or _spoken(rule.words()))
         return
     table = Table()
     for heading in ("Pattern", "Runs", "Environment", "Holds", "From"):
@@ -55,7 +58,8 @@ def list_images(
         variables = "\n".join(f"{name}={value}" for name, value in rule.environment)
         origin = "built in" if rule.folder is None else str(rules.file)
         holds = "\n".join(rule.holds)
-        cells = (rule.pattern, _spoken(rule.command), variables, holds, origin)
+        runs = f"nothing. {rule.refusal}" if rule.refusal else _spoken(rule.command)
+        cells = (rule.pattern, runs, variables, holds, origin)
         table.add_row(*map(Text, cells))
     Console().print(table)
 

@@ -18,6 +18,7 @@ import psutil
 
 from mmekit.containers.door import HOST_OPTION, Door
 from mmekit.containers.images import ImageRules
+from mmekit.containers.launcher import require_architecture
 from mmekit.endpoint.instances.launcher import start_process
 from mmekit.errors import ImageError
 from mmekit.ports import free_port
@@ -147,6 +148,19 @@ class DockerLauncher:
         self._environ = dict(os.environ)  # the client's, which may log in to a registry
         self._owner = ScratchFolder("mme-docker-")
         atexit.register(self._owner.remove)
+
+    def require(self, image: str, instance_type: str | None) -> None:
+        """Raise where the image is not built for the instance type.
+
+        Raises
+        ------
+        ImageError
+            It is not, or there is no image.
+        """
+        if not image:
+            remedy = "Give CreateModel an Image, or use --server embedded."
+            raise ImageError("The model has no image.", where="Image", remedy=remedy)
+        require_architecture(image, instance_type)
 
     async def launch(self, placement: Placement) -> Container:
         """Start the placement's image.

@@ -15,6 +15,7 @@ from mmekit.archive.atomic import write_atomically
 from mmekit.archive.image import Image, image_holding
 from mmekit.archive.images import declared_image, find_image
 from mmekit.archive.stock_images import STOCK_IMAGES
+from mmekit.containers import known_images
 from mmekit.errors import ImageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class ImageRule:
     holds
         What is in the image, for packing and checking: its Python, its distributions, or the
         image that it was built from. Empty when nobody has said it.
+    refusal
+        Why nothing here runs instead; "" where something does.
     """
 
     pattern: str
@@ -52,6 +55,7 @@ class ImageRule:
     environment: tuple[tuple[str, str], ...] = ()
     folder: Path | None = None
     holds: tuple[str, ...] = ()
+    refusal: str = ""
 
     def matches(self, uri: str) -> bool:
         """Say whether it is about an image."""
@@ -67,18 +71,15 @@ class ImageRule:
         return [_located(word, self.folder) for word in self.command]
 
 
-_DJL = ("djl",)
-BUILT_IN = tuple(
-    ImageRule(pattern, _DJL)
-    for pattern in (
-        # Of AWS, whose account depends on the region; amazonaws.com.cn is China.
-        "*.dkr.ecr.*.amazonaws.com*/djl-inference[:@]*",
-        "*.dkr.ecr.*.amazonaws.com*/djl-serving[:@]*",
-        "deepjavalibrary/djl-serving*",
-        "*/mmekit-djl[:@]*",  # infrastructure/containers/djl: the stock image and more
-    )
+BUILT_IN = (
+    *(ImageRule(pattern, ("djl",)) for pattern in known_images.DJL),
+    *(
+        ImageRule(pattern, ("mms", *arguments), environment)
+        for pattern, arguments, environment in known_images.toolkits()
+    ),
+    *(ImageRule(pattern, (), refusal=why) for pattern, why in known_images.REFUSED.items()),
 )
-"""Images of DJL Serving; what images.json says comes before."""
+"""Images that are known by name; what images.json says comes before."""
 
 
 class _Rule(BaseModel):

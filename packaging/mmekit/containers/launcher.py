@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmekit.containers.images import ImageRules
+from mmekit.containers.images import ImageRule, ImageRules
+from mmekit.containers.known_images import architecture_of
 from mmekit.endpoint.instances.launcher import (
     CommandLauncher,
     container_variables,
@@ -21,12 +22,13 @@ from mmekit.endpoint.instances.launcher import (
 )
 from mmekit.errors import ImageError
 from mmekit.guard import Mark
+from mmekit.instance_types import is_graviton
 from mmekit.ports import free_port
 
 if TYPE_CHECKING:
     from mmekit.endpoint import Container, ContainerLauncher, Placement
 
-__all__ = ["ImageLauncher", "launcher_for"]
+__all__ = ["ImageLauncher", "launcher_for", "require_architecture"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -40,8 +42,7 @@ def launcher_for(server: str) -> ContainerLauncher:
     Parameters
     ----------
     server
-        ``embedded`` or ``djl``: what images of DJL Serving are, and those that no rule is about;
-        ``docker``: every image is itself.
+        ``embedded`` or ``djl``: what images of DJL Serving are; ``docker``: every image is itself.
 
     Raises
     ------
@@ -67,12 +68,11 @@ class ImageLauncher:
     Parameters
     ----------
     default
-        Starts DJL Serving's images, and those that no rule is about.
+        Starts DJL Serving's images.
     """
 
     def __init__(self, default: ContainerLauncher) -> None:
         self._default = default
-        self._warned: set[str] = set()
         self._blocks = itertools.cycle(_SAFE_PORTS[::_BLOCK])
 
     async def launch(self, placement: Placement) -> Container:
@@ -81,8 +81,8 @@ class ImageLauncher:
         Raises
         ------
         ImageError
-            images.json is not what it may be, or names a program that is not there; or the model
-            is to have no network.
+            No rule says what the image is, images.json is not what it may be, or names a program
+            that is not there; or the model is to have no network.
         OSError
             The command cannot be started.
         """
@@ -90,10 +90,9 @@ class ImageLauncher:
             what = "A process of this machine cannot be cut off from the network."
             remedy = "Use --server docker, or create the model without EnableNetworkIsolation."
             raise ImageError(what, where=placement.label, remedy=remedy)
-        rule = ImageRules.read().find(placement.image)
-        if rule is None:
-            self._warn(placement.image)
+        if not placement.image:
             return await self._default.launch(placement)
+        rule = _rule_for(placement.image)
         program, *arguments = rule.words()
         # As in a container, where CreateModel's Environment overrules the image's.
         given = (*rule.environment, *placement.environment)
@@ -116,6 +115,18 @@ class ImageLauncher:
         mark = Mark.new()
         variables.update(mark.variables)
         return await start_process(command, variables, placement, port, afterwards=mark.sweep)
+
+    def require(self, image: str, instance_type: str | None) -> None:
+        """Raise where nothing here can stand for an image on an instance type.
+
+        Raises
+        ------
+        ImageError
+            What is wrong and what to do.
+        """
+        if image:
+            _rule_for(image)
+            require_architecture(image, instance_type)
 
     def _variables(self, placement: Placement, port: int) -> dict[str, str]:
         """Return the environment that SageMaker gives a container, with this machine's folders.
@@ -142,14 +153,40 @@ class ImageLauncher:
             "MME_BIND_HOST": "127.0.0.1",
         }
 
-    def _warn(self, image: str) -> None:
-        if not image or image in self._warned:
-            return
-        self._warned.add(image)
-        logger.warning(
-            "no rule says what %s is, so it is taken for DJL Serving. For another server: "
-            "mme images add '%s' -- COMMAND; to confirm: mme images add '%s' -- djl",
-            image,
-            image,
-            image,
+
+def require_architecture(image: str, instance_type: str | None) -> None:
+    """Raise where an image is not built for an instance type, as far as its name tells.
+
+    Raises
+    ------
+    ImageError
+        It is not.
+    """
+    built = architecture_of(image)
+    wanted = "arm64" if is_graviton(instance_type or "") else "x86_64"
+    if built is None or built == wanted:
+        return
+    kind = instance_type or "A serverless endpoint"
+    raise ImageError(
+        f"{kind} is {wanted}, and the image is built for {built}: on AWS its container would end "
+        "with 'exec format error'.",
+        where=image,
+        remedy="Choose an instance type of the other kind (ml.c7i is x86, ml.c7g is Graviton), or "
+        "an image for this one.",
+    )
+
+
+def _rule_for(image: str) -> ImageRule:
+    rule = ImageRules.read().find(image)
+    if rule is None:
+        raise ImageError(
+            "No rule says what this image is, and it is not taken for DJL Serving.",
+            where=image,
+            remedy=f"mme images add '{image}' -- djl, if it is built on DJL Serving; -- mms "
+            "HANDLER.py or -- COMMAND for another server. Or let Docker run the image itself: "
+            "mme up --server docker.",
         )
+    if rule.refusal:
+        remedy = f"Or say what runs here: mme images add '{image}' -- COMMAND."
+        raise ImageError(rule.refusal, where=image, remedy=remedy)
+    return rule

@@ -26,7 +26,7 @@ from mmekit.scratch import scratch_folder
 from mmekit.server.foreign import ForeignServer, serve_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mmekit.server import ServerOptions
 
@@ -100,12 +100,21 @@ class MultiModelServer(ForeignServer):
         return _variables({**variables, **self._environment}, self._python, self._handler)
 
 
-def prepare(handler: Path) -> Path:
+def prepare(handler: Path, more: Sequence[str] = (), version: str | None = None) -> Path:
     """Return the Python of the environment in which a handler runs; it is made on first use.
 
     It holds Multi Model Server and what ``requirements.txt`` beside the handler names, for the
     Python that ``.python-version`` beside it names, if there is one. ``MMEKIT_MMS_PYTHON`` names
     a Python to use instead.
+
+    Parameters
+    ----------
+    handler
+        A Python file.
+    more
+        Further requirements.
+    version
+        Of Python, where no file beside the handler says it.
 
     Raises
     ------
@@ -118,11 +127,11 @@ def prepare(handler: Path) -> Path:
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
         return Path(named).expanduser()
-    lines = [*REQUIREMENTS, *_of_the_handler(handler.parent / "requirements.txt")]
+    lines = [*REQUIREMENTS, *_of_the_handler(handler.parent / "requirements.txt"), *more]
     if not _has_java():
         lines.append(_JAVA)
-    version = handler.parent / ".python-version"
-    wanted = version.read_text().strip() if version.is_file() else None
+    file = handler.parent / ".python-version"
+    wanted = file.read_text().strip() if file.is_file() else version
     return python_of(Requirements("mms", tuple(lines), wanted), instead=PYTHON_VARIABLE)
 
 
@@ -233,11 +242,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mmekit.containers.mms", description=__doc__)
     parser.add_argument("handler", type=Path)
     parser.add_argument("--entrypoint", type=Path, help="the image's own")
+    parser.add_argument("--requirement", action="append", default=[], help="one more, as for pip")
+    parser.add_argument("--python", help="its version, such as 3.11")
     parser.add_argument("--host", default="127.0.0.1")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        python = prepare(arguments.handler)
+        python = prepare(arguments.handler, arguments.requirement, arguments.python)
     except MmekitError as error:
         sys.exit(str(error))
     sys.stdout.flush()

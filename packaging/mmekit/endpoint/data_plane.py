@@ -7,6 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from mmekit.endpoint.control.members import refused_headers
 from mmekit.endpoint.errors import (
     AwsError,
     internal_failure,
@@ -35,7 +36,10 @@ _TARGET_VARIANT = b"x-amzn-sagemaker-target-variant"
 _CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
 _INFERENCE_ID = b"x-amzn-sagemaker-inference-id"
 _INFERENCE_COMPONENT = b"x-amzn-sagemaker-inference-component"
-_FORWARDED = (b"content-type", b"accept", _CUSTOM_ATTRIBUTES)
+_FORWARDED = (b"content-type", b"accept", _CUSTOM_ATTRIBUTES, _INFERENCE_ID)
+_ACCEPT_ANY = (b"accept", b"*/*")
+"""What SageMaker gives a container when the client says nothing; its toolkits look for it
+(aws/sagemaker-containers, pull requests 142 and 143)."""
 _MEMBERS = {  # header: (the member of InvokeEndpointInput, its most characters)
     b"content-type": ("contentType", 1024),
     b"accept": ("accept", 1024),
@@ -44,6 +48,7 @@ _MEMBERS = {  # header: (the member of InvokeEndpointInput, its most characters)
 }
 _SHORTEST_LIMIT = 64
 
+_REFUSED = refused_headers("InvokeEndpoint")
 _RETURNED = (b"content-type", _CUSTOM_ATTRIBUTES)
 
 _TARGET_PATTERN = r"\A\S[\p{Print}]*\z"  # as botocore's service model spells it
@@ -236,23 +241,33 @@ def _checked_headers(fields: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]
     AwsError
         A header is longer or shorter than its member may be.
     """
-    if _INFERENCE_COMPONENT in fields:
-        raise validation_error(
-            "Inference Component Name header is not allowed for endpoints to which you dont plan "
-            "to deploy inference components. Please remove Inference Component Name header and "
-            "try again."
-        )
+    if not fields.keys().isdisjoint(_REFUSED):
+        raise _not_rehearsed(fields)
     forwarded = []
     for name in _FORWARDED:
         if (value := fields.get(name)) is not None:
             if len(value) > _SHORTEST_LIMIT:
                 _check_member(name, value)
             forwarded.append((name, value))
-    if (value := fields.get(_INFERENCE_ID)) is not None:
-        _check_member(_INFERENCE_ID, value)
-        if not value:
-            raise _too_short("inferenceId")
+    if fields.get(_INFERENCE_ID) == b"":
+        raise _too_short("inferenceId")
+    if b"accept" not in fields:
+        forwarded.append(_ACCEPT_ANY)
     return forwarded
+
+
+def _not_rehearsed(fields: Mapping[bytes, bytes]) -> AwsError:
+    if _INFERENCE_COMPONENT in fields:
+        return validation_error(
+            "Inference Component Name header is not allowed for endpoints to which you dont plan "
+            "to deploy inference components. Please remove Inference Component Name header and "
+            "try again."
+        )
+    asked = "; ".join(why for header, why in _REFUSED.items() if header in fields)
+    return validation_error(
+        f"The request asks for what is not rehearsed on this machine ({asked}). Leave it out here; "
+        "the same request works on AWS."
+    )
 
 
 def _check_member(header: bytes, value: bytes) -> None:

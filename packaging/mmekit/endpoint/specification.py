@@ -69,7 +69,15 @@ class ServerlessSpecification:
 
 @dataclass(frozen=True)
 class VariantSpecification:
-    """A production variant of an endpoint config; it has an instance type or is serverless."""
+    """A production variant of an endpoint config; it has an instance type or is serverless.
+
+    Attributes
+    ----------
+    volume_gb
+        VolumeSizeInGB; None where it is not said.
+    startup_seconds
+        ContainerStartupHealthCheckTimeoutInSeconds; None where it is not said.
+    """
 
     name: str
     model: ModelSpecification
@@ -77,6 +85,8 @@ class VariantSpecification:
     weight: float
     instance_type: str | None = None
     serverless: ServerlessSpecification | None = None
+    volume_gb: int | None = None
+    startup_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ MAX_CONNECTIONS = "MMEKIT_MAX_CONNECTIONS"
 MAX_REQUEST_BYTES = "SERVING_MAX_REQUEST_SIZE"
 """DJL Serving's own name for it."""
 REQUEST_TIMEOUT_S = "MMEKIT_REQUEST_TIMEOUT_S"
+CONCURRENCY = "MMEKIT_CONCURRENCY"
 
 _NUMBER = re.compile(r"0*([1-9][0-9]{0,9})")
 _MOST = 2**31 - 1
@@ -49,6 +50,9 @@ class ServerLimits:
     request_s
         Seconds from the first byte of a request to its last, and for which a client may read
         nothing of its answer.
+    concurrency
+        Containers that this one plays, as on a serverless endpoint: a model may have as many
+        workers, whatever it says itself.
     """
 
     workers: int = 1024
@@ -56,6 +60,7 @@ class ServerLimits:
     connections: int = 10_000
     request_bytes: int = 64 << 20
     request_s: int = 60
+    concurrency: int = 1
 
     @classmethod
     def of(cls, environ: Mapping[str, str] = os.environ) -> ServerLimits:
@@ -82,6 +87,7 @@ class ServerLimits:
             connections=read(MAX_CONNECTIONS, cls.connections),
             request_bytes=read(MAX_REQUEST_BYTES, cls.request_bytes, MAX_PART_BYTES),
             request_s=read(REQUEST_TIMEOUT_S, cls.request_s),
+            concurrency=read(CONCURRENCY, cls.concurrency),
         )
 
     def http(self) -> HttpLimits:

@@ -47,6 +47,8 @@ class PoolSize:
     max_batch_delay_s: float = 0.1
     max_idle_s: float = 60.0
     retry_threshold: int = 0
+    keeps_growing: bool = False
+    """Whether workers are added for as long as requests wait, and not only as one comes."""
 
 
 @dataclass
@@ -201,6 +203,9 @@ class Pool:
         except Exception as error:  # noqa: BLE001  whatever it was, the model goes on without
             _logger.warning("a worker of model %s did not start: %s", self.name, error)
             self._try_again_later(error)
+        else:
+            if self.size.keeps_growing and self._wants_more() and not self._closed:
+                self._scale_up()
 
     def _try_again_later(self, error: Exception) -> None:
         """Have a start that failed follow by others, unless the model is to blame too often."""

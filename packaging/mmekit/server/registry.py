@@ -29,6 +29,7 @@ from mmekit.archive.properties import (
 from mmekit.archive.texts import read_text, see_lines
 from mmekit.errors import PropertiesError, TextError
 from mmekit.server import refusal
+from mmekit.server.concurrency import workers_that_play
 from mmekit.server.fork_servers import ForkServers
 from mmekit.server.forms import integer
 from mmekit.server.launcher import SPARE_DESCRIPTORS, WorkerLauncher
@@ -199,7 +200,9 @@ class Registry:
             if not fits:
                 raise refusal.no_room()
             launcher = self._launcher(name, folder, properties)
-            pool = Pool(name, _pool_size(properties), launcher, properties.handler or "handle")
+            most = workers_that_play(self._limits.concurrency, required, slots=launcher.gives_slots)
+            size = _pool_size(properties, most)
+            pool = Pool(name, size, launcher, properties.handler or "handle")
             try:
                 await pool.start()
             except InitialisationError as error:
@@ -375,9 +378,9 @@ def _required_bytes(folder: Path, properties: Properties) -> int:
     return int(size * _FILE_SIZE_FACTOR)
 
 
-def _pool_size(properties: Properties) -> PoolSize:
+def _pool_size(properties: Properties, least_maximum: int = 1) -> PoolSize:
     minimum = properties.min_workers if properties.min_workers is not None else 1
-    maximum = properties.max_workers or _default_max_workers()
+    maximum = max(properties.max_workers or _default_max_workers(), least_maximum)
     return PoolSize(
         min_workers=min(minimum, maximum),
         max_workers=maximum,
@@ -386,6 +389,7 @@ def _pool_size(properties: Properties) -> PoolSize:
         max_batch_delay_s=properties.max_batch_delay_ms / 1000,
         max_idle_s=float(properties.max_idle_time_s),
         retry_threshold=properties.retry_threshold or 0,
+        keeps_growing=least_maximum > 1,
     )
 
 

@@ -18,7 +18,11 @@ from mmekit_runtime.slots.healing import (
 )
 from mmekit_runtime.slots.ledger import BEGUN, MAX_SLOTS, READING, SENDING, YIELDING
 from mmekit_runtime.slots.loop import log
-from mmekit_runtime.slots.manifest import read_processes, read_required_bytes
+from mmekit_runtime.slots.manifest import (
+    read_concurrency,
+    read_processes,
+    read_required_bytes,
+)
 from mmekit_runtime.slots.parking import MIB, Parking, first_byte
 from mmekit_runtime.slots.processes import STUCK_S, Process
 from mmekit_runtime.slots.scaling import Scaling
@@ -64,6 +68,7 @@ class Host:
         self.processes: list[Process] = []
         self._required = read_required_bytes(first.model_dir)
         self._scaling = Scaling(read_processes(first.model_dir))
+        self._concurrency = read_concurrency(first.environ)
         self._moves = 0
         self._slots: list[Slot] = []
         self.parking = Parking(first.model_dir, first.environ)
@@ -107,7 +112,8 @@ class Host:
             self._confirm(slot)
             self._open(slot)
             return
-        if len(self.processes) < self._scaling.at_start:
+        plays = len(self.processes) < self._concurrency and self.server.room.fits(self.needed)
+        if plays or len(self.processes) < self._scaling.at_start:
             self._start_process([slot])
             return
         process = min(self.processes, key=lambda one: len(one.slots))
@@ -281,8 +287,9 @@ class Host:
     def _look(self, now: float) -> None:
         for process in self.processes:
             process.look_at_suspect()
-        for process in self._scaling.surplus(self.processes, self.server.period_s):
-            process.ask_to_park()
+        if self._concurrency == 1:
+            for process in self._scaling.surplus(self.processes, self.server.period_s):
+                process.ask_to_park()
         for process in self.processes:
             self._learn_from(process)
         after_s = self.parking.after_s

@@ -10,6 +10,7 @@ from mmekit_runtime.texts import MANIFEST_BYTES, PROPERTIES_BYTES, read_text
 
 MANIFEST = "manifest.json"
 PARK_VARIABLE = "MMEKIT_PARK_AFTER_S"
+CONCURRENCY_VARIABLE = "MMEKIT_CONCURRENCY"
 PARK_AFTER_S = 300.0
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]*)?")
 """What option.park_after may be."""
@@ -46,6 +47,15 @@ def read_processes(model_dir: str) -> int | None:
     """
     text = _setting(model_dir, "option.processes") or "auto"
     return int(text) if PROCESSES.fullmatch(text) and text != "auto" else None
+
+
+def read_concurrency(environ: dict[str, str]) -> int:
+    """Return how many containers this one plays, which have a process for each request.
+
+    ``MMEKIT_CONCURRENCY``, which `mme up` sets on a serverless endpoint; 1 on all others.
+    """
+    text = environ.get(CONCURRENCY_VARIABLE, "").strip()
+    return int(text) if PROCESSES.fullmatch(text) and text != "auto" else 1
 
 
 def read_required_bytes(model_dir: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
 import tempfile
 from collections import Counter
@@ -18,6 +17,7 @@ from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
 
 from mmekit.endpoint.control import aws_chunked
+from mmekit.endpoint.control.cloudwatch_corrections import correct_cloudwatch, put_observations
 from mmekit.endpoint.control.moto_corrections import correct_moto
 from mmekit.endpoint.control.records import containers_of, specification_of
 from mmekit.endpoint.control.services import Services, reply_as_asked
@@ -56,6 +56,7 @@ class Aws:
 
     def __init__(self, state: State | None = None) -> None:
         correct_moto()
+        correct_cloudwatch()
         self._state = state
         self._application = Services()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
@@ -109,6 +110,11 @@ class Aws:
         record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
         return any(found.get("Mode") == "MultiModel" for found in containers_of(record))
 
+    def images(self, account: str, region: str, model: str) -> list[str]:
+        """Return the images of the containers of a model, which exists."""
+        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
+        return [str(found.get("Image") or "") for found in containers_of(record)]
+
     def containers(self, account: str, region: str, config_name: str) -> dict[str, int]:
         """Return the models of an endpoint config, which exists, and how many containers each has.
 
@@ -156,7 +162,7 @@ class Aws:
     ) -> None:
         """Add observations to CloudWatch."""
         backend = get_backend("cloudwatch")[account][region]
-        backend.put_metric_data(namespace, [observation.as_datum() for observation in observations])
+        put_observations(backend, namespace, observations)
 
     @staticmethod
     def _sagemaker(account: str, region: str) -> SageMakerModelBackend:
@@ -201,13 +207,14 @@ class Aws:
         except AwsError as error:
             return reply_as_asked(error, request)
         except NotImplementedError as error:
-            return _failure(501, "NotImplemented", f"moto does not know this operation: {error}")
+            unknown = AwsError(501, "NotImplemented", f"moto does not know this operation: {error}")
+            return reply_as_asked(unknown, request)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _NO_ROOM:
                 logger.warning("%s", no_room(error))
                 return _failure_as_asked(request, no_room(error))
             logger.exception("moto failed at %s %s", request.method, request.path.decode())
-            return _failure(500, "InternalFailure", f"{type(error).__name__}: {error}")
+            return _failure_as_asked(request, f"{type(error).__name__}: {error}")
 
 
 def no_room(error: OSError) -> str:
@@ -241,9 +248,3 @@ def _failure_as_asked(request: Request, message: str) -> Reply:
     of_s3 = caller is None or caller.service == "s3"
     code = "InternalError" if of_s3 else "InternalFailure"
     return reply_as_asked(AwsError(500, code, message), request)
-
-
-def _failure(status: int, code: str, message: str) -> Reply:
-    """Return an error that both of AWS's families of protocols understand well enough."""
-    body = json.dumps({"__type": code, "message": message}).encode()
-    return Reply(status, [(b"content-type", b"application/x-amz-json-1.1")], body)

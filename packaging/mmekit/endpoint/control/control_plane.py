@@ -6,7 +6,11 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+from moto.core.utils import get_service_model
+
 from mmekit.endpoint.control.hosted import Capacity
+from mmekit.endpoint.control.members import check_members
+from mmekit.endpoint.control.operations import EMPTY, empty_list, refusal
 from mmekit.endpoint.control.rules import arn, check
 from mmekit.endpoint.control.validation import checked_members
 from mmekit.endpoint.errors import AwsError, control_reply, unknown_region
@@ -62,9 +66,11 @@ class ControlPlane:
         members: dict[str, Any] = {}
         if caller.service == "sagemaker":
             try:
-                members = checked_members("sagemaker", operation, b"".join(request.body))
+                members = _members(operation, b"".join(request.body))
             except AwsError as error:
                 return control_reply(error, new_request_id())
+            if operation in EMPTY:
+                return _reply(empty_list(operation))
         endpoint = EndpointId(caller.account, caller.region, str(members.get("EndpointName")))
         if operation == "DescribeEndpoint":
             self._hosting.refresh(endpoint)
@@ -103,12 +109,7 @@ class ControlPlane:
             self._hosting.cancel_update(endpoint)
             raise
         self._own[operation](endpoint, members)
-        headers = [
-            (b"content-type", b"application/x-amz-json-1.1"),
-            (b"x-amzn-requestid", new_request_id()),
-        ]
-        answer = {"EndpointArn": arn(caller, "endpoint", name)}
-        return Reply(200, headers, json.dumps(answer).encode())
+        return _reply({"EndpointArn": arn(caller, "endpoint", name)})
 
     def _update(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
         retained: frozenset[str] = frozenset()
@@ -128,3 +129,29 @@ class ControlPlane:
             for wish in wishes
         }
         self._hosting.set_capacities(endpoint, capacities)
+
+
+def _members(operation: str, body: bytes) -> dict[str, Any]:
+    """Return a request's members, which are as they may be, and all of which are acted on.
+
+    Raises
+    ------
+    AwsError
+        What the client shall see.
+    """
+    if operation in get_service_model("sagemaker").operation_names:
+        refused = refusal(operation)
+        if refused is not None:
+            raise refused
+    members = checked_members("sagemaker", operation, body)
+    if operation not in EMPTY:
+        check_members(operation, members)
+    return members
+
+
+def _reply(answer: dict[str, Any]) -> Reply:
+    headers = [
+        (b"content-type", b"application/x-amz-json-1.1"),
+        (b"x-amzn-requestid", new_request_id()),
+    ]
+    return Reply(200, headers, json.dumps(answer).encode())

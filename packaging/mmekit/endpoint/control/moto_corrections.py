@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from moto.core.responses import ActionResult
 from moto.core.utils import get_service_model
 from moto.sagemaker.exceptions import ValidationError
-from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig, Model
+from moto.sagemaker.models import (
+    FakeEndpoint,
+    FakeEndpointConfig,
+    Model,
+    SageMakerModelBackend,
+)
 from moto.sagemaker.responses import SageMakerResponse
 
 from mmekit.endpoint.control.bucket_corrections import correct_buckets
@@ -31,6 +36,16 @@ def correct_moto() -> None:
     if not hasattr(SageMakerResponse, "_mmekit_create_model"):
         setattr(SageMakerResponse, "_mmekit_create_model", SageMakerResponse.create_model)  # noqa: B010
         setattr(SageMakerResponse, "create_model", _create_as_isolated_as_asked)  # noqa: B010
+    setattr(SageMakerModelBackend, "add_tags", _add_tags)  # noqa: B010
+    if not hasattr(SageMakerModelBackend, "_mmekit_resource"):
+        usual = SageMakerModelBackend._get_resource_from_arn  # noqa: SLF001 - of what has tags
+        setattr(SageMakerModelBackend, "_mmekit_resource", usual)  # noqa: B010
+        setattr(SageMakerModelBackend, "_get_resource_from_arn", _resource)  # noqa: B010
+    for listing in ("list_endpoints", "list_endpoint_configs"):
+        if not hasattr(SageMakerResponse, f"_mmekit_{listing}"):
+            listed = getattr(SageMakerResponse, listing)
+            setattr(SageMakerResponse, f"_mmekit_{listing}", listed)
+            setattr(SageMakerResponse, listing, _newest_first(listed))
     for described in (Model, FakeEndpoint):
         if not hasattr(described, "_mmekit_described"):
             setattr(described, "_mmekit_described", described.response_object)  # noqa: B010
@@ -67,6 +82,37 @@ def _described(record: Any) -> dict[str, Any]:
 def _describe_config(response: SageMakerResponse) -> ActionResult:
     name = response._get_param("EndpointConfigName")  # noqa: SLF001 - as in _list_models
     return ActionResult(_without_empty(response.sagemaker_backend.describe_endpoint_config(name)))
+
+
+def _newest_first(usual: Callable[[SageMakerResponse], ActionResult]) -> Callable[..., Any]:
+    """List in the order that AWS has when nobody names one."""
+
+    def listed(response: SageMakerResponse) -> ActionResult:
+        response.params.setdefault("SortOrder", "Descending")
+        return usual(response)
+
+    return listed
+
+
+def _resource(backend: SageMakerModelBackend, arn: str) -> Any:
+    """Return what an ARN names; moto fails where there is nothing of that name."""
+    try:
+        found = backend._mmekit_resource(arn)  # type: ignore[attr-defined] # noqa: SLF001
+    except (AttributeError, KeyError, ValueError):
+        found = None
+    if found is None:
+        raise ValidationError(f'Could not find "{arn}".')
+    return found
+
+
+def _add_tags(
+    backend: SageMakerModelBackend, arn: str, tags: list[dict[str, str]]
+) -> list[dict[str, str]]:
+    """Overwrite tags of the same keys; moto keeps both."""
+    resource = backend._get_resource_from_arn(arn)  # noqa: SLF001 - as moto's own does
+    kept = {tag["Key"]: tag for tag in (*(resource.tags or ()), *tags)}
+    resource.tags = list(kept.values())
+    return list(kept.values())
 
 
 def _without_empty(described: dict[str, Any]) -> dict[str, Any]:

@@ -155,6 +155,8 @@ def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> Varia
         weight=float(described.get("InitialVariantWeight", 1.0)),
         instance_type=described.get("InstanceType"),
         serverless=None if serverless is None else _serverless(serverless),
+        volume_gb=described.get("VolumeSizeInGB"),
+        startup_seconds=described.get("ContainerStartupHealthCheckTimeoutInSeconds"),
     )
 
 

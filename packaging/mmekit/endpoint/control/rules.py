@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mmekit.endpoint.errors import resource_limit_exceeded, validation_exception
+from mmekit.instance_types import accelerator_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,8 +140,27 @@ def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
             raise validation_exception(
                 f'Variant "{name}" has an InstanceType and must have an InitialInstanceCount.'
             )
+        else:
+            _check_accelerator(variant, aws, caller)
     if sum(float(variant.get("InitialVariantWeight", 1.0)) for variant in variants) <= 0:
         raise validation_exception("The variants' weights must not all be 0.")
+
+
+def _check_accelerator(variant: dict[str, Any], aws: Aws, caller: Caller) -> None:
+    """Refuse what AWS documents nowhere: "Supported instance types for multi-model endpoints"."""
+    accelerator = accelerator_of(variant["InstanceType"])
+    model = variant["ModelName"]
+    if accelerator is None or not aws.is_multi_model(caller.account, caller.region, model):
+        return
+    images = aws.images(caller.account, caller.region, model)
+    if accelerator == "GPU" and all("tritonserver" in image for image in images):
+        return
+    raise validation_exception(
+        f'Variant "{variant["VariantName"]}" has instances of {variant["InstanceType"]} '
+        f"({accelerator}) and a multi-model container. AWS documents GPUs for multi-model "
+        "endpoints with NVIDIA Triton (sagemaker-tritonserver) only, and nothing else but CPUs "
+        "without it. Use a CPU instance type, such as ml.m6i.large."
+    )
 
 
 def _check_serverless(
@@ -234,10 +254,6 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
                 f'configuration "{record.endpoint_config_name}".'
             )
         serverless = "CurrentServerlessConfig" in variants[variant]
-        if "ServerlessUpdateConfig" in wish:
-            raise validation_exception(
-                "ServerlessUpdateConfig is not supported here: use UpdateEndpoint."
-            )
         if serverless and "DesiredInstanceCount" in wish:
             raise validation_exception(
                 f'Variant "{variant}" is serverless and cannot have a DesiredInstanceCount.'

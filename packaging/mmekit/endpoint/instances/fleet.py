@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from mmekit.endpoint.instances.usage import UsageMeter
 from mmekit.endpoint.instances.variant import Variant
 from mmekit.endpoint.journal import Journal
 from mmekit.endpoint.snapshot import FleetSnapshot
+from mmekit.errors import MmekitError
 from mmekit.instance_types import instance_type
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from mmekit.endpoint.observability.capture import Capture
     from mmekit.endpoint.observability.logs import LogShipper
     from mmekit.endpoint.observability.metrics import Metrics
-    from mmekit.endpoint.options import EndpointOptions
+    from mmekit.endpoint.options import EndpointOptions, Limits
     from mmekit.endpoint.specification import (
         EndpointId,
         EndpointSpecification,
@@ -41,7 +43,7 @@ __all__ = ["Fleet", "FleetStartError"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
-_MIB = 1 << 20
+_MIB, _GIB = 1 << 20, 1 << 30
 _USAGE_SECONDS = 3.0
 
 
@@ -99,6 +101,7 @@ class Fleet:
         self.config_name = specification.config_name
         self.journal = journal or Journal()
         self.capture = capture
+        self._images = [(one.model.image, one.instance_type) for one in specification.variants]
         self._data_url = specification.variants[0].model.data_url
         self._options = options
         self._launcher = launcher
@@ -136,6 +139,11 @@ class Fleet:
         FleetStartError
             One of them did not come up.
         """
+        for image, kind in self._images:
+            try:
+                self._launcher.require(image, kind)
+            except MmekitError as error:
+                raise FleetStartError(str(error)) from error
         self._measuring = asyncio.ensure_future(self._measure_now_and_then())
         outcomes = await asyncio.gather(
             *(variant.start() for variant in self.variants), return_exceptions=True
@@ -221,7 +229,7 @@ class Fleet:
             launcher=self._launcher,
             account=self._account_of(specification.model.role),
             read_object=self._read_object,
-            limits=options.limits,
+            limits=_limits(options.limits, specification),
             metrics=self._metrics.variant(self.id, specification.name),
             journal=self.journal,
             new_sink=lambda: (
@@ -255,3 +263,12 @@ class Fleet:
             )
         except Exception:
             logger.exception("endpoint %s: its instances cannot be measured", self.id.name)
+
+
+def _limits(limits: Limits, specification: VariantSpecification) -> Limits:
+    """Return the limits of a variant, of which its endpoint config may say some."""
+    if specification.volume_gb is not None and limits.disk_bytes is None:
+        limits = replace(limits, disk_bytes=specification.volume_gb * _GIB)
+    if specification.startup_seconds is not None:
+        limits = replace(limits, start_seconds=specification.startup_seconds)
+    return limits

@@ -134,6 +134,17 @@ class Container(Protocol):
 class ContainerLauncher(Protocol):
     """Starts containers of one kind: the seam for DJL Serving, Multi Model Server or Docker."""
 
+    def require(self, image: str, instance_type: str | None) -> None:
+        """Raise an MmekitError where an image cannot run on an instance type, before any starts.
+
+        Parameters
+        ----------
+        image
+            Its URI.
+        instance_type
+            None for a serverless endpoint.
+        """
+
     async def launch(self, placement: Placement) -> Container:
         """Start a container that will answer /ping with 200 as soon as it is ready.
 
@@ -169,6 +180,9 @@ class CommandLauncher:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = tuple(command)
+
+    def require(self, image: str, instance_type: str | None) -> None:
+        """Raise nothing: the command runs, whatever the image is called."""
 
     async def launch(self, placement: Placement) -> Container:
         """Start the command in the placement's folder."""

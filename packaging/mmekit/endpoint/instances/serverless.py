@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmekit.endpoint.errors import invocation_timed_out, model_error, throttled
@@ -25,9 +26,10 @@ __all__ = ["ServerlessVariant"]
 class ServerlessVariant(Variant):
     """A variant with MemorySizeInMB and MaxConcurrency in place of instances.
 
-    SageMaker runs as many containers as there are requests; here one container serves up to
-    MaxConcurrency of them. A request beyond that is refused at once, also while the container is
-    starting. Source: AWS's "Deploy models with Amazon SageMaker Serverless Inference".
+    SageMaker runs as many containers as there are requests; here one container plays all of them:
+    the embedded server gives its model up to MaxConcurrency workers, as requests wait. A request
+    beyond that is refused at once, also while the container is starting. Source: AWS's "Deploy
+    models with Amazon SageMaker Serverless Inference".
 
     Parameters
     ----------
@@ -50,6 +52,13 @@ class ServerlessVariant(Variant):
         parts: InstanceParts,
         folder: Path,
     ) -> None:
+        # Before the model's own, which count more. It keeps its processes as long as they live.
+        plays = (
+            ("MMEKIT_CONCURRENCY", str(serverless.max_concurrency)),
+            ("MMEKIT_PARK_AFTER_S", "0"),
+        )
+        model = replace(parts.model, environment=(*plays, *parts.model.environment))
+        parts = replace(parts, model=model)
         super().__init__(specification, parts, folder, min(serverless.provisioned_concurrency, 1))
         self.body_bytes = parts.limits.serverless_body_bytes
         self._concurrency = serverless.max_concurrency

@@ -6,15 +6,19 @@ Names, units and dimensions: AWS's "Amazon SageMaker AI metrics in Amazon CloudW
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit.endpoint.observability.latency import LatencyHistogram
+from mmekit.endpoint.observability.percentiles import condensed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mmekit.endpoint.control.aws import Aws
+    from mmekit.endpoint.observability.percentiles import Distribution
     from mmekit.endpoint.snapshot import FleetSnapshot, InstanceSnapshot, VariantSnapshot
     from mmekit.endpoint.specification import EndpointId
 
@@ -37,7 +41,13 @@ _FIRST_SERVER_ERROR = 500
 
 @dataclass(frozen=True)
 class Observation:
-    """Some values of one metric, summed up as CloudWatch's StatisticSet does it."""
+    """Some values of one metric, summed up as CloudWatch's StatisticSet does it.
+
+    Attributes
+    ----------
+    values
+        The values themselves, for percentiles; of very many, those that are alike are one.
+    """
 
     name: str
     unit: str
@@ -46,32 +56,30 @@ class Observation:
     total: float
     least: float
     most: float
-
-    def as_datum(self) -> dict[str, object]:
-        """Return the observation as an item of PutMetricData's MetricData."""
-        return {
-            "MetricName": self.name,
-            "Unit": self.unit,
-            "Dimensions": [{"Name": name, "Value": value} for name, value in self.dimensions],
-            "StatisticValues": {
-                "SampleCount": self.count,
-                "Sum": self.total,
-                "Minimum": self.least,
-                "Maximum": self.most,
-            },
-        }
+    values: Distribution
 
 
 class Summary:
-    """Count, sum, least and most of the values since the last batch, and what was before it."""
+    """The values since the last batch, with count, sum, least and most, and what was before it."""
 
-    __slots__ = ("_count_before", "_total_before", "count", "least", "most", "total")
+    __slots__ = (
+        "_count_before",
+        "_keep",
+        "_total_before",
+        "count",
+        "least",
+        "most",
+        "total",
+        "values",
+    )
 
     def __init__(self) -> None:
         self.count = 0
         self.total = self.least = self.most = 0.0
         self._count_before = 0
         self._total_before = 0.0
+        self.values: array[float] = array("d")
+        self._keep = self.values.append
 
     @property
     def ever(self) -> int:
@@ -91,6 +99,7 @@ class Summary:
             self.most = value
         self.count += 1
         self.total += value
+        self._keep(value)
 
     def clear(self) -> None:
         """Begin a new batch."""
@@ -98,6 +107,8 @@ class Summary:
         self._total_before += self.total
         self.count = 0
         self.total = self.least = self.most = 0.0
+        self.values = array("d")
+        self._keep = self.values.append
 
 
 class Tally:
@@ -228,13 +239,21 @@ class VariantMetrics:
                 count * value,
                 value if count == sent else 0.0,
                 value if count else 0.0,
+                +Counter({value: count}) + Counter({0.0: sent - count}),
             )
             for name, count, value in rows
         ]
 
     def _observation(self, name: str, unit: str, values: Summary) -> Observation:
         return Observation(
-            name, unit, self.dimensions, values.count, values.total, values.least, values.most
+            name,
+            unit,
+            self.dimensions,
+            values.count,
+            values.total,
+            values.least,
+            values.most,
+            condensed(values.values),
         )
 
 

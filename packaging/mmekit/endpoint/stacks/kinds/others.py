@@ -45,6 +45,11 @@ class MotoKind(Kind):
     """
 
     def __init__(self, type_name: str) -> None:
+        if type_name.startswith("AWS::SageMaker::"):
+            raise ResourceError(
+                f"{type_name} is not rehearsed here: of SageMaker there are models, endpoint "
+                "configs and endpoints. The same template works on AWS."
+            )
         # moto takes seconds to import all of its services; nobody has asked for them before.
         from moto.cloudformation.parsing import get_model_map
 
