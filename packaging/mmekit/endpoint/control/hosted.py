@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from moto.sagemaker.models import FakeEndpoint
 
     from mmekit.endpoint.instances.fleet import Fleet
-    from mmekit.endpoint.specification import EndpointSpecification
+    from mmekit.endpoint.specification import EndpointSpecification, VariantSpecification
 
 __all__ = [
     "Capacity",
@@ -90,20 +90,25 @@ def with_capacities(
     specification: EndpointSpecification, capacities: Mapping[str, Capacity]
 ) -> EndpointSpecification:
     """Return a specification with other instance counts and weights."""
-    variants = []
-    for variant in specification.variants:
+
+    def changed(variant: VariantSpecification) -> VariantSpecification:
         capacity = capacities.get(variant.name, Capacity())
         count = variant.instance_count if capacity.instances is None else capacity.instances
         weight = variant.weight if capacity.weight is None else capacity.weight
-        variants.append(replace(variant, instance_count=count, weight=weight))
-    return replace(specification, variants=tuple(variants))
+        return replace(variant, instance_count=count, weight=weight)
+
+    return replace(
+        specification,
+        variants=tuple(map(changed, specification.variants)),
+        shadows=tuple(map(changed, specification.shadows)),
+    )
 
 
 def capacities_of(specification: EndpointSpecification) -> dict[str, Capacity]:
     """Return the capacities of the variants that have instances of their own."""
     return {
         variant.name: Capacity(variant.instance_count, variant.weight)
-        for variant in specification.variants
+        for variant in (*specification.variants, *specification.shadows)
         if variant.serverless is None
     }
 

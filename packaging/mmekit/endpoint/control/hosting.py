@@ -299,4 +299,5 @@ class Hosting:
         if count is None:
             return described
         variants = tuple(replace(one, instance_count=count) for one in described.variants)
-        return replace(described, variants=variants)
+        shadows = tuple(replace(one, instance_count=count) for one in described.shadows)
+        return replace(described, variants=variants, shadows=shadows)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mmekit.endpoint.control.configs import check_features
 from mmekit.endpoint.errors import resource_limit_exceeded, validation_exception
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _require(kind: str, name: str, aws: Aws, caller: Caller) -> None:
         raise validation_exception(f'Could not find {spoken} "{arn(caller, kind, name)}".')
 
 
-def _check_model(members: dict[str, Any], _aws: Aws, _caller: Caller) -> None:
+def _check_model(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
     primary, several = members.get("PrimaryContainer"), members.get("Containers")
     if primary and several:
         raise validation_exception(
@@ -110,19 +111,22 @@ def _check_model(members: dict[str, Any], _aws: Aws, _caller: Caller) -> None:
             )
         if not container.get("Image") and not container.get("ModelPackageName"):
             raise validation_exception("A container must have an Image or a ModelPackageName.")
+        if container.get("ModelPackageName"):
+            aws.model_packages(caller.account, caller.region).check(container)
 
 
 def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
     variants: list[dict[str, Any]] = members["ProductionVariants"]
+    shadows: list[dict[str, Any]] = members.get("ShadowProductionVariants") or []
     seen = set()
-    for variant in variants:
+    for variant in [*variants, *shadows]:
         name = variant["VariantName"]
         if name in seen:
             raise validation_exception(
                 f'The variant name "{name}" was non-unique within the request.'
             )
         seen.add(name)
-    for variant in variants:
+    for variant in [*variants, *shadows]:
         name = variant["VariantName"]
         if "ModelName" not in variant:
             raise validation_exception(
@@ -141,6 +145,7 @@ def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
             )
     if sum(float(variant.get("InitialVariantWeight", 1.0)) for variant in variants) <= 0:
         raise validation_exception("The variants' weights must not all be 0.")
+    check_features(members, aws, caller)
 
 
 def _check_serverless(
@@ -219,7 +224,10 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
     _check_change(members, aws, caller)
     name = str(members["EndpointName"])
     record = aws.endpoints(caller.account, caller.region)[name]
-    variants = {variant["VariantName"]: variant for variant in record.production_variants}
+    shadows: list[dict[str, Any]] = getattr(record, "shadow_production_variants", None) or []
+    variants = {
+        variant["VariantName"]: variant for variant in [*record.production_variants, *shadows]
+    }
     seen = set()
     for wish in members["DesiredWeightsAndCapacities"]:
         variant = wish["VariantName"]

@@ -6,6 +6,8 @@ Names, units and dimensions: AWS's "Amazon SageMaker AI metrics in Amazon CloudW
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,10 @@ ENDPOINTS = "/aws/sagemaker/Endpoints"
 
 _FIRST_CLIENT_ERROR = 400
 _FIRST_SERVER_ERROR = 500
+_EARLY_S = 0.5
+"""Of a clock that ticks every ten seconds, the tenth second is not late."""
+_NOT_ASYNCHRONOUS = ("Invocations", "InvocationsPerInstance", "OverheadLatency")
+"""What asynchronous endpoints do not tell ("Alarms and logs for tracking metrics …")."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,12 @@ class VariantMetrics:
         self.downloading: Summary = Summary()
         self.unloading: Summary = Summary()
         self.setup: Summary = Summary()
+        self.first_chunk: Summary = Summary()
+        self.first_chunk_model: Summary = Summary()
+        self.first_chunk_overhead: Summary = Summary()
+        self.mid_stream_errors = Tally()
         self.latency = LatencyHistogram()
+        self.asynchronous = False
 
     @property
     def errors(self) -> int:
@@ -173,6 +184,12 @@ class VariantMetrics:
         self.overhead_latency.add(total_microseconds - model_microseconds)
         self.latency.add(total_microseconds)
 
+    def streamed(self, model_microseconds: float, total_microseconds: float) -> None:
+        """Record that the first piece of a response stream goes out."""
+        self.first_chunk_model.add(model_microseconds)
+        self.first_chunk_overhead.add(max(total_microseconds - model_microseconds, 0.0))
+        self.first_chunk.add(total_microseconds)
+
     def take(
         self, snapshot: VariantSnapshot | None = None
     ) -> tuple[list[Observation], list[Observation]]:
@@ -194,6 +211,9 @@ class VariantMetrics:
             ("ModelLoadingTime", "Microseconds", self.loading),
             ("ModelDownloadingTime", "Microseconds", self.downloading),
             ("ModelUnloadingTime", "Microseconds", self.unloading),
+            ("FirstChunkLatency", "Microseconds", self.first_chunk),
+            ("FirstChunkModelLatency", "Microseconds", self.first_chunk_model),
+            ("FirstChunkOverheadLatency", "Microseconds", self.first_chunk_overhead),
         )
         for name, unit, values in rows:
             invocations.append(self._observation(name, unit, values))
@@ -204,6 +224,12 @@ class VariantMetrics:
                 instances, multi_model=snapshot is not None and snapshot.multi_model
             )
         ]
+        if broken := self.mid_stream_errors.count:
+            told = (float(broken), float(broken), 1.0, 1.0)
+            invocations.append(Observation("MidStreamErrors", "None", self.dimensions, *told))
+            self.mid_stream_errors.clear()
+        if self.asynchronous:
+            invocations = [one for one in invocations if one.name not in _NOT_ASYNCHRONOUS]
         return _some(invocations), _some(endpoints)
 
     def _of_invocations(self, instances: int) -> list[Observation]:
@@ -245,6 +271,8 @@ class Metrics:
         self._aws = aws
         self._variants: dict[tuple[EndpointId, str], VariantMetrics] = {}
         self._look: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
+        self._others: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
+        self._published: dict[EndpointId, float] = {}
 
     def __iter__(self) -> Iterator[VariantMetrics]:
         """Iterate over the variants of which there is something to tell."""
@@ -253,6 +281,12 @@ class Metrics:
     def look_at(self, look: Callable[[], Mapping[EndpointId, FleetSnapshot]]) -> None:
         """Ask `look` for the endpoints in service whenever metrics of instances are due."""
         self._look = look
+
+    def listen_to(
+        self, observations: Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]
+    ) -> None:
+        """Have what else there is to tell, since the last time, told with the rest."""
+        self._others.append(observations)
 
     def variant(self, endpoint: EndpointId, name: str) -> VariantMetrics:
         """Return where to record what happens at a variant."""
@@ -266,17 +300,37 @@ class Metrics:
         self.flush()
         for key in [key for key in self._variants if key[0] == endpoint]:
             del self._variants[key]
+        self._published.pop(endpoint, None)
 
     def flush(self) -> None:
         """Hand to CloudWatch what was recorded since the last time."""
         fleets = self._look()
+        due = {name: fleet for name, fleet in fleets.items() if self._is_due(name, fleet)}
         for (endpoint, name), metrics in self._variants.items():
-            fleet = fleets.get(endpoint)
+            fleet = due.get(endpoint)
             variants = () if fleet is None else fleet.variants
+            running = fleets.get(endpoint)
+            metrics.asynchronous = running is not None and running.asynchronous
             batches = metrics.take(next((one for one in variants if one.name == name), None))
             for namespace, batch in zip((INVOCATIONS, ENDPOINTS), batches, strict=True):
-                if batch:
-                    self._aws.put_metrics(endpoint.account, endpoint.region, namespace, batch)
+                self._put(endpoint, namespace, batch)
+        for observations in self._others:
+            for endpoint, batch in observations():
+                self._put(endpoint, INVOCATIONS, batch)
+
+    def _put(self, endpoint: EndpointId, namespace: str, batch: list[Observation]) -> None:
+        if batch:
+            self._aws.put_metrics(endpoint.account, endpoint.region, namespace, batch)
+
+    def _is_due(self, endpoint: EndpointId, fleet: FleetSnapshot) -> bool:
+        """Say whether an endpoint's instances shall be told of, as its MetricsConfig has it."""
+        if fleet.publish_seconds is None:
+            return True
+        now = time.monotonic()
+        if now - self._published.get(endpoint, -math.inf) < fleet.publish_seconds - _EARLY_S:
+            return False
+        self._published[endpoint] = now
+        return True
 
 
 def _some(observations: Iterable[Observation]) -> list[Observation]:
