@@ -1,0 +1,114 @@
+"""Response streams: a single model's answer reaches the client piece by piece."""
+
+import json
+
+import pytest
+from botocore.exceptions import EventStreamError
+
+
+@pytest.fixture(scope="module")
+def service_options():
+    return ["--limits", "invoke_seconds=10", "stream_seconds=3", "health_seconds=0.5"]
+
+
+@pytest.fixture(scope="module")
+def endpoint(service):
+    service.put("only.tar.gz", service.echo_archive())
+    return service.create_endpoint(
+        "streaming", data_url="s3://models/only.tar.gz", mode="SingleModel"
+    )
+
+
+def ask(service, endpoint, *pieces, **more):
+    runtime = service.client("sagemaker-runtime")
+    body = json.dumps({"pieces": pieces}).encode() if pieces else more.pop("Body", b"x")
+    return runtime.invoke_endpoint_with_response_stream(EndpointName=endpoint, Body=body, **more)
+
+
+def parts(answer):
+    return (event["PayloadPart"]["Bytes"] for event in answer["Body"])
+
+
+def test_pieces_come_as_the_container_makes_them(service, endpoint, tmp_path):
+    gate = tmp_path / "gate"
+    answer = ask(service, endpoint, "one", f"hold {gate}", "two", ContentType="application/json")
+    assert answer["ContentType"] == "text/plain"
+    assert answer["InvokedProductionVariant"] == "AllTraffic"
+    assert answer["CustomAttributes"] == "one"
+    pieces = parts(answer)
+    assert next(pieces) == b"one"
+    gate.touch()
+    assert b"".join(pieces) == b"two"
+
+
+def test_a_stream_may_be_large_and_its_reader_slow(service, endpoint):
+    large = ["x" * (1 << 20)] * 5
+    answer = ask(service, endpoint, *large)
+    assert sum(map(len, parts(answer))) == 5 << 20
+
+
+def test_the_container_gets_what_the_client_accepts_of_the_content(service, endpoint):
+    answer = ask(service, endpoint, Accept="text/csv", ContentType="text/plain")
+    seen = json.loads(b"".join(parts(answer)))
+    assert seen["headers"]["accept"] == "text/csv"
+    assert seen["headers"]["content-type"] == "text/plain"
+
+
+def test_a_model_that_refuses_is_a_model_error_and_no_stream(service, endpoint):
+    runtime = service.client("sagemaker-runtime")
+    with pytest.raises(runtime.exceptions.ModelError) as refused:
+        ask(service, endpoint, Body=b'{"status": 422}')
+    assert refused.value.response["OriginalStatusCode"] == 422
+
+
+def test_a_stream_without_an_end_is_ended(service, endpoint, tmp_path):
+    pieces = parts(ask(service, endpoint, "one", f"hold {tmp_path / 'never'}"))
+    assert next(pieces) == b"one"
+    with pytest.raises(EventStreamError, match="within the time that is allowed"):
+        next(pieces)
+
+
+def test_a_client_that_leaves_frees_the_instance(service, endpoint, tmp_path):
+    gate = tmp_path / "gate"
+    answer = ask(service, endpoint, "one", f"hold {gate}")
+    assert next(parts(answer)) == b"one"
+    answer["Body"].close()
+    gate.touch()
+    assert service.seen(endpoint)["length"] == 1
+
+
+def test_a_container_that_dies_breaks_the_stream_and_is_replaced(service, endpoint):
+    pieces = parts(ask(service, endpoint, "one", "exit"))
+    with pytest.raises(EventStreamError, match="broke off"):
+        list(pieces)
+
+    def answers():
+        try:
+            return service.seen(endpoint)
+        except service.client("sagemaker-runtime").exceptions.ClientError:
+            return None
+
+    service.wait_until(answers, what="another instance")
+    found = service.client("cloudwatch").list_metrics(Namespace="AWS/SageMaker")["Metrics"]
+    names = {metric["MetricName"] for metric in found}
+    assert {"FirstChunkLatency", "FirstChunkModelLatency", "MidStreamErrors"} <= names
+
+
+def test_a_multi_model_endpoint_has_no_streams(service, echo):
+    runtime = service.client("sagemaker-runtime")
+    with pytest.raises(runtime.exceptions.ValidationError, match="missing a target model"):
+        ask(service, echo)
+
+
+def test_a_serverless_endpoint_streams_too(service, endpoint):
+    config = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
+    service.create_endpoint(
+        "on-demand",
+        data_url="s3://models/only.tar.gz",
+        mode="SingleModel",
+        variants=[
+            {"VariantName": "AllTraffic", "ModelName": "on-demand", "ServerlessConfig": config}
+        ],
+    )
+    for _ in range(2):  # one after the other: the first has given back its place
+        assert b"".join(parts(ask(service, "on-demand", "one", "two"))) == b"onetwo"
