@@ -63,7 +63,8 @@ async def serve(
     EndpointError
         The state folder cannot be used.
     SettingsError
-        ``MMEKIT_ALLOWED_HOSTS`` or ``MMEKIT_LOG_LINES_PER_S`` cannot be read.
+        ``MMEKIT_ALLOWED_HOSTS``, ``MMEKIT_LOG_LINES_PER_S`` or ``MMEKIT_BAKING_MINUTE_S`` cannot
+        be read.
     """
     lines_per_second()
     policy = Policy.of(options.host, listener.getsockname()[0], DOORS)
@@ -80,7 +81,7 @@ async def serve(
             for one in (metrics, watch, captures):
                 one.forget(endpoint)
 
-        hosting = Hosting(aws, options, make_fleet, journal, _note(state), forget)
+        hosting = Hosting(aws, options, make_fleet, journal, _note(state), forget, metrics)
         control_plane = ControlPlane(aws, hosting)
         asynchronous = AsyncInference(hosting.serving, aws, metrics)
         data_plane = DataPlane(hosting.serving, options.limits, asynchronous)

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
@@ -86,6 +86,11 @@ class Aws:
         except OSError as error:
             raise AwsError(500, "InternalFailure", no_room(error)) from error
 
+    @property
+    def is_replaying(self) -> bool:
+        """Whether what a state folder holds is being played back."""
+        return self._state is not None and self._state.is_playing
+
     def endpoints(self, account: str, region: str) -> dict[str, FakeEndpoint]:
         """Return moto's own table of endpoints, by name; a change to it is a change of state."""
         endpoints: dict[str, FakeEndpoint] = self._sagemaker(account, region).endpoints
@@ -124,6 +129,11 @@ class Aws:
             name: len(containers_of(backend, models[name])) if name in models else 0
             for name in names
         }
+
+    def variants(self, account: str, region: str, config_name: str) -> list[dict[str, Any]]:
+        """Return the production variants of an endpoint config, which exists, as it has them."""
+        config = self._sagemaker(account, region).endpoint_configs[config_name]
+        return list(config.production_variants)
 
     def model_packages(self, account: str, region: str) -> ModelPackages:
         """Return the model registry of an account and region."""

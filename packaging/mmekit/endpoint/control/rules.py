@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mmekit.endpoint.control.configs import check_features
+from mmekit.endpoint.control.deployments import check_deployment
 from mmekit.endpoint.errors import resource_limit_exceeded, validation_exception
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.control.aws import Aws
 
-__all__ = ["MOST_INSTANCES", "arn", "check", "in_progress"]
+__all__ = ["MOST_INSTANCES", "arn", "check", "deployment_in", "in_progress"]
 
 MOST_INSTANCES = 100
 """Of one instance type at one endpoint. AWS's quotas differ with account and type, and are of that
@@ -190,6 +191,9 @@ def _check_endpoint(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
         if count > MOST_INSTANCES:
             what = f"{kind} for endpoint usage"
             raise resource_limit_exceeded(what, MOST_INSTANCES, 0, count)
+    if deployment := members.get("DeploymentConfig"):
+        variants = aws.variants(caller.account, caller.region, config)
+        check_deployment(deployment, variants, aws, caller)
 
 
 def _check_change(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
@@ -217,7 +221,36 @@ def _check_update(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
         raise validation_exception(
             "RetainDeploymentConfig cannot be true when a DeploymentConfig is specified."
         )
-    _check_endpoint(members, aws, caller)
+    deployment = deployment_in(members, aws, caller)
+    _check_endpoint({**members, "DeploymentConfig": deployment}, aws, caller)
+    if deployment and deployment.get("BlueGreenUpdatePolicy"):
+        _check_same_variants(members, aws, caller)
+
+
+def deployment_in(members: dict[str, Any], aws: Aws, caller: Caller) -> dict[str, Any] | None:
+    """Return the DeploymentConfig of an UpdateEndpoint: its own, or the last one if it says so."""
+    if members.get("RetainDeploymentConfig"):
+        record = aws.endpoints(caller.account, caller.region)[str(members["EndpointName"])]
+        retained: dict[str, Any] | None = getattr(record, "last_deployment_config", None)
+        return retained
+    given: dict[str, Any] | None = members.get("DeploymentConfig")
+    return given
+
+
+def _check_same_variants(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+    """Refuse steps between variants of other names.
+
+    Source: AWS's "Exclusions" of deployment guardrails.
+    """
+    record = aws.endpoints(caller.account, caller.region)[str(members["EndpointName"])]
+    now = {variant["VariantName"] for variant in record.production_variants}
+    config = str(members["EndpointConfigName"])
+    new = {one["VariantName"] for one in aws.variants(caller.account, caller.region, config)}
+    if now != new:
+        raise validation_exception(
+            f"With a BlueGreenUpdatePolicy the new endpoint configuration must have the variant "
+            f"names of the old one ({', '.join(sorted(now))}); it has {', '.join(sorted(new))}."
+        )
 
 
 def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None:

@@ -6,6 +6,7 @@ Names, units and dimensions: AWS's "Amazon SageMaker AI metrics in Amazon CloudW
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mmekit.endpoint.control.aws import Aws
+    from mmekit.endpoint.instances.variant import Variant
     from mmekit.endpoint.snapshot import FleetSnapshot, InstanceSnapshot, VariantSnapshot
     from mmekit.endpoint.specification import EndpointId
 
@@ -132,7 +134,10 @@ class VariantMetrics:
     def __init__(self, endpoint: EndpointId, variant: str) -> None:
         self.endpoint = endpoint
         self.variant = variant
-        self.dimensions = (("EndpointName", endpoint.name), ("VariantName", variant))
+        self.dimensions: tuple[tuple[str, str], ...] = (
+            ("EndpointName", endpoint.name),
+            ("VariantName", variant),
+        )
         self.invocations = Tally()
         self.client_errors = Tally()
         self.server_errors = Tally()
@@ -264,6 +269,47 @@ class VariantMetrics:
         )
 
 
+class TwinMetrics(VariantMetrics):
+    """What happens at the new instances of a variant during a deployment, beside all of it.
+
+    Source: AWS's "Auto-Rollback Configuration and Monitoring": the dimension EndpointConfigName
+    has alarms look at the new instances alone.
+    """
+
+    def __init__(self, whole: VariantMetrics, config_name: str) -> None:
+        super().__init__(whole.endpoint, whole.variant)
+        self.dimensions = (*self.dimensions, ("EndpointConfigName", config_name))
+        self._whole = whole
+
+    @contextlib.contextmanager
+    def watching(self, variant: Variant) -> Iterator[None]:
+        """Have a variant's invocations recorded here as well, for the block."""
+        variant.metrics = self
+        try:
+            yield
+        finally:
+            variant.metrics = self._whole
+
+    def invoked(
+        self, status: int, model_microseconds: float, total_microseconds: float, *, by_model: bool
+    ) -> None:
+        """Record one invocation, here and there."""
+        super().invoked(status, model_microseconds, total_microseconds, by_model=by_model)
+        self._whole.invoked(status, model_microseconds, total_microseconds, by_model=by_model)
+
+    def streamed(self, model_microseconds: float, total_microseconds: float) -> None:
+        """Record that the first piece of a response stream goes out, here and there."""
+        super().streamed(model_microseconds, total_microseconds)
+        self._whole.streamed(model_microseconds, total_microseconds)
+
+    def take(
+        self, snapshot: VariantSnapshot | None = None
+    ) -> tuple[list[Observation], list[Observation]]:
+        """Return what is told of them; how many they are is not."""
+        invocations, _ = super().take(snapshot)
+        return [one for one in invocations if one.name != "InvocationsPerInstance"], []
+
+
 class Metrics:
     """The metrics of every variant."""
 
@@ -273,6 +319,7 @@ class Metrics:
         self._look: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
         self._others: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
         self._published: dict[EndpointId, float] = {}
+        self._twins: list[TwinMetrics] = []
 
     def __iter__(self) -> Iterator[VariantMetrics]:
         """Iterate over the variants of which there is something to tell."""
@@ -295,12 +342,21 @@ class Metrics:
             found = self._variants[endpoint, name] = VariantMetrics(endpoint, name)
         return found
 
+    def twin(self, endpoint: EndpointId, name: str, config_name: str) -> TwinMetrics:
+        """Return where to record as well what happens at the new instances of a variant."""
+        self._twins = [
+            one for one in self._twins if (one.endpoint, one.variant) != (endpoint, name)
+        ]
+        self._twins.append(TwinMetrics(self.variant(endpoint, name), config_name))
+        return self._twins[-1]
+
     def forget(self, endpoint: EndpointId) -> None:
         """Hand over what was recorded, and let go of an endpoint that is gone."""
         self.flush()
         for key in [key for key in self._variants if key[0] == endpoint]:
             del self._variants[key]
         self._published.pop(endpoint, None)
+        self._twins = [twin for twin in self._twins if twin.endpoint != endpoint]
 
     def flush(self) -> None:
         """Hand to CloudWatch what was recorded since the last time."""
@@ -314,6 +370,8 @@ class Metrics:
             batches = metrics.take(next((one for one in variants if one.name == name), None))
             for namespace, batch in zip((INVOCATIONS, ENDPOINTS), batches, strict=True):
                 self._put(endpoint, namespace, batch)
+        for twin in self._twins:
+            self._put(twin.endpoint, INVOCATIONS, twin.take()[0])
         for observations in self._others:
             for endpoint, batch in observations():
                 self._put(endpoint, INVOCATIONS, batch)
