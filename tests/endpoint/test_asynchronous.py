@@ -349,3 +349,39 @@ def test_metrics_are_those_of_asynchronous_endpoints(service):
     assert total(service, name, "ApproximateBacklogSize", VariantName=None) is not None
     for metric in ("Invocations", "InvocationsPerInstance", "OverheadLatency"):
         assert total(service, name, metric) is None
+
+
+def test_an_endpoint_that_is_deleted_takes_its_queue_along(service, tmp_path):
+    name = create(service, "dropped", output())
+    ask(service, name, json.dumps({"hold": str(tmp_path / "never")}).encode())
+    service.wait_until((tmp_path / "never.held").exists, what="the invocation")
+    service.client("sagemaker").delete_endpoint(EndpointName=name)
+    service.wait_for("endpoint_deleted", name)
+
+
+@pytest.mark.thorough  # AWS's shortest time is a minute
+def test_a_request_that_waits_for_too_long_expires(service, tmp_path):
+    config = output(S3FailurePath=FAILED)
+    config |= {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}}
+    name = create(service, "expiring", config)
+    gate = tmp_path / "gate"
+    ask(service, name, json.dumps({"hold": str(gate)}).encode())
+    answer = ask(service, name, b"x", RequestTTLSeconds=60)
+    said = read(service, answer["FailureLocation"])["Body"].read().decode()
+    assert "waited for longer than 60 seconds" in said
+    assert total(service, name, "ExpiredRequests") == 1.0
+    gate.touch()
+
+
+def test_an_asynchronous_endpoint_comes_back_with_the_state(start):
+    service = start()
+    service.put("only.tar.gz", service.echo_archive())
+    service.client("s3").create_bucket(Bucket=BUCKET)
+    create(service, "kept", output())
+    answer = ask(service, "kept", b"before")
+    read(service, answer["OutputLocation"])
+    service = start()
+    service.wait_for("endpoint_in_service", "kept")
+    assert read(service, answer["OutputLocation"])["ContentLength"] > 0
+    answer = ask(service, "kept", b"after")
+    assert json.loads(read(service, answer["OutputLocation"])["Body"].read())["length"] == 5

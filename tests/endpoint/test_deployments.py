@@ -6,6 +6,9 @@ import threading
 
 import pytest
 
+from mmekit.endpoint.control.deployments import baking_minute
+from mmekit.errors import SettingsError
+
 MINUTE = 0.5
 """Seconds that a minute of a deployment's waits lasts here."""
 
@@ -14,8 +17,6 @@ MINUTE = 0.5
 def service(start_service, tmp_path_factory):
     folder = tmp_path_factory.mktemp("deployments")
     running = start_service(folder, MMEKIT_BAKING_MINUTE_S=str(MINUTE))
-    for name, described in (("good", {}), ("bad", {"load_status": 500})):
-        running.put(f"{name}.tar.gz", running.echo_archive(**described))
     running.put("a.tar.gz", running.echo_archive())
     for colour in ("blue", "green"):
         running.describe_models(colour, environment={"COLOUR": colour})
@@ -161,7 +162,6 @@ def test_errors_of_the_new_instances_set_off_an_alarm_that_rolls_back(service, e
         assert service.seen(endpoint, "a.tar.gz")["environment"]["COLOUR"] == "blue"
     assert outcomes["ValidationError"] == before
     # The alarm is over by itself, and the next deployment is not held up by it.
-    service.client("sagemaker")
     service.wait_until(
         lambda: _succeeds(service, endpoint, name), what="a deployment after the errors"
     )
@@ -315,6 +315,26 @@ def test_a_service_that_ends_in_the_middle_of_a_deployment_leaves_nothing(start_
     assert not list(service.folder.glob("mme*"))
 
 
-def test_a_minute_that_is_none_is_said(start_service, tmp_path):
-    with pytest.raises(AssertionError, match="MMEKIT_BAKING_MINUTE_S"):
-        start_service(tmp_path, MMEKIT_BAKING_MINUTE_S="soon")
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan"])
+def test_a_minute_that_is_none_is_said(monkeypatch, text):
+    monkeypatch.setenv("MMEKIT_BAKING_MINUTE_S", text)
+    with pytest.raises(SettingsError, match="MMEKIT_BAKING_MINUTE_S"):
+        baking_minute()
+
+
+def test_a_deployment_comes_back_with_the_state_though_its_alarm_does_not(start):
+    service = start()
+    for colour in ("blue", "green"):
+        service.describe_models(colour, environment={"COLOUR": colour})
+    service.put("a.tar.gz", service.echo_archive())
+    service.client("sagemaker").create_endpoint(EndpointName="kept", EndpointConfigName="blue")
+    service.wait_for("endpoint_in_service", "kept")
+    deployment = policy("LINEAR", size=50) | watched_by(alarm(service, "kept"))
+    update(service, "kept", "green", deployment)
+    service.wait_for("endpoint_in_service", "kept")
+    service = start()
+    service.wait_for("endpoint_in_service", "kept")
+    described = describe(service, "kept")
+    assert described["EndpointConfigName"] == "green"
+    assert described["LastDeploymentConfig"] == deployment
+    assert service.seen("kept", "a.tar.gz")["environment"]["COLOUR"] == "green"

@@ -1,6 +1,9 @@
 """Shadow variants get copies of requests, and nobody gets their answers."""
 
 import pytest
+from moto.core.utils import get_service_model
+
+from mmekit.endpoint.control.configs import CONFIG_MEMBERS, CONTAINER_MEMBERS, VARIANT_MEMBERS
 
 
 def variant(name, model, **more):
@@ -209,11 +212,51 @@ def test_metrics_of_instances_come_as_often_as_the_config_says(service):
 
 
 def test_every_member_that_botocore_knows_is_acted_on_or_refused():
-    from moto.core.utils import get_service_model
-
-    from mmekit.endpoint.control.configs import CONFIG_MEMBERS, VARIANT_MEMBERS
-
     model = get_service_model("sagemaker")
     config_shape = model.operation_model("CreateEndpointConfig").input_shape
     assert set(config_shape.members) <= set(CONFIG_MEMBERS)
     assert set(model.shape_for("ProductionVariant").members) <= set(VARIANT_MEMBERS)
+    assert set(model.shape_for("ContainerDefinition").members) <= set(CONTAINER_MEMBERS)
+
+
+_ADDITIONAL = [
+    {
+        "ChannelName": "more",
+        "S3DataSource": {
+            "S3Uri": "s3://b/k",
+            "S3DataType": "S3Object",
+            "CompressionType": "Gzip",
+        },
+    }
+]
+_LOOSE = {
+    "S3DataSource": {"S3Uri": "s3://b/k/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+}
+
+
+@pytest.mark.parametrize(
+    "more", [{"AdditionalModelDataSources": _ADDITIONAL}, {"ModelDataSource": _LOOSE}]
+)
+def test_a_container_asks_for_nothing_that_is_not_done(service, more):
+    sagemaker = service.client("sagemaker")
+    with pytest.raises(sagemaker.exceptions.ClientError, match=f"{next(iter(more))} of"):
+        sagemaker.create_model(
+            ModelName="no",
+            ExecutionRoleArn="arn:aws:iam::123456789012:role/Rehearsal",
+            PrimaryContainer={"Image": "image"} | more,
+        )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"SessionId": "NEW_SESSION"},
+        {"TargetContainerHostname": "second"},
+        {"EnableExplanations": "`true`"},
+    ],
+)
+def test_an_invocation_asks_for_nothing_that_is_not_there(service, echo, members):
+    runtime = service.client("sagemaker-runtime")
+    words = f"{next(iter(members))} cannot be rehearsed"
+    with pytest.raises(runtime.exceptions.ValidationError, match=words):
+        service.invoke(echo, "a.tar.gz", **members)

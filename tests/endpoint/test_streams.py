@@ -1,9 +1,17 @@
 """Response streams: a single model's answer reaches the client piece by piece."""
 
+import contextlib
 import json
 
 import pytest
+from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import EventStreamError
+
+from mmekit.endpoint.caller import Caller
+from mmekit.endpoint.specification import EndpointId
+
+CALLER = Caller(account="123456789012", region="us-east-1", service="sagemaker")
+ENDPOINT = EndpointId("123456789012", "us-east-1", "rehearsal")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,9 @@ def ask(service, endpoint, *pieces, **more):
 
 
 def parts(answer):
-    return (event["PayloadPart"]["Bytes"] for event in answer["Body"])
+    with contextlib.closing(answer["Body"]) as events:
+        for event in events:
+            yield event["PayloadPart"]["Bytes"]
 
 
 def test_pieces_come_as_the_container_makes_them(service, endpoint, tmp_path):
@@ -70,9 +80,9 @@ def test_a_stream_without_an_end_is_ended(service, endpoint, tmp_path):
 
 def test_a_client_that_leaves_frees_the_instance(service, endpoint, tmp_path):
     gate = tmp_path / "gate"
-    answer = ask(service, endpoint, "one", f"hold {gate}")
-    assert next(parts(answer)) == b"one"
-    answer["Body"].close()
+    pieces = parts(ask(service, endpoint, "one", f"hold {gate}"))
+    assert next(pieces) == b"one"
+    pieces.close()
     gate.touch()
     assert service.seen(endpoint)["length"] == 1
 
@@ -112,3 +122,32 @@ def test_a_serverless_endpoint_streams_too(service, endpoint):
     )
     for _ in range(2):  # one after the other: the first has given back its place
         assert b"".join(parts(ask(service, "on-demand", "one", "two"))) == b"onetwo"
+
+
+HANDLER = b"""
+from djl_python import Input, Output
+
+def pieces():
+    for number in range(3):
+        yield f"{number},"
+
+def handle(inputs):
+    return None if inputs.is_empty() else Output().add_stream_content(pieces(), None)
+"""
+
+
+def test_the_embedded_server_streams_what_a_handler_yields(rehearse):
+    async def story(on):
+        fields = {b"content-type": b"text/plain"}
+        reply = await on.plane.stream(CALLER, ENDPOINT.name, fields, b"x")
+        assert reply.status == 200
+        buffer = EventStreamBuffer()
+        async for event in reply.stream:
+            buffer.add_data(event)
+        assert b"".join(event.payload for event in buffer) == b"0,1,2,"
+
+    def prepare(on):
+        files = {"model.py": HANDLER, "serving.properties": b"engine=Python\nmaxWorkers=1\n"}
+        on.objects["models/only.tar.gz"] = rehearse.archive(files)
+
+    rehearse(story, data_url="s3://models/only.tar.gz", prepare=prepare, container="embedded")

@@ -41,6 +41,18 @@ _TARGET_VARIANT = b"x-amzn-sagemaker-target-variant"
 _CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
 _INFERENCE_ID = b"x-amzn-sagemaker-inference-id"
 _INFERENCE_COMPONENT = b"x-amzn-sagemaker-inference-component"
+_UNDONE = {  # headers that ask for what is not here: (their member, why)
+    b"x-amzn-sagemaker-session-id": ("SessionId", "stateful sessions are not kept"),
+    b"x-amzn-sagemaker-target-container-hostname": (
+        "TargetContainerHostname",
+        "endpoints have one container",
+    ),
+    b"x-amzn-sagemaker-enable-explanations": (
+        "EnableExplanations",
+        "no endpoint has an explainer",
+    ),
+    b"x-amzn-sagemaker-prefix-aware-id": ("PrefixAwareId", "PREFIX_AWARE is not rehearsed"),
+}
 _FORWARDED = (b"content-type", b"accept", _CUSTOM_ATTRIBUTES)
 _MEMBERS = {  # header: (the member of InvokeEndpointInput, its most characters)
     b"content-type": ("contentType", 1024),
@@ -334,6 +346,9 @@ def _checked_headers(fields: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]
             "to deploy inference components. Please remove Inference Component Name header and "
             "try again."
         )
+    for name, (member, why) in _UNDONE.items():
+        if name in fields:
+            raise validation_error(f"{member} cannot be rehearsed on this machine: {why}.")
     forwarded = []
     for name in _FORWARDED:
         if (value := fields.get(name)) is not None:

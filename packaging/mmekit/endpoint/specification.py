@@ -72,6 +72,8 @@ class VariantSpecification:
     weight: float
     instance_type: str | None = None
     serverless: ServerlessSpecification | None = None
+    start_seconds: float | None = None
+    """ContainerStartupHealthCheckTimeoutInSeconds; None where it is not said."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.control.aws import Aws
 
-__all__ = ["CONFIG_MEMBERS", "VARIANT_MEMBERS", "check_features"]
+__all__ = [
+    "CONFIG_MEMBERS",
+    "CONTAINER_MEMBERS",
+    "VARIANT_MEMBERS",
+    "check_container",
+    "check_features",
+]
 
 _DONE = ""
 """Acted on, or without consequence on a machine of one's own: where keys, networks and disks are
@@ -65,6 +71,22 @@ VARIANT_MEMBERS: Mapping[str, str] = {
 }
 """Likewise, of a ProductionVariant."""
 
+CONTAINER_MEMBERS: Mapping[str, str] = {
+    "ContainerHostname": _DONE,
+    "Image": _DONE,
+    "ImageConfig": _DONE,
+    "Mode": _DONE,
+    "ModelDataUrl": _DONE,
+    "ModelDataSource": _DONE,
+    "Environment": _DONE,
+    "ModelPackageName": _DONE,
+    "InferenceSpecificationName": _DONE,
+    "MultiModelConfig": _DONE,
+    "ContainerMetricsConfig": "collects a container's own metrics, which is not done here",
+    "AdditionalModelDataSources": "puts further files beside the model, which is not done here",
+}
+"""Likewise, of a ContainerDefinition."""
+
 _ROUTED = ("LEAST_OUTSTANDING_REQUESTS", "RANDOM")
 _FREQUENCIES = (10, 30, 60, 120, 180, 240, 300)
 _ENHANCED = {
@@ -98,6 +120,24 @@ def check_features(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
         _check_asynchronous(members, aws, caller)
     if "MetricsConfig" in members:
         _check_metrics(members["MetricsConfig"])
+
+
+def check_container(container: dict[str, Any]) -> None:
+    """Raise what cannot be done of a container that a model shall have.
+
+    Raises
+    ------
+    AwsError
+        A ValidationException that says which member it is.
+    """
+    _refuse(container, CONTAINER_MEMBERS, "a container")
+    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
+    loose = source.get("CompressionType") == "None" or source.get("S3DataType") == "S3Prefix"
+    if loose and container.get("Mode") != "MultiModel":
+        raise _cannot(
+            "ModelDataSource of files that are not in an archive (CompressionType None, S3Prefix)",
+            "a model is one .tar.gz here, with CompressionType Gzip and S3DataType S3Object",
+        )
 
 
 def _refuse(members: dict[str, Any], table: Mapping[str, str], where: str) -> None:

@@ -213,6 +213,7 @@ def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> Varia
         weight=float(described.get("InitialVariantWeight", 1.0)),
         instance_type=described.get("InstanceType"),
         serverless=None if serverless is None else _serverless(serverless),
+        start_seconds=described.get("ContainerStartupHealthCheckTimeoutInSeconds"),
     )
 
 

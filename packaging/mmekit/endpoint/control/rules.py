@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit.endpoint.control.configs import check_features
+from mmekit.endpoint.control.configs import check_container, check_features
 from mmekit.endpoint.control.deployments import check_deployment
 from mmekit.endpoint.errors import resource_limit_exceeded, validation_exception
 
@@ -112,6 +112,7 @@ def _check_model(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
             )
         if not container.get("Image") and not container.get("ModelPackageName"):
             raise validation_exception("A container must have an Image or a ModelPackageName.")
+        check_container(container)
         if container.get("ModelPackageName"):
             aws.model_packages(caller.account, caller.region).check(container)
 

@@ -286,6 +286,9 @@ class Fleet:
         memory = None if kind is None else kind.memory_bytes
         if serverless is not None:
             memory = serverless.memory_mb * _MIB
+        limits = self._limits
+        if specification.start_seconds is not None:
+            limits = replace(limits, start_seconds=specification.start_seconds)
         parts = InstanceParts(
             endpoint=self.id,
             variant=specification.name,
@@ -294,7 +297,7 @@ class Fleet:
             vcpus=None if kind is None else kind.vcpus,
             launcher=self._launcher,
             read_object=self._read_object,
-            limits=self._limits,
+            limits=limits,
             metrics=self._metrics.variant(self.id, specification.name),
             journal=self.journal,
             new_sink=lambda: (

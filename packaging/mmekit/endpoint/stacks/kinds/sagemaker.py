@@ -20,6 +20,7 @@ _UPDATED = (
     "RetainAllVariantProperties",
     "ExcludeRetainedVariantProperties",
     "DeploymentConfig",
+    "RetainDeploymentConfig",
 )
 
 
