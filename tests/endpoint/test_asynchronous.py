@@ -175,8 +175,8 @@ def test_success_and_failure_are_told_to_their_topics(service, topic):
     assert "responseBody" not in told
     assert json.loads(read(service, answer["FailureLocation"])["Body"].read())["length"] == 15
     described = service.client("sagemaker").describe_endpoint(EndpointName=name)
-    wanted = described["AsyncInferenceConfig"]["OutputConfig"]
-    assert wanted["NotificationConfig"] == notices
+    config = output(S3FailurePath=FAILED, NotificationConfig=notices)
+    assert described["AsyncInferenceConfig"] == config
 
 
 def test_a_payload_that_is_not_there_fails_the_invocation(service, endpoint):

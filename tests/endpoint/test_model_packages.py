@@ -126,6 +126,24 @@ def test_a_package_that_says_no_image_is_refused(service):
         make(service, "without", arn)
 
 
+def test_a_package_that_wants_to_be_validated_is_refused(service):
+    sagemaker = service.client("sagemaker")
+    job = {
+        "MaxConcurrentTransforms": 1,
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/in"}}
+        },
+        "TransformOutput": {"S3OutputPath": "s3://b/out"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    }
+    profile = {"ProfileName": "one", "TransformJobDefinition": job}
+    with pytest.raises(sagemaker.exceptions.ClientError, match="transform jobs"):
+        version(
+            service,
+            ValidationSpecification={"ValidationRole": ROLE, "ValidationProfiles": [profile]},
+        )
+
+
 def test_a_further_specification_is_chosen_by_its_name(service):
     further = inference(Environment={"COLOUR": "further"}) | {"Name": "further"}
     arn = version(

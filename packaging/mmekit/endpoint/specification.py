@@ -107,7 +107,7 @@ class AsyncSpecification:
     Attributes
     ----------
     output, failure
-        S3OutputPath and S3FailurePath, without a slash at their end; "" where there is none.
+        S3OutputPath and S3FailurePath; "" where there is none.
     success_topic, error_topic
         ARNs of SNS topics; "" where there is none.
     success_has_answer, error_has_answer

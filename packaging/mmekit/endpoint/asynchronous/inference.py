@@ -194,7 +194,10 @@ class AsyncInference:
     # The work.
 
     async def _serve(self, request: AsyncRequest) -> None:
-        fleet = self._serving[request.endpoint].now()
+        serving = self._serving.get(request.endpoint)
+        if serving is None:  # it has been deleted, and its queue with it
+            return
+        fleet = serving.now()
         variant = fleet.variant_for(None)
         figures = self._figures_of(request.endpoint, variant.name)
         figures.backlog.add(request.age * 1e6)
@@ -273,7 +276,9 @@ class AsyncInference:
         return Outcome(failure=failure, variant=variant.name)
 
     async def _expire(self, request: AsyncRequest) -> None:
-        fleet = self._serving[request.endpoint]
+        fleet = self._serving.get(request.endpoint)
+        if fleet is None:
+            return
         figures = self._figures_of(request.endpoint, fleet.variants[0].name)
         figures.expired.count += 1
         failure = (

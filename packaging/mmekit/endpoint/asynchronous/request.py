@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import get_service_model
@@ -127,7 +127,6 @@ def request_of(
         raise validation_error("S3OutputPathExtension must not contain '..'.")
     made = str(uuid.uuid4())
     name = members.get("Filename", f"{made}.out")
-    folder = f"{specification.output}/{extension}" if extension else specification.output
     inference_id = str(members.setdefault("InferenceId", str(uuid.uuid4())))
     return AsyncRequest(
         endpoint=endpoint,
@@ -141,11 +140,20 @@ def request_of(
             for member, header in _FORWARDED.items()
             if member in members
         ],
-        output=f"{folder}/{name}",
-        failure=f"{specification.failure}/{made}-error.out" if specification.failure else None,
+        output=_below(specification.output, extension, str(name)),
+        failure=_below(specification.failure, f"{made}-error.out")
+        if specification.failure
+        else None,
         ttl=float(members.get("RequestTTLSeconds", _TTL_S)),
         timeout=float(members.get("InvocationTimeoutSeconds", _TIMEOUT_S)),
     )
+
+
+def _below(path: str, *names: str) -> str:
+    """Return an address in S3 below another."""
+    place = locate(path)
+    key = "/".join(part for part in (place.key.strip("/"), *names) if part)
+    return str(replace(place, key=key))
 
 
 def _members(fields: Mapping[bytes, bytes], body: bytes) -> dict[str, Any]:

@@ -72,18 +72,23 @@ def retaining(
     old: EndpointSpecification, new: EndpointSpecification, retained: frozenset[str]
 ) -> EndpointSpecification:
     """Return a new specification with an old one's properties."""
-    before = {variant.name: variant for variant in old.variants}
-    variants = []
-    for variant in new.variants:
+    before = {variant.name: variant for variant in (*old.variants, *old.shadows)}
+
+    def kept(variant: VariantSpecification) -> VariantSpecification:
         was = before.get(variant.name)
         if was is not None and was.serverless is None and variant.serverless is None:
             if "DesiredInstanceCount" in retained:
-                variant = replace(variant, instance_count=was.instance_count)  # noqa: PLW2901
+                variant = replace(variant, instance_count=was.instance_count)
             if "DesiredWeight" in retained:
-                variant = replace(variant, weight=was.weight)  # noqa: PLW2901
-        variants.append(variant)
-    capture = old.capture if "DataCaptureConfig" in retained else new.capture
-    return replace(new, variants=tuple(variants), capture=capture)
+                variant = replace(variant, weight=was.weight)
+        return variant
+
+    return replace(
+        new,
+        variants=tuple(map(kept, new.variants)),
+        shadows=tuple(map(kept, new.shadows)),
+        capture=old.capture if "DataCaptureConfig" in retained else new.capture,
+    )
 
 
 def with_capacities(

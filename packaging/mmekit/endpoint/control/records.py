@@ -232,8 +232,8 @@ def _asynchronous(config: dict[str, Any]) -> AsyncSpecification | None:
     notices = output.get("NotificationConfig", {})
     included = notices.get("IncludeInferenceResponseIn", ())
     return AsyncSpecification(
-        output=str(output.get("S3OutputPath", "")).rstrip("/"),
-        failure=str(output.get("S3FailurePath", "")).rstrip("/"),
+        output=str(output.get("S3OutputPath", "")),
+        failure=str(output.get("S3FailurePath", "")),
         success_topic=str(notices.get("SuccessTopic", "")),
         error_topic=str(notices.get("ErrorTopic", "")),
         success_has_answer="SUCCESS_NOTIFICATION_TOPIC" in included,

@@ -117,6 +117,17 @@ def _check_model(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
             aws.model_packages(caller.account, caller.region).check(container)
 
 
+def _check_package(members: dict[str, Any], _aws: Aws, _caller: Caller) -> None:
+    for member, why in (
+        ("ValidationSpecification", "it runs transform jobs, and those are not run here"),
+        ("CertifyForMarketplace", "there is no marketplace here"),
+    ):
+        if members.get(member):
+            raise validation_exception(
+                f"{member} of a model package cannot be rehearsed on this machine: {why}."
+            )
+
+
 def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
     variants: list[dict[str, Any]] = members["ProductionVariants"]
     shadows: list[dict[str, Any]] = members.get("ShadowProductionVariants") or []
@@ -315,6 +326,7 @@ def _data_url(container: dict[str, Any]) -> str:
 
 _MORE: dict[str, Callable[[dict[str, Any], Aws, Caller], None]] = {
     "CreateModel": _check_model,
+    "CreateModelPackage": _check_package,
     "CreateEndpointConfig": _check_config,
     "CreateEndpoint": _check_endpoint,
     "UpdateEndpoint": _check_update,
