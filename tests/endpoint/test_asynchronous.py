@@ -371,17 +371,3 @@ def test_a_request_that_waits_for_too_long_expires(service, tmp_path):
     assert "waited for longer than 60 seconds" in said
     assert total(service, name, "ExpiredRequests") == 1.0
     gate.touch()
-
-
-def test_an_asynchronous_endpoint_comes_back_with_the_state(start):
-    service = start()
-    service.put("only.tar.gz", service.echo_archive())
-    service.client("s3").create_bucket(Bucket=BUCKET)
-    create(service, "kept", output())
-    answer = ask(service, "kept", b"before")
-    read(service, answer["OutputLocation"])
-    service = start()
-    service.wait_for("endpoint_in_service", "kept")
-    assert read(service, answer["OutputLocation"])["ContentLength"] > 0
-    answer = ask(service, "kept", b"after")
-    assert json.loads(read(service, answer["OutputLocation"])["Body"].read())["length"] == 5

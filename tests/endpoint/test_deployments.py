@@ -320,21 +320,3 @@ def test_a_minute_that_is_none_is_said(monkeypatch, text):
     monkeypatch.setenv("MMEKIT_BAKING_MINUTE_S", text)
     with pytest.raises(SettingsError, match="MMEKIT_BAKING_MINUTE_S"):
         baking_minute()
-
-
-def test_a_deployment_comes_back_with_the_state_though_its_alarm_does_not(start):
-    service = start()
-    for colour in ("blue", "green"):
-        service.describe_models(colour, environment={"COLOUR": colour})
-    service.put("a.tar.gz", service.echo_archive())
-    service.client("sagemaker").create_endpoint(EndpointName="kept", EndpointConfigName="blue")
-    service.wait_for("endpoint_in_service", "kept")
-    deployment = policy("LINEAR", size=50) | watched_by(alarm(service, "kept"))
-    update(service, "kept", "green", deployment)
-    service.wait_for("endpoint_in_service", "kept")
-    service = start()
-    service.wait_for("endpoint_in_service", "kept")
-    described = describe(service, "kept")
-    assert described["EndpointConfigName"] == "green"
-    assert described["LastDeploymentConfig"] == deployment
-    assert service.seen("kept", "a.tar.gz")["environment"]["COLOUR"] == "green"

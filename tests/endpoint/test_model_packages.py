@@ -154,17 +154,3 @@ def test_a_further_specification_is_chosen_by_its_name(service):
     sagemaker = service.client("sagemaker")
     with pytest.raises(sagemaker.exceptions.ClientError, match="no specification 'other'"):
         make(service, "other", arn, InferenceSpecificationName="other")
-
-
-def test_a_model_of_a_package_comes_back_with_the_state(start):
-    service = start()
-    service.put("only.tar.gz", service.echo_archive())
-    sagemaker = service.client("sagemaker")
-    sagemaker.create_model_package_group(ModelPackageGroupName="Churn")
-    arn = version(service)
-    sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
-    make(service, "kept", arn)
-    serve(service, "kept")
-    service = start()
-    service.wait_for("endpoint_in_service", "kept")
-    assert service.seen("kept")["environment"]["COLOUR"] == "red"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mmekit.archive import Example
     from mmekit.endpoint.asynchronous import AsyncInference
     from mmekit.endpoint.caller import Caller
-    from mmekit.endpoint.instances.container_client import StreamedReply
     from mmekit.endpoint.instances.fleet import Fleet
+    from mmekit.endpoint.instances.pieces import StreamedReply
     from mmekit.endpoint.instances.variant import Variant
     from mmekit.endpoint.options import Limits
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import AsyncIterator
 
-    from mmekit.endpoint.instances.container_client import StreamedReply
+    from mmekit.endpoint.instances.pieces import StreamedReply
     from mmekit.endpoint.instances.variant import Variant
 
 __all__ = ["Pieces"]

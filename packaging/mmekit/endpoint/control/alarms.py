@@ -97,9 +97,9 @@ class Alarms:
         periods = int(alarm.evaluation_periods or 1)
         needed = int(alarm.datapoints_to_alarm or periods)
         values = self._values(alarm, periods)
-        if all(value is None for value in values) and alarm.treat_missing_data != "breaching":
-            unclear = alarm.treat_missing_data in (None, "missing")
-            return "INSUFFICIENT_DATA" if unclear else "OK"
+        if all(value is None for value in values):
+            nothing = {"breaching": "ALARM", "notBreaching": "OK", "ignore": alarm.state_value}
+            return str(nothing.get(alarm.treat_missing_data, "INSUFFICIENT_DATA"))
         breaches = _COMPARED[alarm.comparison_operator]
         found = sum(
             alarm.treat_missing_data == "breaching"

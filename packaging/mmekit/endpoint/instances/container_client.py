@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import logging
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +18,7 @@ from urllib.parse import quote
 
 import httptools
 
-from mmekit.endpoint.instances.pieces import Pieces
+from mmekit.endpoint.instances.pieces import Pieces, StreamedReply
 from mmekit.endpoint.snapshot import ParkingSnapshot
 from mmekit.http import Body, lines_of
 
@@ -33,7 +32,6 @@ __all__ = [
     "ContainerReply",
     "ContainerSilentError",
     "ContainerTimeoutError",
-    "StreamedReply",
 ]
 
 logger = logging.getLogger("mmekit.endpoint")
@@ -71,40 +69,6 @@ class ContainerReply:
     def text(self) -> str:
         """The body as text, whatever it holds."""
         return self.body.decode("utf-8", "replace")
-
-
-class StreamedReply:
-    """A container's answer whose body comes piece by piece; header names are in lower case."""
-
-    def __init__(self, status: int, headers: dict[bytes, bytes], pieces: Pieces) -> None:
-        self.status = status
-        self.headers = headers
-        self._pieces = pieces
-        self._began = time.perf_counter()
-
-    @property
-    def microseconds(self) -> float:
-        """How long it has been since the container was asked."""
-        return (time.perf_counter() - self._began) * 1e6
-
-    async def next_piece(self) -> bytes:
-        """Return some more of the body; nothing at its end.
-
-        Raises
-        ------
-        ContainerSilentError
-            The connection broke off.
-        ContainerTimeoutError
-            It took too long.
-        """
-        return await self._pieces.next()
-
-    async def rest(self) -> bytes:
-        """Return what is left of the body."""
-        found = []
-        while piece := await self.next_piece():
-            found.append(piece)
-        return b"".join(found)
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmekit.endpoint.http import Headers
-    from mmekit.endpoint.instances.container_client import StreamedReply
     from mmekit.endpoint.instances.launcher import Container
     from mmekit.endpoint.instances.parts import InstanceParts
+    from mmekit.endpoint.instances.pieces import StreamedReply
     from mmekit.endpoint.instances.usage import Usage
 
 __all__ = ["Instance", "InstanceLostError", "Invocation"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Pieces"]
+__all__ = ["Pieces", "StreamedReply"]
 
 _MOST = 1 << 20
 
@@ -73,3 +74,37 @@ class Pieces:
             self._held = False
             self._go_on()
         return piece
+
+
+class StreamedReply:
+    """A container's answer whose body comes piece by piece; header names are in lower case."""
+
+    def __init__(self, status: int, headers: dict[bytes, bytes], pieces: Pieces) -> None:
+        self.status = status
+        self.headers = headers
+        self._pieces = pieces
+        self._began = time.perf_counter()
+
+    @property
+    def microseconds(self) -> float:
+        """How long it has been since the container was asked."""
+        return (time.perf_counter() - self._began) * 1e6
+
+    async def next_piece(self) -> bytes:
+        """Return some more of the body; nothing at its end.
+
+        Raises
+        ------
+        ContainerSilentError
+            The connection broke off.
+        ContainerTimeoutError
+            It took too long.
+        """
+        return await self._pieces.next()
+
+    async def rest(self) -> bytes:
+        """Return what is left of the body."""
+        found = []
+        while piece := await self.next_piece():
+            found.append(piece)
+        return b"".join(found)

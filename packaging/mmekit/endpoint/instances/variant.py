@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmekit.endpoint.http import Headers
-    from mmekit.endpoint.instances.container_client import StreamedReply
     from mmekit.endpoint.instances.parts import InstanceParts
+    from mmekit.endpoint.instances.pieces import StreamedReply
     from mmekit.endpoint.specification import VariantSpecification
 
 __all__ = ["Variant"]

@@ -24,6 +24,9 @@ _UPDATED = (
 )
 
 
+_SETTLED = ("InService", "Failed", "OutOfService", "UpdateRollbackFailed")
+
+
 class Model(Kind):
     """AWS::SageMaker::Model; every change needs a new one."""
 
@@ -104,7 +107,7 @@ class Endpoint(Kind):
 
         def settled() -> bool:
             described.update(site.call("sagemaker", "DescribeEndpoint", EndpointName=name))
-            return not described["EndpointStatus"].endswith("ing")
+            return described["EndpointStatus"] in _SETTLED
 
         site.wait_until(settled)
         return described
