@@ -87,16 +87,22 @@ def test_a_shadow_gets_the_share_that_its_weight_says(service, endpoint):
     for _ in range(100):
         service.invoke(endpoint, "a.tar.gz")
     service.wait_until(lambda: 20 <= total(service, endpoint, "Shade") <= 80, what="about a half")
+
+
+@pytest.mark.parametrize("endpoint", [0.0], indirect=True)
+def test_the_weight_of_a_shadow_can_be_changed(service, endpoint):
+    for _ in range(10):
+        service.invoke(endpoint, "a.tar.gz")
     sagemaker = service.client("sagemaker")
     sagemaker.update_endpoint_weights_and_capacities(
         EndpointName=endpoint,
-        DesiredWeightsAndCapacities=[{"VariantName": "Shade", "DesiredWeight": 0.0}],
+        DesiredWeightsAndCapacities=[{"VariantName": "Shade", "DesiredWeight": 1.0}],
     )
     service.wait_for("endpoint_in_service", endpoint)
-    before = total(service, endpoint, "Shade")
-    for _ in range(20):
+    assert total(service, endpoint, "Shade") == 0.0
+    for _ in range(5):
         service.invoke(endpoint, "a.tar.gz")
-    assert total(service, endpoint, "Shade") == before
+    service.wait_until(lambda: total(service, endpoint, "Shade") == 5.0, what="five copies")
 
 
 def test_a_slow_shadow_holds_up_nobody(service, tmp_path):

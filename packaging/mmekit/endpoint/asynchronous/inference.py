@@ -76,7 +76,7 @@ class AsyncInference:
         self._aws = aws
         self._backlogs: dict[EndpointId, _Backlog] = {}
         self._figures: dict[tuple[EndpointId, str], AsyncFigures] = {}
-        self._told: set[str] = set()
+        self._told: set[tuple[EndpointId, str]] = set()
         metrics.listen_to(self.observations)
 
     def accept(
@@ -300,7 +300,7 @@ class AsyncInference:
                 figures.upload_failures.count += 1
                 failure = f"ClientError: The answer could not be written to {request.output}."
                 outcome = replace(outcome, failure=failure, body=None)
-                self._complain(fleet, f"{request.output}: {refusal}")
+                self._complain(fleet, request.specification.output, refusal)
         if outcome.failure:
             figures.failures.count += 1
             fleet.journal.record("error", request.endpoint.name, outcome.failure)
@@ -313,7 +313,7 @@ class AsyncInference:
                 refusal = await self._write(request, request.failure, told)
                 if refusal:
                     figures.upload_failures.count += 1
-                    self._complain(fleet, f"{request.failure}: {refusal}")
+                    self._complain(fleet, request.specification.failure, refusal)
         await self._notify(request, outcome, fleet, figures)
         figures.processed.count += 1
         figures.total.add(request.age * 1e3)
@@ -343,14 +343,14 @@ class AsyncInference:
         reply = await self._aws.answer(notification(topic, notice_of(request, outcome)))
         if reply.status >= _FIRST_ERROR:
             figures.notification_failures.count += 1
-            self._complain(fleet, f"{topic}: {reply.body.decode('utf-8', 'replace')}")
+            self._complain(fleet, topic, reply.body.decode("utf-8", "replace"))
 
-    def _complain(self, fleet: Fleet, reason: str) -> None:
-        fleet.journal.record("error", fleet.id.name, reason)
-        said = f"{fleet.id.name} {reason}"
-        if said not in self._told:  # for every request would be too often
-            self._told.add(said)
-            logger.warning("endpoint %s: %s", fleet.id.name, reason)
+    def _complain(self, fleet: Fleet, where: str, reason: str) -> None:
+        """Say what cannot be written or told: in the journal, and of each place once in the log."""
+        fleet.journal.record("error", fleet.id.name, f"{where}: {reason}")
+        if (fleet.id, where) not in self._told:  # for every request would be too often
+            self._told.add((fleet.id, where))
+            logger.warning("endpoint %s: %s: %s", fleet.id.name, where, reason)
 
     def _figures_of(self, endpoint: EndpointId, variant: str) -> AsyncFigures:
         found = self._figures.get((endpoint, variant))
