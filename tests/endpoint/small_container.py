@@ -6,8 +6,10 @@ limits how many models fit (507 beyond), and a model that was unloaded keeps its
 seconds. An invocation's body may be ``{"status": 400}``,
 ``{"seconds": 1}``, ``{"hold": FILE}`` (it makes FILE.held and waits for FILE), ``{"exit": 3}``,
 ``{"forget": true}``, ``{"fail": true}`` (the model is marked FAILED, as DJL Serving does it),
-``{"stop": true}`` (its worker is gone) or ``{"unwell": true}`` (/ping answers 500 from now on); the
-answer says what the container saw. With ``--model DIR`` it is a single-model container.
+``{"stop": true}`` (its worker is gone), ``{"unwell": true}`` (/ping answers 500 from now on) or
+``{"pieces": ["one", …]}`` (they are the answer, one by one; ``"hold FILE"`` among them waits for a
+file, and ``"exit"`` ends the container); otherwise the answer says what the container saw. With
+``--model DIR`` it is a single-model container.
 """
 
 import argparse
@@ -163,6 +165,19 @@ async def answer(method, path, headers, body):
     return unload(name) if method == "DELETE" else describe(name)
 
 
+async def stream(pieces, send):
+    headers = [(b"content-type", b"text/plain"), (b"x-amzn-sagemaker-custom-attributes", b"one")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for piece in pieces:
+        if piece == "exit":
+            os._exit(1)
+        if piece.startswith("hold "):
+            await there_is(piece.removeprefix("hold "))
+            continue
+        await send({"type": "http.response.body", "body": piece.encode(), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def app(scope, receive, send):
     body, more = b"", True
     while more:
@@ -170,6 +185,9 @@ async def app(scope, receive, send):
         body, more = body + message.get("body", b""), message.get("more_body", False)
     headers = {k.decode(): v.decode("latin-1") for k, v in scope["headers"]}
     path = scope["raw_path"].decode()
+    if body.startswith(b'{"pieces"'):
+        await stream(json.loads(body)["pieces"], send)
+        return
     status, reply = await answer(scope["method"], path, headers, body)
     attributes = headers.get("x-amzn-sagemaker-custom-attributes", "none").encode("latin-1")
     await send(

@@ -7,6 +7,7 @@ import types
 from mmekit.endpoint.control.hosted import Hosted
 from mmekit.endpoint.control.transitions import Transitions
 from mmekit.endpoint.journal import Journal
+from mmekit.endpoint.observability.metrics import Metrics
 from mmekit.endpoint.specification import EndpointId
 
 ENDPOINT = EndpointId("123456789012", "us-east-1", "e")
@@ -20,7 +21,7 @@ def test_a_disk_that_takes_its_time_holds_up_nobody_but_the_change_that_is_writt
             written.wait(60)
             changes.append(change)
 
-        transitions = Transitions(0.0, None, Journal(), note)
+        transitions = Transitions(0.0, None, Journal(), note, Metrics(None), 60.0)
         record = types.SimpleNamespace(endpoint_config_name="c", endpoint_status="Updating")
         refusing = asyncio.ensure_future(transitions.refuse(ENDPOINT, Hosted(record, None), "why"))
         for _ in range(10):

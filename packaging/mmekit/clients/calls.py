@@ -200,7 +200,7 @@ class EndpointCall:
             self.endpoint,
         )
         status = described.get("EndpointStatus", "InService")
-        if status not in ("InService", "Updating"):
+        if status not in ("InService", "Updating", "RollingBack"):
             remedy = "Wait until it is in service."
             raise EndpointError(f"The endpoint is {status}.", where=self.endpoint, remedy=remedy)
 

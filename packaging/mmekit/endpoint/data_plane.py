@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
@@ -15,15 +16,20 @@ from mmekit.endpoint.errors import (
     runtime_reply,
     validation_error,
 )
+from mmekit.endpoint.event_stream import CONTENT_TYPE
 from mmekit.endpoint.http import Reply, new_request_id
+from mmekit.endpoint.instances.container_client import ContainerSilentError, ContainerTimeoutError
 from mmekit.endpoint.specification import EndpointId
+from mmekit.endpoint.streams import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit.archive import Example
+    from mmekit.endpoint.asynchronous import AsyncInference
     from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.instances.fleet import Fleet
+    from mmekit.endpoint.instances.pieces import StreamedReply
     from mmekit.endpoint.instances.variant import Variant
     from mmekit.endpoint.options import Limits
 
@@ -50,6 +56,12 @@ _SHORTEST_LIMIT = 64
 
 _REFUSED = refused_headers("InvokeEndpoint")
 _RETURNED = (b"content-type", _CUSTOM_ATTRIBUTES)
+_ACCEPT = b"x-amzn-sagemaker-accept"
+_STREAMED = (
+    (b"content-type", b"x-amzn-sagemaker-content-type"),
+    (_CUSTOM_ATTRIBUTES, _CUSTOM_ATTRIBUTES),
+)
+"""What a container says of a stream, and what the client is told of it."""
 
 _TARGET_PATTERN = r"\A\S[\p{Print}]*\z"  # as botocore's service model spells it
 _TARGET = re.compile(r"[!-~][ -~]*")  # the same, for Python
@@ -66,11 +78,19 @@ class DataPlane:
         The endpoints that are in service; whoever owns it changes it as they come and go.
     limits
         Of bodies and target models.
+    asynchronous
+        Takes what is to be answered later; None where nothing is.
     """
 
-    def __init__(self, serving: Mapping[EndpointId, Fleet], limits: Limits) -> None:
+    def __init__(
+        self,
+        serving: Mapping[EndpointId, Fleet],
+        limits: Limits,
+        asynchronous: AsyncInference | None = None,
+    ) -> None:
         self._serving = serving
         self._limits = limits
+        self._asynchronous = asynchronous
 
     async def answer(
         self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
@@ -93,21 +113,16 @@ class DataPlane:
         fleet: Fleet | None = None
         variant: Variant | None = None
         try:
-            fleet = self._fleet(EndpointId(caller.account, caller.region, endpoint))
+            fleet = self._fleet_at_once(EndpointId(caller.account, caller.region, endpoint))
             variant = fleet.variant_for(_text(fields.get(_TARGET_VARIANT)))
             target = self._target(fields.get(_TARGET_MODEL), fleet.id, variant, request_id)
             _check_length(body, variant.body_bytes)
             forwarded = _checked_headers(fields)
+            if fleet.mirror is not None:
+                fleet.mirror.copy(target, forwarded, fields, body, request_id)
             invocation = await variant.invoke(target, forwarded, body)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an answer as well
-            refusal = error if isinstance(error, AwsError) else _unforeseen(error)
-            if variant is not None:
-                total = (time.perf_counter() - began) * 1e6
-                by_model = "OriginalStatusCode" in refusal.members
-                variant.metrics.invoked(_status_of(refusal), 0.0, total, by_model=by_model)
-            if fleet is not None:
-                _record(refusal, fleet, variant, fields)
-            return runtime_reply(refusal, request_id)
+            return self._refused(error, fleet, variant, fields, began, request_id)
         reply = invocation.reply
         total = (time.perf_counter() - began) * 1e6
         variant.metrics.invoked(reply.status, invocation.model_microseconds, total, by_model=True)
@@ -127,43 +142,90 @@ class DataPlane:
             reply.body,
         )
 
-    def refuse_asynchronous(self, caller: Caller, endpoint: str) -> Reply:
-        """Answer InvokeEndpointAsync: no endpoint here has an AsyncInferenceConfig."""
-        request_id = new_request_id()
-        try:
-            self._fleet(EndpointId(caller.account, caller.region, endpoint))
-        except AwsError as error:
-            return runtime_reply(error, request_id)
-        return runtime_reply(
-            validation_error(
-                f"Endpoint {endpoint} is not an asynchronous endpoint: its configuration has no "
-                "AsyncInferenceConfig."
-            ),
-            request_id,
-        )
-
-    def refuse_stream(self, caller: Caller, endpoint: str) -> Reply:
-        """Answer InvokeEndpointWithResponseStream, which has no member for a target model."""
+    def accept(
+        self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
+    ) -> Reply:
+        """Answer InvokeEndpointAsync: the request waits for its turn."""
         request_id = new_request_id()
         try:
             fleet = self._fleet(EndpointId(caller.account, caller.region, endpoint))
+            if fleet.asynchronous is None or self._asynchronous is None:
+                raise validation_error(
+                    f"Endpoint {endpoint} is not an asynchronous endpoint: its configuration has "
+                    "no AsyncInferenceConfig."
+                )
+            return self._asynchronous.accept(fleet, fields, body, request_id)
         except AwsError as error:
             return runtime_reply(error, request_id)
-        if any(variant.multi_model for variant in fleet.variants):
-            return runtime_reply(_no_target(request_id), request_id)
-        return runtime_reply(
-            validation_error(
-                f"Endpoint {endpoint} runs on this machine, where answers are not streamed. Use "
-                "InvokeEndpoint."
-            ),
-            request_id,
-        )
+
+    async def stream(
+        self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
+    ) -> Reply:
+        """Answer InvokeEndpointWithResponseStream, which has no member for a target model."""
+        began = time.perf_counter()
+        request_id = new_request_id()
+        fleet: Fleet | None = None
+        variant: Variant | None = None
+        held = contextlib.AsyncExitStack()
+        try:
+            fleet = self._fleet_at_once(EndpointId(caller.account, caller.region, endpoint))
+            variant = fleet.variant_for(_text(fields.get(_TARGET_VARIANT)))
+            forwarded = _checked_stream(fields, body, variant, request_id)
+            if fleet.mirror is not None:
+                fleet.mirror.copy("", forwarded, fields, body, request_id)
+            reply = await held.enter_async_context(variant.streaming(forwarded, body))
+            await _raise_unless_ok(reply, fleet)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours is an answer as well
+            await held.aclose()
+            return self._refused(error, fleet, variant, fields, began, request_id)
+        except BaseException:
+            await held.aclose()
+            raise
+        headers = [
+            (b"content-type", CONTENT_TYPE),
+            (b"x-amzn-requestid", request_id),
+            (b"x-amzn-invoked-production-variant", variant.header),
+        ]
+        for name, as_told in _STREAMED:
+            if name in reply.headers:
+                headers.append((as_told, reply.headers[name]))
+        return Reply(200, headers, stream=Pieces(variant, reply, held, began))
+
+    def _refused(
+        self,
+        error: Exception,
+        fleet: Fleet | None,
+        variant: Variant | None,
+        fields: Mapping[bytes, bytes],
+        began: float,
+        request_id: bytes,
+    ) -> Reply:
+        """Return the answer to what failed, which is counted and written down."""
+        refusal = error if isinstance(error, AwsError) else _unforeseen(error)
+        if variant is not None:
+            total = (time.perf_counter() - began) * 1e6
+            by_model = "OriginalStatusCode" in refusal.members
+            variant.metrics.invoked(_status_of(refusal), 0.0, total, by_model=by_model)
+        if fleet is not None:
+            _record(refusal, fleet, variant, fields)
+        return runtime_reply(refusal, request_id)
 
     def _fleet(self, endpoint: EndpointId) -> Fleet:
         fleet = self._serving.get(endpoint)
         if fleet is None:  # unknown, still creating, failed or being deleted: AWS says the same
             raise validation_error(
                 f"Endpoint {endpoint.name} of account {endpoint.account} not found."
+            )
+        return fleet if fleet.successor is None else fleet.now()
+
+    def _fleet_at_once(self, endpoint: EndpointId) -> Fleet:
+        """Return the fleet of an endpoint whose requests do not wait in a queue."""
+        fleet = self._fleet(endpoint)
+        if fleet.asynchronous is not None:
+            raise validation_error(
+                f"Endpoint {endpoint.name} is an asynchronous endpoint: its configuration has an "
+                "AsyncInferenceConfig, so that it can only receive asynchronous invocations. Use "
+                "InvokeEndpointAsync."
             )
         return fleet
 
@@ -212,6 +274,36 @@ class DataPlane:
 def _unforeseen(error: Exception) -> AwsError:
     logger.error("an invocation failed in the endpoint service itself", exc_info=error)
     return internal_failure(f"{type(error).__name__}: {error}")
+
+
+def _checked_stream(
+    fields: Mapping[bytes, bytes], body: bytes, variant: Variant, request_id: bytes
+) -> list[tuple[bytes, bytes]]:
+    """Return what is forwarded to the container of a request for a response stream.
+
+    Raises
+    ------
+    AwsError
+        The variant has several models, or the request is not as the operation wants it.
+    """
+    if variant.multi_model:
+        raise _no_target(request_id)
+    _check_length(body, variant.body_bytes)
+    wishes = {name: value for name, value in fields.items() if name != b"accept"}
+    if (accept := fields.get(_ACCEPT)) is not None:
+        wishes[b"accept"] = accept
+    return _checked_headers(wishes)
+
+
+async def _raise_unless_ok(reply: StreamedReply, fleet: Fleet) -> None:
+    """Raise what a container says instead of an answer."""
+    if reply.status < _FIRST_ERROR:
+        return
+    try:
+        said = (await reply.rest()).decode("utf-8", "replace")
+    except (ContainerSilentError, ContainerTimeoutError) as error:
+        said = f"The answer broke off: {error}"
+    raise model_error(fleet.id, reply.status, said)
 
 
 def _check_length(body: bytes, limit: int) -> None:

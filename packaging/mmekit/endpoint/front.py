@@ -148,9 +148,9 @@ class Front:
         if caller.service != "sagemaker":  # an S3 object may be called what it likes
             return await self._answer(request)
         if how == _ASYNCHRONOUS:
-            return self._data_plane.refuse_asynchronous(caller, endpoint)
+            return self._data_plane.accept(caller, endpoint, fields, request.body)
         if how == _STREAM:
-            return self._data_plane.refuse_stream(caller, endpoint)
+            return await self._data_plane.stream(caller, endpoint, fields, request.body)
         return await self._data_plane.answer(caller, endpoint, fields, request.body)
 
     async def _answer(self, received: HttpRequest) -> Reply:

@@ -12,6 +12,7 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mmekit.endpoint.asynchronous import AsyncInference
 from mmekit.endpoint.control.autoscaling import Autoscaler
 from mmekit.endpoint.control.aws import Aws
 from mmekit.endpoint.control.control_plane import ControlPlane
@@ -65,7 +66,8 @@ async def serve(
     EndpointError
         The state folder cannot be used.
     SettingsError
-        ``MMEKIT_ALLOWED_HOSTS`` or ``MMEKIT_LOG_LINES_PER_S`` cannot be read.
+        ``MMEKIT_ALLOWED_HOSTS``, ``MMEKIT_LOG_LINES_PER_S`` or ``MMEKIT_BAKING_MINUTE_S`` cannot
+        be read.
     """
     lines_per_second()
     policy = Policy.of(options.host, listener.getsockname()[0], DOORS)
@@ -84,21 +86,26 @@ async def serve(
             for one in (metrics, watch, captures):
                 one.forget(endpoint)
 
-        hosting = Hosting(aws, options, make_fleet, journal, _note(state), forget)
+        hosting = Hosting(aws, options, make_fleet, journal, _note(state), forget, metrics)
         control_plane = ControlPlane(aws, hosting)
-        data_plane = DataPlane(hosting.serving, options.limits)
+        asynchronous = AsyncInference(hosting.serving, aws, metrics)
+        data_plane = DataPlane(hosting.serving, options.limits, asynchronous)
         watch = Watch(hosting.serving, metrics)
         page = PageRoutes(watch, journal, hosting.statuses, data_plane)
         functions = Functions(_url(listener), folder / "functions")
-        note = state.note if state is not None else _forgotten
-        stacks = Stacks(_url(listener), aws, hosting, note, _note(state))
+        stacks = Stacks(
+            _url(listener), aws, hosting, state.note if state else _forgotten, _note(state)
+        )
         front = Front(
             data_plane, control_plane, stacks, aws, functions, metrics, options.limits, page
         )
         server = HttpServer(front.responder, front.limits, policy)
         asked = asyncio.Event()
         _stop_at_signals(asked)
-        tasks = [asyncio.ensure_future(tend(watch, logs, captures))]
+        tasks = [
+            asyncio.ensure_future(work)
+            for work in (tend(watch, logs, captures), asynchronous.run())
+        ]
         try:
             if state is not None:
                 await restore(state, aws, control_plane, hosting, stacks)
@@ -120,6 +127,7 @@ async def serve(
             for task in tasks:
                 task.cancel()
             await functions.close()
+            await asynchronous.close()
             await hosting.close()
             await captures.flush()
             aws.close()

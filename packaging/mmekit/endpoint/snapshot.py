@@ -113,11 +113,21 @@ class VariantSnapshot:
 
 @dataclass(frozen=True)
 class FleetSnapshot:
-    """All instances of an endpoint."""
+    """All instances of an endpoint, those of shadow variants last.
+
+    Attributes
+    ----------
+    asynchronous
+        Whether requests are queued.
+    publish_seconds
+        How often metrics of instances go to CloudWatch; None where nobody has chosen.
+    """
 
     endpoint: str
     config_name: str
     variants: tuple[VariantSnapshot, ...]
+    asynchronous: bool = False
+    publish_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = [
+    "AsyncSpecification",
     "CaptureSpecification",
     "EndpointId",
     "EndpointSpecification",
@@ -114,10 +115,51 @@ class CaptureSpecification:
 
 
 @dataclass(frozen=True)
+class AsyncSpecification:
+    """AsyncInferenceConfig of an endpoint config.
+
+    Attributes
+    ----------
+    output, failure
+        S3OutputPath and S3FailurePath; "" where there is none.
+    success_topic, error_topic
+        ARNs of SNS topics; "" where there is none.
+    success_has_answer, error_has_answer
+        Whether IncludeInferenceResponseIn names them.
+    concurrency
+        MaxConcurrentInvocationsPerInstance; None where SageMaker may choose.
+    key
+        KmsKeyId, "" where there is none.
+    """
+
+    output: str
+    failure: str = ""
+    success_topic: str = ""
+    error_topic: str = ""
+    success_has_answer: bool = False
+    error_has_answer: bool = False
+    concurrency: int | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
 class EndpointSpecification:
-    """An endpoint: its identity and its variants, at least one."""
+    """An endpoint: its identity and its variants, at least one.
+
+    Attributes
+    ----------
+    shadows
+        The shadow variants, which get copies of requests and whose answers nobody gets.
+    asynchronous
+        How requests are queued; None where they are answered at once.
+    publish_seconds
+        MetricPublishFrequencyInSeconds; None where it is not said.
+    """
 
     id: EndpointId
     config_name: str
     variants: tuple[VariantSpecification, ...]
     capture: CaptureSpecification | None = None
+    shadows: tuple[VariantSpecification, ...] = ()
+    asynchronous: AsyncSpecification | None = None
+    publish_seconds: float | None = None

@@ -48,6 +48,20 @@ def test_sagemaker_3_creates_invokes_updates_and_deletes(rehearsal):
     assert (found["listed"], found["left"]) == (["sagemaker-three"], [])
 
 
+def test_sagemaker_3_queues_shadows_and_streams(rehearsal):
+    pytest.importorskip("sagemaker.core", reason="the extra `notebooks` brings sagemaker-core")
+    said = rehearsal.run(
+        sys.executable,
+        PROGRAMS / "sagemaker_3_features.py",
+        "s3://models/times10.tar.gz",
+        "models",
+        rehearsal.image,
+        rehearsal.role,
+    )
+    found = json.loads(said[said.index("{") :])
+    assert found == {"queued": [30, 70], "streamed": [30, 70], "shadows": ["Shade"]}
+
+
 def test_sagemaker_2_adds_lists_deploys_and_predicts(rehearsal, python_with):
     said = rehearsal.run(
         python_with("sagemaker-2"),

@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
@@ -18,8 +18,9 @@ from moto.utilities.utils import get_partition
 
 from mmekit.endpoint.control import aws_chunked
 from mmekit.endpoint.control.cloudwatch_corrections import correct_cloudwatch, put_observations
+from mmekit.endpoint.control.model_packages import ModelPackages, containers_of
 from mmekit.endpoint.control.moto_corrections import correct_moto
-from mmekit.endpoint.control.records import containers_of, specification_of
+from mmekit.endpoint.control.records import described_variants, specification_of
 from mmekit.endpoint.control.services import Services, reply_as_asked
 from mmekit.endpoint.control.wsgi import call_wsgi, environ_of
 from mmekit.endpoint.errors import AwsError, control_reply, unsigned
@@ -86,6 +87,11 @@ class Aws:
         except OSError as error:
             raise AwsError(500, "InternalFailure", no_room(error)) from error
 
+    @property
+    def is_replaying(self) -> bool:
+        """Whether what a state folder holds is being played back."""
+        return self._state is not None and self._state.is_playing
+
     def endpoints(self, account: str, region: str) -> dict[str, FakeEndpoint]:
         """Return moto's own table of endpoints, by name; a change to it is a change of state."""
         endpoints: dict[str, FakeEndpoint] = self._sagemaker(account, region).endpoints
@@ -107,13 +113,15 @@ class Aws:
 
     def is_multi_model(self, account: str, region: str, model: str) -> bool:
         """Say whether a model, which exists, has a container whose Mode is MultiModel."""
-        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
-        return any(found.get("Mode") == "MultiModel" for found in containers_of(record))
+        backend = self._sagemaker(account, region)
+        record = backend._models[model]  # noqa: SLF001 - as in has
+        return any(found.get("Mode") == "MultiModel" for found in containers_of(backend, record))
 
     def images(self, account: str, region: str, model: str) -> list[str]:
         """Return the images of the containers of a model, which exists."""
-        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
-        return [str(found.get("Image") or "") for found in containers_of(record)]
+        backend = self._sagemaker(account, region)
+        record = backend._models[model]  # noqa: SLF001 - as in has
+        return [str(found.get("Image") or "") for found in containers_of(backend, record)]
 
     def containers(self, account: str, region: str, config_name: str) -> dict[str, int]:
         """Return the models of an endpoint config, which exists, and how many containers each has.
@@ -121,18 +129,28 @@ class Aws:
         A model that does not exist (any more) has none.
         """
         backend = self._sagemaker(account, region)
-        names = [
-            str(variant["ModelName"])
-            for variant in backend.endpoint_configs[config_name].production_variants
-        ]
+        config = backend.endpoint_configs[config_name]
+        names = [str(variant["ModelName"]) for variant in described_variants(config)]
         models = backend._models  # noqa: SLF001 - as in has
-        return {name: len(containers_of(models[name])) if name in models else 0 for name in names}
+        return {
+            name: len(containers_of(backend, models[name])) if name in models else 0
+            for name in names
+        }
+
+    def variants(self, account: str, region: str, config_name: str) -> list[dict[str, Any]]:
+        """Return the production variants of an endpoint config, which exists, as it has them."""
+        config = self._sagemaker(account, region).endpoint_configs[config_name]
+        return list(config.production_variants)
+
+    def model_packages(self, account: str, region: str) -> ModelPackages:
+        """Return the model registry of an account and region."""
+        return ModelPackages(self._sagemaker(account, region))
 
     def instances(self, account: str, region: str, config_name: str) -> Counter[str]:
         """Return how many instances an endpoint config, which exists, wants of each type."""
         found: Counter[str] = Counter()
         config = self._sagemaker(account, region).endpoint_configs[config_name]
-        for variant in config.production_variants:
+        for variant in described_variants(config):
             if "InstanceType" in variant:
                 found[variant["InstanceType"]] += int(variant.get("InitialInstanceCount") or 1)
         return found

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import get_service_model
 
+from mmekit.endpoint.caller import Caller
 from mmekit.endpoint.control.hosted import Capacity
 from mmekit.endpoint.control.members import check_members
 from mmekit.endpoint.control.operations import EMPTY, empty_list, refusal
-from mmekit.endpoint.control.rules import arn, check
+from mmekit.endpoint.control.rules import arn, check, deployment_in
 from mmekit.endpoint.control.validation import checked_members
 from mmekit.endpoint.errors import AwsError, control_reply, unknown_region
 from mmekit.endpoint.http import Reply, Request, new_request_id
@@ -21,7 +22,6 @@ from mmekit.endpoint.state.asked import operation_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.control.aws import Aws
     from mmekit.endpoint.control.hosting import Hosting
 
@@ -116,9 +116,9 @@ class ControlPlane:
         if members.get("RetainAllVariantProperties"):
             excluded = members.get("ExcludeRetainedVariantProperties") or ()
             retained = _PROPERTIES - {item["VariantPropertyType"] for item in excluded}
-        self._hosting.update(
-            endpoint, members["EndpointConfigName"], retained, members.get("DeploymentConfig")
-        )
+        caller = Caller(endpoint.account, endpoint.region, "sagemaker")
+        deployment = deployment_in(members, self._aws, caller)
+        self._hosting.update(endpoint, members["EndpointConfigName"], retained, deployment)
 
     def _set_capacities(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
         wishes = members["DesiredWeightsAndCapacities"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from moto.sagemaker.models import FakeEndpoint
 
     from mmekit.endpoint.instances.fleet import Fleet
-    from mmekit.endpoint.specification import EndpointSpecification
+    from mmekit.endpoint.specification import EndpointSpecification, VariantSpecification
 
 __all__ = [
     "Capacity",
@@ -72,38 +72,48 @@ def retaining(
     old: EndpointSpecification, new: EndpointSpecification, retained: frozenset[str]
 ) -> EndpointSpecification:
     """Return a new specification with an old one's properties."""
-    before = {variant.name: variant for variant in old.variants}
-    variants = []
-    for variant in new.variants:
+    before = {variant.name: variant for variant in (*old.variants, *old.shadows)}
+
+    def kept(variant: VariantSpecification) -> VariantSpecification:
         was = before.get(variant.name)
         if was is not None and was.serverless is None and variant.serverless is None:
             if "DesiredInstanceCount" in retained:
-                variant = replace(variant, instance_count=was.instance_count)  # noqa: PLW2901
+                variant = replace(variant, instance_count=was.instance_count)
             if "DesiredWeight" in retained:
-                variant = replace(variant, weight=was.weight)  # noqa: PLW2901
-        variants.append(variant)
-    capture = old.capture if "DataCaptureConfig" in retained else new.capture
-    return replace(new, variants=tuple(variants), capture=capture)
+                variant = replace(variant, weight=was.weight)
+        return variant
+
+    return replace(
+        new,
+        variants=tuple(map(kept, new.variants)),
+        shadows=tuple(map(kept, new.shadows)),
+        capture=old.capture if "DataCaptureConfig" in retained else new.capture,
+    )
 
 
 def with_capacities(
     specification: EndpointSpecification, capacities: Mapping[str, Capacity]
 ) -> EndpointSpecification:
     """Return a specification with other instance counts and weights."""
-    variants = []
-    for variant in specification.variants:
+
+    def changed(variant: VariantSpecification) -> VariantSpecification:
         capacity = capacities.get(variant.name, Capacity())
         count = variant.instance_count if capacity.instances is None else capacity.instances
         weight = variant.weight if capacity.weight is None else capacity.weight
-        variants.append(replace(variant, instance_count=count, weight=weight))
-    return replace(specification, variants=tuple(variants))
+        return replace(variant, instance_count=count, weight=weight)
+
+    return replace(
+        specification,
+        variants=tuple(map(changed, specification.variants)),
+        shadows=tuple(map(changed, specification.shadows)),
+    )
 
 
 def capacities_of(specification: EndpointSpecification) -> dict[str, Capacity]:
     """Return the capacities of the variants that have instances of their own."""
     return {
         variant.name: Capacity(variant.instance_count, variant.weight)
-        for variant in specification.variants
+        for variant in (*specification.variants, *specification.shadows)
         if variant.serverless is None
     }
 

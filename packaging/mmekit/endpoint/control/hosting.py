@@ -12,6 +12,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mmekit.endpoint.control.deployments import baking_minute, deployment_of
 from mmekit.endpoint.control.hosted import (
     Capacity,
     Hosted,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mmekit.endpoint.control.aws import Aws
     from mmekit.endpoint.instances.fleet import Fleet
     from mmekit.endpoint.journal import Journal
+    from mmekit.endpoint.observability.metrics import Metrics
     from mmekit.endpoint.options import EndpointOptions
     from mmekit.endpoint.specification import EndpointSpecification
 
@@ -58,6 +60,13 @@ class Hosting:
         Writes down, where state is kept, what became of an endpoint; it may block.
     forget
         Called with every endpoint that is gone.
+    metrics
+        What alarms watch.
+
+    Raises
+    ------
+    SettingsError
+        ``MMEKIT_BAKING_MINUTE_S`` cannot be read.
     """
 
     def __init__(
@@ -67,9 +76,12 @@ class Hosting:
         make_fleet: Callable[[EndpointSpecification], Fleet],
         journal: Journal,
         note: Callable[[dict[str, Any]], None],
-        forget: Callable[[EndpointId], None] = lambda _: None,
+        forget: Callable[[EndpointId], None],
+        metrics: Metrics,
     ) -> None:
-        self._transitions = Transitions(options.state_seconds, make_fleet, journal, note)
+        self._transitions = Transitions(
+            options.state_seconds, make_fleet, journal, note, metrics, baking_minute()
+        )
         self.serving = self._transitions.serving
         """The endpoints that are in service; the data plane reads it."""
         self._aws = aws
@@ -139,7 +151,7 @@ class Hosting:
         retained
             What stays as it is, as UpdateEndpoint's VariantPropertyType spells it.
         deployment
-            The DeploymentConfig, which is shown; the deployment is always all at once.
+            The DeploymentConfig, which is in order; None for all at once.
         """
         hosted = self._hosted[endpoint]
         hosted.before = hosted.wanted
@@ -162,7 +174,9 @@ class Hosting:
             hosted.fallback = hosted.before  # until its outcome is read
             self.cancel_update(endpoint)
             return
-        hosted.work = self._begin(self._transitions.update(endpoint, hosted, wanted))
+        counts = [variant.instance_count for variant in wanted.variants]
+        steps = deployment_of(deployment, counts)
+        hosted.work = self._begin(self._transitions.update(endpoint, hosted, wanted, steps))
 
     def set_capacities(self, endpoint: EndpointId, capacities: Mapping[str, Capacity]) -> None:
         """Give variants other weights and other numbers of instances; the status is Updating."""
@@ -299,4 +313,5 @@ class Hosting:
         if count is None:
             return described
         variants = tuple(replace(one, instance_count=count) for one in described.variants)
-        return replace(described, variants=variants)
+        shadows = tuple(replace(one, instance_count=count) for one in described.shadows)
+        return replace(described, variants=variants, shadows=shadows)

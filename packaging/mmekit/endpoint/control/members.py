@@ -151,15 +151,20 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
     "AsyncInferenceConfig": _acted_on("ClientConfig OutputConfig"),
     "AsyncInferenceClientConfig": _acted_on("MaxConcurrentInvocationsPerInstance"),
     "AsyncInferenceOutputConfig": {
-        **_acted_on("S3OutputPath S3FailurePath NotificationConfig"),
-        "KmsKeyId": _KEYS,
+        **_acted_on("S3OutputPath S3FailurePath NotificationConfig KmsKeyId"),
     },
     "AsyncInferenceNotificationConfig": _acted_on(
         "SuccessTopic ErrorTopic IncludeInferenceResponseIn"
     ),
-    "MetricsConfig": _acted_on(
-        "EnableEnhancedMetrics EnableDetailedObservability MetricPublishFrequencyInSeconds"
-    ),
+    "MetricsConfig": {
+        **_acted_on("MetricPublishFrequencyInSeconds"),
+        "EnableEnhancedMetrics": Refused(
+            "metrics of single instances and containers are not kept", unless=(False,)
+        ),
+        "EnableDetailedObservability": Refused(
+            "containers' own metrics are not read", unless=(False,)
+        ),
+    },
     "DescribeEndpointConfigInput": _acted_on("EndpointConfigName"),
     "DeleteEndpointConfigInput": _acted_on("EndpointConfigName"),
     "ListEndpointConfigsInput": _acted_on(

@@ -17,6 +17,7 @@ from moto.sagemaker.responses import SageMakerResponse
 
 from mmekit.endpoint.control.bucket_corrections import correct_buckets
 from mmekit.endpoint.control.identities import correct_identities
+from mmekit.endpoint.control.kept_members import keep_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ def correct_moto() -> None:
     """Set right what differs; a second time does no harm."""
     correct_buckets()
     correct_identities()
+    keep_members()
     setattr(FakeEndpointConfig, "validate_instance_type", _validate_instance_type)  # noqa: B010
     setattr(SageMakerResponse, "list_models", _list_models)  # noqa: B010
     setattr(SageMakerResponse, "describe_endpoint_config", _describe_config)  # noqa: B010

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from mmekit.endpoint.control.model_packages import containers_of
 from mmekit.endpoint.specification import (
+    AsyncSpecification,
     CaptureSpecification,
     EndpointSpecification,
     ModelSpecification,
@@ -14,18 +16,22 @@ from mmekit.endpoint.specification import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
 
     from mmekit.endpoint.instances.fleet import Fleet
+    from mmekit.endpoint.instances.variant import Variant
     from mmekit.endpoint.specification import EndpointId
 
 __all__ = [
-    "containers_of",
+    "described_variants",
     "set_failure_reason",
     "set_members",
     "set_status",
     "specification_of",
     "summarise",
+    "variant_summaries",
 ]
 
 
@@ -42,15 +48,24 @@ def specification_of(
     config = backend.endpoint_configs.get(config_name)
     if config is None:
         raise LookupError(f"Could not find endpoint configuration {config_name!r}.")
-    variants = tuple(_variant(backend, described) for described in config.production_variants)
+    production = len(config.production_variants)
+    variants = tuple(_variant(backend, described) for described in described_variants(config))
+    metrics: dict[str, Any] = getattr(config, "metrics_config", None) or {}
     return EndpointSpecification(
-        endpoint, config_name, variants, _capture(config.data_capture_config or {})
+        endpoint,
+        config_name,
+        variants[:production],
+        _capture(config.data_capture_config or {}),
+        shadows=variants[production:],
+        asynchronous=_asynchronous(config.async_inference_config or {}),
+        publish_seconds=metrics.get("MetricPublishFrequencyInSeconds"),
     )
 
 
-def containers_of(model: Any) -> list[dict[str, Any]]:
-    """Return the containers of moto's record of a model."""
-    return [model.primary_container] if model.primary_container else list(model.containers)
+def described_variants(config: Any) -> list[dict[str, Any]]:
+    """Return the variants of moto's record of an endpoint config, the shadow variants last."""
+    shadows: list[dict[str, Any]] = getattr(config, "shadow_production_variants", None) or []
+    return [*config.production_variants, *shadows]
 
 
 def set_status(record: FakeEndpoint, status: str) -> None:
@@ -87,9 +102,29 @@ def summarise(
         The endpoint config in force.
     """
     record.endpoint_config_name = config_name
-    running = {} if fleet is None else {variant.name: variant for variant in fleet.variants}
-    record.production_variants = []
-    for variant in wanted.variants:
+    running = {} if fleet is None else {variant.name: variant for variant in fleet.all_variants}
+    record.production_variants = variant_summaries(record, wanted.variants, running)
+    set_members(
+        record,
+        shadow_production_variants=variant_summaries(record, wanted.shadows, running),
+        async_inference_config=_async_summary(wanted.asynchronous),
+        metrics_config=(
+            None
+            if wanted.publish_seconds is None
+            else {"MetricPublishFrequencyInSeconds": int(wanted.publish_seconds)}
+        ),
+    )
+    record.data_capture_config = _capture_summary(wanted.capture)
+
+
+def variant_summaries(
+    record: FakeEndpoint,
+    variants: Iterable[VariantSpecification],
+    running: Mapping[str, Variant],
+) -> list[dict[str, Any]]:
+    """Return what DescribeEndpoint tells of variants, of which some may be running."""
+    summaries = []
+    for variant in variants:
         now = running.get(variant.name)
         summary: dict[str, Any] = {
             "VariantName": variant.name,
@@ -108,8 +143,33 @@ def summarise(
                 config["ProvisionedConcurrency"] = variant.serverless.provisioned_concurrency
             summary |= {"CurrentInstanceCount": 0, "DesiredInstanceCount": 0}
             summary |= {"CurrentServerlessConfig": config, "DesiredServerlessConfig": config}
-        record.production_variants.append(summary)
-    record.data_capture_config = _capture_summary(wanted.capture)
+        summaries.append(summary)
+    return summaries
+
+
+def _async_summary(asynchronous: AsyncSpecification | None) -> dict[str, Any]:
+    if asynchronous is None:
+        return {}
+    told = (
+        ("SUCCESS_NOTIFICATION_TOPIC", asynchronous.success_has_answer),
+        ("ERROR_NOTIFICATION_TOPIC", asynchronous.error_has_answer),
+    )
+    notices: dict[str, Any] = {
+        "SuccessTopic": asynchronous.success_topic,
+        "ErrorTopic": asynchronous.error_topic,
+        "IncludeInferenceResponseIn": [name for name, has_answer in told if has_answer],
+    }
+    output: dict[str, Any] = {
+        "S3OutputPath": asynchronous.output,
+        "S3FailurePath": asynchronous.failure,
+        "KmsKeyId": asynchronous.key,
+        "NotificationConfig": {name: value for name, value in notices.items() if value},
+    }
+    summary: dict[str, Any] = {"OutputConfig": {name: one for name, one in output.items() if one}}
+    if asynchronous.concurrency is not None:
+        client = {"MaxConcurrentInvocationsPerInstance": asynchronous.concurrency}
+        summary["ClientConfig"] = client
+    return summary
 
 
 def _images(record: FakeEndpoint, image: str) -> list[dict[str, Any]]:
@@ -135,7 +195,7 @@ def _variant(backend: SageMakerModelBackend, described: dict[str, Any]) -> Varia
     model = backend._models.get(described["ModelName"])  # noqa: SLF001 - moto's way to ask raises
     if model is None:
         raise LookupError(f"Could not find model {described['ModelName']!r}.")
-    container = next(iter(containers_of(model)), {})
+    container = next(iter(containers_of(backend, model)), {})
     source = container.get("ModelDataSource", {}).get("S3DataSource", {})
     serverless = described.get("ServerlessConfig")
     return VariantSpecification(
@@ -165,6 +225,24 @@ def _serverless(config: dict[str, Any]) -> ServerlessSpecification:
         int(config["MemorySizeInMB"]),
         int(config["MaxConcurrency"]),
         int(config.get("ProvisionedConcurrency", 0)),
+    )
+
+
+def _asynchronous(config: dict[str, Any]) -> AsyncSpecification | None:
+    if not config:
+        return None
+    output = config.get("OutputConfig", {})
+    notices = output.get("NotificationConfig", {})
+    included = notices.get("IncludeInferenceResponseIn", ())
+    return AsyncSpecification(
+        output=str(output.get("S3OutputPath", "")),
+        failure=str(output.get("S3FailurePath", "")),
+        success_topic=str(notices.get("SuccessTopic", "")),
+        error_topic=str(notices.get("ErrorTopic", "")),
+        success_has_answer="SUCCESS_NOTIFICATION_TOPIC" in included,
+        error_has_answer="ERROR_NOTIFICATION_TOPIC" in included,
+        concurrency=config.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance"),
+        key=str(output.get("KmsKeyId", "")),
     )
 
 

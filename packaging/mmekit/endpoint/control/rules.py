@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mmekit.endpoint.control.configs import check_container, check_features
+from mmekit.endpoint.control.deployments import check_deployment
 from mmekit.endpoint.errors import resource_limit_exceeded, validation_exception
 from mmekit.instance_types import accelerator_of
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.control.aws import Aws
 
-__all__ = ["MOST_INSTANCES", "arn", "check", "in_progress"]
+__all__ = ["MOST_INSTANCES", "arn", "check", "deployment_in", "in_progress"]
 
 MOST_INSTANCES = 100
 """Of one instance type at one endpoint. AWS's quotas differ with account and type, and are of that
@@ -89,7 +91,7 @@ def _require(kind: str, name: str, aws: Aws, caller: Caller) -> None:
         raise validation_exception(f'Could not find {spoken} "{arn(caller, kind, name)}".')
 
 
-def _check_model(members: dict[str, Any], _aws: Aws, _caller: Caller) -> None:
+def _check_model(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
     primary, several = members.get("PrimaryContainer"), members.get("Containers")
     if primary and several:
         raise validation_exception(
@@ -111,19 +113,23 @@ def _check_model(members: dict[str, Any], _aws: Aws, _caller: Caller) -> None:
             )
         if not container.get("Image") and not container.get("ModelPackageName"):
             raise validation_exception("A container must have an Image or a ModelPackageName.")
+        check_container(container)
+        if container.get("ModelPackageName"):
+            aws.model_packages(caller.account, caller.region).check(container)
 
 
 def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
     variants: list[dict[str, Any]] = members["ProductionVariants"]
+    shadows: list[dict[str, Any]] = members.get("ShadowProductionVariants") or []
     seen = set()
-    for variant in variants:
+    for variant in [*variants, *shadows]:
         name = variant["VariantName"]
         if name in seen:
             raise validation_exception(
                 f'The variant name "{name}" was non-unique within the request.'
             )
         seen.add(name)
-    for variant in variants:
+    for variant in [*variants, *shadows]:
         name = variant["VariantName"]
         if "ModelName" not in variant:
             raise validation_exception(
@@ -144,6 +150,7 @@ def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
             _check_accelerator(variant, aws, caller)
     if sum(float(variant.get("InitialVariantWeight", 1.0)) for variant in variants) <= 0:
         raise validation_exception("The variants' weights must not all be 0.")
+    check_features(members, aws, caller)
 
 
 def _check_accelerator(variant: dict[str, Any], aws: Aws, caller: Caller) -> None:
@@ -205,6 +212,9 @@ def _check_endpoint(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
         if count > MOST_INSTANCES:
             what = f"{kind} for endpoint usage"
             raise resource_limit_exceeded(what, MOST_INSTANCES, 0, count)
+    if deployment := members.get("DeploymentConfig"):
+        variants = aws.variants(caller.account, caller.region, config)
+        check_deployment(deployment, variants, aws, caller)
 
 
 def _check_change(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
@@ -232,14 +242,46 @@ def _check_update(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
         raise validation_exception(
             "RetainDeploymentConfig cannot be true when a DeploymentConfig is specified."
         )
-    _check_endpoint(members, aws, caller)
+    deployment = deployment_in(members, aws, caller)
+    _check_endpoint({**members, "DeploymentConfig": deployment}, aws, caller)
+    if deployment and deployment.get("BlueGreenUpdatePolicy"):
+        _check_same_variants(members, aws, caller)
+
+
+def deployment_in(members: dict[str, Any], aws: Aws, caller: Caller) -> dict[str, Any] | None:
+    """Return the DeploymentConfig of an UpdateEndpoint: its own, or the last one if it says so."""
+    if members.get("RetainDeploymentConfig"):
+        record = aws.endpoints(caller.account, caller.region)[str(members["EndpointName"])]
+        retained: dict[str, Any] | None = getattr(record, "last_deployment_config", None)
+        return retained
+    given: dict[str, Any] | None = members.get("DeploymentConfig")
+    return given
+
+
+def _check_same_variants(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+    """Refuse steps between variants of other names.
+
+    Source: AWS's "Exclusions" of deployment guardrails.
+    """
+    record = aws.endpoints(caller.account, caller.region)[str(members["EndpointName"])]
+    now = {variant["VariantName"] for variant in record.production_variants}
+    config = str(members["EndpointConfigName"])
+    new = {one["VariantName"] for one in aws.variants(caller.account, caller.region, config)}
+    if now != new:
+        raise validation_exception(
+            f"With a BlueGreenUpdatePolicy the new endpoint configuration must have the variant "
+            f"names of the old one ({', '.join(sorted(now))}); it has {', '.join(sorted(new))}."
+        )
 
 
 def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
     _check_change(members, aws, caller)
     name = str(members["EndpointName"])
     record = aws.endpoints(caller.account, caller.region)[name]
-    variants = {variant["VariantName"]: variant for variant in record.production_variants}
+    shadows: list[dict[str, Any]] = getattr(record, "shadow_production_variants", None) or []
+    variants = {
+        variant["VariantName"]: variant for variant in [*record.production_variants, *shadows]
+    }
     seen = set()
     for wish in members["DesiredWeightsAndCapacities"]:
         variant = wish["VariantName"]

@@ -7,15 +7,19 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from mmekit.endpoint.control.deployments import ALL_AT_ONCE
 from mmekit.endpoint.control.hosted import capacities_of, failure_reason, spoken
 from mmekit.endpoint.control.records import set_failure_reason, set_status
+from mmekit.endpoint.control.shifting import Shift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from mmekit.endpoint.control.deployments import Deployment
     from mmekit.endpoint.control.hosted import Capacity, Hosted
     from mmekit.endpoint.instances.fleet import Fleet
     from mmekit.endpoint.journal import Journal
+    from mmekit.endpoint.observability.metrics import Metrics
     from mmekit.endpoint.specification import EndpointId, EndpointSpecification
 
 __all__ = ["Transitions"]
@@ -36,6 +40,10 @@ class Transitions:
         What happened is told to it.
     note
         Writes down, where state is kept, what became of an endpoint; it may block.
+    metrics
+        What the alarms of deployments watch.
+    baking_minute
+        How many seconds a minute of a deployment's waits lasts.
 
     Attributes
     ----------
@@ -49,12 +57,16 @@ class Transitions:
         make_fleet: Callable[[EndpointSpecification], Fleet],
         journal: Journal,
         note: Callable[[dict[str, Any]], None],
+        metrics: Metrics,
+        baking_minute: float,
     ) -> None:
         self.serving: dict[EndpointId, Fleet] = {}
         self._state_seconds = state_seconds
         self._make_fleet = make_fleet
         self._journal = journal
         self._note = note
+        self._metrics = metrics
+        self._baking_minute = baking_minute
         self._draining: set[Fleet] = set()
         self._closing = asyncio.Event()
 
@@ -81,17 +93,29 @@ class Transitions:
             self.tell(endpoint, "in service")
 
     async def update(
-        self, endpoint: EndpointId, hosted: Hosted, wanted: EndpointSpecification
+        self,
+        endpoint: EndpointId,
+        hosted: Hosted,
+        wanted: EndpointSpecification,
+        deployment: Deployment,
     ) -> None:
         """Put others into the place of an endpoint's instances, which finish their requests."""
         old = hosted.fleet
         self.tell(endpoint, f"updating to {wanted.config_name}")
         async with self.lasting():
             outcome = await self._bring_up(hosted, wanted)
+            back = ""
+            if old is not None and not isinstance(outcome, str) and not hosted.leaving:
+                back = await self._shift(endpoint, hosted, wanted, old, outcome, deployment)
         if hosted.leaving:
             await _stop(outcome)
         elif isinstance(outcome, str):
             await self.refuse(endpoint, hosted, outcome)
+        elif back:
+            set_status(hosted.record, "RollingBack")
+            self.tell(endpoint, f"rolling back: {back}", "error")
+            await self._drain(outcome)
+            await self.refuse(endpoint, hosted, back)
         else:
             hosted.fleet = self.serving[endpoint] = outcome
             hosted.config_name = wanted.config_name
@@ -99,6 +123,38 @@ class Transitions:
             now_in_service(hosted, None)
             self.tell(endpoint, "updated")
             await self._drain(old)
+
+    async def _shift(
+        self,
+        endpoint: EndpointId,
+        hosted: Hosted,
+        wanted: EndpointSpecification,
+        old: Fleet,
+        new: Fleet,
+        deployment: Deployment,
+    ) -> str:
+        """Move traffic step by step; return why it has gone back, or ""."""
+        if deployment == ALL_AT_ONCE:
+            return ""
+        shift = Shift(
+            endpoint=endpoint,
+            hosted=hosted,
+            wanted=wanted,
+            old=old,
+            new=new,
+            deployment=deployment,
+            minute=self._baking_minute,
+            metrics=self._metrics,
+            closing=self._closing,
+            tell=lambda text: self.tell(endpoint, text),
+        )
+        hosted.starting = new  # whoever stops the endpoint stops it as well
+        try:
+            return await shift.run()
+        except Exception as error:  # noqa: BLE001 - nothing may leave an endpoint in progress
+            return failure_reason(error)
+        finally:
+            hosted.starting = None
 
     async def resize(
         self, endpoint: EndpointId, hosted: Hosted, capacities: Mapping[str, Capacity]

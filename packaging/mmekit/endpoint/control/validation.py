@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from botocore.model import Shape
 
-__all__ = ["checked_members"]
+__all__ = ["checked_members", "violations_of"]
 
 _SHOWN = 10  # violations in one message
 
@@ -70,14 +70,18 @@ def checked_members(service: str, operation: str, body: bytes) -> dict[str, Any]
         raise AwsError(400, "SerializationException", "The body is not a JSON object.")
     # A member that is null counts as absent.
     members = {name: value for name, value in members.items() if value is not None}
-    shape = model.operation_model(operation).input_shape
-    found = list(_violations(shape, members, "")) if shape is not None else []
+    found = violations_of(model.operation_model(operation).input_shape, members)
     if found:
-        plural = "" if len(found) == 1 else "s"
-        raise validation_exception(
-            f"{len(found)} validation error{plural} detected: {'; '.join(found[:_SHOWN])}"
-        )
+        raise validation_exception(found)
     return members
+
+
+def violations_of(shape: Shape | None, members: dict[str, Any]) -> str:
+    """Return what AWS would say of members that violate a shape's constraints; "" if none does."""
+    found = list(_violations(shape, members, "")) if shape is not None else []
+    plural = "" if len(found) == 1 else "s"
+    told = f"{len(found)} validation error{plural} detected: {'; '.join(found[:_SHOWN])}"
+    return told if found else ""
 
 
 def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ buffer and waits for one future.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -17,11 +18,12 @@ from urllib.parse import quote
 
 import httptools
 
+from mmekit.endpoint.instances.pieces import Pieces, StreamedReply
 from mmekit.endpoint.snapshot import ParkingSnapshot
 from mmekit.http import Body, lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
 __all__ = [
     "ContainerAbsentError",
@@ -195,6 +197,56 @@ class ContainerClient:
         head = invocation + lines_of(b"".join(more), len(more))
         return await self._call(_sized(head, body), body, seconds)
 
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        invocation: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        seconds: float,
+        whole_seconds: float,
+    ) -> AsyncIterator[StreamedReply]:
+        """Send a request to a model, and have the answer as it comes for the block.
+
+        Parameters
+        ----------
+        invocation, headers, body
+            As for `invoke`.
+        seconds
+            How long the answer may take to begin.
+        whole_seconds
+            How long it may take to end.
+
+        Raises
+        ------
+        ContainerSilentError
+            The container is not there, or its connection closed before it had answered.
+        ContainerTimeoutError
+            It did not answer in time.
+        HeadError
+            One of the headers has more than a line; nothing is sent.
+        """
+        more = [b"%b: %b\r\n" % header for header in headers]
+        head = _sized(invocation + lines_of(b"".join(more), len(more)), body)
+        connection = self._kept() or await self._connect()
+        began = self._loop.time()
+        reply_at = connection.send_for_pieces(head, body)
+        expiry = self._loop.call_later(seconds, connection.expire)
+        try:
+            reply = await reply_at
+            expiry.cancel()
+            left = max(began + whole_seconds - self._loop.time(), 0.0)
+            expiry = self._loop.call_later(left, connection.expire)
+            yield reply
+        finally:
+            expiry.cancel()
+            self.answers += 1
+            if connection.reusable:
+                connection.idle_since = self._loop.time()
+                self._idle.append(connection)
+            else:
+                connection.abort()
+
     def close(self) -> None:
         """Close every connection; calls that still wait raise `ContainerSilentError`."""
         for connection in tuple(self._open):
@@ -247,6 +299,8 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[ContainerReply] | None = None
+        self._pieces: Pieces | None = None
+        self._head: asyncio.Future[StreamedReply] | None = None
         self._headers: dict[bytes, bytes] = {}
         self._body = Body()
         self._head_done = False
@@ -258,6 +312,13 @@ class _Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    def send_for_pieces(self, head: bytes, body: bytes) -> asyncio.Future[StreamedReply]:
+        """Send a request whose answer is wanted as it comes."""
+        began: asyncio.Future[StreamedReply] = self._loop.create_future()
+        self._head, self._pieces = began, Pieces(self._hold, self._go_on)
+        self.send(head, body)
+        return began
 
     def send(self, head: bytes, body: bytes) -> asyncio.Future[ContainerReply]:
         self.reusable = False
@@ -316,6 +377,11 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._head_done = True
+        status = self._parser.get_status_code()
+        if self._head is not None and self._pieces is not None and status >= _FINAL:
+            if not self._head.done():
+                self._head.set_result(StreamedReply(status, self._headers, self._pieces))
+            self._head = None
         self._ends_with_connection = (
             b"content-length" not in self._headers
             and b"transfer-encoding" not in self._headers
@@ -323,7 +389,10 @@ class _Connection(asyncio.Protocol):
         )
 
     def on_body(self, body: bytes) -> None:
-        self._body.add(body)
+        if self._pieces is not None:
+            self._pieces.add(body)
+        else:
+            self._body.add(body)
 
     def on_message_complete(self) -> None:
         self._ends_with_connection = False
@@ -335,6 +404,9 @@ class _Connection(asyncio.Protocol):
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             status = self._parser.get_status_code()
             self._answer.set_result(ContainerReply(status, self._headers, body))
+        if self._pieces is not None:
+            self._pieces.end()
+            self._pieces = None
 
     @property
     def _is_answered(self) -> bool:
@@ -350,8 +422,25 @@ class _Connection(asyncio.Protocol):
         self._fail(ContainerTimeoutError("no answer in time"))
         self.abort()
 
+    def _hold(self) -> None:
+        """Take in nothing more for now: whoever reads the pieces is slower than they come."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
     def _fail(self, error: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
+        if self._pieces is not None:
+            pieces, self._pieces = self._pieces, None
+            head, self._head = self._head, None
+            if head is not None and not head.done():
+                head.set_exception(error)
+            pieces.fail(error)
+            if self._answer is not None:
+                self._answer.cancel()  # nobody waits for it
+        elif self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
 
 

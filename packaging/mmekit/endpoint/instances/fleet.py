@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmekit.archive.describe import example_of
 from mmekit.endpoint.errors import validation_error
 from mmekit.endpoint.instances.health import InstanceStartError
+from mmekit.endpoint.instances.mirror import Mirror
 from mmekit.endpoint.instances.model_source import locate
 from mmekit.endpoint.instances.parts import InstanceParts
 from mmekit.endpoint.instances.router import pick_variant
@@ -39,12 +41,30 @@ if TYPE_CHECKING:
         VariantSpecification,
     )
 
-__all__ = ["Fleet", "FleetStartError"]
+__all__ = ["Fleet", "FleetStartError", "Successor"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _USAGE_SECONDS = 3.0
+_ASYNC_SECONDS = 3600.0
+"""What InvokeEndpointAsync may ask for at most."""
+
+
+@dataclass(frozen=True)
+class Successor:
+    """What takes a fleet's place, step by step.
+
+    Attributes
+    ----------
+    fleet
+        It is in service.
+    share
+        Of the requests that it gets already, 0 to 1.
+    """
+
+    fleet: Fleet
+    share: float
 
 
 class FleetStartError(Exception):
@@ -81,6 +101,12 @@ class Fleet:
     ----------
     variants
         The production variants.
+    shadows
+        The shadow variants.
+    asynchronous
+        How requests are queued; None where they are answered at once.
+    successor
+        What takes this fleet's place during a deployment.
     """
 
     def __init__(  # noqa: PLR0913 - all of them are parts, none is a choice
@@ -101,7 +127,10 @@ class Fleet:
         self.config_name = specification.config_name
         self.journal = journal or Journal()
         self.capture = capture
-        self._images = [(one.model.image, one.instance_type) for one in specification.variants]
+        self._images = [
+            (one.model.image, one.instance_type)
+            for one in (*specification.variants, *specification.shadows)
+        ]
         self._data_url = specification.variants[0].model.data_url
         self._options = options
         self._launcher = launcher
@@ -111,10 +140,50 @@ class Fleet:
         self._logs = logs
         self._account_of = account_of
         self._measuring: asyncio.Task[None] | None = None
+        self.asynchronous = specification.asynchronous
+        self.publish_seconds = specification.publish_seconds
+        self.successor: Successor | None = None
+        limits = options.limits
+        if specification.asynchronous is not None:
+            # For them to be finished before an instance goes.
+            limits = replace(limits, invoke_seconds=max(limits.invoke_seconds, _ASYNC_SECONDS))
+        self._limits = limits
         self.variants = tuple(
             self._variant(variant, folder / str(place))
             for place, variant in enumerate(specification.variants, 1)
         )
+        self.shadows = tuple(
+            self._variant(variant, folder / f"shadow-{place}")
+            for place, variant in enumerate(specification.shadows, 1)
+        )
+        self.mirror: Mirror | None = None
+        """What copies requests to the shadow variant."""
+        if self.shadows:
+            self.mirror = Mirror(
+                self.variants[0],
+                self.shadows[0],
+                f"{self.id.name}/{self.shadows[0].name}",
+                self.journal,
+                capture,
+                limits.waiting_requests,
+            )
+
+    @property
+    def all_variants(self) -> tuple[Variant, ...]:
+        """The production variants and the shadow variants."""
+        return (*self.variants, *self.shadows)
+
+    @property
+    def instance_count(self) -> int:
+        """How many instances of production variants are in service."""
+        return sum(len(variant.instances) for variant in self.variants)
+
+    def now(self) -> Fleet:
+        """Return who shall serve a request: this fleet, or by its share the one that follows."""
+        successor = self.successor
+        if successor is None or random.random() >= successor.share:  # noqa: S311 - no cryptography
+            return self
+        return successor.fleet
 
     def variant_for(self, wanted: str | None) -> Variant:
         """Return the variant that shall serve a request: the one it names, or one by weight.
@@ -146,7 +215,7 @@ class Fleet:
                 raise FleetStartError(str(error)) from error
         self._measuring = asyncio.ensure_future(self._measure_now_and_then())
         outcomes = await asyncio.gather(
-            *(variant.start() for variant in self.variants), return_exceptions=True
+            *(variant.start() for variant in self.all_variants), return_exceptions=True
         )
         for outcome in outcomes:
             if isinstance(outcome, InstanceStartError):
@@ -165,7 +234,7 @@ class Fleet:
             There is no such variant.
         """
         try:
-            await self.variant_for(variant).resize(count)
+            await self._named(variant).resize(count)
         except InstanceStartError as error:
             raise FleetStartError(str(error)) from error
 
@@ -177,14 +246,20 @@ class Fleet:
         AwsError
             There is no such variant.
         """
-        self.variant_for(variant).weight = weight
+        self._named(variant).weight = weight
+
+    def _named(self, name: str) -> Variant:
+        shadow = next((one for one in self.shadows if one.name == name), None)
+        return self.variant_for(name) if shadow is None else shadow
 
     async def stop(self, *, drain: bool = False) -> None:
         """Stop every instance and remove its folder; with `drain`, let requests finish first."""
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.wait([self._measuring])
-        await asyncio.gather(*(variant.stop(drain=drain) for variant in self.variants))
+        if self.mirror is not None:
+            await self.mirror.stop()
+        await asyncio.gather(*(variant.stop(drain=drain) for variant in self.all_variants))
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def example(self, target: str) -> Example | None:
@@ -211,8 +286,14 @@ class Fleet:
 
     def snapshot(self) -> FleetSnapshot:
         """Say how the endpoint is doing; it takes no measurement."""
-        variants = tuple(variant.snapshot() for variant in self.variants)
-        return FleetSnapshot(self.id.name, self.config_name, variants)
+        variants = tuple(variant.snapshot() for variant in self.all_variants)
+        return FleetSnapshot(
+            self.id.name,
+            self.config_name,
+            variants,
+            asynchronous=self.asynchronous is not None,
+            publish_seconds=self.publish_seconds,
+        )
 
     def _variant(self, specification: VariantSpecification, folder: Path) -> Variant:
         options, serverless = self._options, specification.serverless
@@ -229,7 +310,7 @@ class Fleet:
             launcher=self._launcher,
             account=self._account_of(specification.model.role),
             read_object=self._read_object,
-            limits=_limits(options.limits, specification),
+            limits=_limits(self._limits, specification),
             metrics=self._metrics.variant(self.id, specification.name),
             journal=self.journal,
             new_sink=lambda: (
@@ -249,7 +330,7 @@ class Fleet:
     async def _measure(self, meter: UsageMeter) -> None:
         instances = {
             instance.label: instance
-            for variant in self.variants
+            for variant in self.all_variants
             for instance in variant.known_instances()
         }
         pids = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import time
@@ -28,11 +29,13 @@ from mmekit.endpoint.snapshot import InstanceSnapshot
 from mmekit.errors import MmekitError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from mmekit.endpoint.http import Headers
     from mmekit.endpoint.instances.launcher import Container
     from mmekit.endpoint.instances.parts import InstanceParts
+    from mmekit.endpoint.instances.pieces import StreamedReply
     from mmekit.endpoint.instances.usage import Usage
 
 __all__ = ["Instance", "InstanceLostError", "Invocation"]
@@ -252,8 +255,17 @@ class Instance:
 
     # Requests.
 
-    async def invoke(self, target: str, headers: Headers, body: bytes) -> Invocation:
+    async def invoke(
+        self, target: str, headers: Headers, body: bytes, seconds: float | None = None
+    ) -> Invocation:
         """Send a request to a target model, which is loaded first when need be.
+
+        Parameters
+        ----------
+        target, headers, body
+            Of the request.
+        seconds
+            How long the only model may take; None for as long as InvokeEndpoint allows.
 
         Raises
         ------
@@ -264,7 +276,7 @@ class Instance:
         """
         self.in_flight += 1
         self._idle.clear()
-        seconds = self._parts.limits.invoke_seconds
+        seconds = self._parts.limits.invoke_seconds if seconds is None else seconds
         try:
             model = self._only
             if model is None:
@@ -282,6 +294,49 @@ class Instance:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
+
+    @contextlib.asynccontextmanager
+    async def streaming(self, headers: Headers, body: bytes) -> AsyncIterator[StreamedReply]:
+        """Send a request to the only model, and have its answer as it comes for the block.
+
+        Raises
+        ------
+        InstanceLostError
+            The container is gone, and the request did not begin.
+        AwsError
+            What the client shall see.
+        """
+        model, limits = self._only, self._parts.limits
+        assert model is not None  # noqa: S101 - of several models none could be named
+        self.in_flight += 1
+        self._idle.clear()
+        model.used_at = time.monotonic()
+        model.in_flight += 1
+        model.invocations += 1
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                asked = self._client.stream(
+                    model.invocation, headers, body, limits.invoke_seconds, limits.stream_seconds
+                )
+                try:
+                    reply = await stack.enter_async_context(asked)
+                except (ContainerTimeoutError, ContainerSilentError) as error:
+                    raise await self._unanswered(error) from error
+                yield reply
+        finally:
+            model.in_flight -= 1
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    async def _unanswered(self, error: Exception) -> Exception:
+        """Return what is said of a container that gave no answer."""
+        if isinstance(error, ContainerTimeoutError):
+            return invocation_timed_out(self._parts.endpoint)
+        if isinstance(error, ContainerAbsentError):
+            return InstanceLostError(str(error))
+        await self._notice_death()
+        return model_error(self._parts.endpoint, 500, f"The container gave no answer: {error}")
 
     async def warm(self, target: str) -> None:
         """Load a target model, for requests to come."""
@@ -317,15 +372,8 @@ class Instance:
         began = time.perf_counter()
         try:
             reply = await self._client.invoke(model.invocation, headers, body, seconds)
-        except ContainerTimeoutError as error:
-            raise invocation_timed_out(self._parts.endpoint) from error
-        except ContainerAbsentError as error:
-            raise InstanceLostError(str(error)) from error
-        except ContainerSilentError as error:
-            await self._notice_death()
-            raise model_error(
-                self._parts.endpoint, 500, f"The container gave no answer: {error}"
-            ) from error
+        except (ContainerTimeoutError, ContainerSilentError) as error:
+            raise await self._unanswered(error) from error
         finally:
             model.in_flight -= 1
             if not model.in_flight and self._only is None:

@@ -13,11 +13,13 @@ from mmekit.endpoint.instances.health import InstanceStartError
 from mmekit.endpoint.instances.variant import Variant
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from mmekit.endpoint.http import Headers
     from mmekit.endpoint.instances.instance import Invocation
     from mmekit.endpoint.instances.parts import InstanceParts
+    from mmekit.endpoint.instances.pieces import StreamedReply
     from mmekit.endpoint.specification import ServerlessSpecification, VariantSpecification
 
 __all__ = ["ServerlessVariant"]
@@ -69,7 +71,9 @@ class ServerlessVariant(Variant):
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    async def invoke(self, target: str, headers: Headers, body: bytes) -> Invocation:
+    async def invoke(
+        self, target: str, headers: Headers, body: bytes, seconds: float | None = None
+    ) -> Invocation:
         """Send a request to the container, which is started first when need be.
 
         Raises
@@ -77,6 +81,18 @@ class ServerlessVariant(Variant):
         AwsError
             What the client shall see: ThrottlingException beyond MaxConcurrency.
         """
+        async with self._turn():
+            return await super().invoke(target, headers, body, seconds)
+
+    @contextlib.asynccontextmanager
+    async def streaming(self, headers: Headers, body: bytes) -> AsyncIterator[StreamedReply]:
+        """Send a request, and have its answer as it comes for the block; otherwise as `invoke`."""
+        async with self._turn(), super().streaming(headers, body) as reply:
+            yield reply
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Be one of the requests for the block, in which there is a container."""
         if self._requests >= self._concurrency:
             raise throttled()
         self._requests += 1
@@ -87,7 +103,7 @@ class ServerlessVariant(Variant):
         try:
             if not self._refreshed():
                 await self._until_warm()
-            return await super().invoke(target, headers, body)
+            yield
         finally:
             self._requests -= 1
             if not self._requests:

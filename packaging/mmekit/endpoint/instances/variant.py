@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -16,11 +17,12 @@ from mmekit.endpoint.instances.router import pick_instance, pick_spill
 from mmekit.endpoint.snapshot import VariantSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
     from mmekit.endpoint.http import Headers
     from mmekit.endpoint.instances.parts import InstanceParts
+    from mmekit.endpoint.instances.pieces import StreamedReply
     from mmekit.endpoint.specification import VariantSpecification
 
 __all__ = ["Variant"]
@@ -88,8 +90,17 @@ class Variant:
         self._resizing = asyncio.Lock()
         self._stopped = False
 
-    async def invoke(self, target: str, headers: Headers, body: bytes) -> Invocation:
+    async def invoke(
+        self, target: str, headers: Headers, body: bytes, seconds: float | None = None
+    ) -> Invocation:
         """Send a request to the instance that shall serve it.
+
+        Parameters
+        ----------
+        target, headers, body
+            Of the request.
+        seconds
+            How long the only model may take; None for as long as InvokeEndpoint allows.
 
         Raises
         ------
@@ -99,16 +110,42 @@ class Variant:
         self.invocations += 1
         instance = self._instance_for(target)
         try:
-            return await instance.invoke(target, headers, body)
+            return await instance.invoke(target, headers, body, seconds)
         except InstanceLostError as lost:
             # It never began, so another instance may have it, once.
             others = [other for other in self._refreshed() if other is not instance]
             if not others:
                 raise self._silent(lost) from lost
             try:
-                return await pick_instance(others, target).invoke(target, headers, body)
+                another = pick_instance(others, target)
+                return await another.invoke(target, headers, body, seconds)
             except InstanceLostError as error:
                 raise self._silent(error) from error
+
+    @contextlib.asynccontextmanager
+    async def streaming(self, headers: Headers, body: bytes) -> AsyncIterator[StreamedReply]:
+        """Send a request to an only model, and have its answer as it comes for the block.
+
+        Raises
+        ------
+        AwsError
+            What the client shall see.
+        """
+        self.invocations += 1
+        instance = self._instance_for("")
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                reply = await stack.enter_async_context(instance.streaming(headers, body))
+            except InstanceLostError as lost:
+                others = [other for other in self._refreshed() if other is not instance]
+                if not others:
+                    raise self._silent(lost) from lost
+                another = pick_instance(others, "")
+                try:
+                    reply = await stack.enter_async_context(another.streaming(headers, body))
+                except InstanceLostError as error:
+                    raise self._silent(error) from error
+            yield reply
 
     async def start(self) -> None:
         """Start every instance and wait for all of them.

@@ -15,10 +15,9 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
-from mmekit.endpoint.http import Request
 from mmekit.endpoint.instances.model_source import locate
+from mmekit.endpoint.own_requests import object_put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -220,15 +219,8 @@ class Captures:
         except ValueError as error:
             self._complain(endpoint, str(error))
             return
-        credential = f"capture/20260101/{endpoint.region}/s3/aws4_request"
-        headers = [
-            (b"host", b"localhost"),
-            (b"authorization", f"AWS4-HMAC-SHA256 Credential={credential}".encode()),
-            (b"content-type", b"application/jsonlines"),
-            (b"x-moto-account-id", endpoint.account.encode()),
-        ]
-        path = quote(f"/{place.bucket}/{place.key}").encode()
-        reply = await self._aws.answer(Request("PUT", path, b"", headers, (content,)))
+        kind = [(b"content-type", b"application/jsonlines")]
+        reply = await self._aws.answer(object_put(endpoint, place, content, kind))
         if reply.status >= _FIRST_ERROR:
             self._complain(endpoint, f"{address}: {reply.body.decode('utf-8', 'replace')}")
 

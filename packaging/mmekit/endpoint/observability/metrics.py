@@ -6,6 +6,9 @@ Names, units and dimensions: AWS's "Amazon SageMaker AI metrics in Amazon CloudW
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mmekit.endpoint.control.aws import Aws
+    from mmekit.endpoint.instances.variant import Variant
     from mmekit.endpoint.observability.percentiles import Distribution
     from mmekit.endpoint.snapshot import FleetSnapshot, InstanceSnapshot, VariantSnapshot
     from mmekit.endpoint.specification import EndpointId
@@ -30,6 +34,8 @@ __all__ = [
     "Summary",
     "Tally",
     "VariantMetrics",
+    "summarised",
+    "tallied",
 ]
 
 INVOCATIONS = "AWS/SageMaker"
@@ -37,6 +43,10 @@ ENDPOINTS = "/aws/sagemaker/Endpoints"
 
 _FIRST_CLIENT_ERROR = 400
 _FIRST_SERVER_ERROR = 500
+_EARLY_S = 0.5
+"""Of a clock that ticks every ten seconds, the tenth second is not late."""
+_NOT_ASYNCHRONOUS = ("Invocations", "InvocationsPerInstance", "OverheadLatency")
+"""What asynchronous endpoints do not tell ("Alarms and logs for tracking metrics …")."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,10 @@ class VariantMetrics:
     def __init__(self, endpoint: EndpointId, variant: str) -> None:
         self.endpoint = endpoint
         self.variant = variant
-        self.dimensions = (("EndpointName", endpoint.name), ("VariantName", variant))
+        self.dimensions: tuple[tuple[str, str], ...] = (
+            ("EndpointName", endpoint.name),
+            ("VariantName", variant),
+        )
         self.invocations = Tally()
         self.client_errors = Tally()
         self.server_errors = Tally()
@@ -150,7 +163,12 @@ class VariantMetrics:
         self.downloading: Summary = Summary()
         self.unloading: Summary = Summary()
         self.setup: Summary = Summary()
+        self.first_chunk: Summary = Summary()
+        self.first_chunk_model: Summary = Summary()
+        self.first_chunk_overhead: Summary = Summary()
+        self.mid_stream_errors = Tally()
         self.latency = LatencyHistogram()
+        self.asynchronous = False
 
     @property
     def errors(self) -> int:
@@ -184,6 +202,12 @@ class VariantMetrics:
         self.overhead_latency.add(total_microseconds - model_microseconds)
         self.latency.add(total_microseconds)
 
+    def streamed(self, model_microseconds: float, total_microseconds: float) -> None:
+        """Record that the first piece of a response stream goes out."""
+        self.first_chunk_model.add(model_microseconds)
+        self.first_chunk_overhead.add(max(total_microseconds - model_microseconds, 0.0))
+        self.first_chunk.add(total_microseconds)
+
     def take(
         self, snapshot: VariantSnapshot | None = None
     ) -> tuple[list[Observation], list[Observation]]:
@@ -205,6 +229,9 @@ class VariantMetrics:
             ("ModelLoadingTime", "Microseconds", self.loading),
             ("ModelDownloadingTime", "Microseconds", self.downloading),
             ("ModelUnloadingTime", "Microseconds", self.unloading),
+            ("FirstChunkLatency", "Microseconds", self.first_chunk),
+            ("FirstChunkModelLatency", "Microseconds", self.first_chunk_model),
+            ("FirstChunkOverheadLatency", "Microseconds", self.first_chunk_overhead),
         )
         for name, unit, values in rows:
             invocations.append(self._observation(name, unit, values))
@@ -215,6 +242,11 @@ class VariantMetrics:
                 instances, multi_model=snapshot is not None and snapshot.multi_model
             )
         ]
+        if broken := self.mid_stream_errors.count:
+            invocations.append(tallied("MidStreamErrors", "None", self.dimensions, broken, broken))
+            self.mid_stream_errors.clear()
+        if self.asynchronous:
+            invocations = [one for one in invocations if one.name not in _NOT_ASYNCHRONOUS]
         return _some(invocations), _some(endpoints)
 
     def _of_invocations(self, instances: int) -> list[Observation]:
@@ -231,30 +263,53 @@ class VariantMetrics:
         for tally in (self.invocations, self.client_errors, self.server_errors, self.model_errors):
             tally.clear()
         return [
-            Observation(
-                name,
-                "None",
-                self.dimensions,
-                sent,
-                count * value,
-                value if count == sent else 0.0,
-                value if count else 0.0,
-                +Counter({value: count}) + Counter({0.0: sent - count}),
-            )
+            tallied(name, "None", self.dimensions, sent, count, value)
             for name, count, value in rows
         ]
 
     def _observation(self, name: str, unit: str, values: Summary) -> Observation:
-        return Observation(
-            name,
-            unit,
-            self.dimensions,
-            values.count,
-            values.total,
-            values.least,
-            values.most,
-            condensed(values.values),
-        )
+        return summarised(name, unit, self.dimensions, values)
+
+
+class TwinMetrics(VariantMetrics):
+    """What happens at the new instances of a variant during a deployment, beside all of it.
+
+    Source: AWS's "Auto-Rollback Configuration and Monitoring": the dimension EndpointConfigName
+    has alarms look at the new instances alone.
+    """
+
+    def __init__(self, whole: VariantMetrics, config_name: str) -> None:
+        super().__init__(whole.endpoint, whole.variant)
+        self.dimensions = (*self.dimensions, ("EndpointConfigName", config_name))
+        self._whole = whole
+
+    @contextlib.contextmanager
+    def watching(self, variant: Variant) -> Iterator[None]:
+        """Have a variant's invocations recorded here as well, for the block."""
+        variant.metrics = self
+        try:
+            yield
+        finally:
+            variant.metrics = self._whole
+
+    def invoked(
+        self, status: int, model_microseconds: float, total_microseconds: float, *, by_model: bool
+    ) -> None:
+        """Record one invocation, here and there."""
+        super().invoked(status, model_microseconds, total_microseconds, by_model=by_model)
+        self._whole.invoked(status, model_microseconds, total_microseconds, by_model=by_model)
+
+    def streamed(self, model_microseconds: float, total_microseconds: float) -> None:
+        """Record that the first piece of a response stream goes out, here and there."""
+        super().streamed(model_microseconds, total_microseconds)
+        self._whole.streamed(model_microseconds, total_microseconds)
+
+    def take(
+        self, snapshot: VariantSnapshot | None = None
+    ) -> tuple[list[Observation], list[Observation]]:
+        """Return what is told of them; how many they are is not."""
+        invocations, _ = super().take(snapshot)
+        return [one for one in invocations if one.name != "InvocationsPerInstance"], []
 
 
 class Metrics:
@@ -264,6 +319,9 @@ class Metrics:
         self._aws = aws
         self._variants: dict[tuple[EndpointId, str], VariantMetrics] = {}
         self._look: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
+        self._others: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
+        self._published: dict[EndpointId, float] = {}
+        self._twins: list[TwinMetrics] = []
 
     def __iter__(self) -> Iterator[VariantMetrics]:
         """Iterate over the variants of which there is something to tell."""
@@ -273,6 +331,12 @@ class Metrics:
         """Ask `look` for the endpoints in service whenever metrics of instances are due."""
         self._look = look
 
+    def listen_to(
+        self, observations: Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]
+    ) -> None:
+        """Have what else there is to tell, since the last time, told with the rest."""
+        self._others.append(observations)
+
     def variant(self, endpoint: EndpointId, name: str) -> VariantMetrics:
         """Return where to record what happens at a variant."""
         found = self._variants.get((endpoint, name))
@@ -280,22 +344,90 @@ class Metrics:
             found = self._variants[endpoint, name] = VariantMetrics(endpoint, name)
         return found
 
+    def twin(self, endpoint: EndpointId, name: str, config_name: str) -> TwinMetrics:
+        """Return where to record as well what happens at the new instances of a variant."""
+        self._twins = [
+            one for one in self._twins if (one.endpoint, one.variant) != (endpoint, name)
+        ]
+        self._twins.append(TwinMetrics(self.variant(endpoint, name), config_name))
+        return self._twins[-1]
+
     def forget(self, endpoint: EndpointId) -> None:
         """Hand over what was recorded, and let go of an endpoint that is gone."""
         self.flush()
         for key in [key for key in self._variants if key[0] == endpoint]:
             del self._variants[key]
+        self._published.pop(endpoint, None)
+        self._twins = [twin for twin in self._twins if twin.endpoint != endpoint]
 
     def flush(self) -> None:
         """Hand to CloudWatch what was recorded since the last time."""
         fleets = self._look()
+        due = {name: fleet for name, fleet in fleets.items() if self._is_due(name, fleet)}
         for (endpoint, name), metrics in self._variants.items():
-            fleet = fleets.get(endpoint)
+            fleet = due.get(endpoint)
             variants = () if fleet is None else fleet.variants
+            running = fleets.get(endpoint)
+            metrics.asynchronous = running is not None and running.asynchronous
             batches = metrics.take(next((one for one in variants if one.name == name), None))
             for namespace, batch in zip((INVOCATIONS, ENDPOINTS), batches, strict=True):
-                if batch:
-                    self._aws.put_metrics(endpoint.account, endpoint.region, namespace, batch)
+                self._put(endpoint, namespace, batch)
+        for twin in self._twins:
+            self._put(twin.endpoint, INVOCATIONS, twin.take()[0])
+        for observations in self._others:
+            for endpoint, batch in observations():
+                self._put(endpoint, INVOCATIONS, batch)
+
+    def _put(self, endpoint: EndpointId, namespace: str, batch: list[Observation]) -> None:
+        if batch:
+            self._aws.put_metrics(endpoint.account, endpoint.region, namespace, batch)
+
+    def _is_due(self, endpoint: EndpointId, fleet: FleetSnapshot) -> bool:
+        """Say whether an endpoint's instances shall be told of, as its MetricsConfig has it."""
+        if fleet.publish_seconds is None:
+            return True
+        now = time.monotonic()
+        if now - self._published.get(endpoint, -math.inf) < fleet.publish_seconds - _EARLY_S:
+            return False
+        self._published[endpoint] = now
+        return True
+
+
+def tallied(
+    name: str,
+    unit: str,
+    dimensions: tuple[tuple[str, str], ...],
+    sent: int,
+    count: int,
+    value: float = 1.0,
+) -> Observation:
+    """Return so many values, of which some are not 0."""
+    return Observation(
+        name,
+        unit,
+        dimensions,
+        sent,
+        count * value,
+        value if count == sent else 0.0,
+        value if count else 0.0,
+        +Counter({value: count}) + Counter({0.0: sent - count}),
+    )
+
+
+def summarised(
+    name: str, unit: str, dimensions: tuple[tuple[str, str], ...], values: Summary
+) -> Observation:
+    """Return what a summary has since the last batch."""
+    return Observation(
+        name,
+        unit,
+        dimensions,
+        values.count,
+        values.total,
+        values.least,
+        values.most,
+        condensed(values.values),
+    )
 
 
 def _some(observations: Iterable[Observation]) -> list[Observation]:

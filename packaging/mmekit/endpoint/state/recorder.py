@@ -130,6 +130,11 @@ class State:
                 self.pay()
 
     @property
+    def is_playing(self) -> bool:
+        """Whether what was written down is being played back."""
+        return self._playing is not None
+
+    @property
     def owes(self) -> bool:
         """Whether there is something that there was no room for."""
         return bool(self._owed)

@@ -20,7 +20,11 @@ _UPDATED = (
     "RetainAllVariantProperties",
     "ExcludeRetainedVariantProperties",
     "DeploymentConfig",
+    "RetainDeploymentConfig",
 )
+
+
+_SETTLED = ("InService", "Failed", "OutOfService", "UpdateRollbackFailed")
 
 
 class Model(Kind):
@@ -103,7 +107,7 @@ class Endpoint(Kind):
 
         def settled() -> bool:
             described.update(site.call("sagemaker", "DescribeEndpoint", EndpointName=name))
-            return not described["EndpointStatus"].endswith("ing")
+            return described["EndpointStatus"] in _SETTLED
 
         site.wait_until(settled)
         return described
