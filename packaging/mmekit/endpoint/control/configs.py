@@ -58,7 +58,7 @@ VARIANT_MEMBERS: Mapping[str, str] = {
     "VolumeSizeInGB": _DONE,
     "ModelDataDownloadTimeoutInSeconds": _DONE,
     "ContainerStartupHealthCheckTimeoutInSeconds": _DONE,
-    "EnableSSMAccess": _DONE,
+    "EnableSSMAccess": "opens instances to Systems Manager, which is not there here",
     "RoutingConfig": _DONE,
     "InferenceAmiVersion": _DONE,
     "InstancePools": "asks for pools of instance types; here a variant has one InstanceType",
