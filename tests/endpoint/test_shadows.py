@@ -174,6 +174,7 @@ def test_a_shadow_has_the_kind_of_model_that_the_production_variant_has(service)
         ("RoutingConfig", {"RoutingStrategy": "KV_AWARE"}),
         ("ManagedInstanceScaling", {"Status": "ENABLED"}),
         ("CoreDumpConfig", {"DestinationS3Uri": "s3://b/k"}),
+        ("EnableSSMAccess", True),
     ],
 )
 def test_a_variant_asks_for_nothing_that_is_not_there(service, member, value):
