@@ -281,3 +281,20 @@ class Errors(urllib.request.HTTPErrorProcessor):
 
     def http_response(self, request, response):
         return response
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "given"),
+    [
+        ("sagemaker-metrics", "batch_put_metrics", {"TrialComponentName": "t", "MetricData": []}),
+        ("sagemaker-featurestore-runtime", "get_record", {"FeatureGroupName": "f"}),
+        ("sagemaker-a2i-runtime", "list_human_loops", {"FlowDefinitionArn": "f"}),
+        ("sagemaker-edge", "get_deployments", {"DeviceName": "d", "DeviceFleetName": "f"}),
+        ("sagemaker-geospatial", "list_raster_data_collections", {}),
+    ],
+)
+def test_the_services_beside_sagemaker_accept_nothing(service, name, operation, given):
+    client = service.client(name, parameter_validation=False)
+    with pytest.raises(ClientError) as raised:
+        getattr(client, operation)(**given)
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 404, 501)

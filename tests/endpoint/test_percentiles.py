@@ -187,3 +187,28 @@ def test_a_query_of_a_statistic_that_there_is_not_is_refused(cloudwatch):
     with pytest.raises(ClientError, match="p101") as raised:
         cloudwatch.get_metric_data(MetricDataQueries=[query], **SPAN)
     assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+
+
+@pytest.mark.parametrize("expression", ["q / 2", "SELECT SUM(Invocations) FROM SCHEMA(X)"])
+def test_an_expression_that_nobody_computes_is_refused(cloudwatch, expression):
+    stat = {"Metric": request(), "Period": 60, "Stat": "Sum"}
+    queries = [
+        {"Id": "q", "MetricStat": stat},
+        {"Id": "e", "Expression": expression, "Period": 60},
+    ]
+    with pytest.raises(ClientError, match="is not computed on this machine") as raised:
+        cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN)
+    assert raised.value.response["Error"]["Code"] == "InvalidParameterValue"
+
+
+def test_a_metric_of_another_namespace_is_another_metric(cloudwatch):
+    dimensions = request()["Dimensions"]
+    for namespace, value in (("One", 1.0), ("Two", 2.0)):
+        cloudwatch.put_metric_data(
+            Namespace=namespace,
+            MetricData=[{"MetricName": "m", "Value": value, "Dimensions": dimensions}],
+        )
+    metric = {"Namespace": "One", "MetricName": "m", "Dimensions": dimensions}
+    query = {"Id": "q", "MetricStat": {"Metric": metric, "Period": 7200, "Stat": "Sum"}}
+    [result] = cloudwatch.get_metric_data(MetricDataQueries=[query], **SPAN)["MetricDataResults"]
+    assert result["Values"] == [1.0]

@@ -45,7 +45,7 @@ _INFERENCE_COMPONENT = b"x-amzn-sagemaker-inference-component"
 _FORWARDED = (b"content-type", b"accept", _CUSTOM_ATTRIBUTES, _INFERENCE_ID)
 _ACCEPT_ANY = (b"accept", b"*/*")
 """What SageMaker gives a container when the client says nothing; its toolkits look for it
-(aws/sagemaker-containers, pull requests 142 and 143)."""
+(aws/sagemaker-containers, pull requests 142 and 143), and DJL's sklearn_handler fails without."""
 _MEMBERS = {  # header: (the member of InvokeEndpointInput, its most characters)
     b"content-type": ("contentType", 1024),
     b"accept": ("accept", 1024),

@@ -104,9 +104,37 @@ def _extended_statistics(statistics: Statistics) -> dict[str, float] | None:
     return {name: value for name, value in found.items() if value is not None} or None
 
 
-def _get_metric_data(backend: CloudWatchBackend, **asked: Any) -> list[dict[str, Any]]:
-    """Leave out the times of which there is no such statistic."""
-    results: list[dict[str, Any]] = backend._mmekit_data(**asked)  # type: ignore[attr-defined] # noqa: SLF001
+class _Asked:
+    """The metrics of the namespaces that are asked for, which moto does not look at."""
+
+    def __init__(self, backend: CloudWatchBackend, queries: Sequence[dict[str, Any]]) -> None:
+        self._backend = backend
+        self._namespaces = {
+            query["MetricStat"]["Metric"].get("Namespace")
+            for query in queries
+            if "MetricStat" in query
+        }
+
+    def get_all_metrics(self) -> list[Any]:
+        """Return them."""
+        every = self._backend.get_all_metrics()
+        return [datum for datum in every if datum.namespace in self._namespaces]
+
+
+def _get_metric_data(
+    backend: CloudWatchBackend, queries: Sequence[dict[str, Any]], **asked: Any
+) -> list[dict[str, Any]]:
+    """Leave out the times of which there is no such statistic, and refuse what moto invents."""
+    names = {query["Id"] for query in queries}
+    for query in queries:
+        expression = query.get("Expression", query["Id"])
+        if expression not in names:
+            raise InvalidParameterValue(
+                f"The expression {expression} is not computed on this machine: ask for its metrics "
+                "(MetricStat) and compute it. The same request works on AWS."
+            )
+    compute: Any = CloudWatchBackend._mmekit_data  # type: ignore[attr-defined] # noqa: SLF001
+    results: list[dict[str, Any]] = compute(_Asked(backend, queries), queries=queries, **asked)
     for result in results:
         pairs = zip(result["timestamps"], result["values"], strict=True)
         told = [(when, value) for when, value in pairs if value is not None]
