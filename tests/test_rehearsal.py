@@ -401,6 +401,16 @@ def test_no_proxy_stands_before_the_rehearsal(given, expected):
     assert (made.get("no_proxy"), made.get("NO_PROXY")) == (expected, expected)
 
 
+def test_a_container_finds_in_its_own_home_what_lies_in_the_users(tmp_path):
+    given = {"MMEKIT_DJL_HOME": "~/djl", "XDG_CACHE_HOME": "/elsewhere", "AWS_CA_BUNDLE": "/pem"}
+    made = rehearsal.container_environment(given, tmp_path, URL)
+    assert made["HOME"] == str(tmp_path)
+    assert made["MMEKIT_DJL_HOME"] == str(Path.home() / "djl")
+    assert made["XDG_CACHE_HOME"] == "/elsewhere"
+    assert made["XDG_CONFIG_HOME"] == platformdirs.user_config_dir()
+    assert "AWS_CA_BUNDLE" not in made
+
+
 def test_with_the_target_aws_a_command_keeps_what_leads_to_the_account(tmp_path, users):
     program = "import json, os; print(json.dumps(dict(os.environ)))"
     ended = run(tmp_path, users | {"MME_TARGET": "aws"}, sys.executable, "-c", program)
