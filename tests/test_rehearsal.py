@@ -275,6 +275,11 @@ def test_a_command_has_made_up_credentials_a_region_and_no_profile(told):
     assert seen["variables"]["AWS_EC2_METADATA_DISABLED"] == "true"
 
 
+def test_the_lines_for_another_shell_can_be_copied(told):
+    _, said = told
+    assert "  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local\n" in said
+
+
 def test_a_command_and_what_it_starts_are_an_assumed_role(told):
     seen, _ = told
     arn = "arn:aws:sts::123456789012:assumed-role/mmekit-rehearsal/SageMaker"
