@@ -275,6 +275,11 @@ def test_a_command_has_made_up_credentials_a_region_and_no_profile(told):
     assert seen["variables"]["AWS_EC2_METADATA_DISABLED"] == "true"
 
 
+def test_the_lines_for_another_shell_can_be_copied(told):
+    _, said = told
+    assert "  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local\n" in said
+
+
 def test_a_command_and_what_it_starts_are_an_assumed_role(told):
     seen, _ = told
     arn = "arn:aws:sts::123456789012:assumed-role/mmekit-rehearsal/SageMaker"
@@ -399,6 +404,16 @@ def test_a_botocore_that_does_not_read_the_variable_is_told_where_the_rehearsal_
 def test_no_proxy_stands_before_the_rehearsal(given, expected):
     made = rehearsal.program_environment(given, URL, "us-east-1")
     assert (made.get("no_proxy"), made.get("NO_PROXY")) == (expected, expected)
+
+
+def test_a_container_finds_in_its_own_home_what_lies_in_the_users(tmp_path):
+    given = {"MMEKIT_DJL_HOME": "~/djl", "XDG_CACHE_HOME": "/elsewhere", "AWS_CA_BUNDLE": "/pem"}
+    made = rehearsal.container_environment(given, tmp_path, URL)
+    assert made["HOME"] == str(tmp_path)
+    assert made["MMEKIT_DJL_HOME"] == str(Path.home() / "djl")
+    assert made["XDG_CACHE_HOME"] == "/elsewhere"
+    assert made["XDG_CONFIG_HOME"] == platformdirs.user_config_dir()
+    assert "AWS_CA_BUNDLE" not in made
 
 
 def test_with_the_target_aws_a_command_keeps_what_leads_to_the_account(tmp_path, users):

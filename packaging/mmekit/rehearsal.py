@@ -146,7 +146,11 @@ def container_environment(environ: Mapping[str, str], home: Path, url: str = "")
     url
         Where the rehearsal is: no proxy stands before it.
     """
-    kept = {name: value for name, value in environ.items() if not _is_of_aws(name, frozenset())}
+    kept = {
+        name: str(Path(value).expanduser()) if _is_of_home(name, value) else value
+        for name, value in environ.items()
+        if not _is_of_aws(name, frozenset())
+    }
     folders = {
         "XDG_CACHE_HOME": platformdirs.user_cache_dir(),
         "XDG_CONFIG_HOME": platformdirs.user_config_dir(),
@@ -206,6 +210,10 @@ def _variables(url: str, region: str) -> dict[str, str]:
 def _is_of_aws(name: str, excepted: frozenset[str]) -> bool:
     named = name.upper()  # what is not read is left out as well
     return (named.startswith(_OF_AWS) or named in _OF_AWS_TOO) and name not in excepted
+
+
+def _is_of_home(name: str, value: str) -> bool:
+    return name.startswith("MMEKIT_") and value.startswith("~/")
 
 
 def _past_proxies(environ: Mapping[str, str], url: str) -> dict[str, str]:

@@ -237,7 +237,7 @@ def _announce(listener: socket.socket, state: Path | None) -> None:
         *(f"  {line}" for line in announcement(url, LOCAL_REGION)),
     )
     for line in lines:
-        logger.info(line)
+        logger.info(line, extra={"printed": True})  # as it is: the credentials are no secret
     if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
         logger.warning(
             "Whoever reaches %s can run models and change everything here; there is no "
