@@ -185,8 +185,10 @@ class ImageRules:
             what = "There is no such handler." if arguments else "No handler is named."
             remedy = "Name the Python file that has handle(data, context): mms HANDLER.py."
             raise ImageError(what, where=" ".join(command), remedy=remedy)
-        words = (_as_seen_from(folder, program, here, is_program=True),)
-        words += tuple(_as_seen_from(folder, word, here) for word in arguments)
+        words = (
+            _as_seen_from(folder, program, here, is_program=True),
+            *(_as_seen_from(folder, word, here) for word in arguments),
+        )
         rule = ImageRule(pattern, words, tuple(environment), folder, tuple(holds))
         if any(one.pattern == rule.pattern for one in self.rules):
             kept = (rule if one.pattern == rule.pattern else one for one in self.rules)

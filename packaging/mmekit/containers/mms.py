@@ -164,7 +164,7 @@ def unprovided_imports(handler: Path) -> list[str]:
     if tree is None:
         return []
     asked = [*REQUIREMENTS, *_of_the_handler(handler.parent / "requirements.txt")]
-    provided = {canonicalize_name(name) for name in ("pip", *_WITH_THE_SERVER)}
+    provided: set[str] = {canonicalize_name(name) for name in ("pip", *_WITH_THE_SERVER)}
     provided |= _with_needs(re.split(r"[\s<>=!~;\[@]", line, maxsplit=1)[0] for line in asked)
     distributions = importlib.metadata.packages_distributions()
     known = sys.stdlib_module_names

@@ -368,7 +368,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _sized(head: bytes, body: bytes) -> bytes:
-    return head + b"content-length: %d\r\n\r\n" % len(body)
+    return head + b"Content-Length: %d\r\n\r\n" % len(body)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
