@@ -6,6 +6,7 @@ Sources: ModelInfo, PyModel and ManagementRequestHandler of DJL Serving 0.36.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from mmekit_runtime.model_files import RAW, RECOMMENDING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_HANDLE = re.compile(rb"^(?:def +handle *\(|handle *=)", re.MULTILINE)
 _FILE_SIZE_FACTOR = 1.2
 """What DJL Serving requires for each byte of a model's files when nothing is said."""
 
@@ -105,8 +107,15 @@ def _handler_of_djl(folder: Path, properties: Properties) -> str | None:
     if entry not in HANDLERS and not taken:
         return None
     try:
+        if taken and _HANDLE.search(read_text(folder / "model.py")):
+            return None  # most have one, and need not be taken apart for it
+    except FileNotFoundError:
+        pass
+    except (OSError, TextError) as error:
+        raise refusal.load_failed(str(error).splitlines()[0], "ModelException") from error
+    try:
         found = convention_of(read_contents(folder), properties)
-    except (PackageError, OSError) as error:
+    except (PackageError, OSError) as error:  # a TextError is one
         raise refusal.load_failed(str(error).splitlines()[0], "ModelException") from error
     return found.made_for if found is not None and found.is_of_handler else None
 

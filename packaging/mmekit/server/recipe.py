@@ -282,11 +282,21 @@ def _find_python(version: str) -> str | None:
     return done.stdout.strip() or None
 
 
+@cache  # what is here is not looked for at every load; `making` looks again
+def _here() -> Mapping[str, str]:
+    """Return the versions of this environment's distributions, by canonical name."""
+    found: dict[str, str] = {}
+    for one in importlib.metadata.distributions():
+        if one.metadata["Name"]:
+            found.setdefault(str(canonicalize_name(one.metadata["Name"])), one.version)
+    return found
+
+
 def _linked(names: Iterable[str], image: Image, wanted: Wanted) -> dict[str, str]:
     """Return what of the image this environment has, with what that needs."""
     found: dict[str, str] = {}
     for name in names:
-        version = Installed().version(name)
+        version = _here().get(name)
         if version is None or not image.has(name):
             continue
         if name in _TIED and Version(version).public != image.version(name):
@@ -298,20 +308,26 @@ def _linked(names: Iterable[str], image: Image, wanted: Wanted) -> dict[str, str
 def _with_needs(name: str, wanted: Wanted) -> dict[str, str]:
     """Return a distribution and all that it needs, less what is not wanted in that version."""
     found: dict[str, str] = {}
-    waiting = [canonicalize_name(name)]
+    waiting: list[str] = [canonicalize_name(name)]
     while waiting:
         one = waiting.pop()
-        version = Installed().version(one)
+        version = _here().get(one)
         if one in found or version is None or wanted.excludes(one, version):
             continue
         found[one] = version
-        needs = (Requirement(text) for text in importlib.metadata.requires(one) or ())
-        waiting += [
-            canonicalize_name(need.name)
-            for need in needs
-            if need.marker is None or need.marker.evaluate({"extra": ""})
-        ]
+        waiting += _needs(one)
     return found
+
+
+@cache
+def _needs(name: str) -> tuple[str, ...]:
+    """Return what a distribution of this environment needs."""
+    needs = (Requirement(text) for text in importlib.metadata.requires(name) or ())
+    return tuple(
+        canonicalize_name(need.name)
+        for need in needs
+        if need.marker is None or need.marker.evaluate({"extra": ""})
+    )
 
 
 def _seen(manifest: Manifest) -> dict[str, str]:
