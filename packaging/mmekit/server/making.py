@@ -20,6 +20,7 @@ from mmekit.environments import cache_folder, find_uv, locked, uv_variables
 from mmekit.errors import MmekitError
 from mmekit.scratch import scratch_folder
 from mmekit.server.recipe import HEAVY, Recipe
+from mmekit.server.requirements import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ def _fill(recipe: Recipe, scratch: Path, made: Path) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         install.append("--compile-bytecode")  # otherwise by whoever imports it first
     asked = [*install, *_asked(recipe, scratch)]
-    _logger.info("what requirements.txt asks for: %s", ", ".join(recipe.wanted.lines))
+    _logger.info("what requirements.txt asks for: %s", ", ".join(map(shown, recipe.wanted.lines)))
     if recipe.spare and not _can_spare(asked, scratch):
         for name, version in recipe.spare:
             _link(name, version, site)

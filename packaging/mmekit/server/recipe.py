@@ -283,20 +283,16 @@ def _find_python(version: str) -> str | None:
 
 
 @cache  # what is here is not looked for at every load; `making` looks again
-def _here() -> Mapping[str, str]:
-    """Return the versions of this environment's distributions, by canonical name."""
-    found: dict[str, str] = {}
-    for one in importlib.metadata.distributions():
-        if one.metadata["Name"]:
-            found.setdefault(str(canonicalize_name(one.metadata["Name"])), one.version)
-    return found
+def _here(name: str) -> str | None:
+    """Return the version of a distribution of this environment."""
+    return Installed().version(name)
 
 
 def _linked(names: Iterable[str], image: Image, wanted: Wanted) -> dict[str, str]:
     """Return what of the image this environment has, with what that needs."""
     found: dict[str, str] = {}
     for name in names:
-        version = _here().get(name)
+        version = _here(name)
         if version is None or not image.has(name):
             continue
         if name in _TIED and Version(version).public != image.version(name):
@@ -311,7 +307,7 @@ def _with_needs(name: str, wanted: Wanted) -> dict[str, str]:
     waiting: list[str] = [canonicalize_name(name)]
     while waiting:
         one = waiting.pop()
-        version = _here().get(one)
+        version = _here(one)
         if one in found or version is None or wanted.excludes(one, version):
             continue
         found[one] = version

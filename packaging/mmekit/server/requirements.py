@@ -8,6 +8,7 @@ container's, are refused.
 
 from __future__ import annotations
 
+import codecs
 import importlib.metadata
 import re
 import shlex
@@ -30,6 +31,11 @@ FILE_NAME = "requirements.txt"
 LINKS_FOLDER = "requirements"
 """Wheels beside the file, which DJL Serving has pip find (``-f``)."""
 
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _DEPTH = 8  # of files that name files
 _SHOWN = 100
@@ -319,17 +325,15 @@ def _see(line: str) -> None:
 
 
 def _refuse(line: str, why: str, remedy: str) -> NoReturn:
-    shown = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
-    # Between the scheme and the host there may be a password.
-    shown = re.sub(r"//[^/@\s]*@", "//…@", shown)
-    message = f"{FILE_NAME} has a line that is not followed, {shown!r}: {why}; {remedy}"
+    quoted = shown(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…")
+    message = f"{FILE_NAME} has a line that is not followed, {quoted!r}: {why}; {remedy}"
     raise refusal.load_failed(message, "ModelException")
 
 
 def _logical_lines(file: Path, folder: Path) -> list[str]:
     """Return the lines as pip joins them, without comments and empty ones."""
     try:
-        text = read_text(file).decode(errors="replace")
+        text = _decoded(read_text(file))
         # One after the other: a comment ends with its line, whatever stands at its end.
         lines: list[str] = []
         begun = ""
@@ -347,6 +351,19 @@ def _logical_lines(file: Path, folder: Path) -> list[str]:
     except OSError as error:
         raise refusal.load_failed(str(error), "IOException") from error
     return found
+
+
+def _decoded(data: bytes) -> str:
+    """Decode a file by its mark, as pip does: PowerShell writes UTF-16."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding, errors="replace")
+    return data.decode(errors="replace")
+
+
+def shown(line: str) -> str:
+    """Return a line without the password that an address in it may have."""
+    return re.sub(r"//[^/@\s]*@", "//…@", line)
 
 
 def _requirement(line: str) -> Requirement | None:
