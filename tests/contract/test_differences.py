@@ -148,6 +148,15 @@ def test_requirements_that_are_not_installed_are_named(server, is_djl, model_fol
         assert "no-such-library @ file:///no/such/folder" in answer.json()["message"]
 
 
+def test_an_entry_point_is_not_downloaded(server, is_djl, model_folder):
+    folder = model_folder(option__entryPoint="http://127.0.0.1:9/model.py")
+
+    answer = server.load("elsewhere", folder)
+
+    assert answer.status_code == 500
+    assert ("nothing is downloaded" in answer.json()["message"]) != is_djl
+
+
 def test_a_model_that_is_being_loaded_is_pending(
     server, is_djl, model_folder, until, threads, tmp_path
 ):
