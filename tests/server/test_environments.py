@@ -1,12 +1,17 @@
 """Models whose requirements.txt asks for what the server's own environment has not."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
+import psutil
 import pytest
 
 from mmekit.containers import launcher_for
@@ -15,7 +20,7 @@ from mmekit.environments import pip_indexes
 from mmekit.server import recipe
 from mmekit.server.refusal import Refusal
 from mmekit.server.requirements import Installed, lacking, read_wanted
-from tests.server_process import ServerProcess, give_slots
+from tests.server_process import ServerProcess, give_slots, has_ended, wait_until
 
 METADATA = "Metadata-Version: 2.1\nName: tiny\nVersion: {}\n"
 WHEEL = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -42,8 +47,8 @@ def start(tmp_path):
         "PYTHONDONTWRITEBYTECODE": "",  # with it all would be compiled beforehand
     }
 
-    def start(*arguments):
-        server = ServerProcess(*arguments, environment=variables)
+    def start(*arguments, **more):
+        server = ServerProcess(*arguments, environment={**variables, **more})
         running.append(server)
         return server
 
@@ -160,6 +165,29 @@ def test_a_server_that_installs_nothing_refuses_such_a_model(start, wanting):
         in answer.json()["message"]
     )
     assert "making " not in server.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_is_being_made_ends_with_the_server(start, wanting, tmp_path, number):
+    fifo = tmp_path / "making"
+    os.mkfifo(fifo)
+    stub = tmp_path / "bin" / "uv"
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/sh\necho $$ > "{fifo}"\nexec sleep 600\n')
+    stub.chmod(0o755)
+    server = start(PATH=f"{stub.parent}:{os.environ['PATH']}")
+    folder = wanting("wants", "tiny==1.0")
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(server.load, "wants", folder)
+        making = psutil.Process(int(fifo.read_text()))
+        server.process.send_signal(number)
+        server.process.wait(60)
+        with contextlib.suppress(httpx.HTTPError):
+            loading.result()
+
+    wait_until(lambda: has_ended(making))
+    cache = tmp_path / "cache" / "mmekit"
+    assert not [one for one in cache.glob("model-*") if one.is_dir()]
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,12 @@ class Environments:
                 making = self._making[recipe.key] = asyncio.create_task(_make(recipe))
                 making.add_done_callback(lambda done: self._made(recipe.key, done))
             # Others wait for it too, and the next load wants it even if this one is given up.
-            await asyncio.shield(making)
+            try:
+                await asyncio.shield(making)
+            except asyncio.CancelledError:
+                if not making.cancelled():
+                    raise
+                raise refusal.load_failed("the server ends", "ModelException") from None
         return str(python)
 
     def _made(self, key: str, done: asyncio.Task[None]) -> None:

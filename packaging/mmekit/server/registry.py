@@ -177,10 +177,14 @@ class Registry:
         await model.pool.close()
         _logger.info("Model %s unregistered.", name)
 
+    async def give_up_making(self) -> None:
+        """End the environments that are being made, and so the loads that wait for them."""
+        await self._environments.close()
+
     async def close(self) -> None:
         """Unload every model."""
         models, self._models = list(self._models.values()), {}
-        await self._environments.close()
+        await self.give_up_making()
         await asyncio.gather(*(model.pool.close() for model in models))
         await self._room.close()
         await self._fork_servers.close()
