@@ -3,6 +3,8 @@
 DJL Serving starts ``djl_python_engine.py`` for every worker. The same files are inside the
 artefact ``ai.djl.python:python`` on Maven Central, so the embedded server runs the real engine
 without Java. The artefact's hash is pinned; its files are unpacked once into the user's cache.
+Maven Central has none of 0.36: what that does otherwise when it loads a model's file (where it may
+lie, what the module is called) is put in the place of 0.34's.
 
 Run as a module, it fetches the engine and prints the folder: ``python -m mmekit.engine``.
 """
@@ -27,6 +29,47 @@ ENGINE_COORDINATES = f"ai.djl.python:python:{ENGINE_VERSION}"
 ENGINE_SHA256 = "15f36119dcce8921225a7e189c9766401f4cd29a66eef08578e8a3be5a5da6c0"
 ENGINE_SCRIPT = "djl_python_engine.py"
 FOLDER_VARIABLE = "MMEKIT_DJL_PYTHON"
+
+_LOADER = "djl_python/service_loader.py"
+_EDITION = "b"  # another one where the files are changed otherwise
+# What 0.34 has, and what does as 0.36: a file is loaded by its path, wherever it lies, under a name
+# of its own, and anew each time. 0.34 imports it by its name from the model's folder.
+_AS_OF_0_36 = (
+    ('SourceFileLoader("model", entry_point).load_module()', "_load_file(entry_point)"),
+    (
+        """                entry_point = entry_point[:-3]
+                if not os.path.exists(entry_point_file):
+                    raise ValueError(
+                        f"entry-point file not found {entry_point_file}.")
+
+            module = importlib.import_module(entry_point)
+""",
+        """                if not os.path.exists(entry_point_file):
+                    raise ValueError(
+                        f"entry-point file not found {entry_point_file}.")
+                module = _load_file(entry_point_file)
+            else:
+                module = importlib.import_module(entry_point)
+""",
+    ),
+    (
+        "def load_model_service(",
+        '''def _load_file(path):
+    """Changed by mmekit: loads a file as DJL Serving 0.36 does."""
+    import hashlib
+    import importlib.util
+    import sys
+    name = f"model_{hashlib.md5(path.encode(), usedforsecurity=False).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_model_service(''',
+    ),
+)
 
 _FETCH_TIMEOUT_S = 60
 
@@ -55,7 +98,8 @@ def engine_folder() -> Path:
                 remedy=f"unset {FOLDER_VARIABLE}, or name a folder that has {ENGINE_SCRIPT}",
             )
         return folder
-    folder = Path(platformdirs.user_cache_dir("mmekit")) / f"djl-python-{ENGINE_VERSION}"
+    cache = Path(platformdirs.user_cache_dir("mmekit"))
+    folder = cache / f"djl-python-{ENGINE_VERSION}{_EDITION}"
     if not (folder / ENGINE_SCRIPT).is_file():
         _install(folder)
     return folder
@@ -69,6 +113,7 @@ def _install(folder: Path) -> None:
             jar = _fetch(scratch / "repository")
             staged = scratch / "staged"
             _unpack(jar, staged)
+            _bring_up_to_date(staged / _LOADER)
             compileall.compile_dir(staged, quiet=2, legacy=False)
             _move_into_place(staged, folder)
     except OSError as error:
@@ -128,6 +173,16 @@ def _unpack(jar: Path, staged: Path) -> None:
             path = PurePosixPath(member)
             if path.parts[0] == "djl_python" or member == ENGINE_SCRIPT:
                 archive.extract(member, staged)
+
+
+def _bring_up_to_date(loader: Path) -> None:
+    text = loader.read_text()
+    for before, after in _AS_OF_0_36:
+        if text.count(before) != 1:  # which the pinned hash rules out
+            what = f"{_LOADER} is not the one of {ENGINE_VERSION}"
+            raise EngineError(what, where=str(loader), remedy="report this")
+        text = text.replace(before, after)
+    loader.write_text(text)
 
 
 def main() -> int:

@@ -30,6 +30,9 @@ XGBOOST_FORMATS: Mapping[str, Sequence[str]] = MappingProxyType(
 RECOMMENDING = ("model.skops", "model.joblib", "model.pkl", "model.pickle", "model.cloudpkl")
 """PyModel.java, hasModelFile: beside these DJL 0.36 takes the handler for scikit-learn."""
 
+RAW = "convention_as_is"
+"""Tells a handler that the archive was not packed by mmekit; a server adds it."""
+
 # What packing puts beside a model.json.
 _NO_MODELS = frozenset({"manifest.json", "measured.json", "signature.json"})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mmekit.containers import environment
+from mmekit import environments
 from mmekit.containers.environment import Requirements, python_of
 from mmekit.errors import ServerError
 
@@ -28,7 +28,7 @@ MAKE = (
 def cache(tmp_path, monkeypatch):
     """The folder for environments, empty."""
     monkeypatch.setattr(
-        environment.platformdirs, "user_cache_dir", lambda _: str(tmp_path / "cache")
+        environments.platformdirs, "user_cache_dir", lambda _: str(tmp_path / "cache")
     )
     return tmp_path / "cache"
 
@@ -64,6 +64,14 @@ def test_an_environment_is_made_once(cache, tiny):
     assert folders(cache) == [tiny.key]
 
 
+def test_it_has_pip_as_every_image_does(cache, tiny):
+    python = python_of(tiny, instead="INSTEAD")
+
+    for command in ([python, "-m", "pip"], [python.parent / "pip"]):
+        shown = subprocess.run([*command, "list"], capture_output=True, text=True, check=True)
+        assert "tiny" in shown.stdout
+
+
 def test_other_requirements_are_another_environment(tiny):
     keys = {
         tiny.key,
@@ -93,7 +101,7 @@ def test_who_asks_meanwhile_waits(cache, tiny, caplog):
 
 
 def test_one_that_is_killed_while_it_installs_leaves_nothing_for_the_next(tmp_path, tiny):
-    real = environment._uv()
+    real = environments.find_uv()
     fifo = tmp_path / "installing"
     os.mkfifo(fifo)
     stub = tmp_path / "bin" / "uv"
@@ -141,6 +149,7 @@ def test_without_a_network_the_error_says_what_to_do(cache, tmp_path, monkeypatc
 def test_without_uv_the_error_says_how_to_get_it(cache, tmp_path, tiny, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setitem(sys.modules, "uv", None)
 
     with pytest.raises(ServerError, match="uv, which makes") as refused:
         python_of(tiny, instead="INSTEAD")

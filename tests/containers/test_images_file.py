@@ -236,3 +236,63 @@ def test_the_file_of_this_repository_is_right(root):
     assert program == "mms"
     assert os.path.isfile(handler)  # noqa: PTH113
     assert os.path.isfile(entrypoint)  # noqa: PTH113
+
+
+def test_a_rule_works_as_it_was_typed_wherever_the_file_is(mme, tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "not" / "there" / "yet" / "images.json"
+    (here / "conf").mkdir(parents=True)
+    for name in ("serve.py", "conf/serve.yml", "fast"):
+        (here / name).touch()
+    typed = ("python", "serve.py", "--config=conf/serve.yml", "fast", "none.py", "--name=a/b")
+
+    # A file that the variable names and that is not there yet is made, with its folder.
+    added = mme("add", "*/mine:*", "--", *typed, folder=here, MME_IMAGES=there)
+
+    assert added.returncode == 0, added.stderr
+    monkeypatch.setenv("MME_IMAGES", str(there))
+    rule = ImageRules.read().find(f"{ECR}/mine:1")
+    assert rule.words() == [
+        *("python", str(here / "serve.py"), f"--config={here / 'conf' / 'serve.yml'}"),
+        *("fast", "none.py", "--name=a/b"),
+    ]
+    # Both may move together.
+    assert not any(word.startswith("/") for word in rule.command)
+
+
+def test_a_file_beside_images_json_is_found_from_any_folder(mme, tmp_path):
+    (tmp_path / "handler.py").write_text("import json\n")
+
+    assert mme("add", "*/mine:*", "--", "mms", "handler.py").returncode == 0
+
+    rule = ImageRules.read(tmp_path / "images.json").find(f"{ECR}/mine:1")
+    assert rule.words() == ["mms", str(tmp_path / "handler.py")]
+
+
+@pytest.mark.parametrize("command", [("mms", "handler.py"), ("mms",)])
+def test_a_handler_that_is_not_there_is_not_written(mme, tmp_path, command):
+    refused = mme("add", "*/mine:*", "--", *command)
+
+    assert refused.returncode == 1
+    assert "mms HANDLER.py" in refused.stderr
+    assert not (tmp_path / "images.json").exists()
+
+
+def test_what_a_handler_imports_and_its_requirements_lack_is_warned_of(mme, tmp_path):
+    (tmp_path / "beside.py").touch()
+    (tmp_path / "requirements.txt").write_text("scikit-learn>=1  # and so joblib\n")
+    (tmp_path / "handler.py").write_text(
+        "import json, numpy, joblib, beside\nfrom sklearn import svm\nimport pandas as pd\n"
+        "from sagemaker_inference import errors\nfrom typing import TYPE_CHECKING\n"
+        "try:\n    import torch\nexcept ImportError:\n    torch = None\n"
+        "if TYPE_CHECKING:\n    import mms\n"
+        "def handle(data, context):\n    import cv2\n"
+    )
+
+    added = mme("add", "*/mine:*", "--", "mms", "handler.py")
+
+    assert added.returncode == 0
+    warned = [line.split(",")[0] for line in added.stderr.splitlines() if "warning" in line]
+    assert warned == ["warning: handler.py imports cv2", "warning: handler.py imports pandas"]
+
+    (tmp_path / "requirements.txt").write_text("scikit-learn\npandas==2.2\nopencv-python-headless")
+    assert "warning" not in mme("add", "*/mine:*", "--", "mms", "handler.py").stderr

@@ -160,6 +160,15 @@ def test_an_engine_other_than_python_is_not_there(server, is_djl, model_folder, 
     until(lambda: server.client.get("/models").json() == {"models": []})
 
 
+def test_an_entry_point_is_not_downloaded(server, is_djl, model_folder):
+    folder = model_folder(option__entryPoint="http://127.0.0.1:9/model.py")
+
+    answer = server.load("elsewhere", folder)
+
+    assert answer.status_code == 500
+    assert ("nothing is downloaded" in answer.json()["message"]) != is_djl
+
+
 def test_a_model_that_is_being_loaded_is_pending(
     server, is_djl, model_folder, until, threads, tmp_path
 ):

@@ -115,3 +115,17 @@ def test_no_header_is_more_than_one_line(wrong):
         assert container.requests == []
 
     told(story)
+
+
+def test_headers_are_spelled_as_sagemaker_spells_them():
+    async def story(client, container):
+        given = [(b"content-type", b"text/csv"), (b"accept", b"*/*")]
+        given.append((b"x-amzn-sagemaker-custom-attributes", b"A=1"))
+        await client.invoke(client.invocation("model", "a.tar.gz"), given, b"1", PATIENCE)
+        names = [line.partition(b":")[0] for line in container.requests[0].splitlines()[1:-1]]
+        assert names == [
+            *(b"Host", b"X-Amzn-SageMaker-Target-Model", b"Content-Type", b"Accept"),
+            *(b"X-Amzn-SageMaker-Custom-Attributes", b"Content-Length"),
+        ]
+
+    told(story)

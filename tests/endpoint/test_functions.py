@@ -8,12 +8,15 @@ import os
 import pathlib
 import re
 import signal
+import sys
 import threading
 import zipfile
 
 import psutil
 import pytest
 from botocore.exceptions import ClientError
+
+from mmekit.endpoint.functions.task_root import can_mount
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -255,6 +258,67 @@ def test_a_library_in_the_archive_comes_before_the_runtimes(create, invoke):
     assert invoke(create("own-boto3", code)).content == "own"
 
 
+PLACES = """
+import os, sys
+from pathlib import Path
+import brought, boto3
+
+def handler(event, context):
+    def refusal():
+        try:
+            Path("/var/task/new").touch()
+        except OSError as error:
+            return error.strerror
+    return {
+        "root": os.environ["LAMBDA_TASK_ROOT"],
+        "here": os.getcwd(),
+        "file": __file__,
+        "data": Path(os.environ["LAMBDA_TASK_ROOT"], "lib", "brought.py").exists(),
+        "absolute": Path("/var/task/lib/brought.py").exists(),
+        "others": sorted(os.listdir("/var")),
+        "refusal": refusal(),
+        "path": sys.path[:3],
+        "brought": [brought.NAME, boto3.NAME],
+    }
+"""
+
+
+def test_the_code_is_at_var_task_and_pythonpath_counts(create, invoke, monkeypatch):
+    libraries = {"lib/brought": "NAME = 'brought'\n", "lib/boto3": "NAME = 'newer'\n"}
+    paths = {"PYTHONPATH": "/var/task/lib:more"}
+    code = zipped(app=PLACES, **libraries)
+    seen = invoke(create("places", code, Environment={"Variables": paths})).content
+
+    assert seen["brought"] == ["brought", "newer"]
+    assert seen["data"]
+    root = seen["root"]
+    assert seen["here"] == root
+    assert seen["file"] == f"{root}/app.py"
+    assert seen["path"] == [root, f"{root}/lib", f"{root}/more"]
+    if not can_mount(pathlib.Path.cwd()):
+        pytest.skip("this kernel lets nobody see folders elsewhere: the code is where it is said")
+    assert root == "/var/task"
+    assert seen["absolute"]
+    assert seen["refusal"] == "Read-only file system"
+    assert set(seen["others"]) >= {
+        one.name for one in pathlib.Path("/var").iterdir() if one.is_dir()
+    }
+    assert not pathlib.Path("/var/task/app.py").exists()
+
+
+def test_another_python_than_the_functions_is_said_in_both_logs(service, create, invoke):
+    create("of_old", Runtime="python3.9")
+    create("of_now", Runtime="python{}.{}".format(*sys.version_info[:2]))
+
+    for _ in range(2):
+        assert "the function asks for python3.9" in invoke("of_old").tail.splitlines()[0]
+    assert "INIT_START" not in invoke("of_now").tail
+
+    said = [line for line in service.log.splitlines() if "asks for python3.9" in line]
+    assert len(said) == 1
+    assert "of_now asks" not in service.log
+
+
 def test_what_a_handler_raises_is_told_in_lambdas_shape(doing, invoke):
     answer = invoke(doing, "fail")
     assert (answer.status, answer.error) == (200, "Unhandled")
@@ -350,7 +414,7 @@ def test_what_a_function_left_running_ends_with_it(service, doing, invoke):
 
 
 def test_its_lines_are_in_cloudwatch_logs_between_start_and_report(service, create, invoke):
-    name = create("talking")
+    name = create("talking", Runtime="python{}.{}".format(*sys.version_info[:2]))
     tail = invoke(name, "say").tail
     events = log_of(service, name)
     assert "".join(event["message"] for event in events) == tail

@@ -9,7 +9,8 @@ from mmekit.engine import engine_folder
 from mmekit.server.limits import ServerLimits
 from mmekit.server.memory import Memory
 from mmekit.server.refusal import Refusal
-from mmekit.server.registry import Registry, missing_requirements
+from mmekit.server.registry import Registry
+from mmekit.server.requirements import missing_requirements
 
 
 def test_there_is_an_end_to_the_number_of_models(tmp_path):

@@ -11,6 +11,7 @@ from mmekit.archive.images import STOCK_IMAGE, Image
 from mmekit.archive.manifest import read_manifest, verify
 from mmekit.archive.measure import fingerprint
 from mmekit.archive.measured import read_measured
+from mmekit.archive.nesting import model_folder
 from mmekit.archive.package import (
     MANIFEST_FILE,
     RUNTIME_FOLDER,
@@ -115,13 +116,13 @@ def _check_tarball(archive: Path, image: Image | None) -> tuple[Finding, ...]:
 
 def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Finding, ...]:
     findings = []
-    root, nested = _unwrapped(folder)
-    if nested is not None:
+    root = model_folder(folder)
+    if root != folder:
         findings.append(
             Finding(
                 "note",
                 "nested-folder",
-                f"Everything is inside of the folder {nested}; servers look there by themselves.",
+                f"Everything is inside of the folder {root.name}, where servers look as well.",
                 "Pack flat: tar czf model.tar.gz -C <folder> .",
                 where,
             )
@@ -190,14 +191,6 @@ def _worker_slots(subject: Subject, build: str | None) -> Finding:
         "plain engine instead; required_memory_mb then has to be that of a whole process."
     )
     return Finding("note", "worker-slots", message, remedy, subject.contents.where)
-
-
-def _unwrapped(folder: Path) -> tuple[Path, str | None]:
-    """Do as DJL's Utils.getNestedModelDir: a single folder is the model's own."""
-    inside = list(folder.iterdir())
-    if len(inside) == 1 and inside[0].is_dir():
-        return inside[0], inside[0].name
-    return folder, None
 
 
 def _refused(rule: str, error: ArchiveError, archive: Path) -> Finding:

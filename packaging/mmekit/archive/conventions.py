@@ -36,8 +36,11 @@ CODE_REQUIREMENTS = "code/requirements.txt"
 """What SageMaker's framework containers install; DJL Serving looks beside model.py only."""
 
 Rung = Literal["the embedded server", "DJL Serving 0.36", "SageMaker's stock image"]
-_NEWER: tuple[Rung, ...] = ("DJL Serving 0.36", "SageMaker's stock image")
-_EVERY: tuple[Rung, ...] = ("the embedded server", *_NEWER)
+_EVERY: tuple[Rung, ...] = (
+    "the embedded server",
+    "DJL Serving 0.36",
+    "SageMaker's stock image",
+)
 
 _MODEL_FILE = "model.py"
 _PROGRAM = "SAGEMAKER_PROGRAM"
@@ -172,10 +175,10 @@ def _packed(contents: Contents, properties: Properties) -> Convention:
 def _of_handler(contents: Contents, handler: str) -> Convention:
     script = _model_file(contents)
     if script is None:
-        return Convention(handler, None, (), _NEWER)
+        return Convention(handler, None, (), _EVERY)
     found = _Source(contents, script)
     ignored = () if found.is_decorated else found.ignored
-    return Convention(handler, script, found.functions, _NEWER, ignored)
+    return Convention(handler, script, found.functions, _EVERY, ignored)
 
 
 def _of_files(contents: Contents, properties: Properties) -> Convention | None:
@@ -204,7 +207,7 @@ def _of_entry(contents: Contents, entry: str) -> Convention | None:
         return None
     found = _Source(contents, entry)
     if "handle" in found.names:
-        return Convention(entry, entry, found.functions, _NEWER) if "/" in entry else None
+        return Convention(entry, entry, found.functions, _EVERY) if "/" in entry else None
     return Convention(entry, entry, found.functions, ()) if found.is_conventional else None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.archive.example import Example
 from mmekit.archive.measured import UNREADABLE, Measured
+from mmekit.archive.nesting import is_apple_double
 from mmekit.archive.package import MANIFEST_FILE
 from mmekit.archive.signatures import signature_from
 from mmekit.archive.tarball import open_tarball
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _CHUNK = 1 << 18
+_HEAD = 4
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def _digests_of_folder(folder: Path) -> tuple[dict[str, Digest], bytes | None]:
             continue
         digest = hashlib.sha256()
         with path.open("rb") as stream:
+            if is_apple_double(name, stream.peek(_HEAD)):
+                continue
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
         digests[name] = Digest(digest.hexdigest(), path.stat().st_size)
@@ -213,9 +217,13 @@ def _digests_of_archive(archive: Path) -> tuple[dict[str, Digest], bytes | None]
                 continue
             source = tar.extractfile(member)
             digest = hashlib.sha256()
+            head: bytes | None = None
             while source is not None and (chunk := source.read(_CHUNK)):
+                head = chunk if head is None else head
                 tar.budget.take_time()
                 digest.update(chunk)
+            if is_apple_double(name, head or b""):
+                continue
             digests[name] = Digest(digest.hexdigest(), member.size)
     return digests, text
 

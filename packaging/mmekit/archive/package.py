@@ -20,6 +20,7 @@ from mmekit.archive.conventions import (
     convention_of,
     packed_properties,
 )
+from mmekit.archive.nesting import is_apple_double
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.archive.texts import see_length
@@ -340,6 +341,13 @@ def join(package: Package, artifacts: Contents) -> Contents:
     return joined
 
 
+def _is_of_macos(path: Path) -> bool:
+    if not path.name.startswith("._") or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return is_apple_double(path.name, stream.read(4))
+
+
 def _is_sample(name: str) -> bool:
     path = Path(name)
     return path.stem in _SAMPLES and path.suffix in CONTENT_TYPES and path.name == name
@@ -355,6 +363,8 @@ def _walk(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Memb
         raise PackageError("A link leads back to a folder above it", where=str(folder))
     for path in sorted(folder.iterdir()):
         if path.name in _UNWANTED_NAMES or path.name.endswith(_UNWANTED_SUFFIXES):
+            continue
+        if _is_of_macos(path):
             continue
         name = prefix + path.name
         if path.is_dir():

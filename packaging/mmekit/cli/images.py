@@ -101,9 +101,19 @@ def add(
 
     if holds:
         image_holding(pattern, holds, STOCK_IMAGES)  # refused before it is written
-    rules = ImageRules.read()
-    rules.adding(pattern, command, _pairs(env), holds or ()).write()
+    rules = ImageRules.read(may_be_new=True).adding(pattern, command, _pairs(env), holds or ())
+    rules.write()
     typer.echo(f"{rules.file}: {pattern} runs {_spoken(command)}")
+    if command[0] == "mms":
+        from mmekit.containers.mms import unprovided_imports
+
+        handler = Path(command[1])
+        for name in unprovided_imports(handler):
+            typer.echo(
+                f"warning: {handler} imports {name}, which {handler.parent / 'requirements.txt'} "
+                "does not ask for, unless what it asks for brings it",
+                err=True,
+            )
 
 
 @images.command()

@@ -15,6 +15,7 @@ __all__ = [
     "Host",
     "Image",
     "Memory",
+    "NoInstall",
     "PackageFolder",
     "Server",
     "not_empty",
@@ -92,5 +93,13 @@ Memory = Annotated[
         metavar="SIZE",
         help="What models may use, such as 4GiB: beyond it a load is refused with 507. "
         "Otherwise the machine's, and with `up` that of the instance type.",
+    ),
+]
+NoInstall = Annotated[
+    bool,
+    typer.Option(
+        "--no-install",
+        help="Refuse models whose requirements.txt asks for what is not installed here. Otherwise "
+        "each set of requirements gets an environment of its own, made once by uv.",
     ),
 ]

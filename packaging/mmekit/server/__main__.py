@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, metavar="DIR", default=None)
     parser.add_argument("--server", choices=("embedded", "djl"), default="embedded")
     parser.add_argument("--exit-with-stdin", action="store_true")
+    parser.add_argument("--no-install", action="store_true")
     arguments = parser.parse_args()
     options = ServerOptions(
         port=arguments.port,
@@ -27,6 +28,7 @@ def main() -> int:
         memory=arguments.memory,
         model=arguments.model,
         exit_with_stdin=arguments.exit_with_stdin,
+        installs=not arguments.no_install,
     )
     try:
         (run_djl if arguments.server == "djl" else run)(options)

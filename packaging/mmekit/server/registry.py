@@ -6,34 +6,24 @@ Sources: ManagementRequestHandler, ModelManager, ModelInfo and PyModel of DJL Se
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
+import contextlib
 import itertools
 import logging
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
-from packaging.requirements import InvalidRequirement, Requirement
-
-from mmekit.archive.properties import (
-    FILE_NAME,
-    Properties,
-    find_problems,
-    parse_entries,
-    properties_of,
-)
-from mmekit.archive.texts import read_text, see_lines
-from mmekit.errors import PropertiesError, TextError
+import mmekit_runtime
+from mmekit.archive.package import RUNTIME_FOLDER
 from mmekit.server import refusal
 from mmekit.server.concurrency import workers_that_play
+from mmekit.server.environments import Environments
+from mmekit.server.examination import examined
 from mmekit.server.fork_servers import ForkServers
-from mmekit.server.forms import integer
 from mmekit.server.launcher import SPARE_DESCRIPTORS, WorkerLauncher
-from mmekit.server.limits import MAX_WORKERS, ServerLimits
+from mmekit.server.limits import ServerLimits
 from mmekit.server.link import NoDescriptors, WorkerFailure
 from mmekit.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
 from mmekit.server.pool import Pool, PoolSize
@@ -44,10 +34,10 @@ from mmekit_runtime.slots import descriptors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_logger = logging.getLogger("mmekit.server")
+    from mmekit.archive.properties import Properties
+    from mmekit.server.examination import Examined
 
-_FILE_SIZE_FACTOR = 1.2
-"""What DJL Serving requires for each byte of a model's files when nothing is said."""
+_logger = logging.getLogger("mmekit.server")
 
 _WORKER_LOST = "java.io.IOException: "
 
@@ -89,10 +79,19 @@ class Registry:
         Decides whether one more model fits.
     limits
         How many models, and workers of each, there may be; None takes the defaults.
+    installs
+        Whether a model whose requirements.txt asks for more than is here gets an environment of
+        its own; otherwise it is refused.
     """
 
     def __init__(
-        self, engine: Path, sockets: Path, memory: Memory, limits: ServerLimits | None = None
+        self,
+        engine: Path,
+        sockets: Path,
+        memory: Memory,
+        limits: ServerLimits | None = None,
+        *,
+        installs: bool = True,
     ) -> None:
         self._engine = engine
         self._sockets = sockets
@@ -100,6 +99,8 @@ class Registry:
         self._limits = limits or ServerLimits()
         self._models: dict[str, Model] = {}
         self._loading: dict[str, str] = {}
+        self._installs = installs
+        self._environments = Environments()
         self._fork_servers = ForkServers(sockets)
         self._room = Room(memory, self._fork_servers, self._answering)
         self._loads = itertools.count()
@@ -177,9 +178,14 @@ class Registry:
         await model.pool.close()
         _logger.info("Model %s unregistered.", name)
 
+    async def give_up_making(self) -> None:
+        """End the environments that are being made, and so the loads that wait for them."""
+        await self._environments.close()
+
     async def close(self) -> None:
         """Unload every model."""
         models, self._models = list(self._models.values()), {}
+        await self.give_up_making()
         await asyncio.gather(*(model.pool.close() for model in models))
         await self._room.close()
         await self._fork_servers.close()
@@ -193,13 +199,17 @@ class Registry:
         began = time.monotonic()
         # In a thread: a disk may take its time, and a model may have many files.
         most = self._limits.workers
-        folder, properties, required = await asyncio.to_thread(_examined, url, most)
+        found = await asyncio.to_thread(examined, url, most, installs=self._installs)
+        properties, required = found.properties, found.required
+        python = found.python
+        if found.recipe is not None:
+            python = await self._environments.python_of(found.recipe)
         given = properties.reserved_memory_mb
         reserved = (DEFAULT_RESERVED_MB if given is None else given) * MIB
         async with self._room.admit(required, reserved) as fits:
             if not fits:
                 raise refusal.no_room()
-            launcher = self._launcher(name, folder, properties)
+            launcher = self._launcher(name, found, python)
             most = workers_that_play(self._limits.concurrency, required, slots=launcher.gives_slots)
             size = _pool_size(properties, most)
             pool = Pool(name, size, launcher, properties.handler or "handle")
@@ -218,164 +228,38 @@ class Registry:
         _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
         return Model(name, url, properties, pool, time.time(), required, at_start)
 
-    def _launcher(self, name: str, folder: Path, properties: Properties) -> WorkerLauncher:
+    def _launcher(self, name: str, found: Examined, python: str) -> WorkerLauncher:
+        properties = found.properties
         init_properties = {
             "handler": properties.handler or "handle",
             **properties.init_parameters,
+            **found.told,
         }
         spec = WorkerSpec(
             model_name=(properties.model_name or name)[:15],
-            folder=folder,
+            folder=found.folder,
             engine=self._engine,
             sockets=self._sockets,
             init_properties=init_properties,
             environment=properties.env,
-            python=properties.python_executable or sys.executable,
-            entry_point=properties.entry_point or "model.py",
+            python=python,
+            entry_point=found.entry_point,
+            libraries=self._libraries(found.folder),
             load_timeout_s=float(properties.model_loading_timeout_s),
             predict_timeout_s=float(properties.predict_timeout_s),
             identity=f"{next(self._loads)} {name}",
         )
         return WorkerLauncher(spec, self._fork_servers)
 
-
-def _examined(url: str, most_workers: int) -> tuple[Path, Properties, int]:
-    """Return a model's folder, its settings and the bytes that it takes; raise what refuses it."""
-    folder = _model_folder(url)
-    properties = _properties(folder)
-    _check(folder, properties, most_workers)
-    missing = missing_requirements(folder)
-    if missing:
-        message = (
-            f"requirements.txt asks for what this environment lacks: {', '.join(missing)}; "
-            "the embedded server installs nothing: install it here, and build it into the "
-            "image that serves the model"
-        )
-        raise refusal.load_failed(message, "ModelException")
-    return folder, properties, _required_bytes(folder, properties)
-
-
-def _model_folder(url: str) -> Path:
-    message = f"Invalid model url: {url}"
-    try:
-        parts = urlsplit(url)
-        folder = Path(unquote(parts.path) if parts.scheme == "file" else url)
-        if parts.scheme not in ("", "file") or not folder.is_absolute() or not folder.is_dir():
-            raise refusal.Refusal(404, "ModelNotFoundException", message)
-        # A folder that holds nothing but a folder is unwrapped, once (Utils.getNestedModelDir).
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if len(entries) == 1 and entries[0].is_dir():
-            folder = entries[0]
-        return folder.resolve()
-    except (OSError, ValueError) as error:
-        # A broken address, a name that is too long, a folder that is not ours.
-        message = f"{message}: {error}"
-        raise refusal.Refusal(404, "ModelNotFoundException", message) from error
-
-
-def _properties(folder: Path) -> Properties:
-    try:
-        # Properties.load(InputStream) reads ISO 8859-1, whatever the editor wrote.
-        text = read_text(folder / FILE_NAME).decode("latin-1")
-    except FileNotFoundError:
-        return Properties()
-    except OSError as error:
-        raise refusal.load_failed(str(error), "IOException") from error
-    except TextError as error:
-        raise refusal.load_failed(error.what, "ModelException") from error
-    try:
-        entries = parse_entries(text)
-    except PropertiesError as error:
-        raise refusal.misconfigured("Malformed \\uxxxx encoding.") from error
-    for problem in find_problems(entries):
-        # retry_threshold is read when a worker has failed, and not before.
-        if problem.fatal and problem.entry.key != "retry_threshold":
-            message = f'For input string: "{problem.entry.value}"'
-            raise refusal.misconfigured(message, "NumberFormatException")
-    return properties_of(entries)
-
-
-def _check(folder: Path, properties: Properties, most_workers: int) -> None:
-    """Refuse what DJL Serving refuses before it starts a worker."""
-    entry_point = properties.entry_point
-    has_model = (folder / "model.py").is_file() or entry_point is not None
-    engine = properties.engine
-    if engine is None and not has_model:
-        message = f"Failed to detect engine of the model: {folder}"
-        raise refusal.Refusal(404, "ModelNotFoundException", message)
-    if engine not in (None, "Python"):
-        raise refusal.misconfigured(f"Deep learning engine not found: {engine}")
-    if not has_model:
-        message = f".py file not found in: {folder}"
-        raise refusal.load_failed(message, "FileNotFoundException")
-    degree = properties.options.get("tensor_parallel_degree", "0")
-    if degree != "max" and not _is_integer(degree):
-        message = f'For input string: "{degree}"'
-        raise refusal.misconfigured(message, "NumberFormatException")
-    devices = properties.load_on_devices or "*"
-    if any(one.startswith("gpu") or one.isdigit() for one in devices.split(";")):
-        raise refusal.load_failed("No GPU device detected.", "IllegalStateException")
-    if properties.job_queue_size < 1:
-        raise refusal.misconfigured(f"job_queue_size is {properties.job_queue_size}")
-    minimum, maximum = properties.min_workers or 0, properties.max_workers or 0
-    if minimum < 0:
-        raise refusal.load_failed(f"minWorkers is {minimum}", "IndexOutOfBoundsException")
-    if max(minimum, maximum) > most_workers:
-        message = (
-            f"{max(minimum, maximum)} workers are more than the {most_workers} of a model "
-            f"({MAX_WORKERS})"
-        )
-        raise refusal.load_failed(message, "ModelException")
-
-
-def _is_integer(text: str) -> bool:
-    try:
-        integer(text)
-    except ValueError:
-        return False
-    return True
-
-
-def missing_requirements(folder: Path) -> list[str]:
-    """Return the lines of a model's requirements.txt that this environment does not satisfy.
-
-    DJL Serving runs pip at every load of such a model (PyEnv.installDependency). Options and URLs
-    cannot be checked and are taken as satisfied.
-    """
-    file = folder / "requirements.txt"
-    if not file.is_file():
-        return []
-    missing = []
-    try:
-        natural = read_text(file).decode(errors="replace").splitlines()
-        stripped = (line.split(" #")[0].strip() for line in natural)
-        lines = [line for line in stripped if line and not line.startswith(("#", "-"))]
-        see_lines(file.name, len(lines), str(folder))
-    except TextError as error:
-        raise refusal.load_failed(error.what, "ModelException") from error
-    for text in lines:
-        try:
-            requirement = Requirement(text)
-        except (InvalidRequirement, RecursionError):
-            continue
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(text)
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            missing.append(f"{text} (here is {version})")
-    return missing
-
-
-def _required_bytes(folder: Path, properties: Properties) -> int:
-    required = properties.required_memory_mb
-    if required is not None and required > 0:
-        return required * MIB
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return int(size * _FILE_SIZE_FACTOR)
+    def _libraries(self, folder: Path) -> Path | None:
+        """Return where the runtime is for a model that brings none, and nothing else of ours."""
+        if (folder / RUNTIME_FOLDER).exists():
+            return None
+        libraries = self._sockets / "runtime"
+        libraries.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (libraries / RUNTIME_FOLDER).symlink_to(Path(mmekit_runtime.__file__).parent)
+        return libraries
 
 
 def _pool_size(properties: Properties, least_maximum: int = 1) -> PoolSize:

@@ -57,6 +57,9 @@ class ServerOptions:
         connection is accepted, and invoked by POST /invocations. None for a multi-model container.
     exit_with_stdin
         End when standard input does: a parent that dies takes the server with it.
+    installs
+        Whether models whose requirements.txt asks for more than is here get environments of their
+        own, which uv makes; otherwise they are refused.
     """
 
     port: int = 8080
@@ -64,6 +67,7 @@ class ServerOptions:
     memory: int | None = None
     model: Path | None = None
     exit_with_stdin: bool = False
+    installs: bool = True
 
 
 def run(options: ServerOptions) -> None:
@@ -90,7 +94,8 @@ def run(options: ServerOptions) -> None:
     policy = Policy.of(options.host, listener.getsockname()[0])
     with leaving_nothing() as variables, _socket_folder() as sockets:
         os.environ.update(variables)  # for all that is started from here on
-        registry = Registry(engine, sockets, Memory(options.memory), limits)
+        memory = Memory(options.memory)
+        registry = Registry(engine, sockets, memory, limits, installs=options.installs)
         server = HttpServer(Front(registry).responder, limits.http(), policy)
         run_in_loop(_serve(options, listener, registry, server))
 
@@ -158,6 +163,7 @@ async def _serve(
         host, port = listener.getsockname()[:2]
         _logger.info("serving on http://%s:%d", host, port)
         await asked.wait()
+        await registry.give_up_making()
         await server.close(_DRAIN_S)
     finally:
         await registry.close()

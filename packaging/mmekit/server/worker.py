@@ -36,7 +36,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _end_with_server() -> None:
+def end_with_server() -> None:
     """Have the kernel end this new process with the server, whatever it is busy with (prctl(2)).
 
     Elsewhere it ends when it next reads from its socket.
@@ -65,6 +65,8 @@ class WorkerSpec:
         What the empty initialisation request carries: serving.properties, as DJL Serving does.
     environment
         Variables that the package adds (``option.env``).
+    libraries
+        A folder that has the runtime, for a model that brings none.
     load_timeout_s, predict_timeout_s
         Seconds until a load or a request is given up and its process killed.
     """
@@ -80,6 +82,7 @@ class WorkerSpec:
     load_timeout_s: float = 240.0
     predict_timeout_s: float = 120.0
     identity: str = ""
+    libraries: Path | None = None
 
     def engine_arguments(self, socket_name: str) -> list[str]:
         """Return the engine's script and arguments: Connection.getPythonStartCmd, one process."""
@@ -103,6 +106,8 @@ class WorkerSpec:
         """
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         paths = [environment.get("PYTHONPATH"), str(self.engine), str(self.folder)]
+        if self.libraries is not None:
+            paths.append(str(self.libraries))
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         return {**environment, **self.environment}
 
@@ -241,7 +246,7 @@ class EngineWorker(Worker):
                 stderr=printing[1],
                 # Ctrl-C in a terminal is for the server alone: it ends its workers in order.
                 start_new_session=True,
-                preexec_fn=_end_with_server,
+                preexec_fn=end_with_server,
             )
         except OSError as error:
             # As java.lang.ProcessBuilder words it.

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmekit_runtime.conventions.sagemaker import ACCEPT_VARIABLE
 from mmekit_runtime.messages import RequestError
-from mmekit_runtime.model_files import RECOMMENDING, load_sklearn, load_xgboost
+from mmekit_runtime.model_files import RAW, RECOMMENDING, load_sklearn, load_xgboost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,12 +43,18 @@ def recommended(folder: Path) -> str | None:
     return SKLEARN if any((folder / name).is_file() for name in RECOMMENDING) else None
 
 
+def is_raw(properties: Mapping[str, Any]) -> bool:
+    """Whether DJL's own behaviour is wanted, where ours is another on purpose."""
+    return str(properties.get(RAW, "")).lower() == "true"
+
+
 class DjlModel:
     """A model behind DJL 0.36's handler for scikit-learn or XGBoost.
 
     Answers are those of ``SklearnHandler.inference`` and ``XGBoostHandler.inference``, byte for
     byte, but for three things: JSON says that it is JSON; a request without Accept or Content-Type
-    is answered (as JSON) and no error; and what cannot be read is 400 or 406 instead of 424.
+    is answered (as JSON) and no error; and what cannot be read is 400 or 406 instead of 424. An
+    archive that nobody has packed is answered without these (`is_raw`).
 
     Parameters
     ----------
@@ -62,6 +68,7 @@ class DjlModel:
         self, made_for: str, folder: Path, properties: Mapping[str, Any], script: Script | None
     ) -> None:
         self._made_for = made_for
+        self.is_raw = is_raw(properties)
         # custom_formatter_handling.py: SageMaker's functions count when nothing is decorated.
         self._is_sagemaker_script = script is not None and not script.decorated
         self._functions = _functions(script)
@@ -76,7 +83,7 @@ class DjlModel:
         """Answer one request."""
         content_type = inputs.get_property("Content-Type") or ""
         accept = inputs.get_property("Accept")
-        if accept in (None, "", "*/*"):
+        if accept == "*/*" or (not accept and not self.is_raw):
             accept = self._default_accept
         if "output_formatter" not in self._functions and not (_JSON in accept or _CSV in accept):
             raise RequestError(406, f"an Accept among {_JSON}, {_CSV}", accept)
@@ -124,7 +131,7 @@ class DjlModel:
         if formatted is not predictions:
             if self._is_sagemaker_script:
                 output.add_property("Content-Type", accept)
-            elif not isinstance(formatted, (str, bytes, bytearray)):
+            elif not isinstance(formatted, (str, bytes, bytearray)) and not self.is_raw:
                 output.add_property("Content-Type", _JSON)
             return output.add(formatted)
         if _CSV in accept:
@@ -132,7 +139,8 @@ class DjlModel:
             np.savetxt(text, predictions, fmt="%s", delimiter=",")
             output.add_property("Content-Type", _CSV)
             return output.add(text.getvalue().rstrip())
-        output.add_property("Content-Type", _JSON)
+        if not self.is_raw:
+            output.add_property("Content-Type", _JSON)
         return output.add_as_json({"predictions": predictions.tolist()})
 
 

@@ -73,6 +73,8 @@ class Entry:
     def _answer(self, inputs: Any) -> Any:
         if self._model is None:
             raise RuntimeError("the model is not loaded")
+        if isinstance(self._model, djl.DjlModel) and self._model.is_raw:
+            return self._model.answer(inputs)  # what is raised is the engine's to answer
         try:
             return self._model.answer(inputs)
         except RequestError as error:
@@ -115,8 +117,10 @@ def load(folder: Path, properties: Mapping[str, Any]) -> Model:
         expected = f"{MODEL_FILE}, code/inference.py or model.skops"
         raise ValueError(f"there is nothing to serve in the folder: expected {expected}")
     if made_for in djl.LOADERS:
-        named = MODEL_FILE if (folder / MODEL_FILE).is_file() else None
-        script = Script.load(folder, named) if named else None
+        script = None
+        if (folder / MODEL_FILE).is_file():
+            is_raw = djl.is_raw(properties)
+            script = Script.as_of_djl(folder) if is_raw else Script.load(folder, MODEL_FILE)
         return djl.DjlModel(made_for, folder, properties, script)
     script = Script.load(folder, made_for)
     if script.handle is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,12 @@ PROGRAM_VARIABLE = "SAGEMAKER_PROGRAM"
 DEFAULT_PROGRAM = "inference.py"
 
 _DECORATED = ("init_handler", "input_formatter", "prediction_handler", "output_formatter")
+_OF_DJL = {
+    "model_fn": (("model_dir",),),
+    "input_fn": (("request_body", "content_type"), ("request_body", "request_content_type")),
+    "predict_fn": (("input_data", "model"),),
+    "output_fn": (("prediction", "accept"), ("prediction", "response_content_type")),
+}
 _SAGEMAKER = ("model_fn", "input_fn", "predict_fn", "output_fn", "transform_fn")
 
 
@@ -52,6 +59,23 @@ class Script:
         containers put ``code`` there (sagemaker_inference/environment.py).
         """
         return cls(_imported(folder / name))
+
+    @classmethod
+    def as_of_djl(cls, folder: Path) -> Script:
+        """Run model.py as DJL 0.36 does, under a name of its own.
+
+        Of SageMaker's functions those count whose parameters have the names that DJL looks for
+        (SAGEMAKER_SIGNATURES in djl_python/utils.py).
+        """
+        from djl_python.service_loader import load_model_service
+
+        script = cls(load_model_service(str(folder), MODEL_FILE, "-1").module)
+        script.functions = {
+            name: function
+            for name, function in script.functions.items()
+            if _parameters(function) in _OF_DJL.get(name, ())
+        }
+        return script
 
 
 def find_script(folder: Path) -> str | None:
@@ -90,6 +114,13 @@ def _imported(path: Path) -> ModuleType:
 
 def _same_file(file: str | None, path: Path) -> bool:
     return file is not None and Path(file).is_file() and Path(file).samefile(path)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return ()
 
 
 def _decorated(module: ModuleType) -> dict[str, Callable[..., Any]]:

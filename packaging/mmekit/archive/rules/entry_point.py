@@ -52,11 +52,14 @@ def entry_point(subject: Subject) -> Iterator[Finding]:
 def _without_entry_point(subject: Subject) -> Iterator[Finding]:
     if MODEL_FILE in subject.contents:
         return
-    nested = {name.split("/", 1)[0] for name in subject.contents.files}
+    tops = {name.split("/", 1)[0] for name in subject.contents.files}
+    nested = {name for name in tops if not name.startswith(".")}
     inside = next(iter(nested)) if len(nested) == 1 else None
     remedy = f"Write a {MODEL_FILE} with a handle."
     if inside is not None and f"{inside}/{MODEL_FILE}" in subject.contents:
         remedy = f"Check the folder {inside}, which is the package."
+        if subject.is_archive:
+            remedy = "Pack it flat: servers look into one folder, and no deeper."
     yield Finding(
         "error",
         "model-file-missing",

@@ -37,7 +37,7 @@ def requirements(subject: Subject) -> Iterator[Finding]:
         "installs-at-load",
         f"The image does not provide {named}. DJL Serving runs pip at every load of this model: "
         "seconds to minutes, from the network, into the folder that all models share; a failure "
-        "is only a warning in the log. The embedded server installs nothing.",
+        "is only a warning in the log. The embedded server makes an environment for it, once.",
         "Build an image of your own that has them, and serve from that.",
         subject.place(REQUIREMENTS_FILE),
     )

@@ -39,8 +39,8 @@ def rungs(subject: Subject) -> Iterator[Finding]:
     severity: Severity = "note"
     message = f"Made for {_origin(convention)}. As it is, "
     if convention.rungs:
-        message += f"it runs on {_and(convention.rungs)}; not in the embedded server, whose engine "
-        message += "is that of 0.34 and cannot load it."
+        message += f"it runs on every rung: {_and(convention.rungs)}; answers that are no success "
+        message += "are DJL's own, and it has no worker slots."
     else:
         message += "only SageMaker's framework containers run it: the embedded server, DJL "
         message += "Serving 0.36 and SageMaker's stock image look for a handle in model.py."
@@ -52,7 +52,7 @@ def rungs(subject: Subject) -> Iterator[Finding]:
         severity,
         "rungs",
         message,
-        "Pack it with `mme pack`: the archive then runs on every rung.",
+        "Pack it with `mme pack`: the archive then runs on every rung, with worker slots.",
         subject.contents.where,
     )
 

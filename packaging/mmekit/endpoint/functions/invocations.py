@@ -60,6 +60,7 @@ class Functions:
         self._sources = Sources(folder)
         self._runner = Runner(url, folder)
         self._running: Counter[_Key] = Counter()
+        self._warned: set[tuple[_Key, str]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def answer(self, request: Request, caller: Caller) -> Reply | None:
@@ -126,6 +127,10 @@ class Functions:
     ) -> tuple[Outcome, list[tuple[int, str]]]:
         key = (function.account, function.region, function.name)
         self._admit(function, key)
+        if function.runtime != log.RUNNING and (key, function.runtime) not in self._warned:
+            self._warned.add((key, function.runtime))
+            what = "function %s asks for %s and runs on %s, which is here"
+            logger.warning(what, function.name, function.runtime, log.RUNNING)
         self._running[key] += 1
         try:
             root = await self._sources.take(function.digest, function.code)

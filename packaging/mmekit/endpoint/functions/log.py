@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import secrets
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
 
 if TYPE_CHECKING:
+    from mmekit.endpoint.functions.function import Function
     from mmekit.endpoint.functions.runner import Invocation, Outcome
 
-__all__ = ["entries_of", "new_stream", "tail_of", "write"]
+__all__ = ["RUNNING", "entries_of", "new_stream", "tail_of", "write"]
+
+RUNNING = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+"""The runtime of every function here."""
 
 _STREAMS = 1000  # of a group; it lives in this process' memory
 _LONGEST = 256 * 1024 - 26  # characters; CloudWatch Logs' limit, 26 bytes of overhead included
@@ -41,11 +46,20 @@ def entries_of(
     if outcome.timed_out:
         report.append("Status: timeout")
     return [
+        *_of_another_python(function, began_ms),
         (began_ms, f"START RequestId: {request} Version: {function.version}\n"),
         *outcome.output,
         (ended_ms, f"END RequestId: {request}\n"),
         (ended_ms, "\t".join([*report, "\n"])),
     ]
+
+
+def _of_another_python(function: Function, began_ms: int) -> list[tuple[int, str]]:
+    """Return a line where the function's Python is not here, in the place of AWS's INIT_START."""
+    if function.runtime == RUNNING:
+        return []
+    text = f"INIT_START Runtime Version: {RUNNING} here, where the function asks for"
+    return [(began_ms, f"{text} {function.runtime}\n")]
 
 
 def tail_of(entries: list[tuple[int, str]]) -> bytes:

@@ -32,13 +32,15 @@ from typing import Any, NoReturn
 _MESSAGE = struct.Struct("<cQqq")
 _DESCRIPTORS = 2
 _MAXRSS_PER_KIB = 1024 if sys.platform == "darwin" else 1
-_RUNTIME = "_mmekit_function_runtime"
+_PREFIX = "_mmekit_function_"
 
 
 class _Nursery:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._runtime = _load_runtime()
+        self._runtime = _load("runtime")
+        self._task_root = _load("task_root")
+        self._can_mount = self._task_root.can_mount(Path.cwd())
         self._running: dict[int, int] = {}  # process id -> token
         self._woken, self._wake = os.pipe()
         for descriptor in (self._woken, self._wake):
@@ -109,7 +111,11 @@ class _Nursery:
                 os.close(descriptor)
             self._control.close()
             with socket.socket(fileno=channel) as connection:
-                self._runtime.run(self._runtime.receive(connection), connection)
+                spec = self._runtime.receive(connection)
+                if self._can_mount:
+                    self._task_root.mount(spec["root"])
+                    spec["root"] = self._task_root.TASK_ROOT
+                self._runtime.run(spec, connection)
             status = 0
         except SystemExit as leaving:
             code = leaving.code
@@ -147,13 +153,14 @@ def _kill_group(process: int) -> None:
         os.killpg(process, signal.SIGKILL)
 
 
-def _load_runtime() -> Any:
-    """Load the module beside this file without making its folder one to import from."""
-    spec = importlib.util.spec_from_file_location(_RUNTIME, Path(__file__).with_name("runtime.py"))
+def _load(name: str) -> Any:
+    """Load a module beside this file without making its folder one to import from."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(_PREFIX + name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(_RUNTIME)
+        raise ImportError(name)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[_RUNTIME] = module
+    sys.modules[_PREFIX + name] = module
     spec.loader.exec_module(module)
     return module
 

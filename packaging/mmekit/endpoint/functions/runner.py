@@ -236,7 +236,6 @@ def _spec(invocation: Invocation, url: str, tmp: Path) -> dict[str, Any]:
         "TMPDIR": str(tmp),
         "AWS_ENDPOINT_URL": url,
         **dict(function.environment),
-        "LAMBDA_TASK_ROOT": str(invocation.root),
         "_HANDLER": function.handler,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         "AWS_REGION": function.region,

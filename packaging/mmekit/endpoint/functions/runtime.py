@@ -80,8 +80,8 @@ def run(spec: dict[str, Any], channel: socket.socket) -> None:
     Two messages go back: that the handler is there, or why not; then the handler's answer, or what
     it raised. Each is a length of four bytes and JSON.
     """
-    _set_up(spec)
     root: str = spec["root"]
+    _set_up(spec)
     try:
         handler = _handler(spec["handler"])
     except Exception as error:  # noqa: BLE001 - whatever the module raises
@@ -101,12 +101,16 @@ def run(spec: dict[str, Any], channel: socket.socket) -> None:
 
 def _set_up(spec: dict[str, Any]) -> None:
     os.environ.clear()
-    os.environ.update(spec["environment"])
-    time.tzset()
     root = spec["root"]
+    os.environ.update(spec["environment"], LAMBDA_TASK_ROOT=root)
+    time.tzset()
     os.chdir(root)
-    _forget_what_it_brings(root)
-    sys.path.insert(0, root)
+    # As Python has it, and the runtime before that: PYTHONPATH is no reserved variable.
+    given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    paths = [root, *(os.path.abspath(_found(path, root)) for path in given)]  # noqa: PTH100
+    for path in paths:
+        _forget_what_it_brings(path)
+    sys.path[:0] = paths
     sys.argv = [""]
     handler = logging.StreamHandler(sys.stdout)
     handler.terminator = ""
@@ -119,8 +123,16 @@ def _set_up(spec: dict[str, Any]) -> None:
     logging.getLogger().addHandler(handler)
 
 
+def _found(path: str, root: str) -> str:
+    """Return where a path below /var/task is, on a machine that has no such folder."""
+    below = path == _TASK_ROOT or path.startswith(f"{_TASK_ROOT}/")
+    return root + path[len(_TASK_ROOT) :] if below else path
+
+
 def _forget_what_it_brings(root: str) -> None:
     """Let a library in the archive, such as a newer boto3, be imported in place of ours."""
+    if not Path(root).is_dir():
+        return
     brought = {path.name.partition(".")[0] for path in Path(root).iterdir()}
     known = sys.stdlib_module_names | {__name__, "__main__"}
     for name in list(sys.modules):

@@ -36,6 +36,18 @@ __all__ = [
 
 logger = logging.getLogger("mmekit.endpoint")
 
+_SPELLED = {
+    name.lower(): name
+    for name in (
+        b"Content-Type",
+        b"Accept",
+        b"X-Amzn-SageMaker-Custom-Attributes",
+        b"X-Amzn-SageMaker-Inference-Id",
+        b"X-Amzn-SageMaker-Target-Model",
+    )
+}
+"""Headers as SageMaker spells them: a handler on Multi Model Server finds them by these names."""
+
 _BODYLESS = (204, 304)
 _FINAL = 200
 """Below are answers that announce another."""
@@ -99,7 +111,7 @@ class ContainerClient:
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
-        self._common = f" HTTP/1.1\r\nhost: {host}:{port}\r\n".encode()
+        self._common = f" HTTP/1.1\r\nHost: {host}:{port}\r\n".encode()
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
         self._loop = asyncio.get_running_loop()
@@ -118,7 +130,7 @@ class ContainerClient:
     async def load(self, name: str, folder: str, seconds: float) -> ContainerReply:
         """Ask the container to load a model from a folder."""
         body = json.dumps({"model_name": name, "url": folder}).encode()
-        head = b"POST /models" + self._common + b"content-type: application/json\r\n"
+        head = b"POST /models" + self._common + b"Content-Type: application/json\r\n"
         return await self._call(_sized(head, body), body, seconds)
 
     async def unload(self, name: str, seconds: float) -> ContainerReply:
@@ -165,7 +177,7 @@ class ContainerClient:
             The target cannot be a header's value.
         """
         path = b"POST /models/" + quote(name, safe="").encode() + b"/invoke"
-        header = b"x-amzn-sagemaker-target-model: " + target.encode("latin-1", "replace")
+        header = b"X-Amzn-SageMaker-Target-Model: " + target.encode("latin-1", "replace")
         return path + self._common + lines_of(header + b"\r\n", 1)
 
     async def invoke(
@@ -193,7 +205,7 @@ class ContainerClient:
         HeadError
             One of the headers has more than a line; nothing is sent.
         """
-        more = [b"%b: %b\r\n" % header for header in headers]
+        more = [b"%b: %b\r\n" % (_SPELLED.get(name, name), value) for name, value in headers]
         head = invocation + lines_of(b"".join(more), len(more))
         return await self._call(_sized(head, body), body, seconds)
 
@@ -445,7 +457,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _sized(head: bytes, body: bytes) -> bytes:
-    return head + b"content-length: %d\r\n\r\n" % len(body)
+    return head + b"Content-Length: %d\r\n\r\n" % len(body)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

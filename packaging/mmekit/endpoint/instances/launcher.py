@@ -152,8 +152,13 @@ class ContainerLauncher(Protocol):
         """
 
 
-def launcher_named(server: str) -> ContainerLauncher:
+def launcher_named(server: str, *, installs: bool = True) -> ContainerLauncher:
     """Return the launcher for a kind of container.
+
+    Parameters
+    ----------
+    installs
+        Whether the embedded server makes environments for models that ask for more than is here.
 
     Raises
     ------
@@ -163,7 +168,8 @@ def launcher_named(server: str) -> ContainerLauncher:
     if server not in ("embedded", "djl"):
         remedy = "Use --server embedded or --server djl."
         raise EndpointError("There is no such kind of container.", where=server, remedy=remedy)
-    return CommandLauncher((sys.executable, "-m", "mmekit.server", "--server", server))
+    own = () if installs else ("--no-install",)
+    return CommandLauncher((sys.executable, "-m", "mmekit.server", "--server", server, *own))
 
 
 class CommandLauncher:
