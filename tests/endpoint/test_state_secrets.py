@@ -89,7 +89,13 @@ def test_what_fails_says_no_secret_in_the_log(start):
     query = "x-amz-signature=hush-1&X%2DAmz%2DSecurity%2DToken=hush-2&Password=hush-3"
     headers = {"Authorization": authorization("s3", "hush-4"), "Proxy-Authorization": "hush-5"}
     # moto's own failures, whose traceback and message tell the request
-    for path in ("/kept?analytics&id=1", "/?Action=x", "/a/b?torrent", "/2015-03-31/functions/"):
+    for path in (
+        "/kept/password=hush-6?analytics&id=1",
+        "/kept?analytics&id=1",
+        "/?Action=x",
+        "/a/b?torrent",
+        "/2015-03-31/functions/",
+    ):
         for method in ("PUT", "POST", "GET", "PATCH"):
             mark = "&" if "?" in path else "?"
             httpx.request(method, f"{service.url}{path}{mark}{query}", headers=headers)

@@ -66,8 +66,9 @@ def test_what_waits_behind_a_request_past_its_time_is_answered_by_another_proces
     pid = embedded.value(name, "os.getpid()")
 
     with ThreadPoolExecutor(4) as threads:
-        stuck = threads.submit(embedded.invoke, name, "time.sleep(3600)")
-        until(lambda: embedded.described(name)["processes"][0]["requests"] == 1)
+        code = "print('behind it others wait', flush=True) or time.sleep(3600)"
+        stuck = threads.submit(embedded.invoke, name, code)
+        embedded.wait_for("behind it others wait")
         waiting = [threads.submit(embedded.invoke, name, "os.getpid()") for _ in range(3)]
 
         assert stuck.result().status_code == 503

@@ -35,6 +35,7 @@ def broken():
 
 def stuck():
     yield "one"
+    print("stuck for long", flush=True)
     time.sleep(3600)
 
 def handle(inputs):
@@ -171,6 +172,8 @@ def test_a_server_that_gives_up_a_stuck_stream_takes_the_stuck_process_along(slo
     received = b""
     while b"one" not in received:
         received += slow.sock.recv(100)
+    # Until then it may answer others.
+    until(lambda: "stuck for long" in slow.output)
     other.send("os.getpid()")
 
     slow.kill()

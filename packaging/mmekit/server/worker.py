@@ -104,7 +104,8 @@ class WorkerSpec:
 
         bin/serving sets OMP_NUM_THREADS.
         """
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        # What a model prints is in the log when it has printed it, and not lost when it is killed.
+        environment = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **os.environ}
         paths = [environment.get("PYTHONPATH"), str(self.engine), str(self.folder)]
         if self.libraries is not None:
             paths.append(str(self.libraries))
