@@ -166,7 +166,7 @@ def container_environment(environ: Mapping[str, str], home: Path, url: str = "")
 
 
 def leads_elsewhere(name: str) -> bool:
-    """Say whether a variable would take a container's client of AWS away from the rehearsal."""
+    """Say whether a variable would take a client of AWS in a container or function elsewhere."""
     return name.startswith(_LEADING) or name in _LEADING_TOO
 
 

@@ -19,6 +19,7 @@ from mmekit.endpoint.functions.function import find_function
 from mmekit.endpoint.functions.runner import Invocation, Runner
 from mmekit.endpoint.functions.source import Sources
 from mmekit.endpoint.http import Reply
+from mmekit.rehearsal import leads_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -127,10 +128,12 @@ class Functions:
     ) -> tuple[Outcome, list[tuple[int, str]]]:
         key = (function.account, function.region, function.name)
         self._admit(function, key)
-        if function.runtime != log.RUNNING and (key, function.runtime) not in self._warned:
-            self._warned.add((key, function.runtime))
-            what = "function %s asks for %s and runs on %s, which is here"
-            logger.warning(what, function.name, function.runtime, log.RUNNING)
+        if function.runtime != log.RUNNING:
+            what = f"asks for {function.runtime} and runs on {log.RUNNING}, which is here"
+            self._warn(key, what)
+        if elsewhere := sorted(name for name, _ in function.environment if leads_elsewhere(name)):
+            names = ", ".join(elsewhere)
+            self._warn(key, f"has {names}, which would lead away from here and is left out")
         self._running[key] += 1
         try:
             root = await self._sources.take(function.digest, function.code)
@@ -155,6 +158,11 @@ class Functions:
         except Exception:  # a subscription of the user's may fail in any way
             logger.exception("the log of %s is lost", function.name)
         return outcome, entries
+
+    def _warn(self, key: _Key, what: str) -> None:
+        if (key, what) not in self._warned:
+            self._warned.add((key, what))
+            logger.warning("function %s %s", key[2], what)
 
     def _admit(self, function: Function, key: _Key) -> None:
         if function.reserved is not None and self._running[key] >= function.reserved:

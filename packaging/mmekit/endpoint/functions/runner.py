@@ -17,6 +17,7 @@ import psutil
 
 from mmekit.endpoint.functions.forks import Nursery
 from mmekit.endpoint.functions.output import Output
+from mmekit.rehearsal import leads_elsewhere
 from mmekit.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _spec(invocation: Invocation, url: str, tmp: Path) -> dict[str, Any]:
         "HOME": str(tmp),
         "TMPDIR": str(tmp),
         "AWS_ENDPOINT_URL": url,
-        **dict(function.environment),
+        **{name: value for name, value in function.environment if not leads_elsewhere(name)},
         "_HANDLER": function.handler,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         "AWS_REGION": function.region,
