@@ -2,8 +2,8 @@
 
 Those that ask are the command of ``mme up -- COMMAND`` and every notebook
 (`program_environment`, and `enter` for this very process), a container that the rehearsal starts
-(`container_environment`), and the rehearsal itself (`forget_account`). Nobody else says which
-variables lead to an account.
+(`container_environment`), a model that is measured (`without_account`), and the rehearsal itself
+(`forget_account`). Nobody else says which variables lead to an account.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import site
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import platformdirs
 
@@ -33,6 +34,7 @@ __all__ = [
     "leads_elsewhere",
     "program_environment",
     "reachable_url",
+    "without_account",
 ]
 
 MARK = "MMEKIT_REHEARSAL"
@@ -122,6 +124,23 @@ def forget_account() -> None:
     for name in [name for name in os.environ if _is_of_aws(name, frozenset())]:
         del os.environ[name]
     os.environ.update(_NOTHING)
+
+
+def without_account(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment from which nothing leads to an account.
+
+    Where AWS is something on this machine, a rehearsal for instance, it stays so.
+    """
+    host = urlsplit(environ.get("AWS_ENDPOINT_URL", "")).hostname
+    if host not in _LOOPBACK:
+        kept = {name: value for name, value in environ.items() if not _is_of_aws(name, _HABITS)}
+    else:
+        kept = {
+            name: value
+            for name, value in environ.items()
+            if name == "AWS_ENDPOINT_URL" or not leads_elsewhere(name)
+        }
+    return {**kept, **_NOTHING}
 
 
 def is_entered(environ: Mapping[str, str] = os.environ) -> bool:
