@@ -112,6 +112,7 @@ def test_an_answer_is_in_s3_where_the_client_was_told(service, endpoint):
     assert seen["headers"]["content-type"] == "text/plain"
     assert seen["headers"]["x-amzn-sagemaker-custom-attributes"] == "c000"
     assert seen["headers"]["x-amzn-sagemaker-inference-id"] == "mine"
+    assert seen["headers"]["accept"] == "*/*"
 
 
 def test_without_an_inference_id_one_is_made(service, endpoint):

@@ -111,6 +111,30 @@ def test_a_multi_model_endpoint_has_no_streams(service, echo):
         ask(service, echo)
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("Inference-Component", "Inference Component Name header is not allowed"),
+        ("Target-Container-Hostname", "not rehearsed on this machine"),
+        ("Session-Id", "not rehearsed on this machine"),
+        ("Target-Model", "does not support target model header"),
+    ],
+)
+def test_a_stream_that_asks_for_what_is_not_there_is_refused(service, endpoint, header, words):
+    runtime = service.client("sagemaker-runtime")
+
+    def add(request, **_):
+        request.headers[f"X-Amzn-SageMaker-{header}"] = "one"
+
+    signing = ("before-sign.sagemaker-runtime.*", add)
+    runtime.meta.events.register(*signing)
+    try:
+        with pytest.raises(runtime.exceptions.ValidationError, match=words):
+            runtime.invoke_endpoint_with_response_stream(EndpointName=endpoint, Body=b"x")
+    finally:
+        runtime.meta.events.unregister(*signing)
+
+
 def test_a_serverless_endpoint_streams_too(service, endpoint):
     config = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
     service.create_endpoint(
