@@ -481,7 +481,8 @@ def test_a_notebook_that_imports_env_has_no_other_aws_than_the_rehearsal(root, u
     assert (seen["keys"], seen["default"]) == ("local", "local")
 
 
-def test_what_a_shell_is_told_is_what_a_command_gets():
+def test_what_a_shell_is_told_is_what_a_command_gets(monkeypatch, tmp_path):
+    monkeypatch.setattr(rehearsal, "STARTUP", tmp_path / "a folder of blanks; and 'more'")
     lines = rehearsal.announcement(URL, "us-east-1")
     program = "import json, os; print(json.dumps(dict(os.environ)))"
     script = "\n".join([*lines, shlex.join([sys.executable, "-c", program])])

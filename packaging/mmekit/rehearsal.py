@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
+import shlex
 import site
 import sys
 from pathlib import Path
@@ -191,7 +192,7 @@ def leads_elsewhere(name: str) -> bool:
 
 def announcement(url: str, region: str) -> tuple[str, ...]:
     """Return the lines for a shell that do by hand what `program_environment` does."""
-    path = f"export PYTHONPATH={STARTUP}${{PYTHONPATH:+:$PYTHONPATH}}"
+    path = f"export PYTHONPATH={shlex.quote(str(STARTUP))}${{PYTHONPATH:+:$PYTHONPATH}}"
     return (
         f"export AWS_ENDPOINT_URL={url}",
         "export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local",
