@@ -15,6 +15,7 @@ import pytest
 
 from mmekit import rehearsal
 from mmekit.archive import pack
+from mmekit.endpoint import Placement
 from mmekit.errors import SettingsError
 from mmekit.settings import Settings, local_region
 from tests.real_account import real_account
@@ -404,6 +405,15 @@ def test_a_botocore_that_does_not_read_the_variable_is_told_where_the_rehearsal_
 def test_no_proxy_stands_before_the_rehearsal(given, expected):
     made = rehearsal.program_environment(given, URL, "us-east-1")
     assert (made.get("no_proxy"), made.get("NO_PROXY")) == (expected, expected)
+
+
+def test_no_proxy_of_a_models_environment_stands_before_it_either(tmp_path):
+    asked = (("HTTPS_PROXY", "http://proxy"), ("NO_PROXY", "a.example"))
+    account = (("AWS_ENDPOINT_URL", "http://host.docker.internal:81"),)
+    made = Placement("m/v/1", tmp_path, asked, account).variables()
+    expected = "a.example,127.0.0.1,localhost,::1,host.docker.internal"
+    assert made["NO_PROXY"] == made["no_proxy"] == expected
+    assert "no_proxy" not in Placement("m/v/1", tmp_path, (), account).variables()
 
 
 def test_a_container_finds_in_its_own_home_what_lies_in_the_users(tmp_path):

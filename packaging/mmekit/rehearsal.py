@@ -33,6 +33,7 @@ __all__ = [
     "forget_account",
     "is_entered",
     "leads_elsewhere",
+    "past_proxies",
     "program_environment",
     "reachable_url",
     "without_account",
@@ -99,7 +100,7 @@ def program_environment(environ: Mapping[str, str], url: str, region: str) -> di
         Where the rehearsal is.
     """
     kept = {name: value for name, value in environ.items() if not _is_of_aws(name, _HABITS)}
-    return {**kept, **_variables(url, region), **_past_proxies(kept, url), **_hooked(kept)}
+    return {**kept, **_variables(url, region), **past_proxies(kept, url), **_hooked(kept)}
 
 
 def enter(url: str, region: str) -> None:
@@ -179,7 +180,7 @@ def container_environment(environ: Mapping[str, str], home: Path, url: str = "")
     }
     paths = [path for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if path]
     paths = [path for path in paths if Path(path) != STARTUP]
-    variables = {**folders, **kept, **_past_proxies(kept, url), "HOME": str(home)}
+    variables = {**folders, **kept, **past_proxies(kept, url), "HOME": str(home)}
     if paths:
         variables["PYTHONPATH"] = os.pathsep.join(paths)
     return variables
@@ -188,6 +189,16 @@ def container_environment(environ: Mapping[str, str], home: Path, url: str = "")
 def leads_elsewhere(name: str) -> bool:
     """Say whether a variable would take a client of AWS in a container or function elsewhere."""
     return name.startswith(_LEADING) or name in _LEADING_TOO
+
+
+def past_proxies(environ: Mapping[str, str], url: str) -> dict[str, str]:
+    """Return what keeps requests to the rehearsal away from a proxy, where variables name one."""
+    if not any(name.lower().endswith("_proxy") for name in environ):
+        return {}
+    said = next((environ[name] for name in _NO_PROXY if environ.get(name)), "")
+    host = url.rpartition(":")[0].partition("://")[2].strip("[]")
+    names = [*(name.strip() for name in said.split(",")), *_LOOPBACK, host]
+    return dict.fromkeys(_NO_PROXY, ",".join(dict.fromkeys(filter(None, names))))
 
 
 def announcement(url: str, region: str) -> tuple[str, ...]:
@@ -234,16 +245,6 @@ def _is_of_aws(name: str, excepted: frozenset[str]) -> bool:
 
 def _is_of_home(name: str, value: str) -> bool:
     return name.startswith("MMEKIT_") and value.startswith("~/")
-
-
-def _past_proxies(environ: Mapping[str, str], url: str) -> dict[str, str]:
-    """Return what keeps requests to the rehearsal away from a proxy."""
-    if not any(name.lower().endswith("_proxy") for name in environ):
-        return {}
-    said = next((environ[name] for name in _NO_PROXY if environ.get(name)), "")
-    host = url.rpartition(":")[0].partition("://")[2].strip("[]")
-    names = [*(name.strip() for name in said.split(",")), *_LOOPBACK, host]
-    return dict.fromkeys(_NO_PROXY, ",".join(dict.fromkeys(filter(None, names))))
 
 
 def _hooked(environ: Mapping[str, str]) -> dict[str, str]:

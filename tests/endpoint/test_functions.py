@@ -249,12 +249,13 @@ def test_boto3_in_a_function_reaches_the_same_service(service, doing, invoke):
 def test_no_variable_of_a_function_leads_its_boto3_elsewhere(service, create, invoke):
     own = {"AWS_ENDPOINT_URL": "https://sts.example", "AWS_ENDPOINT_URL_S3": "https://s3.example"}
     own |= {"AWS_PROFILE": "work", "AWS_CONFIG_FILE": "/home/config", "COLOUR": "blue"}
+    own["http_proxy"] = "http://127.0.0.1:9"
     create("led-astray", Environment={"Variables": own})
     service.put("x", b"x", bucket="seen-by-a-function-led-astray")
     assert "seen-by-a-function-led-astray" in invoke("led-astray", "list_buckets").content
     seen = invoke("led-astray").content["environment"]
     assert (seen["AWS_ENDPOINT_URL"], seen["COLOUR"]) == (service.url, "blue")
-    assert not own.keys() & seen.keys() - {"AWS_ENDPOINT_URL", "COLOUR"}
+    assert not own.keys() & seen.keys() - {"AWS_ENDPOINT_URL", "COLOUR", "http_proxy"}
 
 
 def test_a_function_has_boto3_and_nothing_else_that_is_installed(doing, invoke):
