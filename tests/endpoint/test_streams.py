@@ -1,5 +1,6 @@
 """Response streams: a single model's answer reaches the client piece by piece."""
 
+import asyncio
 import contextlib
 import json
 
@@ -77,6 +78,22 @@ def test_a_stream_without_an_end_is_ended(rehearse, tmp_path):
         assert on.only_instance().in_flight == 0
 
     rehearse(story, data_url="s3://models/only.tar.gz", stream_seconds=2.0)
+
+
+def test_instances_that_leave_finish_their_streams(rehearse, tmp_path):
+    async def story(on):
+        gate = tmp_path / "gate"
+        body = json.dumps({"pieces": ["one", f"hold {gate}", "two"]}).encode()
+        reply = await on.plane.stream(CALLER, ENDPOINT.name, {}, body)
+        assert b"one" in await anext(reply.stream)
+        leaving = asyncio.ensure_future(on.fleet.stop(drain=True))
+        await asyncio.wait([leaving], timeout=1.5)  # longer than a call without a stream may take
+        gate.touch()
+        assert b"two" in await anext(reply.stream)
+        assert [event async for event in reply.stream] == []
+        await leaving
+
+    rehearse(story, data_url="s3://models/only.tar.gz", invoke_seconds=0.5)
 
 
 def test_a_client_that_leaves_frees_the_instance(service, endpoint, tmp_path):
