@@ -337,8 +337,10 @@ def test_traffic_that_has_moved_stays_while_the_state_lasts(start_service, tmp_p
 
     update(service, "lasting", "green", policy("CANARY", wait=60, size=10))
     service.wait_until(
-        lambda: "100% of the requests" in service.log
-        and "PendingDeploymentSummary" not in describe(service, "lasting"),
+        lambda: (
+            "100% of the requests" in service.log
+            and "PendingDeploymentSummary" not in describe(service, "lasting")
+        ),
         what="the end of the baking",
     )
     seen = []
