@@ -407,6 +407,27 @@ def test_no_proxy_stands_before_the_rehearsal(given, expected):
     assert (made.get("no_proxy"), made.get("NO_PROXY")) == (expected, expected)
 
 
+def test_what_fsspec_is_configured_to_do_is_not_done(tmp_path):
+    pytest.importorskip("fsspec")
+    folder = tmp_path / ".config" / "fsspec"
+    folder.mkdir(parents=True)
+    (folder / "s3.json").write_text(
+        json.dumps({"s3": {"key": SECRET, "endpoint_url": "https://s3"}})
+    )
+    program = "import json; from fsspec.config import conf; print(json.dumps(conf))"
+    given = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+
+    def seen(environment):
+        command = [sys.executable, "-c", program]
+        return json.loads(subprocess.check_output(command, env=environment, text=True))
+
+    assert SECRET in str(seen(given))
+    assert "s3" not in seen(rehearsal.program_environment(given, URL, "us-east-1"))
+    (tmp_path / "home").mkdir()
+    named = given | {"FSSPEC_CONFIG_DIR": str(folder)}
+    assert "s3" not in seen(rehearsal.container_environment(named, tmp_path / "home", URL))
+
+
 def test_no_proxy_of_a_models_environment_stands_before_it_either(tmp_path):
     asked = (("HTTPS_PROXY", "http://proxy"), ("NO_PROXY", "a.example"))
     account = (("AWS_ENDPOINT_URL", "http://host.docker.internal:81"),)

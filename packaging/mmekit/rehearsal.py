@@ -49,7 +49,7 @@ STARTUP = Path(__file__).with_name("startup")
 """A folder for PYTHONPATH, whose sitecustomize is what Python runs when it starts."""
 
 _OF_AWS = ("AWS_", "FSSPEC_S3")
-_OF_AWS_TOO = frozenset({"BOTO_CONFIG", "S3_ENDPOINT_URL", MARK})
+_OF_AWS_TOO = frozenset({"BOTO_CONFIG", "FSSPEC_CONFIG_DIR", "S3_ENDPOINT_URL", MARK})
 _HABITS = frozenset(
     {
         "AWS_CA_BUNDLE",
@@ -80,6 +80,7 @@ _NOTHING = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
+    "FSSPEC_CONFIG_DIR": os.devnull,  # whose files may have keys and an endpoint for s3fs
 }
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NO_PROXY = ("no_proxy", "NO_PROXY")
