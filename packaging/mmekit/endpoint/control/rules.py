@@ -284,6 +284,7 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
     name = str(members["EndpointName"])
     record = aws.endpoints(caller.account, caller.region)[name]
     shadows: list[dict[str, Any]] = getattr(record, "shadow_production_variants", None) or []
+    is_asynchronous = bool(getattr(record, "async_inference_config", None))
     variants = {
         variant["VariantName"]: variant for variant in [*record.production_variants, *shadows]
     }
@@ -305,7 +306,7 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
             raise validation_exception(
                 f'Variant "{variant}" is serverless and cannot have a DesiredInstanceCount.'
             )
-        if wish.get("DesiredInstanceCount") == 0 and not record.async_inference_config:
+        if wish.get("DesiredInstanceCount") == 0 and not is_asynchronous:
             raise validation_exception(
                 f'DesiredInstanceCount of variant "{variant}" must be at least 1, unless the '
                 "endpoint is asynchronous."
