@@ -15,6 +15,7 @@ import pytest
 
 from mmekit import rehearsal
 from mmekit.archive import pack
+from mmekit.endpoint import Placement
 from mmekit.errors import SettingsError
 from mmekit.settings import Settings, local_region
 from tests.real_account import real_account
@@ -406,6 +407,36 @@ def test_no_proxy_stands_before_the_rehearsal(given, expected):
     assert (made.get("no_proxy"), made.get("NO_PROXY")) == (expected, expected)
 
 
+def test_what_fsspec_is_configured_to_do_is_not_done(tmp_path):
+    pytest.importorskip("fsspec")
+    folder = tmp_path / ".config" / "fsspec"
+    folder.mkdir(parents=True)
+    (folder / "s3.json").write_text(
+        json.dumps({"s3": {"key": SECRET, "endpoint_url": "https://s3"}})
+    )
+    program = "import json; from fsspec.config import conf; print(json.dumps(conf))"
+    given = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+
+    def seen(environment):
+        command = [sys.executable, "-c", program]
+        return json.loads(subprocess.check_output(command, env=environment, text=True))
+
+    assert SECRET in str(seen(given))
+    assert "s3" not in seen(rehearsal.program_environment(given, URL, "us-east-1"))
+    (tmp_path / "home").mkdir()
+    named = given | {"FSSPEC_CONFIG_DIR": str(folder)}
+    assert "s3" not in seen(rehearsal.container_environment(named, tmp_path / "home", URL))
+
+
+def test_no_proxy_of_a_models_environment_stands_before_it_either(tmp_path):
+    asked = (("HTTPS_PROXY", "http://proxy"), ("NO_PROXY", "a.example"))
+    account = (("AWS_ENDPOINT_URL", "http://host.docker.internal:81"),)
+    made = Placement("m/v/1", tmp_path, asked, account).variables()
+    expected = "a.example,127.0.0.1,localhost,::1,host.docker.internal"
+    assert made["NO_PROXY"] == made["no_proxy"] == expected
+    assert "no_proxy" not in Placement("m/v/1", tmp_path, (), account).variables()
+
+
 def test_a_container_finds_in_its_own_home_what_lies_in_the_users(tmp_path):
     given = {"MMEKIT_DJL_HOME": "~/djl", "XDG_CACHE_HOME": "/elsewhere", "AWS_CA_BUNDLE": "/pem"}
     made = rehearsal.container_environment(given, tmp_path, URL)
@@ -481,7 +512,8 @@ def test_a_notebook_that_imports_env_has_no_other_aws_than_the_rehearsal(root, u
     assert (seen["keys"], seen["default"]) == ("local", "local")
 
 
-def test_what_a_shell_is_told_is_what_a_command_gets():
+def test_what_a_shell_is_told_is_what_a_command_gets(monkeypatch, tmp_path):
+    monkeypatch.setattr(rehearsal, "STARTUP", tmp_path / "a folder of blanks; and 'more'")
     lines = rehearsal.announcement(URL, "us-east-1")
     program = "import json, os; print(json.dumps(dict(os.environ)))"
     script = "\n".join([*lines, shlex.join([sys.executable, "-c", program])])

@@ -2,8 +2,8 @@
 
 Those that ask are the command of ``mme up -- COMMAND`` and every notebook
 (`program_environment`, and `enter` for this very process), a container that the rehearsal starts
-(`container_environment`), and the rehearsal itself (`forget_account`). Nobody else says which
-variables lead to an account.
+(`container_environment`), a model that is measured (`without_account`), and the rehearsal itself
+(`forget_account`). Nobody else says which variables lead to an account.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
+import shlex
 import site
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import platformdirs
 
@@ -31,8 +33,10 @@ __all__ = [
     "forget_account",
     "is_entered",
     "leads_elsewhere",
+    "past_proxies",
     "program_environment",
     "reachable_url",
+    "without_account",
 ]
 
 MARK = "MMEKIT_REHEARSAL"
@@ -45,7 +49,7 @@ STARTUP = Path(__file__).with_name("startup")
 """A folder for PYTHONPATH, whose sitecustomize is what Python runs when it starts."""
 
 _OF_AWS = ("AWS_", "FSSPEC_S3")
-_OF_AWS_TOO = frozenset({"BOTO_CONFIG", "S3_ENDPOINT_URL", MARK})
+_OF_AWS_TOO = frozenset({"BOTO_CONFIG", "FSSPEC_CONFIG_DIR", "S3_ENDPOINT_URL", MARK})
 _HABITS = frozenset(
     {
         "AWS_CA_BUNDLE",
@@ -76,6 +80,7 @@ _NOTHING = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
+    "FSSPEC_CONFIG_DIR": os.devnull,  # whose files may have keys and an endpoint for s3fs
 }
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NO_PROXY = ("no_proxy", "NO_PROXY")
@@ -96,7 +101,7 @@ def program_environment(environ: Mapping[str, str], url: str, region: str) -> di
         Where the rehearsal is.
     """
     kept = {name: value for name, value in environ.items() if not _is_of_aws(name, _HABITS)}
-    return {**kept, **_variables(url, region), **_past_proxies(kept, url), **_hooked(kept)}
+    return {**kept, **_variables(url, region), **past_proxies(kept, url), **_hooked(kept)}
 
 
 def enter(url: str, region: str) -> None:
@@ -122,6 +127,23 @@ def forget_account() -> None:
     for name in [name for name in os.environ if _is_of_aws(name, frozenset())]:
         del os.environ[name]
     os.environ.update(_NOTHING)
+
+
+def without_account(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment from which nothing leads to an account.
+
+    Where AWS is something on this machine, a rehearsal for instance, it stays so.
+    """
+    host = urlsplit(environ.get("AWS_ENDPOINT_URL", "")).hostname
+    if host not in _LOOPBACK:
+        kept = {name: value for name, value in environ.items() if not _is_of_aws(name, _HABITS)}
+    else:
+        kept = {
+            name: value
+            for name, value in environ.items()
+            if name == "AWS_ENDPOINT_URL" or not leads_elsewhere(name)
+        }
+    return {**kept, **_NOTHING}
 
 
 def is_entered(environ: Mapping[str, str] = os.environ) -> bool:
@@ -159,20 +181,30 @@ def container_environment(environ: Mapping[str, str], home: Path, url: str = "")
     }
     paths = [path for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if path]
     paths = [path for path in paths if Path(path) != STARTUP]
-    variables = {**folders, **kept, **_past_proxies(kept, url), "HOME": str(home)}
+    variables = {**folders, **kept, **past_proxies(kept, url), "HOME": str(home)}
     if paths:
         variables["PYTHONPATH"] = os.pathsep.join(paths)
     return variables
 
 
 def leads_elsewhere(name: str) -> bool:
-    """Say whether a variable would take a container's client of AWS away from the rehearsal."""
+    """Say whether a variable would take a client of AWS in a container or function elsewhere."""
     return name.startswith(_LEADING) or name in _LEADING_TOO
+
+
+def past_proxies(environ: Mapping[str, str], url: str) -> dict[str, str]:
+    """Return what keeps requests to the rehearsal away from a proxy, where variables name one."""
+    if not any(name.lower().endswith("_proxy") for name in environ):
+        return {}
+    said = next((environ[name] for name in _NO_PROXY if environ.get(name)), "")
+    host = url.rpartition(":")[0].partition("://")[2].strip("[]")
+    names = [*(name.strip() for name in said.split(",")), *_LOOPBACK, host]
+    return dict.fromkeys(_NO_PROXY, ",".join(dict.fromkeys(filter(None, names))))
 
 
 def announcement(url: str, region: str) -> tuple[str, ...]:
     """Return the lines for a shell that do by hand what `program_environment` does."""
-    path = f"export PYTHONPATH={STARTUP}${{PYTHONPATH:+:$PYTHONPATH}}"
+    path = f"export PYTHONPATH={shlex.quote(str(STARTUP))}${{PYTHONPATH:+:$PYTHONPATH}}"
     return (
         f"export AWS_ENDPOINT_URL={url}",
         "export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local",
@@ -214,16 +246,6 @@ def _is_of_aws(name: str, excepted: frozenset[str]) -> bool:
 
 def _is_of_home(name: str, value: str) -> bool:
     return name.startswith("MMEKIT_") and value.startswith("~/")
-
-
-def _past_proxies(environ: Mapping[str, str], url: str) -> dict[str, str]:
-    """Return what keeps requests to the rehearsal away from a proxy."""
-    if not any(name.lower().endswith("_proxy") for name in environ):
-        return {}
-    said = next((environ[name] for name in _NO_PROXY if environ.get(name)), "")
-    host = url.rpartition(":")[0].partition("://")[2].strip("[]")
-    names = [*(name.strip() for name in said.split(",")), *_LOOPBACK, host]
-    return dict.fromkeys(_NO_PROXY, ",".join(dict.fromkeys(filter(None, names))))
 
 
 def _hooked(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -33,6 +34,51 @@ def test_an_older_measurement_is_none(workshop, number):
     (workshop.artifacts / "measured.json").write_text(f'{{"format": {number}}}')
 
     assert read_measured(workshop.artifacts) is None
+
+
+ASKING_AWS = """\
+import json, os, boto3
+def handle(inputs):
+    if inputs.is_empty():
+        session = boto3.Session()
+        found = session.get_credentials()
+        with open(os.environ["SEEN"], "w") as file:
+            seen = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+            seen["profiles"] = session.available_profiles
+            json.dump({**seen, "key": found and found.access_key}, file)
+"""
+
+
+def test_a_model_that_is_measured_has_no_way_to_the_users_account(workshop, tmp_path, monkeypatch):
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text(
+        "[default]\naws_access_key_id = AKIA\naws_secret_access_key = of-the-users\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-users")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example")
+    workshop.write("model.py", ASKING_AWS)
+
+    def seen(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        measure(workshop.package, workshop.artifacts)
+        return json.loads((tmp_path / "seen").read_text())
+
+    nothing = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "profiles": [],
+    }
+    assert seen() == {**nothing, "key": None}
+    url = "http://127.0.0.1:8950"
+    rehearsed = seen(AWS_ENDPOINT_URL=url, AWS_ACCESS_KEY_ID="l", AWS_SECRET_ACCESS_KEY="l")
+    assert (rehearsed["AWS_ENDPOINT_URL"], rehearsed["key"]) == (url, "l")
+    assert "AWS_ENDPOINT_URL_S3" not in rehearsed
+    assert seen(MME_TARGET="aws", MME_REGION="eu-central-1")["AWS_ENDPOINT_URL_S3"]
 
 
 THREADED = """\

@@ -130,6 +130,17 @@ def test_djl_serving_is_told_no_port_and_what_to_keep_free(up, docker):
     assert int(variables["SERVING_RESERVED_MEMORY_MB"]) >= 500
 
 
+def test_an_image_that_is_refused_without_docker_runs_there(up, docker):
+    service = up("--server", "docker", **docker.variables)
+    service.put("only.tar.gz", model=b"weights")
+    image = f"{STOCK}/pytorch-inference:2.6.0-cpu-py312"
+    made = service.create_endpoint("e", image, single="only.tar.gz")
+    assert made["EndpointStatus"] == "InService", made
+    (run,) = docker.calls("run")
+    assert run["words"][-2:] == [image, "serve"]
+    assert "SAGEMAKER_BIND_TO_PORT=8080" in values(run["words"], "--env")
+
+
 def test_without_an_engine_the_service_does_not_start(docker, free_port):
     command = [sys.executable, "-m", "mmekit.cli", "up", "--port", str(free_port)]
     ended = subprocess.run(

@@ -112,6 +112,7 @@ def test_an_answer_is_in_s3_where_the_client_was_told(service, endpoint):
     assert seen["headers"]["content-type"] == "text/plain"
     assert seen["headers"]["x-amzn-sagemaker-custom-attributes"] == "c000"
     assert seen["headers"]["x-amzn-sagemaker-inference-id"] == "mine"
+    assert seen["headers"]["accept"] == "*/*"
 
 
 def test_without_an_inference_id_one_is_made(service, endpoint):
@@ -305,6 +306,25 @@ def test_a_queue_outlives_an_update(service, tmp_path):
         for answer in answers
     ]
     assert colours == [None, "green"]
+
+
+def test_an_endpoint_may_have_no_instance_while_nobody_asks(service):
+    name = create(service, "at-rest", output())
+    sagemaker = service.client("sagemaker")
+
+    def resize(count):
+        wish = {"VariantName": "AllTraffic", "DesiredInstanceCount": count}
+        sagemaker.update_endpoint_weights_and_capacities(
+            EndpointName=name, DesiredWeightsAndCapacities=[wish]
+        )
+        service.wait_for("endpoint_in_service", name)
+        (variant,) = sagemaker.describe_endpoint(EndpointName=name)["ProductionVariants"]
+        assert variant["CurrentInstanceCount"] == variant["DesiredInstanceCount"] == count
+
+    resize(0)
+    answer = ask(service, name, b"hello")
+    resize(1)
+    assert json.loads(read(service, answer["OutputLocation"])["Body"].read())["length"] == 5
 
 
 def test_what_cannot_be_written_or_told_is_counted(service):

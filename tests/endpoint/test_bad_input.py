@@ -251,6 +251,25 @@ def test_requests_that_cannot_be_done(service, call, operation, members, message
 
 
 @pytest.mark.parametrize(
+    "member",
+    [
+        {"EnableNetworkIsolation": True},
+        {"VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}},
+    ],
+)
+def test_a_serverless_endpoint_has_no_network_of_its_own(service, call, member):
+    (name,) = member
+    container = {"Image": IMAGE, "ModelDataUrl": "s3://models/a.tar.gz"}
+    service.client("sagemaker").create_model(
+        ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container, **member
+    )
+    message = refused(
+        service, call, "CreateEndpointConfig", config(SERVERLESS | {"ModelName": name})
+    )
+    assert f"Serverless endpoints do not support {name}" in message
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b'{"EndpointName": ',

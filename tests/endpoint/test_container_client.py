@@ -121,11 +121,15 @@ def test_headers_are_spelled_as_sagemaker_spells_them():
     async def story(client, container):
         given = [(b"content-type", b"text/csv"), (b"accept", b"*/*")]
         given.append((b"x-amzn-sagemaker-custom-attributes", b"A=1"))
-        await client.invoke(client.invocation("model", "a.tar.gz"), given, b"1", PATIENCE)
-        names = [line.partition(b":")[0] for line in container.requests[0].splitlines()[1:-1]]
-        assert names == [
-            *(b"Host", b"X-Amzn-SageMaker-Target-Model", b"Content-Type", b"Accept"),
-            *(b"X-Amzn-SageMaker-Custom-Attributes", b"Content-Length"),
-        ]
+        invocation = client.invocation("model", "a.tar.gz")
+        await client.invoke(invocation, given, b"1", PATIENCE)
+        async with client.stream(invocation, given, b"1", PATIENCE, PATIENCE) as reply:
+            await reply.rest()
+        for request in container.requests:
+            assert [line.partition(b":")[0] for line in request.splitlines()[1:-1]] == [
+                *(b"Host", b"X-Amzn-SageMaker-Target-Model", b"Content-Type", b"Accept"),
+                *(b"X-Amzn-SageMaker-Custom-Attributes", b"Content-Length"),
+            ]
+        assert len(container.requests) == 2
 
     told(story)

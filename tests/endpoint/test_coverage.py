@@ -81,6 +81,17 @@ def test_every_member_of_a_request_is_acted_on_recorded_or_refused():
         assert sorted(members.MEMBERS[name]) == sorted(shape.members), name
 
 
+@pytest.mark.parametrize("operation", ["InvokeEndpoint", "InvokeEndpointWithResponseStream"])
+def test_headers_of_another_botocore_are_refused_where_nobody_knows_them(monkeypatch, operation):
+    shape = members.MEMBERS[f"{operation}Input"]
+    others = dict.fromkeys(["NotYetInBotocore"], members.Refused("which is of tomorrow"))
+    known = {name: one for name, one in shape.items() if name != "CustomAttributes"} | others
+    monkeypatch.setitem(members.MEMBERS, f"{operation}Input", known)
+    refused = members.refused_headers.__wrapped__(operation)
+    assert "nobody here has looked at yet" in refused[b"x-amzn-sagemaker-custom-attributes"]
+    assert b"x-amzn-sagemaker-session-id" in refused
+
+
 def test_the_table_has_no_shape_that_no_request_has():
     assert members.MEMBERS.keys() == SHAPES.keys()
 

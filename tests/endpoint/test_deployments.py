@@ -324,6 +324,32 @@ def test_a_service_that_ends_in_the_middle_of_a_deployment_leaves_nothing(start_
     assert not list(service.folder.glob("mme*"))
 
 
+def test_traffic_that_has_moved_stays_while_the_state_lasts(start_service, tmp_path):
+    service = start_service(tmp_path, "--state-seconds", "4", MMEKIT_BAKING_MINUTE_S="0.5")
+    for colour in ("blue", "green"):
+        service.describe_models(colour, environment={"COLOUR": colour})
+    service.put("a.tar.gz", service.echo_archive())
+    service.client("sagemaker").create_endpoint(EndpointName="lasting", EndpointConfigName="blue")
+    service.wait_for("endpoint_in_service", "lasting")
+
+    def colour():
+        return service.seen("lasting", "a.tar.gz")["environment"]["COLOUR"]
+
+    update(service, "lasting", "green", policy("CANARY", wait=60, size=10))
+    service.wait_until(
+        lambda: (
+            "100% of the requests" in service.log
+            and "PendingDeploymentSummary" not in describe(service, "lasting")
+        ),
+        what="the end of the baking",
+    )
+    seen = []
+    while describe(service, "lasting")["EndpointStatus"] == "Updating":
+        seen.append(colour())
+    assert set(seen) == {"green"}
+    assert service.stop() == 0
+
+
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan"])
 def test_a_minute_that_is_none_is_said(monkeypatch, text):
     monkeypatch.setenv("MMEKIT_BAKING_MINUTE_S", text)

@@ -246,6 +246,18 @@ def test_boto3_in_a_function_reaches_the_same_service(service, doing, invoke):
     assert "seen-by-a-function" in invoke(doing, "list_buckets").content
 
 
+def test_no_variable_of_a_function_leads_its_boto3_elsewhere(service, create, invoke):
+    own = {"AWS_ENDPOINT_URL": "https://sts.example", "AWS_ENDPOINT_URL_S3": "https://s3.example"}
+    own |= {"AWS_PROFILE": "work", "AWS_CONFIG_FILE": "/home/config", "COLOUR": "blue"}
+    own["http_proxy"] = "http://127.0.0.1:9"
+    create("led-astray", Environment={"Variables": own})
+    service.put("x", b"x", bucket="seen-by-a-function-led-astray")
+    assert "seen-by-a-function-led-astray" in invoke("led-astray", "list_buckets").content
+    seen = invoke("led-astray").content["environment"]
+    assert (seen["AWS_ENDPOINT_URL"], seen["COLOUR"]) == (service.url, "blue")
+    assert not own.keys() & seen.keys() - {"AWS_ENDPOINT_URL", "COLOUR", "http_proxy"}
+
+
 def test_a_function_has_boto3_and_nothing_else_that_is_installed(doing, invoke):
     answer = invoke(doing, "import_numpy")
     assert answer.error == "Unhandled"
@@ -431,6 +443,28 @@ def test_its_lines_are_in_cloudwatch_logs_between_start_and_report(service, crea
     assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", events[0]["logStreamName"])
 
 
+def test_what_a_topic_and_a_bucket_have_for_a_function_is_run(service, create):
+    name = create("listening", zipped(app="def handler(event, context):\n    print(event)\n"))
+    function = service.client("lambda").get_function(FunctionName=name)
+    arn = function["Configuration"]["FunctionArn"]
+    topic = service.client("sns").create_topic(Name="told")["TopicArn"]
+    service.client("sns").subscribe(TopicArn=topic, Protocol="lambda", Endpoint=arn)
+    service.client("sns").publish(TopicArn=topic, Message="of the topic")
+    s3 = service.client("s3")
+    s3.create_bucket(Bucket="listened-to")
+    heard = {"LambdaFunctionArn": arn, "Events": ["s3:ObjectCreated:*"]}
+    s3.put_bucket_notification_configuration(
+        Bucket="listened-to", NotificationConfiguration={"LambdaFunctionConfigurations": [heard]}
+    )
+    s3.put_object(Bucket="listened-to", Key="of-the-bucket", Body=b"x")
+
+    def said():
+        text = "".join(event["message"] for event in log_of(service, name))
+        return "of the topic" in text and "of-the-bucket" in text
+
+    service.wait_until(said, what="both events")
+
+
 def test_an_event_is_accepted_at_once_and_run_later(service, create):
     name = create("later")
     client = service.client("lambda")
@@ -578,6 +612,26 @@ def test_a_function_that_a_stack_creates_runs_too(service, invoke):
 
 
 def test_with_a_state_folder_functions_are_there_after_a_restart(start_service, tmp_path):
+    heard = tmp_path / "heard"
+
+    def hear(service, client, role):
+        code = f"def handler(e, c): open({str(heard)!r}, 'a').write(e['Records'][0]['eventName'])"
+        made = client.create_function(
+            FunctionName="hears",
+            Role=role,
+            Handler="app.handler",
+            Runtime="python3.11",
+            Timeout=60,
+            Code={"ZipFile": zipped(app=code)},
+        )
+        told = {"LambdaFunctionArn": made["FunctionArn"], "Events": ["s3:ObjectCreated:*"]}
+        service.client("s3").create_bucket(Bucket="heard")
+        service.client("s3").put_bucket_notification_configuration(
+            Bucket="heard", NotificationConfiguration={"LambdaFunctionConfigurations": [told]}
+        )
+        service.put("one", b"x", "heard")
+        service.wait_until(lambda: heard.exists() and heard.read_text(), what="the event")
+
     for number in (1, 2, 3):  # the third time, the state has been compacted
         (tmp_path / str(number)).mkdir()
         service = start_service(tmp_path / str(number), "--state", str(tmp_path / "state"))
@@ -596,8 +650,10 @@ def test_with_a_state_folder_functions_are_there_after_a_restart(start_service, 
                     Code={"S3Bucket": "code", "S3Key": "f.zip"},
                 )
                 service.put("f.zip", b"something else", "code")
+                hear(service, client, arn)
             answer = client.invoke(FunctionName="f")
             assert json.loads(answer["Payload"].read()) == "kept"
+            assert heard.read_text().count("ObjectCreated:Put") == 1
         finally:
             service.stop(signal.SIGKILL)
 

@@ -1,5 +1,6 @@
 """Response streams: a single model's answer reaches the client piece by piece."""
 
+import asyncio
 import contextlib
 import json
 
@@ -79,6 +80,22 @@ def test_a_stream_without_an_end_is_ended(rehearse, tmp_path):
     rehearse(story, data_url="s3://models/only.tar.gz", stream_seconds=2.0)
 
 
+def test_instances_that_leave_finish_their_streams(rehearse, tmp_path):
+    async def story(on):
+        gate = tmp_path / "gate"
+        body = json.dumps({"pieces": ["one", f"hold {gate}", "two"]}).encode()
+        reply = await on.plane.stream(CALLER, ENDPOINT.name, {}, body)
+        assert b"one" in await anext(reply.stream)
+        leaving = asyncio.ensure_future(on.fleet.stop(drain=True))
+        await asyncio.wait([leaving], timeout=1.5)  # longer than a call without a stream may take
+        gate.touch()
+        assert b"two" in await anext(reply.stream)
+        assert [event async for event in reply.stream] == []
+        await leaving
+
+    rehearse(story, data_url="s3://models/only.tar.gz", invoke_seconds=0.5)
+
+
 def test_a_client_that_leaves_frees_the_instance(service, endpoint, tmp_path):
     gate = tmp_path / "gate"
     pieces = parts(ask(service, endpoint, "one", f"hold {gate}"))
@@ -109,6 +126,30 @@ def test_a_multi_model_endpoint_has_no_streams(service, echo):
     runtime = service.client("sagemaker-runtime")
     with pytest.raises(runtime.exceptions.ValidationError, match="missing a target model"):
         ask(service, echo)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("Inference-Component", "Inference Component Name header is not allowed"),
+        ("Target-Container-Hostname", "not rehearsed on this machine"),
+        ("Session-Id", "not rehearsed on this machine"),
+        ("Target-Model", "does not support target model header"),
+    ],
+)
+def test_a_stream_that_asks_for_what_is_not_there_is_refused(service, endpoint, header, words):
+    runtime = service.client("sagemaker-runtime")
+
+    def add(request, **_):
+        request.headers[f"X-Amzn-SageMaker-{header}"] = "one"
+
+    signing = ("before-sign.sagemaker-runtime.*", add)
+    runtime.meta.events.register(*signing)
+    try:
+        with pytest.raises(runtime.exceptions.ValidationError, match=words):
+            runtime.invoke_endpoint_with_response_stream(EndpointName=endpoint, Body=b"x")
+    finally:
+        runtime.meta.events.unregister(*signing)
 
 
 def test_a_serverless_endpoint_streams_too(service, endpoint):

@@ -2,7 +2,8 @@
 
 The process has what a worker of DJL Serving has: the engine's folder and the model's on
 PYTHONPATH, the model's folder as working directory, ``option.env`` in its environment and one
-OpenMP thread (``bin/serving`` sets OMP_NUM_THREADS=1).
+OpenMP thread (``bin/serving`` sets OMP_NUM_THREADS=1). Of the user's account it has nothing, unless
+MME_TARGET is ``aws``: packing a model runs its handler, too.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from mmekit.archive.runtime import runtime_members
 from mmekit.archive.signatures import signature_among
 from mmekit.archive.variants import variants
 from mmekit.engine import engine_folder
-from mmekit.errors import BatchError, MeasureError
+from mmekit.errors import BatchError, MeasureError, SettingsError
+from mmekit.rehearsal import without_account
 from mmekit_runtime.slots.stub import fork_server_environment
 
 DEFAULT_TIMEOUT_S = 300.0
@@ -252,14 +254,25 @@ def _job(package: Package, contents: Contents, properties: Properties) -> dict[s
 
 
 def _environment(engine: Path, model_folder: Path, properties: Properties) -> dict[str, str]:
-    inherited = os.environ.get("PYTHONPATH")
+    given = _given()
+    inherited = given.get("PYTHONPATH")
     path = ([inherited] if inherited else []) + [str(engine), str(model_folder)]
     own = {
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": os.pathsep.join(path),
     }
-    return {**os.environ, **own, **properties.env}
+    return {**given, **own, **properties.env}
+
+
+def _given() -> dict[str, str]:
+    from mmekit.settings import local_region
+
+    try:
+        is_local = local_region() is not None
+    except SettingsError:  # whoever needs the settings says it
+        is_local = True
+    return without_account(os.environ) if is_local else dict(os.environ)
 
 
 def _lay_out(contents: Contents, folder: Path) -> None:

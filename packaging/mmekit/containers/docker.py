@@ -238,7 +238,7 @@ def _field(name: str, path: Path) -> str:
 
 def _is_djl_serving(image: str) -> bool:
     rule = ImageRules.read().find(image)
-    return rule is not None and rule.command[0] == "djl"
+    return rule is not None and rule.command[:1] == ("djl",)
 
 
 def _memory_of_djl_serving(placement: Placement) -> dict[str, str]:

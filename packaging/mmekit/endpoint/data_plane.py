@@ -55,6 +55,7 @@ _MEMBERS = {  # header: (the member of InvokeEndpointInput, its most characters)
 _SHORTEST_LIMIT = 64
 
 _REFUSED = refused_headers("InvokeEndpoint")
+_REFUSED_OF_STREAMS = refused_headers("InvokeEndpointWithResponseStream")
 _RETURNED = (b"content-type", _CUSTOM_ATTRIBUTES)
 _ACCEPT = b"x-amzn-sagemaker-accept"
 _STREAMED = (
@@ -170,7 +171,7 @@ class DataPlane:
         try:
             fleet = self._fleet_at_once(EndpointId(caller.account, caller.region, endpoint))
             variant = fleet.variant_for(_text(fields.get(_TARGET_VARIANT)))
-            forwarded = _checked_stream(fields, body, variant, request_id)
+            forwarded = _checked_stream(fleet.id, fields, body, variant, request_id)
             if fleet.mirror is not None:
                 fleet.mirror.copy("", forwarded, fields, body, request_id)
             reply = await held.enter_async_context(variant.streaming(forwarded, body))
@@ -248,10 +249,7 @@ class DataPlane:
         """Return the target model, "" for a variant that has but one."""
         if not variant.multi_model:
             if header is not None:
-                raise validation_error(
-                    f"Endpoint {endpoint.name} is not a multi-model endpoint and does not support "
-                    "target model header."
-                )
+                raise _no_target_wanted(endpoint)
             return ""
         if header is None:
             raise _no_target(request_id)
@@ -277,7 +275,11 @@ def _unforeseen(error: Exception) -> AwsError:
 
 
 def _checked_stream(
-    fields: Mapping[bytes, bytes], body: bytes, variant: Variant, request_id: bytes
+    endpoint: EndpointId,
+    fields: Mapping[bytes, bytes],
+    body: bytes,
+    variant: Variant,
+    request_id: bytes,
 ) -> list[tuple[bytes, bytes]]:
     """Return what is forwarded to the container of a request for a response stream.
 
@@ -288,11 +290,13 @@ def _checked_stream(
     """
     if variant.multi_model:
         raise _no_target(request_id)
+    if _TARGET_MODEL in fields:
+        raise _no_target_wanted(endpoint)
     _check_length(body, variant.body_bytes)
     wishes = {name: value for name, value in fields.items() if name != b"accept"}
     if (accept := fields.get(_ACCEPT)) is not None:
         wishes[b"accept"] = accept
-    return _checked_headers(wishes)
+    return _checked_headers(wishes, _REFUSED_OF_STREAMS)
 
 
 async def _raise_unless_ok(reply: StreamedReply, fleet: Fleet) -> None:
@@ -325,16 +329,18 @@ def _record(
     fleet.journal.record("error", where, f"{error.code}: {cause[:_CAUSE]}", target=target)
 
 
-def _checked_headers(fields: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+def _checked_headers(
+    fields: Mapping[bytes, bytes], refused: Mapping[bytes, str] = _REFUSED
+) -> list[tuple[bytes, bytes]]:
     """Return what is forwarded to the container.
 
     Raises
     ------
     AwsError
-        A header is longer or shorter than its member may be.
+        A header is longer or shorter than its member may be, or asks for what is not rehearsed.
     """
-    if not fields.keys().isdisjoint(_REFUSED):
-        raise _not_rehearsed(fields)
+    if not fields.keys().isdisjoint(refused):
+        raise _not_rehearsed(fields, refused)
     forwarded = []
     for name in _FORWARDED:
         if (value := fields.get(name)) is not None:
@@ -348,14 +354,14 @@ def _checked_headers(fields: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]
     return forwarded
 
 
-def _not_rehearsed(fields: Mapping[bytes, bytes]) -> AwsError:
+def _not_rehearsed(fields: Mapping[bytes, bytes], refused: Mapping[bytes, str]) -> AwsError:
     if _INFERENCE_COMPONENT in fields:
         return validation_error(
             "Inference Component Name header is not allowed for endpoints to which you dont plan "
             "to deploy inference components. Please remove Inference Component Name header and "
             "try again."
         )
-    asked = "; ".join(why for header, why in _REFUSED.items() if header in fields)
+    asked = "; ".join(why for header, why in refused.items() if header in fields)
     return validation_error(
         f"The request asks for what is not rehearsed on this machine ({asked}). Leave it out here; "
         "the same request works on AWS."
@@ -370,6 +376,13 @@ def _check_member(header: bytes, value: bytes) -> None:
 
 def _no_target(request_id: bytes) -> AwsError:
     return validation_error(f"Request {request_id.decode()} is missing a target model header.")
+
+
+def _no_target_wanted(endpoint: EndpointId) -> AwsError:
+    return validation_error(
+        f"Endpoint {endpoint.name} is not a multi-model endpoint and does not support target model "
+        "header."
+    )
 
 
 def _too_long(member: str, value: str, most: int) -> AwsError:

@@ -92,7 +92,7 @@ async def serve(
         data_plane = DataPlane(hosting.serving, options.limits, asynchronous)
         watch = Watch(hosting.serving, metrics)
         page = PageRoutes(watch, journal, hosting.statuses, data_plane)
-        functions = Functions(_url(listener), folder / "functions")
+        functions = Functions(_url(listener), folder / "functions", lambda: aws.is_replaying)
         stacks = Stacks(
             _url(listener), aws, hosting, state.note if state else _forgotten, _note(state)
         )

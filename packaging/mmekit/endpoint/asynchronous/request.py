@@ -30,6 +30,8 @@ _FORWARDED = {  # a member of InvokeEndpointAsync: the header that the container
     "CustomAttributes": b"x-amzn-sagemaker-custom-attributes",
     "InferenceId": b"x-amzn-sagemaker-inference-id",
 }
+_ACCEPT_ANY = "*/*"
+"""What a container gets of a client that says nothing, as with InvokeEndpoint."""
 _INTEGER = re.compile(r"[+-]?\d{1,9}")
 
 
@@ -127,6 +129,7 @@ def request_of(
         raise validation_error("S3OutputPathExtension must not contain '..'.")
     made = str(uuid.uuid4())
     name = members.get("Filename", f"{made}.out")
+    members.setdefault("Accept", _ACCEPT_ANY)
     inference_id = str(members.setdefault("InferenceId", str(uuid.uuid4())))
     return AsyncRequest(
         endpoint=endpoint,

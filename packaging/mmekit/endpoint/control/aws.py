@@ -123,6 +123,15 @@ class Aws:
         record = backend._models[model]  # noqa: SLF001 - as in has
         return [str(found.get("Image") or "") for found in containers_of(backend, record)]
 
+    def network_of(self, account: str, region: str, model: str) -> list[str]:
+        """Return what a model, which exists, says of its network: members of CreateModel."""
+        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
+        said = {
+            "VpcConfig": record.vpc_config,
+            "EnableNetworkIsolation": record.enable_network_isolation,
+        }
+        return [member for member, value in said.items() if value]
+
     def containers(self, account: str, region: str, config_name: str) -> dict[str, int]:
         """Return the models of an endpoint config, which exists, and how many containers each has.
 

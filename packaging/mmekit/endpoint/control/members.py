@@ -352,11 +352,11 @@ def check_members(operation: str, members: Mapping[str, Any]) -> None:
 @cache
 def refused_headers(operation: str) -> Mapping[bytes, str]:
     """Return the headers of an invocation that are refused, in lower case, and why."""
-    model = get_service_model("sagemaker-runtime").operation_model(operation)
-    shape: Any = model.input_shape
+    shape: Any = get_service_model("sagemaker-runtime").operation_model(operation).input_shape
+    treatments = {name: MEMBERS[shape.name].get(name, _NEW) for name in shape.members}
     return {
         shape.members[name].serialization["name"].lower().encode(): f"{name}: {treatment.why}"
-        for name, treatment in MEMBERS[shape.name].items()
+        for name, treatment in treatments.items()
         if isinstance(treatment, Refused)
     }
 

@@ -196,6 +196,11 @@ def _check_serverless(
         raise validation_exception("Serverless endpoints do not support DataCaptureConfig.")
     if aws.is_multi_model(caller.account, caller.region, variant["ModelName"]):
         raise validation_exception("MultiModel mode is not supported for serverless endpoints.")
+    for member in aws.network_of(caller.account, caller.region, variant["ModelName"]):
+        raise validation_exception(
+            f'Serverless endpoints do not support {member}, which model "{variant["ModelName"]}" '
+            "has. Create the model without it."
+        )
 
 
 def _check_endpoint(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
@@ -279,6 +284,7 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
     name = str(members["EndpointName"])
     record = aws.endpoints(caller.account, caller.region)[name]
     shadows: list[dict[str, Any]] = getattr(record, "shadow_production_variants", None) or []
+    is_asynchronous = bool(getattr(record, "async_inference_config", None))
     variants = {
         variant["VariantName"]: variant for variant in [*record.production_variants, *shadows]
     }
@@ -300,9 +306,10 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
             raise validation_exception(
                 f'Variant "{variant}" is serverless and cannot have a DesiredInstanceCount.'
             )
-        if wish.get("DesiredInstanceCount") == 0:
+        if wish.get("DesiredInstanceCount") == 0 and not is_asynchronous:
             raise validation_exception(
-                f'DesiredInstanceCount of variant "{variant}" must be at least 1.'
+                f'DesiredInstanceCount of variant "{variant}" must be at least 1, unless the '
+                "endpoint is asynchronous."
             )
         if (count := wish.get("DesiredInstanceCount", 0)) > MOST_INSTANCES:
             current = int(variants[variant].get("CurrentInstanceCount", 0))

@@ -63,19 +63,31 @@ class Shift:
     tell: Callable[[str], None]
 
     async def run(self) -> str:
-        """Move the traffic; return why it went back to the old fleet, or ""."""
+        """Move the traffic; return why it went back to the old fleet, or "".
+
+        Otherwise it stays with the new one, whatever the old one is still asked for.
+        """
+        reason = "It ended before its time."
+        try:
+            with self._watched():
+                reason = await self._move()
+        finally:
+            if reason:
+                self.old.successor = None
+        return reason
+
+    async def _move(self) -> str:
         began = time.monotonic()
-        with self._watched():
-            reason = self._trouble(began)
-            for share in self.deployment.shares:
-                if reason:
-                    return reason
-                self.old.successor = Successor(self.new, share)
-                self._show("Baking", share)
-                if len(self.deployment.shares) > 1:
-                    self.tell(f"{share:.0%} of the requests go to the new instances")
-                reason = await self._bake(self.deployment.wait, began)
-            return reason or await self._bake(self.deployment.termination, began)
+        reason = self._trouble(began)
+        for share in self.deployment.shares:
+            if reason:
+                return reason
+            self.old.successor = Successor(self.new, share)
+            self._show("Baking", share)
+            if len(self.deployment.shares) > 1:
+                self.tell(f"{share:.0%} of the requests go to the new instances")
+            reason = await self._bake(self.deployment.wait, began)
+        return reason or await self._bake(self.deployment.termination, began)
 
     @contextlib.contextmanager
     def _watched(self) -> Any:
@@ -88,7 +100,6 @@ class Shift:
             try:
                 yield
             finally:
-                self.old.successor = None
                 set_members(self.hosted.record, pending_deployment_summary=None)
 
     def _show(self, status: str, share: float) -> None:

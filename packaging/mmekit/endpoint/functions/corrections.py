@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 from moto.awslambda.exceptions import InvalidParameterValueException
 from moto.awslambda.models import LambdaFunction
 
 from mmekit.endpoint.functions.source import objection_to
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["correct_functions"]
 
 
-def correct_functions() -> None:
-    """Refuse code that cannot be a function's, as AWS does; a second time does no harm."""
+def correct_functions(begin: Callable[[Any, bytes], None]) -> None:
+    """Refuse code that cannot be a function's, as AWS does; a second time does no harm.
+
+    Parameters
+    ----------
+    begin
+        Runs a function, of which it gets moto's record, with an event: what a topic, a queue, a
+        bucket or a log has for it. moto would ask Docker, and say nothing where there is none.
+    """
+
+    def invoke(function: Any, event: Any = None) -> tuple[str, bool, str]:
+        content = json.loads(event) if isinstance(event, str) else event
+        begin(function, json.dumps(content or {}).encode())
+        return "null", False, ""
+
+    setattr(LambdaFunction, "_invoke_lambda", invoke)  # noqa: B010
     if not hasattr(LambdaFunction, "_mmekit_set_code"):
         setattr(LambdaFunction, "_mmekit_set_code", LambdaFunction._set_function_code)  # noqa: B010, SLF001
         setattr(LambdaFunction, "_set_function_code", _set_code)  # noqa: B010

@@ -13,7 +13,7 @@ from mmekit.endpoint.errors import AwsError
 if TYPE_CHECKING:
     from mmekit.endpoint.caller import Caller
 
-__all__ = ["Function", "find_function"]
+__all__ = ["Function", "find_function", "function_of"]
 
 _DEFAULT_MEMORY_MB = 128
 _DEFAULT_SECONDS = 3
@@ -70,15 +70,22 @@ def find_function(caller: Caller, name: str, qualifier: str | None) -> Function:
         record = backend.get_function(name, qualifier)
     except UnknownFunctionException as error:
         raise AwsError(404, "ResourceNotFoundException", error.message) from error
+    return function_of(record, caller)
+
+
+def function_of(record: Any, caller: Caller) -> Function:
+    """Return a function by moto's record of it.
+
+    Raises
+    ------
+    AwsError
+        InvalidRuntimeException for what is no Python function in a zip.
+    """
     runtime = str(record.run_time or "")
     if record.package_type != "Zip" or not runtime.startswith("python"):
         what = runtime or f"PackageType {record.package_type}"
         message = f"{record.function_name} has {what}: only Python functions in a zip run here."
         raise AwsError(502, "InvalidRuntimeException", message)
-    return _described(record, caller)
-
-
-def _described(record: Any, caller: Caller) -> Function:
     reserved = record.reserved_concurrency
     # A template's numbers may be strings.
     return Function(

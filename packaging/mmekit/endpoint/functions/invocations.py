@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import time
@@ -12,20 +13,21 @@ from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
+from mmekit.endpoint.caller import Caller
 from mmekit.endpoint.errors import AwsError
 from mmekit.endpoint.functions import log
 from mmekit.endpoint.functions.corrections import correct_functions
-from mmekit.endpoint.functions.function import find_function
+from mmekit.endpoint.functions.function import find_function, function_of
 from mmekit.endpoint.functions.runner import Invocation, Runner
 from mmekit.endpoint.functions.source import Sources
 from mmekit.endpoint.http import Reply
+from mmekit.rehearsal import leads_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
     from typing import Any
 
-    from mmekit.endpoint.caller import Caller
     from mmekit.endpoint.functions.function import Function
     from mmekit.endpoint.functions.runner import Outcome
     from mmekit.endpoint.http import Request
@@ -52,10 +54,14 @@ class Functions:
         Where functions reach this service.
     folder
         For the code of functions and what they write; its owner removes it.
+    is_deaf
+        Says whether events of other services are to be left alone: they have been run before.
     """
 
-    def __init__(self, url: str, folder: Path) -> None:
-        correct_functions()
+    def __init__(self, url: str, folder: Path, is_deaf: Callable[[], bool] = bool) -> None:
+        correct_functions(self._hear)
+        self._is_deaf = is_deaf
+        self._loop = asyncio.get_running_loop()
         folder.mkdir(exist_ok=True)
         self._sources = Sources(folder)
         self._runner = Runner(url, folder)
@@ -108,6 +114,21 @@ class Functions:
             headers.append((b"x-amz-log-result", base64.b64encode(log.tail_of(entries))))
         return Reply(200, headers, outcome.payload)
 
+    def _hear(self, record: Any, event: bytes) -> None:
+        """Run a function for an event that another service has for it; called in any thread."""
+        if self._is_deaf():
+            return
+        caller = Caller(str(record.account_id), str(record.region), "lambda")
+        try:
+            function = function_of(record, caller)
+        except AwsError as error:
+            logger.warning("%s", error.message)
+            return
+        with contextlib.suppress(RuntimeError):  # the service ends
+            self._loop.call_soon_threadsafe(
+                lambda: self._begin(self._run_in_turn(function, event, str(uuid.uuid4())))
+            )
+
     async def _run_in_turn(self, function: Function, event: bytes, request_id: str) -> None:
         while True:
             try:
@@ -127,10 +148,12 @@ class Functions:
     ) -> tuple[Outcome, list[tuple[int, str]]]:
         key = (function.account, function.region, function.name)
         self._admit(function, key)
-        if function.runtime != log.RUNNING and (key, function.runtime) not in self._warned:
-            self._warned.add((key, function.runtime))
-            what = "function %s asks for %s and runs on %s, which is here"
-            logger.warning(what, function.name, function.runtime, log.RUNNING)
+        if function.runtime != log.RUNNING:
+            what = f"asks for {function.runtime} and runs on {log.RUNNING}, which is here"
+            self._warn(key, what)
+        if elsewhere := sorted(name for name, _ in function.environment if leads_elsewhere(name)):
+            names = ", ".join(elsewhere)
+            self._warn(key, f"has {names}, which would lead away from here and is left out")
         self._running[key] += 1
         try:
             root = await self._sources.take(function.digest, function.code)
@@ -155,6 +178,11 @@ class Functions:
         except Exception:  # a subscription of the user's may fail in any way
             logger.exception("the log of %s is lost", function.name)
         return outcome, entries
+
+    def _warn(self, key: _Key, what: str) -> None:
+        if (key, what) not in self._warned:
+            self._warned.add((key, what))
+            logger.warning("function %s %s", key[2], what)
 
     def _admit(self, function: Function, key: _Key) -> None:
         if function.reserved is not None and self._running[key] >= function.reserved:

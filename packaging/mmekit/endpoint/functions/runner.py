@@ -17,6 +17,7 @@ import psutil
 
 from mmekit.endpoint.functions.forks import Nursery
 from mmekit.endpoint.functions.output import Output
+from mmekit.rehearsal import leads_elsewhere, past_proxies
 from mmekit.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ class _Run:
 def _spec(invocation: Invocation, url: str, tmp: Path) -> dict[str, Any]:
     """Return what the process is told: AWS's variables are in its developer guide."""
     function = invocation.function
+    own = {name: value for name, value in function.environment if not leads_elsewhere(name)}
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "en_US.UTF-8",
@@ -235,7 +237,8 @@ def _spec(invocation: Invocation, url: str, tmp: Path) -> dict[str, Any]:
         "HOME": str(tmp),
         "TMPDIR": str(tmp),
         "AWS_ENDPOINT_URL": url,
-        **dict(function.environment),
+        **own,
+        **past_proxies(own, url),
         "_HANDLER": function.handler,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         "AWS_REGION": function.region,

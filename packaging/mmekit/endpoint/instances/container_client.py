@@ -205,9 +205,8 @@ class ContainerClient:
         HeadError
             One of the headers has more than a line; nothing is sent.
         """
-        more = [b"%b: %b\r\n" % (_SPELLED.get(name, name), value) for name, value in headers]
-        head = invocation + lines_of(b"".join(more), len(more))
-        return await self._call(_sized(head, body), body, seconds)
+        head = _sized(invocation + _lines(headers), body)
+        return await self._call(head, body, seconds)
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -238,8 +237,7 @@ class ContainerClient:
         HeadError
             One of the headers has more than a line; nothing is sent.
         """
-        more = [b"%b: %b\r\n" % header for header in headers]
-        head = _sized(invocation + lines_of(b"".join(more), len(more)), body)
+        head = _sized(invocation + _lines(headers), body)
         connection = self._kept() or await self._connect()
         began = self._loop.time()
         reply_at = connection.send_for_pieces(head, body)
@@ -454,6 +452,11 @@ class _Connection(asyncio.Protocol):
                 self._answer.cancel()  # nobody waits for it
         elif self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    more = [b"%b: %b\r\n" % (_SPELLED.get(name, name), value) for name, value in headers]
+    return lines_of(b"".join(more), len(more))
 
 
 def _sized(head: bytes, body: bytes) -> bytes:

@@ -223,7 +223,10 @@ class Instance:
         if self.state == "in service":
             self.state = "draining"
         if self.in_flight and drain:
-            await self._drain(limits.invoke_seconds)
+            seconds = limits.invoke_seconds
+            if self._only is not None:  # which may be streaming
+                seconds = max(seconds, limits.stream_seconds)
+            await self._drain(seconds)
             drain = not self._hurried.is_set()
         if self._container is not None:
             # Without draining nobody waits for an answer, only for the container's own tidying: it

@@ -17,7 +17,7 @@ from mmekit.errors import EndpointError
 from mmekit.guard import guard_command
 from mmekit.ports import free_port
 from mmekit.printed import Ration, lines_per_second, show_lines
-from mmekit.rehearsal import container_environment, leads_elsewhere
+from mmekit.rehearsal import container_environment, leads_elsewhere, past_proxies
 from mmekit.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ class Placement:
                 ", ".join(elsewhere),
             )
             asked = {name: value for name, value in asked.items() if name not in elsewhere}
-        return {**dict(self.account), **asked}
+        account = dict(self.account)
+        proxies = past_proxies(asked, account.get("AWS_ENDPOINT_URL", ""))
+        return {**account, **asked, **proxies}
 
 
 class Container(Protocol):
