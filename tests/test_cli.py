@@ -333,6 +333,18 @@ def test_a_command_has_an_endpoint_at_its_side_that_ends_with_it(mme, free_port)
     assert again.returncode == 0  # the port is free: the first endpoint is gone
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks there in any case")
+def test_files_in_the_working_directory_are_no_part_of_the_endpoint(tmp_path, free_port):
+    for name in ("cmd", "random", "queue", "mmekit"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not meant to be imported')")
+    # As the script mme is started: its own folder, and not the working one, is on the path.
+    command = [sys.executable, "-P", "-m", "mmekit.cli", "up", "--port", str(free_port), "--"]
+    finished = subprocess.run(
+        [*command, "echo", "ran"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (finished.returncode, finished.stdout) == (0, "ran\n"), finished.stderr
+
+
 def test_a_command_has_its_output_to_itself_where_nobody_hears_the_endpoint(tmp_path, free_port):
     command = [
         sys.executable,

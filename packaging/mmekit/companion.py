@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mmekit.errors import EndpointError
 from mmekit.guard import guarded
+from mmekit.interpreter import module_command
 from mmekit.rehearsal import program_environment, reachable_url
 from mmekit.settings import local_region
 
@@ -93,7 +94,7 @@ def local_endpoint(
     if _listens(host, port):
         what, remedy = "Something listens there already.", "End it, or choose another --port."
         raise EndpointError(what, where=where, remedy=remedy)
-    arguments = [sys.executable, "-m", "mmekit.cli", "up", *options]
+    arguments = [*module_command("mmekit.cli"), "up", *options]
     with ExitStack() as stack:
         output = stack.enter_context(log.open("wb")) if log else _standard_error()
         # In a session of its own, so that Ctrl-C in the terminal does not end it before the rest.

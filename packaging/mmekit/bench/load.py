@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from datetime import datetime, timezone
@@ -18,6 +17,7 @@ from mmekit.bench.messages import messages
 from mmekit.bench.plan import Plan
 from mmekit.bench.result import FORMAT, Result
 from mmekit.errors import EndpointError, MmekitError
+from mmekit.interpreter import module_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def put_load(plan: Plan, tell: Callable[[Progress], None] | None = None) -> Resu
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(
-            [sys.executable, "-m", "mmekit.bench.generator"],
+            module_command("mmekit.bench.generator"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
