@@ -375,8 +375,10 @@ def test_an_endpoint_that_is_deleted_takes_its_queue_along(service, tmp_path):
     name = create(service, "dropped", output())
     ask(service, name, json.dumps({"hold": str(tmp_path / "never")}).encode())
     service.wait_until((tmp_path / "never.held").exists, what="the invocation")
-    service.client("sagemaker").delete_endpoint(EndpointName=name)
-    service.wait_for("endpoint_deleted", name)
+    sagemaker = service.client("sagemaker")
+    sagemaker.delete_endpoint(EndpointName=name)
+    # By itself the waiter looks again after half a minute.
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1})
 
 
 @pytest.mark.thorough  # AWS's shortest time is a minute
