@@ -32,7 +32,7 @@ class Sums(Handler):
         if (rows == -3).any():
             time.sleep(0.5)
         if (rows == -4).any():
-            print("\n".join(["a line of many"] * 100_000))
+            print(*["a line of many"] * 100_000, sep=chr(10))
         return rows.sum(axis=1)
 
 handle = Sums()
