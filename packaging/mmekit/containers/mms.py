@@ -22,7 +22,6 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mmekit.archive.syntax import parsed
@@ -31,6 +30,7 @@ from mmekit.errors import MmekitError, ServerError
 from mmekit.ports import free_port
 from mmekit.scratch import scratch_folder
 from mmekit.server.foreign import ForeignServer, serve_foreign
+from mmekit.server.requirements import needs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -221,12 +221,7 @@ def _with_needs(names: Iterable[str]) -> set[str]:
             continue
         found.add(name)
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            needs = (Requirement(text) for text in importlib.metadata.requires(name) or ())
-            waiting += [
-                canonicalize_name(need.name)
-                for need in needs
-                if need.marker is None or need.marker.evaluate({"extra": ""})
-            ]
+            waiting += needs_of(name)
     return found
 
 

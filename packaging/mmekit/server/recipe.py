@@ -8,7 +8,6 @@ on top. What the server's own environment has in the right version is linked, no
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import re
@@ -20,7 +19,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -31,7 +29,14 @@ from mmekit.archive.pickles import PICKLE_SUFFIXES
 from mmekit.archive.texts import SOURCE_BYTES
 from mmekit.environments import cache_folder, find_uv, uv_variables
 from mmekit.errors import ManifestError, ServerError, TextError
-from mmekit.server.requirements import LINKS_FOLDER, Installed, Wanted, lacking, read_wanted
+from mmekit.server.requirements import (
+    LINKS_FOLDER,
+    Installed,
+    Wanted,
+    lacking,
+    needs_of,
+    read_wanted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -311,19 +316,8 @@ def _with_needs(name: str, wanted: Wanted) -> dict[str, str]:
         if one in found or version is None or wanted.excludes(one, version):
             continue
         found[one] = version
-        waiting += _needs(one)
+        waiting += needs_of(one)
     return found
-
-
-@cache
-def _needs(name: str) -> tuple[str, ...]:
-    """Return what a distribution of this environment needs."""
-    needs = (Requirement(text) for text in importlib.metadata.requires(name) or ())
-    return tuple(
-        canonicalize_name(need.name)
-        for need in needs
-        if need.marker is None or need.marker.evaluate({"extra": ""})
-    )
 
 
 def _seen(manifest: Manifest) -> dict[str, str]:

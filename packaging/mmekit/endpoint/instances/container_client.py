@@ -250,12 +250,7 @@ class ContainerClient:
             yield reply
         finally:
             expiry.cancel()
-            self.answers += 1
-            if connection.reusable:
-                connection.idle_since = self._loop.time()
-                self._idle.append(connection)
-            else:
-                connection.abort()
+            self._give_back(connection)
 
     def close(self) -> None:
         """Close every connection; calls that still wait raise `ContainerSilentError`."""
@@ -273,13 +268,17 @@ class ContainerClient:
             raise
         finally:
             expiry.cancel()
+        self._give_back(connection)
+        return reply
+
+    def _give_back(self, connection: _Connection) -> None:
+        """Count an answer, and keep its connection for the next call where that can be."""
         self.answers += 1
         if connection.reusable:
             connection.idle_since = self._loop.time()
             self._idle.append(connection)
         else:
             connection.abort()
-        return reply
 
     def _kept(self) -> _Connection | None:
         oldest = self._loop.time() - _KEPT_SECONDS
