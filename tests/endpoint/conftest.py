@@ -191,22 +191,27 @@ def start_service():
     return _start_service
 
 
-@pytest.fixture
-def start(start_service, tmp_path):
-    """A function that starts one service after the other on the same state folder."""
+def one_after_the_other(folder, state):
+    """Yield a function that starts services in a folder on one state; each kills the former."""
     numbers, running = itertools.count(1), []
 
     def begin():
         for old in running:
             old.stop(signal.SIGKILL)
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        running.append(start_service(folder, "--state", str(tmp_path / "state")))
+        own = folder / str(next(numbers))
+        own.mkdir()
+        running.append(_start_service(own, "--state", str(state)))
         return running[-1]
 
     yield begin
     for service in running:
         service.stop()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A function that starts one service after the other on the same state folder."""
+    yield from one_after_the_other(tmp_path, tmp_path / "state")
 
 
 @pytest.fixture(scope="module")

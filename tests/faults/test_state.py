@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
-import signal
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.endpoint.conftest import Service, _start_service
+from tests.endpoint.conftest import Service, one_after_the_other
 from tests.faults.conftest import fill
 
 if TYPE_CHECKING:
@@ -33,19 +31,7 @@ BUCKET_STACK = json.dumps({"Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}}}
 @pytest.fixture
 def begin(tmp_path: Path, small_folder: Path) -> Iterator[Callable[[], Service]]:
     """Start one service after the other on a state folder on a small disk; the former is killed."""
-    numbers, running = itertools.count(1), []
-
-    def start() -> Service:
-        for former in running:
-            former.stop(signal.SIGKILL)
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        running.append(_start_service(folder, "--state", str(small_folder / "state")))
-        return running[-1]
-
-    yield start
-    for service in running:
-        service.stop()
+    yield from one_after_the_other(tmp_path, small_folder / "state")
 
 
 def kept(service: Service) -> dict[str, Any]:
