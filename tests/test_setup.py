@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 TOOLS = [
-    "awk", "cat", "cksum", "df", "dirname", "env", "grep", "make", "mkdir", "rm", "sed", "sh",
+    "awk", "cat", "cksum", "df", "dirname", "du", "env", "find", "grep", "make", "mkdir", "rm", "sed",
+    "sh", "sleep",
 ]  # fmt: skip
 NOWHERE = "http://127.0.0.1:9/simple"
 
@@ -150,8 +151,8 @@ def test_without_network_one_line_says_so_before_uv_is_there(make, path, clone):
     this_python(path)
     finished = make("setup")
     assert "connect to the network" in the_one_line_of(finished)
-    assert "1/5 making .venv" in finished.stdout
-    assert "2/5 installing uv" in finished.stdout
+    assert "1/6 making .venv" in finished.stdout
+    assert "2/6 installing uv" in finished.stdout
     assert not (clone / ".venv" / ".mmekit-ready").exists()
     assert "127.0.0.1" in (clone / "build" / "setup.log").read_text()
 
@@ -162,8 +163,8 @@ def test_without_network_one_line_says_so_when_uv_is_there(make, path, clone):
     lend_uv(clone / ".venv")
     finished = make("setup")
     assert "connect to the network" in the_one_line_of(finished)
-    assert "1/5 keeping .venv" in finished.stdout
-    assert "3/5 installing the libraries" in finished.stdout
+    assert "1/6 keeping .venv" in finished.stdout
+    assert "3/6 installing the libraries" in finished.stdout
 
 
 def lend_uv(venv):
@@ -226,6 +227,6 @@ def test_the_lock_names_no_index_and_no_folder_of_a_machine(root):
 def test_an_environment_that_was_copied_from_another_folder_is_made_anew(make, path, clone):
     this_python(path)
     make("setup")
-    assert "1/5 keeping .venv" in make("setup").stdout
+    assert "1/6 keeping .venv" in make("setup").stdout
     copy = shutil.copytree(clone, clone.parent / "copy", symlinks=True)
-    assert "1/5 making .venv" in make("-C", str(copy), "setup").stdout
+    assert "1/6 making .venv" in make("-C", str(copy), "setup").stdout
