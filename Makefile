@@ -7,7 +7,7 @@ QUICK ?=
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test thorough lint lab catboost images serverless tables benchmark soak fuzz clean lock
+.PHONY: help setup demo test thorough newest lint lab catboost images serverless tables benchmark soak fuzz clean lock
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: setup ## run the tests (ARGS="-k archive" for some of them)
 
 thorough: setup ## run the tests, those that take long among them: whole notebooks, small benchmarks, kills
 	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "thorough or not thorough" $(ARGS)
+
+newest: setup ## try the newest releases of moto, botocore and jgo, where they are newer than ours
+	@MMEKIT_TEST_NEWEST=1 $(BIN)/python -m pytest -n 0 -rsP tests/test_newest.py $(ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check

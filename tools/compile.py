@@ -17,10 +17,10 @@ KINDS = {
     "SetFit and sentence-transformers": "sentence_transformers setfit",
     "MLflow": "mlflow.pyfunc",
     "gradient boosting": "catboost lightgbm xgboost",
-    "scikit-learn": "joblib skops.io sklearn.compose sklearn.ensemble sklearn.feature_extraction.text"
-    " sklearn.impute sklearn.linear_model sklearn.multioutput sklearn.naive_bayes sklearn.neighbors"
+    "scikit-learn": "joblib skops.io sklearn.compose sklearn.ensemble sklearn.impute"
+    " sklearn.linear_model sklearn.multioutput sklearn.naive_bayes sklearn.neighbors"
     " sklearn.neural_network sklearn.pipeline sklearn.preprocessing sklearn.svm sklearn.tree",
-    "the local endpoint": "boto3 moto.server prometheus_client pydantic_settings rich.progress typer",
+    "the local endpoint": "boto3 moto.server prometheus_client pydantic_settings rich.live typer",
     "networks": "onnxruntime PIL.Image torch",
     "tables": "pandas polars pyarrow.parquet",
 }
