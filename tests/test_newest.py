@@ -80,19 +80,9 @@ def install(requirements, library, folder):
 def command_for(relied_on):
     if isinstance(relied_on, str):
         return [sys.executable, "-m", relied_on]
+    options = ["-q", "-n", "0", "--tb=short", "-p", "no:cacheprovider"]
     tests = [str(the_tests_of(name)) for name in relied_on]
-    return [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-        "--tb=short",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-    ]
+    return [sys.executable, "-m", "pytest", *options, *tests]
 
 
 def the_tests_of(name):
