@@ -33,8 +33,8 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
 
     To the command, AWS is the endpoint (`mmekit.aws_environment`), which it finds through
     MME_LOCAL_URL, too. Only where MME_TARGET is ``aws`` does it keep what leads to the user's
-    account. For programs only: it changes what signals do to this process, so that neither of the two outlives
-    it.
+    account. For programs only: it changes what signals do to this process, so that neither of the
+    two outlives it.
 
     Parameters
     ----------
