@@ -8,7 +8,7 @@ everything else in the notebook, too: a client that boto3 makes by itself, SageM
 
 from pathlib import Path
 
-from mmekit.rehearsal import enter
+from mmekit.aws_environment import enter
 from mmekit.settings import Settings
 
 settings = Settings()

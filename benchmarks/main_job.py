@@ -31,9 +31,9 @@ from machine import Machine
 from publishing import put_into_readme
 
 from mmekit.archive import Sample, read_package, unpack
-from mmekit.bench import Load, Target, measure
-from mmekit.ports import free_port
 from mmekit.settings import Settings
+from mmekit_bench import Load, Target, measure
+from mmekit_local.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,7 @@ from slot_runs.servers import running, why_not
 
 import mmekit
 from mmekit.archive import pack, unpack
-from mmekit.bench import Target, measure
+from mmekit_bench import Target, measure
 from mmekit_runtime.signature import FILE_NAME
 
 CONNECTIONS = 8

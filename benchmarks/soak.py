@@ -34,7 +34,7 @@ from slot_runs.servers import TITLES, Server, ServerFailure, family, running
 from soak_run import faults, models
 from soak_run.traffic import Traffic
 
-from mmekit.server.memory import MIB
+from mmekit_local.server.memory import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

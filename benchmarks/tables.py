@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mmekit.bench.result import Load
+    from mmekit_bench.result import Load
 
 LOAD_COLUMNS = ("requests/s", "p50", "p95", "p99", "p99.9", "errors")
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from slot_runs.turns import Turns
 
-    from mmekit.bench import Tool
+    from mmekit_bench import Tool
 
 # Java compiles what is hot while it runs, on the cores that serve: its figures settle later.
 _WARM_UP_S: dict[ServerKind, int] = {"embedded": 2, "djl": 8}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from mmekit.ports import free_port
+from mmekit_local.ports import free_port
 
 # A shell that runs the tests in the background has them ignore SIGINT, and all that they start.
 with contextlib.suppress(ValueError):  # not the main thread

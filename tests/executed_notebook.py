@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmekit.engine import engine_folder
-from mmekit.ports import free_port
+from mmekit_local.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -64,7 +64,7 @@ class ServerProcess:
     Parameters
     ----------
     arguments
-        Of ``python -m mmekit.server``, besides the port.
+        Of ``python -m mmekit_local.server``, besides the port.
     environment
         Variables that it has besides this process's own.
     before
@@ -85,7 +85,7 @@ class ServerProcess:
         # Not with PYTHONPATH of whoever runs the tests: it would hide the models' runtime.
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mmekit.server", "--port", "0", *arguments],
+            [sys.executable, "-m", "mmekit_local.server", "--port", "0", *arguments],
             env={**inherited, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -14,9 +14,9 @@ import pytest
 from typer.main import get_command
 
 from mmekit.cli import app
-from mmekit.ports import free_port
 from mmekit.settings import Settings
 from mmekit.testing import load_handler
+from mmekit_local.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [

@@ -10,8 +10,8 @@ import psutil
 
 from endpoint_runs.models import small_model
 from endpoint_runs.service import BUCKET, running
-from mmekit.bench import Destination, Load, Payload, Plan, put_load
-from mmekit.bench.wrk import is_installed, put_load_with_wrk
+from mmekit_bench import Destination, Load, Payload, Plan, put_load
+from mmekit_bench.wrk import is_installed, put_load_with_wrk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

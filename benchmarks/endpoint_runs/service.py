@@ -24,7 +24,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from mmekit.ports import free_port
+from mmekit_local.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from mmekit.ports import free_port
+from mmekit_local.ports import free_port
 from peer_runs.environments import Environment
 from peer_runs.handlers import HANDLERS
 from peer_runs.peer import Peer, Server, label

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 from slot_runs.servers import ServerFailure
 
-from mmekit.bench import Load, measure
 from mmekit.errors import MmekitError
+from mmekit_bench import Load, measure
 from peer_runs.processes import CEILING, Ceiling, PeerFailure, TooLarge, descendants, proportional
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from mmekit.bench import Tool
+    from mmekit_bench import Tool
     from peer_runs.peer import Peer, Server
     from peer_runs.subjects import Subject
 

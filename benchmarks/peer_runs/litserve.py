@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from mmekit.ports import free_port
+from mmekit_local.ports import free_port
 from peer_runs.environments import Environment
 from peer_runs.handlers import HANDLERS
 from peer_runs.peer import Peer, Server

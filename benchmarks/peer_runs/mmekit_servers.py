@@ -11,7 +11,7 @@ from slot_runs import servers
 from slot_runs.servers import ServerFailure
 
 from mmekit.errors import ServerError
-from mmekit.server.djl import distribution
+from mmekit_local.server.djl import distribution
 from peer_runs.environments import PeerUnavailable
 from peer_runs.peer import Peer, Server, label
 from peer_runs.processes import PeerFailure

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from slot_runs.subjects import ROOT
 
-from mmekit.containers.mms import PYTHON_VARIABLE, REQUIREMENTS, MultiModelServer
 from mmekit.errors import MmekitError
-from mmekit.ports import free_port
+from mmekit_local.containers.mms import PYTHON_VARIABLE, REQUIREMENTS, MultiModelServer
+from mmekit_local.ports import free_port
 from peer_runs.environments import MODEL_VARIABLES, Environment
 from peer_runs.handlers import HANDLERS
 from peer_runs.mmekit_servers import ContainerContract

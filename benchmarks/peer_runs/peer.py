@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from slot_runs.servers import ServerFailure, ask
 
-from mmekit.bench import Target
+from mmekit_bench import Target
 from peer_runs.environments import Environment, make
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from mmekit.guard import guarded
-from mmekit.server.memory import process_memory
+from mmekit_local.guard import guarded
+from mmekit_local.server.memory import process_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -10,10 +10,10 @@ from slot_runs import subjects
 from slot_runs.servers import running
 from slot_runs.thousand import allow_descriptors
 
-from mmekit.bench.destination import Destination
-from mmekit.bench.load import put_load
-from mmekit.bench.payload import Payload
-from mmekit.bench.plan import Plan
+from mmekit_bench.destination import Destination
+from mmekit_bench.load import put_load
+from mmekit_bench.payload import Payload
+from mmekit_bench.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from slot_runs.subjects import Trained
 
-    from mmekit.bench.result import Load
+    from mmekit_bench.result import Load
 
 _AT_ONCE = 4
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from slot_runs.servers import ServerFailure, running
 
 from mmekit.engine import engine_folder
-from mmekit.server.replies import ReplyReader
-from mmekit.server.worker import STARTED, WorkerSpec
+from mmekit_local.server.replies import ReplyReader
+from mmekit_local.server.worker import STARTED, WorkerSpec
 from mmekit_runtime.slots.keys import OFF_VARIABLE
 from mmekit_runtime.wire import encode_request
 

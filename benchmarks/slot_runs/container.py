@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit.bench import Destination, Payload, Plan, put_load
+from mmekit_bench import Destination, Payload, Plan, put_load
 from slot_runs import crowd, groups, subjects
 from slot_runs.outcome import GIB
 from slot_runs.servers import TITLES, ServerKind, running

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit.server.limits import ServerLimits
+from mmekit_local.server.limits import ServerLimits
 from slot_runs import processes, subjects
 from slot_runs.servers import ServerFailure, ServerKind, family, running
 

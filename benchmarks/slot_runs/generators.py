@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit.bench import Load, Target, Tool, measure
+from mmekit_bench import Load, Target, Tool, measure
 from slot_runs import subjects
 from slot_runs.servers import running
 

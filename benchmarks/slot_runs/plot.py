@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mmekit.bench import Load
+    from mmekit_bench import Load
     from slot_runs.report import Results
     from slot_runs.subjects import Mode
     from slot_runs.targets import Pair

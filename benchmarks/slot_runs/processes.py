@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from mmekit.server.memory import process_memory
+from mmekit_local.server.memory import process_memory
 from slot_runs.servers import family
 
 if TYPE_CHECKING:

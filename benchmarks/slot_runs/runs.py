@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit.bench import Load, Target, Tool, measure
+from mmekit_bench import Load, Target, Tool, measure
 from slot_runs import answers, processes, subjects
 from slot_runs.servers import ServerKind, running
 

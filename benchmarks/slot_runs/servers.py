@@ -18,8 +18,8 @@ from typing import IO, TYPE_CHECKING, Literal
 import psutil
 
 from mmekit.errors import MmekitError, ServerError
-from mmekit.ports import free_port
-from mmekit.server.djl import DjlServing, require_djl
+from mmekit_local.ports import free_port
+from mmekit_local.server.djl import DjlServing, require_djl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -206,7 +206,7 @@ def _embedded(
     kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     with around():
         process = subprocess.Popen(
-            [sys.executable, "-m", "mmekit.server", "--port", str(port)],
+            [sys.executable, "-m", "mmekit_local.server", "--port", str(port)],
             env={**kept, **_both(folder), **further},
             cwd=folder,
             stdin=subprocess.DEVNULL,

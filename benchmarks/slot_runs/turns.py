@@ -10,7 +10,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit.bench import Target, measure
+from mmekit_bench import Target, measure
 from slot_runs import subjects
 from slot_runs.servers import running
 from slot_runs.subjects import MODES

@@ -21,10 +21,10 @@ from typing import Any
 
 from locust import User, events, task
 
-from mmekit.bench import Payload, listed_targets
-from mmekit.bench.boto3_loop import runtime_client
-from mmekit.bench.traffic import picks, weights
 from mmekit.settings import Settings
+from mmekit_bench import Payload, listed_targets
+from mmekit_bench.boto3_loop import runtime_client
+from mmekit_bench.traffic import picks, weights
 
 _MOST_USERS = 200  # who are started from the web page
 

@@ -45,7 +45,7 @@ class CatBoostProbabilities(Handler):
 
 
 class TimedCatBoostProbabilities(CatBoostProbabilities):
-    """The same, and prints a line of milliseconds for every call, for mmekit.bench.phases.
+    """The same, and prints a line of milliseconds for every call, for mmekit_bench.phases.
 
     The phases have the names that they have on Multi Model Server: load is `initialize`, decode
     `preprocess`, predict `inference` and encode `postprocess`; `handle_in` is all of an answer, and

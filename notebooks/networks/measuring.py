@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from mmekit.ports import free_port
+from mmekit_local.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,14 @@ def ask(
 def embedded_container(log: Path) -> Iterator[Container]:
     """Run the embedded server until the block ends."""
     port = free_port()
-    command = [sys.executable, "-m", "mmekit.server", "--port", str(port), "--exit-with-stdin"]
+    command = [
+        sys.executable,
+        "-m",
+        "mmekit_local.server",
+        "--port",
+        str(port),
+        "--exit-with-stdin",
+    ]
     with log.open("ab") as output:
         server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
     try:

@@ -1,8 +1,9 @@
-"""Package Python models for DJL Serving and rehearse SageMaker multi-model endpoints locally.
+"""What one ships: Python models as archives for DJL Serving, and their way to SageMaker.
 
-The rooms: `mmekit.archive` turns a package folder into a checked archive, `mmekit.server` serves
-archives as one multi-model container, `mmekit.endpoint` is SageMaker's side of it. What they have
-in common is in `mmekit.errors`, `mmekit.settings` and `mmekit.engine`.
+The rooms: `mmekit.scaffold` makes a package folder of a trained model, `mmekit.archive` a checked
+archive of that, `mmekit.deploy` an endpoint of archives, and `mmekit.cli` is the command `mme`.
+`mmekit.testing` runs a handler without a server. What they have in common is in `mmekit.errors`,
+`mmekit.settings` and `mmekit.engine`.
 """
 
 TYPE_CHECKING = False

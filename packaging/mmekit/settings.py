@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mmekit.aws_environment import LOCAL_ROLE, MARK, is_entered
 from mmekit.errors import SettingsError
-from mmekit.rehearsal import LOCAL_ROLE, MARK, is_entered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

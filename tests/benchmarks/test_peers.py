@@ -54,7 +54,7 @@ def peer_of():
         from peer_runs.peer import Peer, Server
         from peer_runs.processes import started
 
-        from mmekit.ports import free_port
+        from mmekit_local.ports import free_port
 
         class Small(Peer):
             name, title, package, setting, pages = "small", "Small", "none", "", ()
@@ -121,7 +121,7 @@ def test_cells_are_kept_and_come_back_whole(tmp_path):
     from peer_runs.cells import Cell, Cold, Memory
     from peer_runs.kept import Kept
 
-    from mmekit.bench import Load
+    from mmekit_bench import Load
 
     load = Load("wrk", 8, 100, 1.0, 1.0, 2.0, 3.0, 4.0, 0)
     memory = (Memory(1, 100, 1), Memory(50, 5000, 10))
@@ -140,7 +140,7 @@ def test_cells_are_kept_and_come_back_whole(tmp_path):
 def cells():
     from peer_runs.cells import Cell, Cold, Memory
 
-    from mmekit.bench import Load
+    from mmekit_bench import Load
 
     def cell(peer, cold, memory, rate, measured_with=50):
         loads = tuple(Load("wrk", n, rate * n, 1.0, 1.0, 2.0, 3.0, 4.0, 0) for n in (1, 8, 32))

@@ -23,12 +23,12 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from mmekit.containers.docker import INSIDE_PORT, run_command
-from mmekit.endpoint import Placement
 from mmekit.errors import ServerError
-from mmekit.ports import free_port
-from mmekit.scratch import scratch_folder
-from mmekit.server.djl import DjlServing
+from mmekit_local.containers.docker import INSIDE_PORT, run_command
+from mmekit_local.ports import free_port
+from mmekit_local.sagemaker import Placement
+from mmekit_local.scratch import scratch_folder
+from mmekit_local.server.djl import DjlServing
 from tests.docker_engine import IMAGE_VARIABLE, why_not
 from tests.server_process import ServerProcess, give_slots, wait_until
 

@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from mmekit.server.memory import proportional_bytes
+from mmekit_local.server.memory import proportional_bytes
 from tests.server_process import ServerProcess, give_slots, wait_until
 
 if TYPE_CHECKING:

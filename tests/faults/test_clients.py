@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from mmekit.server.memory import MIB
+from mmekit_local.server.memory import MIB
 from tests.faults.conftest import gone, own_memory
 
 SLOW = b"POST /models/model/invoke HTTP/1.1\r\nContent-Length: 100\r\n"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.endpoint.conftest import Service, _start_service, archive_of
 from tests.faults.conftest import fill
+from tests.mmekit_local.endpoint.conftest import Service, _start_service, archive_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

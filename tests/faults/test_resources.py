@@ -13,8 +13,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mmekit.server.deaths import MAX_DEATHS
-from mmekit.server.memory import MIB
+from mmekit_local.server.deaths import MAX_DEATHS
+from mmekit_local.server.memory import MIB
 from tests.faults.conftest import fill, kill
 
 STEPPING = """

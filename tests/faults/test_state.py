@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.endpoint.conftest import Service, one_after_the_other
 from tests.faults.conftest import fill
+from tests.mmekit_local.endpoint.conftest import Service, one_after_the_other
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmekit.http import Response
-from tests.endpoint.conftest import _start_service
+from mmekit_local.http import Response
 from tests.fuzz.conversations import Ask, Said, Talk, hold_all, talks
-from tests.http.conftest import serving
+from tests.mmekit_local.endpoint.conftest import _start_service
+from tests.mmekit_local.http.conftest import serving
 from tests.server_process import ServerProcess
 
 thoroughly = settings.get_profile("fuzz")

@@ -60,7 +60,7 @@ def folders(tmp_path_factory):
 def server(folders):
     """The URL of a server with these models, and what it has logged so far."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mmekit.server", "--port", "0"],
+        [sys.executable, "-m", "mmekit_local.server", "--port", "0"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

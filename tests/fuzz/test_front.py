@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmekit.engine import engine_folder
-from mmekit.http import Request
-from mmekit.server import openapi
-from mmekit.server.front import Front
-from mmekit.server.memory import Memory
-from mmekit.server.registry import Registry
+from mmekit_local.http import Request
+from mmekit_local.server import openapi
+from mmekit_local.server.front import Front
+from mmekit_local.server.memory import Memory
+from mmekit_local.server.registry import Registry
 
 thoroughly = settings.get_profile("fuzz")
 

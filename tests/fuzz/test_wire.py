@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmekit.server import replies
-from mmekit.server.replies import ReplyReader
+from mmekit_local.server import replies
+from mmekit_local.server.replies import ReplyReader
 from mmekit_runtime.wire import (
     MAX_PART_BYTES,
     Answer,

@@ -7,11 +7,11 @@ import signal
 import pytest
 from botocore.exceptions import ClientError
 
-from mmekit.endpoint.errors import AwsError
-from mmekit.endpoint.stacks.operations import Operations
-from mmekit.endpoint.stacks.record import Stack
-from mmekit.endpoint.stacks.site import Clients, Site
-from mmekit.endpoint.stacks.table import StackTable
+from mmekit_local.aws.cloudformation.operations import Operations
+from mmekit_local.aws.cloudformation.record import Stack
+from mmekit_local.aws.cloudformation.site import Clients, Site
+from mmekit_local.aws.cloudformation.table import StackTable
+from mmekit_local.sagemaker.errors import AwsError
 
 from .conftest import IMAGE, start_service, until
 

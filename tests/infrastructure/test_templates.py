@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from mmekit.endpoint.errors import AwsError
-from mmekit.endpoint.stacks.functions import Scope
-from mmekit.endpoint.stacks.parameters import resolved_parameters
-from mmekit.endpoint.stacks.template import Template
-from mmekit.ports import free_port
+from mmekit_local.aws.cloudformation.functions import Scope
+from mmekit_local.aws.cloudformation.parameters import resolved_parameters
+from mmekit_local.aws.cloudformation.template import Template
+from mmekit_local.ports import free_port
+from mmekit_local.sagemaker.errors import AwsError
 
 from .conftest import ROOT
 

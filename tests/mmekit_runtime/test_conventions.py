@@ -24,7 +24,7 @@ from mmekit.archive import read_properties
 from mmekit.archive.conventions import ENTRY_POINT
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError
-from mmekit.server.djl import HOME_VARIABLE
+from mmekit_local.server.djl import HOME_VARIABLE
 from mmekit_runtime.conventions.entry import Entry
 from tests import skops_files
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmekit.engine import engine_folder
-from mmekit.server.replies import Reply, ReplyReader
+from mmekit_local.server.replies import Reply, ReplyReader
 from mmekit_runtime.wire import WireError, encode_request
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmekit.bench.phases import read_calls, summarise
 from mmekit.testing import agree, load_handler, read_sample
+from mmekit_bench.phases import read_calls, summarise
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "model_packages" / "catboost_classifier"

@@ -23,8 +23,8 @@ import psutil
 import pytest
 
 from mmekit.engine import engine_folder
-from mmekit.server.replies import Reply, ReplyReader
-from mmekit.server.worker import STARTED, WorkerSpec
+from mmekit_local.server.replies import Reply, ReplyReader
+from mmekit_local.server.worker import STARTED, WorkerSpec
 from mmekit_runtime.slots import stub
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.wire import encode_request

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from mmekit.errors import ServerError
-from mmekit.ports import free_port
-from mmekit.server.djl import HOME_VARIABLE, DjlServing, distribution, java_version
+from mmekit_local.ports import free_port
+from mmekit_local.server.djl import HOME_VARIABLE, DjlServing, distribution, java_version
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get(HOME_VARIABLE),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from mmekit.server.memory import proportional_bytes
+from mmekit_local.server.memory import proportional_bytes
 from tests.server_process import ServerProcess, give_slots
 
 if TYPE_CHECKING:

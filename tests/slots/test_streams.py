@@ -10,7 +10,7 @@ import threading
 import httpx
 import pytest
 
-from mmekit.server.replies import ReplyReader
+from mmekit_local.server.replies import ReplyReader
 
 STREAMING = """
 import os, time

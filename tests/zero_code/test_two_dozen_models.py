@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from botocore.config import Config
 
-from mmekit.ports import free_port
+from mmekit_local.ports import free_port
 from tests.zero_code.models import KINDS, Kind
 
 CALLERS = 16

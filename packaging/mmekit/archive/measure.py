@@ -40,9 +40,9 @@ from mmekit.archive.properties import Properties, parse_properties
 from mmekit.archive.runtime import runtime_members
 from mmekit.archive.signatures import signature_among
 from mmekit.archive.variants import variants
+from mmekit.aws_environment import without_account
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, MeasureError, SettingsError
-from mmekit.rehearsal import without_account
 from mmekit_runtime.slots.stub import fork_server_environment
 
 DEFAULT_TIMEOUT_S = 300.0

@@ -1,25 +1,37 @@
-"""The command `mme`: every room behind one door.
+"""The command `mme`: what one ships here, what one rehearses and measures with where that is.
 
 A module a family of commands; the order of their import is the order of `mme --help`. The rooms
-behind them are imported when their command runs, so that `mme --help` answers at once.
+behind them are imported when their command runs, so that `mme --help` answers at once. The other
+wings add their commands by an entry point in the group ``mmekit.commands``, whose module hangs
+them on `mmekit.cli.application.app`: this wing knows neither of them.
 """
 
-from mmekit.cli import (  # noqa: I001
-    scaffolds,  # noqa: F401
+from importlib.metadata import PackageNotFoundError, distribution
+
+from mmekit.cli import (
     archives,  # noqa: F401
-    describing,  # noqa: F401
-    servers,  # noqa: F401
-    images,  # noqa: F401
+    assemblies,  # noqa: F401
     callers,  # noqa: F401
     deployment,  # noqa: F401
-    assemblies,  # noqa: F401
-    benching,  # noqa: F401
-    clients,  # noqa: F401
-    notebooks,  # noqa: F401
+    describing,  # noqa: F401
+    scaffolds,  # noqa: F401
 )
 from mmekit.cli.application import app
 
 __all__ = ["app", "main"]
+
+
+def _add_other_wings() -> None:
+    # Of this distribution alone: to read those of all that are installed takes longer than `mme`.
+    try:
+        found = distribution("mmekit").entry_points.select(group="mmekit.commands")
+    except PackageNotFoundError:  # a bare folder on the path
+        return
+    for wing in found:
+        wing.load()
+
+
+_add_other_wings()
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def _image(text: str | None) -> room.Image | None:
         from mmekit.archive import STOCK_IMAGE
 
         return STOCK_IMAGE
-    from mmekit.containers import image_of
+    from mmekit_local.containers import image_of
 
     return image_of(text)
 

@@ -11,7 +11,7 @@ it, and is answered with 507: SageMaker then unloads another model and tries aga
 a MemoryError at a request as well (mms/service.py).
 
 With MMEKIT_PHASES=true in the container's environment each call prints how long its phases took,
-for `mmekit.bench.phases` to read. Without it nothing is timed.
+for `mmekit_bench.phases` to read. Without it nothing is timed.
 """
 
 # ruff: noqa: INP001 (a folder of files for an image is no package)

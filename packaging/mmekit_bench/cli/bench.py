@@ -1,0 +1,264 @@
+"""Commands that put load on an endpoint or a container: bench, bench compare."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmekit.cli.application import app
+
+if TYPE_CHECKING:
+    from mmekit_bench import Destination, Payload, Plan, Result
+
+
+class Client(str, Enum):
+    """Who sends the requests."""
+
+    RAW = "raw"
+    BOTO3 = "boto3"
+
+
+class Arrivals(str, Enum):
+    """When the requests of an open loop are due."""
+
+    EVEN = "even"
+    POISSON = "poisson"
+
+
+class Generator(str, Enum):
+    """What a result can be held against."""
+
+    WRK = "wrk"
+
+
+_A_WHILE_S = 10.0
+
+bench = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+    subcommand_metavar="[compare A.json B.json]",
+)
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def load(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    *,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="The endpoint, on the target that MME_TARGET names."),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="A container instead: http://HOST:PORT with --targets, or the whole URL to ask."
+        ),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            "--targets",
+            "--models",
+            metavar="A,B,…",
+            help="Target models, the hottest first. Otherwise all under the endpoint's prefix.",
+        ),
+    ] = None,
+    distribution: Annotated[
+        str, typer.Option(metavar="one|uniform|hot|top-N|zipf", help="hot: 9 of 10 ask the first.")
+    ] = "uniform",
+    data: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="The body of every request.")
+    ] = None,
+    package: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Send this package's sample request."),
+    ] = None,
+    content_type: Annotated[
+        str | None, typer.Option(help="Otherwise what the suffix of --data stands for.")
+    ] = None,
+    connections: Annotated[
+        int | None,
+        typer.Option(
+            "--connections", "-c", min=1, help="Requests under way: 1, and up to 64 with --rate."
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Open loop: so many requests a second, come what may."),
+    ] = None,
+    arrivals: Annotated[
+        Arrivals, typer.Option(help="Of an open loop: in even steps, or at random.")
+    ] = Arrivals.EVEN,
+    outstanding: Annotated[
+        int, typer.Option(min=1, help="Of an open loop: what comes on top of so many is dropped.")
+    ] = 1000,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds; 10 unless there are --requests.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="How many at most.")] = None,
+    warm_up: Annotated[
+        float, typer.Option(min=0, help="Seconds of the same load that do not count.")
+    ] = 0,
+    ramp: Annotated[
+        str | None,
+        typer.Option(metavar="FROM:TO", help="Connections, or with --rate the rate, rise evenly."),
+    ] = None,
+    spike: Annotated[
+        str | None,
+        typer.Option(metavar="TIMES@START+LENGTH", help="10@5+3: tenfold from second 5 to 8."),
+    ] = None,
+    client: Annotated[
+        Client, typer.Option(help="raw HTTP, or signed boto3 calls in threads.")
+    ] = Client.RAW,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds that an answer may take.")
+    ] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    check_with: Annotated[
+        Generator | None, typer.Option(help="Put the same load on with wrk right after.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            dir_okay=False,
+            metavar="FILE.json",
+            help="Keep the result, and beside it FILE.csv (each second) and FILE.svg (plots).",
+        ),
+    ] = None,
+) -> None:
+    """Put load on an endpoint or a container, and say how it bore it.
+
+    **Examples:** mme bench --endpoint mmekit -c 8 --package
+    model_packages/extra_trees_classifier -o build/bench.json  ·  mme bench --url
+    http://127.0.0.1:8080/models/ridge/invoke --data request.json --rate 200  ·  mme bench compare
+    before.json after.json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mmekit_bench import Plan
+
+    if (data is None) == (package is None):
+        raise typer.BadParameter("give either --data or --package: it is what is sent")
+    if duration is None and requests is None:
+        duration = _A_WHILE_S
+    if duration is None and (ramp or spike):
+        raise typer.BadParameter("--ramp and --spike need a --duration")
+    if output is not None and output.suffix != ".json":
+        raise typer.BadParameter(f"--output {output} does not end with .json")
+    if check_with is not None and (rate is not None or ramp or spike):
+        raise typer.BadParameter("wrk has no open loop, no ramp and no spike to check")
+    destination, names = _destination(endpoint, url, targets)
+    plan = Plan(
+        destination=destination,
+        payload=_payload(data, package, content_type),
+        targets=names,
+        distribution=distribution,
+        connections=connections or (1 if rate is None else 64),
+        rate=rate,
+        poisson=arrivals is Arrivals.POISSON,
+        outstanding=outstanding,
+        duration=duration,
+        requests=requests,
+        warm_up=warm_up,
+        ramp=ramp,
+        spike=spike,
+        client=client.value,
+        timeout=timeout,
+        seed=seed,
+    )
+    _run(plan, check_with, output)
+
+
+@bench.command()
+def compare(
+    first: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="A.json")],
+    second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="B.json")],
+) -> None:
+    """Hold two results against each other: ratios, and which differences are more than noise.
+
+    **Example:** mme bench compare before.json after.json
+    """
+    from rich.console import Console
+
+    from mmekit_bench import read_result
+    from mmekit_bench.report import compared
+
+    names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
+    Console().print(compared(read_result(first), read_result(second), names))
+
+
+def _destination(
+    endpoint: str | None, url: str | None, targets: str | None
+) -> tuple[Destination, tuple[str, ...]]:
+    from mmekit.settings import Settings
+    from mmekit_bench import Destination, listed_targets
+
+    if bool(endpoint) == bool(url):
+        raise typer.BadParameter("give either --endpoint or --url: it is who is asked")
+    named = tuple(name.strip() for name in (targets or "").split(",") if name.strip())
+    if endpoint:
+        settings = Settings()
+        destination = Destination.of_endpoint(endpoint, settings)
+        return destination, named or listed_targets(endpoint, settings)
+    destination = Destination.of_url(url or "")
+    if destination.path is None and not named:
+        raise typer.BadParameter(f"{url} names no model: add --targets, or /models/NAME/invoke")
+    if destination.path is not None and len(named) > 1:
+        raise typer.BadParameter(f"{url} names one model, and --targets several")
+    return destination, named or (destination.path or "",)
+
+
+def _payload(data: Path | None, package: Path | None, content_type: str | None) -> Payload:
+    from dataclasses import replace
+
+    from mmekit_bench import Payload
+
+    payload = Payload.of_package(package) if package else Payload.of_file(data or Path())
+    return payload if content_type is None else replace(payload, content_type=content_type)
+
+
+def _run(plan: Plan, check_with: Generator | None, output: Path | None) -> None:
+    """Put the load on, print and keep what it found; exit 1 when there was no answer at all."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from mmekit_bench import put_load
+    from mmekit_bench.live import Display
+    from mmekit_bench.report import reported
+    from mmekit_bench.wrk import put_load_with_wrk, require_wrk
+
+    if check_with is not None:
+        require_wrk()
+    with Display(plan) as display:
+        result = put_load(plan, display)
+    if check_with is not None and not result.interrupted:
+        seconds = max(1, min(round(plan.duration or _A_WHILE_S), round(_A_WHILE_S)))
+        result = replace(result, check=put_load_with_wrk(plan, seconds))
+    Console().print(reported(result))
+    if output is not None:
+        _keep(result, output)
+    if not result.recording.answered:
+        raise typer.Exit(1)
+
+
+def _keep(result: Result, output: Path) -> None:
+    from mmekit.errors import MmekitError
+    from mmekit_bench.plot import draw
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(result.to_json())
+    output.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
+    written = [output.name, output.with_suffix(".csv").name]
+    try:
+        draw(result, output.with_suffix(".svg"))
+        written.append(output.with_suffix(".svg").name)
+    except MmekitError as error:  # the figures are there all the same
+        typer.echo(f"mme: {error}", err=True)
+    typer.echo(f"{output.parent}: {', '.join(written)}")

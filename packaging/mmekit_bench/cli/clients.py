@@ -1,0 +1,213 @@
+"""Commands that let many clients call at once: clients call-lambda, clients call-sagemaker."""
+
+from __future__ import annotations
+
+import mimetypes
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmekit.cli.application import app
+from mmekit.cli.options import not_empty
+from mmekit.errors import MmekitError
+
+if TYPE_CHECKING:
+    from mmekit_bench.clients import Call, Question, Summary
+
+
+class RetryMode(str, Enum):
+    """Botocore's ways to try again."""
+
+    STANDARD = "standard"
+    ADAPTIVE = "adaptive"
+    LEGACY = "legacy"
+
+
+_INTERRUPTED = 130  # as a shell has it for Ctrl-C
+_MOST_CLIENTS = 10_000
+
+clients = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(clients, name="clients", help="Let N clients call at the same moment.")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and 0 < int(part) <= _MOST_CLIENTS for part in parts):
+        raise typer.BadParameter(
+            f"{text!r} is no list of numbers from 1 to {_MOST_CLIENTS}, such as 160,170,180,250"
+        )
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+Numbers = Annotated[
+    str,
+    typer.Option(
+        "--clients",
+        "-n",
+        metavar="N,N,…",
+        help="How many call at once; several numbers run one after the other.",
+    ),
+]
+Data = Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The body of every request.")]
+ContentType = Annotated[
+    str | None, typer.Option(help="Otherwise what the suffix of --data stands for.")
+]
+TargetModel = Annotated[str | None, typer.Option(help="Of a multi-model endpoint.")]
+MaxAttempts = Annotated[
+    int | None, typer.Option(min=0, help="How often botocore tries again when throttled.")
+]
+Mode = Annotated[RetryMode | None, typer.Option("--retry-mode", help="How botocore does it.")]
+Output = Annotated[
+    Path, typer.Option(file_okay=False, help="The folder for the CSV files and the report.")
+]
+
+
+@clients.command("call-lambda")
+def call_lambda(  # noqa: PLR0913 - an option each
+    *,
+    numbers: Numbers,
+    function: Annotated[str, typer.Option(help="Its name or ARN.", callback=not_empty)],
+    data: Data,
+    content_type: ContentType = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Whom it asks; otherwise its variable ENDPOINT_NAME says.")
+    ] = None,
+    target_model: TargetModel = None,
+    max_attempts: MaxAttempts = None,
+    retry_mode: Mode = None,
+    output: Output = Path("results"),
+) -> None:
+    """Invoke the Lambda function of infrastructure/lambda, which asks an endpoint.
+
+    --max-attempts and --retry-mode are the function's, when it asks; without them, its own
+    variables say. The target is that of MME_TARGET.
+
+    **Example:** mme clients call-lambda --function call-sagemaker -n 160,170,180,250
+    --data request.json --max-attempts 100
+    """
+    from mmekit.settings import Settings
+    from mmekit_bench.clients import LambdaCall
+
+    question = _question(data, content_type, target_model, max_attempts, retry_mode)
+    _run(LambdaCall(Settings(), function, question, endpoint), _numbers(numbers), output)
+
+
+@clients.command("call-sagemaker")
+def call_sagemaker(
+    *,
+    numbers: Numbers,
+    endpoint: Annotated[str, typer.Option(help="Its name.", callback=not_empty)],
+    data: Data,
+    content_type: ContentType = None,
+    target_model: TargetModel = None,
+    max_attempts: MaxAttempts = None,
+    retry_mode: Mode = None,
+    output: Output = Path("results"),
+) -> None:
+    """Invoke an endpoint, without a Lambda function in between.
+
+    Without --max-attempts, nobody tries again. The target is that of MME_TARGET.
+
+    **Example:** mme clients call-sagemaker --endpoint serverless -n 160 --data request.json
+    """
+    from mmekit.settings import Settings
+    from mmekit_bench.clients import EndpointCall
+
+    question = _question(data, content_type, target_model, max_attempts, retry_mode)
+    _run(EndpointCall(Settings(), endpoint, question), _numbers(numbers), output)
+
+
+def _question(
+    data: Path,
+    content_type: str | None,
+    target_model: str | None,
+    max_attempts: int | None,
+    retry_mode: RetryMode | None,
+) -> Question:
+    from mmekit.archive.package import CONTENT_TYPES
+    from mmekit_bench.clients import Question
+
+    guessed = CONTENT_TYPES.get(data.suffix) or mimetypes.guess_type(data.name)[0]
+    return Question(
+        body=data.read_bytes(),
+        content_type=content_type or guessed or "application/octet-stream",
+        target_model=target_model,
+        max_attempts=max_attempts,
+        retry_mode=None if retry_mode is None else retry_mode.value,
+    )
+
+
+def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
+    """Run crowd after crowd, write each one's table, and draw them all."""
+    from contextlib import ExitStack
+    from datetime import datetime
+
+    from mmekit_bench.clients import Table, crowd, draw, summary_of
+
+    date = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    summaries: list[Summary] = []
+    interrupted = False
+    with ExitStack() as stack:
+        tables = [
+            stack.enter_context(Table(output / f"{call.name}_execution_{date}_{number}.csv"))
+            for number in numbers
+        ]
+        call.check()
+        for number, table in zip(numbers, tables, strict=True):
+            executions = []
+            try:
+                for execution in crowd(call, number):
+                    table.add(execution)
+                    executions.append(execution)
+            except KeyboardInterrupt:
+                interrupted = True
+            if executions:
+                summaries.append(summary_of(number, executions))
+                typer.echo(f"{table.path}: {len(executions)} of {number} clients")
+            if interrupted:
+                break
+    if summaries:
+        _print_table(summaries)
+        picture = output / f"{call.name}_execution_{date}.svg"
+        try:
+            draw(summaries, call.title, picture)
+            typer.echo(str(picture))
+        except MmekitError as error:  # the figures are there all the same
+            typer.echo(f"mme: {error}", err=True)
+    if interrupted:
+        typer.echo("mme: Interrupted; what was answered until then is kept.", err=True)
+        raise typer.Exit(_INTERRUPTED)
+    if not any(one.answered for one in summaries):
+        raise typer.Exit(1)
+
+
+def _print_table(summaries: list[Summary]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmekit_bench.clients.summary import PERCENTILES
+
+    table = Table()
+    for heading in ("Clients", "Answered", "Throttled", "Failed", "Retries", "most"):
+        table.add_column(heading, justify="right")
+    for percent in PERCENTILES:
+        table.add_column(f"{percent} %, s", justify="right")
+    for one in summaries:
+        counts = (one.clients, one.answered, one.throttled, one.failed)
+        retries = (
+            "-" if count is None else str(count) for count in (one.retries, one.most_retries)
+        )
+        times = (f"{seconds:.3f}" for seconds in one.seconds or ())
+        table.add_row(*map(str, counts), *retries, *times)
+    Console().print(table)
+    failure = next((one.first_failure for one in summaries if one.first_failure), None)
+    if failure is not None:
+        typer.echo(f"The first that failed: {failure}", err=True)
+        if "Task timed out" in failure:
+            typer.echo(
+                "  remedy: Give the function more time (its Timeout, at most 900 s; retries take "
+                "part of it), or fewer retries with --max-attempts.",
+                err=True,
+            )

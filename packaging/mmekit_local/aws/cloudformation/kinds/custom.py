@@ -1,0 +1,199 @@
+"""Custom resources: the CDK's own, carried out here, and those of functions, which are called.
+
+Source: the CloudFormation user guide, "Custom resources" (request and response objects); aws-cdk's
+custom-resource-handlers (aws-s3-deployment/bucket-deployment-handler, aws-s3/auto-delete-objects).
+The CDK's handlers need Node.js or a layer with the AWS CLI, and do here what a few calls do.
+"""
+
+# ruff: noqa: D102 - Kind says what the verbs are
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+from mmekit_local.aws.cloudformation.errors import ResourceError
+from mmekit_local.aws.cloudformation.kinds.kind import Kind, Made
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmekit_local.aws.cloudformation.record import Resource
+    from mmekit_local.aws.cloudformation.site import Site
+
+__all__ = ["AutoDelete", "BucketDeployment", "FunctionBacked"]
+
+_PAGE = 1000
+_ANSWERS = "cloudformation-custom-resource-response"
+
+
+class BucketDeployment(Kind):
+    """Custom::CDKBucketDeployment: unpacks assets into a bucket.
+
+    Not acted on: CloudFront distributions, markers, and what Include and Exclude leave out.
+    """
+
+    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+        del logical_id
+        bucket, prefix = _destination(properties)
+        written = set()
+        extracts = str(properties.get("Extract", "true")).lower() == "true"
+        for source, key in zip(
+            properties["SourceBucketNames"], properties["SourceObjectKeys"], strict=True
+        ):
+            content = site.call("s3", "GetObject", Bucket=source, Key=key)["Body"].read()
+            for name, body in _files(key, content, extracts=extracts):
+                site.call("s3", "PutObject", Bucket=bucket, Key=prefix + name, Body=body)
+                written.add(prefix + name)
+        if str(properties.get("Prune", "true")).lower() == "true":
+            for key in _keys(site, bucket, prefix):
+                if key not in written:
+                    site.call("s3", "DeleteObject", Bucket=bucket, Key=key)
+        return Made(
+            f"aws.cdk.s3deployment.{uuid.uuid4()}",
+            {
+                "DestinationBucketArn": properties.get("DestinationBucketArn")
+                or f"arn:aws:s3:::{bucket}",
+                "SourceObjectKeys": properties["SourceObjectKeys"],
+                "DeployedBucket": bucket,
+            },
+        )
+
+    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+        if _destination(properties) != _destination(resource.properties):
+            return None
+        made = self.create(site, resource.logical_id, properties)
+        return Made(resource.physical_id, made.attributes)
+
+    def delete(self, site: Site, resource: Resource) -> None:
+        if str(resource.properties.get("RetainOnDelete", "true")).lower() == "true":
+            return
+        bucket, prefix = _destination(resource.properties)
+        for key in _keys(site, bucket, prefix):
+            site.call("s3", "DeleteObject", Bucket=bucket, Key=key)
+
+
+class AutoDelete(Kind):
+    """Custom::S3AutoDeleteObjects: empties a bucket before it is deleted."""
+
+    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+        return Made(site.new_name(logical_id, properties))
+
+    def delete(self, site: Site, resource: Resource) -> None:
+        bucket = resource.properties["BucketName"]
+        for key in _keys(site, bucket, ""):
+            site.call("s3", "DeleteObject", Bucket=bucket, Key=key)
+
+
+class FunctionBacked(Kind):
+    """AWS::CloudFormation::CustomResource and Custom::…, made by a Lambda function of the user.
+
+    Parameters
+    ----------
+    type_name
+        What the function is told as ResourceType.
+    """
+
+    def __init__(self, type_name: str) -> None:
+        self._type = type_name
+
+    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+        return self._ask(site, "Create", logical_id, properties)
+
+    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+        more = {
+            "PhysicalResourceId": resource.physical_id,
+            "OldResourceProperties": resource.properties,
+        }
+        return self._ask(site, "Update", resource.logical_id, properties, **more)
+
+    def delete(self, site: Site, resource: Resource) -> None:
+        more = {"PhysicalResourceId": resource.physical_id}
+        self._ask(site, "Delete", resource.logical_id, resource.properties, **more)
+
+    def _ask(
+        self, site: Site, what: str, logical_id: str, properties: dict[str, Any], **more: Any
+    ) -> Made:
+        bucket, key = f"{_ANSWERS}-{site.region}", uuid.uuid4().hex
+        where = None if site.region == "us-east-1" else {"LocationConstraint": site.region}
+        try:
+            site.call("s3", "HeadBucket", Bucket=bucket)
+        except ResourceError:
+            site.call("s3", "CreateBucket", Bucket=bucket, CreateBucketConfiguration=where)
+        url = site.clients.client("s3", site.region, site.access_key).generate_presigned_url(
+            "put_object", {"Bucket": bucket, "Key": key}
+        )
+        event = {
+            "RequestType": what,
+            "ResponseURL": url,
+            "StackId": site.stack_id,
+            "RequestId": str(uuid.uuid4()),
+            "ResourceType": self._type,
+            "LogicalResourceId": logical_id,
+            "ResourceProperties": properties,
+            **more,
+        }
+        called = site.call(
+            "lambda",
+            "Invoke",
+            FunctionName=properties["ServiceToken"],
+            Payload=json.dumps(event).encode(),
+        )
+        said = called["Payload"].read().decode("utf-8", "replace")
+        try:
+            found = site.call("s3", "GetObject", Bucket=bucket, Key=key)
+        except ResourceError as error:
+            raise ResourceError(
+                f"Custom Resource failed to stabilize: its function ended without an answer "
+                f"to the ResponseURL ({said[:300]})"
+            ) from error
+        answer = json.loads(found["Body"].read())
+        if answer.get("Status") != "SUCCESS":
+            raise ResourceError(
+                f"Received response status [FAILED] from custom resource. "
+                f"Message returned: {answer.get('Reason', '')}"
+            )
+        return Made(str(answer["PhysicalResourceId"]), dict(answer.get("Data") or {}))
+
+
+def _destination(properties: dict[str, Any]) -> tuple[str, str]:
+    prefix = str(properties.get("DestinationBucketKeyPrefix", "")).strip("/")
+    return str(properties["DestinationBucketName"]), f"{prefix}/" if prefix else ""
+
+
+def _files(key: str, content: bytes, *, extracts: bool) -> Iterator[tuple[str, bytes]]:
+    if not extracts:
+        yield key, content
+        return
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except zipfile.BadZipFile as error:
+        raise ResourceError(f"The asset {key} is no zip file.") from error
+    with archive:
+        for entry in archive.infolist():
+            if not entry.is_dir():
+                yield entry.filename, archive.read(entry)
+
+
+def _keys(site: Site, bucket: str, prefix: str) -> list[str]:
+    keys: list[str] = []
+    token = None
+    while True:
+        try:
+            page = site.call(
+                "s3",
+                "ListObjectsV2",
+                Bucket=bucket,
+                Prefix=prefix,
+                MaxKeys=_PAGE,
+                ContinuationToken=token,
+            )
+        except ResourceError:  # there is no such bucket (any more)
+            return keys
+        keys += [found["Key"] for found in page.get("Contents", ())]
+        token = page.get("NextContinuationToken")
+        if not token:
+            return keys

@@ -1,0 +1,93 @@
+"""Types of resource that moto knows and nobody here needs: made by moto's own CloudFormation."""
+
+# ruff: noqa: D102 - Kind says what the verbs are
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmekit_local.aws.cloudformation.errors import ResourceError
+from mmekit_local.aws.cloudformation.kinds.kind import Kind, Made
+
+if TYPE_CHECKING:
+    from mmekit_local.aws.cloudformation.record import Resource
+    from mmekit_local.aws.cloudformation.site import Site
+
+__all__ = ["MotoKind", "Nothing"]
+
+
+class Nothing(Kind):
+    """What is accepted and makes nothing, such as the CDK's metadata."""
+
+    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+        return Made(site.new_name(logical_id, properties))
+
+    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+        del site, properties
+        return Made(resource.physical_id, resource.attributes)
+
+    def delete(self, site: Site, resource: Resource) -> None:
+        """Do nothing."""
+
+
+class MotoKind(Kind):
+    """A type that moto's CloudFormation can make; it does not come back with a state folder.
+
+    Parameters
+    ----------
+    type_name
+        Such as AWS::SQS::Queue.
+
+    Raises
+    ------
+    ResourceError
+        moto does not know it either.
+    """
+
+    def __init__(self, type_name: str) -> None:
+        if type_name.startswith("AWS::SageMaker::"):
+            raise ResourceError(
+                f"{type_name} is not rehearsed here: of SageMaker there are models, endpoint "
+                "configs and endpoints. The same template works on AWS."
+            )
+        # moto takes seconds to import all of its services; nobody has asked for them before.
+        from moto.cloudformation.parsing import get_model_map
+
+        model = get_model_map().get(type_name)
+        if model is None:
+            raise ResourceError(f"The local service does not know the resource type {type_name}.")
+        self._type = type_name
+        self._model: Any = model
+        self.name_property = str(model.cloudformation_name_type() or "")
+
+    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+        name = self.name(site, logical_id, properties)
+        described = {"Type": self._type, "Properties": properties}
+        try:
+            record = self._model.create_from_cloudformation_json(
+                name,
+                described,
+                site.account,
+                site.region,
+                LogicalId=logical_id,
+                StackId=site.stack_id,
+                ResourceType=self._type,
+            )
+        except Exception as error:
+            raise ResourceError(f"{type(error).__name__}: {error}") from error
+        attributes = {}
+        for attribute in ("Arn", "Id", "QueueUrl", "QueueName", "KeyId", "Name", "Value"):
+            try:
+                attributes[attribute] = record.get_cfn_attribute(attribute)
+            except Exception:  # noqa: BLE001, S112 - it has no such attribute
+                continue
+        return Made(str(record.physical_resource_id), attributes)
+
+    def delete(self, site: Site, resource: Resource) -> None:
+        described = {"Type": self._type, "Properties": resource.properties}
+        try:
+            self._model.delete_from_cloudformation_json(
+                resource.physical_id, described, site.account, site.region
+            )
+        except Exception as error:
+            raise ResourceError(f"{type(error).__name__}: {error}") from error

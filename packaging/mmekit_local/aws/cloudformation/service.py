@@ -1,0 +1,193 @@
+"""The stacks there are, the requests about them, and the threads that work on them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mmekit_local.aws.cloudformation.operations import Operations
+from mmekit_local.aws.cloudformation.query import error_reply, members_of, reply_of
+from mmekit_local.aws.cloudformation.record import Resource, Stack
+from mmekit_local.aws.cloudformation.site import Clients, Site
+from mmekit_local.aws.cloudformation.table import StackTable
+from mmekit_local.aws.moto.aws import no_room
+from mmekit_local.sagemaker.errors import AwsError, unknown_region
+from mmekit_local.sagemaker.http import Reply, Request, new_request_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.caller import Caller
+    from mmekit_local.sagemaker.control.hosting import Hosting
+
+__all__ = ["Stacks"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_SETTLE_S = 3.0
+"""As for endpoints: boto3's waiters ask at once and then every 30 s."""
+_CLOSING_S = 5.0
+
+
+class Stacks:
+    """Answers requests to CloudFormation.
+
+    Parameters
+    ----------
+    url
+        Of this service, where resources are made.
+    aws, hosting
+        What takes an endpoint away that is still being created.
+    note
+        Writes down, where state is kept, what is to become of a stack; OSError when it cannot.
+    note_made
+        Writes down what has become of one, now or later.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        aws: Aws,
+        hosting: Hosting,
+        note: Callable[[dict[str, Any]], None],
+        note_made: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._aws = aws
+        self._hosting = hosting
+        self._note = note
+        self._note_made = note_made
+        self._clients = Clients(url)
+        self._closing = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._regions = aws.regions()
+        self._work: dict[str, tuple[threading.Thread, Site]] = {}
+        self._stacks = StackTable()
+        self._operations = Operations(self._stacks, self._begin, self._keep, aws)
+
+    async def answer(self, request: Request, caller: Caller) -> Reply:
+        """Answer a request to CloudFormation."""
+        self._loop = asyncio.get_running_loop()
+        request_id = new_request_id()
+        if caller.region not in self._regions:
+            return error_reply(unknown_region(), request_id)
+        site = self._site(request, caller)
+        try:
+            operation, members = members_of(request)
+            result = await asyncio.to_thread(self._operations.perform, operation, members, site)
+            await asyncio.to_thread(self._settle, result.get("StackId"))
+            return reply_of(operation, result, request_id)
+        except AwsError as error:
+            return error_reply(error, request_id)
+
+    def restore(self, change: Mapping[str, Any]) -> None:
+        """Play back what `note` was told; what was in progress has failed."""
+        if "resource" in change:
+            resource = Resource(**change["resource"])
+            self._stacks[change["stack"]].resources[resource.logical_id] = resource
+        else:
+            self._stacks.keep(Stack.of_members(change["stack"]))
+
+    def restored(self) -> None:
+        """Say that everything has been played back: what was in progress has failed."""
+        for stack in self._stacks.all():
+            if not stack.in_progress:
+                continue
+            verb = stack.status.partition("_")[0]
+            advice = "Update it again." if verb == "UPDATE" else "Delete it."
+            ended = "The endpoint service ended while it worked on the stack."
+            stack.set_status(f"{verb}_FAILED", f"{ended} {advice}")
+
+    def close(self) -> None:
+        """End the work on stacks, wherever it is."""
+        self._closing.set()
+        for thread, _ in list(self._work.values()):
+            thread.join(_CLOSING_S)
+
+    def _begin(self, stack: Stack, site: Site, work: Callable[[], None]) -> None:
+        """Work on a stack in a thread of its own, after what is being done to it has ended."""
+        self._keep(stack)
+        before = self._work.get(stack.id)
+        if before is not None:
+            before[1].cancelled.set()
+
+        def run() -> None:
+            if before is not None:
+                before[0].join()
+            try:
+                if not self._closing.is_set():
+                    work()
+            except Exception as error:
+                logger.exception("stack %s: the work on it failed", stack.name)
+                verb = stack.status.partition("_")[0]
+                stack.set_status(f"{verb}_FAILED", f"{type(error).__name__}: {error}")
+            if not self._closing.is_set():
+                logger.info("stack %s: %s %s", stack.name, stack.status, stack.reason)
+                self._note_made({"stack": stack.as_members()})
+
+        thread = threading.Thread(target=run, name=f"stack {stack.name}", daemon=True)
+        self._work[stack.id] = thread, site
+        thread.start()
+
+    def _keep(self, stack: Stack) -> None:
+        """Write down what is to become of a stack.
+
+        Raises
+        ------
+        AwsError
+            There is no room for it.
+        """
+        try:
+            self._note({"stack": stack.as_members()})
+        except OSError as error:
+            raise AwsError(500, "InternalFailure", no_room(error)) from error
+
+    def _settle(self, stack_id: str | None) -> None:
+        found = self._work.get(stack_id or "")
+        if found is not None:
+            found[0].join(_SETTLE_S)
+
+    def _site(self, request: Request, caller: Caller) -> Site:
+        authorization = (request.header(b"authorization") or b"").decode("latin-1")
+        access_key = authorization.partition("Credential=")[2].partition("/")[0]
+        return Site(
+            account=caller.account,
+            region=caller.region,
+            stack_id="",
+            stack_name="",
+            access_key=access_key,
+            clients=self._clients,
+            withdraw=lambda name: self._withdraw(name, authorization, caller),
+            note=self._note_resource,
+            closing=self._closing,
+        )
+
+    def _note_resource(self, stack_id: str, resource: Resource) -> None:
+        self._note_made({"stack": stack_id, "resource": asdict(resource)})
+
+    def _withdraw(self, name: str, authorization: str, caller: Caller) -> None:
+        """Take an endpoint away that is being created."""
+        scope = authorization.replace("/cloudformation/", "/sagemaker/")
+        request = Request(
+            method="POST",
+            path=b"/",
+            query=b"",
+            headers=[
+                (b"content-type", b"application/x-amz-json-1.1"),
+                (b"x-amz-target", b"SageMaker.DeleteEndpoint"),
+                (b"authorization", scope.encode("latin-1")),
+                (b"host", f"api.sagemaker.{caller.region}.amazonaws.com".encode()),
+            ],
+            body=(json.dumps({"EndpointName": name}).encode(),),
+        )
+
+        async def take_away() -> None:
+            await self._aws.answer(request)
+            self._hosting.reconcile(caller.account, caller.region)
+
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(take_away(), self._loop).result(_CLOSING_S)

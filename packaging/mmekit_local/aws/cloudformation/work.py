@@ -1,0 +1,259 @@
+"""The beginning of work on stacks: what is refused, and what a deployment is given."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from moto.backends import get_backend
+
+from mmekit_local.aws.cloudformation.deployment import Deployment, presume
+from mmekit_local.aws.cloudformation.described import shown_parameters
+from mmekit_local.aws.cloudformation.errors import template_error
+from mmekit_local.aws.cloudformation.functions import Scope
+from mmekit_local.aws.cloudformation.parameters import resolved_parameters
+from mmekit_local.aws.cloudformation.record import Stack
+from mmekit_local.aws.cloudformation.sources import require_acknowledgement, template_of
+from mmekit_local.aws.cloudformation.table import GONE, is_true, located, tags_of
+from mmekit_local.aws.cloudformation.template import Template
+from mmekit_local.sagemaker.errors import AwsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mmekit_local.aws.cloudformation.site import Site
+    from mmekit_local.aws.cloudformation.table import StackTable
+    from mmekit_local.aws.moto.aws import Aws
+
+__all__ = ["Work"]
+
+_NAME = re.compile(r"[A-Za-z][-A-Za-z0-9]{0,127}")
+_UPDATABLE = re.compile(r"(CREATE|UPDATE|UPDATE_ROLLBACK)_COMPLETE|UPDATE_FAILED")
+_EMPTY = Template("", "", {}, {}, {}, {}, {}, {})
+
+
+class Work:
+    """Begins to create, update and delete stacks.
+
+    Parameters
+    ----------
+    stacks
+        The stacks.
+    begin
+        Starts a piece of work on a stack.
+    aws
+        Has the templates that TemplateURL names.
+    """
+
+    def __init__(
+        self,
+        stacks: StackTable,
+        begin: Callable[[Stack, Site, Callable[[], None]], None],
+        aws: Aws,
+    ) -> None:
+        self._stacks = stacks
+        self._begin = begin
+        self._aws = aws
+
+    def new_stack(self, members: dict[str, Any], site: Site, *, reviewing: bool = False) -> Stack:
+        """Return a stack that there was not before, as a request describes it.
+
+        Parameters
+        ----------
+        members
+            Of the request.
+        site
+            Where.
+        reviewing
+            Whether it may be one that has change sets only.
+
+        Raises
+        ------
+        AwsError
+            Its name is none, or is taken; or its roles are not acknowledged.
+        """
+        name = str(members.get("StackName", ""))
+        if not _NAME.fullmatch(name):
+            raise template_error(
+                f"1 validation error detected: Value '{name}' at 'stackName' failed to satisfy "
+                "constraint: Member must satisfy regular expression pattern: "
+                "[a-zA-Z][-a-zA-Z0-9]*"
+            )
+        require_acknowledgement(template_of(members, site, self._aws), members)
+        for stack in self._stacks.here(site):
+            if stack.name == name and stack.status != GONE:
+                if reviewing and stack.status == "REVIEW_IN_PROGRESS":
+                    return stack
+                raise AwsError(400, "AlreadyExistsException", f"Stack [{name}] already exists")
+        return Stack(
+            id=f"arn:aws:cloudformation:{site.region}:{site.account}:stack/{name}/{uuid.uuid4()}",
+            name=name,
+            account=site.account,
+            region=site.region,
+            tags=tags_of(members),
+            capabilities=list(members.get("Capabilities") or ()),
+            protected=is_true(members.get("EnableTerminationProtection")),
+        )
+
+    def create(
+        self,
+        stack: Stack,
+        template: Template,
+        given: dict[str, str],
+        site: Site,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Begin to create a stack; tags that are given are its tags.
+
+        Raises
+        ------
+        AwsError
+            A parameter cannot be, or there is no room to write the stack down.
+        """
+        values = self.values(stack, template, given, site)
+
+        def work() -> None:
+            deployment.create()
+            if stack.status == "ROLLBACK_COMPLETE" and stack.on_failure == "DELETE":
+                stack.set_status(GONE)
+                stack.deleted = time.time()
+
+        with _as_it_was(stack):
+            _describe(stack, template, given, values)
+            stack.tags = tags or stack.tags
+            stack.set_status("CREATE_IN_PROGRESS", "User Initiated")
+            deployment = self._deployment(stack, template, values, site)
+            self._begin(stack, site, work)
+        self._stacks.keep(stack)
+
+    def update(
+        self,
+        stack: Stack,
+        template: Template,
+        given: dict[str, str],
+        site: Site,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Begin to update a stack; tags that are given are its tags.
+
+        Raises
+        ------
+        AwsError
+            It cannot be updated now, or a parameter cannot be, or there is no room to write the
+            stack down.
+        """
+        if not _UPDATABLE.fullmatch(stack.status):
+            raise template_error(
+                f"Stack:{stack.id} is in {stack.status} state and can not be updated."
+            )
+        before = stack.template, stack.parameters, stack.shown, stack.description
+        values = self.values(stack, template, given, site)
+
+        def work() -> None:
+            if not deployment.update():
+                stack.template, stack.parameters, stack.shown, stack.description = before
+
+        with _as_it_was(stack):
+            _describe(stack, template, given, values)
+            stack.tags = tags or stack.tags
+            stack.set_status("UPDATE_IN_PROGRESS", "User Initiated")
+            stack.updated = time.time()
+            deployment = self._deployment(stack, template, values, site)
+            self._begin(stack, site, work)
+
+    def delete(self, stack: Stack, site: Site) -> None:
+        """Begin to delete a stack.
+
+        Raises
+        ------
+        AwsError
+            It is protected, or another stack imports what it exports.
+        """
+        if stack.protected:
+            raise template_error(
+                f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled"
+            )
+        if stack.status in ("DELETE_IN_PROGRESS", GONE):
+            return
+        importing = self._stacks.importer(stack)
+        if importing:
+            raise template_error(
+                f"Export {importing[0]} cannot be deleted as it is in use by {importing[1]}"
+            )
+        site = located(site, stack)
+        template = Template.parse(stack.template) if stack.template else _EMPTY
+
+        def work() -> None:
+            stack.set_status("DELETE_IN_PROGRESS", "User Initiated")
+            for resource in stack.resources.values():
+                presume(resource, site)
+            self._deployment(stack, template, {}, site).delete()
+            if stack.status == GONE:
+                stack.deleted, stack.outputs = time.time(), []
+
+        if stack.in_progress:
+            self._begin(stack, site, work)
+            return
+        with _as_it_was(stack):
+            stack.status = "DELETE_IN_PROGRESS"
+            self._begin(stack, site, work)
+
+    def values(
+        self, stack: Stack, template: Template, given: dict[str, str], site: Site
+    ) -> dict[str, Any]:
+        """Return all parameters, which the template's rules allow."""
+        values = resolved_parameters(
+            template.parameters, given, lambda name: _stored_parameter(name, site)
+        )
+        values |= {
+            "AWS::AccountId": site.account,
+            "AWS::NotificationARNs": [],
+            "AWS::Partition": "aws",
+            "AWS::Region": site.region,
+            "AWS::StackId": stack.id,
+            "AWS::StackName": stack.name,
+            "AWS::URLSuffix": "amazonaws.com",
+        }
+        Scope(template, values, _nothing, _nothing, {}).check_rules()
+        return values
+
+    def _deployment(
+        self, stack: Stack, template: Template, values: dict[str, Any], site: Site
+    ) -> Deployment:
+        exported = self._stacks.exported(site, stack)
+        return Deployment(stack, template, values, exported, located(site, stack))
+
+
+def _describe(
+    stack: Stack, template: Template, given: dict[str, str], values: dict[str, Any]
+) -> None:
+    """Write into a stack what was asked for."""
+    stack.template, stack.parameters = template.text, given
+    stack.description = template.description
+    stack.shown = shown_parameters(template, values)
+
+
+@contextlib.contextmanager
+def _as_it_was(stack: Stack) -> Iterator[None]:
+    """Put back what a stack was, should work on it be refused; nobody works on it yet."""
+    before, events = dict(vars(stack)), list(stack.events)
+    try:
+        yield
+    except AwsError:
+        vars(stack).update(before)
+        stack.events[:] = events
+        raise
+
+
+def _stored_parameter(name: str, site: Site) -> str:
+    parameter = get_backend("ssm")[site.account][site.region].get_parameter(name)
+    if parameter is None:
+        raise LookupError(name)
+    return str(parameter.value)
+
+
+def _nothing(*_: str) -> Any:
+    raise LookupError

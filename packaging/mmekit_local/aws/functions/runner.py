@@ -1,0 +1,319 @@
+"""Runs one invocation of a function in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from mmekit.aws_environment import leads_elsewhere, past_proxies
+from mmekit_local.aws.functions.forks import Nursery
+from mmekit_local.aws.functions.output import Output
+from mmekit_local.scratch import ScratchFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mmekit_local.aws.functions.forks import Ending, Fork
+    from mmekit_local.aws.functions.function import Function
+
+__all__ = ["Invocation", "Outcome", "Runner"]
+
+_LENGTH = struct.Struct(">I")  # as in runtime.py
+_INIT_S = 10.0  # AWS's limit for importing the handler, before its own time limit counts
+_LAST_S = 2.0  # for what a process that has ended wrote
+_LOOK_S = 0.25  # between two looks at a process' memory
+_KIB_PER_MIB = 1 << 10
+_RESPONSE_BYTES = 6_291_556
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of a function.
+
+    Parameters
+    ----------
+    event
+        JSON.
+    root
+        The folder with the function's code.
+    stream
+        The name of its log stream.
+    """
+
+    function: Function
+    request_id: str
+    event: bytes = field(repr=False)
+    root: Path
+    stream: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an invocation.
+
+    Attributes
+    ----------
+    payload
+        The handler's answer, or the error in Lambda's shape; JSON.
+    failed
+        Whether it is an error.
+    output
+        Entries of its log: milliseconds since the epoch and a text, each.
+    init_s, seconds
+        How long the import of the handler took, and its run.
+    memory_mb
+        The most memory that it had.
+    """
+
+    payload: bytes
+    failed: bool
+    output: tuple[tuple[int, str], ...]
+    init_s: float
+    seconds: float
+    memory_mb: int
+    timed_out: bool = False
+
+
+class Runner:
+    """Has processes forked by a nursery, which it starts when it is first needed.
+
+    Parameters
+    ----------
+    url
+        What functions reach AWS by: this service.
+    folder
+        For temporary files.
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._url = url
+        self._folder = folder
+        self._nursery: Nursery | None = None
+        self._starting = asyncio.Lock()
+
+    async def run(self, invocation: Invocation) -> Outcome:
+        """Run a function's handler to its end, or to its time limit.
+
+        Raises
+        ------
+        OSError
+            No process could be had.
+        """
+        async with self._starting:
+            if self._nursery is None or self._nursery.over:
+                self._nursery = await Nursery.start(self._folder)
+            nursery = self._nursery
+        scratch = ScratchFolder("tmp-", self._folder)
+        try:
+            return await _Run(nursery, invocation, self._url, scratch.path).outcome()
+        finally:
+            await asyncio.to_thread(scratch.remove)
+
+    async def close(self) -> None:
+        """End every process that was forked."""
+        if self._nursery is not None:
+            await self._nursery.close()
+
+
+class _Run:
+    """One invocation under way."""
+
+    def __init__(self, nursery: Nursery, invocation: Invocation, url: str, tmp: Path) -> None:
+        self._nursery = nursery
+        self._invocation = invocation
+        self._seconds = invocation.function.seconds
+        self._spec = _spec(invocation, url, tmp)
+        self._output = Output()
+        self._grew_too_large = False
+
+    async def outcome(self) -> Outcome:
+        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        reading, writing = os.pipe()
+        async with contextlib.AsyncExitStack() as stack:
+            with theirs, os.fdopen(writing, "wb", 0):
+                pipe, _ = await loop.connect_read_pipe(
+                    lambda: self._output, os.fdopen(reading, "rb", 0)
+                )
+                stack.callback(pipe.close)
+                reader, writer = await asyncio.open_connection(sock=ours)
+                stack.callback(writer.close)
+                fork = await self._nursery.fork(theirs, writing)
+            stack.push_async_callback(self._nursery.kill, fork)
+            looking = asyncio.ensure_future(self._look(fork))
+            stack.callback(looking.cancel)
+            body = json.dumps(self._spec).encode()
+            writer.write(_LENGTH.pack(len(body)) + body)
+            return await self._follow(fork, reader, began)
+
+    async def _follow(self, fork: Fork, reader: asyncio.StreamReader, began: float) -> Outcome:
+        init_s, started = 0.0, began
+        message: dict[str, Any] | None = None
+        timed_out = False
+        try:
+            message = await _next_message(reader, fork, _INIT_S + self._seconds)
+            started = time.perf_counter()
+            init_s = started - began
+            if message is not None and "ready" in message:
+                message = await _next_message(reader, fork, self._seconds)
+            took = time.perf_counter() - started
+        except asyncio.TimeoutError:
+            timed_out, took = True, self._seconds
+            await self._nursery.kill(fork)
+        else:  # a handler that has answered is followed by the end of its process at once
+            await asyncio.wait([fork.ended], timeout=_LAST_S)
+            await self._nursery.kill(fork)
+        ending = fork.ended.result()
+        await asyncio.wait([self._output.ended], timeout=_LAST_S)
+        if timed_out:
+            payload, failed = self._time_out(), True
+        else:
+            payload, failed = self._payload(message, ending)
+        memory_mb = -(-ending.memory_kib // _KIB_PER_MIB)
+        return Outcome(
+            payload,
+            failed,
+            self._output.entries(),
+            init_s,
+            took,
+            min(memory_mb, self._invocation.function.memory_mb),
+            timed_out,
+        )
+
+    def _time_out(self) -> bytes:
+        sentence = f"Task timed out after {self._seconds:.2f} seconds"
+        request_id = self._invocation.request_id
+        self._output.add(f"{_stamp()} {request_id} {sentence}\n")
+        return _error("Sandbox.Timedout", f"RequestId: {request_id} Error: {sentence}")
+
+    def _payload(self, message: dict[str, Any] | None, ending: Ending) -> tuple[bytes, bool]:
+        if message is None:
+            kind = "Runtime.OutOfMemory" if self._grew_too_large else "Runtime.ExitError"
+            how = f"RequestId: {self._invocation.request_id} Error: {_how(ending.status)}"
+            self._output.add(f"{_stamp()} {how}\n")
+            return _error(kind, how), True
+        if "error" in message:
+            self._output.add(message["log"])
+            return message["error"].encode(), True
+        answer: bytes = message["answer"].encode()
+        if len(answer) > _RESPONSE_BYTES:
+            sentence = (
+                "Response payload size exceeded maximum allowed payload size "
+                f"({_RESPONSE_BYTES} bytes)."
+            )
+            return _error("Function.ResponseSizeTooLarge", sentence), True
+        return answer, False
+
+    async def _look(self, fork: Fork) -> None:
+        limit = self._invocation.function.memory_mb << 20
+        while not fork.ended.done():
+            await asyncio.sleep(_LOOK_S)
+            if fork.process is not None:
+                with contextlib.suppress(psutil.Error):
+                    if psutil.Process(fork.process).memory_info().rss > limit:
+                        self._grew_too_large = True
+                        await self._nursery.kill(fork)
+
+
+def _spec(invocation: Invocation, url: str, tmp: Path) -> dict[str, Any]:
+    """Return what the process is told: AWS's variables are in its developer guide."""
+    function = invocation.function
+    own = {name: value for name, value in function.environment if not leads_elsewhere(name)}
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        "HOME": str(tmp),
+        "TMPDIR": str(tmp),
+        "AWS_ENDPOINT_URL": url,
+        **own,
+        **past_proxies(own, url),
+        "_HANDLER": function.handler,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
+        "AWS_REGION": function.region,
+        "AWS_DEFAULT_REGION": function.region,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_SESSION_TOKEN": "local",
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": function.version,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
+        "AWS_LAMBDA_LOG_STREAM_NAME": invocation.stream,
+    }
+    return {
+        "root": str(invocation.root),
+        "handler": function.handler,
+        "name": function.name,
+        "version": function.version,
+        "arn": function.arn,
+        "request_id": invocation.request_id,
+        "timeout": function.seconds,
+        "event": invocation.event.decode(),
+        "environment": environment,
+    }
+
+
+async def _next_message(
+    reader: asyncio.StreamReader, fork: Fork, seconds: float
+) -> dict[str, Any] | None:
+    """Return a process' next message; None when it has ended without one.
+
+    Raises
+    ------
+    asyncio.TimeoutError
+        Neither came in time.
+    """
+    reading = asyncio.ensure_future(_message(reader))
+    either: list[asyncio.Future[Any]] = [reading, fork.ended]
+    try:
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            if not fork.ended.done():
+                raise asyncio.TimeoutError
+            # What it wrote before its end may still be on its way.
+            await asyncio.wait([reading], timeout=_LAST_S)
+        return reading.result() if reading.done() else None
+    finally:
+        reading.cancel()
+
+
+async def _message(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        message: dict[str, Any] = json.loads(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, OSError):
+        return None
+    return message
+
+
+def _how(status: int) -> str:
+    if status == 0:
+        return "Runtime exited without providing a reason"
+    if status == -signal.SIGKILL:
+        return "Runtime exited with error: signal: killed"
+    if status < 0:
+        return f"Runtime exited with error: signal: {signal.strsignal(-status)}"
+    return f"Runtime exited with error: exit status {status}"
+
+
+def _error(kind: str, message: str) -> bytes:
+    return json.dumps({"errorType": kind, "errorMessage": message}).encode()
+
+
+def _stamp() -> str:
+    seconds = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{stamp}.{int(seconds * 1000) % 1000:03}Z"

@@ -1,0 +1,277 @@
+"""The rest of AWS: moto, in this process, so that its state can be read and changed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.s3.exceptions import MissingBucket
+from moto.utilities.utils import get_partition
+
+from mmekit_local.aws.moto import aws_chunked
+from mmekit_local.aws.moto.cloudwatch_corrections import correct_cloudwatch, put_observations
+from mmekit_local.aws.moto.corrections import correct_moto
+from mmekit_local.aws.moto.services import Services, reply_as_asked
+from mmekit_local.aws.moto.wsgi import call_wsgi, environ_of
+from mmekit_local.aws.state.asked import caller_of_request, operations_of
+from mmekit_local.sagemaker.control.model_packages import ModelPackages, containers_of
+from mmekit_local.sagemaker.control.records import described_variants, specification_of
+from mmekit_local.sagemaker.errors import AwsError, control_reply, unsigned
+from mmekit_local.sagemaker.http import Reply, Request, new_request_id
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
+
+    from mmekit_local.aws.state.recorder import State
+    from mmekit_local.sagemaker.observability.metrics import Observation
+    from mmekit_local.sagemaker.specification import EndpointId, EndpointSpecification
+
+__all__ = ["Aws", "no_room"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_THREADS = 8  # as many requests to moto at a time; an upload by boto3 uses ten connections
+_NAMING = ("iam", "sagemaker", "applicationautoscaling")
+"""Services whose requests name their operation, and are written down."""
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Aws:
+    """S3, IAM, CloudFormation, CloudWatch and SageMaker's control plane, as moto plays them.
+
+    Parameters
+    ----------
+    state
+        Where changes are written down; None where they are not.
+    """
+
+    def __init__(self, state: State | None = None) -> None:
+        correct_moto()
+        correct_cloudwatch()
+        self._state = state
+        self._application = Services()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
+
+    def close(self) -> None:
+        """End the threads; requests that still wait for one are dropped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def answer(self, request: Request) -> Reply:
+        """Let moto answer a request, in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._answer, request)
+
+    async def keep(self, request: Request) -> None:
+        """Write down a request that is answered elsewhere, where changes are written down.
+
+        Raises
+        ------
+        AwsError
+            There is no room for it.
+        """
+        if self._state is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._threads, self._state.keep, request)
+        except OSError as error:
+            raise AwsError(500, "InternalFailure", no_room(error)) from error
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether what a state folder holds is being played back."""
+        return self._state is not None and self._state.is_playing
+
+    def endpoints(self, account: str, region: str) -> dict[str, FakeEndpoint]:
+        """Return moto's own table of endpoints, by name; a change to it is a change of state."""
+        endpoints: dict[str, FakeEndpoint] = self._sagemaker(account, region).endpoints
+        return endpoints
+
+    def regions(self) -> frozenset[str]:
+        """Return the regions that have SageMaker."""
+        return frozenset(get_backend("sagemaker")[DEFAULT_ACCOUNT_ID].regions)
+
+    def has(self, kind: str, account: str, region: str, name: str) -> bool:
+        """Say whether a resource exists; `kind` as ARNs spell it (model, endpoint-config, …)."""
+        backend = self._sagemaker(account, region)
+        tables: dict[str, Container[str]] = {
+            "model": backend._models,  # noqa: SLF001 - moto offers no way to ask without raising
+            "endpoint-config": backend.endpoint_configs,
+            "endpoint": backend.endpoints,
+        }
+        return name in tables[kind]
+
+    def is_multi_model(self, account: str, region: str, model: str) -> bool:
+        """Say whether a model, which exists, has a container whose Mode is MultiModel."""
+        backend = self._sagemaker(account, region)
+        record = backend._models[model]  # noqa: SLF001 - as in has
+        return any(found.get("Mode") == "MultiModel" for found in containers_of(backend, record))
+
+    def images(self, account: str, region: str, model: str) -> list[str]:
+        """Return the images of the containers of a model, which exists."""
+        backend = self._sagemaker(account, region)
+        record = backend._models[model]  # noqa: SLF001 - as in has
+        return [str(found.get("Image") or "") for found in containers_of(backend, record)]
+
+    def network_of(self, account: str, region: str, model: str) -> list[str]:
+        """Return what a model, which exists, says of its network: members of CreateModel."""
+        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
+        said = {
+            "VpcConfig": record.vpc_config,
+            "EnableNetworkIsolation": record.enable_network_isolation,
+        }
+        return [member for member, value in said.items() if value]
+
+    def containers(self, account: str, region: str, config_name: str) -> dict[str, int]:
+        """Return the models of an endpoint config, which exists, and how many containers each has.
+
+        A model that does not exist (any more) has none.
+        """
+        backend = self._sagemaker(account, region)
+        config = backend.endpoint_configs[config_name]
+        names = [str(variant["ModelName"]) for variant in described_variants(config)]
+        models = backend._models  # noqa: SLF001 - as in has
+        return {
+            name: len(containers_of(backend, models[name])) if name in models else 0
+            for name in names
+        }
+
+    def variants(self, account: str, region: str, config_name: str) -> list[dict[str, Any]]:
+        """Return the production variants of an endpoint config, which exists, as it has them."""
+        config = self._sagemaker(account, region).endpoint_configs[config_name]
+        return list(config.production_variants)
+
+    def model_packages(self, account: str, region: str) -> ModelPackages:
+        """Return the model registry of an account and region."""
+        return ModelPackages(self._sagemaker(account, region))
+
+    def instances(self, account: str, region: str, config_name: str) -> Counter[str]:
+        """Return how many instances an endpoint config, which exists, wants of each type."""
+        found: Counter[str] = Counter()
+        config = self._sagemaker(account, region).endpoint_configs[config_name]
+        for variant in described_variants(config):
+            if "InstanceType" in variant:
+                found[variant["InstanceType"]] += int(variant.get("InitialInstanceCount") or 1)
+        return found
+
+    def specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
+        """Gather what an endpoint config and its models say.
+
+        Raises
+        ------
+        LookupError
+            The config or one of its models does not exist (any more).
+        """
+        backend = self._sagemaker(endpoint.account, endpoint.region)
+        return specification_of(backend, endpoint, config_name)
+
+    def read_object(self, account: str, region: str, bucket: str, key: str) -> bytes | None:
+        """Return an S3 object's bytes, or None when there is no such object. Blocks."""
+        backend = get_backend("s3")[account][get_partition(region)]
+        try:
+            found = backend.get_object(bucket, key)
+        except MissingBucket:
+            return None
+        return None if found is None else bytes(found.value)
+
+    def put_metrics(
+        self, account: str, region: str, namespace: str, observations: Sequence[Observation]
+    ) -> None:
+        """Add observations to CloudWatch."""
+        backend = get_backend("cloudwatch")[account][region]
+        put_observations(backend, namespace, observations)
+
+    @staticmethod
+    def _sagemaker(account: str, region: str) -> SageMakerModelBackend:
+        return get_backend("sagemaker")[account][region]
+
+    def _answer(self, request: Request) -> Reply:
+        signed = (request.header(b"authorization") or b"").startswith(b"AWS4-")
+        named = request.header(b"x-amz-target") is not None
+        if (named or signed) and caller_of_request(request) is None:
+            return control_reply(_no_caller(request), new_request_id())
+        if aws_chunked.is_chunked(request):
+            try:
+                request = aws_chunked.decode(request)
+            except ValueError:
+                bad = AwsError(400, "IncompleteBody", "The body is not aws-chunked.")
+                return reply_as_asked(bad, request)
+        try:
+            if self._state is None:
+                return self._ask(request)
+            service = self._service_of(request)
+            if service in _NAMING and len(operations_of(request)) > 1:
+                return reply_as_asked(_ambiguous(request), request)
+            return self._state.perform(request, service, self._ask)
+        except OSError as error:  # of the state folder
+            logger.warning("%s", no_room(error))
+            return _failure_as_asked(request, no_room(error))
+
+    def _service_of(self, request: Request) -> str:
+        """Return moto's name of the service that will answer a request."""
+        # Only of a request that nobody signed does moto look at the body.
+        if request.header(b"authorization") is not None:
+            request = replace(request, body=())
+        try:
+            found = self._application.get_application(environ_of(request))
+        except Exception:  # noqa: BLE001 - moto will say it when it is asked
+            return ""
+        return str(getattr(found, "service", ""))
+
+    def _ask(self, request: Request) -> Reply:
+        try:
+            return call_wsgi(self._application, request)
+        except AwsError as error:
+            return reply_as_asked(error, request)
+        except NotImplementedError as error:
+            unknown = AwsError(501, "NotImplemented", f"moto does not know this operation: {error}")
+            return reply_as_asked(unknown, request)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                logger.warning("%s", no_room(error))
+                return _failure_as_asked(request, no_room(error))
+            logger.exception("moto failed at %s %s", request.method, request.path.decode())
+            return _failure_as_asked(request, f"{type(error).__name__}: {error}")
+
+
+def no_room(error: OSError) -> str:
+    """Return what a client is told of a disk that is full, or fails."""
+    where = error.filename or tempfile.gettempdir()
+    return (
+        f"There is no room on the disk of the endpoint service: {error.strerror} ({where}). "
+        "Make room there, or set TMPDIR or --state to a folder on another disk."
+    )
+
+
+def _no_caller(request: Request) -> AwsError:
+    if request.header(b"authorization") is None:
+        return unsigned()
+    return AwsError(
+        403,
+        "IncompleteSignatureException",
+        "Authorization header requires 'Credential' parameter: access key, date, region, service "
+        "and aws4_request, with slashes between.",
+    )
+
+
+def _ambiguous(request: Request) -> AwsError:
+    named = " and ".join(operations_of(request))
+    return AwsError(400, "MalformedQueryString", f"The request names several operations: {named}.")
+
+
+def _failure_as_asked(request: Request, message: str) -> Reply:
+    """Return an error of the server in the form of the service that was asked."""
+    caller = caller_of_request(request)
+    of_s3 = caller is None or caller.service == "s3"
+    code = "InternalError" if of_s3 else "InternalFailure"
+    return reply_as_asked(AwsError(500, code, message), request)

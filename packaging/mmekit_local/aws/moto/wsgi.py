@@ -1,0 +1,104 @@
+"""A WSGI application, called with one of our requests."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from moto.core.request import (
+    PRESERVED_HEADER_NAMES_ENVIRON_KEY,
+    environ_key_for_header,
+    should_preserve_original_header_name,
+)
+
+from mmekit_local.sagemaker.http import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from mmekit_local.sagemaker.http import Request
+
+    ExceptionInfo = (
+        tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None
+    )
+    Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+__all__ = ["call_wsgi", "environ_of"]
+
+
+_NOT_PASSED_ON = frozenset(("content-length", "transfer-encoding", "upgrade"))
+"""How the request came. (Who offers a websocket would be refused as if it were one.)"""
+
+
+def call_wsgi(application: Application, request: Request) -> Reply:
+    """Return an application's answer; whatever it raises goes through."""
+    call = _WsgiCall()
+    pieces = application(environ_of(request), call.start_response)
+    try:
+        body = b"".join(pieces)
+    finally:
+        getattr(pieces, "close", lambda: None)()
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in call.headers
+        if request.method == "HEAD" or name.lower() != "content-length"
+    ]
+    return Reply(call.status, headers, b"" if request.method == "HEAD" else body)
+
+
+class _WsgiCall:
+    """Where a WSGI application leaves the status and the headers of its answer."""
+
+    status: int
+    headers: list[tuple[str, str]]
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], _: ExceptionInfo = None
+    ) -> Callable[[bytes], object]:
+        self.status = int(status.split(" ", 1)[0])
+        self.headers = headers
+        return lambda _: None
+
+
+def environ_of(request: Request) -> dict[str, Any]:
+    """Build the WSGI environ (PEP 3333) that moto's own server would build."""
+    body = b"".join(request.body)
+    target = request.path + (b"?" + request.query if request.query else b"")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
+        "QUERY_STRING": request.query.decode("latin-1"),
+        "RAW_URI": target.decode("latin-1"),
+        "REQUEST_URI": target.decode("latin-1"),
+        "SERVER_NAME": request.server[0],
+        "SERVER_PORT": str(request.server[1]),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": request.client[0],
+        "REMOTE_PORT": str(request.client[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.input_terminated": True,  # spares werkzeug a loop over pieces of 64 KiB
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    spelled: dict[str, str] = {}
+    for raw_name, raw_value in request.headers:
+        name = raw_name.decode("latin-1")
+        if name in _NOT_PASSED_ON:
+            continue
+        key = environ_key_for_header(name)
+        if "_" in name:  # WSGI cannot tell x_y from x-y; S3 can, and moto knows how to be told
+            if not should_preserve_original_header_name(name):
+                continue
+            spelled[key] = name
+        value = raw_value.decode("latin-1")
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    environ["CONTENT_LENGTH"] = str(len(body))
+    environ[PRESERVED_HEADER_NAMES_ENVIRON_KEY] = spelled
+    return environ

@@ -1,0 +1,228 @@
+"""State that survives: changes are written down as they are made, and played back at the start."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from moto.backends import get_backend
+
+from mmekit_local.aws.state.asked import operation_of, withheld
+from mmekit_local.aws.state.log import Entry
+from mmekit_local.aws.state.repeatable import make_repeatable, moment
+from mmekit_local.aws.state.undo import as_it_was
+from mmekit_local.aws.state.written import body_of, entry_of
+from mmekit_local.sagemaker.http import Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mmekit_local.aws.state.log import StateLog
+
+__all__ = ["State"]
+
+_REST = ("s3", "awslambda")  # whose requests name no operation
+_SERVICES = (*_REST, "iam", "sagemaker", "applicationautoscaling")
+_READING = ("Describe", "List", "Get", "Search", "Simulate", "Validate", "Estimate", "Detect")
+_FIRST_ERROR = 400
+_UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
+
+
+class State:
+    """Writes down what changes, unless it is playing it back.
+
+    Parameters
+    ----------
+    log
+        Where it is written.
+    """
+
+    def __init__(self, log: StateLog) -> None:
+        make_repeatable()
+        self.log = log
+        self._owed: list[Entry] = []
+        self._owing = threading.RLock()
+        self._playing: Entry | None = None
+
+    def perform(self, request: Request, service: str, ask: Callable[[Request], Reply]) -> Reply:
+        """Write a request down when it changes something, and ask moto, which makes the change.
+
+        Requests that change something are done one after the other: their order in the log is
+        the order in which they took effect. What moto refuses is taken out of the log, and leaves
+        nothing behind in moto.
+
+        Parameters
+        ----------
+        request
+            The request.
+        service
+            moto's name of the service that answers it.
+        ask
+            Has moto answer it.
+
+        Raises
+        ------
+        OSError
+            There is no room for it on the disk; nothing has been changed.
+        """
+        playing = self._playing
+        if playing is not None:
+            with moment(playing.seed, playing.at):
+                return _renamed(ask(request), playing.upload_id)
+        if not _changes_something(request, service):
+            return ask(request)
+        upload_id = secrets.token_hex(32) if _begins_upload(request, service) else ""
+        seed, at = secrets.randbits(64), time.time()
+        try:
+            with (
+                self.log.bodies.kept(body_of(request, service)) as body,
+                self._written(entry_of(request, at, seed, body, upload_id)),
+                as_it_was(request, service),
+                moment(seed, at),
+            ):
+                return _renamed(_unless_refused(ask(request)), upload_id)
+        except _RefusedError as refused:
+            return refused.reply
+
+    def keep(self, request: Request) -> None:
+        """Write down a request that is answered here and not by moto.
+
+        Raises
+        ------
+        OSError
+            There is no room for it on the disk.
+        """
+        if self._playing is None:
+            with (
+                self.log.bodies.kept(b"".join(request.body)) as body,
+                self._written(entry_of(request, time.time(), 0, body, "")),
+            ):
+                pass
+
+    def note(self, change: dict[str, Any]) -> None:
+        """Write down what is to become of an endpoint or a stack.
+
+        Raises
+        ------
+        OSError
+            There is no room for it on the disk.
+        """
+        if self._playing is None:
+            with self._written(Entry(time.time(), change=change)):
+                pass
+
+    def note_made(self, change: dict[str, Any]) -> None:
+        """Write down what has become of an endpoint or a stack, at the latest before anything else.
+
+        Raises
+        ------
+        OSError
+            There is no room for it on the disk now. It is not forgotten.
+        """
+        if self._playing is None:
+            with self._owing:
+                self._owed.append(Entry(time.time(), change=change))
+                self.pay()
+
+    @property
+    def is_playing(self) -> bool:
+        """Whether what was written down is being played back."""
+        return self._playing is not None
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something that there was no room for."""
+        return bool(self._owed)
+
+    def pay(self) -> None:
+        """Write down what there was no room for.
+
+        Raises
+        ------
+        OSError
+            There still is none.
+        """
+        with self._owing:
+            while self._owed:
+                self.log.append(self._owed[0])
+                del self._owed[0]
+
+    def request_of(self, entry: Entry) -> Request:
+        """Return the request of an entry; what is asked from now on is played back as this entry.
+
+        Raises
+        ------
+        EndpointError
+            Its body is damaged.
+        """
+        self._playing = entry
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in entry.headers
+        ]
+        return Request(
+            method=entry.method,
+            path=entry.path.encode("latin-1"),
+            query=entry.query.encode("latin-1"),
+            headers=headers,
+            body=(self.log.bodies.read(entry.body),),
+        )
+
+    def played(self) -> None:
+        """Write down again: everything has been played back."""
+        self._playing = None
+
+    @contextlib.contextmanager
+    def _written(self, entry: Entry) -> Iterator[None]:
+        """Write an entry down for the block, which makes its change, and before it what is owed."""
+        with self._owing:
+            self.pay()
+            with self.log.appended(entry):
+                yield
+
+
+class _RefusedError(Exception):
+    """moto has refused a request."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+def _unless_refused(reply: Reply) -> Reply:
+    if reply.status >= _FIRST_ERROR:
+        raise _RefusedError(reply)
+    return reply
+
+
+def _changes_something(request: Request, service: str) -> bool:
+    if service in _REST:
+        return request.method in ("PUT", "POST", "DELETE")
+    if service not in _SERVICES:
+        return False
+    return not operation_of(request).startswith(_READING) and not withheld(request)
+
+
+def _begins_upload(request: Request, service: str) -> bool:
+    named = {item.partition(b"=")[0] for item in request.query.split(b"&")}
+    return service == "s3" and request.method == "POST" and b"uploads" in named
+
+
+def _renamed(reply: Reply, upload_id: str) -> Reply:
+    """Call a multipart upload as it shall be called: moto names them by chance of its own."""
+    found = _UPLOAD_ID.search(reply.body) if upload_id and reply.status < _FIRST_ERROR else None
+    if found is None:
+        return reply
+    given = found[1].decode("latin-1")
+    for account in get_backend("s3").values():
+        for backend in account.values():
+            for bucket in tuple(backend.buckets.values()):
+                if given in bucket.multiparts:
+                    upload = bucket.multiparts.pop(given)
+                    upload.id = upload_id
+                    bucket.multiparts[upload_id] = upload
+    return replace(reply, body=reply.body.replace(found[1], upload_id.encode()))

@@ -1,0 +1,292 @@
+"""Containers that are containers: an image, run by the Docker engine of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from mmekit.errors import ImageError
+from mmekit_local.containers.door import HOST_OPTION, Door
+from mmekit_local.containers.images import ImageRules
+from mmekit_local.containers.launcher import require_architecture
+from mmekit_local.ports import free_port
+from mmekit_local.sagemaker.instances.launcher import start_process
+from mmekit_local.scratch import ScratchFolder, is_owned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmekit_local.sagemaker import Container, Placement
+
+__all__ = ["INSIDE_PORT", "DockerLauncher", "remove_leftovers", "require_docker", "run_command"]
+
+INSIDE_PORT = 8080
+"""Where a container listens when nobody says otherwise, as SageMaker's documentation has it."""
+
+ISOLATED_NETWORK = "mmekit-isolated"
+
+_ANSWER_S = 20
+_REMOVAL_S = 30
+_INTERVAL_S = 0.1
+_SAFE_PORTS = "10000-10099"  # the container's own
+_MACHINE_LABEL, _OWNER_LABEL = "mmekit.machine", "mmekit.owner"
+_MIB = 1 << 20
+_DJL_RESERVE_MB = 500  # what DJL Serving keeps free when nobody says otherwise
+
+
+def require_docker() -> None:
+    """Make sure that a Docker engine answers.
+
+    Raises
+    ------
+    ImageError
+        There is no ``docker`` on PATH, or no engine behind it.
+    """
+    remedy = "Start Docker, or use --server embedded, which needs none."
+    if shutil.which("docker") is None:
+        raise ImageError("There is no docker.", where="PATH", remedy=remedy)
+    try:
+        _told("version", "--format", "{{.Server.Version}}")
+    except subprocess.TimeoutExpired as error:
+        what = f"Docker's engine did not answer within {_ANSWER_S} s."
+        raise ImageError(what, where="docker version", remedy=remedy) from error
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or ["it does not answer"]
+        what = f"There is no Docker engine: {lines[-1]}"
+        raise ImageError(what, where="docker version", remedy=remedy) from error
+
+
+def remove_leftovers() -> list[str]:
+    """Remove containers of this machine whose service has ended without removing them.
+
+    A service that is killed leaves a guard that does it at once; this is for what was killed with
+    its guard, and for what the engine brought back.
+
+    Returns
+    -------
+    list of str
+        The names of those that were removed.
+    """
+    machine = f"label={_MACHINE_LABEL}={platform.node()}"
+    form = f'{{{{.Names}}}} {{{{.Label "{_OWNER_LABEL}"}}}}'
+    listed = _told("ps", "--all", "--filter", machine, "--format", form).splitlines()
+    pairs = [line.partition(" ") for line in listed]
+    left = [name for name, _, owner in pairs if not is_owned(Path(owner))]
+    if left:
+        # One that goes by itself meanwhile is no error.
+        command = ["docker", "rm", "--force", *left]
+        subprocess.run(command, check=False, capture_output=True, timeout=_REMOVAL_S)
+    return left
+
+
+def run_command(placement: Placement, port: int, name: str, owner: Path) -> list[str]:
+    """Return the ``docker run`` for a container, which is reached on loopback alone.
+
+    Inside it listens on 8080: images that know SAGEMAKER_BIND_TO_PORT are told so, and DJL Serving,
+    which does not know it, does so by itself. The models lie under the same path inside and
+    outside, because that is what the endpoint tells the container to load; a single-model container
+    finds its model in /opt/ml/model. Either can only be read, as on SageMaker.
+
+    Parameters
+    ----------
+    port
+        Of loopback, outside; nothing is published of a container without a network.
+    owner
+        The scratch folder of the service that it belongs to.
+    """
+    models = inside = placement.folder.absolute() / "models"
+    variables = {**placement.variables(), "SAGEMAKER_SAFE_PORT_RANGE": _SAFE_PORTS}
+    if placement.model is None:
+        variables["SAGEMAKER_MULTI_MODEL"] = "true"
+    else:
+        models, inside = placement.model.absolute(), Path("/opt/ml/model")
+    if _is_djl_serving(placement.image):
+        variables = {**_memory_of_djl_serving(placement), **variables}
+    else:
+        variables["SAGEMAKER_BIND_TO_PORT"] = str(INSIDE_PORT)
+    mount = ",".join(["type=bind", _field("source", models), _field("target", inside), "readonly"])
+    command = ["docker", "run", "--rm", "--name", name]
+    command += ["--label", f"{_MACHINE_LABEL}={platform.node()}"]
+    command += ["--label", f"{_OWNER_LABEL}={owner}"]
+    if placement.isolated:
+        command += ["--network", ISOLATED_NETWORK]
+    else:
+        command += ["--publish", f"127.0.0.1:{port}:{INSIDE_PORT}"]
+    command += ["--mount", mount]
+    for variable, value in variables.items():
+        command += ["--env", f"{variable}={value}"]
+    if placement.account and not placement.isolated:
+        command += HOST_OPTION
+    if placement.memory is not None:
+        # With swap, which an instance has none of, it would be twice as much.
+        command += ["--memory", str(placement.memory), "--memory-swap", str(placement.memory)]
+    if placement.vcpus is not None:
+        command += ["--cpus", str(min(placement.vcpus, os.cpu_count() or 1))]
+    return [*command, placement.image, "serve"]
+
+
+class DockerLauncher:
+    """Starts images with ``docker run``, which pulls those that are not here.
+
+    The instances' folders must be where the engine can mount them: on macOS and with a remote
+    engine that is not everywhere.
+    """
+
+    def __init__(self) -> None:
+        self._door = Door()
+        self._environ = dict(os.environ)  # the client's, which may log in to a registry
+        self._owner = ScratchFolder("mme-docker-")
+        atexit.register(self._owner.remove)
+
+    def require(self, image: str, instance_type: str | None) -> None:
+        """Raise where the image is not built for the instance type.
+
+        Raises
+        ------
+        ImageError
+            It is not, or there is no image.
+        """
+        if not image:
+            remedy = "Give CreateModel an Image, or use --server embedded."
+            raise ImageError("The model has no image.", where="Image", remedy=remedy)
+        require_architecture(image, instance_type)
+
+    async def launch(self, placement: Placement) -> Container:
+        """Start the placement's image.
+
+        Raises
+        ------
+        ImageError
+            The model has no image, or is to have no network where that cannot be done.
+        OSError
+            ``docker`` cannot be started.
+        """
+        if not placement.image:
+            remedy = "Give CreateModel an Image, or use --server embedded."
+            raise ImageError("The model has no image.", where=placement.label, remedy=remedy)
+        if placement.isolated:
+            await asyncio.to_thread(_require_isolated_network)
+        else:
+            placement = await self._door.placed_behind(placement)
+        port = free_port()
+        name = f"mme-{uuid.uuid4().hex[:12]}"
+        models = placement.folder / "models"
+        models.mkdir(parents=True, exist_ok=True)
+        models.chmod(0o755)  # whoever the image's user is
+        removal = ("docker", "rm", "--force", name)
+        command = run_command(placement, port, name, self._owner.path)
+        client = await start_process(command, self._environ, placement, port, afterwards=removal)
+        container = _DockerContainer(client, removal)
+        if placement.isolated:
+            container.host = await _address(name, client) or client.host
+            container.port = INSIDE_PORT
+        return container
+
+
+class _DockerContainer:
+    """A container of Docker's, seen through the client that is attached to it."""
+
+    pid = None  # the engine's process is not ours to look at
+
+    def __init__(self, client: Container, removal: tuple[str, ...]) -> None:
+        self.host, self.port = client.host, client.port
+        self._client = client
+        self._removal = removal
+
+    @property
+    def obituary(self) -> str | None:
+        return self._client.obituary
+
+    async def ended(self) -> None:
+        await self._client.ended()
+
+    async def stop(self, seconds: float) -> None:
+        # The client hands SIGTERM on; if it has to be killed, the container is still there.
+        await self._client.stop(seconds)
+        removing = await asyncio.create_subprocess_exec(
+            *self._removal,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(removing.wait(), _REMOVAL_S)
+
+
+def _told(*words: str) -> str:
+    """Return what docker answers."""
+    command = ["docker", *words]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ANSWER_S)
+    return done.stdout
+
+
+def _field(name: str, path: Path) -> str:
+    # The option is a line of CSV.
+    return '"' + f"{name}={path}".replace('"', '""') + '"'
+
+
+def _is_djl_serving(image: str) -> bool:
+    rule = ImageRules.read().find(image)
+    return rule is not None and rule.command[:1] == ("djl",)
+
+
+def _memory_of_djl_serving(placement: Placement) -> dict[str, str]:
+    """Return what DJL Serving shall keep free, for it looks at the machine and at no limit.
+
+    So it answers 507 when the instance's memory is short, as there, before the kernel kills what
+    is in the container.
+    """
+    if placement.memory is None or not sys.platform.startswith("linux"):
+        return {}
+    others = psutil.virtual_memory().available - placement.memory
+    return {"SERVING_RESERVED_MEMORY_MB": str(_DJL_RESERVE_MB + max(0, others // _MIB))}
+
+
+def _require_isolated_network() -> None:
+    """Make the network that leads nowhere, if it is not there yet.
+
+    Raises
+    ------
+    ImageError
+        It cannot be made, or containers on it could not be reached.
+    """
+    where = "EnableNetworkIsolation"
+    remedy = "Create the model without it, or use an engine on a Linux machine of your own."
+    if not sys.platform.startswith("linux"):
+        what = "Without a network a container can be reached on Linux alone."
+        raise ImageError(what, where=where, remedy=remedy)
+    with contextlib.suppress(subprocess.CalledProcessError):
+        _told("network", "inspect", ISOLATED_NETWORK)
+        return
+    apart = "com.docker.network.bridge.enable_icc=false"
+    try:
+        _told("network", "create", "--internal", "--opt", apart, ISOLATED_NETWORK)
+    except subprocess.CalledProcessError as error:
+        if "already exists" in error.stderr:  # another instance was faster
+            return
+        what = f"Docker's engine makes no isolated network: {error.stderr.strip()}"
+        raise ImageError(what, where=where, remedy=remedy) from error
+
+
+async def _address(name: str, client: Container) -> str | None:
+    """Return the address of a container on the isolated network; None when it has ended."""
+    form = f'{{{{(index .NetworkSettings.Networks "{ISOLATED_NETWORK}").IPAddress}}}}'
+    inspect: Sequence[str] = ("inspect", "--format", form, name)
+    while client.obituary is None:
+        # Until it has been made, and for as long as its image is being pulled, there is none.
+        with contextlib.suppress(subprocess.CalledProcessError):
+            if address := (await asyncio.to_thread(_told, *inspect)).strip():
+                return address
+        await asyncio.sleep(_INTERVAL_S)
+    return None

@@ -1,0 +1,118 @@
+"""Processes that must not outlive the one that started them, not even when that is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Mark", "guard_command", "guarded", "leaving_nothing", "when_stdin_ends"]
+
+_SCRIPT = """while read -r _; do :; done
+if kill -s TERM -- "-$0"; then
+    for _ in $(seq 20); do sleep 0.25; kill -s 0 -- "-$0" || break; done
+    kill -s KILL -- "-$0"
+fi
+"$@"
+"""
+_MARK = "MMEKIT_STARTED_BY"
+# A shell that waits costs less than a Python does.
+_SWEEPER = 'while read -r _; do :; done; exec "$@"'
+
+
+def guard_command(group: int, afterwards: Sequence[str] = ("true",)) -> list[str]:
+    """Return a command that ends a process group when its standard input ends.
+
+    Give it a pipe that is held open and never written to, and a session of its own: however the
+    holder ends, the group is asked to end, and killed five seconds later. Kill the guard once the
+    group has ended in another way.
+
+    Parameters
+    ----------
+    group
+        The id of the process that leads it.
+    afterwards
+        A command to run when the group has ended.
+    """
+    return ["/bin/sh", "-c", _SCRIPT, str(group), *afterwards]
+
+
+@contextlib.contextmanager
+def guarded(group: int) -> Iterator[None]:
+    """End a process group when this process is killed within the block."""
+    with subprocess.Popen(
+        guard_command(group),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Variables by which processes are found that were started with them, or inherit them.
+
+    What clears its environment is not found. Linux only; elsewhere there are no variables.
+
+    Attributes
+    ----------
+    sweep
+        A command that kills whatever has the mark: `mmekit_local.sweeping`.
+    """
+
+    variables: dict[str, str]
+    sweep: tuple[str, ...]
+
+    @classmethod
+    def new(cls) -> Mark:
+        """Make one that nothing has yet."""
+        if not sys.platform.startswith("linux"):
+            return cls({}, ("true",))
+        value = uuid.uuid4().hex
+        script = str(Path(__file__).with_name("sweeping.py"))
+        return cls({_MARK: value}, (sys.executable, "-I", "-S", script, f"{_MARK}={value}"))
+
+
+@contextlib.contextmanager
+def leaving_nothing() -> Iterator[dict[str, str]]:
+    """Kill what is started within the block, and what that starts, however the block is left.
+
+    Whatever gets the variables that this yields is killed when the block or this process ends, by a
+    kill too.
+    """
+    mark = Mark.new()
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _SWEEPER, "mmekit-sweeper", *mark.sweep],
+        env={name: value for name, value in os.environ.items() if name != _MARK},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ):
+        yield mark.variables
+
+
+def when_stdin_ends(end: Callable[[], object]) -> None:
+    """Call a function, in a thread, when standard input ends: the other side of a guard."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        end()
+
+    threading.Thread(target=watch, daemon=True, name="stdin").start()

@@ -1,0 +1,367 @@
+"""The queues of asynchronous endpoints, and the work on them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mmekit_local.sagemaker.asynchronous.figures import AsyncFigures, gauge
+from mmekit_local.sagemaker.asynchronous.notice import Outcome, notice_of
+from mmekit_local.sagemaker.asynchronous.request import request_of
+from mmekit_local.sagemaker.errors import AwsError, model_error
+from mmekit_local.sagemaker.http import Reply
+from mmekit_local.sagemaker.instances.model_source import locate
+from mmekit_local.sagemaker.own_requests import notification, object_put
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator, Mapping
+
+    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.asynchronous.request import AsyncRequest
+    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.instances.fleet import Fleet
+    from mmekit_local.sagemaker.instances.variant import Variant
+    from mmekit_local.sagemaker.observability.metrics import Metrics, Observation
+    from mmekit_local.sagemaker.specification import EndpointId
+
+__all__ = ["AsyncInference"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_CONCURRENCY = 4
+"""Invocations at once and instance where the config names none: "SageMaker chooses an optimal
+value" (AsyncInferenceClientConfig)."""
+_LARGEST_PAYLOAD = 1 << 30
+_INTERVAL_S = 1.0
+_FIRST_ERROR, _LAST_CLIENT_ERROR = 400, 499
+_UNTYPED = "application/octet-stream"
+
+
+@dataclass
+class _Backlog:
+    """What waits at an endpoint, and what is worked on."""
+
+    waiting: deque[AsyncRequest] = field(default_factory=deque)
+    running: dict[asyncio.Task[None], AsyncRequest] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.running)
+
+    @property
+    def oldest(self) -> float:
+        """The age of the oldest request that waits."""
+        return self.waiting[0].age if self.waiting else 0.0
+
+
+class AsyncInference:
+    """Takes requests, has them answered in their turn, and says where the answers are.
+
+    Parameters
+    ----------
+    serving
+        The endpoints that are in service; whoever owns it changes it as they come and go.
+    aws
+        Has the buckets and the topics.
+    metrics
+        Tells what happens.
+    """
+
+    def __init__(self, serving: Mapping[EndpointId, Fleet], aws: Aws, metrics: Metrics) -> None:
+        self._serving = serving
+        self._aws = aws
+        self._backlogs: dict[EndpointId, _Backlog] = {}
+        self._figures: dict[tuple[EndpointId, str], AsyncFigures] = {}
+        self._told: set[tuple[EndpointId, str]] = set()
+        metrics.listen_to(self.observations)
+
+    def accept(
+        self, fleet: Fleet, fields: Mapping[bytes, bytes], body: bytes, request_id: bytes
+    ) -> Reply:
+        """Put a request into the queue of its endpoint, which is asynchronous.
+
+        Raises
+        ------
+        AwsError
+            It is not as InvokeEndpointAsync wants it.
+        """
+        assert fleet.asynchronous is not None  # noqa: S101 - whoever calls has seen to it
+        request = request_of(fleet.id, fleet.asynchronous, fields, body)
+        self._backlogs.setdefault(fleet.id, _Backlog()).waiting.append(request)
+        self._begin_more(fleet.id)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"x-amzn-requestid", request_id),
+            (b"x-amzn-sagemaker-outputlocation", request.output.encode()),
+        ]
+        if request.failure is not None:
+            headers.append((b"x-amzn-sagemaker-failurelocation", request.failure.encode()))
+        return Reply(202, headers, json.dumps({"InferenceId": request.inference_id}).encode())
+
+    async def run(self) -> None:
+        """Once a second, until cancelled: let requests expire, and begin what there is room for."""
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            for endpoint, backlog in list(self._backlogs.items()):
+                try:
+                    self._look_at(endpoint, backlog)
+                except Exception:
+                    logger.exception("endpoint %s: its queue is not worked on", endpoint.name)
+
+    async def close(self) -> None:
+        """Drop everything."""
+        running = [task for one in self._backlogs.values() for task in one.running]
+        self._backlogs.clear()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def observations(self) -> Iterator[tuple[EndpointId, list[Observation]]]:
+        """Return what there is to tell since the last time."""
+        for (endpoint, _), figures in list(self._figures.items()):
+            yield endpoint, figures.take()
+        for endpoint, fleet in list(self._serving.items()):
+            if fleet.asynchronous is None:
+                continue
+            backlog = self._backlogs.get(endpoint, _Backlog())
+            instances = fleet.instance_count
+            size = float(len(backlog))
+            yield (
+                endpoint,
+                [
+                    gauge(endpoint, "ApproximateBacklogSize", "Count", size),
+                    gauge(
+                        endpoint,
+                        "ApproximateBacklogSizePerInstance",
+                        "Count",
+                        size / max(instances, 1),
+                    ),
+                    gauge(endpoint, "ApproximateAgeOfOldestRequest", "Seconds", backlog.oldest),
+                    gauge(
+                        endpoint,
+                        "HasBacklogWithoutCapacity",
+                        "Count",
+                        float(bool(size) and not instances),
+                    ),
+                ],
+            )
+
+    # The queue.
+
+    def _look_at(self, endpoint: EndpointId, backlog: _Backlog) -> None:
+        if endpoint not in self._serving:  # it is being deleted
+            del self._backlogs[endpoint]
+            for task in backlog.running:
+                task.cancel()
+            for key in [key for key in self._figures if key[0] == endpoint]:
+                del self._figures[key]
+            return
+        expired = [one for one in backlog.waiting if one.age >= one.ttl]
+        for request in expired:
+            backlog.waiting.remove(request)
+            self._run(backlog, request, self._expire(request))
+        self._begin_more(endpoint)
+
+    def _begin_more(self, endpoint: EndpointId) -> None:
+        fleet, backlog = self._serving.get(endpoint), self._backlogs.get(endpoint)
+        if fleet is None or backlog is None:
+            return
+        while backlog.waiting:
+            request = backlog.waiting[0]
+            each = (fleet.asynchronous or request.specification).concurrency or _CONCURRENCY
+            if len(backlog.running) >= each * fleet.instance_count:
+                return
+            backlog.waiting.popleft()
+            self._run(backlog, request, self._serve(request))
+
+    def _run(
+        self, backlog: _Backlog, request: AsyncRequest, work: Coroutine[None, None, None]
+    ) -> None:
+        task = asyncio.ensure_future(work)
+        backlog.running[task] = request
+        task.add_done_callback(lambda done: self._ended(backlog, done))
+
+    def _ended(self, backlog: _Backlog, task: asyncio.Task[None]) -> None:
+        request = backlog.running.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("an asynchronous invocation failed", exc_info=error)
+        self._begin_more(request.endpoint)
+
+    # The work.
+
+    async def _serve(self, request: AsyncRequest) -> None:
+        serving = self._serving.get(request.endpoint)
+        if serving is None:  # it has been deleted, and its queue with it
+            return
+        fleet = serving.now()
+        variant = fleet.variant_for(None)
+        figures = self._figures_of(request.endpoint, variant.name)
+        figures.backlog.add(request.age * 1e6)
+        outcome = await self._outcome(request, fleet, variant, figures)
+        await self._report(request, outcome, fleet, figures)
+
+    async def _outcome(
+        self, request: AsyncRequest, fleet: Fleet, variant: Variant, figures: AsyncFigures
+    ) -> Outcome:
+        body = request.body
+        if request.input is not None:
+            began = time.perf_counter()
+            place, owner = request.input, request.endpoint
+            try:
+                found = await asyncio.to_thread(
+                    self._aws.read_object, owner.account, owner.region, place.bucket, place.key
+                )
+            except Exception as error:  # noqa: BLE001 - whatever moto says, it is no payload
+                logger.warning("%s cannot be read: %s", place, error)
+                found = None
+            figures.download.add((time.perf_counter() - began) * 1e6)
+            if found is None or len(found) > _LARGEST_PAYLOAD:
+                figures.download_failures.count += 1
+                why = "there is no such object" if found is None else "it is larger than 1 GB"
+                return Outcome(
+                    failure=f"ClientError: The request payload {request.input_url} could not be "
+                    f"downloaded: {why}."
+                )
+            body = found
+        return await self._answered(request, fleet, variant, body)
+
+    async def _answered(
+        self, request: AsyncRequest, fleet: Fleet, variant: Variant, body: bytes
+    ) -> Outcome:
+        began = time.perf_counter()
+        try:
+            invocation = await variant.invoke("", request.headers, body, request.timeout)
+        except AwsError as error:
+            return self._refused(request, variant, error, began)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            logger.exception("an asynchronous invocation failed in the endpoint service itself")
+            failure = f"InternalFailure: {type(error).__name__}: {error}"
+            return Outcome(failure=failure, variant=variant.name)
+        reply, took = invocation.reply, invocation.model_microseconds
+        variant.metrics.invoked(reply.status, took, took, by_model=True)
+        kind = reply.headers.get(b"content-type", b"").decode("latin-1")
+        outcome = Outcome(bytes(reply.body), kind, "", took, reply.status, variant.name)
+        if reply.status >= _FIRST_ERROR:
+            said = model_error(fleet.id, reply.status, reply.text).message
+            fleet.journal.record("error", f"{fleet.id.name}/{variant.name}", said[:2000])
+            return replace(outcome, failure=_reason(reply.status))
+        if fleet.capture is not None:
+            fields = dict(request.headers)
+            event = request.inference_id.encode()
+            fleet.capture.add(variant.name, fields, body, reply, event)
+        return outcome
+
+    def _refused(
+        self, request: AsyncRequest, variant: Variant, error: AwsError, began: float
+    ) -> Outcome:
+        took = (time.perf_counter() - began) * 1e6
+        status = error.members.get("OriginalStatusCode")
+        if not isinstance(status, int):
+            variant.metrics.invoked(error.status, 0.0, took, by_model=False)
+            failure = f"{error.code}: {error.message}"
+        else:
+            variant.metrics.invoked(status or 500, 0.0, took, by_model=True)
+            failure = _reason(status)
+            if not status:
+                failure = (
+                    f"ClientError: The model did not answer within {request.timeout:g} seconds "
+                    "(InvocationTimeoutSeconds)."
+                )
+        return Outcome(failure=failure, variant=variant.name)
+
+    async def _expire(self, request: AsyncRequest) -> None:
+        fleet = self._serving.get(request.endpoint)
+        if fleet is None:
+            return
+        figures = self._figures_of(request.endpoint, fleet.variants[0].name)
+        figures.expired.count += 1
+        failure = (
+            f"ClientError: The request waited for longer than {request.ttl:g} seconds "
+            "(RequestTTLSeconds) and has expired."
+        )
+        await self._report(request, Outcome(failure=failure), fleet, figures)
+
+    # What is said of it.
+
+    async def _report(
+        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, figures: AsyncFigures
+    ) -> None:
+        if not outcome.failure:
+            began = time.perf_counter()
+            refusal = await self._write(request, request.output, outcome)
+            figures.upload.add((time.perf_counter() - began) * 1e6)
+            if refusal:
+                figures.upload_failures.count += 1
+                failure = f"ClientError: The answer could not be written to {request.output}."
+                outcome = replace(outcome, failure=failure, body=None)
+                self._complain(fleet, request.specification.output, refusal)
+        if outcome.failure:
+            figures.failures.count += 1
+            fleet.journal.record("error", request.endpoint.name, outcome.failure)
+            if request.failure is not None:
+                told = outcome
+                if outcome.body is None:
+                    told = replace(
+                        outcome, body=outcome.failure.encode(), content_type="text/plain"
+                    )
+                refusal = await self._write(request, request.failure, told)
+                if refusal:
+                    figures.upload_failures.count += 1
+                    self._complain(fleet, request.specification.failure, refusal)
+        await self._notify(request, outcome, fleet, figures)
+        figures.processed.count += 1
+        figures.total.add(request.age * 1e3)
+
+    async def _write(self, request: AsyncRequest, address: str, outcome: Outcome) -> str:
+        """Write an answer to S3; return why it is not there, or ""."""
+        headers: Headers = [(b"content-type", (outcome.content_type or _UNTYPED).encode())]
+        if request.specification.key:
+            headers += [
+                (b"x-amz-server-side-encryption", b"aws:kms"),
+                (
+                    b"x-amz-server-side-encryption-aws-kms-key-id",
+                    request.specification.key.encode(),
+                ),
+            ]
+        put = object_put(request.endpoint, locate(address), outcome.body or b"", headers)
+        reply = await self._aws.answer(put)
+        return reply.body.decode("utf-8", "replace") if reply.status >= _FIRST_ERROR else ""
+
+    async def _notify(
+        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, figures: AsyncFigures
+    ) -> None:
+        specification = request.specification
+        topic = specification.error_topic if outcome.failure else specification.success_topic
+        if not topic:
+            return
+        reply = await self._aws.answer(notification(topic, notice_of(request, outcome)))
+        if reply.status >= _FIRST_ERROR:
+            figures.notification_failures.count += 1
+            self._complain(fleet, topic, reply.body.decode("utf-8", "replace"))
+
+    def _complain(self, fleet: Fleet, where: str, reason: str) -> None:
+        """Say what cannot be written or told: in the journal, and of each place once in the log."""
+        fleet.journal.record("error", fleet.id.name, f"{where}: {reason}")
+        if (fleet.id, where) not in self._told:  # for every request would be too often
+            self._told.add((fleet.id, where))
+            logger.warning("endpoint %s: %s: %s", fleet.id.name, where, reason)
+
+    def _figures_of(self, endpoint: EndpointId, variant: str) -> AsyncFigures:
+        found = self._figures.get((endpoint, variant))
+        if found is None:
+            found = self._figures[endpoint, variant] = AsyncFigures(endpoint, variant)
+        return found
+
+
+def _reason(status: int) -> str:
+    side = "client" if 0 < status <= _LAST_CLIENT_ERROR else "server"
+    return (
+        f"ClientError: Received {side} error ({status}) from model. See the SageMaker Endpoint "
+        "logs in your account for more information."
+    )

@@ -1,0 +1,157 @@
+"""SageMaker's control plane: moto keeps the records, this adds what it lacks and acts on them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from moto.core.utils import get_service_model
+
+from mmekit_local.aws.state.asked import operation_of
+from mmekit_local.sagemaker.caller import Caller
+from mmekit_local.sagemaker.control.hosted import Capacity
+from mmekit_local.sagemaker.control.members import check_members
+from mmekit_local.sagemaker.control.operations import EMPTY, empty_list, refusal
+from mmekit_local.sagemaker.control.rules import arn, check, deployment_in
+from mmekit_local.sagemaker.control.validation import checked_members
+from mmekit_local.sagemaker.errors import AwsError, control_reply, unknown_region
+from mmekit_local.sagemaker.http import Reply, Request, new_request_id
+from mmekit_local.sagemaker.specification import EndpointId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.control.hosting import Hosting
+
+__all__ = ["ControlPlane"]
+
+_READING = ("Describe", "List", "Search", "Get")
+_SETTLING = ("CreateEndpoint", "DeleteEndpoint")
+_SETTLE_S = 3.0
+"""boto3's waiters ask at once and then every 30 s: a container that starts in a second should not
+cost half a minute."""
+
+_PROPERTIES = frozenset({"DesiredInstanceCount", "DesiredWeight", "DataCaptureConfig"})
+
+
+class ControlPlane:
+    """Answers requests to SageMaker and CloudFormation.
+
+    Parameters
+    ----------
+    aws
+        Answers what is not added here.
+    hosting
+        Is told after every request that endpoints may have come or gone.
+    """
+
+    def __init__(self, aws: Aws, hosting: Hosting) -> None:
+        self._aws = aws
+        self._hosting = hosting
+        self._regions = aws.regions()
+        # Between a check and what it allows, nobody else may change what was checked.
+        self._changing = asyncio.Lock()
+        self._own: dict[str, Callable[[EndpointId, dict[str, Any]], None]] = {
+            "UpdateEndpoint": self._update,
+            "UpdateEndpointWeightsAndCapacities": self._set_capacities,
+        }
+
+    async def answer(self, request: Request, caller: Caller) -> Reply:
+        """Answer a request of the control plane."""
+        if caller.region not in self._regions:
+            return control_reply(unknown_region(), new_request_id())
+        operation = operation_of(request)
+        members: dict[str, Any] = {}
+        if caller.service == "sagemaker":
+            try:
+                members = _members(operation, b"".join(request.body))
+            except AwsError as error:
+                return control_reply(error, new_request_id())
+            if operation in EMPTY:
+                return _reply(empty_list(operation))
+        endpoint = EndpointId(caller.account, caller.region, str(members.get("EndpointName")))
+        if operation == "DescribeEndpoint":
+            self._hosting.refresh(endpoint)
+        if operation.startswith(_READING):
+            return await self._answer(operation, members, request, caller)
+        async with self._changing:
+            reply = await self._answer(operation, members, request, caller)
+        if operation in _SETTLING:
+            await self._hosting.settle(endpoint, _SETTLE_S)
+        return reply
+
+    async def _answer(
+        self, operation: str, members: dict[str, Any], request: Request, caller: Caller
+    ) -> Reply:
+        if caller.service == "sagemaker":
+            try:
+                check(operation, members, self._aws, caller)
+                if operation in self._own:
+                    return await self._change(operation, members, request, caller)
+            except AwsError as error:
+                return control_reply(error, new_request_id())
+        reply = await self._aws.answer(request)
+        self._hosting.reconcile(caller.account, caller.region)
+        return reply
+
+    async def _change(
+        self, operation: str, members: dict[str, Any], request: Request, caller: Caller
+    ) -> Reply:
+        """Do what moto does not do: change an endpoint that is in service."""
+        name = str(members["EndpointName"])
+        endpoint = EndpointId(caller.account, caller.region, name)
+        self._hosting.begin_update(endpoint)
+        try:
+            await self._aws.keep(request)
+        except AwsError:
+            self._hosting.cancel_update(endpoint)
+            raise
+        self._own[operation](endpoint, members)
+        return _reply({"EndpointArn": arn(caller, "endpoint", name)})
+
+    def _update(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
+        retained: frozenset[str] = frozenset()
+        if members.get("RetainAllVariantProperties"):
+            excluded = members.get("ExcludeRetainedVariantProperties") or ()
+            retained = _PROPERTIES - {item["VariantPropertyType"] for item in excluded}
+        caller = Caller(endpoint.account, endpoint.region, "sagemaker")
+        deployment = deployment_in(members, self._aws, caller)
+        self._hosting.update(endpoint, members["EndpointConfigName"], retained, deployment)
+
+    def _set_capacities(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
+        wishes = members["DesiredWeightsAndCapacities"]
+        capacities = {
+            wish["VariantName"]: Capacity(
+                wish.get("DesiredInstanceCount"), wish.get("DesiredWeight")
+            )
+            for wish in wishes
+        }
+        self._hosting.set_capacities(endpoint, capacities)
+
+
+def _members(operation: str, body: bytes) -> dict[str, Any]:
+    """Return a request's members, which are as they may be, and all of which are acted on.
+
+    Raises
+    ------
+    AwsError
+        What the client shall see.
+    """
+    if operation in get_service_model("sagemaker").operation_names:
+        refused = refusal(operation)
+        if refused is not None:
+            raise refused
+    members = checked_members("sagemaker", operation, body)
+    if operation not in EMPTY:
+        check_members(operation, members)
+    return members
+
+
+def _reply(answer: dict[str, Any]) -> Reply:
+    headers = [
+        (b"content-type", b"application/x-amz-json-1.1"),
+        (b"x-amzn-requestid", new_request_id()),
+    ]
+    return Reply(200, headers, json.dumps(answer).encode())

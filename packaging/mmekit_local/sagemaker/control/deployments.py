@@ -1,0 +1,231 @@
+"""DeploymentConfig of UpdateEndpoint: in which steps traffic moves, and what ends that.
+
+Sources: AWS's "Deployment guardrails" in the SageMaker developer guide (canary, linear, all at
+once, auto-rollback, exclusions) and the API reference's pages of TrafficRoutingConfig,
+BlueGreenUpdatePolicy and AutoRollbackConfig.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmekit.errors import SettingsError
+from mmekit_local.sagemaker.control.alarms import unknown_alarms, unwatched
+from mmekit_local.sagemaker.errors import validation_exception
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.caller import Caller
+
+__all__ = ["ALL_AT_ONCE", "Deployment", "baking_minute", "check_deployment", "deployment_of"]
+
+_VARIABLE = "MMEKIT_BAKING_MINUTE_S"
+_MINUTE_S = 60.0
+_LEAST_LINEAR, _MOST = 0.1, 0.5
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How traffic moves from the old instances to the new; all times are seconds.
+
+    Attributes
+    ----------
+    shares
+        Of the traffic that the new instances get, step by step; the last is 1.
+    wait, termination
+        After each step, and before the old instances go.
+    most
+        For all of it.
+    alarms
+        Names of CloudWatch's alarms, any of which ends it.
+    """
+
+    shares: tuple[float, ...] = (1.0,)
+    wait: float = 0.0
+    termination: float = 0.0
+    most: float = math.inf
+    alarms: tuple[str, ...] = ()
+
+    @property
+    def waiting(self) -> float:
+        """The seconds that it waits, if nothing ends it."""
+        return self.wait * len(self.shares) + self.termination
+
+
+ALL_AT_ONCE = Deployment()
+
+
+def baking_minute() -> float:
+    """Return how many seconds a minute of a deployment's waits lasts, as the environment says.
+
+    Raises
+    ------
+    SettingsError
+        It is no number above 0.
+    """
+    text = os.environ.get(_VARIABLE, "").strip()
+    if not text:
+        return _MINUTE_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        remedy = "give the seconds that a minute of a deployment's waits shall last, such as 2"
+        raise SettingsError(f"not a number above 0: {text!r}", where=_VARIABLE, remedy=remedy)
+    return seconds
+
+
+def deployment_of(config: dict[str, Any] | None, counts: Sequence[int]) -> Deployment:
+    """Return what a DeploymentConfig, which is in order, says.
+
+    Parameters
+    ----------
+    config
+        None for an update without one: all at once.
+    counts
+        The instances of each new variant.
+    """
+    if not config:
+        return ALL_AT_ONCE
+    alarms = config.get("AutoRollbackConfiguration", {}).get("Alarms", ())
+    names = tuple(alarm["AlarmName"] for alarm in alarms)
+    policy = config.get("BlueGreenUpdatePolicy")
+    if not policy:
+        return Deployment(alarms=names)
+    routing = policy["TrafficRoutingConfiguration"]
+    step = _share(_size(routing), counts)
+    if routing["Type"] == "CANARY":
+        shares = [step, 1.0]
+    elif routing["Type"] == "LINEAR":
+        shares = [step * number for number in range(1, math.ceil(1 / step - _ROUNDING))]
+        shares.append(1.0)
+    else:
+        shares = [1.0]
+    return Deployment(
+        shares=tuple(shares),
+        wait=float(routing["WaitIntervalInSeconds"]),
+        termination=float(policy.get("TerminationWaitInSeconds", 0)),
+        most=float(policy.get("MaximumExecutionTimeoutInSeconds", math.inf)),
+        alarms=names,
+    )
+
+
+def check_deployment(
+    config: dict[str, Any], variants: Sequence[dict[str, Any]], aws: Aws, caller: Caller
+) -> None:
+    """Raise what cannot be done of a DeploymentConfig.
+
+    Parameters
+    ----------
+    config
+        As CreateEndpoint or UpdateEndpoint is given it.
+    variants
+        The variants of the new endpoint config.
+    aws
+        Has the alarms.
+    caller
+        Whose they are.
+
+    Raises
+    ------
+    AwsError
+        A ValidationException.
+    """
+    policy = config.get("BlueGreenUpdatePolicy")
+    if config.get("RollingUpdatePolicy"):
+        if policy:
+            raise validation_exception(
+                "A DeploymentConfig can have only one of BlueGreenUpdatePolicy and "
+                "RollingUpdatePolicy."
+            )
+        raise validation_exception(
+            "RollingUpdatePolicy cannot be rehearsed on this machine: instances are not replaced "
+            "batch by batch. BlueGreenUpdatePolicy can, with ALL_AT_ONCE, CANARY and LINEAR."
+        )
+    if policy:
+        _check_routing(policy["TrafficRoutingConfiguration"], variants)
+        counts = [int(one.get("InitialInstanceCount") or 1) for one in variants]
+        deployment = deployment_of(config, counts)
+        if deployment.waiting > deployment.most:
+            raise validation_exception(
+                f"MaximumExecutionTimeoutInSeconds is {deployment.most:g}, and must be larger than "
+                f"the total waiting time of {deployment.waiting:g} seconds."
+            )
+    _check_alarms(config, aws, caller)
+
+
+def _check_routing(routing: dict[str, Any], variants: Sequence[dict[str, Any]]) -> None:
+    kind = routing["Type"]
+    for member, its_kind, least in (
+        ("CanarySize", "CANARY", 0.0),
+        ("LinearStepSize", "LINEAR", _LEAST_LINEAR),
+    ):
+        if kind != its_kind:
+            if member in routing:
+                raise validation_exception(
+                    f"{member} can be specified only when the Type of TrafficRoutingConfiguration "
+                    f"is {its_kind}."
+                )
+            continue
+        if member not in routing:
+            raise validation_exception(
+                f"{member} must be specified when the Type of TrafficRoutingConfiguration is "
+                f"{its_kind}."
+            )
+        size = routing[member]
+        for variant in variants:
+            name, count = variant["VariantName"], int(variant.get("InitialInstanceCount") or 0)
+            if size["Type"] == "INSTANCE_COUNT" and not count:
+                raise validation_exception(
+                    f'{member} in instances cannot be had of variant "{name}", which has none of '
+                    "its own: use CAPACITY_PERCENT."
+                )
+            share = _share(size, [count])
+            if not least - _ROUNDING <= share <= _MOST + _ROUNDING:
+                spoken = f"{least:.0%} to " if least else "at most "
+                raise validation_exception(
+                    f"{member} must be {spoken}{_MOST:.0%} of the instances of variant "
+                    f'"{name}"; it is {share:.0%}.'
+                )
+
+
+def _check_alarms(config: dict[str, Any], aws: Aws, caller: Caller) -> None:
+    if aws.is_replaying:  # alarms do not come back with the state
+        return
+    alarms = config.get("AutoRollbackConfiguration", {}).get("Alarms", ())
+    names = [alarm["AlarmName"] for alarm in alarms if "AlarmName" in alarm]
+    if len(names) < len(alarms):
+        raise validation_exception("Every alarm of AutoRollbackConfiguration must have a name.")
+    missing = unknown_alarms(caller.account, caller.region, names)
+    if missing:
+        raise validation_exception(
+            f"The CloudWatch alarm(s) {', '.join(missing)} of AutoRollbackConfiguration do not "
+            f"exist in account {caller.account}, region {caller.region}."
+        )
+    for name in names:
+        reason = unwatched(caller.account, caller.region, name)
+        if reason:
+            raise validation_exception(
+                f"The CloudWatch alarm {name} cannot be rehearsed on this machine: {reason}."
+            )
+
+
+def _size(routing: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = routing.get("CanarySize") or routing.get("LinearStepSize") or {}
+    return found
+
+
+def _share(size: dict[str, Any], counts: Sequence[int]) -> float:
+    """Return what part of the new instances a CapacitySize is."""
+    if not size:
+        return 1.0
+    if size["Type"] == "CAPACITY_PERCENT":
+        return float(size["Value"]) / 100.0
+    return float(size["Value"]) / max(min(counts, default=1), 1)

@@ -1,0 +1,317 @@
+"""Which endpoints run: brings the containers in line with what moto's SageMaker records.
+
+Comparing states rather than following requests catches every way in which an endpoint comes or
+goes: boto3, CloudFormation, or moto itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mmekit_local.sagemaker.control.deployments import baking_minute, deployment_of
+from mmekit_local.sagemaker.control.hosted import (
+    Capacity,
+    Hosted,
+    failure_reason,
+    retaining,
+    with_capacities,
+)
+from mmekit_local.sagemaker.control.records import set_failure_reason, set_members, set_status
+from mmekit_local.sagemaker.control.transitions import Transitions, now_in_service
+from mmekit_local.sagemaker.snapshot import EndpointStatus
+from mmekit_local.sagemaker.specification import EndpointId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from moto.sagemaker.models import FakeEndpoint
+
+    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.instances.fleet import Fleet
+    from mmekit_local.sagemaker.journal import Journal
+    from mmekit_local.sagemaker.observability.metrics import Metrics
+    from mmekit_local.sagemaker.options import EndpointOptions
+    from mmekit_local.sagemaker.specification import EndpointSpecification
+
+__all__ = ["Hosting"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+
+class Hosting:
+    """Runs endpoints.
+
+    Parameters
+    ----------
+    aws
+        Where endpoints are recorded.
+    options
+        How many instances a variant has, if not as its endpoint config says, and how long an
+        endpoint's states last.
+    make_fleet
+        Returns the instances, not started, that a specification asks for.
+    journal
+        What happened is told to it.
+    note
+        Writes down, where state is kept, what became of an endpoint; it may block.
+    forget
+        Called with every endpoint that is gone.
+    metrics
+        What alarms watch.
+
+    Raises
+    ------
+    SettingsError
+        ``MMEKIT_BAKING_MINUTE_S`` cannot be read.
+    """
+
+    def __init__(
+        self,
+        aws: Aws,
+        options: EndpointOptions,
+        make_fleet: Callable[[EndpointSpecification], Fleet],
+        journal: Journal,
+        note: Callable[[dict[str, Any]], None],
+        forget: Callable[[EndpointId], None],
+        metrics: Metrics,
+    ) -> None:
+        self._transitions = Transitions(
+            options.state_seconds, make_fleet, journal, note, metrics, baking_minute()
+        )
+        self.serving = self._transitions.serving
+        """The endpoints that are in service; the data plane reads it."""
+        self._aws = aws
+        self._options = options
+        self._forget = forget
+        self._hosted: dict[EndpointId, Hosted] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._restoring = False
+
+    def statuses(self) -> tuple[EndpointStatus, ...]:
+        """Return every endpoint there is, in whatever state."""
+        return tuple(
+            EndpointStatus(
+                endpoint,
+                hosted.config_name,
+                hosted.record.endpoint_status,
+                hosted.record.failure_reason,
+            )
+            for endpoint, hosted in self._hosted.items()
+        )
+
+    def reconcile(self, account: str, region: str) -> None:
+        """Start what is recorded and does not run; stop what runs and is no longer recorded."""
+        records = self._aws.endpoints(account, region)
+        for name, record in list(records.items()):
+            endpoint = EndpointId(account, region, name)
+            hosted = self._hosted.get(endpoint)
+            if hosted is not None and hosted.record is not record:
+                # CloudFormation's update: moto deletes and creates anew, SageMaker updates.
+                hosted = self._take_over(endpoint, hosted, record)
+            if hosted is None:
+                self._begin_creation(endpoint, record)
+        for endpoint, hosted in list(self._hosted.items()):
+            here = (endpoint.account, endpoint.region) == (account, region)
+            if here and endpoint.name not in records:
+                self._begin_deletion(endpoint, hosted, records)
+
+    def refresh(self, endpoint: EndpointId) -> None:
+        """Bring moto's record up to date with what runs, before it is described."""
+        hosted = self._hosted.get(endpoint)
+        if hosted is not None:
+            hosted.summarise()
+
+    def begin_update(self, endpoint: EndpointId) -> None:
+        """Say Updating; `update`, `set_capacities` or `cancel_update` follows."""
+        set_status(self._hosted[endpoint].record, "Updating")
+
+    def cancel_update(self, endpoint: EndpointId) -> None:
+        """Say InService again: nothing has been changed."""
+        set_status(self._hosted[endpoint].record, "InService")
+
+    def update(
+        self,
+        endpoint: EndpointId,
+        config_name: str,
+        retained: frozenset[str] = frozenset(),
+        deployment: dict[str, Any] | None = None,
+    ) -> None:
+        """Replace an endpoint's instances by those of another config, without a gap.
+
+        Parameters
+        ----------
+        endpoint
+            Which one; its status is Updating.
+        config_name
+            The endpoint config.
+        retained
+            What stays as it is, as UpdateEndpoint's VariantPropertyType spells it.
+        deployment
+            The DeploymentConfig, which is in order; None for all at once.
+        """
+        hosted = self._hosted[endpoint]
+        hosted.before = hosted.wanted
+        try:
+            wanted = self._specification(endpoint, config_name)
+        except LookupError as error:
+            if self._restoring:
+                now_in_service(hosted, failure_reason(error))
+            else:
+                refused = self._transitions.refuse(endpoint, hosted, failure_reason(error))
+                hosted.work = self._begin(refused)
+            return
+        if hosted.wanted is not None:
+            wanted = retaining(hosted.wanted, wanted, retained)
+        hosted.wanted = wanted
+        if deployment is not None:
+            set_members(hosted.record, last_deployment_config=deployment)
+        if self._restoring:
+            hosted.config_name = config_name
+            hosted.fallback = hosted.before  # until its outcome is read
+            self.cancel_update(endpoint)
+            return
+        counts = [variant.instance_count for variant in wanted.variants]
+        steps = deployment_of(deployment, counts)
+        hosted.work = self._begin(self._transitions.update(endpoint, hosted, wanted, steps))
+
+    def set_capacities(self, endpoint: EndpointId, capacities: Mapping[str, Capacity]) -> None:
+        """Give variants other weights and other numbers of instances; the status is Updating."""
+        hosted = self._hosted[endpoint]
+        if hosted.wanted is not None:
+            hosted.before = hosted.wanted
+            hosted.wanted = with_capacities(hosted.wanted, capacities)
+        if self._restoring:
+            self.cancel_update(endpoint)
+        else:
+            resized = self._transitions.resize(endpoint, hosted, capacities)
+            hosted.work = self._begin(resized)
+
+    def capacity(self, endpoint: EndpointId, variant: str) -> int | None:
+        """Return how many instances a variant shall have; None when it can't be changed now."""
+        hosted = self._hosted.get(endpoint)
+        if hosted is None or hosted.wanted is None or hosted.record.endpoint_status != "InService":
+            return None
+        found = (one for one in hosted.wanted.variants if one.name == variant)
+        return next((one.instance_count for one in found if one.serverless is None), None)
+
+    async def settle(self, endpoint: EndpointId, seconds: float) -> None:
+        """Give an endpoint's change some time to complete; it goes on when that has passed."""
+        hosted = self._hosted.get(endpoint)
+        if hosted is not None and hosted.change is not None and not self._options.state_seconds:
+            await asyncio.wait((hosted.change,), timeout=seconds)
+
+    @contextlib.contextmanager
+    def restoring(self) -> Any:
+        """Take note, for the block, of what endpoints shall be; start them at its end."""
+        self._restoring = True
+        yield
+        self._restoring = False
+        for endpoint, hosted in self._hosted.items():
+            logger.info("endpoint %s: restored", endpoint.name)
+            self._start_creation(endpoint, hosted)
+
+    def restore(self, change: Mapping[str, Any]) -> None:
+        """Play back what `note` was told."""
+        hosted = self._hosted.get(EndpointId(*change["endpoint"]))
+        if hosted is None or hosted.wanted is None:
+            return
+        if "capacities" in change:
+            capacities = {
+                name: Capacity(count, weight)
+                for name, (count, weight) in change["capacities"].items()
+            }
+            hosted.wanted = with_capacities(hosted.wanted, capacities)
+            return
+        hosted.fallback = None
+        if "reason" in change and hosted.before is not None:
+            hosted.wanted = hosted.before
+            hosted.config_name = hosted.wanted.config_name
+            set_failure_reason(hosted.record, change["reason"])
+
+    async def close(self) -> None:
+        """Stop everything."""
+        for hosted in self._hosted.values():
+            hosted.leaving = True
+        known = (
+            fleet for hosted in self._hosted.values() for fleet in (hosted.fleet, hosted.starting)
+        )
+        await self._transitions.close([fleet for fleet in known if fleet is not None])
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._end)
+        return task
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("an endpoint cannot be changed", exc_info=error)
+
+    def _begin_creation(self, endpoint: EndpointId, record: FakeEndpoint) -> None:
+        try:
+            wanted = self._specification(endpoint, record.endpoint_config_name)
+        except LookupError as error:
+            wanted = None
+            set_failure_reason(record, failure_reason(error))
+        hosted = Hosted(record, wanted)
+        self._hosted[endpoint] = hosted
+        if not self._restoring:
+            self._start_creation(endpoint, hosted)
+
+    def _start_creation(self, endpoint: EndpointId, hosted: Hosted) -> None:
+        set_status(hosted.record, "Creating")
+        hosted.summarise()
+        hosted.work = hosted.change = self._begin(self._transitions.create(endpoint, hosted))
+
+    def _begin_deletion(
+        self, endpoint: EndpointId, hosted: Hosted, records: dict[str, FakeEndpoint]
+    ) -> None:
+        if self._restoring:
+            del self._hosted[endpoint]
+            return
+        # moto forgets at once; SageMaker says Deleting until the instances are gone.
+        set_status(hosted.record, "Deleting")
+        records[endpoint.name] = hosted.record
+        self.serving.pop(endpoint, None)
+        hosted.change = self._begin(self._delete(endpoint, hosted))
+
+    def _take_over(
+        self, endpoint: EndpointId, hosted: Hosted, record: FakeEndpoint
+    ) -> Hosted | None:
+        """Go on under a new record where that is an update; else clear the way for a creation."""
+        if hosted.record.endpoint_status == "InService":
+            record.creation_time = hosted.record.creation_time
+            hosted.record = record
+            self.begin_update(endpoint)
+            self.update(endpoint, record.endpoint_config_name)
+            return hosted
+        self.serving.pop(endpoint, None)
+        if not self._restoring:
+            self._begin(self._transitions.retire(hosted))
+        return None
+
+    async def _delete(self, endpoint: EndpointId, hosted: Hosted) -> None:
+        async with self._transitions.lasting():
+            await self._transitions.retire(hosted)
+        records = self._aws.endpoints(endpoint.account, endpoint.region)
+        if records.get(endpoint.name) is hosted.record:
+            del records[endpoint.name]
+        if self._hosted.get(endpoint) is hosted:
+            del self._hosted[endpoint]
+            self._forget(endpoint)
+        self._transitions.tell(endpoint, "deleted")
+
+    def _specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
+        described = self._aws.specification(endpoint, config_name)
+        count = self._options.instances
+        if count is None:
+            return described
+        variants = tuple(replace(one, instance_count=count) for one in described.variants)
+        shadows = tuple(replace(one, instance_count=count) for one in described.shadows)
+        return replace(described, variants=variants, shadows=shadows)

@@ -1,0 +1,133 @@
+"""A shadow variant's share of requests: copies, whose answers nobody gets.
+
+Source: AWS's "Testing models with shadow variants" and "Create a shadow test": the share is the
+shadow variant's weight in proportion to the production variant's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+from mmekit_local.sagemaker.errors import AwsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.instances.variant import Variant
+    from mmekit_local.sagemaker.journal import Journal
+    from mmekit_local.sagemaker.observability.capture import Capture
+
+__all__ = ["Mirror"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_MOST_BYTES = 64 << 20
+_FIRST_ERROR = 400
+
+
+class Mirror:
+    """Sends copies of a production variant's requests to a shadow variant.
+
+    Parameters
+    ----------
+    production, shadow
+        The variants.
+    where
+        Endpoint and shadow variant, for the journal.
+    journal
+        Errors are told to it.
+    capture
+        Where invocations are captured; None for nowhere.
+    most
+        How many copies may be under way; further ones are left out, and that is told.
+    """
+
+    def __init__(
+        self,
+        production: Variant,
+        shadow: Variant,
+        where: str,
+        journal: Journal,
+        capture: Capture | None,
+        most: int,
+    ) -> None:
+        self._production = production
+        self._shadow = shadow
+        self._where = where
+        self._journal = journal
+        self._capture = capture
+        self._most = most
+        self._bytes = 0
+        self._full = False
+        self._work: set[asyncio.Task[None]] = set()
+
+    def copy(
+        self,
+        target: str,
+        forwarded: Headers,
+        fields: Mapping[bytes, bytes],
+        body: bytes,
+        request_id: bytes,
+    ) -> None:
+        """Send a copy of a request, if it is among those that are copied; wait for nothing."""
+        whole = self._production.weight
+        share = self._shadow.weight / whole if whole > 0 else 1.0
+        if random.random() >= share:  # noqa: S311 - this is no cryptography
+            return
+        if len(self._work) >= self._most or self._bytes + len(body) > _MOST_BYTES:
+            if not self._full:
+                self._full = True
+                self._tell("The shadow variant is too slow: some requests are not copied to it.")
+            return
+        self._full = False
+        self._bytes += len(body)
+        task = asyncio.ensure_future(self._ask(target, forwarded, fields, body, request_id))
+        self._work.add(task)
+        task.add_done_callback(lambda done: self._ended(done, len(body)))
+
+    async def stop(self) -> None:
+        """Ask nothing any more."""
+        for task in tuple(self._work):
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None], size: int) -> None:
+        self._work.discard(task)
+        self._bytes -= size
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: a copy of a request failed", self._where, exc_info=error)
+
+    async def _ask(
+        self,
+        target: str,
+        forwarded: Headers,
+        fields: Mapping[bytes, bytes],
+        body: bytes,
+        request_id: bytes,
+    ) -> None:
+        shadow, began = self._shadow, time.perf_counter()
+        try:
+            invocation = await shadow.invoke(target, forwarded, body)
+        except AwsError as error:
+            took = (time.perf_counter() - began) * 1e6
+            status = error.members.get("OriginalStatusCode")
+            by_model = isinstance(status, int)
+            code = error.status if not isinstance(status, int) else status or 500
+            shadow.metrics.invoked(code, 0.0, took, by_model=by_model)
+            self._tell(f"{error.code}: {error.message}")
+            return
+        took = (time.perf_counter() - began) * 1e6
+        reply = invocation.reply
+        shadow.metrics.invoked(reply.status, invocation.model_microseconds, took, by_model=True)
+        if reply.status >= _FIRST_ERROR:
+            self._tell(f"ModelError: {reply.status} {reply.text[:2000]}")
+        elif self._capture is not None:
+            self._capture.add(shadow.name, fields, body, reply, request_id)
+
+    def _tell(self, text: str) -> None:
+        self._journal.record("error", self._where, text)

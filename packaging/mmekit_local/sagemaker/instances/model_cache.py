@@ -1,0 +1,470 @@
+"""The models of one instance: loaded on first use, evicted in need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import math
+import os
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from mmekit_local.sagemaker.errors import AwsError, model_error, validation_error
+from mmekit_local.sagemaker.instances.container_client import (
+    ContainerAbsentError,
+    ContainerSilentError,
+    ContainerTimeoutError,
+)
+from mmekit_local.sagemaker.instances.loaded_model import LoadedModel
+from mmekit_local.sagemaker.instances.model_disk import name_of
+from mmekit_local.sagemaker.instances.model_source import locate
+from mmekit_local.sagemaker.snapshot import ModelSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmekit_local.sagemaker.instances.container_client import ContainerClient, ContainerReply
+    from mmekit_local.sagemaker.instances.model_disk import ModelDisk, StoredModel
+    from mmekit_local.sagemaker.instances.model_source import ObjectAddress
+    from mmekit_local.sagemaker.journal import Journal
+    from mmekit_local.sagemaker.observability.metrics import VariantMetrics
+    from mmekit_local.sagemaker.options import Limits
+    from mmekit_local.sagemaker.specification import EndpointId, ModelSpecification
+
+__all__ = ["ModelCache", "TooManyWaitError"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_DONE, _CONFLICT = 200, 409
+_OUT_OF_MEMORY = 507
+_NO_SPACE = os.strerror(errno.ENOSPC)
+_IN_MEMORY, _ON_DISK = "in memory", "on disk"
+_FORGETTING_SECONDS = 0.1
+_MENDED_AGAIN_SECONDS = 1.0
+_LOADS_AT_ONCE = 8
+"""Each takes a core for a while, and DJL Serving does not count the memory of loads under way."""
+_PATIENCE_SECONDS = 0.25
+_RETURN_SECONDS = 3.0
+"""For so long a model that was unloaded may be giving its memory back: DJL Serving answers before
+the model's worker has ended."""
+_DESCRIBE_SECONDS = 5.0
+_STARVED_SECONDS = 1.0
+"""How long a load waits for an idle model before it makes one idle."""
+
+
+class TooManyWaitError(Exception):
+    """So many requests wait for a model that one more would not help."""
+
+
+class ModelCache:
+    """What one instance of a multi-model endpoint has in memory, by target model.
+
+    However many requests wait for a model, it is downloaded once and loaded once. What was
+    unloaded stays on disk, unless the model's cache setting says otherwise.
+
+    Parameters
+    ----------
+    endpoint
+        Whose models these are, for errors.
+    label
+        The instance's name in the log.
+    model
+        ModelDataUrl, and whether models are cached at all.
+    disk
+        Where their files are.
+    client
+        The instance's container.
+    limits
+        How long a load may take, and how many requests may wait for one.
+    metrics
+        Where times are recorded.
+    journal
+        Where loads and evictions are recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: EndpointId,
+        label: str,
+        model: ModelSpecification,
+        disk: ModelDisk,
+        client: ContainerClient,
+        limits: Limits,
+        metrics: VariantMetrics,
+        journal: Journal,
+    ) -> None:
+        self._endpoint = endpoint
+        self._label = label
+        self._data_url = model.data_url
+        self._caches = model.caches_models
+        self._disk = disk
+        self._client = client
+        self._limits = limits
+        self._metrics = metrics
+        self._journal = journal
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # least recently used first
+        self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._waiting: dict[str, int] = {}
+        self._names: set[str] = set()  # of models whose files must stay
+        self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
+        self._unloading: dict[str, asyncio.Task[None]] = {}
+        self._evicted_at = -math.inf
+        self._asking = 0
+        self._change = asyncio.Event()
+        self._mended: dict[str, float] = {}
+        self.is_full = False
+        """Whether the latest load had to make room."""
+
+    def __contains__(self, target: str) -> bool:
+        """Say whether a model is loaded."""
+        return target in self._loaded
+
+    def __len__(self) -> int:
+        """Return the number of models in memory, those that are being loaded among them."""
+        return len(self._loaded) + len(self._loading)
+
+    def __iter__(self) -> Iterator[LoadedModel]:
+        """Iterate over the loaded models, the least recently used first."""
+        return iter(tuple(self._loaded.values()))
+
+    @property
+    def oldest_use(self) -> float:
+        """When the least recently used model was used, on the monotonic clock."""
+        oldest = next(iter(self._loaded.values()), None)
+        return time.monotonic() if oldest is None else oldest.used_at
+
+    def is_loading(self, target: str) -> bool:
+        """Say whether a model is being loaded."""
+        return target in self._loading
+
+    def in_flight(self, target: str) -> int:
+        """Return how many requests a model is answering."""
+        model = self._loaded.get(target)
+        return 0 if model is None else model.in_flight
+
+    def get(self, target: str) -> LoadedModel | None:
+        """Return a model that is in memory, which counts as using it."""
+        model = self._loaded.get(target)
+        if model is not None:
+            self._loaded.move_to_end(target)
+            model.used_at = time.monotonic()
+        return model
+
+    async def ensure(self, target: str, seconds: float) -> LoadedModel:
+        """Return a model, loading it first when need be.
+
+        Raises
+        ------
+        TooManyWaitError
+            Too many requests wait for it already.
+        asyncio.TimeoutError
+            It is still loading after so many seconds; the load goes on.
+        ContainerAbsentError
+            There is no container any more; nothing was sent.
+        AwsError
+            It cannot be downloaded, unpacked or loaded.
+        """
+        model = self.get(target)
+        if model is not None:
+            return model
+        waiting = self._waiting.get(target, 0)
+        if waiting >= self._limits.waiting_requests:
+            raise TooManyWaitError
+        self._waiting[target] = waiting + 1
+        loading = self._loading.get(target)
+        if loading is None:
+            loading = asyncio.ensure_future(self._load(target))
+            self._loading[target] = loading
+            loading.add_done_callback(lambda done: self._finish(target, done))
+        try:
+            return await asyncio.wait_for(asyncio.shield(loading), seconds)
+        except asyncio.CancelledError:
+            if loading.cancelled():  # the instance was closed, and this request never began
+                raise ContainerAbsentError("the instance has ended") from None
+            raise
+        finally:
+            self._waiting[target] -= 1
+            if not self._waiting[target]:
+                del self._waiting[target]
+
+    def released(self, model: LoadedModel) -> None:
+        """Take note that a model has answered its last request for now."""
+        model.used_at = time.monotonic()
+        if not self._change.is_set():
+            self._change.set()
+        if not self._caches and self._loaded.get(model.target) is model:
+            self._begin_unloading(model, deletes=True)
+
+    def forget(self, model: LoadedModel) -> None:
+        """Take note that the container no longer has a model."""
+        if self._loaded.get(model.target) is model:
+            del self._loaded[model.target]
+            self._names.discard(model.stored.name)
+
+    def mend(self, model: LoadedModel, reason: str) -> bool:
+        """Unload a model that is broken, so that its next use loads it; False when it just was."""
+        if self._loaded.get(model.target) is not model:
+            return True  # somebody else's request has seen to it
+        now = time.monotonic()
+        if now - self._mended.get(model.target, -_MENDED_AGAIN_SECONDS) < _MENDED_AGAIN_SECONDS:
+            return False
+        self._mended[model.target] = now
+        self._journal.record(
+            "error", self._label, f"{reason} It is unloaded and loaded again.", target=model.target
+        )
+        self._begin_unloading(model, deletes=False)
+        return True
+
+    async def mend_failed(self) -> None:
+        """Ask the container which models have failed, and mend them."""
+        with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+            failed = set(await self._client.failed_models())
+            for model in self:
+                if model.stored.name in failed:
+                    self.mend(model, "The server marked the model as failed.")
+
+    async def relieve(self) -> None:
+        """Unload the least recently used idle model: models have grown beyond the memory.
+
+        One that is parked takes nothing.
+        """
+        if sum(not model.is_parked for model in self) > 1:
+            with contextlib.suppress(AwsError, ContainerAbsentError):
+                await self._evict(f"unloaded to make room {_IN_MEMORY}", idle=True, awake=True)
+
+    async def describe_some(self, count: int, seconds: float) -> None:
+        """Ask the container about the models that it told of the longest ago.
+
+        Nothing changes with one that is parked before it is asked.
+        """
+        awake = [model for model in self if not model.is_parked]
+        for model in sorted(awake, key=lambda model: model.described_at)[:count]:
+            model.described_at = time.monotonic()
+            with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+                model.take(await self._client.describe(model.stored.name, seconds))
+
+    def snapshot(self) -> tuple[ModelSnapshot, ...]:
+        """Say what is loaded, being loaded, and on disk."""
+        loaded = [model.snapshot() for model in self._loaded.values()]
+        loading = [ModelSnapshot(one, "loading", 0, None, 0.0, 0.0, 0, 0) for one in self._loading]
+        resting = [one for one in self._disk.stored if one.name not in self._names]
+        prefix = locate(self._data_url).key if resting else ""
+        idle = [
+            ModelSnapshot(one.address.key[len(prefix) :], "on disk", one.size, None, 0.0, 0.0, 0, 0)
+            for one in resting
+        ]
+        return (*loaded, *loading, *idle)
+
+    async def close(self) -> None:
+        """Give up the work under way, and wait until nothing works in the folder any more."""
+        tasks = [*self._loading.values(), *self._unloading.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _finish(self, target: str, loading: asyncio.Task[LoadedModel]) -> None:
+        del self._loading[target]
+        self._change.set()
+        # Retrieves the exception as well, which nobody else may do when every caller has left.
+        if not loading.cancelled() and (error := loading.exception()) is not None:
+            logger.info("[%s] %s: %s", self._label, target, error)
+
+    async def _load(self, target: str) -> LoadedModel:
+        address = self._address(target)
+        name = name_of(address)
+        self._names.add(name)
+        try:
+            if (unloading := self._unloading.get(name)) is not None:
+                await asyncio.wait([unloading])
+            async with self._turn:
+                began = time.perf_counter()
+                stored = await self._fetch(address)
+                downloaded = time.perf_counter()
+                await self._load_from(stored)
+        except BaseException:
+            self._names.discard(name)
+            raise
+        loaded = time.perf_counter()
+        now = time.monotonic()
+        model = LoadedModel(target, stored, self._client.invocation(name, target), now, now)
+        self._loaded[target] = model
+        self._metrics.loading.add((loaded - downloaded) * 1e6)
+        text = (
+            f"fetched in {(downloaded - began) * 1e3:.0f} ms, "
+            f"loaded in {(loaded - downloaded) * 1e3:.0f} ms"
+        )
+        milliseconds = (loaded - began) * 1e3
+        self._journal.record(
+            "cold load", self._label, text, target=target, milliseconds=milliseconds
+        )
+        logger.info("[%s] %s: %s", self._label, target, text)
+        if self._disk.is_over_budget:
+            await self._relieve_disk()
+        return model
+
+    async def _fetch(self, address: ObjectAddress) -> StoredModel:
+        began = time.monotonic()
+        patience = began + self._limits.load_seconds
+
+        async def unload() -> bool:
+            return await self._make_way(_ON_DISK, began, patience)
+
+        return await self._disk.fetch(address, self._names.__contains__, unload)
+
+    def _address(self, target: str) -> ObjectAddress:
+        try:
+            return locate(self._data_url, target)
+        except ValueError as error:
+            raise validation_error(f"Failed to download model data: {error}.") from error
+
+    async def _load_from(self, stored: StoredModel) -> None:
+        began = time.monotonic()
+        patience = began + self._limits.load_seconds
+        full = refused = False
+        while True:
+            reply = await self._ask_to_load(stored, max(patience - time.monotonic(), 1.0))
+            if refused and reply.status == _CONFLICT and time.monotonic() < patience:
+                await self._forget(stored)
+                await asyncio.sleep(_FORGETTING_SECONDS)
+                continue
+            if reply.status == _DONE or await self._has_already(reply, stored):
+                self.is_full = full
+                return
+            no_disk = _NO_SPACE in reply.text and self._disk.is_full
+            if reply.status != _OUT_OF_MEMORY and not no_disk:
+                raise model_error(self._endpoint, reply.status, reply.text)
+            full, refused = full or not no_disk, True
+            await self._forget(stored)
+            if no_disk and await self._disk.give_way(self._names.__contains__):
+                continue
+            if not await self._make_way(_ON_DISK if no_disk else _IN_MEMORY, began, patience):
+                raise model_error(self._endpoint, reply.status, reply.text)
+
+    async def _make_way(self, where: str, began: float, patience: float) -> bool:
+        """Unload a model for one that gets no room, or wait a little; False when that is of no use.
+
+        Parameters
+        ----------
+        where
+            Of what there is no room.
+        began, patience
+            Since when, and until when, the other one waits.
+        """
+        if await self._evict(f"unloaded to make room {where}", idle=True):
+            return True
+        in_flight = any(model.in_flight for model in self._loaded.values())
+        busy = in_flight or self._asking or self._unloading
+        left = patience - time.monotonic()
+        if left > 0 and not busy and time.monotonic() < self._evicted_at + _RETURN_SECONDS:
+            await asyncio.sleep(_PATIENCE_SECONDS)
+            return True
+        if not busy or left <= 0:
+            return False
+        # Everything is in use: the first to finish makes room.
+        if in_flight and time.monotonic() > began + _STARVED_SECONDS:
+            await self._evict("unloaded after its requests, as another model got no room")
+        else:
+            await self._until_change(left)
+        return True
+
+    async def _forget(self, stored: StoredModel) -> None:
+        """Have the container drop a model that it had no memory for.
+
+        Multi Model Server 1.1.11 keeps its name, without a worker, at least for a moment.
+        """
+        with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+            await self._client.unload(stored.name, self._limits.load_seconds)
+
+    async def _has_already(self, reply: ContainerReply, stored: StoredModel) -> bool:
+        """Tell a model that is loaded from a setting that the server refuses: both are 409."""
+        if reply.status != _CONFLICT:
+            return False
+        try:
+            return await self._client.describe(stored.name, _DESCRIBE_SECONDS) is not None
+        except (ContainerSilentError, ContainerTimeoutError):
+            return False
+
+    async def _ask_to_load(self, stored: StoredModel, seconds: float) -> ContainerReply:
+        self._asking += 1
+        try:
+            return await self._client.load(stored.name, str(stored.folder), seconds)
+        except ContainerTimeoutError as error:
+            whole = self._limits.load_seconds
+            reason = f"The model was not loaded within {whole:.0f} seconds."
+            raise model_error(self._endpoint, 0, reason) from error
+        except ContainerAbsentError:
+            raise
+        except ContainerSilentError as error:
+            raise model_error(
+                self._endpoint, 500, f"The container gave no answer: {error}"
+            ) from error
+        finally:
+            self._asking -= 1
+
+    async def _evict(
+        self, text: str, *, idle: bool = False, awake: bool = False
+    ) -> LoadedModel | None:
+        """Unload the least recently used model, of the idle or awake ones; None when there is none.
+
+        A busy one gets no more requests; those that come wait for its next load.
+        """
+        victims = (
+            model
+            for model in self._loaded.values()
+            if not (idle and model.in_flight) and not (awake and model.is_parked)
+        )
+        victim = next(victims, None)
+        if victim is not None:
+            unloading = self._begin_unloading(victim, deletes=False, drains=True)
+            await asyncio.wait([unloading])
+            self._evicted_at = time.monotonic()
+            self._journal.record("eviction", self._label, text, target=victim.target)
+            logger.info("[%s] %s: %s", self._label, victim.target, text)
+        return victim
+
+    async def _relieve_disk(self) -> None:
+        """Unload idle models and delete their files until the disk's budget holds."""
+        while self._disk.is_over_budget and len(self._loaded) > 1:
+            victim = await self._evict(f"unloaded to make room {_ON_DISK}", idle=True)
+            if victim is None:
+                return
+            await self._disk.make_room(0, self._names.__contains__)
+
+    def _begin_unloading(
+        self, model: LoadedModel, *, deletes: bool, drains: bool = False
+    ) -> asyncio.Task[None]:
+        """Unload a model; from now on nobody sends it a request, and a new load of it waits."""
+        self.forget(model)
+        task = asyncio.ensure_future(self._unload(model, deletes=deletes, drains=drains))
+        self._unloading[model.stored.name] = task
+        task.add_done_callback(lambda done: self._finish_unloading(model.stored.name, done))
+        return task
+
+    async def _until_change(self, seconds: float) -> None:
+        # Others may wait for the same change and take it, hence not for long.
+        self._change.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._change.wait(), min(seconds, _PATIENCE_SECONDS))
+
+    async def _unload(self, model: LoadedModel, *, deletes: bool, drains: bool) -> None:
+        stored = model.stored
+        while drains and model.in_flight:
+            await self._until_change(self._limits.invoke_seconds)
+        began = time.perf_counter()
+        # A container that is not there has nothing loaded either.
+        with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
+            await self._client.unload(stored.name, self._limits.load_seconds)
+        self._metrics.unloading.add((time.perf_counter() - began) * 1e6)
+        if deletes and stored.name not in self._names:
+            await self._disk.delete(stored)
+
+    def _finish_unloading(self, name: str, done: asyncio.Task[None]) -> None:
+        if self._unloading.get(name) is done:
+            del self._unloading[name]
+        self._change.set()
+        if not done.cancelled() and (error := done.exception()) is not None:
+            logger.error("[%s] a model was not unloaded", self._label, exc_info=error)

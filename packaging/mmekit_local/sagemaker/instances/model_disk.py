@@ -1,0 +1,278 @@
+"""The files of one instance's models: downloaded and unpacked once, deleted when space is short."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import itertools
+import logging
+import shutil
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from mmekit.archive import Limits, unpack
+from mmekit.errors import ArchiveError, BudgetError
+from mmekit_local.sagemaker.errors import validation_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from mmekit_local.sagemaker.errors import AwsError
+    from mmekit_local.sagemaker.instances.model_source import ObjectAddress, ReadObject
+    from mmekit_local.sagemaker.observability.metrics import VariantMetrics
+
+__all__ = ["ModelDisk", "StoredModel", "name_of"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SHARE_OF_FREE = 0.9
+_HARDLY_ANY = 1 << 20
+_NOTHING_LEFT = "Every model that is not in use has been deleted from it."
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """An unpacked archive.
+
+    Attributes
+    ----------
+    name
+        What the container calls the model: made of its address, safe in a path.
+    folder
+        Where its files are.
+    size
+        Their bytes.
+    """
+
+    name: str
+    address: ObjectAddress
+    folder: Path
+    size: int
+
+
+def name_of(address: ObjectAddress) -> str:
+    """Return what the container calls the model of an archive."""
+    return hashlib.sha256(str(address).encode()).hexdigest()[:32]
+
+
+class ModelDisk:
+    """What an instance has on disk.
+
+    A key that is overwritten in S3 goes on serving the bytes that are here, as on SageMaker.
+
+    Parameters
+    ----------
+    folder
+        Where models are unpacked.
+    read_object
+        Reads from S3; it may block and is called in a thread.
+    budget
+        Bytes that models may take; None takes nine tenths of what is free.
+    metrics
+        Where the time of downloads is recorded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        read_object: ReadObject,
+        budget: int | None,
+        metrics: VariantMetrics,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._budget = budget
+        self.used = 0
+        self._folder = folder
+        self._read_object = read_object
+        self._metrics = metrics
+        self._stored: OrderedDict[str, StoredModel] = OrderedDict()  # least recently used first
+        self._numbers = itertools.count(1)
+
+    @property
+    def budget(self) -> int:
+        """Bytes that models may take; without a given number it follows what others leave free."""
+        if self._budget is not None:
+            return self._budget
+        return self.used + int(self._free * _SHARE_OF_FREE)
+
+    @property
+    def stored(self) -> tuple[StoredModel, ...]:
+        """Every model that is here, the least recently used first."""
+        return tuple(self._stored.values())
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether models take more than they may."""
+        return self.used > self.budget
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the machine's disk has hardly any space left."""
+        return self._free < _HARDLY_ANY
+
+    async def fetch(
+        self,
+        address: ObjectAddress,
+        keeps: Callable[[str], bool],
+        unload: Callable[[], Awaitable[bool]] | None = None,
+    ) -> StoredModel:
+        """Return a model's files, downloading and unpacking them first when need be.
+
+        Parameters
+        ----------
+        address
+            Where the archive is.
+        keeps
+            Says whether the model of a name is in use, so that its files must stay; this one is.
+        unload
+            Unloads a model that nobody asks, whose files then need not stay, or waits a little
+            for one; False when there is none.
+
+        Raises
+        ------
+        AwsError
+            There is no such object, it is not a sound archive, or there is no room for it.
+        """
+        name = name_of(address)
+        if (stored := self._stored.get(name)) is not None:
+            self._stored.move_to_end(name)
+            return stored
+        content = await self._download(address)
+        await self.make_room(len(content), keeps)
+        place = self._folder / f"{name}-{next(self._numbers)}" / "model"
+        while True:
+            try:
+                size = await self._unpack(address, content, place)
+                break
+            except _DiskFullError as error:
+                # What the budget allows is more than what others have left of the disk.
+                while not await self.give_way(keeps):
+                    if unload is None or not await unload():
+                        raise _no_space(address, _NOTHING_LEFT) from error
+        stored = StoredModel(name, address, place, size)
+        self._stored[name] = stored
+        self.used += size
+        await self.make_room(0, keeps)
+        return stored
+
+    async def make_room(self, size: int, keeps: Callable[[str], bool]) -> None:
+        """Delete the least recently used models that nobody uses until `size` bytes fit."""
+        budget = self.budget
+        for stored in self.stored:
+            if self.used + size <= budget:
+                return
+            if not keeps(stored.name):
+                logger.info("%s: its files are deleted to make room", stored.address)
+                await self.delete(stored)
+
+    async def give_way(self, keeps: Callable[[str], bool]) -> bool:
+        """Delete every model that nobody uses; return whether there was one."""
+        used = self.used
+        await self.make_room(self.budget, keeps)
+        return self.used < used
+
+    async def delete(self, stored: StoredModel) -> None:
+        """Delete a model's files."""
+        if self._stored.get(stored.name) is not stored:
+            return
+        del self._stored[stored.name]
+        self.used -= stored.size
+        await _in_thread(_remove, stored.folder.parent)
+
+    @property
+    def _free(self) -> int:
+        try:
+            return shutil.disk_usage(self._folder).free
+        except OSError:  # the instance has ended, and its folder is gone
+            return 0
+
+    async def _download(self, address: ObjectAddress) -> bytes:
+        began = time.perf_counter()
+        content = await _in_thread(self._read_object, address.bucket, address.key)
+        if content is None:
+            raise validation_error(
+                f"Failed to download model data(bucket: {address.bucket}, key: {address.key}). "
+                "Please ensure that there is an object located at the URL and that the role "
+                "passed to CreateModel has permissions to download the model."
+            )
+        self._metrics.downloading.add((time.perf_counter() - began) * 1e6)
+        return content
+
+    async def _unpack(self, address: ObjectAddress, content: bytes, place: Path) -> int:
+        room = self.used + self._free if self._budget is None else self._budget
+        room = min(Limits.total_bytes, room)
+        try:
+            return await _in_thread(_unpack, content, place, room)
+        except (ArchiveError, OSError) as error:
+            reason = error.what if isinstance(error, ArchiveError) else str(error)
+            # Beyond the room that there is, though within what any archive may hold.
+            too_large = isinstance(error, BudgetError) and error.limit == "total_bytes"
+            if too_large and room < Limits.total_bytes:
+                whole = f"It unpacks to more than the {room} bytes that there are for all models."
+                raise _no_space(address, whole) from error
+            if _is_disk_full(error):
+                raise _DiskFullError from error
+            raise validation_error(
+                f"Failed to extract model data archive from URL {str(address)!r}. Please ensure "
+                f"that the object located at the URL is a valid tar.gz archive. {reason}"
+            ) from error
+
+
+def _no_space(address: ObjectAddress, why: str) -> AwsError:
+    return validation_error(
+        f"Failed to download model data(bucket: {address.bucket}, key: {address.key}). There is no "
+        f"space left on the instance's disk. {why}"
+    )
+
+
+class _DiskFullError(Exception):
+    """The machine's disk has no space left."""
+
+
+async def _in_thread(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
+    """Run a function in a thread, and outlive a cancellation until it is done.
+
+    A thread cannot be cancelled, and whoever closes an instance relies on nobody working in its
+    folder any more.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # nobody is left to be told
+        raise
+
+
+def _unpack(content: bytes, place: Path, room: int) -> int:
+    """Unpack an archive and return its size; `place` then holds all of it, or nothing is left."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.parent.chmod(0o755)  # as all in it: a container's user may be another than this one
+    try:
+        # From memory: on its way over the disk an archive would be written, and read, once more.
+        unpack(place.parent / "archive.tar.gz", place, Limits(total_bytes=room), content=content)
+    except BaseException:
+        _remove(place.parent)
+        raise
+    return sum(path.lstat().st_size for path in place.rglob("*") if path.is_file())
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__
+    return False

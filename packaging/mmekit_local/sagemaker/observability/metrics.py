@@ -1,0 +1,473 @@
+"""Metrics of endpoints, gathered on the hot path and handed to CloudWatch in batches.
+
+Names, units and dimensions: AWS's "Amazon SageMaker AI metrics in Amazon CloudWatch" and
+"CloudWatch metrics for multi-model endpoint deployments".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmekit_local.sagemaker.observability.latency import LatencyHistogram
+from mmekit_local.sagemaker.observability.percentiles import condensed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.instances.variant import Variant
+    from mmekit_local.sagemaker.observability.percentiles import Distribution
+    from mmekit_local.sagemaker.snapshot import FleetSnapshot, InstanceSnapshot, VariantSnapshot
+    from mmekit_local.sagemaker.specification import EndpointId
+
+__all__ = [
+    "ENDPOINTS",
+    "INVOCATIONS",
+    "Metrics",
+    "Observation",
+    "Summary",
+    "Tally",
+    "VariantMetrics",
+    "summarised",
+    "tallied",
+]
+
+INVOCATIONS = "AWS/SageMaker"
+ENDPOINTS = "/aws/sagemaker/Endpoints"
+
+_FIRST_CLIENT_ERROR = 400
+_FIRST_SERVER_ERROR = 500
+_EARLY_S = 0.5
+"""Of a clock that ticks every ten seconds, the tenth second is not late."""
+_NOT_ASYNCHRONOUS = ("Invocations", "InvocationsPerInstance", "OverheadLatency")
+"""What asynchronous endpoints do not tell ("Alarms and logs for tracking metrics …")."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Some values of one metric, summed up as CloudWatch's StatisticSet does it.
+
+    Attributes
+    ----------
+    values
+        The values themselves, for percentiles; of very many, those that are alike are one.
+    """
+
+    name: str
+    unit: str
+    dimensions: tuple[tuple[str, str], ...]
+    count: float
+    total: float
+    least: float
+    most: float
+    values: Distribution
+
+
+class Summary:
+    """The values since the last batch, with count, sum, least and most, and what was before it."""
+
+    __slots__ = (
+        "_count_before",
+        "_keep",
+        "_total_before",
+        "count",
+        "least",
+        "most",
+        "total",
+        "values",
+    )
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = self.least = self.most = 0.0
+        self._count_before = 0
+        self._total_before = 0.0
+        self.values: array[float] = array("d")
+        self._keep = self.values.append
+
+    @property
+    def ever(self) -> int:
+        """How many values there were, ever."""
+        return self._count_before + self.count
+
+    @property
+    def total_ever(self) -> float:
+        """Their sum."""
+        return self._total_before + self.total
+
+    def add(self, value: float) -> None:
+        """Take in one value."""
+        if not self.count or value < self.least:
+            self.least = value
+        if value > self.most:  # noqa: PLR1730 - this is the hot path, and max() is a call
+            self.most = value
+        self.count += 1
+        self.total += value
+        self._keep(value)
+
+    def clear(self) -> None:
+        """Begin a new batch."""
+        self._count_before += self.count
+        self._total_before += self.total
+        self.count = 0
+        self.total = self.least = self.most = 0.0
+        self.values = array("d")
+        self._keep = self.values.append
+
+
+class Tally:
+    """How often something happened since the last batch, and before it."""
+
+    __slots__ = ("_before", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before = 0
+
+    @property
+    def ever(self) -> int:
+        """How often it happened, ever."""
+        return self._before + self.count
+
+    def clear(self) -> None:
+        """Begin a new batch."""
+        self._before += self.count
+        self.count = 0
+
+
+class VariantMetrics:
+    """What happens at one variant of one endpoint; times are microseconds."""
+
+    def __init__(self, endpoint: EndpointId, variant: str) -> None:
+        self.endpoint = endpoint
+        self.variant = variant
+        self.dimensions: tuple[tuple[str, str], ...] = (
+            ("EndpointName", endpoint.name),
+            ("VariantName", variant),
+        )
+        self.invocations = Tally()
+        self.client_errors = Tally()
+        self.server_errors = Tally()
+        self.model_errors = Tally()
+        self.model_latency: Summary = Summary()
+        self.overhead_latency: Summary = Summary()
+        self.cache_hit = Summary()
+        self.loading_wait: Summary = Summary()
+        self.loading: Summary = Summary()
+        self.downloading: Summary = Summary()
+        self.unloading: Summary = Summary()
+        self.setup: Summary = Summary()
+        self.first_chunk: Summary = Summary()
+        self.first_chunk_model: Summary = Summary()
+        self.first_chunk_overhead: Summary = Summary()
+        self.mid_stream_errors = Tally()
+        self.latency = LatencyHistogram()
+        self.asynchronous = False
+
+    @property
+    def errors(self) -> int:
+        """Invocations that ended with an error, ever."""
+        return self.client_errors.ever + self.server_errors.ever
+
+    def invoked(
+        self, status: int, model_microseconds: float, total_microseconds: float, *, by_model: bool
+    ) -> None:
+        """Record one invocation.
+
+        Parameters
+        ----------
+        status
+            What it ended with: the container's status where there is one.
+        model_microseconds
+            The container's share of the time; 0 when it was not asked or did not answer.
+        total_microseconds
+            All of the time.
+        by_model
+            Whether the container, rather than the endpoint, said so.
+        """
+        self.invocations.count += 1
+        if status >= _FIRST_CLIENT_ERROR:
+            side = self.client_errors if status < _FIRST_SERVER_ERROR else self.server_errors
+            side.count += 1
+            if by_model:
+                self.model_errors.count += 1
+        if model_microseconds:
+            self.model_latency.add(model_microseconds)
+        self.overhead_latency.add(total_microseconds - model_microseconds)
+        self.latency.add(total_microseconds)
+
+    def streamed(self, model_microseconds: float, total_microseconds: float) -> None:
+        """Record that the first piece of a response stream goes out."""
+        self.first_chunk_model.add(model_microseconds)
+        self.first_chunk_overhead.add(max(total_microseconds - model_microseconds, 0.0))
+        self.first_chunk.add(total_microseconds)
+
+    def take(
+        self, snapshot: VariantSnapshot | None = None
+    ) -> tuple[list[Observation], list[Observation]]:
+        """Return the batch for `INVOCATIONS` and the one for `ENDPOINTS`, and begin new ones.
+
+        Parameters
+        ----------
+        snapshot
+            The variant's instances, for what is told of them; None tells nothing of them.
+        """
+        instances = () if snapshot is None else snapshot.instances
+        invocations = self._of_invocations(len(instances))
+        rows = (
+            ("ModelLatency", "Microseconds", self.model_latency),
+            ("OverheadLatency", "Microseconds", self.overhead_latency),
+            ("ModelSetupTime", "Microseconds", self.setup),
+            ("ModelCacheHit", "None", self.cache_hit),
+            ("ModelLoadingWaitTime", "Microseconds", self.loading_wait),
+            ("ModelLoadingTime", "Microseconds", self.loading),
+            ("ModelDownloadingTime", "Microseconds", self.downloading),
+            ("ModelUnloadingTime", "Microseconds", self.unloading),
+            ("FirstChunkLatency", "Microseconds", self.first_chunk),
+            ("FirstChunkModelLatency", "Microseconds", self.first_chunk_model),
+            ("FirstChunkOverheadLatency", "Microseconds", self.first_chunk_overhead),
+        )
+        for name, unit, values in rows:
+            invocations.append(self._observation(name, unit, values))
+            values.clear()
+        endpoints = [
+            self._observation(name, unit, _summed(values))
+            for name, unit, values in _of_instances(
+                instances, multi_model=snapshot is not None and snapshot.multi_model
+            )
+        ]
+        if broken := self.mid_stream_errors.count:
+            invocations.append(tallied("MidStreamErrors", "None", self.dimensions, broken, broken))
+            self.mid_stream_errors.clear()
+        if self.asynchronous:
+            invocations = [one for one in invocations if one.name not in _NOT_ASYNCHRONOUS]
+        return _some(invocations), _some(endpoints)
+
+    def _of_invocations(self, instances: int) -> list[Observation]:
+        """Return what AWS sends with each request: a 1, a share of it, and 1 or 0 for errors."""
+        sent = self.invocations.count
+        share = 1.0 / max(instances, 1)
+        rows = [
+            ("Invocations", sent, 1.0),
+            ("InvocationsPerInstance", sent, share),
+            ("Invocation4XXErrors", self.client_errors.count, 1.0),
+            ("Invocation5XXErrors", self.server_errors.count, 1.0),
+            ("InvocationModelErrors", self.model_errors.count, 1.0),
+        ]
+        for tally in (self.invocations, self.client_errors, self.server_errors, self.model_errors):
+            tally.clear()
+        return [
+            tallied(name, "None", self.dimensions, sent, count, value)
+            for name, count, value in rows
+        ]
+
+    def _observation(self, name: str, unit: str, values: Summary) -> Observation:
+        return summarised(name, unit, self.dimensions, values)
+
+
+class TwinMetrics(VariantMetrics):
+    """What happens at the new instances of a variant during a deployment, beside all of it.
+
+    Source: AWS's "Auto-Rollback Configuration and Monitoring": the dimension EndpointConfigName
+    has alarms look at the new instances alone.
+    """
+
+    def __init__(self, whole: VariantMetrics, config_name: str) -> None:
+        super().__init__(whole.endpoint, whole.variant)
+        self.dimensions = (*self.dimensions, ("EndpointConfigName", config_name))
+        self._whole = whole
+
+    @contextlib.contextmanager
+    def watching(self, variant: Variant) -> Iterator[None]:
+        """Have a variant's invocations recorded here as well, for the block."""
+        variant.metrics = self
+        try:
+            yield
+        finally:
+            variant.metrics = self._whole
+
+    def invoked(
+        self, status: int, model_microseconds: float, total_microseconds: float, *, by_model: bool
+    ) -> None:
+        """Record one invocation, here and there."""
+        super().invoked(status, model_microseconds, total_microseconds, by_model=by_model)
+        self._whole.invoked(status, model_microseconds, total_microseconds, by_model=by_model)
+
+    def streamed(self, model_microseconds: float, total_microseconds: float) -> None:
+        """Record that the first piece of a response stream goes out, here and there."""
+        super().streamed(model_microseconds, total_microseconds)
+        self._whole.streamed(model_microseconds, total_microseconds)
+
+    def take(
+        self, snapshot: VariantSnapshot | None = None
+    ) -> tuple[list[Observation], list[Observation]]:
+        """Return what is told of them; how many they are is not."""
+        invocations, _ = super().take(snapshot)
+        return [one for one in invocations if one.name != "InvocationsPerInstance"], []
+
+
+class Metrics:
+    """The metrics of every variant."""
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+        self._variants: dict[tuple[EndpointId, str], VariantMetrics] = {}
+        self._look: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
+        self._others: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
+        self._published: dict[EndpointId, float] = {}
+        self._twins: list[TwinMetrics] = []
+
+    def __iter__(self) -> Iterator[VariantMetrics]:
+        """Iterate over the variants of which there is something to tell."""
+        return iter(tuple(self._variants.values()))
+
+    def look_at(self, look: Callable[[], Mapping[EndpointId, FleetSnapshot]]) -> None:
+        """Ask `look` for the endpoints in service whenever metrics of instances are due."""
+        self._look = look
+
+    def listen_to(
+        self, observations: Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]
+    ) -> None:
+        """Have what else there is to tell, since the last time, told with the rest."""
+        self._others.append(observations)
+
+    def variant(self, endpoint: EndpointId, name: str) -> VariantMetrics:
+        """Return where to record what happens at a variant."""
+        found = self._variants.get((endpoint, name))
+        if found is None:
+            found = self._variants[endpoint, name] = VariantMetrics(endpoint, name)
+        return found
+
+    def twin(self, endpoint: EndpointId, name: str, config_name: str) -> TwinMetrics:
+        """Return where to record as well what happens at the new instances of a variant."""
+        self._twins = [
+            one for one in self._twins if (one.endpoint, one.variant) != (endpoint, name)
+        ]
+        self._twins.append(TwinMetrics(self.variant(endpoint, name), config_name))
+        return self._twins[-1]
+
+    def forget(self, endpoint: EndpointId) -> None:
+        """Hand over what was recorded, and let go of an endpoint that is gone."""
+        self.flush()
+        for key in [key for key in self._variants if key[0] == endpoint]:
+            del self._variants[key]
+        self._published.pop(endpoint, None)
+        self._twins = [twin for twin in self._twins if twin.endpoint != endpoint]
+
+    def flush(self) -> None:
+        """Hand to CloudWatch what was recorded since the last time."""
+        fleets = self._look()
+        due = {name: fleet for name, fleet in fleets.items() if self._is_due(name, fleet)}
+        for (endpoint, name), metrics in self._variants.items():
+            fleet = due.get(endpoint)
+            variants = () if fleet is None else fleet.variants
+            running = fleets.get(endpoint)
+            metrics.asynchronous = running is not None and running.asynchronous
+            batches = metrics.take(next((one for one in variants if one.name == name), None))
+            for namespace, batch in zip((INVOCATIONS, ENDPOINTS), batches, strict=True):
+                self._put(endpoint, namespace, batch)
+        for twin in self._twins:
+            self._put(twin.endpoint, INVOCATIONS, twin.take()[0])
+        for observations in self._others:
+            for endpoint, batch in observations():
+                self._put(endpoint, INVOCATIONS, batch)
+
+    def _put(self, endpoint: EndpointId, namespace: str, batch: list[Observation]) -> None:
+        if batch:
+            self._aws.put_metrics(endpoint.account, endpoint.region, namespace, batch)
+
+    def _is_due(self, endpoint: EndpointId, fleet: FleetSnapshot) -> bool:
+        """Say whether an endpoint's instances shall be told of, as its MetricsConfig has it."""
+        if fleet.publish_seconds is None:
+            return True
+        now = time.monotonic()
+        if now - self._published.get(endpoint, -math.inf) < fleet.publish_seconds - _EARLY_S:
+            return False
+        self._published[endpoint] = now
+        return True
+
+
+def tallied(
+    name: str,
+    unit: str,
+    dimensions: tuple[tuple[str, str], ...],
+    sent: int,
+    count: int,
+    value: float = 1.0,
+) -> Observation:
+    """Return so many values, of which some are not 0."""
+    return Observation(
+        name,
+        unit,
+        dimensions,
+        sent,
+        count * value,
+        value if count == sent else 0.0,
+        value if count else 0.0,
+        +Counter({value: count}) + Counter({0.0: sent - count}),
+    )
+
+
+def summarised(
+    name: str, unit: str, dimensions: tuple[tuple[str, str], ...], values: Summary
+) -> Observation:
+    """Return what a summary has since the last batch."""
+    return Observation(
+        name,
+        unit,
+        dimensions,
+        values.count,
+        values.total,
+        values.least,
+        values.most,
+        condensed(values.values),
+    )
+
+
+def _some(observations: Iterable[Observation]) -> list[Observation]:
+    return [observation for observation in observations if observation.count]
+
+
+def _summed(values: Iterable[float]) -> Summary:
+    summary = Summary()
+    for value in values:
+        summary.add(value)
+    return summary
+
+
+def _of_instances(
+    instances: Sequence[InstanceSnapshot], *, multi_model: bool
+) -> Iterable[tuple[str, str, list[float]]]:
+    """Return the metrics of instances: each instance sends a value of its own."""
+    running = [instance for instance in instances if instance.state != "dead"]
+    if multi_model:
+        yield (
+            "LoadedModelCount",
+            "None",
+            [float(sum(m.state == "loaded" for m in instance.models)) for instance in running],
+        )
+    yield "CPUUtilization", "Percent", [instance.cpu_percent for instance in running]
+    yield (
+        "MemoryUtilization",
+        "Percent",
+        [
+            100.0 * instance.memory_bytes / instance.memory_limit
+            for instance in running
+            if instance.memory_limit and instance.memory_bytes is not None
+        ],
+    )
+    yield (
+        "DiskUtilization",
+        "Percent",
+        [
+            100.0 * instance.disk_bytes / instance.disk_limit
+            for instance in running
+            if instance.disk_limit
+        ],
+    )

@@ -1,0 +1,105 @@
+"""Looks at every endpoint once a second, for all who want to know what it looks like."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from mmekit_local.sagemaker.observability.latency import LatencySeries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mmekit_local.sagemaker.instances.fleet import Fleet
+    from mmekit_local.sagemaker.observability.capture import Captures
+    from mmekit_local.sagemaker.observability.logs import LogShipper
+    from mmekit_local.sagemaker.observability.metrics import Metrics
+    from mmekit_local.sagemaker.snapshot import FleetSnapshot
+    from mmekit_local.sagemaker.specification import EndpointId
+
+__all__ = ["Watch", "tend"]
+
+logger = logging.getLogger("mmekit.endpoint")
+
+_INTERVAL = 1.0
+_FRESH = 0.5  # a snapshot's CPU is that since the snapshot before, so nobody takes one in between
+_BEATS_A_FLUSH = 10  # reading CloudWatch flushes as well; this keeps timestamps honest
+
+
+class Watch:
+    """What the endpoints in service look like, and how their latency went lately.
+
+    Parameters
+    ----------
+    serving
+        The endpoints in service.
+    metrics
+        Theirs.
+    """
+
+    def __init__(self, serving: Mapping[EndpointId, Fleet], metrics: Metrics) -> None:
+        self._serving = serving
+        self._metrics = metrics
+        self._fleets: dict[EndpointId, FleetSnapshot] = {}
+        self._looked = float("-inf")
+        self._series: dict[tuple[EndpointId, str], LatencySeries] = {}
+        self._heard: list[Callable[[], None]] = []
+        metrics.look_at(self.look)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of every variant."""
+        return self._metrics
+
+    def look(self) -> Mapping[EndpointId, FleetSnapshot]:
+        """Return a snapshot of every endpoint in service, at most half a second old."""
+        now = time.monotonic()
+        gone_or_new = self._fleets.keys() != self._serving.keys()
+        if gone_or_new or now - self._looked >= _FRESH:
+            self._fleets = {name: fleet.snapshot() for name, fleet in self._serving.items()}
+            self._looked = now
+        return self._fleets
+
+    def series(self, endpoint: EndpointId, variant: str) -> LatencySeries:
+        """Return how a variant's latency went lately."""
+        found = self._series.get((endpoint, variant))
+        if found is None:
+            found = LatencySeries(self._metrics.variant(endpoint, variant).latency)
+            self._series[endpoint, variant] = found
+        return found
+
+    def forget(self, endpoint: EndpointId) -> None:
+        """Let go of an endpoint that is gone."""
+        for key in [key for key in self._series if key[0] == endpoint]:
+            del self._series[key]
+
+    def tick(self) -> None:
+        """Close a second and tell whoever listens."""
+        now = time.time()
+        for metrics in self._metrics:
+            self.series(metrics.endpoint, metrics.variant).tick(now, metrics.errors)
+        for hear in tuple(self._heard):
+            hear()
+
+    def listen(self, hear: Callable[[], None]) -> Callable[[], None]:
+        """Call `hear` after every second; the function returned ends that."""
+        self._heard.append(hear)
+        return lambda: self._heard.remove(hear)
+
+
+async def tend(watch: Watch, logs: LogShipper, captures: Captures) -> None:
+    """Once a second, until cancelled: look, and bring logs, captures and metrics to moto."""
+    beat = 0
+    while True:
+        await asyncio.sleep(_INTERVAL)
+        beat += 1
+        try:
+            watch.tick()
+            await asyncio.to_thread(logs.flush)
+            await captures.flush()
+            if beat % _BEATS_A_FLUSH == 0:
+                watch.metrics.flush()
+        except Exception:  # whatever it is, the next second shall be told again
+            logger.exception("what the endpoints do cannot be told")

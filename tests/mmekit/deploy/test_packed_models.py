@@ -1,0 +1,112 @@
+"""Real packages: packed on the way, answered by the embedded server, told how many fit."""
+
+import json
+
+import pytest
+
+from tests.mmekit.deploy.conftest import changes
+
+PROPERTIES = "engine=Python\nminWorkers=1\nmaxWorkers=2\n"
+MODEL = """\
+from mmekit_runtime import Handler
+
+
+class Doubling(Handler):
+    features = 1
+
+    def load(self, folder):
+        return float((folder / "factor.txt").read_text())
+
+    def predict(self, model, rows, parameters):
+        return model * rows[:, 0]
+
+
+handle = Doubling()
+"""
+FILE = """
+name: farm
+packages:
+  - archive: out/doubling.tar.gz
+    package: doubling
+    artifacts: factor
+"""
+
+
+@pytest.fixture(scope="module")
+def container():
+    return "embedded"
+
+
+@pytest.fixture
+def farm(desk):
+    """A package, its artefact, and a file that names both; no archive."""
+    desk.put("doubling/model.py", MODEL)
+    desk.put("doubling/serving.properties", PROPERTIES)
+    desk.put("doubling/sample_request.json", '{"instances": [[7.0]]}')
+    desk.put("factor/factor.txt", "2")
+    desk.write(FILE)
+    return desk
+
+
+def ask(desk):
+    answer = desk.mme(
+        "invoke", "farm", "--target-model", "doubling.tar.gz",
+        "--data", "doubling/sample_request.json",
+    )  # fmt: skip
+    return json.loads(answer)["predictions"]
+
+
+@pytest.mark.thorough
+def test_a_package_is_packed_deployed_asked_and_packed_anew_when_it_changes(farm, nothing_left):
+    said = farm.mme("deploy")
+    assert "packed from" in said
+    assert ask(farm) == [14.0]
+    assert "packed" not in farm.mme("deploy", "--plan")
+
+    farm.put("factor/factor.txt", "3")
+    said = farm.mme("deploy")
+    assert "measured.json is of other files, so it is measured anew" in said
+    assert "packed anew" in said
+    assert changes(said)["archive doubling.tar.gz"] == "change"
+    assert ask(farm) == [21.0]
+    farm.mme("destroy")
+
+
+def test_it_is_told_how_many_models_an_instance_has_room_for(farm):
+    said = farm.mme("deploy", "--plan")
+    assert "ml.m5.xlarge has 4 vCPUs and 16384 MiB" in said
+    assert "1 of 1 measured models are in memory at once" in said
+    farm.write(FILE + "instance_type: ml.g5.xlarge")
+    assert "capacity: unknown, ml.g5.xlarge is not in the table" in farm.mme("deploy", "--plan")
+    assert "cost: unknown, no published price of ml.g5.xlarge" in farm.mme("deploy", "--plan")
+
+
+def test_a_model_that_no_instance_of_the_type_has_room_for_is_refused(farm, nothing_left):
+    farm.mme("deploy", "--plan")
+    measured = farm.folder / "factor/measured.json"
+    content = json.loads(measured.read_bytes())
+    content["memory"] |= {"proportional": 40 << 30, "forked": 40 << 30}
+    measured.write_text(json.dumps(content))
+    told = farm.refused("deploy")
+    assert "every load of it would be refused" in told
+    assert "Choose an `instance_type` with more memory." in told
+
+
+def test_a_stale_archive_without_artefacts_is_told_with_how_to_pack_it(farm, nothing_left):
+    farm.mme("deploy", "--plan")
+    farm.write(FILE.replace("    artifacts: factor\n", ""))
+    assert "create archive doubling.tar.gz" in farm.mme("deploy", "--plan").replace("  ", " ")
+    farm.put("doubling/model.py", MODEL.replace("model *", "2 * model *"))
+    farm.put("doubling/serving.properties", PROPERTIES.replace("2", "3"))
+    told = farm.refused("deploy")
+    changed = "model.py, serving.properties changed"
+    assert f"The archive is stale: since it was packed, {changed}." in told
+    assert "mme pack" in told
+
+
+def test_an_archive_that_is_kept_without_its_artefacts_cannot_be_judged(farm, nothing_left):
+    farm.mme("deploy", "--plan")
+    (farm.folder / "factor").rename(farm.folder / "elsewhere")
+    told = farm.refused("deploy")
+    assert "nobody can say whether the archive is stale" in told
+    assert "leave `artifacts` out" in told

@@ -1,0 +1,36 @@
+"""The endpoint service as a process of its own, as `mme up` runs it, with a chosen container."""
+
+import argparse
+import pathlib
+import sys
+
+from mmekit_local.aws import run
+from mmekit_local.sagemaker import CommandLauncher, EndpointOptions, Limits
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--container", choices=["small", "embedded"], default="small")
+    parser.add_argument("--limits", nargs="*", default=[], metavar="NAME=SECONDS")
+    parser.add_argument("--state", type=pathlib.Path)
+    parser.add_argument("--state-seconds", type=float, default=0.0)
+    parser.add_argument("--autoscaling-minute", type=float, default=60.0)
+    arguments = parser.parse_args()
+    limits = (item.partition("=") for item in arguments.limits)
+    small = pathlib.Path(__file__).with_name("small_container.py")
+    launcher = CommandLauncher([sys.executable, str(small)])
+    run(
+        EndpointOptions(
+            port=arguments.port,
+            state=arguments.state,
+            state_seconds=arguments.state_seconds,
+            autoscaling_minute=arguments.autoscaling_minute,
+            limits=Limits(**{name: float(value) for name, _, value in limits}),
+        ),
+        launcher=launcher if arguments.container == "small" else None,
+    )
+
+
+if __name__ == "__main__":
+    main()
