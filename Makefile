@@ -7,7 +7,7 @@ QUICK ?=
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test thorough newest lint lab catboost images serverless tables benchmark soak fuzz clean lock
+.PHONY: help setup demo test thorough newest lint docs lab catboost images serverless tables benchmark soak fuzz clean lock
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+docs: setup ## the site in build/site, with a reference of classes and commands; a broken link fails
+	@$(BIN)/python tools/pages.py
 
 lab: setup ## JupyterLab on the notebooks, with a local endpoint that ends when it does
 	@$(BIN)/mme up -- $(BIN)/jupyter lab notebooks $(ARGS)
