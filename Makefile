@@ -7,7 +7,7 @@ QUICK ?=
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test thorough newest lint docs lab catboost images serverless tables benchmark soak fuzz clean lock
+.PHONY: help setup demo test thorough newest lint docs wheel lab catboost images serverless tables benchmark soak fuzz clean lock
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: setup ## ruff and mypy --strict
 
 docs: setup ## the site in build/site, with a reference of classes and commands; a broken link fails
 	@$(BIN)/python tools/pages.py
+
+wheel: setup ## build wheel and sdist, and try them in a fresh environment and a foreign folder
+	@$(BIN)/python tools/try_wheel.py
 
 lab: setup ## JupyterLab on the notebooks, with a local endpoint that ends when it does
 	@$(BIN)/mme up -- $(BIN)/jupyter lab notebooks $(ARGS)

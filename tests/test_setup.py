@@ -86,7 +86,18 @@ def test_make_alone_lists_the_targets(make):
     finished = make()
     assert finished.returncode == 0
     listed = re.findall(r"^make (\w+) +\S", finished.stdout, re.MULTILINE)
-    tries = ["setup", "demo", "test", "thorough", "newest", "lint", "docs", "lab", "catboost"]
+    tries = [
+        "setup",
+        "demo",
+        "test",
+        "thorough",
+        "newest",
+        "lint",
+        "docs",
+        "wheel",
+        "lab",
+        "catboost",
+    ]
     tries += ["images", "serverless", "tables", "benchmark", "soak", "fuzz"]
     assert listed == [*tries, "clean", "lock"]
 
