@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 TOOLS = [
-    "awk", "cat", "cksum", "df", "dirname", "du", "env", "find", "grep", "make", "mkdir", "rm", "sed",
-    "sh", "sleep",
+    "awk", "cat", "cksum", "df", "dirname", "du", "env", "find", "grep", "make", "mkdir", "rm",
+    "sed", "sh", "sleep",
 ]  # fmt: skip
 NOWHERE = "http://127.0.0.1:9/simple"
 
