@@ -1,5 +1,6 @@
 """`make` as a newcomer meets it: what it needs, and what it says when that is not there."""
 
+import ast
 import os
 import re
 import shutil
@@ -39,7 +40,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def make(clone, path, tmp_path):
-    def run(*arguments, **variables):
+    def run(*arguments, stdout=subprocess.PIPE, **variables):
         environment = {
             "PATH": str(path),
             "HOME": str(tmp_path),
@@ -56,7 +57,8 @@ def make(clone, path, tmp_path):
             cwd=clone,
             env=environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
@@ -200,6 +202,45 @@ def full_disk_python():
 *ensurepip*) ;;
 *) echo "OSError: [Errno 28] No space left on device" >&2; exit 1 ;;
 esac"""
+
+
+def test_a_step_that_takes_long_says_so_every_few_seconds(clone, path, make):
+    # A program in Python's place that goes on until set-up has said twice how long it takes.
+    said = clone / "said"
+    program(
+        path / "python3",
+        f"""case "$*" in
+*version_info*) echo 3.12 ;;
+*ensurepip*) ;;
+*) until grep -q "after 8 s" "{said}"; do sleep 1; done; exit 1 ;;
+esac""",
+    )
+    with said.open("w") as output:
+        finished = make("setup", stdout=output)
+    assert finished.returncode != 0
+    assert re.findall(r"^  after (\d+) s$", said.read_text(), re.MULTILINE)[:2] == ["4", "8"]
+
+
+def test_what_handlers_import_is_compiled(root):
+    compiled = re.findall(r"\w+(?:\.\w+)*", (root / "tools" / "compile.py").read_text())
+    sources = (root / "packaging" / "mmekit_runtime").rglob("*.py")
+    imported = {
+        name.partition(".")[0]
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text()))
+        for name in names_of(node)
+    }
+    libraries = imported - sys.stdlib_module_names - {"djl_python", "mmekit_runtime", "numpy"}
+    assert {"skops", "setfit", "torch"} <= libraries
+    assert libraries <= {name.partition(".")[0] for name in compiled}
+
+
+def names_of(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return [node.module]
+    return []
 
 
 def test_the_second_time_only_looks_whether_all_is_as_it_was(root, path):

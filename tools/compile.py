@@ -17,7 +17,7 @@ KINDS = {
     "SetFit and sentence-transformers": "sentence_transformers setfit",
     "MLflow": "mlflow.pyfunc",
     "gradient boosting": "catboost lightgbm xgboost",
-    "scikit-learn": "joblib skops.io sklearn.compose sklearn.ensemble sklearn.impute"
+    "scikit-learn": "joblib scipy.sparse skops.io sklearn.compose sklearn.ensemble sklearn.impute"
     " sklearn.linear_model sklearn.multioutput sklearn.naive_bayes sklearn.neighbors"
     " sklearn.neural_network sklearn.pipeline sklearn.preprocessing sklearn.svm sklearn.tree",
     "the local endpoint": "boto3 moto.server prometheus_client pydantic_settings rich.live typer",
