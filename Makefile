@@ -67,7 +67,7 @@ fuzz: setup ## random requests and files against servers and readers, for some t
 	  $(BIN)/python -m pytest tests/fuzz --timeout $$(($(MINUTES) * 90)) $(ARGS)
 
 clean: ## remove what was built (.venv stays)
-	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache catboost_info
+	@rm -rf .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache catboost_info
 	@find packaging model_packages notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 
 lock: setup ## compile requirements.lock anew from pyproject.toml
