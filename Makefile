@@ -1,6 +1,9 @@
 # `make demo` and `make test` need nothing but Python 3.10+, make and the network; both set up
 # what they need and reuse it the next time. Written for GNU make 3.81 (macOS) and later.
 
+# Many containers set it: the tests would then be compiled anew by each process of each run.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 ARGS ?=
 QUICK ?=
