@@ -22,10 +22,10 @@ demo: setup ## train, package and serve six models: notebooks 0 to 5 and 9 again
 	@$(BIN)/mme demo $(ARGS)
 
 test: setup ## run the tests (ARGS="-k archive" for some of them)
-	@$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile $(ARGS)
 
 thorough: setup ## run the tests, those that take long among them: whole notebooks, small benchmarks, kills
-	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "thorough or not thorough" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "thorough or not thorough" $(ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check
