@@ -34,6 +34,10 @@ LONGEST = (
     "test_docker",
     "test_processes",
     "test_cli",
+    "test_deploy",
+    "test_embedded",
+    "test_rehearsal",
+    "test_setup",
     "test_bench_command",
 )
 """Files of tests that take a worker for long: they are begun first, so that none is left alone."""
