@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -80,6 +81,13 @@ def test_every_test_that_is_named_exists(page):
     there = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     for name in re.findall(r"`(test_\w+)`", page.read_text()):
         assert f"def {name}(" in there, name
+
+
+def test_every_file_of_tests_says_what_of_the_product_it_describes():
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    said = {path: ast.get_docstring(ast.parse(path.read_text())) or "" for path in files}
+    assert len(files) > 200
+    assert [path for path, text in said.items() if len(text.split()) < 4] == []
 
 
 FIDELITY = [

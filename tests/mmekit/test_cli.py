@@ -465,7 +465,9 @@ def test_two_demos_do_not_share_a_folder(mme, notebooks):
     assert "Traceback" not in finished.stderr
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
 def test_a_demo_that_is_ended_while_kernels_start_says_nothing_about_them(notebooks, ending):
     with subprocess.Popen(
         [sys.executable, "-m", "mmekit.cli", "demo"],
