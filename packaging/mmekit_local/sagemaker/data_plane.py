@@ -8,6 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from mmekit_local.sagemaker.api import ApiReply, new_request_id
 from mmekit_local.sagemaker.control.members import refused_headers
 from mmekit_local.sagemaker.errors import (
     AwsError,
@@ -17,7 +18,6 @@ from mmekit_local.sagemaker.errors import (
     validation_error,
 )
 from mmekit_local.sagemaker.event_stream import CONTENT_TYPE
-from mmekit_local.sagemaker.http import Reply, new_request_id
 from mmekit_local.sagemaker.instances.container_client import (
     ContainerSilentError,
     ContainerTimeoutError,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit.archive import Example
+    from mmekit_local.sagemaker.api import Caller
     from mmekit_local.sagemaker.asynchronous import AsyncInference
-    from mmekit_local.sagemaker.caller import Caller
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.instances.pieces import StreamedReply
     from mmekit_local.sagemaker.instances.variant import Variant
@@ -98,7 +98,7 @@ class DataPlane:
 
     async def answer(
         self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
-    ) -> Reply:
+    ) -> ApiReply:
         """Answer ``POST /endpoints/{endpoint}/invocations``.
 
         Parameters
@@ -136,7 +136,7 @@ class DataPlane:
             return runtime_reply(refusal, request_id)
         if fleet.capture is not None:
             fleet.capture.add(variant.name, fields, body, reply, request_id)
-        return Reply(
+        return ApiReply(
             200,
             [
                 (b"x-amzn-requestid", request_id),
@@ -148,7 +148,7 @@ class DataPlane:
 
     def accept(
         self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
-    ) -> Reply:
+    ) -> ApiReply:
         """Answer InvokeEndpointAsync: the request waits for its turn."""
         request_id = new_request_id()
         try:
@@ -164,7 +164,7 @@ class DataPlane:
 
     async def stream(
         self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
-    ) -> Reply:
+    ) -> ApiReply:
         """Answer InvokeEndpointWithResponseStream, which has no member for a target model."""
         began = time.perf_counter()
         request_id = new_request_id()
@@ -193,7 +193,7 @@ class DataPlane:
         for name, as_told in _STREAMED:
             if name in reply.headers:
                 headers.append((as_told, reply.headers[name]))
-        return Reply(200, headers, stream=Pieces(variant, reply, held, began))
+        return ApiReply(200, headers, stream=Pieces(variant, reply, held, began))
 
     def _refused(
         self,
@@ -203,7 +203,7 @@ class DataPlane:
         fields: Mapping[bytes, bytes],
         began: float,
         request_id: bytes,
-    ) -> Reply:
+    ) -> ApiReply:
         """Return the answer to what failed, which is counted and written down."""
         refusal = error if isinstance(error, AwsError) else _unforeseen(error)
         if variant is not None:

@@ -21,7 +21,7 @@ import pytest
 from botocore.config import Config
 
 from mmekit_local.sagemaker import CommandLauncher, EndpointOptions, Limits
-from mmekit_local.sagemaker.caller import Caller
+from mmekit_local.sagemaker.api import Caller
 from mmekit_local.sagemaker.data_plane import DataPlane
 from mmekit_local.sagemaker.errors import AwsError
 from mmekit_local.sagemaker.instances.fleet import Fleet

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from mmekit_local.sagemaker.http import Reply
+from mmekit_local.sagemaker.api import ApiReply
 from mmekit_local.sagemaker.instances.container_client import ContainerReply
 from mmekit_local.sagemaker.observability.capture import Capture, Captures
 from mmekit_local.sagemaker.specification import (
@@ -144,7 +144,7 @@ def test_of_an_endpoint_that_is_gone_the_last_is_written_and_nothing_kept():
     class Buckets:
         async def answer(self, request):
             written.append(request.path)
-            return Reply(200, [])
+            return ApiReply(200, [])
 
     captures = Captures(Buckets())
     capture = captures.of(EndpointSpecification(ID, "c", (), capture=specification()))

@@ -15,14 +15,14 @@ from mmekit_local.aws.cloudformation.record import Resource, Stack
 from mmekit_local.aws.cloudformation.site import Clients, Site
 from mmekit_local.aws.cloudformation.table import StackTable
 from mmekit_local.aws.moto.aws import no_room
+from mmekit_local.sagemaker.api import ApiReply, ApiRequest, new_request_id
 from mmekit_local.sagemaker.errors import AwsError, unknown_region
-from mmekit_local.sagemaker.http import Reply, Request, new_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.caller import Caller
+    from mmekit_local.sagemaker.api import Caller
     from mmekit_local.sagemaker.control.hosting import Hosting
 
 __all__ = ["Stacks"]
@@ -69,7 +69,7 @@ class Stacks:
         self._stacks = StackTable()
         self._operations = Operations(self._stacks, self._begin, self._keep, aws)
 
-    async def answer(self, request: Request, caller: Caller) -> Reply:
+    async def answer(self, request: ApiRequest, caller: Caller) -> ApiReply:
         """Answer a request to CloudFormation."""
         self._loop = asyncio.get_running_loop()
         request_id = new_request_id()
@@ -151,7 +151,7 @@ class Stacks:
         if found is not None:
             found[0].join(_SETTLE_S)
 
-    def _site(self, request: Request, caller: Caller) -> Site:
+    def _site(self, request: ApiRequest, caller: Caller) -> Site:
         authorization = (request.header(b"authorization") or b"").decode("latin-1")
         access_key = authorization.partition("Credential=")[2].partition("/")[0]
         return Site(
@@ -172,7 +172,7 @@ class Stacks:
     def _withdraw(self, name: str, authorization: str, caller: Caller) -> None:
         """Take an endpoint away that is being created."""
         scope = authorization.replace("/cloudformation/", "/sagemaker/")
-        request = Request(
+        request = ApiRequest(
             method="POST",
             path=b"/",
             query=b"",

@@ -21,11 +21,16 @@ from mmekit_local.aws.moto.cloudwatch_corrections import correct_cloudwatch, put
 from mmekit_local.aws.moto.corrections import correct_moto
 from mmekit_local.aws.moto.services import Services, reply_as_asked
 from mmekit_local.aws.moto.wsgi import call_wsgi, environ_of
-from mmekit_local.aws.state.asked import caller_of_request, operations_of
+from mmekit_local.sagemaker.api import (
+    ApiReply,
+    ApiRequest,
+    caller_of_request,
+    new_request_id,
+    operations_of,
+)
 from mmekit_local.sagemaker.control.model_packages import ModelPackages, containers_of
 from mmekit_local.sagemaker.control.records import described_variants, specification_of
 from mmekit_local.sagemaker.errors import AwsError, control_reply, unsigned
-from mmekit_local.sagemaker.http import Reply, Request, new_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -66,12 +71,12 @@ class Aws:
         """End the threads; requests that still wait for one are dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, request: Request) -> Reply:
+    async def answer(self, request: ApiRequest) -> ApiReply:
         """Let moto answer a request, in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._answer, request)
 
-    async def keep(self, request: Request) -> None:
+    async def keep(self, request: ApiRequest) -> None:
         """Write down a request that is answered elsewhere, where changes are written down.
 
         Raises
@@ -195,7 +200,7 @@ class Aws:
     def _sagemaker(account: str, region: str) -> SageMakerModelBackend:
         return get_backend("sagemaker")[account][region]
 
-    def _answer(self, request: Request) -> Reply:
+    def _answer(self, request: ApiRequest) -> ApiReply:
         signed = (request.header(b"authorization") or b"").startswith(b"AWS4-")
         named = request.header(b"x-amz-target") is not None
         if (named or signed) and caller_of_request(request) is None:
@@ -217,7 +222,7 @@ class Aws:
             logger.warning("%s", no_room(error))
             return _failure_as_asked(request, no_room(error))
 
-    def _service_of(self, request: Request) -> str:
+    def _service_of(self, request: ApiRequest) -> str:
         """Return moto's name of the service that will answer a request."""
         # Only of a request that nobody signed does moto look at the body.
         if request.header(b"authorization") is not None:
@@ -228,7 +233,7 @@ class Aws:
             return ""
         return str(getattr(found, "service", ""))
 
-    def _ask(self, request: Request) -> Reply:
+    def _ask(self, request: ApiRequest) -> ApiReply:
         try:
             return call_wsgi(self._application, request)
         except AwsError as error:
@@ -253,7 +258,7 @@ def no_room(error: OSError) -> str:
     )
 
 
-def _no_caller(request: Request) -> AwsError:
+def _no_caller(request: ApiRequest) -> AwsError:
     if request.header(b"authorization") is None:
         return unsigned()
     return AwsError(
@@ -264,12 +269,12 @@ def _no_caller(request: Request) -> AwsError:
     )
 
 
-def _ambiguous(request: Request) -> AwsError:
+def _ambiguous(request: ApiRequest) -> AwsError:
     named = " and ".join(operations_of(request))
     return AwsError(400, "MalformedQueryString", f"The request names several operations: {named}.")
 
 
-def _failure_as_asked(request: Request, message: str) -> Reply:
+def _failure_as_asked(request: ApiRequest, message: str) -> ApiReply:
     """Return an error of the server in the form of the service that was asked."""
     caller = caller_of_request(request)
     of_s3 = caller is None or caller.service == "s3"

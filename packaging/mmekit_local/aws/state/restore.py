@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mmekit.errors import EndpointError
-from mmekit_local.aws.state.asked import caller_of_request, withheld
+from mmekit_local.aws.state.asked import withheld
 from mmekit_local.aws.state.compaction import compacted
+from mmekit_local.sagemaker.api import caller_of_request
 
 if TYPE_CHECKING:
     from mmekit_local.aws.cloudformation import Stacks

@@ -10,11 +10,11 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mmekit_local.sagemaker.api import ApiReply
 from mmekit_local.sagemaker.asynchronous.figures import AsyncFigures, gauge
 from mmekit_local.sagemaker.asynchronous.notice import Outcome, notice_of
 from mmekit_local.sagemaker.asynchronous.request import request_of
 from mmekit_local.sagemaker.errors import AwsError, model_error
-from mmekit_local.sagemaker.http import Reply
 from mmekit_local.sagemaker.instances.model_source import locate
 from mmekit_local.sagemaker.own_requests import notification, object_put
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
 
     from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.api import Headers
     from mmekit_local.sagemaker.asynchronous.request import AsyncRequest
-    from mmekit_local.sagemaker.http import Headers
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.instances.variant import Variant
     from mmekit_local.sagemaker.observability.metrics import Metrics, Observation
@@ -81,7 +81,7 @@ class AsyncInference:
 
     def accept(
         self, fleet: Fleet, fields: Mapping[bytes, bytes], body: bytes, request_id: bytes
-    ) -> Reply:
+    ) -> ApiReply:
         """Put a request into the queue of its endpoint, which is asynchronous.
 
         Raises
@@ -100,7 +100,7 @@ class AsyncInference:
         ]
         if request.failure is not None:
             headers.append((b"x-amzn-sagemaker-failurelocation", request.failure.encode()))
-        return Reply(202, headers, json.dumps({"InferenceId": request.inference_id}).encode())
+        return ApiReply(202, headers, json.dumps({"InferenceId": request.inference_id}).encode())
 
     async def run(self) -> None:
         """Once a second, until cancelled: let requests expire, and begin what there is room for."""

@@ -17,7 +17,7 @@ from mmekit_local.sagemaker.instances.model_source import ObjectAddress, locate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.api import Headers
     from mmekit_local.sagemaker.specification import AsyncSpecification, EndpointId
 
 __all__ = ["AsyncRequest", "request_of"]

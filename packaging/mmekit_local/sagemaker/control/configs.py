@@ -14,7 +14,7 @@ from mmekit_local.sagemaker.instances.model_source import locate
 
 if TYPE_CHECKING:
     from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.caller import Caller
+    from mmekit_local.sagemaker.api import Caller
 
 __all__ = ["check_container", "check_features"]
 

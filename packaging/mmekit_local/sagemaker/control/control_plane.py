@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import get_service_model
 
-from mmekit_local.aws.state.asked import operation_of
-from mmekit_local.sagemaker.caller import Caller
+from mmekit_local.sagemaker.api import ApiReply, ApiRequest, Caller, new_request_id, operation_of
 from mmekit_local.sagemaker.control.hosted import Capacity
 from mmekit_local.sagemaker.control.members import check_members
 from mmekit_local.sagemaker.control.operations import EMPTY, empty_list, refusal
 from mmekit_local.sagemaker.control.rules import arn, check, deployment_in
 from mmekit_local.sagemaker.control.validation import checked_members
 from mmekit_local.sagemaker.errors import AwsError, control_reply, unknown_region
-from mmekit_local.sagemaker.http import Reply, Request, new_request_id
 from mmekit_local.sagemaker.specification import EndpointId
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ class ControlPlane:
             "UpdateEndpointWeightsAndCapacities": self._set_capacities,
         }
 
-    async def answer(self, request: Request, caller: Caller) -> Reply:
+    async def answer(self, request: ApiRequest, caller: Caller) -> ApiReply:
         """Answer a request of the control plane."""
         if caller.region not in self._regions:
             return control_reply(unknown_region(), new_request_id())
@@ -83,8 +81,8 @@ class ControlPlane:
         return reply
 
     async def _answer(
-        self, operation: str, members: dict[str, Any], request: Request, caller: Caller
-    ) -> Reply:
+        self, operation: str, members: dict[str, Any], request: ApiRequest, caller: Caller
+    ) -> ApiReply:
         if caller.service == "sagemaker":
             try:
                 check(operation, members, self._aws, caller)
@@ -97,8 +95,8 @@ class ControlPlane:
         return reply
 
     async def _change(
-        self, operation: str, members: dict[str, Any], request: Request, caller: Caller
-    ) -> Reply:
+        self, operation: str, members: dict[str, Any], request: ApiRequest, caller: Caller
+    ) -> ApiReply:
         """Do what moto does not do: change an endpoint that is in service."""
         name = str(members["EndpointName"])
         endpoint = EndpointId(caller.account, caller.region, name)
@@ -149,9 +147,9 @@ def _members(operation: str, body: bytes) -> dict[str, Any]:
     return members
 
 
-def _reply(answer: dict[str, Any]) -> Reply:
+def _reply(answer: dict[str, Any]) -> ApiReply:
     headers = [
         (b"content-type", b"application/x-amz-json-1.1"),
         (b"x-amzn-requestid", new_request_id()),
     ]
-    return Reply(200, headers, json.dumps(answer).encode())
+    return ApiReply(200, headers, json.dumps(answer).encode())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.caller import Caller
+    from mmekit_local.sagemaker.api import Caller
 
 __all__ = ["ALL_AT_ONCE", "Deployment", "baking_minute", "check_deployment", "deployment_of"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.caller import Caller
+    from mmekit_local.sagemaker.api import Caller
 
 __all__ = ["MOST_INSTANCES", "arn", "check", "deployment_in", "in_progress"]
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.api import Headers
     from mmekit_local.sagemaker.instances.launcher import Container
     from mmekit_local.sagemaker.instances.parts import InstanceParts
     from mmekit_local.sagemaker.instances.pieces import StreamedReply

@@ -17,7 +17,7 @@ from mmekit_local.sagemaker.errors import AwsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.api import Headers
     from mmekit_local.sagemaker.instances.variant import Variant
     from mmekit_local.sagemaker.journal import Journal
     from mmekit_local.sagemaker.observability.capture import Capture

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
-    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.api import Headers
     from mmekit_local.sagemaker.instances.parts import InstanceParts
     from mmekit_local.sagemaker.instances.pieces import StreamedReply
     from mmekit_local.sagemaker.specification import VariantSpecification
