@@ -86,7 +86,7 @@ async def serve(
             for one in (metrics, watch, captures):
                 one.forget(endpoint)
 
-        hosting = Hosting(aws, options, make_fleet, journal, _note(state), forget, metrics)
+        hosting = Hosting(options, make_fleet, journal, _note(state), forget, metrics)
         control_plane = ControlPlane(aws, hosting)
         asynchronous = AsyncInference(hosting.serving, aws, metrics)
         data_plane = DataPlane(hosting.serving, options.limits, asynchronous)

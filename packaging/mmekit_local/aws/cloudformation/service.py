@@ -16,6 +16,7 @@ from mmekit_local.aws.cloudformation.site import Clients, Site
 from mmekit_local.aws.cloudformation.table import StackTable
 from mmekit_local.aws.moto.aws import no_room
 from mmekit_local.sagemaker.api import ApiReply, ApiRequest, new_request_id
+from mmekit_local.sagemaker.control.records import sagemaker_regions
 from mmekit_local.sagemaker.errors import AwsError, unknown_region
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Stacks:
         self._clients = Clients(url)
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._regions = aws.regions()
+        self._regions = sagemaker_regions()
         self._work: dict[str, tuple[threading.Thread, Site]] = {}
         self._stacks = StackTable()
         self._operations = Operations(self._stacks, self._begin, self._keep, aws)

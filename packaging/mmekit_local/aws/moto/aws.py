@@ -6,13 +6,11 @@ import asyncio
 import errno
 import logging
 import tempfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
-from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
 
@@ -28,18 +26,13 @@ from mmekit_local.sagemaker.api import (
     new_request_id,
     operations_of,
 )
-from mmekit_local.sagemaker.control.model_packages import ModelPackages, containers_of
-from mmekit_local.sagemaker.control.records import described_variants, specification_of
 from mmekit_local.sagemaker.errors import AwsError, control_reply, unsigned
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
-
-    from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
+    from collections.abc import Sequence
 
     from mmekit_local.aws.state.recorder import State
     from mmekit_local.sagemaker.observability.metrics import Observation
-    from mmekit_local.sagemaker.specification import EndpointId, EndpointSpecification
 
 __all__ = ["Aws", "no_room"]
 
@@ -97,89 +90,6 @@ class Aws:
         """Whether what a state folder holds is being played back."""
         return self._state is not None and self._state.is_playing
 
-    def endpoints(self, account: str, region: str) -> dict[str, FakeEndpoint]:
-        """Return moto's own table of endpoints, by name; a change to it is a change of state."""
-        endpoints: dict[str, FakeEndpoint] = self._sagemaker(account, region).endpoints
-        return endpoints
-
-    def regions(self) -> frozenset[str]:
-        """Return the regions that have SageMaker."""
-        return frozenset(get_backend("sagemaker")[DEFAULT_ACCOUNT_ID].regions)
-
-    def has(self, kind: str, account: str, region: str, name: str) -> bool:
-        """Say whether a resource exists; `kind` as ARNs spell it (model, endpoint-config, …)."""
-        backend = self._sagemaker(account, region)
-        tables: dict[str, Container[str]] = {
-            "model": backend._models,  # noqa: SLF001 - moto offers no way to ask without raising
-            "endpoint-config": backend.endpoint_configs,
-            "endpoint": backend.endpoints,
-        }
-        return name in tables[kind]
-
-    def is_multi_model(self, account: str, region: str, model: str) -> bool:
-        """Say whether a model, which exists, has a container whose Mode is MultiModel."""
-        backend = self._sagemaker(account, region)
-        record = backend._models[model]  # noqa: SLF001 - as in has
-        return any(found.get("Mode") == "MultiModel" for found in containers_of(backend, record))
-
-    def images(self, account: str, region: str, model: str) -> list[str]:
-        """Return the images of the containers of a model, which exists."""
-        backend = self._sagemaker(account, region)
-        record = backend._models[model]  # noqa: SLF001 - as in has
-        return [str(found.get("Image") or "") for found in containers_of(backend, record)]
-
-    def network_of(self, account: str, region: str, model: str) -> list[str]:
-        """Return what a model, which exists, says of its network: members of CreateModel."""
-        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
-        said = {
-            "VpcConfig": record.vpc_config,
-            "EnableNetworkIsolation": record.enable_network_isolation,
-        }
-        return [member for member, value in said.items() if value]
-
-    def containers(self, account: str, region: str, config_name: str) -> dict[str, int]:
-        """Return the models of an endpoint config, which exists, and how many containers each has.
-
-        A model that does not exist (any more) has none.
-        """
-        backend = self._sagemaker(account, region)
-        config = backend.endpoint_configs[config_name]
-        names = [str(variant["ModelName"]) for variant in described_variants(config)]
-        models = backend._models  # noqa: SLF001 - as in has
-        return {
-            name: len(containers_of(backend, models[name])) if name in models else 0
-            for name in names
-        }
-
-    def variants(self, account: str, region: str, config_name: str) -> list[dict[str, Any]]:
-        """Return the production variants of an endpoint config, which exists, as it has them."""
-        config = self._sagemaker(account, region).endpoint_configs[config_name]
-        return list(config.production_variants)
-
-    def model_packages(self, account: str, region: str) -> ModelPackages:
-        """Return the model registry of an account and region."""
-        return ModelPackages(self._sagemaker(account, region))
-
-    def instances(self, account: str, region: str, config_name: str) -> Counter[str]:
-        """Return how many instances an endpoint config, which exists, wants of each type."""
-        found: Counter[str] = Counter()
-        config = self._sagemaker(account, region).endpoint_configs[config_name]
-        for variant in described_variants(config):
-            if "InstanceType" in variant:
-                found[variant["InstanceType"]] += int(variant.get("InitialInstanceCount") or 1)
-        return found
-
-    def specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
-        """Gather what an endpoint config and its models say.
-
-        Raises
-        ------
-        LookupError
-            The config or one of its models does not exist (any more).
-        """
-        backend = self._sagemaker(endpoint.account, endpoint.region)
-        return specification_of(backend, endpoint, config_name)
-
     def read_object(self, account: str, region: str, bucket: str, key: str) -> bytes | None:
         """Return an S3 object's bytes, or None when there is no such object. Blocks."""
         backend = get_backend("s3")[account][get_partition(region)]
@@ -195,10 +105,6 @@ class Aws:
         """Add observations to CloudWatch."""
         backend = get_backend("cloudwatch")[account][region]
         put_observations(backend, namespace, observations)
-
-    @staticmethod
-    def _sagemaker(account: str, region: str) -> SageMakerModelBackend:
-        return get_backend("sagemaker")[account][region]
 
     def _answer(self, request: ApiRequest) -> ApiReply:
         signed = (request.header(b"authorization") or b"").startswith(b"AWS4-")

@@ -14,16 +14,15 @@ from mmekit_local.sagemaker.api import ApiReply
 from mmekit_local.sagemaker.asynchronous.figures import AsyncFigures, gauge
 from mmekit_local.sagemaker.asynchronous.notice import Outcome, notice_of
 from mmekit_local.sagemaker.asynchronous.request import request_of
+from mmekit_local.sagemaker.aws_client import locate, notification, object_put
 from mmekit_local.sagemaker.errors import AwsError, model_error
-from mmekit_local.sagemaker.instances.model_source import locate
-from mmekit_local.sagemaker.own_requests import notification, object_put
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
 
-    from mmekit_local.aws.moto.aws import Aws
     from mmekit_local.sagemaker.api import Headers
     from mmekit_local.sagemaker.asynchronous.request import AsyncRequest
+    from mmekit_local.sagemaker.aws_client import AwsClient
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.instances.variant import Variant
     from mmekit_local.sagemaker.observability.metrics import Metrics, Observation
@@ -71,7 +70,9 @@ class AsyncInference:
         Tells what happens.
     """
 
-    def __init__(self, serving: Mapping[EndpointId, Fleet], aws: Aws, metrics: Metrics) -> None:
+    def __init__(
+        self, serving: Mapping[EndpointId, Fleet], aws: AwsClient, metrics: Metrics
+    ) -> None:
         self._serving = serving
         self._aws = aws
         self._backlogs: dict[EndpointId, _Backlog] = {}

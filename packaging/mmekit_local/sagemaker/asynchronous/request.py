@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import get_service_model
 
+from mmekit_local.sagemaker.aws_client import ObjectAddress, locate
 from mmekit_local.sagemaker.control.validation import violations_of
 from mmekit_local.sagemaker.errors import validation_error
-from mmekit_local.sagemaker.instances.model_source import ObjectAddress, locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

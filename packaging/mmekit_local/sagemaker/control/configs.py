@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.errors import validation_exception
-from mmekit_local.sagemaker.instances.model_source import locate
 
 if TYPE_CHECKING:
-    from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.api import Caller
+    from mmekit_local.sagemaker.control.records import Records
 
 __all__ = ["check_container", "check_features"]
 
 _FREQUENCIES = (10, 30, 60, 120, 180, 240, 300)
 
 
-def check_features(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def check_features(members: dict[str, Any], records: Records) -> None:
     """Raise what cannot be done of an endpoint config, whose production variants are in order.
 
     Raises
@@ -31,9 +30,9 @@ def check_features(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
     """
     shadows: list[dict[str, Any]] = members.get("ShadowProductionVariants") or []
     if shadows:
-        _check_shadows(members, shadows, aws, caller)
+        _check_shadows(members, shadows, records)
     if "AsyncInferenceConfig" in members:
-        _check_asynchronous(members, aws, caller)
+        _check_asynchronous(members, records)
     if "MetricsConfig" in members:
         _check_metrics(members["MetricsConfig"])
 
@@ -55,7 +54,7 @@ def check_container(container: dict[str, Any]) -> None:
 
 
 def _check_shadows(
-    members: dict[str, Any], shadows: list[dict[str, Any]], aws: Aws, caller: Caller
+    members: dict[str, Any], shadows: list[dict[str, Any]], records: Records
 ) -> None:
     production: list[dict[str, Any]] = members["ProductionVariants"]
     if len(production) > 1 or len(shadows) > 1:
@@ -71,10 +70,7 @@ def _check_shadows(
             "ShadowProductionVariants with an AsyncInferenceConfig",
             "requests that are queued are not copied",
         )
-    kinds = {
-        aws.is_multi_model(caller.account, caller.region, variant["ModelName"])
-        for variant in (one, shadow)
-    }
+    kinds = {records.is_multi_model(variant["ModelName"]) for variant in (one, shadow)}
     if len(kinds) > 1:
         raise _cannot(
             "ShadowProductionVariants",
@@ -88,13 +84,13 @@ def _check_shadows(
         )
 
 
-def _check_asynchronous(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_asynchronous(members: dict[str, Any], records: Records) -> None:
     for variant in members["ProductionVariants"]:
         if "ServerlessConfig" in variant:
             raise validation_exception(
                 "AsyncInferenceConfig is not supported for serverless endpoints."
             )
-        if aws.is_multi_model(caller.account, caller.region, variant["ModelName"]):
+        if records.is_multi_model(variant["ModelName"]):
             raise validation_exception(
                 "AsyncInferenceConfig is not supported for multi-model endpoints: "
                 "InvokeEndpointAsync has no TargetModel."

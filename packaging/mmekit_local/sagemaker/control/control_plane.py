@@ -12,7 +12,8 @@ from mmekit_local.sagemaker.api import ApiReply, ApiRequest, Caller, new_request
 from mmekit_local.sagemaker.control.hosted import Capacity
 from mmekit_local.sagemaker.control.members import check_members
 from mmekit_local.sagemaker.control.operations import EMPTY, empty_list, refusal
-from mmekit_local.sagemaker.control.rules import arn, check, deployment_in
+from mmekit_local.sagemaker.control.records import Records, sagemaker_regions
+from mmekit_local.sagemaker.control.rules import check, deployment_in
 from mmekit_local.sagemaker.control.validation import checked_members
 from mmekit_local.sagemaker.errors import AwsError, control_reply, unknown_region
 from mmekit_local.sagemaker.specification import EndpointId
@@ -20,7 +21,7 @@ from mmekit_local.sagemaker.specification import EndpointId
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.aws_client import AwsClient
     from mmekit_local.sagemaker.control.hosting import Hosting
 
 __all__ = ["ControlPlane"]
@@ -35,7 +36,7 @@ _PROPERTIES = frozenset({"DesiredInstanceCount", "DesiredWeight", "DataCaptureCo
 
 
 class ControlPlane:
-    """Answers requests to SageMaker and CloudFormation.
+    """Answers requests to SageMaker.
 
     Parameters
     ----------
@@ -45,10 +46,10 @@ class ControlPlane:
         Is told after every request that endpoints may have come or gone.
     """
 
-    def __init__(self, aws: Aws, hosting: Hosting) -> None:
+    def __init__(self, aws: AwsClient, hosting: Hosting) -> None:
         self._aws = aws
         self._hosting = hosting
-        self._regions = aws.regions()
+        self._regions = sagemaker_regions()
         # Between a check and what it allows, nobody else may change what was checked.
         self._changing = asyncio.Lock()
         self._own: dict[str, Callable[[EndpointId, dict[str, Any]], None]] = {
@@ -85,7 +86,7 @@ class ControlPlane:
     ) -> ApiReply:
         if caller.service == "sagemaker":
             try:
-                check(operation, members, self._aws, caller)
+                check(operation, members, self._records(caller.account, caller.region))
                 if operation in self._own:
                     return await self._change(operation, members, request, caller)
             except AwsError as error:
@@ -100,6 +101,7 @@ class ControlPlane:
         """Do what moto does not do: change an endpoint that is in service."""
         name = str(members["EndpointName"])
         endpoint = EndpointId(caller.account, caller.region, name)
+        records = self._records(caller.account, caller.region)
         self._hosting.begin_update(endpoint)
         try:
             await self._aws.keep(request)
@@ -107,16 +109,18 @@ class ControlPlane:
             self._hosting.cancel_update(endpoint)
             raise
         self._own[operation](endpoint, members)
-        return _reply({"EndpointArn": arn(caller, "endpoint", name)})
+        return _reply({"EndpointArn": records.arn("endpoint", name)})
 
     def _update(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
         retained: frozenset[str] = frozenset()
         if members.get("RetainAllVariantProperties"):
             excluded = members.get("ExcludeRetainedVariantProperties") or ()
             retained = _PROPERTIES - {item["VariantPropertyType"] for item in excluded}
-        caller = Caller(endpoint.account, endpoint.region, "sagemaker")
-        deployment = deployment_in(members, self._aws, caller)
+        deployment = deployment_in(members, self._records(endpoint.account, endpoint.region))
         self._hosting.update(endpoint, members["EndpointConfigName"], retained, deployment)
+
+    def _records(self, account: str, region: str) -> Records:
+        return Records(account, region, are_replayed=self._aws.is_replaying)
 
     def _set_capacities(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
         wishes = members["DesiredWeightsAndCapacities"]

@@ -19,8 +19,7 @@ from mmekit_local.sagemaker.errors import validation_exception
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.api import Caller
+    from mmekit_local.sagemaker.control.records import Records
 
 __all__ = ["ALL_AT_ONCE", "Deployment", "baking_minute", "check_deployment", "deployment_of"]
 
@@ -118,7 +117,7 @@ def deployment_of(config: dict[str, Any] | None, counts: Sequence[int]) -> Deplo
 
 
 def check_deployment(
-    config: dict[str, Any], variants: Sequence[dict[str, Any]], aws: Aws, caller: Caller
+    config: dict[str, Any], variants: Sequence[dict[str, Any]], records: Records
 ) -> None:
     """Raise what cannot be done of a DeploymentConfig.
 
@@ -128,10 +127,8 @@ def check_deployment(
         As CreateEndpoint or UpdateEndpoint is given it.
     variants
         The variants of the new endpoint config.
-    aws
-        Has the alarms.
-    caller
-        Whose they are.
+    records
+        Of whose account and region the alarms are.
 
     Raises
     ------
@@ -158,7 +155,7 @@ def check_deployment(
                 f"MaximumExecutionTimeoutInSeconds is {deployment.most:g}, and must be larger than "
                 f"the total waiting time of {deployment.waiting:g} seconds."
             )
-    _check_alarms(config, aws, caller)
+    _check_alarms(config, records)
 
 
 def _check_routing(routing: dict[str, Any], variants: Sequence[dict[str, Any]]) -> None:
@@ -196,21 +193,21 @@ def _check_routing(routing: dict[str, Any], variants: Sequence[dict[str, Any]]) 
                 )
 
 
-def _check_alarms(config: dict[str, Any], aws: Aws, caller: Caller) -> None:
-    if aws.is_replaying:  # alarms do not come back with the state
+def _check_alarms(config: dict[str, Any], records: Records) -> None:
+    if records.are_replayed:  # alarms do not come back with the state
         return
     alarms = config.get("AutoRollbackConfiguration", {}).get("Alarms", ())
     names = [alarm["AlarmName"] for alarm in alarms if "AlarmName" in alarm]
     if len(names) < len(alarms):
         raise validation_exception("Every alarm of AutoRollbackConfiguration must have a name.")
-    missing = unknown_alarms(caller.account, caller.region, names)
+    missing = unknown_alarms(records.account, records.region, names)
     if missing:
         raise validation_exception(
             f"The CloudWatch alarm(s) {', '.join(missing)} of AutoRollbackConfiguration do not "
-            f"exist in account {caller.account}, region {caller.region}."
+            f"exist in account {records.account}, region {records.region}."
         )
     for name in names:
-        reason = unwatched(caller.account, caller.region, name)
+        reason = unwatched(records.account, records.region, name)
         if reason:
             raise validation_exception(
                 f"The CloudWatch alarm {name} cannot be rehearsed on this machine: {reason}."

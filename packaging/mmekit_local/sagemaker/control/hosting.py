@@ -20,7 +20,12 @@ from mmekit_local.sagemaker.control.hosted import (
     retaining,
     with_capacities,
 )
-from mmekit_local.sagemaker.control.records import set_failure_reason, set_members, set_status
+from mmekit_local.sagemaker.control.records import (
+    Records,
+    set_failure_reason,
+    set_members,
+    set_status,
+)
 from mmekit_local.sagemaker.control.transitions import Transitions, now_in_service
 from mmekit_local.sagemaker.snapshot import EndpointStatus
 from mmekit_local.sagemaker.specification import EndpointId
@@ -30,7 +35,6 @@ if TYPE_CHECKING:
 
     from moto.sagemaker.models import FakeEndpoint
 
-    from mmekit_local.aws.moto.aws import Aws
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.journal import Journal
     from mmekit_local.sagemaker.observability.metrics import Metrics
@@ -47,8 +51,6 @@ class Hosting:
 
     Parameters
     ----------
-    aws
-        Where endpoints are recorded.
     options
         How many instances a variant has, if not as its endpoint config says, and how long an
         endpoint's states last.
@@ -71,7 +73,6 @@ class Hosting:
 
     def __init__(
         self,
-        aws: Aws,
         options: EndpointOptions,
         make_fleet: Callable[[EndpointSpecification], Fleet],
         journal: Journal,
@@ -84,7 +85,6 @@ class Hosting:
         )
         self.serving = self._transitions.serving
         """The endpoints that are in service; the data plane reads it."""
-        self._aws = aws
         self._options = options
         self._forget = forget
         self._hosted: dict[EndpointId, Hosted] = {}
@@ -105,7 +105,7 @@ class Hosting:
 
     def reconcile(self, account: str, region: str) -> None:
         """Start what is recorded and does not run; stop what runs and is no longer recorded."""
-        records = self._aws.endpoints(account, region)
+        records = Records(account, region).endpoints
         for name, record in list(records.items()):
             endpoint = EndpointId(account, region, name)
             hosted = self._hosted.get(endpoint)
@@ -299,7 +299,7 @@ class Hosting:
     async def _delete(self, endpoint: EndpointId, hosted: Hosted) -> None:
         async with self._transitions.lasting():
             await self._transitions.retire(hosted)
-        records = self._aws.endpoints(endpoint.account, endpoint.region)
+        records = Records(endpoint.account, endpoint.region).endpoints
         if records.get(endpoint.name) is hosted.record:
             del records[endpoint.name]
         if self._hosted.get(endpoint) is hosted:
@@ -308,7 +308,8 @@ class Hosting:
         self._transitions.tell(endpoint, "deleted")
 
     def _specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
-        described = self._aws.specification(endpoint, config_name)
+        records = Records(endpoint.account, endpoint.region)
+        described = records.specification(endpoint.name, config_name)
         count = self._options.instances
         if count is None:
             return described

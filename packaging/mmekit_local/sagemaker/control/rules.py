@@ -21,10 +21,9 @@ from mmekit_local.sagemaker.errors import resource_limit_exceeded, validation_ex
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.api import Caller
+    from mmekit_local.sagemaker.control.records import Records
 
-__all__ = ["MOST_INSTANCES", "arn", "check", "deployment_in", "in_progress"]
+__all__ = ["MOST_INSTANCES", "check", "deployment_in", "in_progress"]
 
 MOST_INSTANCES = 100
 """Of one instance type at one endpoint. AWS's quotas differ with account and type, and are of that
@@ -55,7 +54,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 }
 
 
-def check(operation: str, members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def check(operation: str, members: dict[str, Any], records: Records) -> None:
     """Raise what SageMaker answers to a request that cannot be done.
 
     Deleting a model or an endpoint config that is in use is allowed, as on AWS: the endpoint
@@ -70,28 +69,23 @@ def check(operation: str, members: dict[str, Any], aws: Aws, caller: Caller) -> 
     if kind is not None:
         member, spoken = _KINDS[kind]
         name = str(members[member])
-        if aws.has(kind, caller.account, caller.region, name):
-            where = arn(caller, kind, name)
+        if records.has(kind, name):
+            where = records.arn(kind, name)
             raise validation_exception(f'Cannot create already existing {spoken} "{where}".')
     for needed in _NEEDED.get(operation, ()):
-        _require(needed, str(members[_KINDS[needed][0]]), aws, caller)
+        _require(needed, str(members[_KINDS[needed][0]]), records)
     more = _MORE.get(operation)
     if more is not None:
-        more(members, aws, caller)
+        more(members, records)
 
 
-def arn(caller: Caller, kind: str, name: str) -> str:
-    """Return a resource's ARN; `kind` as ARNs spell it (model, endpoint-config, endpoint)."""
-    return f"arn:aws:sagemaker:{caller.region}:{caller.account}:{kind}/{name}"
-
-
-def _require(kind: str, name: str, aws: Aws, caller: Caller) -> None:
-    if not aws.has(kind, caller.account, caller.region, name):
+def _require(kind: str, name: str, records: Records) -> None:
+    if not records.has(kind, name):
         spoken = _KINDS[kind][1]
-        raise validation_exception(f'Could not find {spoken} "{arn(caller, kind, name)}".')
+        raise validation_exception(f'Could not find {spoken} "{records.arn(kind, name)}".')
 
 
-def _check_model(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_model(members: dict[str, Any], records: Records) -> None:
     primary, several = members.get("PrimaryContainer"), members.get("Containers")
     if primary and several:
         raise validation_exception(
@@ -115,10 +109,10 @@ def _check_model(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
             raise validation_exception("A container must have an Image or a ModelPackageName.")
         check_container(container)
         if container.get("ModelPackageName"):
-            aws.model_packages(caller.account, caller.region).check(container)
+            records.model_packages.check(container)
 
 
-def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_config(members: dict[str, Any], records: Records) -> None:
     variants: list[dict[str, Any]] = members["ProductionVariants"]
     shadows: list[dict[str, Any]] = members.get("ShadowProductionVariants") or []
     seen = set()
@@ -135,9 +129,9 @@ def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
             raise validation_exception(
                 f'Variant "{name}" has no ModelName. Inference components are not supported here.'
             )
-        _require("model", variant["ModelName"], aws, caller)
+        _require("model", variant["ModelName"], records)
         if "ServerlessConfig" in variant:
-            _check_serverless(variant, members, aws, caller)
+            _check_serverless(variant, members, records)
         elif "InstanceType" not in variant:
             raise validation_exception(
                 f'Variant "{name}" must have either an InstanceType or a ServerlessConfig.'
@@ -147,19 +141,19 @@ def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
                 f'Variant "{name}" has an InstanceType and must have an InitialInstanceCount.'
             )
         else:
-            _check_accelerator(variant, aws, caller)
+            _check_accelerator(variant, records)
     if sum(float(variant.get("InitialVariantWeight", 1.0)) for variant in variants) <= 0:
         raise validation_exception("The variants' weights must not all be 0.")
-    check_features(members, aws, caller)
+    check_features(members, records)
 
 
-def _check_accelerator(variant: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_accelerator(variant: dict[str, Any], records: Records) -> None:
     """Refuse what AWS documents nowhere: "Supported instance types for multi-model endpoints"."""
     accelerator = accelerator_of(variant["InstanceType"])
     model = variant["ModelName"]
-    if accelerator is None or not aws.is_multi_model(caller.account, caller.region, model):
+    if accelerator is None or not records.is_multi_model(model):
         return
-    images = aws.images(caller.account, caller.region, model)
+    images = records.images(model)
     if accelerator == "GPU" and all("tritonserver" in image for image in images):
         return
     raise validation_exception(
@@ -170,9 +164,7 @@ def _check_accelerator(variant: dict[str, Any], aws: Aws, caller: Caller) -> Non
     )
 
 
-def _check_serverless(
-    variant: dict[str, Any], members: dict[str, Any], aws: Aws, caller: Caller
-) -> None:
+def _check_serverless(variant: dict[str, Any], members: dict[str, Any], records: Records) -> None:
     name, config = variant["VariantName"], variant["ServerlessConfig"]
     for member in ("InstanceType", "InitialInstanceCount", "AcceleratorType"):
         if member in variant:
@@ -194,48 +186,48 @@ def _check_serverless(
         raise validation_exception("Serverless endpoints do not support several variants.")
     if members.get("DataCaptureConfig", {}).get("EnableCapture"):
         raise validation_exception("Serverless endpoints do not support DataCaptureConfig.")
-    if aws.is_multi_model(caller.account, caller.region, variant["ModelName"]):
+    if records.is_multi_model(variant["ModelName"]):
         raise validation_exception("MultiModel mode is not supported for serverless endpoints.")
-    for member in aws.network_of(caller.account, caller.region, variant["ModelName"]):
+    for member in records.network_of(variant["ModelName"]):
         raise validation_exception(
             f'Serverless endpoints do not support {member}, which model "{variant["ModelName"]}" '
             "has. Create the model without it."
         )
 
 
-def _check_endpoint(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_endpoint(members: dict[str, Any], records: Records) -> None:
     config = str(members["EndpointConfigName"])
-    for model, containers in aws.containers(caller.account, caller.region, config).items():
-        _require("model", model, aws, caller)
+    for model, containers in records.container_counts(config).items():
+        _require("model", model, records)
         if containers > 1:
             raise validation_exception(
-                f'Model "{arn(caller, "model", model)}" has {containers} containers. Inference '
+                f'Model "{records.arn("model", model)}" has {containers} containers. Inference '
                 "pipelines and several containers are not supported here: use one container."
             )
-    wanted = aws.instances(caller.account, caller.region, config)
+    wanted = records.instance_counts(config)
     for kind, count in wanted.items():
         if count > MOST_INSTANCES:
             what = f"{kind} for endpoint usage"
             raise resource_limit_exceeded(what, MOST_INSTANCES, 0, count)
     if deployment := members.get("DeploymentConfig"):
-        variants = aws.variants(caller.account, caller.region, config)
-        check_deployment(deployment, variants, aws, caller)
+        variants = records.production_variants(config)
+        check_deployment(deployment, variants, records)
 
 
-def _check_change(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_change(members: dict[str, Any], records: Records) -> None:
     name = str(members["EndpointName"])
-    status = aws.endpoints(caller.account, caller.region)[name].endpoint_status
+    status = records.endpoints[name].endpoint_status
     if status == "Failed":
         raise validation_exception(
-            f'Cannot update endpoint "{arn(caller, "endpoint", name)}", which has failed; '
+            f'Cannot update endpoint "{records.arn("endpoint", name)}", which has failed; '
             "delete it and create it anew."
         )
     if status != "InService":
-        raise in_progress(caller, name)
+        raise in_progress(records, name)
 
 
-def _check_update(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
-    _check_change(members, aws, caller)
+def _check_update(members: dict[str, Any], records: Records) -> None:
+    _check_change(members, records)
     if members.get("ExcludeRetainedVariantProperties") and not members.get(
         "RetainAllVariantProperties"
     ):
@@ -247,31 +239,31 @@ def _check_update(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
         raise validation_exception(
             "RetainDeploymentConfig cannot be true when a DeploymentConfig is specified."
         )
-    deployment = deployment_in(members, aws, caller)
-    _check_endpoint({**members, "DeploymentConfig": deployment}, aws, caller)
+    deployment = deployment_in(members, records)
+    _check_endpoint({**members, "DeploymentConfig": deployment}, records)
     if deployment and deployment.get("BlueGreenUpdatePolicy"):
-        _check_same_variants(members, aws, caller)
+        _check_same_variants(members, records)
 
 
-def deployment_in(members: dict[str, Any], aws: Aws, caller: Caller) -> dict[str, Any] | None:
+def deployment_in(members: dict[str, Any], records: Records) -> dict[str, Any] | None:
     """Return the DeploymentConfig of an UpdateEndpoint: its own, or the last one if it says so."""
     if members.get("RetainDeploymentConfig"):
-        record = aws.endpoints(caller.account, caller.region)[str(members["EndpointName"])]
+        record = records.endpoints[str(members["EndpointName"])]
         retained: dict[str, Any] | None = getattr(record, "last_deployment_config", None)
         return retained
     given: dict[str, Any] | None = members.get("DeploymentConfig")
     return given
 
 
-def _check_same_variants(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_same_variants(members: dict[str, Any], records: Records) -> None:
     """Refuse steps between variants of other names.
 
     Source: AWS's "Exclusions" of deployment guardrails.
     """
-    record = aws.endpoints(caller.account, caller.region)[str(members["EndpointName"])]
+    record = records.endpoints[str(members["EndpointName"])]
     now = {variant["VariantName"] for variant in record.production_variants}
     config = str(members["EndpointConfigName"])
-    new = {one["VariantName"] for one in aws.variants(caller.account, caller.region, config)}
+    new = {one["VariantName"] for one in records.production_variants(config)}
     if now != new:
         raise validation_exception(
             f"With a BlueGreenUpdatePolicy the new endpoint configuration must have the variant "
@@ -279,10 +271,10 @@ def _check_same_variants(members: dict[str, Any], aws: Aws, caller: Caller) -> N
         )
 
 
-def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
-    _check_change(members, aws, caller)
+def _check_capacities(members: dict[str, Any], records: Records) -> None:
+    _check_change(members, records)
     name = str(members["EndpointName"])
-    record = aws.endpoints(caller.account, caller.region)[name]
+    record = records.endpoints[name]
     shadows: list[dict[str, Any]] = getattr(record, "shadow_production_variants", None) or []
     is_asynchronous = bool(getattr(record, "async_inference_config", None))
     variants = {
@@ -317,17 +309,17 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
             raise resource_limit_exceeded(what, MOST_INSTANCES, current, count)
 
 
-def _check_deletion(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_deletion(members: dict[str, Any], records: Records) -> None:
     name = str(members["EndpointName"])
-    status = aws.endpoints(caller.account, caller.region)[name].endpoint_status
+    status = records.endpoints[name].endpoint_status
     if status not in ("InService", "Failed"):
-        raise in_progress(caller, name)
+        raise in_progress(records, name)
 
 
-def in_progress(caller: Caller, name: str) -> Exception:
+def in_progress(records: Records, name: str) -> Exception:
     """Return the error for an endpoint that is being created, updated or deleted."""
     return validation_exception(
-        f'Cannot update in-progress endpoint "{arn(caller, "endpoint", name)}".'
+        f'Cannot update in-progress endpoint "{records.arn("endpoint", name)}".'
     )
 
 
@@ -336,7 +328,7 @@ def _data_url(container: dict[str, Any]) -> str:
     return str(container.get("ModelDataUrl") or source.get("S3Uri") or "")
 
 
-_MORE: dict[str, Callable[[dict[str, Any], Aws, Caller], None]] = {
+_MORE: dict[str, Callable[[dict[str, Any], Records], None]] = {
     "CreateModel": _check_model,
     "CreateEndpointConfig": _check_config,
     "CreateEndpoint": _check_endpoint,

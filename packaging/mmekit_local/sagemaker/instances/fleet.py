@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from mmekit.archive.describe import example_of
 from mmekit.errors import MmekitError
 from mmekit.instance_types import instance_type
+from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.errors import validation_error
 from mmekit_local.sagemaker.instances.health import InstanceStartError
 from mmekit_local.sagemaker.instances.mirror import Mirror
-from mmekit_local.sagemaker.instances.model_source import locate
 from mmekit_local.sagemaker.instances.parts import InstanceParts
 from mmekit_local.sagemaker.instances.router import pick_variant
 from mmekit_local.sagemaker.instances.serverless import ServerlessVariant
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmekit.archive import Example
+    from mmekit_local.sagemaker.aws_client import ReadObject
     from mmekit_local.sagemaker.instances.launcher import ContainerLauncher
-    from mmekit_local.sagemaker.instances.model_source import ReadObject
     from mmekit_local.sagemaker.observability.capture import Capture
     from mmekit_local.sagemaker.observability.logs import LogShipper
     from mmekit_local.sagemaker.observability.metrics import Metrics

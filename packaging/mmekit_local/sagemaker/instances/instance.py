@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit.errors import MmekitError
+from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.errors import (
     AwsError,
     invocation_timed_out,
@@ -30,7 +31,6 @@ from mmekit_local.sagemaker.instances.loaded_model import LoadedModel
 from mmekit_local.sagemaker.instances.mending import diagnose, is_suspicious
 from mmekit_local.sagemaker.instances.model_cache import ModelCache, TooManyWaitError
 from mmekit_local.sagemaker.instances.model_disk import ModelDisk, name_of
-from mmekit_local.sagemaker.instances.model_source import locate
 from mmekit_local.sagemaker.snapshot import InstanceSnapshot
 
 if TYPE_CHECKING:

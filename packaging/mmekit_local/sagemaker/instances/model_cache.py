@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.errors import AwsError, model_error, validation_error
 from mmekit_local.sagemaker.instances.container_client import (
     ContainerAbsentError,
@@ -20,15 +21,14 @@ from mmekit_local.sagemaker.instances.container_client import (
 )
 from mmekit_local.sagemaker.instances.loaded_model import LoadedModel
 from mmekit_local.sagemaker.instances.model_disk import name_of
-from mmekit_local.sagemaker.instances.model_source import locate
 from mmekit_local.sagemaker.snapshot import ModelSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mmekit_local.sagemaker.aws_client import ObjectAddress
     from mmekit_local.sagemaker.instances.container_client import ContainerClient, ContainerReply
     from mmekit_local.sagemaker.instances.model_disk import ModelDisk, StoredModel
-    from mmekit_local.sagemaker.instances.model_source import ObjectAddress
     from mmekit_local.sagemaker.journal import Journal
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
     from mmekit_local.sagemaker.options import Limits

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from mmekit_local.sagemaker.aws_client import ObjectAddress, ReadObject
     from mmekit_local.sagemaker.errors import AwsError
-    from mmekit_local.sagemaker.instances.model_source import ObjectAddress, ReadObject
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
 
 __all__ = ["ModelDisk", "StoredModel", "name_of"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mmekit_local.sagemaker.aws_client import ReadObject
     from mmekit_local.sagemaker.instances.launcher import ContainerLauncher
-    from mmekit_local.sagemaker.instances.model_source import ReadObject
     from mmekit_local.sagemaker.journal import Journal
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
     from mmekit_local.sagemaker.options import Limits

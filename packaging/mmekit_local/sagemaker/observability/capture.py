@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from mmekit_local.sagemaker.instances.model_source import locate
-from mmekit_local.sagemaker.own_requests import object_put
+from mmekit_local.sagemaker.aws_client import locate, object_put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.aws_client import AwsClient
     from mmekit_local.sagemaker.instances.container_client import ContainerReply
     from mmekit_local.sagemaker.specification import (
         CaptureSpecification,
@@ -174,7 +173,7 @@ class Captures:
         Has the buckets.
     """
 
-    def __init__(self, aws: Aws) -> None:
+    def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
         self._complained: set[str] = set()
         self._captures: dict[EndpointId, list[Capture]] = {}

@@ -20,7 +20,7 @@ from mmekit_local.sagemaker.observability.percentiles import condensed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.aws_client import AwsClient
     from mmekit_local.sagemaker.instances.variant import Variant
     from mmekit_local.sagemaker.observability.percentiles import Distribution
     from mmekit_local.sagemaker.snapshot import FleetSnapshot, InstanceSnapshot, VariantSnapshot
@@ -315,7 +315,7 @@ class TwinMetrics(VariantMetrics):
 class Metrics:
     """The metrics of every variant."""
 
-    def __init__(self, aws: Aws) -> None:
+    def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
         self._variants: dict[tuple[EndpointId, str], VariantMetrics] = {}
         self._look: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
