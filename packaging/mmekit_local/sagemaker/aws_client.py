@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit_local.sagemaker.api import ApiReply, Headers
-    from mmekit_local.sagemaker.observability.metrics import Observation
+    from mmekit_local.sagemaker.observability.observations import Observation
     from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = [

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit_local.aws.state.recorder import State
-    from mmekit_local.sagemaker.observability.metrics import Observation
+    from mmekit_local.sagemaker.observability.observations import Observation
 
 __all__ = ["Aws", "no_room"]
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mmekit_local.sagemaker.api import ApiReply
-from mmekit_local.sagemaker.asynchronous.figures import AsyncFigures, gauge
 from mmekit_local.sagemaker.asynchronous.notice import Outcome, notice_of
 from mmekit_local.sagemaker.asynchronous.request import request_of
 from mmekit_local.sagemaker.aws_client import locate, notification, object_put
 from mmekit_local.sagemaker.errors import AwsError, model_error
+from mmekit_local.sagemaker.observability.metrics import AsyncMetrics
+from mmekit_local.sagemaker.observability.observations import gauge
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.aws_client import AwsClient
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.instances.variant import Variant
-    from mmekit_local.sagemaker.observability.metrics import Metrics, Observation
+    from mmekit_local.sagemaker.observability.metrics import Metrics
+    from mmekit_local.sagemaker.observability.observations import Observation
     from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = ["AsyncInference"]
@@ -76,7 +78,7 @@ class AsyncInference:
         self._serving = serving
         self._aws = aws
         self._backlogs: dict[EndpointId, _Backlog] = {}
-        self._figures: dict[tuple[EndpointId, str], AsyncFigures] = {}
+        self._metrics: dict[tuple[EndpointId, str], AsyncMetrics] = {}
         self._told: set[tuple[EndpointId, str]] = set()
         metrics.listen_to(self.observations)
 
@@ -123,31 +125,28 @@ class AsyncInference:
 
     def observations(self) -> Iterator[tuple[EndpointId, list[Observation]]]:
         """Return what there is to tell since the last time."""
-        for (endpoint, _), figures in list(self._figures.items()):
-            yield endpoint, figures.take()
+        for (endpoint, _), metrics in list(self._metrics.items()):
+            yield endpoint, metrics.take()
         for endpoint, fleet in list(self._serving.items()):
             if fleet.asynchronous is None:
                 continue
             backlog = self._backlogs.get(endpoint, _Backlog())
             instances = fleet.instance_count
             size = float(len(backlog))
+            dimensions = (("EndpointName", endpoint.name),)
+            unserved = float(bool(size) and not instances)
             yield (
                 endpoint,
                 [
-                    gauge(endpoint, "ApproximateBacklogSize", "Count", size),
+                    gauge("ApproximateBacklogSize", "Count", dimensions, size),
                     gauge(
-                        endpoint,
                         "ApproximateBacklogSizePerInstance",
                         "Count",
+                        dimensions,
                         size / max(instances, 1),
                     ),
-                    gauge(endpoint, "ApproximateAgeOfOldestRequest", "Seconds", backlog.oldest),
-                    gauge(
-                        endpoint,
-                        "HasBacklogWithoutCapacity",
-                        "Count",
-                        float(bool(size) and not instances),
-                    ),
+                    gauge("ApproximateAgeOfOldestRequest", "Seconds", dimensions, backlog.oldest),
+                    gauge("HasBacklogWithoutCapacity", "Count", dimensions, unserved),
                 ],
             )
 
@@ -158,8 +157,8 @@ class AsyncInference:
             del self._backlogs[endpoint]
             for task in backlog.running:
                 task.cancel()
-            for key in [key for key in self._figures if key[0] == endpoint]:
-                del self._figures[key]
+            for key in [key for key in self._metrics if key[0] == endpoint]:
+                del self._metrics[key]
             return
         expired = [one for one in backlog.waiting if one.age >= one.ttl]
         for request in expired:
@@ -200,13 +199,13 @@ class AsyncInference:
             return
         fleet = serving.now()
         variant = fleet.variant_for(None)
-        figures = self._figures_of(request.endpoint, variant.name)
-        figures.backlog.add(request.age * 1e6)
-        outcome = await self._outcome(request, fleet, variant, figures)
-        await self._report(request, outcome, fleet, figures)
+        metrics = self._metrics_of(request.endpoint, variant.name)
+        metrics.backlog.add(request.age * 1e6)
+        outcome = await self._outcome(request, fleet, variant, metrics)
+        await self._report(request, outcome, fleet, metrics)
 
     async def _outcome(
-        self, request: AsyncRequest, fleet: Fleet, variant: Variant, figures: AsyncFigures
+        self, request: AsyncRequest, fleet: Fleet, variant: Variant, metrics: AsyncMetrics
     ) -> Outcome:
         body = request.body
         if request.input is not None:
@@ -219,9 +218,9 @@ class AsyncInference:
             except Exception as error:  # noqa: BLE001 - whatever moto says, it is no payload
                 logger.warning("%s cannot be read: %s", place, error)
                 found = None
-            figures.download.add((time.perf_counter() - began) * 1e6)
+            metrics.download.add((time.perf_counter() - began) * 1e6)
             if found is None or len(found) > _LARGEST_PAYLOAD:
-                figures.download_failures.count += 1
+                metrics.download_failures.count += 1
                 why = "there is no such object" if found is None else "it is larger than 1 GB"
                 return Outcome(
                     failure=f"ClientError: The request payload {request.input_url} could not be "
@@ -280,30 +279,30 @@ class AsyncInference:
         fleet = self._serving.get(request.endpoint)
         if fleet is None:
             return
-        figures = self._figures_of(request.endpoint, fleet.variants[0].name)
-        figures.expired.count += 1
+        metrics = self._metrics_of(request.endpoint, fleet.variants[0].name)
+        metrics.expired.count += 1
         failure = (
             f"ClientError: The request waited for longer than {request.ttl:g} seconds "
             "(RequestTTLSeconds) and has expired."
         )
-        await self._report(request, Outcome(failure=failure), fleet, figures)
+        await self._report(request, Outcome(failure=failure), fleet, metrics)
 
     # What is said of it.
 
     async def _report(
-        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, figures: AsyncFigures
+        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, metrics: AsyncMetrics
     ) -> None:
         if not outcome.failure:
             began = time.perf_counter()
             refusal = await self._write(request, request.output, outcome)
-            figures.upload.add((time.perf_counter() - began) * 1e6)
+            metrics.upload.add((time.perf_counter() - began) * 1e6)
             if refusal:
-                figures.upload_failures.count += 1
+                metrics.upload_failures.count += 1
                 failure = f"ClientError: The answer could not be written to {request.output}."
                 outcome = replace(outcome, failure=failure, body=None)
                 self._complain(fleet, request.specification.output, refusal)
         if outcome.failure:
-            figures.failures.count += 1
+            metrics.failures.count += 1
             fleet.journal.record("error", request.endpoint.name, outcome.failure)
             if request.failure is not None:
                 told = outcome
@@ -313,11 +312,11 @@ class AsyncInference:
                     )
                 refusal = await self._write(request, request.failure, told)
                 if refusal:
-                    figures.upload_failures.count += 1
+                    metrics.upload_failures.count += 1
                     self._complain(fleet, request.specification.failure, refusal)
-        await self._notify(request, outcome, fleet, figures)
-        figures.processed.count += 1
-        figures.total.add(request.age * 1e3)
+        await self._notify(request, outcome, fleet, metrics)
+        metrics.processed.count += 1
+        metrics.total.add(request.age * 1e3)
 
     async def _write(self, request: AsyncRequest, address: str, outcome: Outcome) -> str:
         """Write an answer to S3; return why it is not there, or ""."""
@@ -335,7 +334,7 @@ class AsyncInference:
         return reply.body.decode("utf-8", "replace") if reply.status >= _FIRST_ERROR else ""
 
     async def _notify(
-        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, figures: AsyncFigures
+        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, metrics: AsyncMetrics
     ) -> None:
         specification = request.specification
         topic = specification.error_topic if outcome.failure else specification.success_topic
@@ -343,7 +342,7 @@ class AsyncInference:
             return
         reply = await self._aws.answer(notification(topic, notice_of(request, outcome)))
         if reply.status >= _FIRST_ERROR:
-            figures.notification_failures.count += 1
+            metrics.notification_failures.count += 1
             self._complain(fleet, topic, reply.body.decode("utf-8", "replace"))
 
     def _complain(self, fleet: Fleet, where: str, reason: str) -> None:
@@ -353,10 +352,10 @@ class AsyncInference:
             self._told.add((fleet.id, where))
             logger.warning("endpoint %s: %s: %s", fleet.id.name, where, reason)
 
-    def _figures_of(self, endpoint: EndpointId, variant: str) -> AsyncFigures:
-        found = self._figures.get((endpoint, variant))
+    def _metrics_of(self, endpoint: EndpointId, variant: str) -> AsyncMetrics:
+        found = self._metrics.get((endpoint, variant))
         if found is None:
-            found = self._figures[endpoint, variant] = AsyncFigures(endpoint, variant)
+            found = self._metrics[endpoint, variant] = AsyncMetrics(endpoint, variant)
         return found
 
 

@@ -14,12 +14,13 @@ from mmekit_local.sagemaker.control.records import set_members, variant_summarie
 from mmekit_local.sagemaker.instances.fleet import Successor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mmekit_local.sagemaker.control.deployments import Deployment
     from mmekit_local.sagemaker.control.hosted import Hosted
     from mmekit_local.sagemaker.instances.fleet import Fleet
-    from mmekit_local.sagemaker.observability.metrics import Metrics
+    from mmekit_local.sagemaker.instances.variant import Variant
+    from mmekit_local.sagemaker.observability.metrics import Metrics, TwinMetrics
     from mmekit_local.sagemaker.specification import EndpointId, EndpointSpecification
 
 __all__ = ["Shift"]
@@ -95,7 +96,7 @@ class Shift:
         with contextlib.ExitStack() as stack:
             for variant in self.new.variants:
                 twin = self.metrics.twin(self.endpoint, variant.name, self.wanted.config_name)
-                stack.enter_context(twin.watching(variant))
+                stack.enter_context(_recorded_by(twin, variant))
             self._show("ActivatingTraffic", 0.0)
             try:
                 yield
@@ -148,3 +149,13 @@ class Shift:
             f"The deployment was rolled back: the CloudWatch alarm(s) {', '.join(found)} went into "
             "the ALARM state."
         )
+
+
+@contextlib.contextmanager
+def _recorded_by(twin: TwinMetrics, variant: Variant) -> Iterator[None]:
+    """Have a variant's invocations recorded by its twin's metrics as well, for the block."""
+    variant.metrics = twin
+    try:
+        yield
+    finally:
+        variant.metrics = twin.whole

@@ -1,41 +1,39 @@
 """Metrics of endpoints, gathered on the hot path and handed to CloudWatch in batches.
 
 Names, units and dimensions: AWS's "Amazon SageMaker AI metrics in Amazon CloudWatch" and
-"CloudWatch metrics for multi-model endpoint deployments".
+"CloudWatch metrics for multi-model endpoint deployments"; of asynchronous endpoints "Alarms and logs
+for tracking metrics from asynchronous endpoints".
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from array import array
-from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit_local.sagemaker.observability.latency import LatencyHistogram
-from mmekit_local.sagemaker.observability.percentiles import condensed
+from mmekit_local.sagemaker.observability.observations import (
+    BatchCounter,
+    BatchSummary,
+    counted,
+    summarised,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mmekit_local.sagemaker.aws_client import AwsClient
-    from mmekit_local.sagemaker.instances.variant import Variant
-    from mmekit_local.sagemaker.observability.percentiles import Distribution
+    from mmekit_local.sagemaker.observability.observations import Dimensions, Observation
     from mmekit_local.sagemaker.snapshot import FleetSnapshot, InstanceSnapshot, VariantSnapshot
     from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = [
     "ENDPOINTS",
     "INVOCATIONS",
+    "AsyncMetrics",
     "Metrics",
-    "Observation",
-    "Summary",
-    "Tally",
+    "TwinMetrics",
     "VariantMetrics",
-    "summarised",
-    "tallied",
 ]
 
 INVOCATIONS = "AWS/SageMaker"
@@ -49,124 +47,32 @@ _NOT_ASYNCHRONOUS = ("Invocations", "InvocationsPerInstance", "OverheadLatency")
 """What asynchronous endpoints do not tell ("Alarms and logs for tracking metrics …")."""
 
 
-@dataclass(frozen=True)
-class Observation:
-    """Some values of one metric, summed up as CloudWatch's StatisticSet does it.
-
-    Attributes
-    ----------
-    values
-        The values themselves, for percentiles; of very many, those that are alike are one.
-    """
-
-    name: str
-    unit: str
-    dimensions: tuple[tuple[str, str], ...]
-    count: float
-    total: float
-    least: float
-    most: float
-    values: Distribution
-
-
-class Summary:
-    """The values since the last batch, with count, sum, least and most, and what was before it."""
-
-    __slots__ = (
-        "_count_before",
-        "_keep",
-        "_total_before",
-        "count",
-        "least",
-        "most",
-        "total",
-        "values",
-    )
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = self.least = self.most = 0.0
-        self._count_before = 0
-        self._total_before = 0.0
-        self.values: array[float] = array("d")
-        self._keep = self.values.append
-
-    @property
-    def ever(self) -> int:
-        """How many values there were, ever."""
-        return self._count_before + self.count
-
-    @property
-    def total_ever(self) -> float:
-        """Their sum."""
-        return self._total_before + self.total
-
-    def add(self, value: float) -> None:
-        """Take in one value."""
-        if not self.count or value < self.least:
-            self.least = value
-        if value > self.most:  # noqa: PLR1730 - this is the hot path, and max() is a call
-            self.most = value
-        self.count += 1
-        self.total += value
-        self._keep(value)
-
-    def clear(self) -> None:
-        """Begin a new batch."""
-        self._count_before += self.count
-        self._total_before += self.total
-        self.count = 0
-        self.total = self.least = self.most = 0.0
-        self.values = array("d")
-        self._keep = self.values.append
-
-
-class Tally:
-    """How often something happened since the last batch, and before it."""
-
-    __slots__ = ("_before", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._before = 0
-
-    @property
-    def ever(self) -> int:
-        """How often it happened, ever."""
-        return self._before + self.count
-
-    def clear(self) -> None:
-        """Begin a new batch."""
-        self._before += self.count
-        self.count = 0
-
-
 class VariantMetrics:
     """What happens at one variant of one endpoint; times are microseconds."""
 
     def __init__(self, endpoint: EndpointId, variant: str) -> None:
         self.endpoint = endpoint
         self.variant = variant
-        self.dimensions: tuple[tuple[str, str], ...] = (
+        self.dimensions: Dimensions = (
             ("EndpointName", endpoint.name),
             ("VariantName", variant),
         )
-        self.invocations = Tally()
-        self.client_errors = Tally()
-        self.server_errors = Tally()
-        self.model_errors = Tally()
-        self.model_latency: Summary = Summary()
-        self.overhead_latency: Summary = Summary()
-        self.cache_hit = Summary()
-        self.loading_wait: Summary = Summary()
-        self.loading: Summary = Summary()
-        self.downloading: Summary = Summary()
-        self.unloading: Summary = Summary()
-        self.setup: Summary = Summary()
-        self.first_chunk: Summary = Summary()
-        self.first_chunk_model: Summary = Summary()
-        self.first_chunk_overhead: Summary = Summary()
-        self.mid_stream_errors = Tally()
+        self.invocations = BatchCounter()
+        self.client_errors = BatchCounter()
+        self.server_errors = BatchCounter()
+        self.model_errors = BatchCounter()
+        self.model_latency: BatchSummary = BatchSummary()
+        self.overhead_latency: BatchSummary = BatchSummary()
+        self.cache_hit = BatchSummary()
+        self.loading_wait: BatchSummary = BatchSummary()
+        self.loading: BatchSummary = BatchSummary()
+        self.downloading: BatchSummary = BatchSummary()
+        self.unloading: BatchSummary = BatchSummary()
+        self.setup: BatchSummary = BatchSummary()
+        self.first_chunk: BatchSummary = BatchSummary()
+        self.first_chunk_model: BatchSummary = BatchSummary()
+        self.first_chunk_overhead: BatchSummary = BatchSummary()
+        self.mid_stream_errors = BatchCounter()
         self.latency = LatencyHistogram()
         self.asynchronous = False
 
@@ -243,7 +149,7 @@ class VariantMetrics:
             )
         ]
         if broken := self.mid_stream_errors.count:
-            invocations.append(tallied("MidStreamErrors", "None", self.dimensions, broken, broken))
+            invocations.append(counted("MidStreamErrors", "None", self.dimensions, broken, broken))
             self.mid_stream_errors.clear()
         if self.asynchronous:
             invocations = [one for one in invocations if one.name not in _NOT_ASYNCHRONOUS]
@@ -260,14 +166,19 @@ class VariantMetrics:
             ("Invocation5XXErrors", self.server_errors.count, 1.0),
             ("InvocationModelErrors", self.model_errors.count, 1.0),
         ]
-        for tally in (self.invocations, self.client_errors, self.server_errors, self.model_errors):
-            tally.clear()
+        for counter in (
+            self.invocations,
+            self.client_errors,
+            self.server_errors,
+            self.model_errors,
+        ):
+            counter.clear()
         return [
-            tallied(name, "None", self.dimensions, sent, count, value)
+            counted(name, "None", self.dimensions, sent, count, value)
             for name, count, value in rows
         ]
 
-    def _observation(self, name: str, unit: str, values: Summary) -> Observation:
+    def _observation(self, name: str, unit: str, values: BatchSummary) -> Observation:
         return summarised(name, unit, self.dimensions, values)
 
 
@@ -281,28 +192,19 @@ class TwinMetrics(VariantMetrics):
     def __init__(self, whole: VariantMetrics, config_name: str) -> None:
         super().__init__(whole.endpoint, whole.variant)
         self.dimensions = (*self.dimensions, ("EndpointConfigName", config_name))
-        self._whole = whole
-
-    @contextlib.contextmanager
-    def watching(self, variant: Variant) -> Iterator[None]:
-        """Have a variant's invocations recorded here as well, for the block."""
-        variant.metrics = self
-        try:
-            yield
-        finally:
-            variant.metrics = self._whole
+        self.whole = whole
 
     def invoked(
         self, status: int, model_microseconds: float, total_microseconds: float, *, by_model: bool
     ) -> None:
         """Record one invocation, here and there."""
         super().invoked(status, model_microseconds, total_microseconds, by_model=by_model)
-        self._whole.invoked(status, model_microseconds, total_microseconds, by_model=by_model)
+        self.whole.invoked(status, model_microseconds, total_microseconds, by_model=by_model)
 
     def streamed(self, model_microseconds: float, total_microseconds: float) -> None:
         """Record that the first piece of a response stream goes out, here and there."""
         super().streamed(model_microseconds, total_microseconds)
-        self._whole.streamed(model_microseconds, total_microseconds)
+        self.whole.streamed(model_microseconds, total_microseconds)
 
     def take(
         self, snapshot: VariantSnapshot | None = None
@@ -310,6 +212,51 @@ class TwinMetrics(VariantMetrics):
         """Return what is told of them; how many they are is not."""
         invocations, _ = super().take(snapshot)
         return [one for one in invocations if one.name != "InvocationsPerInstance"], []
+
+
+class AsyncMetrics:
+    """What happens at one variant of an asynchronous endpoint; times are microseconds."""
+
+    def __init__(self, endpoint: EndpointId, variant: str) -> None:
+        self.endpoint = endpoint
+        self.dimensions: Dimensions = (("EndpointName", endpoint.name), ("VariantName", variant))
+        self.processed = BatchCounter()
+        self.failures = BatchCounter()
+        self.expired = BatchCounter()
+        self.download_failures = BatchCounter()
+        self.upload_failures = BatchCounter()
+        self.notification_failures = BatchCounter()
+        self.download = BatchSummary()
+        self.upload = BatchSummary()
+        self.backlog = BatchSummary()
+        self.total = BatchSummary()
+        """Milliseconds, as AWS has it."""
+
+    def take(self) -> list[Observation]:
+        """Return what there is to tell, and begin anew."""
+        ended = self.processed.count
+        counters = (
+            ("InvocationsProcessed", self.processed),
+            ("InvocationFailures", self.failures),
+            ("ExpiredRequests", self.expired),
+            ("RequestDownloadFailures", self.download_failures),
+            ("ResponseUploadFailures", self.upload_failures),
+            ("NotificationFailures", self.notification_failures),
+        )
+        observations = []
+        for name, counter in counters:
+            sent = max(ended, counter.count)
+            observations.append(counted(name, "Count", self.dimensions, sent, counter.count))
+            counter.clear()
+        for name, unit, values in (
+            ("RequestDownloadLatency", "Microseconds", self.download),
+            ("ResponseUploadLatency", "Microseconds", self.upload),
+            ("TimeInBacklog", "Microseconds", self.backlog),
+            ("TotalProcessingTime", "Milliseconds", self.total),
+        ):
+            observations.append(summarised(name, unit, self.dimensions, values))
+            values.clear()
+        return [observation for observation in observations if observation.count]
 
 
 class Metrics:
@@ -393,49 +340,12 @@ class Metrics:
         return True
 
 
-def tallied(
-    name: str,
-    unit: str,
-    dimensions: tuple[tuple[str, str], ...],
-    sent: int,
-    count: int,
-    value: float = 1.0,
-) -> Observation:
-    """Return so many values, of which some are not 0."""
-    return Observation(
-        name,
-        unit,
-        dimensions,
-        sent,
-        count * value,
-        value if count == sent else 0.0,
-        value if count else 0.0,
-        +Counter({value: count}) + Counter({0.0: sent - count}),
-    )
-
-
-def summarised(
-    name: str, unit: str, dimensions: tuple[tuple[str, str], ...], values: Summary
-) -> Observation:
-    """Return what a summary has since the last batch."""
-    return Observation(
-        name,
-        unit,
-        dimensions,
-        values.count,
-        values.total,
-        values.least,
-        values.most,
-        condensed(values.values),
-    )
-
-
 def _some(observations: Iterable[Observation]) -> list[Observation]:
     return [observation for observation in observations if observation.count]
 
 
-def _summed(values: Iterable[float]) -> Summary:
-    summary = Summary()
+def _summed(values: Iterable[float]) -> BatchSummary:
+    summary = BatchSummary()
     for value in values:
         summary.add(value)
     return summary

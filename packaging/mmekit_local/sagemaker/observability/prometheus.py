@@ -16,7 +16,8 @@ from prometheus_client.core import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from mmekit_local.sagemaker.observability.metrics import Summary, VariantMetrics
+    from mmekit_local.sagemaker.observability.metrics import VariantMetrics
+    from mmekit_local.sagemaker.observability.observations import BatchSummary
     from mmekit_local.sagemaker.observability.watch import Watch
     from mmekit_local.sagemaker.snapshot import InstanceSnapshot
 
@@ -28,7 +29,7 @@ _VARIANT = ("account", "region", "endpoint", "variant")
 _INSTANCE = (*_VARIANT, "instance")
 _MICROSECONDS = 1e6
 
-_TIMES: tuple[tuple[str, str, Callable[[VariantMetrics], Summary]], ...] = (
+_TIMES: tuple[tuple[str, str, Callable[[VariantMetrics], BatchSummary]], ...] = (
     ("model", "Time that containers took to answer", lambda m: m.model_latency),
     ("overhead", "Time that the endpoint added", lambda m: m.overhead_latency),
     ("setup", "Time to bring up a serverless instance", lambda m: m.setup),
