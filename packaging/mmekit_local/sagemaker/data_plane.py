@@ -17,13 +17,12 @@ from mmekit_local.sagemaker.errors import (
     runtime_reply,
     validation_error,
 )
-from mmekit_local.sagemaker.event_stream import CONTENT_TYPE
-from mmekit_local.sagemaker.instances.container_client import (
+from mmekit_local.sagemaker.instances.container_connection import (
     ContainerSilentError,
     ContainerTimeoutError,
 )
+from mmekit_local.sagemaker.response_stream import CONTENT_TYPE, ResponseStream
 from mmekit_local.sagemaker.specification import EndpointId
-from mmekit_local.sagemaker.streams import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from mmekit.archive import Example
     from mmekit_local.sagemaker.api import Caller
     from mmekit_local.sagemaker.asynchronous import AsyncInference
+    from mmekit_local.sagemaker.instances.container_connection import StreamedReply
     from mmekit_local.sagemaker.instances.fleet import Fleet
-    from mmekit_local.sagemaker.instances.pieces import StreamedReply
     from mmekit_local.sagemaker.instances.variant import Variant
     from mmekit_local.sagemaker.options import Limits
 
@@ -122,8 +121,8 @@ class DataPlane:
             target = self._target(fields.get(_TARGET_MODEL), fleet.id, variant, request_id)
             _check_length(body, variant.body_bytes)
             forwarded = _checked_headers(fields)
-            if fleet.mirror is not None:
-                fleet.mirror.copy(target, forwarded, fields, body, request_id)
+            if fleet.shadow_traffic is not None:
+                fleet.shadow_traffic.copy(target, forwarded, fields, body, request_id)
             invocation = await variant.invoke(target, forwarded, body)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an answer as well
             return self._refused(error, fleet, variant, fields, began, request_id)
@@ -175,8 +174,8 @@ class DataPlane:
             fleet = self._fleet_at_once(EndpointId(caller.account, caller.region, endpoint))
             variant = fleet.variant_for(_text(fields.get(_TARGET_VARIANT)))
             forwarded = _checked_stream(fleet.id, fields, body, variant, request_id)
-            if fleet.mirror is not None:
-                fleet.mirror.copy("", forwarded, fields, body, request_id)
+            if fleet.shadow_traffic is not None:
+                fleet.shadow_traffic.copy("", forwarded, fields, body, request_id)
             reply = await held.enter_async_context(variant.streaming(forwarded, body))
             await _raise_unless_ok(reply, fleet)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an answer as well
@@ -193,7 +192,7 @@ class DataPlane:
         for name, as_told in _STREAMED:
             if name in reply.headers:
                 headers.append((as_told, reply.headers[name]))
-        return ApiReply(200, headers, stream=Pieces(variant, reply, held, began))
+        return ApiReply(200, headers, stream=ResponseStream(variant, reply, held, began))
 
     def _refused(
         self,

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from mmekit_local.sagemaker.api import ApiReply
-from mmekit_local.sagemaker.instances.container_client import ContainerReply
+from mmekit_local.sagemaker.instances.container_connection import ContainerReply
 from mmekit_local.sagemaker.observability.capture import Capture, Captures
 from mmekit_local.sagemaker.specification import (
     CaptureSpecification,

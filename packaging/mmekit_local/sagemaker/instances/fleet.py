@@ -16,10 +16,10 @@ from mmekit.instance_types import instance_type
 from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.errors import validation_error
 from mmekit_local.sagemaker.instances.health import InstanceStartError
-from mmekit_local.sagemaker.instances.mirror import Mirror
-from mmekit_local.sagemaker.instances.parts import InstanceParts
+from mmekit_local.sagemaker.instances.instance_template import InstanceTemplate
 from mmekit_local.sagemaker.instances.router import pick_variant
 from mmekit_local.sagemaker.instances.serverless import ServerlessVariant
+from mmekit_local.sagemaker.instances.shadow import ShadowTraffic
 from mmekit_local.sagemaker.instances.usage import UsageMeter
 from mmekit_local.sagemaker.instances.variant import Variant
 from mmekit_local.sagemaker.journal import Journal
@@ -156,10 +156,10 @@ class Fleet:
             self._variant(variant, folder / f"shadow-{place}")
             for place, variant in enumerate(specification.shadows, 1)
         )
-        self.mirror: Mirror | None = None
+        self.shadow_traffic: ShadowTraffic | None = None
         """What copies requests to the shadow variant."""
         if self.shadows:
-            self.mirror = Mirror(
+            self.shadow_traffic = ShadowTraffic(
                 self.variants[0],
                 self.shadows[0],
                 f"{self.id.name}/{self.shadows[0].name}",
@@ -257,8 +257,8 @@ class Fleet:
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.wait([self._measuring])
-        if self.mirror is not None:
-            await self.mirror.stop()
+        if self.shadow_traffic is not None:
+            await self.shadow_traffic.stop()
         await asyncio.gather(*(variant.stop(drain=drain) for variant in self.all_variants))
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -301,7 +301,7 @@ class Fleet:
         memory = None if kind is None else kind.memory_bytes
         if serverless is not None:
             memory = serverless.memory_mb * _MIB
-        parts = InstanceParts(
+        template = InstanceTemplate(
             endpoint=self.id,
             variant=specification.name,
             model=specification.model,
@@ -318,8 +318,8 @@ class Fleet:
             ),
         )
         if serverless is not None:
-            return ServerlessVariant(specification, serverless, parts, folder)
-        return Variant(specification, parts, folder, specification.instance_count)
+            return ServerlessVariant(specification, serverless, template, folder)
+        return Variant(specification, template, folder, specification.instance_count)
 
     async def _measure_now_and_then(self) -> None:
         meter = UsageMeter()

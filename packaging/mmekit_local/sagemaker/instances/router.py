@@ -35,7 +35,7 @@ class RoutedInstance(Protocol):
     in_flight: int
 
     @property
-    def crowding(self) -> tuple[float, ...]:
+    def placement_cost(self) -> tuple[float, ...]:
         """What to compare when a new model needs a place: the least is the best place."""
         ...
 
@@ -70,7 +70,7 @@ def pick_instance(instances: Sequence[_I], target: str) -> _I:
     """Return the least busy instance that has the target model.
 
     When none has it: the one that is loading it; else the best place for it
-    (`crowding`).
+    (`placement_cost`).
     """
     holders = [instance for instance in instances if instance.has(target)]
     if len(holders) == 1:
@@ -82,7 +82,7 @@ def pick_instance(instances: Sequence[_I], target: str) -> _I:
     for instance in instances:
         if instance.is_loading(target):
             return instance
-    return min(instances, key=lambda instance: instance.crowding)
+    return min(instances, key=lambda instance: instance.placement_cost)
 
 
 def pick_spill(instances: Sequence[_I], target: str, bound: int) -> _I | None:
@@ -99,4 +99,4 @@ def pick_spill(instances: Sequence[_I], target: str, bound: int) -> _I | None:
             others.append(instance)
         elif instance.in_flight_of(target) < bound:
             return None
-    return min(others, key=lambda instance: instance.crowding) if others else None
+    return min(others, key=lambda instance: instance.placement_cost) if others else None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit_local.sagemaker.aws_client import AwsClient
-    from mmekit_local.sagemaker.instances.container_client import ContainerReply
+    from mmekit_local.sagemaker.instances.container_connection import ContainerReply
     from mmekit_local.sagemaker.specification import (
         CaptureSpecification,
         EndpointId,

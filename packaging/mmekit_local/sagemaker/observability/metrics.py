@@ -1,8 +1,8 @@
 """Metrics of endpoints, gathered on the hot path and handed to CloudWatch in batches.
 
 Names, units and dimensions: AWS's "Amazon SageMaker AI metrics in Amazon CloudWatch" and
-"CloudWatch metrics for multi-model endpoint deployments"; of asynchronous endpoints "Alarms and logs
-for tracking metrics from asynchronous endpoints".
+"CloudWatch metrics for multi-model endpoint deployments"; those of asynchronous endpoints: "Alarms
+and logs for tracking metrics from asynchronous endpoints".
 """
 
 from __future__ import annotations

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit_local.sagemaker.instances.launcher import Placement
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from mmekit_local.sagemaker.aws_client import ReadObject
     from mmekit_local.sagemaker.instances.launcher import ContainerLauncher
@@ -15,11 +18,11 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.options import Limits
     from mmekit_local.sagemaker.specification import EndpointId, ModelSpecification
 
-__all__ = ["InstanceParts"]
+__all__ = ["InstanceTemplate"]
 
 
 @dataclass(frozen=True)
-class InstanceParts:
+class InstanceTemplate:
     """What all instances of a variant are made of.
 
     Attributes
@@ -58,3 +61,28 @@ class InstanceParts:
     metrics: VariantMetrics
     journal: Journal
     new_sink: Callable[[], Callable[[str], None] | None]
+
+    def placement(self, label: str, folder: Path, model: Path | None) -> Placement:
+        """Return what a launcher is told of one more container.
+
+        Parameters
+        ----------
+        label
+            The instance's name in the log.
+        folder
+            A folder of its own.
+        model
+            The unpacked archive of a single-model container; None for a multi-model one.
+        """
+        return Placement(
+            label,
+            folder,
+            self.model.environment,
+            account=self.account,
+            memory=self.memory,
+            vcpus=self.vcpus,
+            model=model,
+            image=self.model.image,
+            isolated=self.model.isolated,
+            sink=self.new_sink(),
+        )

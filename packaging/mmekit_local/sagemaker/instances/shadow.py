@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.journal import Journal
     from mmekit_local.sagemaker.observability.capture import Capture
 
-__all__ = ["Mirror"]
+__all__ = ["ShadowTraffic"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -30,7 +30,7 @@ _MOST_BYTES = 64 << 20
 _FIRST_ERROR = 400
 
 
-class Mirror:
+class ShadowTraffic:
     """Sends copies of a production variant's requests to a shadow variant.
 
     Parameters
