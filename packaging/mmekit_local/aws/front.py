@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.data_plane import DataPlane
     from mmekit_local.sagemaker.errors import AwsError
     from mmekit_local.sagemaker.observability.metrics import Metrics
-    from mmekit_local.sagemaker.options import Limits
+    from mmekit_local.sagemaker.options import EndpointLimits
 
 __all__ = ["Front", "Routes"]
 
@@ -93,7 +93,7 @@ class Front:
         aws: Aws,
         functions: Functions,
         metrics: Metrics,
-        limits: Limits,
+        limits: EndpointLimits,
         page: Routes | None = None,
     ) -> None:
         self._data_plane = data_plane

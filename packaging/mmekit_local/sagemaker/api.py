@@ -124,6 +124,7 @@ def _caller_of_scope(scope: bytes) -> Caller | None:
         return None
     access_key, _, region, service, _ = parts
 
+    # Here: a command that only wants the names of this module need not wait for moto.
     from moto.iam.models import get_account_id_from
 
     return Caller(get_account_id_from(access_key), region, service.lower())

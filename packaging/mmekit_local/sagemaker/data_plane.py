@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.instances.container_connection import StreamedReply
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.instances.variant import Variant
-    from mmekit_local.sagemaker.options import Limits
+    from mmekit_local.sagemaker.options import EndpointLimits
 
 __all__ = ["DataPlane"]
 
@@ -88,7 +88,7 @@ class DataPlane:
     def __init__(
         self,
         serving: Mapping[EndpointId, Fleet],
-        limits: Limits,
+        limits: EndpointLimits,
         asynchronous: AsyncInference | None = None,
     ) -> None:
         self._serving = serving
@@ -328,7 +328,7 @@ def _record(
     status = error.members.get("OriginalStatusCode")
     cause = error.message if status is None else f"{status} {error.members['OriginalMessage']}"
     target = _text(fields.get(_TARGET_MODEL)) or ""
-    fleet.journal.record("error", where, f"{error.code}: {cause[:_CAUSE]}", target=target)
+    fleet.event_log.record("error", where, f"{error.code}: {cause[:_CAUSE]}", target=target)
 
 
 def _checked_headers(

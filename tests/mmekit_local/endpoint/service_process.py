@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from mmekit_local.aws import run
-from mmekit_local.sagemaker import CommandLauncher, EndpointOptions, Limits
+from mmekit_local.sagemaker import CommandLauncher, EndpointLimits, EndpointOptions
 
 
 def main():
@@ -26,7 +26,7 @@ def main():
             state=arguments.state,
             state_seconds=arguments.state_seconds,
             autoscaling_minute=arguments.autoscaling_minute,
-            limits=Limits(**{name: float(value) for name, _, value in limits}),
+            limits=EndpointLimits(**{name: float(value) for name, _, value in limits}),
         ),
         launcher=launcher if arguments.container == "small" else None,
     )

@@ -9,11 +9,11 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mmekit_local.sagemaker.journal import Journal
-from mmekit_local.sagemaker.observability.latency import LatencyHistogram, LatencySeries, percentile
+from mmekit_local.sagemaker.event_log import EventLog
+from mmekit_local.sagemaker.observability.latency import LatencyHistogram, percentile
 from mmekit_local.sagemaker.observability.metrics import ENDPOINTS, INVOCATIONS, Metrics
+from mmekit_local.sagemaker.observability.monitor import EndpointMonitor, LatencySeries
 from mmekit_local.sagemaker.observability.prometheus import prometheus_text
-from mmekit_local.sagemaker.observability.watch import Watch
 from mmekit_local.sagemaker.snapshot import (
     FleetSnapshot,
     InstanceSnapshot,
@@ -196,7 +196,7 @@ def test_each_instance_sends_values_of_its_own():
     metrics = Metrics(cloudwatch)
     metrics.variant(ID, 'a"b\\c\nd').setup.add(5.0)
     fleet = Served(instance(1, memory=50, loaded=2), instance(2, loaded=1))
-    Watch({ID: fleet}, metrics)
+    EndpointMonitor({ID: fleet}, metrics)
     metrics.flush()
     found = {name: value for (_, name), value in cloudwatch.batches.items()}
     counted = {name: (value.count, value.total) for name, value in found.items()}
@@ -218,9 +218,9 @@ def test_a_parked_model_counts_as_loaded():
     cloudwatch = Cloudwatch()
     metrics = Metrics(cloudwatch)
     metrics.variant(ID, 'a"b\\c\nd')
-    watch = Watch({ID: Served(state)}, metrics)
+    monitor = EndpointMonitor({ID: Served(state)}, metrics)
     metrics.flush()
-    families = text_string_to_metric_families(prometheus_text(watch).decode())
+    families = text_string_to_metric_families(prometheus_text(monitor).decode())
     values = {family.name: family.samples[0].value for family in families if family.samples}
 
     assert cloudwatch.batches[ENDPOINTS, "LoadedModelCount"].total == 3
@@ -232,7 +232,7 @@ def test_an_endpoint_of_one_model_has_no_loaded_model_count():
     cloudwatch = Cloudwatch()
     metrics = Metrics(cloudwatch)
     metrics.variant(ID, 'a"b\\c\nd')
-    Watch({ID: Served(instance(1), multi_model=False)}, metrics)
+    EndpointMonitor({ID: Served(instance(1), multi_model=False)}, metrics)
     metrics.flush()
     assert (ENDPOINTS, "LoadedModelCount") not in cloudwatch.batches
     assert (ENDPOINTS, "CPUUtilization") in cloudwatch.batches
@@ -241,8 +241,8 @@ def test_an_endpoint_of_one_model_has_no_loaded_model_count():
 def test_labels_with_quotes_backslashes_and_line_ends_come_back_unchanged():
     metrics = Metrics(Cloudwatch())
     metrics.variant(ID, 'a"b\\c\nd').invoked(200, 10.0, 20.0, by_model=True)
-    watch = Watch({ID: Served(instance(1, loaded=1))}, metrics)
-    families = text_string_to_metric_families(prometheus_text(watch).decode())
+    monitor = EndpointMonitor({ID: Served(instance(1, loaded=1))}, metrics)
+    families = text_string_to_metric_families(prometheus_text(monitor).decode())
     variants = {sample.labels["variant"] for family in families for sample in family.samples}
     assert variants == {'a"b\\c\nd'}
 
@@ -283,13 +283,13 @@ def test_a_series_tells_rates_and_forgets_old_latencies():
     assert (last.rate, last.errors, last.p50) == (0.0, 0.0, None)
 
 
-def test_the_journal_numbers_events_and_forgets_old_ones():
-    journal, heard = Journal(), []
-    stop = journal.listen(heard.append)
+def test_the_event_log_numbers_events_and_forgets_old_ones():
+    event_log, heard = EventLog(), []
+    stop = event_log.listen(heard.append)
     for number in range(600):
-        journal.record("error", "e", f"{number}")
+        event_log.record("error", "e", f"{number}")
     stop()
-    journal.record("error", "e", "unheard")
+    event_log.record("error", "e", "unheard")
     assert [event.number for event in heard] == list(range(1, 601))
-    assert len(journal.events) == 500
-    assert journal.events[-1].text == "unheard"
+    assert len(event_log.latest) == 500
+    assert event_log.latest[-1].text == "unheard"

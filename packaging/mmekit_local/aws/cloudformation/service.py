@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mmekit_local.aws.moto.aws import Aws
     from mmekit_local.sagemaker.api import Caller
-    from mmekit_local.sagemaker.control.hosting import Hosting
+    from mmekit_local.sagemaker.control.endpoint_controller import EndpointController
 
 __all__ = ["Stacks"]
 
@@ -42,7 +42,7 @@ class Stacks:
     ----------
     url
         Of this service, where resources are made.
-    aws, hosting
+    aws, controller
         What takes an endpoint away that is still being created.
     note
         Writes down, where state is kept, what is to become of a stack; OSError when it cannot.
@@ -54,12 +54,12 @@ class Stacks:
         self,
         url: str,
         aws: Aws,
-        hosting: Hosting,
+        controller: EndpointController,
         note: Callable[[dict[str, Any]], None],
         note_made: Callable[[dict[str, Any]], None],
     ) -> None:
         self._aws = aws
-        self._hosting = hosting
+        self._controller = controller
         self._note = note
         self._note_made = note_made
         self._clients = Clients(url)
@@ -188,7 +188,7 @@ class Stacks:
 
         async def take_away() -> None:
             await self._aws.answer(request)
-            self._hosting.reconcile(caller.account, caller.region)
+            self._controller.reconcile(caller.account, caller.region)
 
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(take_away(), self._loop).result(_CLOSING_S)

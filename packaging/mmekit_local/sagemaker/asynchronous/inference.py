@@ -11,8 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mmekit_local.sagemaker.api import ApiReply
-from mmekit_local.sagemaker.asynchronous.notice import Outcome, notice_of
-from mmekit_local.sagemaker.asynchronous.request import request_of
+from mmekit_local.sagemaker.asynchronous.invocation import (
+    AsyncOutcome,
+    notification_message,
+    request_of,
+)
 from mmekit_local.sagemaker.aws_client import locate, notification, object_put
 from mmekit_local.sagemaker.errors import AwsError, model_error
 from mmekit_local.sagemaker.observability.metrics import AsyncMetrics
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
 
     from mmekit_local.sagemaker.api import Headers
-    from mmekit_local.sagemaker.asynchronous.request import AsyncRequest
+    from mmekit_local.sagemaker.asynchronous.invocation import AsyncRequest
     from mmekit_local.sagemaker.aws_client import AwsClient
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.instances.variant import Variant
@@ -79,8 +82,8 @@ class AsyncInference:
         self._aws = aws
         self._backlogs: dict[EndpointId, _Backlog] = {}
         self._metrics: dict[tuple[EndpointId, str], AsyncMetrics] = {}
-        self._told: set[tuple[EndpointId, str]] = set()
-        metrics.listen_to(self.observations)
+        self._warned: set[tuple[EndpointId, str]] = set()
+        metrics.add_source(self.observations)
 
     def accept(
         self, fleet: Fleet, fields: Mapping[bytes, bytes], body: bytes, request_id: bytes
@@ -95,7 +98,7 @@ class AsyncInference:
         assert fleet.asynchronous is not None  # noqa: S101 - whoever calls has seen to it
         request = request_of(fleet.id, fleet.asynchronous, fields, body)
         self._backlogs.setdefault(fleet.id, _Backlog()).waiting.append(request)
-        self._begin_more(fleet.id)
+        self._start_more(fleet.id)
         headers = [
             (b"content-type", b"application/json"),
             (b"x-amzn-requestid", request_id),
@@ -111,7 +114,7 @@ class AsyncInference:
             await asyncio.sleep(_INTERVAL_S)
             for endpoint, backlog in list(self._backlogs.items()):
                 try:
-                    self._look_at(endpoint, backlog)
+                    self._work_on(endpoint, backlog)
                 except Exception:
                     logger.exception("endpoint %s: its queue is not worked on", endpoint.name)
 
@@ -152,7 +155,7 @@ class AsyncInference:
 
     # The queue.
 
-    def _look_at(self, endpoint: EndpointId, backlog: _Backlog) -> None:
+    def _work_on(self, endpoint: EndpointId, backlog: _Backlog) -> None:
         if endpoint not in self._serving:  # it is being deleted
             del self._backlogs[endpoint]
             for task in backlog.running:
@@ -164,9 +167,9 @@ class AsyncInference:
         for request in expired:
             backlog.waiting.remove(request)
             self._run(backlog, request, self._expire(request))
-        self._begin_more(endpoint)
+        self._start_more(endpoint)
 
-    def _begin_more(self, endpoint: EndpointId) -> None:
+    def _start_more(self, endpoint: EndpointId) -> None:
         fleet, backlog = self._serving.get(endpoint), self._backlogs.get(endpoint)
         if fleet is None or backlog is None:
             return
@@ -189,7 +192,7 @@ class AsyncInference:
         request = backlog.running.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("an asynchronous invocation failed", exc_info=error)
-        self._begin_more(request.endpoint)
+        self._start_more(request.endpoint)
 
     # The work.
 
@@ -206,7 +209,7 @@ class AsyncInference:
 
     async def _outcome(
         self, request: AsyncRequest, fleet: Fleet, variant: Variant, metrics: AsyncMetrics
-    ) -> Outcome:
+    ) -> AsyncOutcome:
         body = request.body
         if request.input is not None:
             began = time.perf_counter()
@@ -222,7 +225,7 @@ class AsyncInference:
             if found is None or len(found) > _LARGEST_PAYLOAD:
                 metrics.download_failures.count += 1
                 why = "there is no such object" if found is None else "it is larger than 1 GB"
-                return Outcome(
+                return AsyncOutcome(
                     failure=f"ClientError: The request payload {request.input_url} could not be "
                     f"downloaded: {why}."
                 )
@@ -231,7 +234,7 @@ class AsyncInference:
 
     async def _answered(
         self, request: AsyncRequest, fleet: Fleet, variant: Variant, body: bytes
-    ) -> Outcome:
+    ) -> AsyncOutcome:
         began = time.perf_counter()
         try:
             invocation = await variant.invoke("", request.headers, body, request.timeout)
@@ -242,14 +245,14 @@ class AsyncInference:
         except Exception as error:
             logger.exception("an asynchronous invocation failed in the endpoint service itself")
             failure = f"InternalFailure: {type(error).__name__}: {error}"
-            return Outcome(failure=failure, variant=variant.name)
+            return AsyncOutcome(failure=failure, variant=variant.name)
         reply, took = invocation.reply, invocation.model_microseconds
         variant.metrics.invoked(reply.status, took, took, by_model=True)
         kind = reply.headers.get(b"content-type", b"").decode("latin-1")
-        outcome = Outcome(bytes(reply.body), kind, "", took, reply.status, variant.name)
+        outcome = AsyncOutcome(bytes(reply.body), kind, "", took, reply.status, variant.name)
         if reply.status >= _FIRST_ERROR:
             said = model_error(fleet.id, reply.status, reply.text).message
-            fleet.journal.record("error", f"{fleet.id.name}/{variant.name}", said[:2000])
+            fleet.event_log.record("error", f"{fleet.id.name}/{variant.name}", said[:2000])
             return replace(outcome, failure=_reason(reply.status))
         if fleet.capture is not None:
             fields = dict(request.headers)
@@ -259,7 +262,7 @@ class AsyncInference:
 
     def _refused(
         self, request: AsyncRequest, variant: Variant, error: AwsError, began: float
-    ) -> Outcome:
+    ) -> AsyncOutcome:
         took = (time.perf_counter() - began) * 1e6
         status = error.members.get("OriginalStatusCode")
         if not isinstance(status, int):
@@ -273,7 +276,7 @@ class AsyncInference:
                     f"ClientError: The model did not answer within {request.timeout:g} seconds "
                     "(InvocationTimeoutSeconds)."
                 )
-        return Outcome(failure=failure, variant=variant.name)
+        return AsyncOutcome(failure=failure, variant=variant.name)
 
     async def _expire(self, request: AsyncRequest) -> None:
         fleet = self._serving.get(request.endpoint)
@@ -285,12 +288,12 @@ class AsyncInference:
             f"ClientError: The request waited for longer than {request.ttl:g} seconds "
             "(RequestTTLSeconds) and has expired."
         )
-        await self._report(request, Outcome(failure=failure), fleet, metrics)
+        await self._report(request, AsyncOutcome(failure=failure), fleet, metrics)
 
     # What is said of it.
 
     async def _report(
-        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, metrics: AsyncMetrics
+        self, request: AsyncRequest, outcome: AsyncOutcome, fleet: Fleet, metrics: AsyncMetrics
     ) -> None:
         if not outcome.failure:
             began = time.perf_counter()
@@ -300,10 +303,10 @@ class AsyncInference:
                 metrics.upload_failures.count += 1
                 failure = f"ClientError: The answer could not be written to {request.output}."
                 outcome = replace(outcome, failure=failure, body=None)
-                self._complain(fleet, request.specification.output, refusal)
+                self._warn(fleet, request.specification.output, refusal)
         if outcome.failure:
             metrics.failures.count += 1
-            fleet.journal.record("error", request.endpoint.name, outcome.failure)
+            fleet.event_log.record("error", request.endpoint.name, outcome.failure)
             if request.failure is not None:
                 told = outcome
                 if outcome.body is None:
@@ -313,12 +316,12 @@ class AsyncInference:
                 refusal = await self._write(request, request.failure, told)
                 if refusal:
                     metrics.upload_failures.count += 1
-                    self._complain(fleet, request.specification.failure, refusal)
+                    self._warn(fleet, request.specification.failure, refusal)
         await self._notify(request, outcome, fleet, metrics)
         metrics.processed.count += 1
         metrics.total.add(request.age * 1e3)
 
-    async def _write(self, request: AsyncRequest, address: str, outcome: Outcome) -> str:
+    async def _write(self, request: AsyncRequest, address: str, outcome: AsyncOutcome) -> str:
         """Write an answer to S3; return why it is not there, or ""."""
         headers: Headers = [(b"content-type", (outcome.content_type or _UNTYPED).encode())]
         if request.specification.key:
@@ -334,22 +337,22 @@ class AsyncInference:
         return reply.body.decode("utf-8", "replace") if reply.status >= _FIRST_ERROR else ""
 
     async def _notify(
-        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, metrics: AsyncMetrics
+        self, request: AsyncRequest, outcome: AsyncOutcome, fleet: Fleet, metrics: AsyncMetrics
     ) -> None:
         specification = request.specification
         topic = specification.error_topic if outcome.failure else specification.success_topic
         if not topic:
             return
-        reply = await self._aws.answer(notification(topic, notice_of(request, outcome)))
+        reply = await self._aws.answer(notification(topic, notification_message(request, outcome)))
         if reply.status >= _FIRST_ERROR:
             metrics.notification_failures.count += 1
-            self._complain(fleet, topic, reply.body.decode("utf-8", "replace"))
+            self._warn(fleet, topic, reply.body.decode("utf-8", "replace"))
 
-    def _complain(self, fleet: Fleet, where: str, reason: str) -> None:
-        """Say what cannot be written or told: in the journal, and of each place once in the log."""
-        fleet.journal.record("error", fleet.id.name, f"{where}: {reason}")
-        if (fleet.id, where) not in self._told:  # for every request would be too often
-            self._told.add((fleet.id, where))
+    def _warn(self, fleet: Fleet, where: str, reason: str) -> None:
+        """Say what cannot be written or told: in the event log, and once a place in the log."""
+        fleet.event_log.record("error", fleet.id.name, f"{where}: {reason}")
+        if (fleet.id, where) not in self._warned:  # for every request would be too often
+            self._warned.add((fleet.id, where))
             logger.warning("endpoint %s: %s: %s", fleet.id.name, where, reason)
 
     def _metrics_of(self, endpoint: EndpointId, variant: str) -> AsyncMetrics:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moto.core.utils import get_service_model
 
 from mmekit_local.sagemaker.api import ApiReply, ApiRequest, Caller, new_request_id, operation_of
-from mmekit_local.sagemaker.control.hosted import Capacity
+from mmekit_local.sagemaker.control.hosted_endpoint import VariantCapacity
 from mmekit_local.sagemaker.control.members import check_members
 from mmekit_local.sagemaker.control.operations import EMPTY, empty_list, refusal
 from mmekit_local.sagemaker.control.records import Records, sagemaker_regions
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmekit_local.sagemaker.aws_client import AwsClient
-    from mmekit_local.sagemaker.control.hosting import Hosting
+    from mmekit_local.sagemaker.control.endpoint_controller import EndpointController
 
 __all__ = ["ControlPlane"]
 
@@ -42,13 +42,13 @@ class ControlPlane:
     ----------
     aws
         Answers what is not added here.
-    hosting
+    controller
         Is told after every request that endpoints may have come or gone.
     """
 
-    def __init__(self, aws: AwsClient, hosting: Hosting) -> None:
+    def __init__(self, aws: AwsClient, controller: EndpointController) -> None:
         self._aws = aws
-        self._hosting = hosting
+        self._controller = controller
         self._regions = sagemaker_regions()
         # Between a check and what it allows, nobody else may change what was checked.
         self._changing = asyncio.Lock()
@@ -72,13 +72,14 @@ class ControlPlane:
                 return _reply(empty_list(operation))
         endpoint = EndpointId(caller.account, caller.region, str(members.get("EndpointName")))
         if operation == "DescribeEndpoint":
-            self._hosting.refresh(endpoint)
+            self._controller.refresh(endpoint)
+        # What only reads changes nothing that was checked, and does not wait for what changes.
         if operation.startswith(_READING):
             return await self._answer(operation, members, request, caller)
         async with self._changing:
             reply = await self._answer(operation, members, request, caller)
         if operation in _SETTLING:
-            await self._hosting.settle(endpoint, _SETTLE_S)
+            await self._controller.settle(endpoint, _SETTLE_S)
         return reply
 
     async def _answer(
@@ -92,7 +93,7 @@ class ControlPlane:
             except AwsError as error:
                 return control_reply(error, new_request_id())
         reply = await self._aws.answer(request)
-        self._hosting.reconcile(caller.account, caller.region)
+        self._controller.reconcile(caller.account, caller.region)
         return reply
 
     async def _change(
@@ -102,11 +103,12 @@ class ControlPlane:
         name = str(members["EndpointName"])
         endpoint = EndpointId(caller.account, caller.region, name)
         records = self._records(caller.account, caller.region)
-        self._hosting.begin_update(endpoint)
+        # Before the wait for a disk: a second update that comes meanwhile finds one in progress.
+        self._controller.begin_update(endpoint)
         try:
             await self._aws.keep(request)
         except AwsError:
-            self._hosting.cancel_update(endpoint)
+            self._controller.cancel_update(endpoint)
             raise
         self._own[operation](endpoint, members)
         return _reply({"EndpointArn": records.arn("endpoint", name)})
@@ -117,7 +119,7 @@ class ControlPlane:
             excluded = members.get("ExcludeRetainedVariantProperties") or ()
             retained = _PROPERTIES - {item["VariantPropertyType"] for item in excluded}
         deployment = deployment_in(members, self._records(endpoint.account, endpoint.region))
-        self._hosting.update(endpoint, members["EndpointConfigName"], retained, deployment)
+        self._controller.update(endpoint, members["EndpointConfigName"], retained, deployment)
 
     def _records(self, account: str, region: str) -> Records:
         return Records(account, region, are_replayed=self._aws.is_replaying)
@@ -125,12 +127,12 @@ class ControlPlane:
     def _set_capacities(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
         wishes = members["DesiredWeightsAndCapacities"]
         capacities = {
-            wish["VariantName"]: Capacity(
+            wish["VariantName"]: VariantCapacity(
                 wish.get("DesiredInstanceCount"), wish.get("DesiredWeight")
             )
             for wish in wishes
         }
-        self._hosting.set_capacities(endpoint, capacities)
+        self._controller.set_capacities(endpoint, capacities)
 
 
 def _members(operation: str, body: bytes) -> dict[str, Any]:

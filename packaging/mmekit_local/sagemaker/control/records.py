@@ -10,6 +10,7 @@ from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from mmekit_local.sagemaker.control.model_packages import ModelPackages, containers_of
+from mmekit_local.sagemaker.errors import validation_exception
 from mmekit_local.sagemaker.specification import (
     AsyncSpecification,
     CaptureSpecification,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.instances.variant import Variant
 
 __all__ = [
+    "RESOURCE_NAMES",
     "Records",
     "sagemaker_regions",
     "set_failure_reason",
@@ -37,6 +39,13 @@ __all__ = [
     "summarise",
     "variant_summaries",
 ]
+
+RESOURCE_NAMES = {
+    "model": "model",
+    "endpoint-config": "endpoint configuration",
+    "endpoint": "endpoint",
+}
+"""What a resource is, as its ARN spells it: as AWS's messages call it."""
 
 
 class Records:
@@ -79,6 +88,12 @@ class Records:
             "endpoint": self._backend.endpoints,
         }
         return name in tables[kind]
+
+    def require(self, kind: str, name: str) -> None:
+        """Raise a ValidationException where a resource does not exist."""
+        if not self.has(kind, name):
+            where = self.arn(kind, name)
+            raise validation_exception(f'Could not find {RESOURCE_NAMES[kind]} "{where}".')
 
     def is_multi_model(self, model: str) -> bool:
         """Say whether a model, which exists, has a container whose Mode is MultiModel."""
@@ -184,7 +199,7 @@ def set_members(record: FakeEndpoint, **members: Any) -> None:
 
 
 def summarise(
-    record: FakeEndpoint, wanted: EndpointSpecification, fleet: Fleet | None, config_name: str
+    record: FakeEndpoint, desired: EndpointSpecification, fleet: Fleet | None, config_name: str
 ) -> None:
     """Write what an endpoint runs and shall run, as DescribeEndpoint tells it.
 
@@ -192,7 +207,7 @@ def summarise(
     ----------
     record
         Is written to.
-    wanted
+    desired
         What the endpoint shall be.
     fleet
         What runs; None when nothing does yet.
@@ -201,18 +216,18 @@ def summarise(
     """
     record.endpoint_config_name = config_name
     running = {} if fleet is None else {variant.name: variant for variant in fleet.all_variants}
-    record.production_variants = variant_summaries(record, wanted.variants, running)
+    record.production_variants = variant_summaries(record, desired.variants, running)
     set_members(
         record,
-        shadow_production_variants=variant_summaries(record, wanted.shadows, running),
-        async_inference_config=_async_summary(wanted.asynchronous),
+        shadow_production_variants=variant_summaries(record, desired.shadows, running),
+        async_inference_config=_async_summary(desired.asynchronous),
         metrics_config=(
             None
-            if wanted.publish_seconds is None
-            else {"MetricPublishFrequencyInSeconds": int(wanted.publish_seconds)}
+            if desired.publish_seconds is None
+            else {"MetricPublishFrequencyInSeconds": int(desired.publish_seconds)}
         ),
     )
-    record.data_capture_config = _capture_summary(wanted.capture)
+    record.data_capture_config = _capture_summary(desired.capture)
 
 
 def variant_summaries(

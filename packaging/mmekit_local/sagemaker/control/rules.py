@@ -1,8 +1,7 @@
 """What SageMaker refuses beyond its service model: resources that are not there, or do not fit.
 
-Sources: the API reference's pages of the operations named; "Serverless Inference: feature
-exclusions" in the developer guide; messages as users of AWS report them, and where none is known,
-in AWS's manner.
+Sources: the API reference's pages of the operations named; messages as users of AWS report them,
+and where none is known, in AWS's manner.
 
 Not checked, on purpose: whether IAM has the role of a model, since rehearsals use the ARN of a role
 that is in another account; whether an archive of a single model is there, since the endpoint says
@@ -13,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit.instance_types import accelerator_of
-from mmekit_local.sagemaker.control.configs import check_container, check_features
+from mmekit_local.sagemaker.control.config_rules import check_config, check_model
 from mmekit_local.sagemaker.control.deployments import check_deployment
+from mmekit_local.sagemaker.control.records import RESOURCE_NAMES
 from mmekit_local.sagemaker.errors import resource_limit_exceeded, validation_exception
 
 if TYPE_CHECKING:
@@ -29,12 +28,10 @@ MOST_INSTANCES = 100
 """Of one instance type at one endpoint. AWS's quotas differ with account and type, and are of that
 order; here each instance is a server of its own."""
 
-_MEMORY_STEP_MB = 1024
-
-_KINDS = {  # as ARNs spell it: (the member that names it, as AWS says it)
-    "model": ("ModelName", "model"),
-    "endpoint-config": ("EndpointConfigName", "endpoint configuration"),
-    "endpoint": ("EndpointName", "endpoint"),
+_NAMED_BY = {  # a kind as ARNs spell it: the member that names it
+    "model": "ModelName",
+    "endpoint-config": "EndpointConfigName",
+    "endpoint": "EndpointName",
 }
 _CREATED = {
     "CreateModel": "model",
@@ -67,138 +64,23 @@ def check(operation: str, members: dict[str, Any], records: Records) -> None:
     """
     kind = _CREATED.get(operation)
     if kind is not None:
-        member, spoken = _KINDS[kind]
-        name = str(members[member])
+        name = str(members[_NAMED_BY[kind]])
         if records.has(kind, name):
             where = records.arn(kind, name)
-            raise validation_exception(f'Cannot create already existing {spoken} "{where}".')
+            raise validation_exception(
+                f'Cannot create already existing {RESOURCE_NAMES[kind]} "{where}".'
+            )
     for needed in _NEEDED.get(operation, ()):
-        _require(needed, str(members[_KINDS[needed][0]]), records)
-    more = _MORE.get(operation)
-    if more is not None:
-        more(members, records)
-
-
-def _require(kind: str, name: str, records: Records) -> None:
-    if not records.has(kind, name):
-        spoken = _KINDS[kind][1]
-        raise validation_exception(f'Could not find {spoken} "{records.arn(kind, name)}".')
-
-
-def _check_model(members: dict[str, Any], records: Records) -> None:
-    primary, several = members.get("PrimaryContainer"), members.get("Containers")
-    if primary and several:
-        raise validation_exception(
-            "A model cannot have both PrimaryContainer and Containers; specify one of them."
-        )
-    if not primary and not several:
-        raise validation_exception(
-            "A model must have either PrimaryContainer or Containers; specify one of them."
-        )
-    if "ExecutionRoleArn" not in members:
-        raise validation_exception(
-            "1 validation error detected: Value null at 'executionRoleArn' failed to satisfy "
-            "constraint: Member must not be null"
-        )
-    for container in [primary] if primary else several or []:
-        if container.get("Mode") == "MultiModel" and not _data_url(container):
-            raise validation_exception(
-                "ModelDataUrl must be specified for a container whose Mode is MultiModel."
-            )
-        if not container.get("Image") and not container.get("ModelPackageName"):
-            raise validation_exception("A container must have an Image or a ModelPackageName.")
-        check_container(container)
-        if container.get("ModelPackageName"):
-            records.model_packages.check(container)
-
-
-def _check_config(members: dict[str, Any], records: Records) -> None:
-    variants: list[dict[str, Any]] = members["ProductionVariants"]
-    shadows: list[dict[str, Any]] = members.get("ShadowProductionVariants") or []
-    seen = set()
-    for variant in [*variants, *shadows]:
-        name = variant["VariantName"]
-        if name in seen:
-            raise validation_exception(
-                f'The variant name "{name}" was non-unique within the request.'
-            )
-        seen.add(name)
-    for variant in [*variants, *shadows]:
-        name = variant["VariantName"]
-        if "ModelName" not in variant:
-            raise validation_exception(
-                f'Variant "{name}" has no ModelName. Inference components are not supported here.'
-            )
-        _require("model", variant["ModelName"], records)
-        if "ServerlessConfig" in variant:
-            _check_serverless(variant, members, records)
-        elif "InstanceType" not in variant:
-            raise validation_exception(
-                f'Variant "{name}" must have either an InstanceType or a ServerlessConfig.'
-            )
-        elif "InitialInstanceCount" not in variant:
-            raise validation_exception(
-                f'Variant "{name}" has an InstanceType and must have an InitialInstanceCount.'
-            )
-        else:
-            _check_accelerator(variant, records)
-    if sum(float(variant.get("InitialVariantWeight", 1.0)) for variant in variants) <= 0:
-        raise validation_exception("The variants' weights must not all be 0.")
-    check_features(members, records)
-
-
-def _check_accelerator(variant: dict[str, Any], records: Records) -> None:
-    """Refuse what AWS documents nowhere: "Supported instance types for multi-model endpoints"."""
-    accelerator = accelerator_of(variant["InstanceType"])
-    model = variant["ModelName"]
-    if accelerator is None or not records.is_multi_model(model):
-        return
-    images = records.images(model)
-    if accelerator == "GPU" and all("tritonserver" in image for image in images):
-        return
-    raise validation_exception(
-        f'Variant "{variant["VariantName"]}" has instances of {variant["InstanceType"]} '
-        f"({accelerator}) and a multi-model container. AWS documents GPUs for multi-model "
-        "endpoints with NVIDIA Triton (sagemaker-tritonserver) only, and nothing else but CPUs "
-        "without it. Use a CPU instance type, such as ml.m6i.large."
-    )
-
-
-def _check_serverless(variant: dict[str, Any], members: dict[str, Any], records: Records) -> None:
-    name, config = variant["VariantName"], variant["ServerlessConfig"]
-    for member in ("InstanceType", "InitialInstanceCount", "AcceleratorType"):
-        if member in variant:
-            raise validation_exception(
-                f'Variant "{name}" has a ServerlessConfig and cannot have {member}.'
-            )
-    memory, most = config["MemorySizeInMB"], config["MaxConcurrency"]
-    if memory % _MEMORY_STEP_MB:
-        raise validation_exception(
-            f"1 validation error detected: Value '{memory}' at 'memorySizeInMB' failed to satisfy "
-            "constraint: Member must satisfy enum value set: [1024, 2048, 3072, 4096, 5120, 6144]"
-        )
-    if config.get("ProvisionedConcurrency", 0) > most:
-        raise validation_exception(
-            "ProvisionedConcurrency must be less than or equal to MaxConcurrency "
-            f'for variant "{name}".'
-        )
-    if len(members["ProductionVariants"]) > 1:
-        raise validation_exception("Serverless endpoints do not support several variants.")
-    if members.get("DataCaptureConfig", {}).get("EnableCapture"):
-        raise validation_exception("Serverless endpoints do not support DataCaptureConfig.")
-    if records.is_multi_model(variant["ModelName"]):
-        raise validation_exception("MultiModel mode is not supported for serverless endpoints.")
-    for member in records.network_of(variant["ModelName"]):
-        raise validation_exception(
-            f'Serverless endpoints do not support {member}, which model "{variant["ModelName"]}" '
-            "has. Create the model without it."
-        )
+        records.require(needed, str(members[_NAMED_BY[needed]]))
+    further = _FURTHER_CHECKS.get(operation)
+    if further is not None:
+        further(members, records)
 
 
 def _check_endpoint(members: dict[str, Any], records: Records) -> None:
     config = str(members["EndpointConfigName"])
     for model, containers in records.container_counts(config).items():
-        _require("model", model, records)
+        records.require("model", model)
         if containers > 1:
             raise validation_exception(
                 f'Model "{records.arn("model", model)}" has {containers} containers. Inference '
@@ -323,14 +205,9 @@ def in_progress(records: Records, name: str) -> Exception:
     )
 
 
-def _data_url(container: dict[str, Any]) -> str:
-    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
-    return str(container.get("ModelDataUrl") or source.get("S3Uri") or "")
-
-
-_MORE: dict[str, Callable[[dict[str, Any], Records], None]] = {
-    "CreateModel": _check_model,
-    "CreateEndpointConfig": _check_config,
+_FURTHER_CHECKS: dict[str, Callable[[dict[str, Any], Records], None]] = {
+    "CreateModel": check_model,
+    "CreateEndpointConfig": check_config,
     "CreateEndpoint": _check_endpoint,
     "UpdateEndpoint": _check_update,
     "UpdateEndpointWeightsAndCapacities": _check_capacities,

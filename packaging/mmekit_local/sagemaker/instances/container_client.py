@@ -231,6 +231,7 @@ class ContainerClient:
         try:
             reply = await answer
         except asyncio.CancelledError:
+            # The answer may still come, and the next request on this connection would get it.
             connection.abort()
             raise
         finally:

@@ -216,7 +216,7 @@ class ContainerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below."""
-        if self._is_answered:
+        if self._is_answered:  # it would be taken for the answer to the next request
             self._refuse_unasked()
             return
         self._answering = True

@@ -192,7 +192,7 @@ class Instance:
             self._single = LoadedModel("", only, self._client.only_invocation(), now, now)
         self.state = "in service"
         milliseconds = (time.perf_counter() - began) * 1e3
-        template.journal.record("instance", self.label, "in service", milliseconds=milliseconds)
+        template.event_log.record("instance", self.label, "in service", milliseconds=milliseconds)
 
     async def until_lost(self) -> str:
         """Return why the instance must be replaced, as soon as it must."""
@@ -284,6 +284,7 @@ class Instance:
             else:
                 model.used_at = time.monotonic()
             invocation = await self._send(model, headers, body, seconds)
+            # A single model cannot be loaded anew: its container is replaced, by its /ping.
             if is_suspicious(invocation.reply.status) and self._single is None:
                 invocation = await self._retry_if_lost(model, headers, body, invocation)
             return invocation
@@ -340,7 +341,7 @@ class Instance:
         try:
             await self._models.ensure(target, self._template.limits.load_seconds)
         except (AwsError, ContainerAbsentError, asyncio.TimeoutError, TooManyWaitError) as error:
-            self._template.journal.record("error", self.label, str(error), target=target)
+            self._template.event_log.record("error", self.label, str(error), target=target)
 
     async def _wait_for(self, target: str) -> tuple[LoadedModel, float]:
         """Return the model once it is loaded, and the seconds left for the invocation."""
@@ -359,6 +360,7 @@ class Instance:
             raise InstanceLostError(str(error)) from error
         waited = time.perf_counter() - began
         template.metrics.loading_wait.add(waited * 1e6)
+        # The load counts towards the 60 s of the call, but a model that is there gets its chance.
         return model, max(template.limits.invoke_seconds - waited, 1.0)
 
     async def _send(

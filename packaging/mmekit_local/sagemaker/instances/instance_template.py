@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmekit_local.sagemaker.aws_client import ReadObject
+    from mmekit_local.sagemaker.event_log import EventLog
     from mmekit_local.sagemaker.instances.launcher import ContainerLauncher
-    from mmekit_local.sagemaker.journal import Journal
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
-    from mmekit_local.sagemaker.options import Limits
+    from mmekit_local.sagemaker.options import EndpointLimits
     from mmekit_local.sagemaker.specification import EndpointId, ModelSpecification
 
 __all__ = ["InstanceTemplate"]
@@ -43,7 +43,7 @@ class InstanceTemplate:
         Time limits.
     metrics
         Where the variant's metrics are gathered.
-    journal
+    event_log
         Where events are recorded.
     new_sink
         Returns where the output of one more container goes, line by line.
@@ -57,9 +57,9 @@ class InstanceTemplate:
     launcher: ContainerLauncher
     account: tuple[tuple[str, str], ...]
     read_object: ReadObject
-    limits: Limits
+    limits: EndpointLimits
     metrics: VariantMetrics
-    journal: Journal
+    event_log: EventLog
     new_sink: Callable[[], Callable[[str], None] | None]
 
     def placement(self, label: str, folder: Path, model: Path | None) -> Placement:

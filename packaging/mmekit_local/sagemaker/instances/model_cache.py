@@ -64,7 +64,7 @@ class ModelCache:
     Parameters
     ----------
     template
-        ModelDataUrl, and whether models are cached at all; limits, metrics, journal.
+        ModelDataUrl, and whether models are cached at all; limits, metrics, event_log.
     label
         The instance's name in the log.
     disk
@@ -85,7 +85,7 @@ class ModelCache:
         self._loader = ModelLoader(client, template.endpoint, template.limits.load_seconds)
         self._limits = template.limits
         self._metrics = template.metrics
-        self._journal = template.journal
+        self._event_log = template.event_log
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._waiting: dict[str, int] = {}
@@ -160,6 +160,7 @@ class ModelCache:
             self._loading[target] = loading
             loading.add_done_callback(lambda done: self._finish(target, done))
         try:
+            # Shielded: a client that goes away must not end a load that others wait for.
             return await asyncio.wait_for(asyncio.shield(loading), seconds)
         except asyncio.CancelledError:
             if loading.cancelled():  # the instance was closed, and this request never began
@@ -195,7 +196,7 @@ class ModelCache:
         ):
             return False
         self._unloaded_broken[model.target] = now
-        self._journal.record(
+        self._event_log.record(
             "error", self._label, f"{reason} It is unloaded and loaded again.", target=model.target
         )
         self._begin_unloading(model, deletes=False)
@@ -260,6 +261,7 @@ class ModelCache:
         name = name_of(address)
         self._used_names.add(name)
         try:
+            # Containers answer a load with 409 while they still have the model.
             if (unloading := self._unloading.get(name)) is not None:
                 await asyncio.wait([unloading])
             async with self._permits:
@@ -280,7 +282,7 @@ class ModelCache:
             f"loaded in {(loaded - downloaded) * 1e3:.0f} ms"
         )
         milliseconds = (loaded - began) * 1e3
-        self._journal.record(
+        self._event_log.record(
             "cold load", self._label, text, target=target, milliseconds=milliseconds
         )
         logger.info("[%s] %s: %s", self._label, target, text)
@@ -309,6 +311,7 @@ class ModelCache:
         full = refused = False
         while True:
             reply = await self._loader.load(stored, max(patience - time.monotonic(), 1.0))
+            # Multi Model Server still has the name of the load that it refused a moment ago.
             if refused and reply.status == _CONFLICT and time.monotonic() < patience:
                 await self._loader.unload(stored)
                 await asyncio.sleep(_FORGETTING_SECONDS)
@@ -316,6 +319,7 @@ class ModelCache:
             if reply.status == _DONE or await self._loader.has_already(reply, stored):
                 self.is_full = full
                 return
+            # Both: the text alone may be a model's own, about another disk.
             no_disk = _NO_SPACE in reply.text and self._disk.is_full
             if reply.status != _OUT_OF_MEMORY and not no_disk:
                 raise model_error(self._endpoint, reply.status, reply.text)
@@ -370,7 +374,7 @@ class ModelCache:
             unloading = self._begin_unloading(victim, deletes=False, drains=True)
             await asyncio.wait([unloading])
             self._evicted_at = time.monotonic()
-            self._journal.record("eviction", self._label, text, target=victim.target)
+            self._event_log.record("eviction", self._label, text, target=victim.target)
             logger.info("[%s] %s: %s", self._label, victim.target, text)
         return victim
 

@@ -72,6 +72,7 @@ def pick_instance(instances: Sequence[_I], target: str) -> _I:
     When none has it: the one that is loading it; else the best place for it
     (`placement_cost`).
     """
+    # Elsewhere it would take memory that other models need; `pick_spill` does that for hot ones.
     holders = [instance for instance in instances if instance.has(target)]
     if len(holders) == 1:
         return holders[0]

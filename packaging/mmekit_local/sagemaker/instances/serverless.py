@@ -155,7 +155,7 @@ class ServerlessVariant(Variant):
 
     async def _scale_to_zero(self) -> None:
         await self.resize(0)
-        self._template.journal.record("instance", self._label, "scaled to zero: nobody asks")
+        self._template.event_log.record("instance", self._label, "scaled to zero: nobody asks")
 
     @property
     def _label(self) -> str:

@@ -281,8 +281,8 @@ class Variant:
             reason = await replica.instance.until_lost()
             self._refreshed()
             began = time.perf_counter()
-            label, journal = replica.instance.label, self._template.journal
-            journal.record("instance", label, f"lost: {reason}")
+            label, event_log = replica.instance.label, self._template.event_log
+            event_log.record("instance", label, f"lost: {reason}")
             logger.warning("[%s] lost: %s", label, reason)
             self._begin(replica.instance.stop())
             if not self._replaces:
@@ -290,7 +290,7 @@ class Variant:
                 return
             await self._replace(replica)
             milliseconds = (time.perf_counter() - began) * 1e3
-            journal.record("instance", label, "replaced", milliseconds=milliseconds)
+            event_log.record("instance", label, "replaced", milliseconds=milliseconds)
             logger.info("[%s] replaced in %.0f ms", label, milliseconds)
 
     async def _replace(self, replica: _Replica) -> None:
@@ -301,7 +301,7 @@ class Variant:
                 await replica.instance.start()
             except Exception as error:  # whatever it was, the next try may succeed
                 text = f"not replaced: {error}"
-                self._template.journal.record("error", replica.instance.label, text)
+                self._template.event_log.record("error", replica.instance.label, text)
                 if not isinstance(error, InstanceStartError):
                     logger.exception("[%s] %s", replica.instance.label, text)
                 self._begin(replica.instance.stop())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         EndpointSpecification,
     )
 
-__all__ = ["Capture", "Captures"]
+__all__ = ["DataCapture", "EndpointCapture"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -42,7 +42,7 @@ _UNTYPED = b"application/octet-stream"
 
 
 @dataclass(frozen=True)
-class _Invocation:
+class _CapturedInvocation:
     """A request and its answer, as they will be written."""
 
     at: float
@@ -57,7 +57,7 @@ class _Invocation:
         return len(self.body) + len(self.reply.body)
 
 
-class Capture:
+class EndpointCapture:
     """What is captured at one endpoint."""
 
     def __init__(self, endpoint: EndpointId, specification: CaptureSpecification) -> None:
@@ -66,7 +66,7 @@ class Capture:
         self._share = specification.percentage / 100.0
         self._csv = _lowered(specification.csv_types)
         self._json = _lowered(specification.json_types)
-        self._waiting: list[_Invocation] = []
+        self._waiting: list[_CapturedInvocation] = []
         self._waiting_bytes = 0
 
     def add(
@@ -94,22 +94,24 @@ class Capture:
         """
         if random.random() >= self._share:  # noqa: S311 - this is no cryptography
             return
-        invocation = _Invocation(time.time(), request_id.decode(), variant, request, body, reply)
+        invocation = _CapturedInvocation(
+            time.time(), request_id.decode(), variant, request, body, reply
+        )
         if self._waiting_bytes + invocation.size <= _WAITING_BYTES:
             self._waiting_bytes += invocation.size
             self._waiting.append(invocation)
 
-    def take(self) -> list[_Invocation]:
+    def take(self) -> list[_CapturedInvocation]:
         """Return what waits, and begin anew."""
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         return waiting
 
-    def files_of(self, captured: list[_Invocation]) -> dict[str, bytes]:
+    def files_of(self, captured: list[_CapturedInvocation]) -> dict[str, bytes]:
         """Return invocations as files by their s3:// addresses, one a variant and hour.
 
         It may run in a thread: it changes nothing.
         """
-        files: dict[str, list[_Invocation]] = {}
+        files: dict[str, list[_CapturedInvocation]] = {}
         for invocation in captured:
             hour = datetime.fromtimestamp(invocation.at, timezone.utc).strftime("%Y/%m/%d/%H")
             files.setdefault(f"{invocation.variant}/{hour}", []).append(invocation)
@@ -119,11 +121,11 @@ class Capture:
             for folder, invocations in files.items()
         }
 
-    def _lines(self, invocations: list[_Invocation]) -> bytes:
+    def _lines(self, invocations: list[_CapturedInvocation]) -> bytes:
         lines = (json.dumps(self._record(one), separators=(",", ":")) for one in invocations)
         return "".join(f"{line}\n" for line in lines).encode()
 
-    def _record(self, invocation: _Invocation) -> dict[str, object]:
+    def _record(self, invocation: _CapturedInvocation) -> dict[str, object]:
         request, reply = invocation.request, invocation.reply
         data: dict[str, object] = {}
         if self._specification.captures_input:
@@ -164,7 +166,7 @@ class Capture:
         return "JSON" if media_type in self._json else "BASE64"
 
 
-class Captures:
+class DataCapture:
     """The captures of all endpoints.
 
     Parameters
@@ -175,18 +177,18 @@ class Captures:
 
     def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
-        self._complained: set[str] = set()
-        self._captures: dict[EndpointId, list[Capture]] = {}
+        self._warned: set[str] = set()
+        self._captures: dict[EndpointId, list[EndpointCapture]] = {}
         self._gone: set[EndpointId] = set()
 
-    def of(self, specification: EndpointSpecification) -> Capture | None:
+    def of(self, specification: EndpointSpecification) -> EndpointCapture | None:
         """Return where a fleet's invocations are captured; None when they are not.
 
         An endpoint's former fleet goes on capturing into its own until it has drained.
         """
         if specification.capture is None:
             return None
-        capture = Capture(specification.id, specification.capture)
+        capture = EndpointCapture(specification.id, specification.capture)
         former = self._captures.get(specification.id, [])
         self._captures[specification.id] = [*former[-_FORMER:], capture]
         self._gone.discard(specification.id)
@@ -195,7 +197,7 @@ class Captures:
     def forget(self, endpoint: EndpointId) -> None:
         """Let go of an endpoint that is gone, once what was captured is written."""
         self._gone.add(endpoint)
-        self._complained.discard(endpoint.name)
+        self._warned.discard(endpoint.name)
 
     async def flush(self) -> None:
         """Write to S3 what was captured since the last time."""
@@ -216,16 +218,16 @@ class Captures:
         try:
             place = locate(address)
         except ValueError as error:
-            self._complain(endpoint, str(error))
+            self._warn_once(endpoint, str(error))
             return
         kind = [(b"content-type", b"application/jsonlines")]
         reply = await self._aws.answer(object_put(endpoint, place, content, kind))
         if reply.status >= _FIRST_ERROR:
-            self._complain(endpoint, f"{address}: {reply.body.decode('utf-8', 'replace')}")
+            self._warn_once(endpoint, f"{address}: {reply.body.decode('utf-8', 'replace')}")
 
-    def _complain(self, endpoint: EndpointId, reason: str) -> None:
-        if endpoint.name not in self._complained:  # each second would be too often
-            self._complained.add(endpoint.name)
+    def _warn_once(self, endpoint: EndpointId, reason: str) -> None:
+        if endpoint.name not in self._warned:  # each second would be too often
+            self._warned.add(endpoint.name)
             logger.warning("endpoint %s: data cannot be captured: %s", endpoint.name, reason)
 
 

@@ -31,8 +31,8 @@ __all__ = [
     "ENDPOINTS",
     "INVOCATIONS",
     "AsyncMetrics",
+    "DeploymentMetrics",
     "Metrics",
-    "TwinMetrics",
     "VariantMetrics",
 ]
 
@@ -182,7 +182,7 @@ class VariantMetrics:
         return summarised(name, unit, self.dimensions, values)
 
 
-class TwinMetrics(VariantMetrics):
+class DeploymentMetrics(VariantMetrics):
     """What happens at the new instances of a variant during a deployment, beside all of it.
 
     Source: AWS's "Auto-Rollback Configuration and Monitoring": the dimension EndpointConfigName
@@ -265,24 +265,24 @@ class Metrics:
     def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
         self._variants: dict[tuple[EndpointId, str], VariantMetrics] = {}
-        self._look: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
-        self._others: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
+        self._snapshots: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
+        self._sources: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
         self._published: dict[EndpointId, float] = {}
-        self._twins: list[TwinMetrics] = []
+        self._deployments: list[DeploymentMetrics] = []
 
     def __iter__(self) -> Iterator[VariantMetrics]:
         """Iterate over the variants of which there is something to tell."""
         return iter(tuple(self._variants.values()))
 
-    def look_at(self, look: Callable[[], Mapping[EndpointId, FleetSnapshot]]) -> None:
-        """Ask `look` for the endpoints in service whenever metrics of instances are due."""
-        self._look = look
+    def set_snapshots(self, snapshots: Callable[[], Mapping[EndpointId, FleetSnapshot]]) -> None:
+        """Ask `snapshots` for the endpoints in service whenever metrics of instances are due."""
+        self._snapshots = snapshots
 
-    def listen_to(
+    def add_source(
         self, observations: Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]
     ) -> None:
         """Have what else there is to tell, since the last time, told with the rest."""
-        self._others.append(observations)
+        self._sources.append(observations)
 
     def variant(self, endpoint: EndpointId, name: str) -> VariantMetrics:
         """Return where to record what happens at a variant."""
@@ -291,25 +291,26 @@ class Metrics:
             found = self._variants[endpoint, name] = VariantMetrics(endpoint, name)
         return found
 
-    def twin(self, endpoint: EndpointId, name: str, config_name: str) -> TwinMetrics:
+    def of_deployment(self, endpoint: EndpointId, name: str, config_name: str) -> DeploymentMetrics:
         """Return where to record as well what happens at the new instances of a variant."""
-        self._twins = [
-            one for one in self._twins if (one.endpoint, one.variant) != (endpoint, name)
+        self._deployments = [
+            one for one in self._deployments if (one.endpoint, one.variant) != (endpoint, name)
         ]
-        self._twins.append(TwinMetrics(self.variant(endpoint, name), config_name))
-        return self._twins[-1]
+        self._deployments.append(DeploymentMetrics(self.variant(endpoint, name), config_name))
+        return self._deployments[-1]
 
     def forget(self, endpoint: EndpointId) -> None:
         """Hand over what was recorded, and let go of an endpoint that is gone."""
+        # Whoever asks CloudWatch afterwards shall find its last seconds, too.
         self.flush()
         for key in [key for key in self._variants if key[0] == endpoint]:
             del self._variants[key]
         self._published.pop(endpoint, None)
-        self._twins = [twin for twin in self._twins if twin.endpoint != endpoint]
+        self._deployments = [one for one in self._deployments if one.endpoint != endpoint]
 
     def flush(self) -> None:
         """Hand to CloudWatch what was recorded since the last time."""
-        fleets = self._look()
+        fleets = self._snapshots()
         due = {name: fleet for name, fleet in fleets.items() if self._is_due(name, fleet)}
         for (endpoint, name), metrics in self._variants.items():
             fleet = due.get(endpoint)
@@ -319,9 +320,9 @@ class Metrics:
             batches = metrics.take(next((one for one in variants if one.name == name), None))
             for namespace, batch in zip((INVOCATIONS, ENDPOINTS), batches, strict=True):
                 self._put(endpoint, namespace, batch)
-        for twin in self._twins:
-            self._put(twin.endpoint, INVOCATIONS, twin.take()[0])
-        for observations in self._others:
+        for one in self._deployments:
+            self._put(one.endpoint, INVOCATIONS, one.take()[0])
+        for observations in self._sources:
             for endpoint, batch in observations():
                 self._put(endpoint, INVOCATIONS, batch)
 

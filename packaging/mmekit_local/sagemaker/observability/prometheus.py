@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
+    from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
     from mmekit_local.sagemaker.observability.observations import BatchSummary
-    from mmekit_local.sagemaker.observability.watch import Watch
     from mmekit_local.sagemaker.snapshot import InstanceSnapshot
 
 __all__ = ["CONTENT_TYPE", "prometheus_text"]
@@ -59,21 +59,21 @@ _GAUGES: tuple[tuple[str, str, Callable[[InstanceSnapshot], float | None]], ...]
 )
 
 
-def prometheus_text(watch: Watch) -> bytes:
+def prometheus_text(monitor: EndpointMonitor) -> bytes:
     """Return all metrics."""
     registry = CollectorRegistry()
-    registry.register(_Collector(watch))
+    registry.register(_EndpointCollector(monitor))
     return generate_latest(registry)
 
 
-class _Collector:
+class _EndpointCollector:
     """Yields the metrics; prometheus_client's interface for one's own collector."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, monitor: EndpointMonitor) -> None:
+        self._monitor = monitor
 
     def collect(self) -> Iterator[Metric]:
-        variants = [(_labels(metrics), metrics) for metrics in self._watch.metrics]
+        variants = [(_labels(metrics), metrics) for metrics in self._monitor.metrics]
         yield from _counters(variants)
         for name, text, summary_of in _TIMES:
             family = SummaryMetricFamily(f"mme_{name}_seconds", text, labels=_VARIANT)
@@ -87,7 +87,7 @@ class _Collector:
     def _gauges(self) -> Iterator[Metric]:
         instances = [
             ((endpoint.account, endpoint.region, endpoint.name, variant.name, one.label), one)
-            for endpoint, fleet in self._watch.look().items()
+            for endpoint, fleet in self._monitor.snapshots().items()
             for variant in fleet.variants
             for one in variant.instances
         ]

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mmekit_local.sagemaker.data_plane import DataPlane
-    from mmekit_local.sagemaker.journal import Journal
-    from mmekit_local.sagemaker.observability.watch import Watch
+    from mmekit_local.sagemaker.event_log import EventLog
+    from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
     from mmekit_local.sagemaker.snapshot import EndpointStatus
 
-__all__ = ["DOORS", "PageRoutes"]
+__all__ = ["PAGE_PATHS", "PageRoutes"]
 
 _ROOT = "/_mme/"
-DOORS = ("/_mme", _ROOT)
+PAGE_PATHS = ("/_mme", _ROOT)
 """What a link on any page may open."""
 _TOKEN = b"x-mme-token"
 _FILES = {
@@ -67,9 +67,9 @@ class PageRoutes:
 
     Parameters
     ----------
-    watch
+    monitor
         Knows the endpoints in service.
-    journal
+    event_log
         What happened.
     statuses
         Returns every endpoint that exists.
@@ -79,16 +79,16 @@ class PageRoutes:
 
     def __init__(
         self,
-        watch: Watch,
-        journal: Journal,
+        monitor: EndpointMonitor,
+        event_log: EventLog,
         statuses: Callable[[], Sequence[EndpointStatus]],
         data_plane: DataPlane,
     ) -> None:
-        self._watch = watch
+        self._monitor = monitor
         self._data_plane = data_plane
         self._files: dict[str, bytes] = {}
         self._token = secrets.token_urlsafe()
-        self._feed = Feed(watch, journal, statuses, self._token)
+        self._feed = Feed(monitor, event_log, statuses, self._token)
 
     async def answer(self, request: ApiRequest) -> ApiReply:
         """Answer a request whose path is /_mme or begins with /_mme/."""
@@ -109,7 +109,7 @@ class PageRoutes:
         if name == "events":
             return self._events(request)
         if name == "metrics":
-            body = prometheus_text(self._watch)
+            body = prometheus_text(self._monitor)
             return ApiReply(200, [(b"content-type", CONTENT_TYPE.encode()), *_SAFE], body)
         return _refusal(404, "There is nothing here; the page is /_mme/.")
 
