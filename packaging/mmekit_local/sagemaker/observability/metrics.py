@@ -11,7 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from mmekit_local.sagemaker.observability.latency import LatencyHistogram
+from mmekit_local.sagemaker.observability.latency import Latencies
 from mmekit_local.sagemaker.observability.observations import (
     BatchCounter,
     BatchSummary,
@@ -73,7 +73,7 @@ class VariantMetrics:
         self.first_chunk_model: BatchSummary = BatchSummary()
         self.first_chunk_overhead: BatchSummary = BatchSummary()
         self.mid_stream_errors = BatchCounter()
-        self.latency = LatencyHistogram()
+        self.latency = Latencies()
         self.asynchronous = False
 
     @property

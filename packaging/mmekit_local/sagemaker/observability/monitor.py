@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit_local.sagemaker.observability.latency import LatencyHistogram, percentile
+from mmekit_local.sagemaker.observability.latency import LatencySeries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,69 +19,13 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.snapshot import FleetSnapshot
     from mmekit_local.sagemaker.specification import EndpointId
 
-__all__ = ["EndpointMonitor", "LatencySeries", "TrafficSample", "publish"]
+__all__ = ["EndpointMonitor", "publish"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 _INTERVAL = 1.0
 _FRESH = 0.5  # a snapshot's CPU is that since the snapshot before, so nobody takes one in between
 _SECONDS_A_FLUSH = 10  # reading CloudWatch flushes as well; this keeps timestamps honest
-
-
-_KEPT_SECONDS = 300
-_WINDOW = 10  # seconds that a percentile looks back
-
-
-@dataclass(frozen=True)
-class TrafficSample:
-    """What happened in about a second.
-
-    Attributes
-    ----------
-    at
-        Its end, in seconds since the epoch.
-    rate, errors
-        Requests, and errors among them, per second.
-    p50, p95, p99
-        Milliseconds, over the last ten seconds: one second of a quiet endpoint holds too few
-        requests for a percentile. None when there was no request.
-    """
-
-    at: float
-    rate: float
-    errors: float
-    p50: float | None
-    p95: float | None
-    p99: float | None
-
-
-class LatencySeries:
-    """The last five minutes of a histogram, second by second."""
-
-    def __init__(self, histogram: LatencyHistogram) -> None:
-        self.seconds: deque[TrafficSample] = deque(maxlen=_KEPT_SECONDS)
-        self._histogram = histogram
-        self._counts: deque[list[int]] = deque([[0] * len(histogram.counts)], maxlen=_WINDOW + 1)
-        self._errors = 0.0
-        self._at: float | None = None
-
-    def tick(self, at: float, errors: float) -> None:
-        """Close a second; `errors` counts all errors so far."""
-        counts, before = list(self._histogram.counts), self._counts[-1]
-        self._counts.append(counts)
-        lately = [new - old for new, old in zip(counts, self._counts[0], strict=True)]
-        width = 1.0 if self._at is None else max(at - self._at, 0.1)
-        self.seconds.append(
-            TrafficSample(
-                at,
-                (sum(counts) - sum(before)) / width,
-                (errors - self._errors) / width,
-                percentile(lately, 0.5),
-                percentile(lately, 0.95),
-                percentile(lately, 0.99),
-            )
-        )
-        self._errors, self._at = errors, at
 
 
 class EndpointMonitor:

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from mmekit_local.sagemaker.event_log import EndpointEvent, EventLog
+    from mmekit_local.sagemaker.observability.latency import SeriesPoint
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
-    from mmekit_local.sagemaker.observability.monitor import EndpointMonitor, TrafficSample
+    from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
     from mmekit_local.sagemaker.snapshot import (
         EndpointStatus,
         InstanceSnapshot,
@@ -210,7 +211,7 @@ def _totals(metrics: VariantMetrics) -> Members:
     }
 
 
-def _second(second: TrafficSample) -> list[float | None]:
+def _second(second: SeriesPoint) -> list[float | None]:
     """Return a second as a row, for there are hundreds."""
     return [
         round(second.at, 1),
