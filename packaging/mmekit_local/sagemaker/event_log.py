@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["EndpointEvent", "EventKind", "EventLog"]
+__all__ = ["EndpointEvent", "EventLog"]
 
 EventKind = Literal["cold load", "eviction", "error", "instance", "endpoint"]
 _KEPT = 500

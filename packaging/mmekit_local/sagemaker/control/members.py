@@ -19,14 +19,7 @@ from mmekit_local.sagemaker.errors import validation_exception
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = [
-    "MEMBERS",
-    "RecordedMember",
-    "RefusedMember",
-    "Treatment",
-    "check_members",
-    "refused_headers",
-]
+__all__ = ["MEMBERS", "RecordedMember", "RefusedMember", "check_members", "refused_headers"]
 
 
 @dataclass(frozen=True)

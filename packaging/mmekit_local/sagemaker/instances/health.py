@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.instances.model_cache import ModelCache
 
 __all__ = [
-    "Diagnosis",
     "InstanceStartError",
     "diagnose",
     "is_suspicious",

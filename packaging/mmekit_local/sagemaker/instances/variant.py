@@ -97,14 +97,7 @@ class Variant:
     async def invoke(
         self, target: str, headers: Headers, body: bytes, seconds: float | None = None
     ) -> TimedReply:
-        """Send a request to the instance that shall serve it.
-
-        Parameters
-        ----------
-        target, headers, body
-            Of the request.
-        seconds
-            How long the only model may take; None for as long as InvokeEndpoint allows.
+        """Send a request to the instance that shall serve it; otherwise as `Instance.invoke`.
 
         Raises
         ------

@@ -14,7 +14,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mmekit_local.sagemaker.aws_client import locate, object_put
 
@@ -22,14 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit_local.sagemaker.aws_client import AwsClient
-    from mmekit_local.sagemaker.instances.container_connection import ContainerReply
     from mmekit_local.sagemaker.specification import (
         CaptureSpecification,
         EndpointId,
         EndpointSpecification,
     )
 
-__all__ = ["DataCapture", "EndpointCapture"]
+__all__ = ["CapturedReply", "DataCapture", "EndpointCapture"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -41,6 +40,20 @@ _FIRST_ERROR = 400
 _UNTYPED = b"application/octet-stream"
 
 
+class CapturedReply(Protocol):
+    """A container's answer, as far as it is captured."""
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """Its headers; names are in lower case."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """Its body."""
+        ...
+
+
 @dataclass(frozen=True)
 class _CapturedInvocation:
     """A request and its answer, as they will be written."""
@@ -50,7 +63,7 @@ class _CapturedInvocation:
     variant: str
     request: Mapping[bytes, bytes]
     body: bytes
-    reply: ContainerReply
+    reply: CapturedReply
 
     @property
     def size(self) -> int:
@@ -74,7 +87,7 @@ class EndpointCapture:
         variant: str,
         request: Mapping[bytes, bytes],
         body: bytes,
-        reply: ContainerReply,
+        reply: CapturedReply,
         request_id: bytes,
     ) -> None:
         """Keep an invocation for the next flush, if it is among those to be captured.

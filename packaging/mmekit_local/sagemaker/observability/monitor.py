@@ -5,27 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mmekit_local.sagemaker.observability.latency import LatencySeries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.observability.capture import DataCapture
     from mmekit_local.sagemaker.observability.logs import LogShipper
     from mmekit_local.sagemaker.observability.metrics import Metrics
     from mmekit_local.sagemaker.snapshot import FleetSnapshot
     from mmekit_local.sagemaker.specification import EndpointId
 
-__all__ = ["EndpointMonitor", "publish"]
+__all__ = ["EndpointMonitor", "Monitored", "publish"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 _INTERVAL = 1.0
 _FRESH = 0.5  # a snapshot's CPU is that since the snapshot before, so nobody takes one in between
 _SECONDS_A_FLUSH = 10  # reading CloudWatch flushes as well; this keeps timestamps honest
+
+
+class Monitored(Protocol):
+    """An endpoint in service, as far as the monitor looks at it."""
+
+    def snapshot(self) -> FleetSnapshot:
+        """Say how the endpoint is doing."""
+        ...
 
 
 class EndpointMonitor:
@@ -39,7 +46,7 @@ class EndpointMonitor:
         Theirs.
     """
 
-    def __init__(self, serving: Mapping[EndpointId, Fleet], metrics: Metrics) -> None:
+    def __init__(self, serving: Mapping[EndpointId, Monitored], metrics: Metrics) -> None:
         self._serving = serving
         self._metrics = metrics
         self._snapshots: dict[EndpointId, FleetSnapshot] = {}
