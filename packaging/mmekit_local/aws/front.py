@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, unquote
 
 from mmekit_local.http import HttpLimits, Responder
-from mmekit_local.sagemaker.caller import caller_of
+from mmekit_local.sagemaker.api import ApiReply, ApiRequest, caller_of, new_request_id, response_of
 from mmekit_local.sagemaker.errors import (
     access_denied,
     internal_failure,
@@ -17,7 +17,6 @@ from mmekit_local.sagemaker.errors import (
     unsigned,
     validation_error,
 )
-from mmekit_local.sagemaker.http import Reply, Request, new_request_id, response_of
 from mmekit_runtime.slots.descriptors import descriptor_limit
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.data_plane import DataPlane
     from mmekit_local.sagemaker.errors import AwsError
     from mmekit_local.sagemaker.observability.metrics import Metrics
-    from mmekit_local.sagemaker.options import Limits
+    from mmekit_local.sagemaker.options import EndpointLimits
 
 __all__ = ["Front", "Routes"]
 
@@ -58,7 +57,7 @@ _IDLE_S = 75.0
 class Routes(Protocol):
     """Whoever answers the paths under ``/_mme``."""
 
-    async def answer(self, request: Request) -> Reply:
+    async def answer(self, request: ApiRequest) -> ApiReply:
         """Answer a request, which needs no signature."""
         ...
 
@@ -94,7 +93,7 @@ class Front:
         aws: Aws,
         functions: Functions,
         metrics: Metrics,
-        limits: Limits,
+        limits: EndpointLimits,
         page: Routes | None = None,
     ) -> None:
         self._data_plane = data_plane
@@ -140,7 +139,7 @@ class Front:
             reply = runtime_reply(failure, new_request_id())
         return response_of(reply)
 
-    async def _invoke(self, endpoint: str, how: str, request: HttpRequest) -> Reply:
+    async def _invoke(self, endpoint: str, how: str, request: HttpRequest) -> ApiReply:
         fields = {name.lower(): value for name, value in request.headers}
         caller = caller_of(fields.get(b"authorization"))
         if caller is None:
@@ -153,9 +152,9 @@ class Front:
             return await self._data_plane.stream(caller, endpoint, fields, request.body)
         return await self._data_plane.answer(caller, endpoint, fields, request.body)
 
-    async def _answer(self, received: HttpRequest) -> Reply:
+    async def _answer(self, received: HttpRequest) -> ApiReply:
         path, _, query = received.target.encode("latin-1").partition(b"?")
-        request = Request(
+        request = ApiRequest(
             method=received.method,
             path=path,
             query=query,
@@ -200,7 +199,7 @@ class Front:
         return response_of(runtime_reply(error, new_request_id()))
 
 
-def _refusal(request: Request) -> AwsError | None:
+def _refusal(request: ApiRequest) -> AwsError | None:
     """Return why a request is answered by nobody; None for one that is."""
     if not request.path.startswith(b"/"):
         return validation_error("The target of a request is a path.")
@@ -216,7 +215,7 @@ def _refusal(request: Request) -> AwsError | None:
     return None
 
 
-def _without_origin(reply: Reply, request: Request) -> Reply:
+def _without_origin(reply: ApiReply, request: ApiRequest) -> ApiReply:
     """Let an object that a browser shows be a page of nowhere, which reaches nothing here."""
     if request.method != "GET":
         return reply

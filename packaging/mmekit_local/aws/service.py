@@ -28,15 +28,15 @@ from mmekit_local.printed import lines_per_second
 from mmekit_local.sagemaker.asynchronous import AsyncInference
 from mmekit_local.sagemaker.control.autoscaling import Autoscaler
 from mmekit_local.sagemaker.control.control_plane import ControlPlane
-from mmekit_local.sagemaker.control.hosting import Hosting
+from mmekit_local.sagemaker.control.endpoint_controller import EndpointController
 from mmekit_local.sagemaker.data_plane import DataPlane
+from mmekit_local.sagemaker.event_log import EventLog
 from mmekit_local.sagemaker.instances.fleet import Fleet
-from mmekit_local.sagemaker.journal import Journal
-from mmekit_local.sagemaker.observability.capture import Captures
+from mmekit_local.sagemaker.observability.capture import DataCapture
 from mmekit_local.sagemaker.observability.logs import LogShipper
 from mmekit_local.sagemaker.observability.metrics import Metrics
-from mmekit_local.sagemaker.observability.watch import Watch, tend
-from mmekit_local.sagemaker.page.routes import DOORS, PageRoutes
+from mmekit_local.sagemaker.observability.monitor import EndpointMonitor, publish
+from mmekit_local.sagemaker.page.routes import PAGE_PATHS, PageRoutes
 from mmekit_local.scratch import scratch_folder, sweep
 
 if TYPE_CHECKING:
@@ -70,31 +70,33 @@ async def serve(
         be read.
     """
     lines_per_second()
-    policy = Policy.of(options.host, listener.getsockname()[0], DOORS)
+    policy = Policy.of(options.host, listener.getsockname()[0], PAGE_PATHS)
     for prefix in ("mmekit-endpoint-", "mme-"):  # of a service, and of containers, that was killed
         await asyncio.to_thread(sweep, prefix)
     with _state(options.state) as state, scratch_folder("mmekit-endpoint-") as folder:
         aws = Aws(state)
         metrics = Metrics(aws)
-        journal = Journal()
-        logs, captures = LogShipper(), Captures(aws)
+        event_log = EventLog()
+        logs, captures = LogShipper(), DataCapture(aws)
         make_fleet = _fleets(
-            aws, launcher, options, folder, metrics, journal, logs, captures, url=_url(listener)
+            aws, launcher, options, folder, metrics, event_log, logs, captures, url=_url(listener)
         )
 
         def forget(endpoint: EndpointId) -> None:
-            for one in (metrics, watch, captures):
+            for one in (metrics, monitor, captures):
                 one.forget(endpoint)
 
-        hosting = Hosting(aws, options, make_fleet, journal, _note(state), forget, metrics)
-        control_plane = ControlPlane(aws, hosting)
-        asynchronous = AsyncInference(hosting.serving, aws, metrics)
-        data_plane = DataPlane(hosting.serving, options.limits, asynchronous)
-        watch = Watch(hosting.serving, metrics)
-        page = PageRoutes(watch, journal, hosting.statuses, data_plane)
+        controller = EndpointController(
+            options, make_fleet, event_log, _note(state), forget, metrics
+        )
+        control_plane = ControlPlane(aws, controller)
+        asynchronous = AsyncInference(controller.serving, aws, metrics)
+        data_plane = DataPlane(controller.serving, options.limits, asynchronous)
+        monitor = EndpointMonitor(controller.serving, metrics)
+        page = PageRoutes(monitor, event_log, controller.statuses, data_plane)
         functions = Functions(_url(listener), folder / "functions", lambda: aws.is_replaying)
         stacks = Stacks(
-            _url(listener), aws, hosting, state.note if state else _forgotten, _note(state)
+            _url(listener), aws, controller, state.note if state else _forgotten, _note(state)
         )
         front = Front(
             data_plane, control_plane, stacks, aws, functions, metrics, options.limits, page
@@ -104,14 +106,14 @@ async def serve(
         _stop_at_signals(asked)
         tasks = [
             asyncio.ensure_future(work)
-            for work in (tend(watch, logs, captures), asynchronous.run())
+            for work in (publish(monitor, logs, captures), asynchronous.run())
         ]
         try:
             if state is not None:
-                await restore(state, aws, control_plane, hosting, stacks)
+                await restore(state, aws, control_plane, controller, stacks)
                 tasks.append(asyncio.ensure_future(_pay(state)))
             tasks.append(
-                asyncio.ensure_future(Autoscaler(hosting, options.autoscaling_minute).run())
+                asyncio.ensure_future(Autoscaler(controller, options.autoscaling_minute).run())
             )
             try:
                 await server.start(listener)
@@ -128,7 +130,7 @@ async def serve(
                 task.cancel()
             await functions.close()
             await asynchronous.close()
-            await hosting.close()
+            await controller.close()
             await captures.flush()
             aws.close()
             kept = "nothing else is left behind" if state else "nothing is left behind"
@@ -184,9 +186,9 @@ def _fleets(  # noqa: PLR0913 - what a fleet is made of
     options: EndpointOptions,
     folder: Path,
     metrics: Metrics,
-    journal: Journal,
+    event_log: EventLog,
     logs: LogShipper,
-    captures: Captures,
+    captures: DataCapture,
     *,
     url: str,
 ) -> Callable[[EndpointSpecification], Fleet]:
@@ -201,7 +203,7 @@ def _fleets(  # noqa: PLR0913 - what a fleet is made of
             read_object=lambda bucket, key: aws.read_object(account, region, bucket, key),
             folder=folder / uuid.uuid4().hex[:12],
             metrics=metrics,
-            journal=journal,
+            event_log=event_log,
             logs=logs,
             capture=captures.of(specification),
             account_of=lambda role: role_variables(account, region, role, url),

@@ -205,8 +205,8 @@ class _DockerContainer:
         self._removal = removal
 
     @property
-    def obituary(self) -> str | None:
-        return self._client.obituary
+    def exit_reason(self) -> str | None:
+        return self._client.exit_reason
 
     async def ended(self) -> None:
         await self._client.ended()
@@ -283,7 +283,7 @@ async def _address(name: str, client: Container) -> str | None:
     """Return the address of a container on the isolated network; None when it has ended."""
     form = f'{{{{(index .NetworkSettings.Networks "{ISOLATED_NETWORK}").IPAddress}}}}'
     inspect: Sequence[str] = ("inspect", "--format", form, name)
-    while client.obituary is None:
+    while client.exit_reason is None:
         # Until it has been made, and for as long as its image is being pulled, there is none.
         with contextlib.suppress(subprocess.CalledProcessError):
             if address := (await asyncio.to_thread(_told, *inspect)).strip():

@@ -7,6 +7,10 @@ and starts, resizes or stops fleets of instances when endpoints come, change and
 `observability` is metrics, logs and captured data, `asynchronous` the queues of asynchronous
 endpoints, `page` what is seen under /_mme/.
 
+What passes between them: requests and replies (`api`, `errors`), what an endpoint shall be
+(`specification`), what it looks like (`snapshot`) and what happened to it (`event_log`). The rest
+of AWS is what `aws_client` asks for, whoever plays it.
+
 The containers are processes of their own; this room meets them over HTTP alone, through the
 container contract of SageMaker multi-model endpoints. A `ContainerLauncher` is the seam at which
 another kind of container plugs in.
@@ -18,13 +22,13 @@ from mmekit_local.sagemaker.instances.launcher import (
     ContainerLauncher,
     Placement,
 )
-from mmekit_local.sagemaker.options import EndpointOptions, Limits
+from mmekit_local.sagemaker.options import EndpointLimits, EndpointOptions
 
 __all__ = [
     "CommandLauncher",
     "Container",
     "ContainerLauncher",
+    "EndpointLimits",
     "EndpointOptions",
-    "Limits",
     "Placement",
 ]

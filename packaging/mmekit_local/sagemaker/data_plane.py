@@ -8,6 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from mmekit_local.sagemaker.api import ApiReply, new_request_id
 from mmekit_local.sagemaker.control.members import refused_headers
 from mmekit_local.sagemaker.errors import (
     AwsError,
@@ -16,25 +17,23 @@ from mmekit_local.sagemaker.errors import (
     runtime_reply,
     validation_error,
 )
-from mmekit_local.sagemaker.event_stream import CONTENT_TYPE
-from mmekit_local.sagemaker.http import Reply, new_request_id
-from mmekit_local.sagemaker.instances.container_client import (
+from mmekit_local.sagemaker.instances.container_connection import (
     ContainerSilentError,
     ContainerTimeoutError,
 )
+from mmekit_local.sagemaker.response_stream import CONTENT_TYPE, ResponseStream
 from mmekit_local.sagemaker.specification import EndpointId
-from mmekit_local.sagemaker.streams import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit.archive import Example
+    from mmekit_local.sagemaker.api import Caller
     from mmekit_local.sagemaker.asynchronous import AsyncInference
-    from mmekit_local.sagemaker.caller import Caller
+    from mmekit_local.sagemaker.instances.container_connection import StreamedReply
     from mmekit_local.sagemaker.instances.fleet import Fleet
-    from mmekit_local.sagemaker.instances.pieces import StreamedReply
     from mmekit_local.sagemaker.instances.variant import Variant
-    from mmekit_local.sagemaker.options import Limits
+    from mmekit_local.sagemaker.options import EndpointLimits
 
 __all__ = ["DataPlane"]
 
@@ -56,6 +55,7 @@ _MEMBERS = {  # header: (the member of InvokeEndpointInput, its most characters)
     _INFERENCE_ID: ("inferenceId", 64),
 }
 _SHORTEST_LIMIT = 64
+"""No member's limit is below: hardly any header is long enough to be looked up."""
 
 _REFUSED = refused_headers("InvokeEndpoint")
 _REFUSED_OF_STREAMS = refused_headers("InvokeEndpointWithResponseStream")
@@ -89,7 +89,7 @@ class DataPlane:
     def __init__(
         self,
         serving: Mapping[EndpointId, Fleet],
-        limits: Limits,
+        limits: EndpointLimits,
         asynchronous: AsyncInference | None = None,
     ) -> None:
         self._serving = serving
@@ -98,7 +98,7 @@ class DataPlane:
 
     async def answer(
         self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
-    ) -> Reply:
+    ) -> ApiReply:
         """Answer ``POST /endpoints/{endpoint}/invocations``.
 
         Parameters
@@ -122,8 +122,8 @@ class DataPlane:
             target = self._target(fields.get(_TARGET_MODEL), fleet.id, variant, request_id)
             _check_length(body, variant.body_bytes)
             forwarded = _checked_headers(fields)
-            if fleet.mirror is not None:
-                fleet.mirror.copy(target, forwarded, fields, body, request_id)
+            if fleet.shadow_traffic is not None:
+                fleet.shadow_traffic.copy(target, forwarded, fields, body, request_id)
             invocation = await variant.invoke(target, forwarded, body)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an answer as well
             return self._refused(error, fleet, variant, fields, began, request_id)
@@ -136,7 +136,7 @@ class DataPlane:
             return runtime_reply(refusal, request_id)
         if fleet.capture is not None:
             fleet.capture.add(variant.name, fields, body, reply, request_id)
-        return Reply(
+        return ApiReply(
             200,
             [
                 (b"x-amzn-requestid", request_id),
@@ -148,7 +148,7 @@ class DataPlane:
 
     def accept(
         self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
-    ) -> Reply:
+    ) -> ApiReply:
         """Answer InvokeEndpointAsync: the request waits for its turn."""
         request_id = new_request_id()
         try:
@@ -164,7 +164,7 @@ class DataPlane:
 
     async def stream(
         self, caller: Caller, endpoint: str, fields: Mapping[bytes, bytes], body: bytes
-    ) -> Reply:
+    ) -> ApiReply:
         """Answer InvokeEndpointWithResponseStream, which has no member for a target model."""
         began = time.perf_counter()
         request_id = new_request_id()
@@ -175,8 +175,8 @@ class DataPlane:
             fleet = self._fleet_at_once(EndpointId(caller.account, caller.region, endpoint))
             variant = fleet.variant_for(_text(fields.get(_TARGET_VARIANT)))
             forwarded = _checked_stream(fleet.id, fields, body, variant, request_id)
-            if fleet.mirror is not None:
-                fleet.mirror.copy("", forwarded, fields, body, request_id)
+            if fleet.shadow_traffic is not None:
+                fleet.shadow_traffic.copy("", forwarded, fields, body, request_id)
             reply = await held.enter_async_context(variant.streaming(forwarded, body))
             await _raise_unless_ok(reply, fleet)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an answer as well
@@ -193,7 +193,7 @@ class DataPlane:
         for name, as_told in _STREAMED:
             if name in reply.headers:
                 headers.append((as_told, reply.headers[name]))
-        return Reply(200, headers, stream=Pieces(variant, reply, held, began))
+        return ApiReply(200, headers, stream=ResponseStream(variant, reply, held, began))
 
     def _refused(
         self,
@@ -203,7 +203,7 @@ class DataPlane:
         fields: Mapping[bytes, bytes],
         began: float,
         request_id: bytes,
-    ) -> Reply:
+    ) -> ApiReply:
         """Return the answer to what failed, which is counted and written down."""
         refusal = error if isinstance(error, AwsError) else _unforeseen(error)
         if variant is not None:
@@ -329,7 +329,7 @@ def _record(
     status = error.members.get("OriginalStatusCode")
     cause = error.message if status is None else f"{status} {error.members['OriginalMessage']}"
     target = _text(fields.get(_TARGET_MODEL)) or ""
-    fleet.journal.record("error", where, f"{error.code}: {cause[:_CAUSE]}", target=target)
+    fleet.event_log.record("error", where, f"{error.code}: {cause[:_CAUSE]}", target=target)
 
 
 def _checked_headers(
@@ -342,6 +342,7 @@ def _checked_headers(
     AwsError
         A header is longer or shorter than its member may be, or asks for what is not rehearsed.
     """
+    # One call for all of them: nearly no request has any.
     if not fields.keys().isdisjoint(refused):
         raise _not_rehearsed(fields, refused)
     forwarded = []

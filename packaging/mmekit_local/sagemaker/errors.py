@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from mmekit_local.sagemaker.http import Reply
+from mmekit_local.sagemaker.api import ApiReply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,10 +164,10 @@ def invocation_timed_out(endpoint: EndpointId) -> AwsError:
     )
 
 
-def runtime_reply(error: AwsError, request_id: bytes) -> Reply:
+def runtime_reply(error: AwsError, request_id: bytes) -> ApiReply:
     """Return an error as the data plane sends it (rest-json)."""
     body = {"Message": error.message, "message": error.message, **error.members}
-    return Reply(
+    return ApiReply(
         error.status,
         [
             (b"content-type", b"application/json"),
@@ -178,10 +178,10 @@ def runtime_reply(error: AwsError, request_id: bytes) -> Reply:
     )
 
 
-def control_reply(error: AwsError, request_id: bytes) -> Reply:
+def control_reply(error: AwsError, request_id: bytes) -> ApiReply:
     """Return an error as the control plane sends it (json 1.1)."""
     body = {"__type": error.code, "message": error.message, **error.members}
-    return Reply(
+    return ApiReply(
         error.status,
         [(b"content-type", b"application/x-amz-json-1.1"), (b"x-amzn-requestid", request_id)],
         json.dumps(body).encode(),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["EndpointOptions", "Limits"]
+__all__ = ["EndpointLimits", "EndpointOptions"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class EndpointLimits:
     """The limits that SageMaker sets; all times are seconds.
 
     Sources: AWS's quotas page for SageMaker endpoints (body, target model) and the developer
@@ -82,7 +82,7 @@ class EndpointOptions:
     server: str = "embedded"
     instances: int | None = None
     memory: int | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: EndpointLimits = field(default_factory=EndpointLimits)
     state: Path | None = None
     state_seconds: float = 0.0
     autoscaling_minute: float = 60.0

@@ -19,13 +19,13 @@ import psutil
 import pytest
 from botocore.config import Config
 
-from mmekit_local.sagemaker import CommandLauncher, EndpointOptions, Limits
-from mmekit_local.sagemaker.caller import Caller
+from mmekit_local.sagemaker import CommandLauncher, EndpointLimits, EndpointOptions
+from mmekit_local.sagemaker.api import Caller
 from mmekit_local.sagemaker.data_plane import DataPlane
 from mmekit_local.sagemaker.errors import AwsError
+from mmekit_local.sagemaker.event_log import EventLog
 from mmekit_local.sagemaker.instances.fleet import Fleet
 from mmekit_local.sagemaker.instances.launcher import launcher_named
-from mmekit_local.sagemaker.journal import Journal
 from mmekit_local.sagemaker.observability.metrics import Metrics
 from mmekit_local.sagemaker.specification import (
     EndpointId,
@@ -249,7 +249,7 @@ class Rehearsal:
         self.folder = folder
         self.objects = {}
         self.reads = []
-        self.journal = Journal()
+        self.event_log = EventLog()
 
     def put(self, *keys, **description):
         for key in keys:
@@ -268,7 +268,7 @@ class Rehearsal:
         return instance
 
     def events(self, kind):
-        return [event for event in self.journal.events if event.kind == kind]
+        return [event for event in self.event_log.latest if event.kind == kind]
 
     def files(self):
         return sorted(str(path) for path in self.folder.rglob("models/*"))
@@ -335,7 +335,7 @@ async def _tell(story, rehearsal, container, how):
         )
         for name, weight in how.pop("weights", {"AllTraffic": 1.0}).items()
     )
-    options = EndpointOptions(memory=memory, limits=Limits(**how))
+    options = EndpointOptions(memory=memory, limits=EndpointLimits(**how))
     small = CommandLauncher([sys.executable, str(HERE / "small_container.py")])
     fleet = rehearsal.fleet = Fleet(
         EndpointSpecification(ENDPOINT, "config", variants),
@@ -344,7 +344,7 @@ async def _tell(story, rehearsal, container, how):
         read_object=rehearsal.read,
         folder=rehearsal.folder,
         metrics=Metrics(None),
-        journal=rehearsal.journal,
+        event_log=rehearsal.event_log,
     )
     rehearsal.plane = DataPlane({ENDPOINT: fleet}, options.limits)
     try:

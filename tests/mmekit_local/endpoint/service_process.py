@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 from mmekit_local.aws import run
-from mmekit_local.sagemaker import CommandLauncher, EndpointOptions, Limits
+from mmekit_local.sagemaker import CommandLauncher, EndpointLimits, EndpointOptions
 
 processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
@@ -97,7 +97,7 @@ def serve(arguments):
             state=options.state,
             state_seconds=options.state_seconds,
             autoscaling_minute=options.autoscaling_minute,
-            limits=Limits(**{name: float(value) for name, _, value in limits}),
+            limits=EndpointLimits(**{name: float(value) for name, _, value in limits}),
         ),
         launcher=launcher if options.container == "small" else None,
     )

@@ -6,7 +6,11 @@ import types
 import pytest
 from moto.backends import get_backend
 
-from mmekit_local.sagemaker.control.alarms import Alarms, unknown_alarms, unwatched
+from mmekit_local.sagemaker.control.alarms import (
+    DeploymentAlarms,
+    unknown_alarms,
+    unsupported_reason,
+)
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 
@@ -63,7 +67,7 @@ def put(backend, *values, dimension="1"):
 
 
 def in_alarm(minute=60.0):
-    return Alarms(ACCOUNT, REGION, ["a", "gone"], minute).in_alarm()
+    return DeploymentAlarms(ACCOUNT, REGION, ["a", "gone"], minute).in_alarm()
 
 
 @pytest.mark.parametrize(
@@ -120,6 +124,6 @@ def test_it_is_over_when_the_metric_is_well_again_unless_it_was_set_by_hand(clou
 def test_what_is_not_evaluated_is_told(cloudwatch, more, words):
     put_alarm(cloudwatch, **more)
     assert unknown_alarms(ACCOUNT, REGION, ["a", "b"]) == ["b"]
-    reason = unwatched(ACCOUNT, REGION, "a")
+    reason = unsupported_reason(ACCOUNT, REGION, "a")
     assert words in reason
     assert bool(words) == bool(reason)

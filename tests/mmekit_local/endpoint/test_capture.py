@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from mmekit_local.sagemaker.http import Reply
-from mmekit_local.sagemaker.instances.container_client import ContainerReply
-from mmekit_local.sagemaker.observability.capture import Capture, Captures
+from mmekit_local.sagemaker.api import ApiReply
+from mmekit_local.sagemaker.instances.container_connection import ContainerReply
+from mmekit_local.sagemaker.observability.capture import DataCapture, EndpointCapture
 from mmekit_local.sagemaker.specification import (
     CaptureSpecification,
     EndpointId,
@@ -117,23 +117,23 @@ ID = EndpointId("123456789012", "us-east-1", "e")
 
 
 def test_only_the_share_that_is_asked_for_is_captured():
-    lines = lines_of(Capture(ID, specification(percentage=25.0)), 4000)
+    lines = lines_of(EndpointCapture(ID, specification(percentage=25.0)), 4000)
     assert 800 < len(lines) < 1200
-    assert not lines_of(Capture(ID, specification(percentage=0.0)), 100)
+    assert not lines_of(EndpointCapture(ID, specification(percentage=0.0)), 100)
 
 
 def test_only_the_sides_that_are_asked_for_are_captured():
-    (line,) = lines_of(Capture(ID, specification()), 1)
+    (line,) = lines_of(EndpointCapture(ID, specification()), 1)
     assert set(line["captureData"]) == {"endpointInput"}
 
 
 def test_text_that_is_no_utf8_becomes_base64_whatever_its_type():
-    (line,) = lines_of(Capture(ID, specification()), 1, b"\xff\xfe")
+    (line,) = lines_of(EndpointCapture(ID, specification()), 1, b"\xff\xfe")
     assert line["captureData"]["endpointInput"]["encoding"] == "BASE64"
 
 
 def test_what_comes_faster_than_it_is_written_is_not_kept():
-    capture = Capture(ID, specification(captures_input=False))
+    capture = EndpointCapture(ID, specification(captures_input=False))
     assert len(lines_of(capture, 100, bytes(1_000_000))) == 67
     assert len(lines_of(capture, 1)) == 1
 
@@ -144,9 +144,9 @@ def test_of_an_endpoint_that_is_gone_the_last_is_written_and_nothing_kept():
     class Buckets:
         async def answer(self, request):
             written.append(request.path)
-            return Reply(200, [])
+            return ApiReply(200, [])
 
-    captures = Captures(Buckets())
+    captures = DataCapture(Buckets())
     capture = captures.of(EndpointSpecification(ID, "c", (), capture=specification()))
     capture.add("v", {}, b"x", ContainerReply(200, {}, b""), b"id")
     captures.forget(ID)

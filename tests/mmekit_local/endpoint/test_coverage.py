@@ -84,7 +84,7 @@ def test_every_member_of_a_request_is_acted_on_recorded_or_refused():
 @pytest.mark.parametrize("operation", ["InvokeEndpoint", "InvokeEndpointWithResponseStream"])
 def test_headers_of_another_botocore_are_refused_where_nobody_knows_them(monkeypatch, operation):
     shape = members.MEMBERS[f"{operation}Input"]
-    others = dict.fromkeys(["NotYetInBotocore"], members.Refused("which is of tomorrow"))
+    others = dict.fromkeys(["NotYetInBotocore"], members.RefusedMember("which is of tomorrow"))
     known = {name: one for name, one in shape.items() if name != "CustomAttributes"} | others
     monkeypatch.setitem(members.MEMBERS, f"{operation}Input", known)
     refused = members.refused_headers.__wrapped__(operation)

@@ -9,11 +9,11 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mmekit_local.sagemaker.journal import Journal
-from mmekit_local.sagemaker.observability.latency import LatencyHistogram, LatencySeries, percentile
+from mmekit_local.sagemaker.event_log import EventLog
+from mmekit_local.sagemaker.observability.latency import Latencies, LatencySeries
 from mmekit_local.sagemaker.observability.metrics import ENDPOINTS, INVOCATIONS, Metrics
+from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
 from mmekit_local.sagemaker.observability.prometheus import prometheus_text
-from mmekit_local.sagemaker.observability.watch import Watch
 from mmekit_local.sagemaker.snapshot import (
     FleetSnapshot,
     InstanceSnapshot,
@@ -196,7 +196,7 @@ def test_each_instance_sends_values_of_its_own():
     metrics = Metrics(cloudwatch)
     metrics.variant(ID, 'a"b\\c\nd').setup.add(5.0)
     fleet = Served(instance(1, memory=50, loaded=2), instance(2, loaded=1))
-    Watch({ID: fleet}, metrics)
+    EndpointMonitor({ID: fleet}, metrics)
     metrics.flush()
     found = {name: value for (_, name), value in cloudwatch.batches.items()}
     counted = {name: (value.count, value.total) for name, value in found.items()}
@@ -218,9 +218,9 @@ def test_a_parked_model_counts_as_loaded():
     cloudwatch = Cloudwatch()
     metrics = Metrics(cloudwatch)
     metrics.variant(ID, 'a"b\\c\nd')
-    watch = Watch({ID: Served(state)}, metrics)
+    monitor = EndpointMonitor({ID: Served(state)}, metrics)
     metrics.flush()
-    families = text_string_to_metric_families(prometheus_text(watch).decode())
+    families = text_string_to_metric_families(prometheus_text(monitor).decode())
     values = {family.name: family.samples[0].value for family in families if family.samples}
 
     assert cloudwatch.batches[ENDPOINTS, "LoadedModelCount"].total == 3
@@ -232,7 +232,7 @@ def test_an_endpoint_of_one_model_has_no_loaded_model_count():
     cloudwatch = Cloudwatch()
     metrics = Metrics(cloudwatch)
     metrics.variant(ID, 'a"b\\c\nd')
-    Watch({ID: Served(instance(1), multi_model=False)}, metrics)
+    EndpointMonitor({ID: Served(instance(1), multi_model=False)}, metrics)
     metrics.flush()
     assert (ENDPOINTS, "LoadedModelCount") not in cloudwatch.batches
     assert (ENDPOINTS, "CPUUtilization") in cloudwatch.batches
@@ -241,8 +241,8 @@ def test_an_endpoint_of_one_model_has_no_loaded_model_count():
 def test_labels_with_quotes_backslashes_and_line_ends_come_back_unchanged():
     metrics = Metrics(Cloudwatch())
     metrics.variant(ID, 'a"b\\c\nd').invoked(200, 10.0, 20.0, by_model=True)
-    watch = Watch({ID: Served(instance(1, loaded=1))}, metrics)
-    families = text_string_to_metric_families(prometheus_text(watch).decode())
+    monitor = EndpointMonitor({ID: Served(instance(1, loaded=1))}, metrics)
+    families = text_string_to_metric_families(prometheus_text(monitor).decode())
     variants = {sample.labels["variant"] for family in families for sample in family.samples}
     assert variants == {'a"b\\c\nd'}
 
@@ -257,39 +257,61 @@ def test_counters_for_prometheus_do_not_fall_when_cloudwatch_gets_its_batch():
     assert variant.overhead_latency.total_ever == pytest.approx(30.0)
 
 
-def test_percentiles_are_right_to_a_few_percent():
-    histogram, dice = LatencyHistogram(), random.Random(7)  # noqa: S311 - repeatable
-    values = [dice.lognormvariate(8, 1.5) for _ in range(20_000)]
-    for value in values:
-        histogram.add(value)
+def test_percentiles_are_those_of_the_last_ten_seconds():
+    latencies, dice = Latencies(), random.Random(7)  # noqa: S311 - repeatable
+    series = LatencySeries(latencies)
+    values = []
+    for second in range(10):
+        values += (new := [dice.lognormvariate(8, 1.5) for _ in range(2_000)])
+        for value in new:
+            latencies.add(value)
+        series.tick(100.0 + second, errors=0)
     exact = statistics.quantiles(values, n=100)
-    for percent in (50, 95, 99):
-        found = percentile(histogram.counts, percent / 100)
-        assert found == pytest.approx(exact[percent - 1] / 1e3, rel=0.05)
-    assert percentile([0] * 10, 0.5) is None
+    last = series.seconds[-1]
+    for percent, found in ((50, last.p50), (95, last.p95), (99, last.p99)):
+        assert found == pytest.approx(exact[percent - 1] / 1e3, rel=0.005)
 
 
 def test_a_series_tells_rates_and_forgets_old_latencies():
-    histogram = LatencyHistogram()
+    latencies = Latencies()
     for _ in range(20):
-        histogram.add(1000.0)
-    series = LatencySeries(histogram)
+        latencies.add(1000.0)
+    series = LatencySeries(latencies)
     series.tick(100.0, errors=2)
     for second in range(1, 12):
         series.tick(100.0 + second, errors=2)
     first, last = series.seconds[0], series.seconds[-1]
-    assert (first.rate, first.errors) == (20.0, 2.0)
-    assert first.p50 == pytest.approx(1.0, rel=0.05)
+    assert (first.rate, first.errors, first.p50) == (20.0, 2.0, 1.0)
     assert (last.rate, last.errors, last.p50) == (0.0, 0.0, None)
 
 
-def test_the_journal_numbers_events_and_forgets_old_ones():
-    journal, heard = Journal(), []
-    stop = journal.listen(heard.append)
+def test_buckets_count_all_requests_whether_or_not_a_second_is_over():
+    latencies = Latencies()
+    for microseconds in (900.0, 1000.0, 1001.0, 70e6):
+        latencies.add(microseconds)
+    before = dict(latencies.by_octave())
+    latencies.take()
+    assert dict(latencies.by_octave()) == before
+    assert (before[0.001], before[0.002], max(before.values())) == (2, 3, 3)
+    assert latencies.count == 4
+
+
+def test_latencies_that_nobody_takes_are_counted_and_let_go():
+    latencies = Latencies()
+    for _ in range(100_000):
+        latencies.add(1.0)
+    assert latencies.count == 100_000
+    assert {count for _, count in latencies.by_octave()} == {100_000}
+    assert len(latencies.take()) < 1 << 16
+
+
+def test_the_event_log_numbers_events_and_forgets_old_ones():
+    event_log, heard = EventLog(), []
+    stop = event_log.listen(heard.append)
     for number in range(600):
-        journal.record("error", "e", f"{number}")
+        event_log.record("error", "e", f"{number}")
     stop()
-    journal.record("error", "e", "unheard")
+    event_log.record("error", "e", "unheard")
     assert [event.number for event in heard] == list(range(1, 601))
-    assert len(journal.events) == 500
-    assert journal.events[-1].text == "unheard"
+    assert len(event_log.latest) == 500
+    assert event_log.latest[-1].text == "unheard"

@@ -287,7 +287,7 @@ import asyncio, pathlib, sys
 from mmekit_local.sagemaker.errors import AwsError
 from mmekit_local.sagemaker.observability.metrics import VariantMetrics
 from mmekit_local.sagemaker.instances.model_disk import ModelDisk
-from mmekit_local.sagemaker.instances.model_source import ObjectAddress
+from mmekit_local.sagemaker.aws_client import ObjectAddress
 from mmekit_local.sagemaker.specification import EndpointId
 
 folder, archive = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).read_bytes()

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mmekit_local.sagemaker.instances.container_client import _described
-from mmekit_local.sagemaker.page.content import _instance
+from mmekit_local.sagemaker.page.feed import _instance
 from mmekit_local.sagemaker.snapshot import ParkingSnapshot
 from tests.server_process import RUNTIME
 

@@ -35,10 +35,9 @@ def test_the_public_face():
         "CommandLauncher",
         "Container",
         "ContainerLauncher",
+        "EndpointLimits",
         "EndpointOptions",
-        "Limits",
         "Placement",
-        "run",
     ]
 
 

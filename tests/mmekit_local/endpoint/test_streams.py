@@ -8,7 +8,7 @@ import pytest
 from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import EventStreamError
 
-from mmekit_local.sagemaker.caller import Caller
+from mmekit_local.sagemaker.api import Caller
 from mmekit_local.sagemaker.specification import EndpointId
 
 CALLER = Caller(account="123456789012", region="us-east-1", service="sagemaker")

@@ -7,7 +7,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from mmekit_local.aws.moto.aws import Aws
 from mmekit_local.aws.state.log import StateLog
 from mmekit_local.aws.state.recorder import State
-from mmekit_local.sagemaker.http import Request
+from mmekit_local.sagemaker.api import ApiRequest
 
 HEADERS = [
     (b"host", b"localhost"),
@@ -19,7 +19,9 @@ HEADERS = [
 
 
 def request(method, path, *headers, body=b""):
-    return Request(method=method, path=path, query=b"", headers=[*HEADERS, *headers], body=(body,))
+    return ApiRequest(
+        method=method, path=path, query=b"", headers=[*HEADERS, *headers], body=(body,)
+    )
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from xml.sax.saxutils import escape
 from moto.core.serialize import QuerySerializer, SerializationContext
 from moto.core.utils import get_service_model
 
+from mmekit_local.sagemaker.api import ApiReply, ApiRequest
 from mmekit_local.sagemaker.errors import AwsError
-from mmekit_local.sagemaker.http import Reply, Request
 
 __all__ = ["error_reply", "members_of", "reply_of"]
 
@@ -22,7 +22,7 @@ _NAMESPACE = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
 _XML = (b"content-type", b"text/xml")
 
 
-def members_of(request: Request) -> tuple[str, dict[str, Any]]:
+def members_of(request: ApiRequest) -> tuple[str, dict[str, Any]]:
     """Return the operation that a request names, and its members; every value is text."""
     form = b"".join(request.body) or request.query
     pairs = parse_qsl(form.decode("utf-8", "replace"), keep_blank_values=True)
@@ -34,22 +34,22 @@ def members_of(request: Request) -> tuple[str, dict[str, Any]]:
     return operation, {name: _lists(value) for name, value in members.items()}
 
 
-def reply_of(operation: str, result: dict[str, Any], request_id: bytes) -> Reply:
+def reply_of(operation: str, result: dict[str, Any], request_id: bytes) -> ApiReply:
     """Return an operation's answer."""
     model = get_service_model("cloudformation").operation_model(operation)
     context = SerializationContext(request_id.decode())
     answer = QuerySerializer(model, context=context).serialize(result)
-    return Reply(200, [_XML, (b"x-amzn-requestid", request_id)], _bytes(answer["body"]))
+    return ApiReply(200, [_XML, (b"x-amzn-requestid", request_id)], _bytes(answer["body"]))
 
 
-def error_reply(error: AwsError, request_id: bytes) -> Reply:
+def error_reply(error: AwsError, request_id: bytes) -> ApiReply:
     """Return an error."""
     body = (
         f'<ErrorResponse xmlns="{_NAMESPACE}"><Error><Type>Sender</Type>'
         f"<Code>{escape(error.code)}</Code><Message>{escape(error.message)}</Message></Error>"
         f"<RequestId>{request_id.decode()}</RequestId></ErrorResponse>"
     )
-    return Reply(error.status, [_XML, (b"x-amzn-requestid", request_id)], body.encode())
+    return ApiReply(error.status, [_XML, (b"x-amzn-requestid", request_id)], body.encode())
 
 
 def _bytes(body: str | bytes) -> bytes:

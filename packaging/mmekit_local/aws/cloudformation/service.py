@@ -15,15 +15,16 @@ from mmekit_local.aws.cloudformation.record import Resource, Stack
 from mmekit_local.aws.cloudformation.site import Clients, Site
 from mmekit_local.aws.cloudformation.table import StackTable
 from mmekit_local.aws.moto.aws import no_room
+from mmekit_local.sagemaker.api import ApiReply, ApiRequest, new_request_id
+from mmekit_local.sagemaker.control.records import sagemaker_regions
 from mmekit_local.sagemaker.errors import AwsError, unknown_region
-from mmekit_local.sagemaker.http import Reply, Request, new_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.caller import Caller
-    from mmekit_local.sagemaker.control.hosting import Hosting
+    from mmekit_local.sagemaker.api import Caller
+    from mmekit_local.sagemaker.control.endpoint_controller import EndpointController
 
 __all__ = ["Stacks"]
 
@@ -41,7 +42,7 @@ class Stacks:
     ----------
     url
         Of this service, where resources are made.
-    aws, hosting
+    aws, controller
         What takes an endpoint away that is still being created.
     note
         Writes down, where state is kept, what is to become of a stack; OSError when it cannot.
@@ -53,23 +54,23 @@ class Stacks:
         self,
         url: str,
         aws: Aws,
-        hosting: Hosting,
+        controller: EndpointController,
         note: Callable[[dict[str, Any]], None],
         note_made: Callable[[dict[str, Any]], None],
     ) -> None:
         self._aws = aws
-        self._hosting = hosting
+        self._controller = controller
         self._note = note
         self._note_made = note_made
         self._clients = Clients(url)
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._regions = aws.regions()
+        self._regions = sagemaker_regions()
         self._work: dict[str, tuple[threading.Thread, Site]] = {}
         self._stacks = StackTable()
         self._operations = Operations(self._stacks, self._begin, self._keep, aws)
 
-    async def answer(self, request: Request, caller: Caller) -> Reply:
+    async def answer(self, request: ApiRequest, caller: Caller) -> ApiReply:
         """Answer a request to CloudFormation."""
         self._loop = asyncio.get_running_loop()
         request_id = new_request_id()
@@ -151,7 +152,7 @@ class Stacks:
         if found is not None:
             found[0].join(_SETTLE_S)
 
-    def _site(self, request: Request, caller: Caller) -> Site:
+    def _site(self, request: ApiRequest, caller: Caller) -> Site:
         authorization = (request.header(b"authorization") or b"").decode("latin-1")
         access_key = authorization.partition("Credential=")[2].partition("/")[0]
         return Site(
@@ -172,7 +173,7 @@ class Stacks:
     def _withdraw(self, name: str, authorization: str, caller: Caller) -> None:
         """Take an endpoint away that is being created."""
         scope = authorization.replace("/cloudformation/", "/sagemaker/")
-        request = Request(
+        request = ApiRequest(
             method="POST",
             path=b"/",
             query=b"",
@@ -187,7 +188,7 @@ class Stacks:
 
         async def take_away() -> None:
             await self._aws.answer(request)
-            self._hosting.reconcile(caller.account, caller.region)
+            self._controller.reconcile(caller.account, caller.region)
 
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(take_away(), self._loop).result(_CLOSING_S)

@@ -11,7 +11,7 @@ from moto.backends import get_backend
 from mmekit_local.sagemaker.errors import AwsError
 
 if TYPE_CHECKING:
-    from mmekit_local.sagemaker.caller import Caller
+    from mmekit_local.sagemaker.api import Caller
 
 __all__ = ["Function", "find_function", "function_of"]
 

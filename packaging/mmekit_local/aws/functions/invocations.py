@@ -19,9 +19,8 @@ from mmekit_local.aws.functions.corrections import correct_functions
 from mmekit_local.aws.functions.function import find_function, function_of
 from mmekit_local.aws.functions.runner import Invocation, Runner
 from mmekit_local.aws.functions.source import Sources
-from mmekit_local.sagemaker.caller import Caller
+from mmekit_local.sagemaker.api import ApiReply, Caller
 from mmekit_local.sagemaker.errors import AwsError
-from mmekit_local.sagemaker.http import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from mmekit_local.aws.functions.function import Function
     from mmekit_local.aws.functions.runner import Outcome
-    from mmekit_local.sagemaker.http import Request
+    from mmekit_local.sagemaker.api import ApiRequest
 
 __all__ = ["Functions"]
 
@@ -69,7 +68,7 @@ class Functions:
         self._warned: set[tuple[_Key, str]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def answer(self, request: Request, caller: Caller) -> Reply | None:
+    async def answer(self, request: ApiRequest, caller: Caller) -> ApiReply | None:
         """Answer Invoke; None for any other request."""
         path = request.path.decode("latin-1").rstrip("/")
         invokes = path.startswith(_PREFIX) and path.endswith(_SUFFIX)
@@ -91,17 +90,17 @@ class Functions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _invoke(
-        self, request: Request, caller: Caller, name: str, qualifier: str | None, request_id: str
-    ) -> Reply:
+        self, request: ApiRequest, caller: Caller, name: str, qualifier: str | None, request_id: str
+    ) -> ApiReply:
         function = find_function(caller, name, qualifier)
         how = (request.header(b"x-amz-invocation-type") or b"RequestResponse").decode("latin-1")
         event = _event(b"".join(request.body), how)
         headers = [(b"x-amzn-requestid", request_id.encode())]
         if how == "DryRun":
-            return Reply(204, headers)
+            return ApiReply(204, headers)
         if how == "Event":
             self._begin(self._run_in_turn(function, event, request_id))
-            return Reply(202, headers)
+            return ApiReply(202, headers)
         # Who hangs up does not end the function, on AWS either.
         outcome, entries = await asyncio.shield(self._begin(self._run(function, event, request_id)))
         headers += [
@@ -112,7 +111,7 @@ class Functions:
             headers.append((b"x-amz-function-error", b"Unhandled"))
         if request.header(b"x-amz-log-type") == b"Tail":
             headers.append((b"x-amz-log-result", base64.b64encode(log.tail_of(entries))))
-        return Reply(200, headers, outcome.payload)
+        return ApiReply(200, headers, outcome.payload)
 
     def _hear(self, record: Any, event: bytes) -> None:
         """Run a function for an event that another service has for it; called in any thread."""
@@ -215,7 +214,7 @@ def _too_many(reason: str) -> AwsError:
     return AwsError(429, "TooManyRequestsException", "Rate Exceeded.", {"Reason": reason})
 
 
-def _refusal(error: AwsError, request_id: str) -> Reply:
+def _refusal(error: AwsError, request_id: str) -> ApiReply:
     """Return an error as Lambda sends it (rest-json)."""
     side = "User" if error.status < 500 else "Service"  # noqa: PLR2004 - HTTP's boundary
     # botocore's models have `message` for some of these errors and `Message` for others.
@@ -225,4 +224,4 @@ def _refusal(error: AwsError, request_id: str) -> Reply:
         (b"x-amzn-errortype", error.code.encode()),
         (b"x-amzn-requestid", request_id.encode()),
     ]
-    return Reply(error.status, headers, json.dumps(body).encode())
+    return ApiReply(error.status, headers, json.dumps(body).encode())

@@ -6,13 +6,11 @@ import asyncio
 import errno
 import logging
 import tempfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
-from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
 
@@ -21,20 +19,20 @@ from mmekit_local.aws.moto.cloudwatch_corrections import correct_cloudwatch, put
 from mmekit_local.aws.moto.corrections import correct_moto
 from mmekit_local.aws.moto.services import Services, reply_as_asked
 from mmekit_local.aws.moto.wsgi import call_wsgi, environ_of
-from mmekit_local.aws.state.asked import caller_of_request, operations_of
-from mmekit_local.sagemaker.control.model_packages import ModelPackages, containers_of
-from mmekit_local.sagemaker.control.records import described_variants, specification_of
+from mmekit_local.sagemaker.api import (
+    ApiReply,
+    ApiRequest,
+    caller_of_request,
+    new_request_id,
+    operations_of,
+)
 from mmekit_local.sagemaker.errors import AwsError, control_reply, unsigned
-from mmekit_local.sagemaker.http import Reply, Request, new_request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
-
-    from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
+    from collections.abc import Sequence
 
     from mmekit_local.aws.state.recorder import State
-    from mmekit_local.sagemaker.observability.metrics import Observation
-    from mmekit_local.sagemaker.specification import EndpointId, EndpointSpecification
+    from mmekit_local.sagemaker.observability.observations import Observation
 
 __all__ = ["Aws", "no_room"]
 
@@ -66,12 +64,12 @@ class Aws:
         """End the threads; requests that still wait for one are dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, request: Request) -> Reply:
+    async def answer(self, request: ApiRequest) -> ApiReply:
         """Let moto answer a request, in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._answer, request)
 
-    async def keep(self, request: Request) -> None:
+    async def keep(self, request: ApiRequest) -> None:
         """Write down a request that is answered elsewhere, where changes are written down.
 
         Raises
@@ -92,89 +90,6 @@ class Aws:
         """Whether what a state folder holds is being played back."""
         return self._state is not None and self._state.is_playing
 
-    def endpoints(self, account: str, region: str) -> dict[str, FakeEndpoint]:
-        """Return moto's own table of endpoints, by name; a change to it is a change of state."""
-        endpoints: dict[str, FakeEndpoint] = self._sagemaker(account, region).endpoints
-        return endpoints
-
-    def regions(self) -> frozenset[str]:
-        """Return the regions that have SageMaker."""
-        return frozenset(get_backend("sagemaker")[DEFAULT_ACCOUNT_ID].regions)
-
-    def has(self, kind: str, account: str, region: str, name: str) -> bool:
-        """Say whether a resource exists; `kind` as ARNs spell it (model, endpoint-config, …)."""
-        backend = self._sagemaker(account, region)
-        tables: dict[str, Container[str]] = {
-            "model": backend._models,  # noqa: SLF001 - moto offers no way to ask without raising
-            "endpoint-config": backend.endpoint_configs,
-            "endpoint": backend.endpoints,
-        }
-        return name in tables[kind]
-
-    def is_multi_model(self, account: str, region: str, model: str) -> bool:
-        """Say whether a model, which exists, has a container whose Mode is MultiModel."""
-        backend = self._sagemaker(account, region)
-        record = backend._models[model]  # noqa: SLF001 - as in has
-        return any(found.get("Mode") == "MultiModel" for found in containers_of(backend, record))
-
-    def images(self, account: str, region: str, model: str) -> list[str]:
-        """Return the images of the containers of a model, which exists."""
-        backend = self._sagemaker(account, region)
-        record = backend._models[model]  # noqa: SLF001 - as in has
-        return [str(found.get("Image") or "") for found in containers_of(backend, record)]
-
-    def network_of(self, account: str, region: str, model: str) -> list[str]:
-        """Return what a model, which exists, says of its network: members of CreateModel."""
-        record = self._sagemaker(account, region)._models[model]  # noqa: SLF001 - as in has
-        said = {
-            "VpcConfig": record.vpc_config,
-            "EnableNetworkIsolation": record.enable_network_isolation,
-        }
-        return [member for member, value in said.items() if value]
-
-    def containers(self, account: str, region: str, config_name: str) -> dict[str, int]:
-        """Return the models of an endpoint config, which exists, and how many containers each has.
-
-        A model that does not exist (any more) has none.
-        """
-        backend = self._sagemaker(account, region)
-        config = backend.endpoint_configs[config_name]
-        names = [str(variant["ModelName"]) for variant in described_variants(config)]
-        models = backend._models  # noqa: SLF001 - as in has
-        return {
-            name: len(containers_of(backend, models[name])) if name in models else 0
-            for name in names
-        }
-
-    def variants(self, account: str, region: str, config_name: str) -> list[dict[str, Any]]:
-        """Return the production variants of an endpoint config, which exists, as it has them."""
-        config = self._sagemaker(account, region).endpoint_configs[config_name]
-        return list(config.production_variants)
-
-    def model_packages(self, account: str, region: str) -> ModelPackages:
-        """Return the model registry of an account and region."""
-        return ModelPackages(self._sagemaker(account, region))
-
-    def instances(self, account: str, region: str, config_name: str) -> Counter[str]:
-        """Return how many instances an endpoint config, which exists, wants of each type."""
-        found: Counter[str] = Counter()
-        config = self._sagemaker(account, region).endpoint_configs[config_name]
-        for variant in described_variants(config):
-            if "InstanceType" in variant:
-                found[variant["InstanceType"]] += int(variant.get("InitialInstanceCount") or 1)
-        return found
-
-    def specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
-        """Gather what an endpoint config and its models say.
-
-        Raises
-        ------
-        LookupError
-            The config or one of its models does not exist (any more).
-        """
-        backend = self._sagemaker(endpoint.account, endpoint.region)
-        return specification_of(backend, endpoint, config_name)
-
     def read_object(self, account: str, region: str, bucket: str, key: str) -> bytes | None:
         """Return an S3 object's bytes, or None when there is no such object. Blocks."""
         backend = get_backend("s3")[account][get_partition(region)]
@@ -191,11 +106,7 @@ class Aws:
         backend = get_backend("cloudwatch")[account][region]
         put_observations(backend, namespace, observations)
 
-    @staticmethod
-    def _sagemaker(account: str, region: str) -> SageMakerModelBackend:
-        return get_backend("sagemaker")[account][region]
-
-    def _answer(self, request: Request) -> Reply:
+    def _answer(self, request: ApiRequest) -> ApiReply:
         signed = (request.header(b"authorization") or b"").startswith(b"AWS4-")
         named = request.header(b"x-amz-target") is not None
         if (named or signed) and caller_of_request(request) is None:
@@ -217,7 +128,7 @@ class Aws:
             logger.warning("%s", no_room(error))
             return _failure_as_asked(request, no_room(error))
 
-    def _service_of(self, request: Request) -> str:
+    def _service_of(self, request: ApiRequest) -> str:
         """Return moto's name of the service that will answer a request."""
         # Only of a request that nobody signed does moto look at the body.
         if request.header(b"authorization") is not None:
@@ -228,7 +139,7 @@ class Aws:
             return ""
         return str(getattr(found, "service", ""))
 
-    def _ask(self, request: Request) -> Reply:
+    def _ask(self, request: ApiRequest) -> ApiReply:
         try:
             return call_wsgi(self._application, request)
         except AwsError as error:
@@ -253,7 +164,7 @@ def no_room(error: OSError) -> str:
     )
 
 
-def _no_caller(request: Request) -> AwsError:
+def _no_caller(request: ApiRequest) -> AwsError:
     if request.header(b"authorization") is None:
         return unsigned()
     return AwsError(
@@ -264,12 +175,12 @@ def _no_caller(request: Request) -> AwsError:
     )
 
 
-def _ambiguous(request: Request) -> AwsError:
+def _ambiguous(request: ApiRequest) -> AwsError:
     named = " and ".join(operations_of(request))
     return AwsError(400, "MalformedQueryString", f"The request names several operations: {named}.")
 
 
-def _failure_as_asked(request: Request, message: str) -> Reply:
+def _failure_as_asked(request: ApiRequest, message: str) -> ApiReply:
     """Return an error of the server in the form of the service that was asked."""
     caller = caller_of_request(request)
     of_s3 = caller is None or caller.service == "s3"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mmekit_local.http import Body
 
 if TYPE_CHECKING:
-    from mmekit_local.sagemaker.http import Headers, Request
+    from mmekit_local.sagemaker.api import ApiRequest, Headers
 
 __all__ = ["decode", "is_chunked"]
 
@@ -32,12 +32,12 @@ _REPLACED = frozenset(
 )
 
 
-def is_chunked(request: Request) -> bool:
+def is_chunked(request: ApiRequest) -> bool:
     """Say whether a request's body is in this coding."""
     return (request.header(b"x-amz-content-sha256") or b"").startswith(b"STREAMING-")
 
 
-def decode(request: Request) -> Request:
+def decode(request: ApiRequest) -> ApiRequest:
     """Return the request as it would be without the coding; trailers become headers.
 
     Raises

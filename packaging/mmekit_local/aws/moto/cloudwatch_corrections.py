@@ -20,13 +20,12 @@ from moto.cloudwatch.models import (
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 
-from mmekit_local.sagemaker.observability.percentiles import extended_statistic, merged
+from mmekit_local.aws.moto.cloudwatch_statistics import extended_statistic, merged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit_local.sagemaker.observability.metrics import Observation
-    from mmekit_local.sagemaker.observability.percentiles import Distribution
+    from mmekit_local.sagemaker.observability.observations import Distribution, Observation
 
 __all__ = ["correct_cloudwatch", "put_observations"]
 

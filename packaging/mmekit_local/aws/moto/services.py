@@ -13,16 +13,19 @@ from moto.backends import list_of_moto_modules
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 from mmekit_local.aws.moto.backends import backend_named
-from mmekit_local.aws.state.asked import caller_of_request, operations_of
-from mmekit_local.sagemaker.caller import caller_of
+from mmekit_local.sagemaker.api import (
+    ApiReply,
+    caller_of,
+    caller_of_request,
+    new_request_id,
+    operations_of,
+)
 from mmekit_local.sagemaker.errors import AwsError, control_reply, runtime_reply, unknown_region
-from mmekit_local.sagemaker.http import Reply, new_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mmekit_local.sagemaker.caller import Caller
-    from mmekit_local.sagemaker.http import Request
+    from mmekit_local.sagemaker.api import ApiRequest, Caller
 
 __all__ = ["Services", "reply_as_asked"]
 
@@ -98,7 +101,7 @@ class Services(DomainDispatcherApplication):
         return host
 
 
-def reply_as_asked(error: AwsError, request: Request) -> Reply:
+def reply_as_asked(error: AwsError, request: ApiRequest) -> ApiReply:
     """Return an error in the protocol of a request, as far as the request tells."""
     caller = caller_of_request(request)
     if request.header(b"smithy-protocol") == _CBOR:
@@ -111,10 +114,10 @@ def reply_as_asked(error: AwsError, request: Request) -> Reply:
         body = f"<ErrorResponse>{body}</ErrorResponse>"
     elif caller is not None and caller.service != "s3":
         return runtime_reply(error, new_request_id())
-    return Reply(error.status, [(b"content-type", b"application/xml")], body.encode())
+    return ApiReply(error.status, [(b"content-type", b"application/xml")], body.encode())
 
 
-def _cbor_reply(error: AwsError) -> Reply:
+def _cbor_reply(error: AwsError) -> ApiReply:
     pairs = {"__type": error.code, "message": error.message}
     body = bytes([_MAP | len(pairs)])
     for pair in pairs.items():
@@ -124,7 +127,7 @@ def _cbor_reply(error: AwsError) -> Reply:
         (b"smithy-protocol", _CBOR),
         (b"x-amzn-requestid", new_request_id()),
     ]
-    return Reply(error.status, headers, body)
+    return ApiReply(error.status, headers, body)
 
 
 def _cbor_text(raw: bytes) -> bytes:

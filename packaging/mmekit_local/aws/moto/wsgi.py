@@ -12,13 +12,13 @@ from moto.core.request import (
     should_preserve_original_header_name,
 )
 
-from mmekit_local.sagemaker.http import Reply
+from mmekit_local.sagemaker.api import ApiReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from mmekit_local.sagemaker.http import Request
+    from mmekit_local.sagemaker.api import ApiRequest
 
     ExceptionInfo = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None
@@ -32,7 +32,7 @@ _NOT_PASSED_ON = frozenset(("content-length", "transfer-encoding", "upgrade"))
 """How the request came. (Who offers a websocket would be refused as if it were one.)"""
 
 
-def call_wsgi(application: Application, request: Request) -> Reply:
+def call_wsgi(application: Application, request: ApiRequest) -> ApiReply:
     """Return an application's answer; whatever it raises goes through."""
     call = _WsgiCall()
     pieces = application(environ_of(request), call.start_response)
@@ -45,7 +45,7 @@ def call_wsgi(application: Application, request: Request) -> Reply:
         for name, value in call.headers
         if request.method == "HEAD" or name.lower() != "content-length"
     ]
-    return Reply(call.status, headers, b"" if request.method == "HEAD" else body)
+    return ApiReply(call.status, headers, b"" if request.method == "HEAD" else body)
 
 
 class _WsgiCall:
@@ -62,7 +62,7 @@ class _WsgiCall:
         return lambda _: None
 
 
-def environ_of(request: Request) -> dict[str, Any]:
+def environ_of(request: ApiRequest) -> dict[str, Any]:
     """Build the WSGI environ (PEP 3333) that moto's own server would build."""
     body = b"".join(request.body)
     target = request.path + (b"?" + request.query if request.query else b"")

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote
 
 from moto.backends import get_backend
 
-from mmekit_local.sagemaker.caller import caller_of
+from mmekit_local.sagemaker.api import caller_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from moto.backends import get_backend
 
-from mmekit_local.aws.state.asked import operation_of, withheld
+from mmekit_local.aws.state.asked import withheld
 from mmekit_local.aws.state.log import Entry
 from mmekit_local.aws.state.repeatable import make_repeatable, moment
 from mmekit_local.aws.state.undo import as_it_was
 from mmekit_local.aws.state.written import body_of, entry_of
-from mmekit_local.sagemaker.http import Reply, Request
+from mmekit_local.sagemaker.api import ApiReply, ApiRequest, operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,9 @@ class State:
         self._owing = threading.RLock()
         self._playing: Entry | None = None
 
-    def perform(self, request: Request, service: str, ask: Callable[[Request], Reply]) -> Reply:
+    def perform(
+        self, request: ApiRequest, service: str, ask: Callable[[ApiRequest], ApiReply]
+    ) -> ApiReply:
         """Write a request down when it changes something, and ask moto, which makes the change.
 
         Requests that change something are done one after the other: their order in the log is
@@ -89,7 +91,7 @@ class State:
         except _RefusedError as refused:
             return refused.reply
 
-    def keep(self, request: Request) -> None:
+    def keep(self, request: ApiRequest) -> None:
         """Write down a request that is answered here and not by moto.
 
         Raises
@@ -152,7 +154,7 @@ class State:
                 self.log.append(self._owed[0])
                 del self._owed[0]
 
-    def request_of(self, entry: Entry) -> Request:
+    def request_of(self, entry: Entry) -> ApiRequest:
         """Return the request of an entry; what is asked from now on is played back as this entry.
 
         Raises
@@ -164,7 +166,7 @@ class State:
         headers = [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in entry.headers
         ]
-        return Request(
+        return ApiRequest(
             method=entry.method,
             path=entry.path.encode("latin-1"),
             query=entry.query.encode("latin-1"),
@@ -188,18 +190,18 @@ class State:
 class _RefusedError(Exception):
     """moto has refused a request."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: ApiReply) -> None:
         super().__init__()
         self.reply = reply
 
 
-def _unless_refused(reply: Reply) -> Reply:
+def _unless_refused(reply: ApiReply) -> ApiReply:
     if reply.status >= _FIRST_ERROR:
         raise _RefusedError(reply)
     return reply
 
 
-def _changes_something(request: Request, service: str) -> bool:
+def _changes_something(request: ApiRequest, service: str) -> bool:
     if service in _REST:
         return request.method in ("PUT", "POST", "DELETE")
     if service not in _SERVICES:
@@ -207,12 +209,12 @@ def _changes_something(request: Request, service: str) -> bool:
     return not operation_of(request).startswith(_READING) and not withheld(request)
 
 
-def _begins_upload(request: Request, service: str) -> bool:
+def _begins_upload(request: ApiRequest, service: str) -> bool:
     named = {item.partition(b"=")[0] for item in request.query.split(b"&")}
     return service == "s3" and request.method == "POST" and b"uploads" in named
 
 
-def _renamed(reply: Reply, upload_id: str) -> Reply:
+def _renamed(reply: ApiReply, upload_id: str) -> ApiReply:
     """Call a multipart upload as it shall be called: moto names them by chance of its own."""
     found = _UPLOAD_ID.search(reply.body) if upload_id and reply.status < _FIRST_ERROR else None
     if found is None:

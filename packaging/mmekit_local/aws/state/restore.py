@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mmekit.errors import EndpointError
-from mmekit_local.aws.state.asked import caller_of_request, withheld
+from mmekit_local.aws.state.asked import withheld
 from mmekit_local.aws.state.compaction import compacted
+from mmekit_local.sagemaker.api import caller_of_request
 
 if TYPE_CHECKING:
     from mmekit_local.aws.cloudformation import Stacks
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mmekit_local.aws.state.log import Entry
     from mmekit_local.aws.state.recorder import State
     from mmekit_local.sagemaker.control.control_plane import ControlPlane
-    from mmekit_local.sagemaker.control.hosting import Hosting
+    from mmekit_local.sagemaker.control.endpoint_controller import EndpointController
 
 __all__ = ["restore"]
 
@@ -28,7 +29,11 @@ _SAID = 10
 
 
 async def restore(
-    state: State, aws: Aws, control_plane: ControlPlane, hosting: Hosting, stacks: Stacks
+    state: State,
+    aws: Aws,
+    control_plane: ControlPlane,
+    controller: EndpointController,
+    stacks: Stacks,
 ) -> None:
     """Bring back what a state folder holds; endpoints begin to start.
 
@@ -39,10 +44,10 @@ async def restore(
     EndpointError
         The folder is damaged.
     """
-    replay = _Replay(state, aws, control_plane, hosting, stacks)
+    replay = _Replay(state, aws, control_plane, controller, stacks)
     if state.log.torn:
         logger.info("the last change was not written to its end, and is left out")
-    with hosting.restoring():
+    with controller.restoring():
         for number, entry in enumerate(state.log.entries, 1):
             try:
                 await replay.play(number, entry)
@@ -72,7 +77,7 @@ class _Replay:
     state: State
     aws: Aws
     control_plane: ControlPlane
-    hosting: Hosting
+    controller: EndpointController
     stacks: Stacks
     kept: list[Entry] = field(default_factory=list)
     failed: int = 0
@@ -103,7 +108,7 @@ class _Replay:
             self.stacks.restore(entry.change)
             return ""
         if not entry.method:
-            self.hosting.restore(entry.change)
+            self.controller.restore(entry.change)
             return ""
         request = self.state.request_of(entry)
         caller = caller_of_request(request)

@@ -19,7 +19,7 @@ from moto.s3.models import FakeBucket, FakeKey, s3_backends
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mmekit_local.sagemaker.http import Request
+    from mmekit_local.sagemaker.api import ApiRequest
 
 __all__ = ["as_it_was"]
 
@@ -35,7 +35,7 @@ _MOTOS = "_mmekit_dispose"
 
 
 @contextlib.contextmanager
-def as_it_was(request: Request, service: str) -> Iterator[None]:
+def as_it_was(request: ApiRequest, service: str) -> Iterator[None]:
     """Put back what a request is about, should the block raise; nobody else changes it meanwhile.
 
     Parameters
@@ -85,7 +85,7 @@ def _backends() -> list[Any]:
     return [backend for account in accounts for backend in tuple(account.values())]
 
 
-def _remembered(backend: Any, request: Request) -> Iterator[Callable[[], object]]:
+def _remembered(backend: Any, request: ApiRequest) -> Iterator[Callable[[], object]]:
     """Go through what puts a backend's buckets back."""
     yield _refilling(backend.buckets)
     name, key = _bucket_and_key(request)
@@ -128,7 +128,7 @@ def _put_back(mapping: dict[str, Any], name: str, value: Any) -> None:
         dict.pop(mapping, name)
 
 
-def _bucket_and_key(request: Request) -> tuple[str, str]:
+def _bucket_and_key(request: ApiRequest) -> tuple[str, str]:
     """Return the bucket that a request names, in its path or in its host, and the key."""
     path = unquote(request.path.decode("latin-1")).removeprefix("/")
     host = re.sub(r":\d+$", "", (request.header(b"host") or b"").decode("latin-1"))

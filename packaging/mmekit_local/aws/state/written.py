@@ -10,7 +10,7 @@ from mmekit_local.aws.state.entry import Entry
 from mmekit_local.redaction import is_secret
 
 if TYPE_CHECKING:
-    from mmekit_local.sagemaker.http import Request
+    from mmekit_local.sagemaker.api import ApiRequest
 
 __all__ = ["body_of", "entry_of"]
 
@@ -26,7 +26,7 @@ _BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^\s;,]+))', re.IGNORECASE)
 _FIELD = re.compile(rb"""(?<!\w)name\*?=(?:[\w-]*'[\w-]*')?("[^"\r\n]*"|[^\s;]+)""", re.IGNORECASE)
 
 
-def entry_of(request: Request, at: float, seed: int, body: str, upload_id: str) -> Entry:
+def entry_of(request: ApiRequest, at: float, seed: int, body: str, upload_id: str) -> Entry:
     """Return the entry of a request.
 
     Parameters
@@ -56,7 +56,7 @@ def entry_of(request: Request, at: float, seed: int, body: str, upload_id: str) 
     )
 
 
-def body_of(request: Request, service: str) -> bytes:
+def body_of(request: ApiRequest, service: str) -> bytes:
     """Return the body of a request as it is kept: a form without secrets, all else as it is.
 
     Parameters
@@ -108,7 +108,7 @@ def _form_without_secrets(body: bytes, boundary: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _scope(request: Request) -> str:
+def _scope(request: ApiRequest) -> str:
     """Return the credential scope of a request's signature: who, when, where, which service."""
     authorization = (request.header(b"authorization") or b"").decode("latin-1")
     _, found, rest = authorization.partition("Credential=")

@@ -10,23 +10,27 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mmekit_local.sagemaker.asynchronous.figures import AsyncFigures, gauge
-from mmekit_local.sagemaker.asynchronous.notice import Outcome, notice_of
-from mmekit_local.sagemaker.asynchronous.request import request_of
+from mmekit_local.sagemaker.api import ApiReply
+from mmekit_local.sagemaker.asynchronous.invocation import (
+    AsyncOutcome,
+    notification_message,
+    request_of,
+)
+from mmekit_local.sagemaker.aws_client import locate, notification, object_put
 from mmekit_local.sagemaker.errors import AwsError, model_error
-from mmekit_local.sagemaker.http import Reply
-from mmekit_local.sagemaker.instances.model_source import locate
-from mmekit_local.sagemaker.own_requests import notification, object_put
+from mmekit_local.sagemaker.observability.metrics import AsyncMetrics
+from mmekit_local.sagemaker.observability.observations import gauge
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
 
-    from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.asynchronous.request import AsyncRequest
-    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.api import Headers
+    from mmekit_local.sagemaker.asynchronous.invocation import AsyncRequest
+    from mmekit_local.sagemaker.aws_client import AwsClient
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.instances.variant import Variant
-    from mmekit_local.sagemaker.observability.metrics import Metrics, Observation
+    from mmekit_local.sagemaker.observability.metrics import Metrics
+    from mmekit_local.sagemaker.observability.observations import Observation
     from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = ["AsyncInference"]
@@ -71,17 +75,19 @@ class AsyncInference:
         Tells what happens.
     """
 
-    def __init__(self, serving: Mapping[EndpointId, Fleet], aws: Aws, metrics: Metrics) -> None:
+    def __init__(
+        self, serving: Mapping[EndpointId, Fleet], aws: AwsClient, metrics: Metrics
+    ) -> None:
         self._serving = serving
         self._aws = aws
         self._backlogs: dict[EndpointId, _Backlog] = {}
-        self._figures: dict[tuple[EndpointId, str], AsyncFigures] = {}
-        self._told: set[tuple[EndpointId, str]] = set()
-        metrics.listen_to(self.observations)
+        self._metrics: dict[tuple[EndpointId, str], AsyncMetrics] = {}
+        self._warned: set[tuple[EndpointId, str]] = set()
+        metrics.add_source(self.observations)
 
     def accept(
         self, fleet: Fleet, fields: Mapping[bytes, bytes], body: bytes, request_id: bytes
-    ) -> Reply:
+    ) -> ApiReply:
         """Put a request into the queue of its endpoint, which is asynchronous.
 
         Raises
@@ -92,7 +98,7 @@ class AsyncInference:
         assert fleet.asynchronous is not None  # noqa: S101 - whoever calls has seen to it
         request = request_of(fleet.id, fleet.asynchronous, fields, body)
         self._backlogs.setdefault(fleet.id, _Backlog()).waiting.append(request)
-        self._begin_more(fleet.id)
+        self._start_more(fleet.id)
         headers = [
             (b"content-type", b"application/json"),
             (b"x-amzn-requestid", request_id),
@@ -100,7 +106,7 @@ class AsyncInference:
         ]
         if request.failure is not None:
             headers.append((b"x-amzn-sagemaker-failurelocation", request.failure.encode()))
-        return Reply(202, headers, json.dumps({"InferenceId": request.inference_id}).encode())
+        return ApiReply(202, headers, json.dumps({"InferenceId": request.inference_id}).encode())
 
     async def run(self) -> None:
         """Once a second, until cancelled: let requests expire, and begin what there is room for."""
@@ -108,7 +114,7 @@ class AsyncInference:
             await asyncio.sleep(_INTERVAL_S)
             for endpoint, backlog in list(self._backlogs.items()):
                 try:
-                    self._look_at(endpoint, backlog)
+                    self._work_on(endpoint, backlog)
                 except Exception:
                     logger.exception("endpoint %s: its queue is not worked on", endpoint.name)
 
@@ -122,51 +128,48 @@ class AsyncInference:
 
     def observations(self) -> Iterator[tuple[EndpointId, list[Observation]]]:
         """Return what there is to tell since the last time."""
-        for (endpoint, _), figures in list(self._figures.items()):
-            yield endpoint, figures.take()
+        for (endpoint, _), metrics in list(self._metrics.items()):
+            yield endpoint, metrics.take()
         for endpoint, fleet in list(self._serving.items()):
             if fleet.asynchronous is None:
                 continue
             backlog = self._backlogs.get(endpoint, _Backlog())
             instances = fleet.instance_count
             size = float(len(backlog))
+            dimensions = (("EndpointName", endpoint.name),)
+            unserved = float(bool(size) and not instances)
             yield (
                 endpoint,
                 [
-                    gauge(endpoint, "ApproximateBacklogSize", "Count", size),
+                    gauge("ApproximateBacklogSize", "Count", dimensions, size),
                     gauge(
-                        endpoint,
                         "ApproximateBacklogSizePerInstance",
                         "Count",
+                        dimensions,
                         size / max(instances, 1),
                     ),
-                    gauge(endpoint, "ApproximateAgeOfOldestRequest", "Seconds", backlog.oldest),
-                    gauge(
-                        endpoint,
-                        "HasBacklogWithoutCapacity",
-                        "Count",
-                        float(bool(size) and not instances),
-                    ),
+                    gauge("ApproximateAgeOfOldestRequest", "Seconds", dimensions, backlog.oldest),
+                    gauge("HasBacklogWithoutCapacity", "Count", dimensions, unserved),
                 ],
             )
 
     # The queue.
 
-    def _look_at(self, endpoint: EndpointId, backlog: _Backlog) -> None:
+    def _work_on(self, endpoint: EndpointId, backlog: _Backlog) -> None:
         if endpoint not in self._serving:  # it is being deleted
             del self._backlogs[endpoint]
             for task in backlog.running:
                 task.cancel()
-            for key in [key for key in self._figures if key[0] == endpoint]:
-                del self._figures[key]
+            for key in [key for key in self._metrics if key[0] == endpoint]:
+                del self._metrics[key]
             return
         expired = [one for one in backlog.waiting if one.age >= one.ttl]
         for request in expired:
             backlog.waiting.remove(request)
             self._run(backlog, request, self._expire(request))
-        self._begin_more(endpoint)
+        self._start_more(endpoint)
 
-    def _begin_more(self, endpoint: EndpointId) -> None:
+    def _start_more(self, endpoint: EndpointId) -> None:
         fleet, backlog = self._serving.get(endpoint), self._backlogs.get(endpoint)
         if fleet is None or backlog is None:
             return
@@ -189,7 +192,7 @@ class AsyncInference:
         request = backlog.running.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("an asynchronous invocation failed", exc_info=error)
-        self._begin_more(request.endpoint)
+        self._start_more(request.endpoint)
 
     # The work.
 
@@ -199,14 +202,14 @@ class AsyncInference:
             return
         fleet = serving.now()
         variant = fleet.variant_for(None)
-        figures = self._figures_of(request.endpoint, variant.name)
-        figures.backlog.add(request.age * 1e6)
-        outcome = await self._outcome(request, fleet, variant, figures)
-        await self._report(request, outcome, fleet, figures)
+        metrics = self._metrics_of(request.endpoint, variant.name)
+        metrics.backlog.add(request.age * 1e6)
+        outcome = await self._outcome(request, fleet, variant, metrics)
+        await self._report(request, outcome, fleet, metrics)
 
     async def _outcome(
-        self, request: AsyncRequest, fleet: Fleet, variant: Variant, figures: AsyncFigures
-    ) -> Outcome:
+        self, request: AsyncRequest, fleet: Fleet, variant: Variant, metrics: AsyncMetrics
+    ) -> AsyncOutcome:
         body = request.body
         if request.input is not None:
             began = time.perf_counter()
@@ -218,11 +221,11 @@ class AsyncInference:
             except Exception as error:  # noqa: BLE001 - whatever moto says, it is no payload
                 logger.warning("%s cannot be read: %s", place, error)
                 found = None
-            figures.download.add((time.perf_counter() - began) * 1e6)
+            metrics.download.add((time.perf_counter() - began) * 1e6)
             if found is None or len(found) > _LARGEST_PAYLOAD:
-                figures.download_failures.count += 1
+                metrics.download_failures.count += 1
                 why = "there is no such object" if found is None else "it is larger than 1 GB"
-                return Outcome(
+                return AsyncOutcome(
                     failure=f"ClientError: The request payload {request.input_url} could not be "
                     f"downloaded: {why}."
                 )
@@ -231,7 +234,7 @@ class AsyncInference:
 
     async def _answered(
         self, request: AsyncRequest, fleet: Fleet, variant: Variant, body: bytes
-    ) -> Outcome:
+    ) -> AsyncOutcome:
         began = time.perf_counter()
         try:
             invocation = await variant.invoke("", request.headers, body, request.timeout)
@@ -242,14 +245,14 @@ class AsyncInference:
         except Exception as error:
             logger.exception("an asynchronous invocation failed in the endpoint service itself")
             failure = f"InternalFailure: {type(error).__name__}: {error}"
-            return Outcome(failure=failure, variant=variant.name)
+            return AsyncOutcome(failure=failure, variant=variant.name)
         reply, took = invocation.reply, invocation.model_microseconds
         variant.metrics.invoked(reply.status, took, took, by_model=True)
         kind = reply.headers.get(b"content-type", b"").decode("latin-1")
-        outcome = Outcome(bytes(reply.body), kind, "", took, reply.status, variant.name)
+        outcome = AsyncOutcome(bytes(reply.body), kind, "", took, reply.status, variant.name)
         if reply.status >= _FIRST_ERROR:
             said = model_error(fleet.id, reply.status, reply.text).message
-            fleet.journal.record("error", f"{fleet.id.name}/{variant.name}", said[:2000])
+            fleet.event_log.record("error", f"{fleet.id.name}/{variant.name}", said[:2000])
             return replace(outcome, failure=_reason(reply.status))
         if fleet.capture is not None:
             fields = dict(request.headers)
@@ -259,7 +262,7 @@ class AsyncInference:
 
     def _refused(
         self, request: AsyncRequest, variant: Variant, error: AwsError, began: float
-    ) -> Outcome:
+    ) -> AsyncOutcome:
         took = (time.perf_counter() - began) * 1e6
         status = error.members.get("OriginalStatusCode")
         if not isinstance(status, int):
@@ -273,37 +276,37 @@ class AsyncInference:
                     f"ClientError: The model did not answer within {request.timeout:g} seconds "
                     "(InvocationTimeoutSeconds)."
                 )
-        return Outcome(failure=failure, variant=variant.name)
+        return AsyncOutcome(failure=failure, variant=variant.name)
 
     async def _expire(self, request: AsyncRequest) -> None:
         fleet = self._serving.get(request.endpoint)
         if fleet is None:
             return
-        figures = self._figures_of(request.endpoint, fleet.variants[0].name)
-        figures.expired.count += 1
+        metrics = self._metrics_of(request.endpoint, fleet.variants[0].name)
+        metrics.expired.count += 1
         failure = (
             f"ClientError: The request waited for longer than {request.ttl:g} seconds "
             "(RequestTTLSeconds) and has expired."
         )
-        await self._report(request, Outcome(failure=failure), fleet, figures)
+        await self._report(request, AsyncOutcome(failure=failure), fleet, metrics)
 
     # What is said of it.
 
     async def _report(
-        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, figures: AsyncFigures
+        self, request: AsyncRequest, outcome: AsyncOutcome, fleet: Fleet, metrics: AsyncMetrics
     ) -> None:
         if not outcome.failure:
             began = time.perf_counter()
             refusal = await self._write(request, request.output, outcome)
-            figures.upload.add((time.perf_counter() - began) * 1e6)
+            metrics.upload.add((time.perf_counter() - began) * 1e6)
             if refusal:
-                figures.upload_failures.count += 1
+                metrics.upload_failures.count += 1
                 failure = f"ClientError: The answer could not be written to {request.output}."
                 outcome = replace(outcome, failure=failure, body=None)
-                self._complain(fleet, request.specification.output, refusal)
+                self._warn(fleet, request.specification.output, refusal)
         if outcome.failure:
-            figures.failures.count += 1
-            fleet.journal.record("error", request.endpoint.name, outcome.failure)
+            metrics.failures.count += 1
+            fleet.event_log.record("error", request.endpoint.name, outcome.failure)
             if request.failure is not None:
                 told = outcome
                 if outcome.body is None:
@@ -312,13 +315,13 @@ class AsyncInference:
                     )
                 refusal = await self._write(request, request.failure, told)
                 if refusal:
-                    figures.upload_failures.count += 1
-                    self._complain(fleet, request.specification.failure, refusal)
-        await self._notify(request, outcome, fleet, figures)
-        figures.processed.count += 1
-        figures.total.add(request.age * 1e3)
+                    metrics.upload_failures.count += 1
+                    self._warn(fleet, request.specification.failure, refusal)
+        await self._notify(request, outcome, fleet, metrics)
+        metrics.processed.count += 1
+        metrics.total.add(request.age * 1e3)
 
-    async def _write(self, request: AsyncRequest, address: str, outcome: Outcome) -> str:
+    async def _write(self, request: AsyncRequest, address: str, outcome: AsyncOutcome) -> str:
         """Write an answer to S3; return why it is not there, or ""."""
         headers: Headers = [(b"content-type", (outcome.content_type or _UNTYPED).encode())]
         if request.specification.key:
@@ -334,28 +337,28 @@ class AsyncInference:
         return reply.body.decode("utf-8", "replace") if reply.status >= _FIRST_ERROR else ""
 
     async def _notify(
-        self, request: AsyncRequest, outcome: Outcome, fleet: Fleet, figures: AsyncFigures
+        self, request: AsyncRequest, outcome: AsyncOutcome, fleet: Fleet, metrics: AsyncMetrics
     ) -> None:
         specification = request.specification
         topic = specification.error_topic if outcome.failure else specification.success_topic
         if not topic:
             return
-        reply = await self._aws.answer(notification(topic, notice_of(request, outcome)))
+        reply = await self._aws.answer(notification(topic, notification_message(request, outcome)))
         if reply.status >= _FIRST_ERROR:
-            figures.notification_failures.count += 1
-            self._complain(fleet, topic, reply.body.decode("utf-8", "replace"))
+            metrics.notification_failures.count += 1
+            self._warn(fleet, topic, reply.body.decode("utf-8", "replace"))
 
-    def _complain(self, fleet: Fleet, where: str, reason: str) -> None:
-        """Say what cannot be written or told: in the journal, and of each place once in the log."""
-        fleet.journal.record("error", fleet.id.name, f"{where}: {reason}")
-        if (fleet.id, where) not in self._told:  # for every request would be too often
-            self._told.add((fleet.id, where))
+    def _warn(self, fleet: Fleet, where: str, reason: str) -> None:
+        """Say what cannot be written or told: in the event log, and once a place in the log."""
+        fleet.event_log.record("error", fleet.id.name, f"{where}: {reason}")
+        if (fleet.id, where) not in self._warned:  # for every request would be too often
+            self._warned.add((fleet.id, where))
             logger.warning("endpoint %s: %s: %s", fleet.id.name, where, reason)
 
-    def _figures_of(self, endpoint: EndpointId, variant: str) -> AsyncFigures:
-        found = self._figures.get((endpoint, variant))
+    def _metrics_of(self, endpoint: EndpointId, variant: str) -> AsyncMetrics:
+        found = self._metrics.get((endpoint, variant))
         if found is None:
-            found = self._figures[endpoint, variant] = AsyncFigures(endpoint, variant)
+            found = self._metrics[endpoint, variant] = AsyncMetrics(endpoint, variant)
         return found
 
 

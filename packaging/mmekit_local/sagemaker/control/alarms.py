@@ -19,7 +19,7 @@ from moto.backends import get_backend
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["Alarms", "unknown_alarms", "unwatched"]
+__all__ = ["DeploymentAlarms", "unknown_alarms", "unsupported_reason"]
 
 _COMPARED: Mapping[str, Callable[[float, float], bool]] = {
     "GreaterThanOrEqualToThreshold": operator.ge,
@@ -38,7 +38,7 @@ def unknown_alarms(account: str, region: str, names: Sequence[str]) -> list[str]
     return [name for name in names if name not in known]
 
 
-def unwatched(account: str, region: str, name: str) -> str:
+def unsupported_reason(account: str, region: str, name: str) -> str:
     """Return why an alarm, which exists, cannot be watched here; "" for one that can."""
     alarm = _known(account, region)[name]
     if getattr(alarm, "rule", None):
@@ -53,7 +53,7 @@ def unwatched(account: str, region: str, name: str) -> str:
     return ""
 
 
-class Alarms:
+class DeploymentAlarms:
     """Some alarms of an account and region, while something is watched by them.
 
     Parameters

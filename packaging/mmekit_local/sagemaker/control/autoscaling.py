@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from moto.backends import get_backend
 
-from mmekit_local.sagemaker.control.hosted import Capacity
+from mmekit_local.sagemaker.control.hosted_endpoint import VariantCapacity
 from mmekit_local.sagemaker.control.rules import MOST_INSTANCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit_local.sagemaker.control.hosting import Hosting
+    from mmekit_local.sagemaker.control.endpoint_controller import EndpointController
     from mmekit_local.sagemaker.instances.variant import Variant
     from mmekit_local.sagemaker.specification import EndpointId
 
@@ -45,7 +45,7 @@ _MINUTE_S = 60.0
 
 
 @dataclass
-class _Watched:
+class _ScaledVariant:
     """A variant, as the minutes go by."""
 
     variant: Variant
@@ -58,7 +58,7 @@ class _Watched:
 
 
 @dataclass(frozen=True)
-class _Policy:
+class _TargetTracking:
     """What a target-tracking policy says; seconds are of Application Auto Scaling's minutes."""
 
     target: float
@@ -72,17 +72,17 @@ class Autoscaler:
 
     Parameters
     ----------
-    hosting
+    controller
         Whose variants are scaled.
     minute
         How many seconds one of its minutes lasts. Cooldowns shrink and grow with it; a rate is
         per real minute, whatever this is.
     """
 
-    def __init__(self, hosting: Hosting, minute: float) -> None:
-        self._hosting = hosting
+    def __init__(self, controller: EndpointController, minute: float) -> None:
+        self._controller = controller
         self._minute = minute
-        self._watched: dict[tuple[EndpointId, str], _Watched] = {}
+        self._watched: dict[tuple[EndpointId, str], _ScaledVariant] = {}
 
     async def run(self) -> None:
         """Look once a minute, until cancelled."""
@@ -91,19 +91,19 @@ class Autoscaler:
             await asyncio.sleep(self._minute)
             elapsed = asyncio.get_running_loop().time() - began
             try:
-                self._look(elapsed)
+                self._evaluate(elapsed)
             except Exception:
                 logger.exception("autoscaling failed; it goes on")
 
-    def _look(self, elapsed: float) -> None:
+    def _evaluate(self, elapsed: float) -> None:
         present = set()
-        for endpoint, fleet in list(self._hosting.serving.items()):
+        for endpoint, fleet in list(self._controller.serving.items()):
             for variant in fleet.variants:
                 key = (endpoint, variant.name)
                 present.add(key)
                 watched = self._watched.get(key)
                 if watched is None:
-                    self._watched[key] = _Watched(variant, variant.invocations)
+                    self._watched[key] = _ScaledVariant(variant, variant.invocations)
                     continue
                 if watched.variant is not variant:  # the endpoint has been updated
                     watched.variant, watched.counted = variant, 0
@@ -114,9 +114,9 @@ class Autoscaler:
         for key in set(self._watched) - present:
             del self._watched[key]
 
-    def _scale(self, endpoint: EndpointId, name: str, watched: _Watched) -> None:
+    def _scale(self, endpoint: EndpointId, name: str, watched: _ScaledVariant) -> None:
         target = _registration(endpoint, name)
-        now = self._hosting.capacity(endpoint, name)
+        now = self._controller.capacity(endpoint, name)
         if target is None or now is None:
             return
         least, most = int(target.min_capacity or 0), int(target.max_capacity or 0)
@@ -140,10 +140,10 @@ class Autoscaler:
             watched.scaled_in = time
         watched.rates.clear()
         logger.info("endpoint %s: autoscaling %s from %d to %d", endpoint.name, name, now, wanted)
-        self._hosting.begin_update(endpoint)
-        self._hosting.set_capacities(endpoint, {name: Capacity(wanted)})
+        self._controller.begin_update(endpoint)
+        self._controller.set_capacities(endpoint, {name: VariantCapacity(wanted)})
 
-    def _wanted(self, policy: _Policy, watched: _Watched, now: int) -> int:
+    def _wanted(self, policy: _TargetTracking, watched: _ScaledVariant, now: int) -> int:
         """Return the capacity that a policy asks for, `now` when it asks for none."""
         time = asyncio.get_running_loop().time()
         scale = self._minute / _MINUTE_S
@@ -170,7 +170,7 @@ def _registration(endpoint: EndpointId, variant: str) -> Any:
     return backend.targets.get(_DIMENSION, {}).get(_resource(endpoint, variant))
 
 
-def _policies(endpoint: EndpointId, variant: str) -> Iterator[_Policy]:
+def _policies(endpoint: EndpointId, variant: str) -> Iterator[_TargetTracking]:
     backend = get_backend("applicationautoscaling")[endpoint.account][endpoint.region]
     for policy in list(backend.policies.values()):
         here = (policy.resource_id, policy.scalable_dimension)
@@ -179,7 +179,7 @@ def _policies(endpoint: EndpointId, variant: str) -> Iterator[_Policy]:
             continue
         metric = described.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
         if metric == _METRIC and float(described["TargetValue"]) > 0:  # AWS takes no other
-            yield _Policy(
+            yield _TargetTracking(
                 target=float(described["TargetValue"]),
                 out_cooldown=float(described.get("ScaleOutCooldown", _COOLDOWN_S)),
                 in_cooldown=float(described.get("ScaleInCooldown", _COOLDOWN_S)),

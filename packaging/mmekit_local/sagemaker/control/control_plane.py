@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import get_service_model
 
-from mmekit_local.aws.state.asked import operation_of
-from mmekit_local.sagemaker.caller import Caller
-from mmekit_local.sagemaker.control.hosted import Capacity
+from mmekit_local.sagemaker.api import ApiReply, ApiRequest, Caller, new_request_id, operation_of
+from mmekit_local.sagemaker.control.hosted_endpoint import VariantCapacity
 from mmekit_local.sagemaker.control.members import check_members
 from mmekit_local.sagemaker.control.operations import EMPTY, empty_list, refusal
-from mmekit_local.sagemaker.control.rules import arn, check, deployment_in
+from mmekit_local.sagemaker.control.records import Records, sagemaker_regions
+from mmekit_local.sagemaker.control.rules import check, deployment_in
 from mmekit_local.sagemaker.control.validation import checked_members
 from mmekit_local.sagemaker.errors import AwsError, control_reply, unknown_region
-from mmekit_local.sagemaker.http import Reply, Request, new_request_id
 from mmekit_local.sagemaker.specification import EndpointId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.control.hosting import Hosting
+    from mmekit_local.sagemaker.aws_client import AwsClient
+    from mmekit_local.sagemaker.control.endpoint_controller import EndpointController
 
 __all__ = ["ControlPlane"]
 
@@ -37,20 +36,20 @@ _PROPERTIES = frozenset({"DesiredInstanceCount", "DesiredWeight", "DataCaptureCo
 
 
 class ControlPlane:
-    """Answers requests to SageMaker and CloudFormation.
+    """Answers requests to SageMaker.
 
     Parameters
     ----------
     aws
         Answers what is not added here.
-    hosting
+    controller
         Is told after every request that endpoints may have come or gone.
     """
 
-    def __init__(self, aws: Aws, hosting: Hosting) -> None:
+    def __init__(self, aws: AwsClient, controller: EndpointController) -> None:
         self._aws = aws
-        self._hosting = hosting
-        self._regions = aws.regions()
+        self._controller = controller
+        self._regions = sagemaker_regions()
         # Between a check and what it allows, nobody else may change what was checked.
         self._changing = asyncio.Lock()
         self._own: dict[str, Callable[[EndpointId, dict[str, Any]], None]] = {
@@ -58,7 +57,7 @@ class ControlPlane:
             "UpdateEndpointWeightsAndCapacities": self._set_capacities,
         }
 
-    async def answer(self, request: Request, caller: Caller) -> Reply:
+    async def answer(self, request: ApiRequest, caller: Caller) -> ApiReply:
         """Answer a request of the control plane."""
         if caller.region not in self._regions:
             return control_reply(unknown_region(), new_request_id())
@@ -73,62 +72,67 @@ class ControlPlane:
                 return _reply(empty_list(operation))
         endpoint = EndpointId(caller.account, caller.region, str(members.get("EndpointName")))
         if operation == "DescribeEndpoint":
-            self._hosting.refresh(endpoint)
+            self._controller.refresh(endpoint)
+        # What only reads changes nothing that was checked, and does not wait for what changes.
         if operation.startswith(_READING):
             return await self._answer(operation, members, request, caller)
         async with self._changing:
             reply = await self._answer(operation, members, request, caller)
         if operation in _SETTLING:
-            await self._hosting.settle(endpoint, _SETTLE_S)
+            await self._controller.settle(endpoint, _SETTLE_S)
         return reply
 
     async def _answer(
-        self, operation: str, members: dict[str, Any], request: Request, caller: Caller
-    ) -> Reply:
+        self, operation: str, members: dict[str, Any], request: ApiRequest, caller: Caller
+    ) -> ApiReply:
         if caller.service == "sagemaker":
             try:
-                check(operation, members, self._aws, caller)
+                check(operation, members, self._records(caller.account, caller.region))
                 if operation in self._own:
                     return await self._change(operation, members, request, caller)
             except AwsError as error:
                 return control_reply(error, new_request_id())
         reply = await self._aws.answer(request)
-        self._hosting.reconcile(caller.account, caller.region)
+        self._controller.reconcile(caller.account, caller.region)
         return reply
 
     async def _change(
-        self, operation: str, members: dict[str, Any], request: Request, caller: Caller
-    ) -> Reply:
+        self, operation: str, members: dict[str, Any], request: ApiRequest, caller: Caller
+    ) -> ApiReply:
         """Do what moto does not do: change an endpoint that is in service."""
         name = str(members["EndpointName"])
         endpoint = EndpointId(caller.account, caller.region, name)
-        self._hosting.begin_update(endpoint)
+        records = self._records(caller.account, caller.region)
+        # Before the wait for a disk: a second update that comes meanwhile finds one in progress.
+        self._controller.begin_update(endpoint)
         try:
             await self._aws.keep(request)
         except AwsError:
-            self._hosting.cancel_update(endpoint)
+            self._controller.cancel_update(endpoint)
             raise
         self._own[operation](endpoint, members)
-        return _reply({"EndpointArn": arn(caller, "endpoint", name)})
+        return _reply({"EndpointArn": records.arn("endpoint", name)})
 
     def _update(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
         retained: frozenset[str] = frozenset()
         if members.get("RetainAllVariantProperties"):
             excluded = members.get("ExcludeRetainedVariantProperties") or ()
             retained = _PROPERTIES - {item["VariantPropertyType"] for item in excluded}
-        caller = Caller(endpoint.account, endpoint.region, "sagemaker")
-        deployment = deployment_in(members, self._aws, caller)
-        self._hosting.update(endpoint, members["EndpointConfigName"], retained, deployment)
+        deployment = deployment_in(members, self._records(endpoint.account, endpoint.region))
+        self._controller.update(endpoint, members["EndpointConfigName"], retained, deployment)
+
+    def _records(self, account: str, region: str) -> Records:
+        return Records(account, region, are_replayed=self._aws.is_replaying)
 
     def _set_capacities(self, endpoint: EndpointId, members: dict[str, Any]) -> None:
         wishes = members["DesiredWeightsAndCapacities"]
         capacities = {
-            wish["VariantName"]: Capacity(
+            wish["VariantName"]: VariantCapacity(
                 wish.get("DesiredInstanceCount"), wish.get("DesiredWeight")
             )
             for wish in wishes
         }
-        self._hosting.set_capacities(endpoint, capacities)
+        self._controller.set_capacities(endpoint, capacities)
 
 
 def _members(operation: str, body: bytes) -> dict[str, Any]:
@@ -149,9 +153,9 @@ def _members(operation: str, body: bytes) -> dict[str, Any]:
     return members
 
 
-def _reply(answer: dict[str, Any]) -> Reply:
+def _reply(answer: dict[str, Any]) -> ApiReply:
     headers = [
         (b"content-type", b"application/x-amz-json-1.1"),
         (b"x-amzn-requestid", new_request_id()),
     ]
-    return Reply(200, headers, json.dumps(answer).encode())
+    return ApiReply(200, headers, json.dumps(answer).encode())

@@ -19,11 +19,11 @@ from mmekit_local.sagemaker.errors import validation_exception
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["MEMBERS", "Recorded", "Refused", "Treatment", "check_members", "refused_headers"]
+__all__ = ["MEMBERS", "RecordedMember", "RefusedMember", "check_members", "refused_headers"]
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedMember:
     """A member that is kept and described, and whose effect does not matter on this machine.
 
     Attributes
@@ -36,7 +36,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedMember:
     """A member that nothing here acts on, and whose effect matters.
 
     Attributes
@@ -52,14 +52,14 @@ class Refused:
 
 
 ACTED_ON = "acted on"
-Treatment = str | Recorded | Refused
+Treatment = str | RecordedMember | RefusedMember
 
-_NEW = Refused("which nobody here has looked at yet")
-_TAGS = Recorded("tags are records on AWS, too")
-_KEYS = Recorded("nothing is encrypted on this machine, and nothing has to be deciphered")
-_NETWORK = Recorded("containers are on this machine's own network")
-_TEXT = Recorded("a description")
-_REGISTRY = Recorded("what a registry keeps for its readers")
+_NEW = RefusedMember("which nobody here has looked at yet")
+_TAGS = RecordedMember("tags are records on AWS, too")
+_KEYS = RecordedMember("nothing is encrypted on this machine, and nothing has to be deciphered")
+_NETWORK = RecordedMember("containers are on this machine's own network")
+_TEXT = RecordedMember("a description")
+_REGISTRY = RecordedMember("what a registry keeps for its readers")
 
 _ARCHIVES = "there is one archive, or a prefix with archives under it"
 
@@ -72,7 +72,9 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
     # Models
     "CreateModelInput": {
         **_acted_on("ModelName PrimaryContainer Containers ExecutionRoleArn"),
-        "InferenceExecutionConfig": Recorded("it is about several containers, which are refused"),
+        "InferenceExecutionConfig": RecordedMember(
+            "it is about several containers, which are refused"
+        ),
         "Tags": _TAGS,
         "VpcConfig": _NETWORK,
         **_acted_on("EnableNetworkIsolation"),
@@ -80,24 +82,24 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
     "ContainerDefinition": {
         **_acted_on("Image Mode ModelDataUrl ModelDataSource Environment MultiModelConfig"),
         **_acted_on("ModelPackageName InferenceSpecificationName"),
-        "ContainerHostname": Recorded("it tells several containers apart, which are refused"),
-        "ImageConfig": Recorded("no image is pulled but by Docker, with your own login"),
-        "AdditionalModelDataSources": Refused("a container has one source of models"),
-        "ContainerMetricsConfig": Refused("containers' own metrics are not read"),
+        "ContainerHostname": RecordedMember("it tells several containers apart, which are refused"),
+        "ImageConfig": RecordedMember("no image is pulled but by Docker, with your own login"),
+        "AdditionalModelDataSources": RefusedMember("a container has one source of models"),
+        "ContainerMetricsConfig": RefusedMember("containers' own metrics are not read"),
     },
     "MultiModelConfig": _acted_on("ModelCacheSetting"),
     "ModelDataSource": _acted_on("S3DataSource"),
     "S3ModelDataSource": {
         **_acted_on("S3Uri"),
-        "S3DataType": Refused(_ARCHIVES, unless=("S3Object", "S3Prefix")),
-        "CompressionType": Refused(
+        "S3DataType": RefusedMember(_ARCHIVES, unless=("S3Object", "S3Prefix")),
+        "CompressionType": RefusedMember(
             "a model is read from an archive; pack it with `mme pack`", unless=("Gzip",)
         ),
-        "ModelAccessConfig": Recorded("what is in the bucket has been agreed to"),
-        "HubAccessConfig": Refused("there is no hub"),
-        "ManifestS3Uri": Refused(_ARCHIVES),
-        "ETag": Refused("an archive is not held against an ETag"),
-        "ManifestEtag": Refused(_ARCHIVES),
+        "ModelAccessConfig": RecordedMember("what is in the bucket has been agreed to"),
+        "HubAccessConfig": RefusedMember("there is no hub"),
+        "ManifestS3Uri": RefusedMember(_ARCHIVES),
+        "ETag": RefusedMember("an archive is not held against an ETag"),
+        "ManifestEtag": RefusedMember(_ARCHIVES),
     },
     "DescribeModelInput": _acted_on("ModelName"),
     "DeleteModelInput": _acted_on("ModelName"),
@@ -110,33 +112,35 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
         **_acted_on("AsyncInferenceConfig ShadowProductionVariants MetricsConfig"),
         "Tags": _TAGS,
         "KmsKeyId": _KEYS,
-        "ExplainerConfig": Refused("SageMaker Clarify does not run here"),
-        "ExecutionRoleArn": Refused("it is about inference components"),
-        "VpcConfig": Refused("it is about inference components"),
-        "EnableNetworkIsolation": Refused("it is about inference components", unless=(False,)),
-        "CrossRegionTrafficConfig": Refused("requests stay on this machine"),
+        "ExplainerConfig": RefusedMember("SageMaker Clarify does not run here"),
+        "ExecutionRoleArn": RefusedMember("it is about inference components"),
+        "VpcConfig": RefusedMember("it is about inference components"),
+        "EnableNetworkIsolation": RefusedMember(
+            "it is about inference components", unless=(False,)
+        ),
+        "CrossRegionTrafficConfig": RefusedMember("requests stay on this machine"),
     },
     "ProductionVariant": {
         **_acted_on("VariantName ModelName InitialInstanceCount InstanceType"),
         **_acted_on("InitialVariantWeight ServerlessConfig VolumeSizeInGB"),
         **_acted_on("ContainerStartupHealthCheckTimeoutInSeconds RoutingConfig"),
-        "InstancePools": Refused("a variant has one instance type"),
-        "VariantInstanceProvisionTimeoutInSeconds": Recorded("instances are there at once"),
-        "AcceleratorType": Refused("there are no accelerators"),
-        "CoreDumpConfig": Refused("core dumps are not brought to S3"),
-        "ModelDataDownloadTimeoutInSeconds": Recorded("archives are on this machine already"),
-        "EnableSSMAccess": Refused("instances have no Systems Manager", unless=(False,)),
-        "ManagedInstanceScaling": Refused("use Application Auto Scaling"),
-        "InferenceAmiVersion": Recorded("containers share this machine's system"),
-        "CapacityReservationConfig": Recorded("there is nothing to reserve"),
-        "AcceleratorPartitionLayouts": Refused("there are no accelerators"),
+        "InstancePools": RefusedMember("a variant has one instance type"),
+        "VariantInstanceProvisionTimeoutInSeconds": RecordedMember("instances are there at once"),
+        "AcceleratorType": RefusedMember("there are no accelerators"),
+        "CoreDumpConfig": RefusedMember("core dumps are not brought to S3"),
+        "ModelDataDownloadTimeoutInSeconds": RecordedMember("archives are on this machine already"),
+        "EnableSSMAccess": RefusedMember("instances have no Systems Manager", unless=(False,)),
+        "ManagedInstanceScaling": RefusedMember("use Application Auto Scaling"),
+        "InferenceAmiVersion": RecordedMember("containers share this machine's system"),
+        "CapacityReservationConfig": RecordedMember("there is nothing to reserve"),
+        "AcceleratorPartitionLayouts": RefusedMember("there are no accelerators"),
     },
     "ProductionVariantRoutingConfig": {
-        "RoutingStrategy": Refused(
+        "RoutingStrategy": RefusedMember(
             "requests go to the least busy instance that has the model",
             unless=("LEAST_OUTSTANDING_REQUESTS", "RANDOM"),
         ),
-        "PrefixAwareRoutingConfig": Refused("requests are not routed by their beginning"),
+        "PrefixAwareRoutingConfig": RefusedMember("requests are not routed by their beginning"),
     },
     "ProductionVariantServerlessConfig": _acted_on(
         "MemorySizeInMB MaxConcurrency ProvisionedConcurrency"
@@ -158,10 +162,10 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
     ),
     "MetricsConfig": {
         **_acted_on("MetricPublishFrequencyInSeconds"),
-        "EnableEnhancedMetrics": Refused(
+        "EnableEnhancedMetrics": RefusedMember(
             "metrics of single instances and containers are not kept", unless=(False,)
         ),
-        "EnableDetailedObservability": Refused(
+        "EnableDetailedObservability": RefusedMember(
             "containers' own metrics are not read", unless=(False,)
         ),
     },
@@ -199,7 +203,7 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
     ),
     "DesiredWeightAndCapacity": {
         **_acted_on("VariantName DesiredWeight DesiredInstanceCount"),
-        "ServerlessUpdateConfig": Refused("use UpdateEndpoint with another config"),
+        "ServerlessUpdateConfig": RefusedMember("use UpdateEndpoint with another config"),
     },
     "DescribeEndpointInput": _acted_on("EndpointName"),
     "DeleteEndpointInput": _acted_on("EndpointName"),
@@ -212,27 +216,27 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
         **_acted_on("ModelPackageName ModelPackageGroupName InferenceSpecification"),
         **_acted_on("ModelApprovalStatus AdditionalInferenceSpecifications"),
         "ModelPackageDescription": _TEXT,
-        "ModelPackageRegistrationType": Refused(
+        "ModelPackageRegistrationType": RefusedMember(
             "every package is a registered one", unless=("Registered",)
         ),
-        "ValidationSpecification": Refused("a package is not validated by transform jobs"),
-        "SourceAlgorithmSpecification": Refused("there are no algorithms"),
-        "CertifyForMarketplace": Refused("nothing is certified here", unless=(False,)),
+        "ValidationSpecification": RefusedMember("a package is not validated by transform jobs"),
+        "SourceAlgorithmSpecification": RefusedMember("there are no algorithms"),
+        "CertifyForMarketplace": RefusedMember("nothing is certified here", unless=(False,)),
         "Tags": _TAGS,
         "MetadataProperties": _REGISTRY,
         "ModelMetrics": _REGISTRY,
-        "ClientToken": Recorded("a request that is made twice is answered twice"),
+        "ClientToken": RecordedMember("a request that is made twice is answered twice"),
         "Domain": _TEXT,
         "Task": _TEXT,
         "SamplePayloadUrl": _REGISTRY,
         "CustomerMetadataProperties": _REGISTRY,
         "DriftCheckBaselines": _REGISTRY,
-        "SkipModelValidation": Recorded("a package is not validated in any case"),
+        "SkipModelValidation": RecordedMember("a package is not validated in any case"),
         "SourceUri": _REGISTRY,
         "SecurityConfig": _KEYS,
         "ModelCard": _REGISTRY,
         "ModelLifeCycle": _REGISTRY,
-        "ManagedStorageType": Refused("models stay in your own bucket"),
+        "ManagedStorageType": RefusedMember("models stay in your own bucket"),
     },
     "InferenceSpecification": {
         "Containers": ACTED_ON,
@@ -251,22 +255,22 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
     },
     "ModelPackageContainerDefinition": {
         **_acted_on("Image ModelDataUrl ModelDataSource Environment"),
-        "ContainerHostname": Recorded("it tells several containers apart, which are refused"),
+        "ContainerHostname": RecordedMember("it tells several containers apart, which are refused"),
         "ImageDigest": _REGISTRY,
         "ProductId": _REGISTRY,
         "ModelInput": _REGISTRY,
         "Framework": _TEXT,
         "FrameworkVersion": _TEXT,
         "NearestModelName": _TEXT,
-        "AdditionalModelDataSources": Refused("a container has one source of models"),
-        "AdditionalS3DataSource": Refused("a container has one source of models"),
-        "ModelDataETag": Refused("an archive is not held against an ETag"),
+        "AdditionalModelDataSources": RefusedMember("a container has one source of models"),
+        "AdditionalS3DataSource": RefusedMember("a container has one source of models"),
+        "ModelDataETag": RefusedMember("an archive is not held against an ETag"),
         "IsCheckpoint": _REGISTRY,
         "BaseModel": _REGISTRY,
     },
     "DescribeModelPackageInput": {
         **_acted_on("ModelPackageName"),
-        "IncludedData": Recorded("everything is told in any case"),
+        "IncludedData": RecordedMember("everything is told in any case"),
     },
     "ListModelPackagesInput": _acted_on(
         "CreationTimeAfter CreationTimeBefore MaxResults NameContains ModelApprovalStatus "
@@ -281,19 +285,19 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
         "SourceUri": _REGISTRY,
         "ModelCard": _REGISTRY,
         "ModelLifeCycle": _REGISTRY,
-        "ClientToken": Recorded("a request that is made twice is answered twice"),
+        "ClientToken": RecordedMember("a request that is made twice is answered twice"),
     },
     "CreateModelPackageGroupInput": {
         **_acted_on("ModelPackageGroupName"),
         "ModelPackageGroupDescription": _TEXT,
         "Tags": _TAGS,
-        "ManagedConfiguration": Refused("models stay in your own bucket"),
+        "ManagedConfiguration": RefusedMember("models stay in your own bucket"),
     },
     "DescribeModelPackageGroupInput": _acted_on("ModelPackageGroupName"),
     "ListModelPackageGroupsInput": {
         **_acted_on("CreationTimeAfter CreationTimeBefore MaxResults NameContains NextToken"),
         **_acted_on("SortBy SortOrder"),
-        "CrossAccountFilterOption": Refused("there is one account", unless=("SameAccount",)),
+        "CrossAccountFilterOption": RefusedMember("there is one account", unless=("SameAccount",)),
     },
     # Tags
     "AddTagsInput": {**_acted_on("ResourceArn"), "Tags": _TAGS},
@@ -303,11 +307,11 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
     "InvokeEndpointInput": {
         **_acted_on("EndpointName Body ContentType Accept CustomAttributes TargetModel"),
         **_acted_on("TargetVariant InferenceId"),
-        "TargetContainerHostname": Refused("an instance has one container"),
-        "EnableExplanations": Refused("SageMaker Clarify does not run here"),
-        "InferenceComponentName": Refused("there are no inference components"),
-        "SessionId": Refused("there are no stateful sessions"),
-        "PrefixAwareId": Refused("requests are not routed by their beginning"),
+        "TargetContainerHostname": RefusedMember("an instance has one container"),
+        "EnableExplanations": RefusedMember("SageMaker Clarify does not run here"),
+        "InferenceComponentName": RefusedMember("there are no inference components"),
+        "SessionId": RefusedMember("there are no stateful sessions"),
+        "PrefixAwareId": RefusedMember("requests are not routed by their beginning"),
     },
     "InvokeEndpointAsyncInput": _acted_on(
         "EndpointName ContentType Accept CustomAttributes InferenceId InputLocation "
@@ -316,10 +320,10 @@ MEMBERS: dict[str, Mapping[str, Treatment]] = {
     "InvokeEndpointWithResponseStreamInput": {
         **_acted_on("EndpointName Body ContentType Accept CustomAttributes TargetVariant"),
         **_acted_on("InferenceId"),
-        "TargetContainerHostname": Refused("an instance has one container"),
-        "InferenceComponentName": Refused("there are no inference components"),
-        "SessionId": Refused("there are no stateful sessions"),
-        "PrefixAwareId": Refused("requests are not routed by their beginning"),
+        "TargetContainerHostname": RefusedMember("an instance has one container"),
+        "InferenceComponentName": RefusedMember("there are no inference components"),
+        "SessionId": RefusedMember("there are no stateful sessions"),
+        "PrefixAwareId": RefusedMember("requests are not routed by their beginning"),
     },
 }
 """What becomes of each member, by the shape that it is a member of."""
@@ -357,7 +361,7 @@ def refused_headers(operation: str) -> Mapping[bytes, str]:
     return {
         shape.members[name].serialization["name"].lower().encode(): f"{name}: {treatment.why}"
         for name, treatment in treatments.items()
-        if isinstance(treatment, Refused)
+        if isinstance(treatment, RefusedMember)
     }
 
 
@@ -375,6 +379,6 @@ def _refused(shape: Any, value: Any, path: str) -> Iterator[str]:
             treatment = MEMBERS.get(shape.name, {}).get(name, _NEW)
             if treatment == ACTED_ON:
                 yield from _refused(shape.members[name], given, at)
-            elif isinstance(treatment, Refused) and given not in treatment.unless:
+            elif isinstance(treatment, RefusedMember) and given not in treatment.unless:
                 shown = f" {given!r}" if treatment.unless else ""
                 yield f"{at}{shown} ({treatment.why})"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.sagemaker.control.model_packages import containers_of
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
+
+from mmekit_local.sagemaker.control.model_packages import ModelPackages, containers_of
+from mmekit_local.sagemaker.errors import validation_exception
 from mmekit_local.sagemaker.specification import (
     AsyncSpecification,
     CaptureSpecification,
+    EndpointId,
     EndpointSpecification,
     ModelSpecification,
     ServerlessSpecification,
@@ -16,53 +22,160 @@ from mmekit_local.sagemaker.specification import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
 
     from mmekit_local.sagemaker.instances.fleet import Fleet
     from mmekit_local.sagemaker.instances.variant import Variant
-    from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = [
-    "described_variants",
+    "RESOURCE_NAMES",
+    "Records",
+    "sagemaker_regions",
     "set_failure_reason",
     "set_members",
     "set_status",
-    "specification_of",
     "summarise",
     "variant_summaries",
 ]
 
+RESOURCE_NAMES = {
+    "model": "model",
+    "endpoint-config": "endpoint configuration",
+    "endpoint": "endpoint",
+}
+"""What a resource is, as its ARN spells it: as AWS's messages call it."""
 
-def specification_of(
-    backend: SageMakerModelBackend, endpoint: EndpointId, config_name: str
-) -> EndpointSpecification:
-    """Gather what an endpoint config and its models say.
 
-    Raises
-    ------
-    LookupError
-        The config or one of its models does not exist (any more).
+class Records:
+    """What moto records of SageMaker for one account and region.
+
+    Parameters
+    ----------
+    account, region
+        Whose records they are.
+    are_replayed
+        Whether what a state folder holds is being played back into them.
     """
-    config = backend.endpoint_configs.get(config_name)
-    if config is None:
-        raise LookupError(f"Could not find endpoint configuration {config_name!r}.")
-    production = len(config.production_variants)
-    variants = tuple(_variant(backend, described) for described in described_variants(config))
-    metrics: dict[str, Any] = getattr(config, "metrics_config", None) or {}
-    return EndpointSpecification(
-        endpoint,
-        config_name,
-        variants[:production],
-        _capture(config.data_capture_config or {}),
-        shadows=variants[production:],
-        asynchronous=_asynchronous(config.async_inference_config or {}),
-        publish_seconds=metrics.get("MetricPublishFrequencyInSeconds"),
-    )
+
+    def __init__(self, account: str, region: str, *, are_replayed: bool = False) -> None:
+        self.account = account
+        self.region = region
+        self.are_replayed = are_replayed
+        self._backend: SageMakerModelBackend = get_backend("sagemaker")[account][region]
+
+    @property
+    def endpoints(self) -> dict[str, FakeEndpoint]:
+        """Moto's own table of endpoints, by name; a change to it is a change of state."""
+        endpoints: dict[str, FakeEndpoint] = self._backend.endpoints
+        return endpoints
+
+    @property
+    def model_packages(self) -> ModelPackages:
+        """The model registry."""
+        return ModelPackages(self._backend)
+
+    def arn(self, kind: str, name: str) -> str:
+        """Return a resource's ARN; `kind` as ARNs spell it (model, endpoint-config, endpoint)."""
+        return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name}"
+
+    def has(self, kind: str, name: str) -> bool:
+        """Say whether a resource exists; `kind` as ARNs spell it."""
+        tables: dict[str, Container[str]] = {
+            "model": self._models,
+            "endpoint-config": self._backend.endpoint_configs,
+            "endpoint": self._backend.endpoints,
+        }
+        return name in tables[kind]
+
+    def require(self, kind: str, name: str) -> None:
+        """Raise a ValidationException where a resource does not exist."""
+        if not self.has(kind, name):
+            where = self.arn(kind, name)
+            raise validation_exception(f'Could not find {RESOURCE_NAMES[kind]} "{where}".')
+
+    def is_multi_model(self, model: str) -> bool:
+        """Say whether a model, which exists, has a container whose Mode is MultiModel."""
+        return any(found.get("Mode") == "MultiModel" for found in self._containers_of(model))
+
+    def images(self, model: str) -> list[str]:
+        """Return the images of the containers of a model, which exists."""
+        return [str(found.get("Image") or "") for found in self._containers_of(model)]
+
+    def network_of(self, model: str) -> list[str]:
+        """Return what a model, which exists, says of its network: members of CreateModel."""
+        record = self._models[model]
+        said = {
+            "VpcConfig": record.vpc_config,
+            "EnableNetworkIsolation": record.enable_network_isolation,
+        }
+        return [member for member, value in said.items() if value]
+
+    def container_counts(self, config_name: str) -> dict[str, int]:
+        """Return the models of an endpoint config, which exists, and how many containers each has.
+
+        A model that does not exist (any more) has none.
+        """
+        names = [str(variant["ModelName"]) for variant in self._variants(config_name)]
+        return {
+            name: len(self._containers_of(name)) if name in self._models else 0 for name in names
+        }
+
+    def production_variants(self, config_name: str) -> list[dict[str, Any]]:
+        """Return the production variants of an endpoint config, which exists, as it has them."""
+        return list(self._backend.endpoint_configs[config_name].production_variants)
+
+    def instance_counts(self, config_name: str) -> Counter[str]:
+        """Return how many instances an endpoint config, which exists, wants of each type."""
+        found: Counter[str] = Counter()
+        for variant in self._variants(config_name):
+            if "InstanceType" in variant:
+                found[variant["InstanceType"]] += int(variant.get("InitialInstanceCount") or 1)
+        return found
+
+    def specification(self, name: str, config_name: str) -> EndpointSpecification:
+        """Gather what an endpoint config and its models say.
+
+        Raises
+        ------
+        LookupError
+            The config or one of its models does not exist (any more).
+        """
+        config = self._backend.endpoint_configs.get(config_name)
+        if config is None:
+            raise LookupError(f"Could not find endpoint configuration {config_name!r}.")
+        production = len(config.production_variants)
+        variants = tuple(_variant(self._backend, one) for one in _described_variants(config))
+        metrics: dict[str, Any] = getattr(config, "metrics_config", None) or {}
+        return EndpointSpecification(
+            EndpointId(self.account, self.region, name),
+            config_name,
+            variants[:production],
+            _capture(config.data_capture_config or {}),
+            shadows=variants[production:],
+            asynchronous=_asynchronous(config.async_inference_config or {}),
+            publish_seconds=metrics.get("MetricPublishFrequencyInSeconds"),
+        )
+
+    @property
+    def _models(self) -> dict[str, Any]:
+        models: dict[str, Any] = self._backend._models  # noqa: SLF001 - moto's own ways to ask raise
+        return models
+
+    def _containers_of(self, model: str) -> list[dict[str, Any]]:
+        return containers_of(self._backend, self._models[model])
+
+    def _variants(self, config_name: str) -> list[dict[str, Any]]:
+        return _described_variants(self._backend.endpoint_configs[config_name])
 
 
-def described_variants(config: Any) -> list[dict[str, Any]]:
+def sagemaker_regions() -> frozenset[str]:
+    """Return the regions that have SageMaker."""
+    return frozenset(get_backend("sagemaker")[DEFAULT_ACCOUNT_ID].regions)
+
+
+def _described_variants(config: Any) -> list[dict[str, Any]]:
     """Return the variants of moto's record of an endpoint config, the shadow variants last."""
     shadows: list[dict[str, Any]] = getattr(config, "shadow_production_variants", None) or []
     return [*config.production_variants, *shadows]
@@ -86,7 +199,7 @@ def set_members(record: FakeEndpoint, **members: Any) -> None:
 
 
 def summarise(
-    record: FakeEndpoint, wanted: EndpointSpecification, fleet: Fleet | None, config_name: str
+    record: FakeEndpoint, desired: EndpointSpecification, fleet: Fleet | None, config_name: str
 ) -> None:
     """Write what an endpoint runs and shall run, as DescribeEndpoint tells it.
 
@@ -94,7 +207,7 @@ def summarise(
     ----------
     record
         Is written to.
-    wanted
+    desired
         What the endpoint shall be.
     fleet
         What runs; None when nothing does yet.
@@ -103,18 +216,18 @@ def summarise(
     """
     record.endpoint_config_name = config_name
     running = {} if fleet is None else {variant.name: variant for variant in fleet.all_variants}
-    record.production_variants = variant_summaries(record, wanted.variants, running)
+    record.production_variants = variant_summaries(record, desired.variants, running)
     set_members(
         record,
-        shadow_production_variants=variant_summaries(record, wanted.shadows, running),
-        async_inference_config=_async_summary(wanted.asynchronous),
+        shadow_production_variants=variant_summaries(record, desired.shadows, running),
+        async_inference_config=_async_summary(desired.asynchronous),
         metrics_config=(
             None
-            if wanted.publish_seconds is None
-            else {"MetricPublishFrequencyInSeconds": int(wanted.publish_seconds)}
+            if desired.publish_seconds is None
+            else {"MetricPublishFrequencyInSeconds": int(desired.publish_seconds)}
         ),
     )
-    record.data_capture_config = _capture_summary(wanted.capture)
+    record.data_capture_config = _capture_summary(desired.capture)
 
 
 def variant_summaries(

@@ -1,8 +1,7 @@
 """What SageMaker refuses beyond its service model: resources that are not there, or do not fit.
 
-Sources: the API reference's pages of the operations named; "Serverless Inference: feature
-exclusions" in the developer guide; messages as users of AWS report them, and where none is known,
-in AWS's manner.
+Sources: the API reference's pages of the operations named; messages as users of AWS report them,
+and where none is known, in AWS's manner.
 
 Not checked, on purpose: whether IAM has the role of a model, since rehearsals use the ARN of a role
 that is in another account; whether an archive of a single model is there, since the endpoint says
@@ -13,29 +12,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit.instance_types import accelerator_of
-from mmekit_local.sagemaker.control.configs import check_container, check_features
+from mmekit_local.sagemaker.control.config_rules import check_config, check_model
 from mmekit_local.sagemaker.control.deployments import check_deployment
+from mmekit_local.sagemaker.control.records import RESOURCE_NAMES
 from mmekit_local.sagemaker.errors import resource_limit_exceeded, validation_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.caller import Caller
+    from mmekit_local.sagemaker.control.records import Records
 
-__all__ = ["MOST_INSTANCES", "arn", "check", "deployment_in", "in_progress"]
+__all__ = ["MOST_INSTANCES", "check", "deployment_in", "in_progress"]
 
 MOST_INSTANCES = 100
 """Of one instance type at one endpoint. AWS's quotas differ with account and type, and are of that
 order; here each instance is a server of its own."""
 
-_MEMORY_STEP_MB = 1024
-
-_KINDS = {  # as ARNs spell it: (the member that names it, as AWS says it)
-    "model": ("ModelName", "model"),
-    "endpoint-config": ("EndpointConfigName", "endpoint configuration"),
-    "endpoint": ("EndpointName", "endpoint"),
+_NAMED_BY = {  # a kind as ARNs spell it: the member that names it
+    "model": "ModelName",
+    "endpoint-config": "EndpointConfigName",
+    "endpoint": "EndpointName",
 }
 _CREATED = {
     "CreateModel": "model",
@@ -55,7 +51,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 }
 
 
-def check(operation: str, members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def check(operation: str, members: dict[str, Any], records: Records) -> None:
     """Raise what SageMaker answers to a request that cannot be done.
 
     Deleting a model or an endpoint config that is in use is allowed, as on AWS: the endpoint
@@ -68,174 +64,52 @@ def check(operation: str, members: dict[str, Any], aws: Aws, caller: Caller) -> 
     """
     kind = _CREATED.get(operation)
     if kind is not None:
-        member, spoken = _KINDS[kind]
-        name = str(members[member])
-        if aws.has(kind, caller.account, caller.region, name):
-            where = arn(caller, kind, name)
-            raise validation_exception(f'Cannot create already existing {spoken} "{where}".')
+        name = str(members[_NAMED_BY[kind]])
+        if records.has(kind, name):
+            where = records.arn(kind, name)
+            raise validation_exception(
+                f'Cannot create already existing {RESOURCE_NAMES[kind]} "{where}".'
+            )
     for needed in _NEEDED.get(operation, ()):
-        _require(needed, str(members[_KINDS[needed][0]]), aws, caller)
-    more = _MORE.get(operation)
-    if more is not None:
-        more(members, aws, caller)
+        records.require(needed, str(members[_NAMED_BY[needed]]))
+    further = _FURTHER_CHECKS.get(operation)
+    if further is not None:
+        further(members, records)
 
 
-def arn(caller: Caller, kind: str, name: str) -> str:
-    """Return a resource's ARN; `kind` as ARNs spell it (model, endpoint-config, endpoint)."""
-    return f"arn:aws:sagemaker:{caller.region}:{caller.account}:{kind}/{name}"
-
-
-def _require(kind: str, name: str, aws: Aws, caller: Caller) -> None:
-    if not aws.has(kind, caller.account, caller.region, name):
-        spoken = _KINDS[kind][1]
-        raise validation_exception(f'Could not find {spoken} "{arn(caller, kind, name)}".')
-
-
-def _check_model(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
-    primary, several = members.get("PrimaryContainer"), members.get("Containers")
-    if primary and several:
-        raise validation_exception(
-            "A model cannot have both PrimaryContainer and Containers; specify one of them."
-        )
-    if not primary and not several:
-        raise validation_exception(
-            "A model must have either PrimaryContainer or Containers; specify one of them."
-        )
-    if "ExecutionRoleArn" not in members:
-        raise validation_exception(
-            "1 validation error detected: Value null at 'executionRoleArn' failed to satisfy "
-            "constraint: Member must not be null"
-        )
-    for container in [primary] if primary else several or []:
-        if container.get("Mode") == "MultiModel" and not _data_url(container):
-            raise validation_exception(
-                "ModelDataUrl must be specified for a container whose Mode is MultiModel."
-            )
-        if not container.get("Image") and not container.get("ModelPackageName"):
-            raise validation_exception("A container must have an Image or a ModelPackageName.")
-        check_container(container)
-        if container.get("ModelPackageName"):
-            aws.model_packages(caller.account, caller.region).check(container)
-
-
-def _check_config(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
-    variants: list[dict[str, Any]] = members["ProductionVariants"]
-    shadows: list[dict[str, Any]] = members.get("ShadowProductionVariants") or []
-    seen = set()
-    for variant in [*variants, *shadows]:
-        name = variant["VariantName"]
-        if name in seen:
-            raise validation_exception(
-                f'The variant name "{name}" was non-unique within the request.'
-            )
-        seen.add(name)
-    for variant in [*variants, *shadows]:
-        name = variant["VariantName"]
-        if "ModelName" not in variant:
-            raise validation_exception(
-                f'Variant "{name}" has no ModelName. Inference components are not supported here.'
-            )
-        _require("model", variant["ModelName"], aws, caller)
-        if "ServerlessConfig" in variant:
-            _check_serverless(variant, members, aws, caller)
-        elif "InstanceType" not in variant:
-            raise validation_exception(
-                f'Variant "{name}" must have either an InstanceType or a ServerlessConfig.'
-            )
-        elif "InitialInstanceCount" not in variant:
-            raise validation_exception(
-                f'Variant "{name}" has an InstanceType and must have an InitialInstanceCount.'
-            )
-        else:
-            _check_accelerator(variant, aws, caller)
-    if sum(float(variant.get("InitialVariantWeight", 1.0)) for variant in variants) <= 0:
-        raise validation_exception("The variants' weights must not all be 0.")
-    check_features(members, aws, caller)
-
-
-def _check_accelerator(variant: dict[str, Any], aws: Aws, caller: Caller) -> None:
-    """Refuse what AWS documents nowhere: "Supported instance types for multi-model endpoints"."""
-    accelerator = accelerator_of(variant["InstanceType"])
-    model = variant["ModelName"]
-    if accelerator is None or not aws.is_multi_model(caller.account, caller.region, model):
-        return
-    images = aws.images(caller.account, caller.region, model)
-    if accelerator == "GPU" and all("tritonserver" in image for image in images):
-        return
-    raise validation_exception(
-        f'Variant "{variant["VariantName"]}" has instances of {variant["InstanceType"]} '
-        f"({accelerator}) and a multi-model container. AWS documents GPUs for multi-model "
-        "endpoints with NVIDIA Triton (sagemaker-tritonserver) only, and nothing else but CPUs "
-        "without it. Use a CPU instance type, such as ml.m6i.large."
-    )
-
-
-def _check_serverless(
-    variant: dict[str, Any], members: dict[str, Any], aws: Aws, caller: Caller
-) -> None:
-    name, config = variant["VariantName"], variant["ServerlessConfig"]
-    for member in ("InstanceType", "InitialInstanceCount", "AcceleratorType"):
-        if member in variant:
-            raise validation_exception(
-                f'Variant "{name}" has a ServerlessConfig and cannot have {member}.'
-            )
-    memory, most = config["MemorySizeInMB"], config["MaxConcurrency"]
-    if memory % _MEMORY_STEP_MB:
-        raise validation_exception(
-            f"1 validation error detected: Value '{memory}' at 'memorySizeInMB' failed to satisfy "
-            "constraint: Member must satisfy enum value set: [1024, 2048, 3072, 4096, 5120, 6144]"
-        )
-    if config.get("ProvisionedConcurrency", 0) > most:
-        raise validation_exception(
-            "ProvisionedConcurrency must be less than or equal to MaxConcurrency "
-            f'for variant "{name}".'
-        )
-    if len(members["ProductionVariants"]) > 1:
-        raise validation_exception("Serverless endpoints do not support several variants.")
-    if members.get("DataCaptureConfig", {}).get("EnableCapture"):
-        raise validation_exception("Serverless endpoints do not support DataCaptureConfig.")
-    if aws.is_multi_model(caller.account, caller.region, variant["ModelName"]):
-        raise validation_exception("MultiModel mode is not supported for serverless endpoints.")
-    for member in aws.network_of(caller.account, caller.region, variant["ModelName"]):
-        raise validation_exception(
-            f'Serverless endpoints do not support {member}, which model "{variant["ModelName"]}" '
-            "has. Create the model without it."
-        )
-
-
-def _check_endpoint(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_endpoint(members: dict[str, Any], records: Records) -> None:
     config = str(members["EndpointConfigName"])
-    for model, containers in aws.containers(caller.account, caller.region, config).items():
-        _require("model", model, aws, caller)
+    for model, containers in records.container_counts(config).items():
+        records.require("model", model)
         if containers > 1:
             raise validation_exception(
-                f'Model "{arn(caller, "model", model)}" has {containers} containers. Inference '
+                f'Model "{records.arn("model", model)}" has {containers} containers. Inference '
                 "pipelines and several containers are not supported here: use one container."
             )
-    wanted = aws.instances(caller.account, caller.region, config)
+    wanted = records.instance_counts(config)
     for kind, count in wanted.items():
         if count > MOST_INSTANCES:
             what = f"{kind} for endpoint usage"
             raise resource_limit_exceeded(what, MOST_INSTANCES, 0, count)
     if deployment := members.get("DeploymentConfig"):
-        variants = aws.variants(caller.account, caller.region, config)
-        check_deployment(deployment, variants, aws, caller)
+        variants = records.production_variants(config)
+        check_deployment(deployment, variants, records)
 
 
-def _check_change(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_change(members: dict[str, Any], records: Records) -> None:
     name = str(members["EndpointName"])
-    status = aws.endpoints(caller.account, caller.region)[name].endpoint_status
+    status = records.endpoints[name].endpoint_status
     if status == "Failed":
         raise validation_exception(
-            f'Cannot update endpoint "{arn(caller, "endpoint", name)}", which has failed; '
+            f'Cannot update endpoint "{records.arn("endpoint", name)}", which has failed; '
             "delete it and create it anew."
         )
     if status != "InService":
-        raise in_progress(caller, name)
+        raise in_progress(records, name)
 
 
-def _check_update(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
-    _check_change(members, aws, caller)
+def _check_update(members: dict[str, Any], records: Records) -> None:
+    _check_change(members, records)
     if members.get("ExcludeRetainedVariantProperties") and not members.get(
         "RetainAllVariantProperties"
     ):
@@ -247,31 +121,31 @@ def _check_update(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
         raise validation_exception(
             "RetainDeploymentConfig cannot be true when a DeploymentConfig is specified."
         )
-    deployment = deployment_in(members, aws, caller)
-    _check_endpoint({**members, "DeploymentConfig": deployment}, aws, caller)
+    deployment = deployment_in(members, records)
+    _check_endpoint({**members, "DeploymentConfig": deployment}, records)
     if deployment and deployment.get("BlueGreenUpdatePolicy"):
-        _check_same_variants(members, aws, caller)
+        _check_same_variants(members, records)
 
 
-def deployment_in(members: dict[str, Any], aws: Aws, caller: Caller) -> dict[str, Any] | None:
+def deployment_in(members: dict[str, Any], records: Records) -> dict[str, Any] | None:
     """Return the DeploymentConfig of an UpdateEndpoint: its own, or the last one if it says so."""
     if members.get("RetainDeploymentConfig"):
-        record = aws.endpoints(caller.account, caller.region)[str(members["EndpointName"])]
+        record = records.endpoints[str(members["EndpointName"])]
         retained: dict[str, Any] | None = getattr(record, "last_deployment_config", None)
         return retained
     given: dict[str, Any] | None = members.get("DeploymentConfig")
     return given
 
 
-def _check_same_variants(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_same_variants(members: dict[str, Any], records: Records) -> None:
     """Refuse steps between variants of other names.
 
     Source: AWS's "Exclusions" of deployment guardrails.
     """
-    record = aws.endpoints(caller.account, caller.region)[str(members["EndpointName"])]
+    record = records.endpoints[str(members["EndpointName"])]
     now = {variant["VariantName"] for variant in record.production_variants}
     config = str(members["EndpointConfigName"])
-    new = {one["VariantName"] for one in aws.variants(caller.account, caller.region, config)}
+    new = {one["VariantName"] for one in records.production_variants(config)}
     if now != new:
         raise validation_exception(
             f"With a BlueGreenUpdatePolicy the new endpoint configuration must have the variant "
@@ -279,10 +153,10 @@ def _check_same_variants(members: dict[str, Any], aws: Aws, caller: Caller) -> N
         )
 
 
-def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
-    _check_change(members, aws, caller)
+def _check_capacities(members: dict[str, Any], records: Records) -> None:
+    _check_change(members, records)
     name = str(members["EndpointName"])
-    record = aws.endpoints(caller.account, caller.region)[name]
+    record = records.endpoints[name]
     shadows: list[dict[str, Any]] = getattr(record, "shadow_production_variants", None) or []
     is_asynchronous = bool(getattr(record, "async_inference_config", None))
     variants = {
@@ -317,28 +191,23 @@ def _check_capacities(members: dict[str, Any], aws: Aws, caller: Caller) -> None
             raise resource_limit_exceeded(what, MOST_INSTANCES, current, count)
 
 
-def _check_deletion(members: dict[str, Any], aws: Aws, caller: Caller) -> None:
+def _check_deletion(members: dict[str, Any], records: Records) -> None:
     name = str(members["EndpointName"])
-    status = aws.endpoints(caller.account, caller.region)[name].endpoint_status
+    status = records.endpoints[name].endpoint_status
     if status not in ("InService", "Failed"):
-        raise in_progress(caller, name)
+        raise in_progress(records, name)
 
 
-def in_progress(caller: Caller, name: str) -> Exception:
+def in_progress(records: Records, name: str) -> Exception:
     """Return the error for an endpoint that is being created, updated or deleted."""
     return validation_exception(
-        f'Cannot update in-progress endpoint "{arn(caller, "endpoint", name)}".'
+        f'Cannot update in-progress endpoint "{records.arn("endpoint", name)}".'
     )
 
 
-def _data_url(container: dict[str, Any]) -> str:
-    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
-    return str(container.get("ModelDataUrl") or source.get("S3Uri") or "")
-
-
-_MORE: dict[str, Callable[[dict[str, Any], Aws, Caller], None]] = {
-    "CreateModel": _check_model,
-    "CreateEndpointConfig": _check_config,
+_FURTHER_CHECKS: dict[str, Callable[[dict[str, Any], Records], None]] = {
+    "CreateModel": check_model,
+    "CreateEndpointConfig": check_config,
     "CreateEndpoint": _check_endpoint,
     "UpdateEndpoint": _check_update,
     "UpdateEndpointWeightsAndCapacities": _check_capacities,

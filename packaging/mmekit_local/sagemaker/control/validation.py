@@ -91,13 +91,13 @@ def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
 
 
 def _require_type(shape: Shape, value: Any, path: str) -> None:
-    types, spoken = _TYPES.get(shape.type_name, ((object,), "anything"))
+    types, type_name = _TYPES.get(shape.type_name, ((object,), "anything"))
     fits = isinstance(value, types)
     if isinstance(value, bool) and bool not in types and object not in types:
         fits = False
     if not fits:
         where = f" at '{path}'" if path else ""
-        text = f"The value{where} can not be converted to {spoken}."
+        text = f"The value{where} can not be converted to {type_name}."
         raise AwsError(400, "SerializationException", text)
 
 

@@ -1,7 +1,7 @@
 """HTTP to one container: kept-alive connections, httptools, no framework.
 
-This is the hot path's second half. A connection is an `asyncio.Protocol`; a call writes one
-buffer and waits for one future.
+This is the hot path's second half; the connections themselves are
+`mmekit_local.sagemaker.instances.container_connection`'s.
 """
 
 from __future__ import annotations
@@ -10,31 +10,27 @@ import asyncio
 import contextlib
 import errno
 import json
-import logging
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import httptools
-
-from mmekit_local.http import Body, lines_of
-from mmekit_local.sagemaker.instances.pieces import Pieces, StreamedReply
+from mmekit_local.http import lines_of
+from mmekit_local.sagemaker.instances.container_connection import (
+    ContainerAbsentError,
+    ContainerConnection,
+    ContainerReply,
+    ContainerSilentError,
+    ContainerTimeoutError,
+)
 from mmekit_local.sagemaker.snapshot import ParkingSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-__all__ = [
-    "ContainerAbsentError",
-    "ContainerClient",
-    "ContainerModel",
-    "ContainerReply",
-    "ContainerSilentError",
-    "ContainerTimeoutError",
-]
+    from mmekit_local.sagemaker.instances.container_connection import StreamedReply
 
-logger = logging.getLogger("mmekit.endpoint")
+__all__ = ["ContainerClient", "ContainerModel"]
 
 _SPELLED = {
     name.lower(): name
@@ -48,39 +44,10 @@ _SPELLED = {
 }
 """Headers as SageMaker spells them: a handler on Multi Model Server finds them by these names."""
 
-_BODYLESS = (204, 304)
-_FINAL = 200
-"""Below are answers that announce another."""
 _KEPT_SECONDS = 3.0
 """A connection that was idle for longer is not used again: servers close idle ones (uvicorn after
 5 s), and a request that meets the end of its connection may have run or not."""
 _PAGE_SECONDS = 2.0
-
-
-class ContainerSilentError(Exception):
-    """The container refused the connection or closed it before it had answered."""
-
-
-class ContainerAbsentError(ContainerSilentError):
-    """There was no connection to be had, so nothing of the request was sent."""
-
-
-class ContainerTimeoutError(Exception):
-    """The container did not answer in time."""
-
-
-@dataclass(frozen=True)
-class ContainerReply:
-    """A container's answer; header names are in lower case."""
-
-    status: int
-    headers: dict[bytes, bytes]
-    body: bytes
-
-    @property
-    def text(self) -> str:
-        """The body as text, whatever it holds."""
-        return self.body.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -112,8 +79,8 @@ class ContainerClient:
         self._host = host
         self._port = port
         self._common = f" HTTP/1.1\r\nHost: {host}:{port}\r\n".encode()
-        self._idle: list[_Connection] = []
-        self._open: set[_Connection] = set()
+        self._idle: list[ContainerConnection] = []
+        self._open: set[ContainerConnection] = set()
         self._loop = asyncio.get_running_loop()
         self.answers = 0
         """How many answers there have been."""
@@ -240,7 +207,7 @@ class ContainerClient:
         head = _sized(invocation + _lines(headers), body)
         connection = self._kept() or await self._connect()
         began = self._loop.time()
-        reply_at = connection.send_for_pieces(head, body)
+        reply_at = connection.send_for_stream(head, body)
         expiry = self._loop.call_later(seconds, connection.expire)
         try:
             reply = await reply_at
@@ -264,6 +231,7 @@ class ContainerClient:
         try:
             reply = await answer
         except asyncio.CancelledError:
+            # The answer may still come, and the next request on this connection would get it.
             connection.abort()
             raise
         finally:
@@ -271,7 +239,7 @@ class ContainerClient:
         self._give_back(connection)
         return reply
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: ContainerConnection) -> None:
         """Count an answer, and keep its connection for the next call where that can be."""
         self.answers += 1
         if connection.reusable:
@@ -280,7 +248,7 @@ class ContainerClient:
         else:
             connection.abort()
 
-    def _kept(self) -> _Connection | None:
+    def _kept(self) -> ContainerConnection | None:
         oldest = self._loop.time() - _KEPT_SECONDS
         while self._idle:
             connection = self._idle.pop()
@@ -289,168 +257,14 @@ class ContainerClient:
             connection.abort()
         return None
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> ContainerConnection:
         try:
             _, connection = await self._loop.create_connection(
-                lambda: _Connection(self._loop, self._open), self._host, self._port
+                lambda: ContainerConnection(self._loop, self._open), self._host, self._port
             )
         except OSError as error:
             raise ContainerAbsentError(f"no connection: {error.strerror or error}") from error
         return connection
-
-
-class _Connection(asyncio.Protocol):
-    """One connection, one exchange at a time."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, register: set[_Connection]) -> None:
-        self._loop = loop
-        self._register = register
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[ContainerReply] | None = None
-        self._pieces: Pieces | None = None
-        self._head: asyncio.Future[StreamedReply] | None = None
-        self._headers: dict[bytes, bytes] = {}
-        self._body = Body()
-        self._head_done = False
-        self._answering = False
-        self._ends_with_connection = False
-        self.reusable = False
-        self.idle_since = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
-
-    def send_for_pieces(self, head: bytes, body: bytes) -> asyncio.Future[StreamedReply]:
-        """Send a request whose answer is wanted as it comes."""
-        began: asyncio.Future[StreamedReply] = self._loop.create_future()
-        self._head, self._pieces = began, Pieces(self._hold, self._go_on)
-        self.send(head, body)
-        return began
-
-    def send(self, head: bytes, body: bytes) -> asyncio.Future[ContainerReply]:
-        self.reusable = False
-        self._answering = False
-        self._answer = self._loop.create_future()
-        if self._transport is None:
-            self._fail(ContainerAbsentError("the connection closed at once"))
-        else:
-            self._transport.write(head + body)
-        return self._answer
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
-        self._register.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_answered:
-            self._end_unasked()
-            return
-        self._answering = True
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(ContainerSilentError(f"the answer is not HTTP: {error}"))
-            self.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
-        self._transport = None
-        self._register.discard(self)
-        if self._ends_with_connection:
-            self.on_message_complete()
-        elif self._answering:
-            self._fail(ContainerSilentError("the connection closed in the middle of an answer"))
-        else:
-            self._fail(ContainerSilentError("the connection closed without an answer"))
-
-    # httptools.HttpResponseParser
-
-    def on_message_begin(self) -> None:
-        if self._is_answered:
-            self._end_unasked()
-        self._headers = {}
-        self._body = Body()
-        self._head_done = False
-        self._ends_with_connection = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_done:  # trailers are not wanted
-            self._headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        self._head_done = True
-        status = self._parser.get_status_code()
-        if self._head is not None and self._pieces is not None and status >= _FINAL:
-            if not self._head.done():
-                self._head.set_result(StreamedReply(status, self._headers, self._pieces))
-            self._head = None
-        self._ends_with_connection = (
-            b"content-length" not in self._headers
-            and b"transfer-encoding" not in self._headers
-            and self._parser.get_status_code() not in _BODYLESS
-        )
-
-    def on_body(self, body: bytes) -> None:
-        if self._pieces is not None:
-            self._pieces.add(body)
-        else:
-            self._body.add(body)
-
-    def on_message_complete(self) -> None:
-        self._ends_with_connection = False
-        if self._is_answered or self._parser.get_status_code() < _FINAL:
-            return
-        self.reusable = self.is_open and self._parser.should_keep_alive()
-        if self._answer is not None and not self._answer.done():
-            pieces = self._body.take()
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            status = self._parser.get_status_code()
-            self._answer.set_result(ContainerReply(status, self._headers, body))
-        if self._pieces is not None:
-            self._pieces.end()
-            self._pieces = None
-
-    @property
-    def _is_answered(self) -> bool:
-        return self._answer is None or self._answer.done()
-
-    def _end_unasked(self) -> None:
-        """Close: after bytes that nobody asked for, answers and requests no longer match."""
-        logger.warning("a container sent what nobody asked for; its connection is closed")
-        self.reusable = False
-        self.abort()
-
-    def expire(self) -> None:
-        self._fail(ContainerTimeoutError("no answer in time"))
-        self.abort()
-
-    def _hold(self) -> None:
-        """Take in nothing more for now: whoever reads the pieces is slower than they come."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def _go_on(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    def _fail(self, error: Exception) -> None:
-        if self._pieces is not None:
-            pieces, self._pieces = self._pieces, None
-            head, self._head = self._head, None
-            if head is not None and not head.done():
-                head.set_exception(error)
-            pieces.fail(error)
-            if self._answer is not None:
-                self._answer.cancel()  # nobody waits for it
-        elif self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

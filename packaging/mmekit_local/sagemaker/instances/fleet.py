@@ -13,28 +13,28 @@ from typing import TYPE_CHECKING
 from mmekit.archive.describe import example_of
 from mmekit.errors import MmekitError
 from mmekit.instance_types import instance_type
+from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.errors import validation_error
+from mmekit_local.sagemaker.event_log import EventLog
 from mmekit_local.sagemaker.instances.health import InstanceStartError
-from mmekit_local.sagemaker.instances.mirror import Mirror
-from mmekit_local.sagemaker.instances.model_source import locate
-from mmekit_local.sagemaker.instances.parts import InstanceParts
+from mmekit_local.sagemaker.instances.instance_template import InstanceTemplate
 from mmekit_local.sagemaker.instances.router import pick_variant
 from mmekit_local.sagemaker.instances.serverless import ServerlessVariant
+from mmekit_local.sagemaker.instances.shadow import ShadowTraffic
 from mmekit_local.sagemaker.instances.usage import UsageMeter
 from mmekit_local.sagemaker.instances.variant import Variant
-from mmekit_local.sagemaker.journal import Journal
 from mmekit_local.sagemaker.snapshot import FleetSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmekit.archive import Example
+    from mmekit_local.sagemaker.aws_client import ReadObject
     from mmekit_local.sagemaker.instances.launcher import ContainerLauncher
-    from mmekit_local.sagemaker.instances.model_source import ReadObject
-    from mmekit_local.sagemaker.observability.capture import Capture
+    from mmekit_local.sagemaker.observability.capture import EndpointCapture
     from mmekit_local.sagemaker.observability.logs import LogShipper
     from mmekit_local.sagemaker.observability.metrics import Metrics
-    from mmekit_local.sagemaker.options import EndpointOptions, Limits
+    from mmekit_local.sagemaker.options import EndpointLimits, EndpointOptions
     from mmekit_local.sagemaker.specification import (
         EndpointId,
         EndpointSpecification,
@@ -88,8 +88,8 @@ class Fleet:
         Where instances have their folders.
     metrics
         Where metrics are gathered.
-    journal
-        Where events are recorded; None for a journal of its own.
+    event_log
+        Where events are recorded; None for a event_log of its own.
     logs
         Where the containers' output goes; None for nowhere but the log.
     capture
@@ -118,14 +118,14 @@ class Fleet:
         read_object: ReadObject,
         folder: Path,
         metrics: Metrics,
-        journal: Journal | None = None,
+        event_log: EventLog | None = None,
         logs: LogShipper | None = None,
-        capture: Capture | None = None,
+        capture: EndpointCapture | None = None,
         account_of: Callable[[str], tuple[tuple[str, str], ...]] = lambda _: (),
     ) -> None:
         self.id: EndpointId = specification.id
         self.config_name = specification.config_name
-        self.journal = journal or Journal()
+        self.event_log = event_log or EventLog()
         self.capture = capture
         self._images = [
             (one.model.image, one.instance_type)
@@ -156,14 +156,14 @@ class Fleet:
             self._variant(variant, folder / f"shadow-{place}")
             for place, variant in enumerate(specification.shadows, 1)
         )
-        self.mirror: Mirror | None = None
+        self.shadow_traffic: ShadowTraffic | None = None
         """What copies requests to the shadow variant."""
         if self.shadows:
-            self.mirror = Mirror(
+            self.shadow_traffic = ShadowTraffic(
                 self.variants[0],
                 self.shadows[0],
                 f"{self.id.name}/{self.shadows[0].name}",
-                self.journal,
+                self.event_log,
                 capture,
                 limits.waiting_requests,
             )
@@ -257,8 +257,9 @@ class Fleet:
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.wait([self._measuring])
-        if self.mirror is not None:
-            await self.mirror.stop()
+        # First: a copy that begins now would keep a shadow's instance from draining.
+        if self.shadow_traffic is not None:
+            await self.shadow_traffic.stop()
         await asyncio.gather(*(variant.stop(drain=drain) for variant in self.all_variants))
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -301,7 +302,7 @@ class Fleet:
         memory = None if kind is None else kind.memory_bytes
         if serverless is not None:
             memory = serverless.memory_mb * _MIB
-        parts = InstanceParts(
+        template = InstanceTemplate(
             endpoint=self.id,
             variant=specification.name,
             model=specification.model,
@@ -312,14 +313,14 @@ class Fleet:
             read_object=self._read_object,
             limits=_limits(self._limits, specification),
             metrics=self._metrics.variant(self.id, specification.name),
-            journal=self.journal,
+            event_log=self.event_log,
             new_sink=lambda: (
                 None if self._logs is None else self._logs.sink(self.id, specification.name)
             ),
         )
         if serverless is not None:
-            return ServerlessVariant(specification, serverless, parts, folder)
-        return Variant(specification, parts, folder, specification.instance_count)
+            return ServerlessVariant(specification, serverless, template, folder)
+        return Variant(specification, template, folder, specification.instance_count)
 
     async def _measure_now_and_then(self) -> None:
         meter = UsageMeter()
@@ -346,7 +347,7 @@ class Fleet:
             logger.exception("endpoint %s: its instances cannot be measured", self.id.name)
 
 
-def _limits(limits: Limits, specification: VariantSpecification) -> Limits:
+def _limits(limits: EndpointLimits, specification: VariantSpecification) -> EndpointLimits:
     """Return the limits of a variant, of which its endpoint config may say some."""
     if specification.volume_gb is not None and limits.disk_bytes is None:
         limits = replace(limits, disk_bytes=specification.volume_gb * _GIB)

@@ -1,23 +1,46 @@
-"""Whether a container is well: when it starts, and for as long as it serves."""
+"""Whether a container is well, when it starts and for as long as it serves; and whether a model is.
+
+DJL Serving 0.36 never restarts some workers: one killed while idle answers 400 "Backend Python
+process is stopped." for ever (PyPredictor.batchPredict), and a model whose requests timed out is
+marked FAILED and answers 503 "Model is not ready" (WorkLoadManager.runJob), until it is unloaded
+and loaded again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from mmekit_local.sagemaker.instances.container_connection import (
+    ContainerSilentError,
+    ContainerTimeoutError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmekit_local.sagemaker.instances.container_client import ContainerClient
+    from mmekit_local.sagemaker.instances.container_connection import ContainerReply
     from mmekit_local.sagemaker.instances.launcher import Container
     from mmekit_local.sagemaker.instances.model_cache import ModelCache
 
-__all__ = ["InstanceStartError", "until_healthy", "until_unwell"]
+__all__ = [
+    "InstanceStartError",
+    "diagnose",
+    "is_suspicious",
+    "until_healthy",
+    "until_unhealthy",
+]
 
 _PING_SECONDS = 2.0
 _PING_INTERVAL = 0.02
 _FAILURES = 3
+_DIAGNOSIS_SECONDS = 2.0
+_BAD_REQUEST, _ABSENT, _SERVER_ERROR = 400, 404, 500
+_STOPPED = b"process is stopped"
+_NOT_READY = b"Model is not ready"
 
 
 class InstanceStartError(Exception):
@@ -40,19 +63,19 @@ async def until_healthy(
     patience = time.monotonic() + seconds
     while not await client.is_healthy(_PING_SECONDS):
         raise_if_stopping()
-        if (obituary := container.obituary) is not None:
-            raise InstanceStartError(obituary)
+        if (reason := container.exit_reason) is not None:
+            raise InstanceStartError(reason)
         if time.monotonic() > patience:
             raise InstanceStartError(f"/ping did not answer 200 within {seconds:.0f} seconds.")
         await asyncio.sleep(_PING_INTERVAL)
 
 
-async def until_unwell(
+async def until_unhealthy(
     container: Container, client: ContainerClient, models: ModelCache | None, interval: float
 ) -> str:
     """Return why a container is to be replaced, as soon as it is.
 
-    A failed model makes DJL Serving's /ping fail, so models are mended first. A container that
+    A failed model makes DJL Serving's /ping fail, so those are unloaded first. A container that
     answers requests is well, however long its /ping takes.
 
     Parameters
@@ -69,13 +92,56 @@ async def until_unwell(
             answers = client.answers
             await asyncio.wait([death], timeout=interval)
             if death.done():
-                return container.obituary or "The container ended."
+                return container.exit_reason or "The container ended."
             if await client.is_healthy(_PING_SECONDS) or client.answers > answers + 1:
                 failures = 0
                 continue
             failures += 1
             if models is not None:
-                await models.mend_failed()
+                await models.unload_failed()
     finally:
         death.cancel()
     return f"/ping did not answer 200 {_FAILURES} times in a row."
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a model.
+
+    Attributes
+    ----------
+    is_lost
+        The container does not have it any more.
+    is_broken
+        The container has it, and it will not answer again before it is loaded anew.
+    ran
+        The request may have been run.
+    """
+
+    is_lost: bool = False
+    is_broken: bool = False
+    ran: bool = True
+
+
+_WELL = Diagnosis()
+
+
+def is_suspicious(status: int) -> bool:
+    """Say whether an answer's status may mean that something is wrong with the model itself."""
+    return status >= _SERVER_ERROR or status in (_BAD_REQUEST, _ABSENT)
+
+
+async def diagnose(client: ContainerClient, name: str, reply: ContainerReply) -> Diagnosis:
+    """Find out what a suspicious answer means; a model's own errors mean nothing."""
+    if reply.status == _BAD_REQUEST:
+        stopped = _STOPPED in reply.body
+        return Diagnosis(is_broken=True, ran=False) if stopped else _WELL
+    try:
+        described = await client.describe(name, _DIAGNOSIS_SECONDS)
+    except (ContainerSilentError, ContainerTimeoutError):
+        return _WELL
+    if described is None:
+        return Diagnosis(is_lost=True, ran=reply.status != _ABSENT)
+    if reply.status != _ABSENT and described.is_broken:
+        return Diagnosis(is_broken=True, ran=_NOT_READY not in reply.body)
+    return _WELL

@@ -11,39 +11,43 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit.errors import MmekitError
+from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.errors import (
     AwsError,
     invocation_timed_out,
     model_error,
     model_not_ready,
 )
-from mmekit_local.sagemaker.instances.container_client import (
+from mmekit_local.sagemaker.instances.container_client import ContainerClient
+from mmekit_local.sagemaker.instances.container_connection import (
     ContainerAbsentError,
-    ContainerClient,
     ContainerReply,
     ContainerSilentError,
     ContainerTimeoutError,
 )
-from mmekit_local.sagemaker.instances.health import InstanceStartError, until_healthy, until_unwell
-from mmekit_local.sagemaker.instances.launcher import Placement
-from mmekit_local.sagemaker.instances.loaded_model import LoadedModel
-from mmekit_local.sagemaker.instances.mending import diagnose, is_suspicious
+from mmekit_local.sagemaker.instances.health import (
+    InstanceStartError,
+    diagnose,
+    is_suspicious,
+    until_healthy,
+    until_unhealthy,
+)
 from mmekit_local.sagemaker.instances.model_cache import ModelCache, TooManyWaitError
 from mmekit_local.sagemaker.instances.model_disk import ModelDisk, name_of
-from mmekit_local.sagemaker.instances.model_source import locate
+from mmekit_local.sagemaker.instances.model_loading import LoadedModel
 from mmekit_local.sagemaker.snapshot import InstanceSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.api import Headers
+    from mmekit_local.sagemaker.instances.container_connection import StreamedReply
+    from mmekit_local.sagemaker.instances.instance_template import InstanceTemplate
     from mmekit_local.sagemaker.instances.launcher import Container
-    from mmekit_local.sagemaker.instances.parts import InstanceParts
-    from mmekit_local.sagemaker.instances.pieces import StreamedReply
     from mmekit_local.sagemaker.instances.usage import Usage
 
-__all__ = ["Instance", "InstanceLostError", "Invocation"]
+__all__ = ["Instance", "InstanceLostError", "TimedReply"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -62,7 +66,7 @@ class InstanceLostError(Exception):
 
 
 @dataclass(frozen=True)
-class Invocation:
+class TimedReply:
     """A container's answer, and how long it took over it."""
 
     reply: ContainerReply
@@ -74,7 +78,7 @@ class Instance:
 
     Parameters
     ----------
-    parts
+    template
         What it is made of.
     number
         Which of the variant's instances it is.
@@ -82,46 +86,46 @@ class Instance:
         A folder of its own.
     """
 
-    def __init__(self, parts: InstanceParts, number: int, folder: Path) -> None:
+    def __init__(self, template: InstanceTemplate, number: int, folder: Path) -> None:
         self.number = number
-        self.label = f"{parts.endpoint.name}/{parts.variant}/{number}"
+        self.label = f"{template.endpoint.name}/{template.variant}/{number}"
         self.in_flight = 0
         self.state = "starting"
-        self._parts = parts
+        self._template = template
         self._folder = folder
         self._container: Container | None = None
         self._disk: ModelDisk | None = None
-        self._only: LoadedModel | None = None
+        self._single: LoadedModel | None = None
         self._usage: Usage | None = None
         self._usage_count = 0
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._hurried = asyncio.Event()
+        self._drain_aborted = asyncio.Event()
 
     # What a router asks.
 
     def has(self, target: str) -> bool:
         """Say whether the target model is loaded here."""
-        return self._only is not None or target in self._models
+        return self._single is not None or target in self._models
 
     def is_loading(self, target: str) -> bool:
         """Say whether the target model is about to be loaded here."""
-        return self._only is None and self._models.is_loading(target)
+        return self._single is None and self._models.is_loading(target)
 
     def in_flight_of(self, target: str) -> int:
         """Return how many requests a target model is answering here."""
-        return self.in_flight if self._only is not None else self._models.in_flight(target)
+        return self.in_flight if self._single is not None else self._models.in_flight(target)
 
     @property
-    def crowding(self) -> tuple[float, ...]:
+    def placement_cost(self) -> tuple[float, ...]:
         """What to compare when a new model needs a place: the least is the best place.
 
         While there is memory, the instance with most of it. When all instances must make room,
         the one whose least recently used model was used the longest ago, so that the instances
         together evict as one cache would.
         """
-        if self._only is not None:
+        if self._single is not None:
             return (0.0, 0.0, 0.0, float(self.in_flight))
         count = len(self._models)
         if self._models.is_full:
@@ -150,67 +154,52 @@ class Instance:
         InstanceStartError
             It is not healthy in time, it ended, or it cannot load the model.
         """
-        parts = self._parts
+        template = self._template
         began = time.perf_counter()
         try:
             disk = ModelDisk(
-                self._folder / "models", parts.read_object, parts.limits.disk_bytes, parts.metrics
+                self._folder / "models",
+                template.read_object,
+                template.limits.disk_bytes,
+                template.metrics,
             )
         except OSError as error:
             raise InstanceStartError(f"Its folder cannot be made: {error}") from error
         self._disk = disk
         only = None
-        if not parts.model.multi_model:
+        if not template.model.multi_model:
             try:
-                only = await disk.fetch(locate(parts.model.data_url), lambda _: True)
+                only = await disk.fetch(locate(template.model.data_url), lambda _: True)
             except (AwsError, ValueError) as error:
                 raise InstanceStartError(str(error)) from error
         self._raise_if_stopping()
-        placement = Placement(
-            self.label,
-            self._folder,
-            parts.model.environment,
-            account=parts.account,
-            memory=parts.memory,
-            vcpus=parts.vcpus,
-            model=None if only is None else only.folder,
-            image=parts.model.image,
-            isolated=parts.model.isolated,
-            sink=parts.new_sink(),
+        placement = template.placement(
+            self.label, self._folder, None if only is None else only.folder
         )
         try:
-            container = await parts.launcher.launch(placement)
+            container = await template.launcher.launch(placement)
         except (MmekitError, OSError) as error:
             raise InstanceStartError(f"The container cannot be started: {error}") from error
         self._container = container
         self._client = ContainerClient(container.host, container.port)
-        self._models = ModelCache(
-            endpoint=parts.endpoint,
-            label=self.label,
-            model=parts.model,
-            disk=disk,
-            client=self._client,
-            limits=parts.limits,
-            metrics=parts.metrics,
-            journal=parts.journal,
-        )
+        self._models = ModelCache(template, self.label, disk, self._client)
         self._raise_if_stopping()
         await until_healthy(
-            container, self._client, parts.limits.start_seconds, self._raise_if_stopping
+            container, self._client, template.limits.start_seconds, self._raise_if_stopping
         )
         if only is not None:
             now = time.monotonic()
-            self._only = LoadedModel("", only, self._client.only_invocation(), now, now)
+            self._single = LoadedModel("", only, self._client.only_invocation(), now, now)
         self.state = "in service"
         milliseconds = (time.perf_counter() - began) * 1e3
-        parts.journal.record("instance", self.label, "in service", milliseconds=milliseconds)
+        template.event_log.record("instance", self.label, "in service", milliseconds=milliseconds)
 
     async def until_lost(self) -> str:
         """Return why the instance must be replaced, as soon as it must."""
         assert self._container is not None  # noqa: S101 - it has started
-        models = None if self._only is not None else self._models
-        reason = await until_unwell(
-            self._container, self._client, models, self._parts.limits.health_seconds
+        models = None if self._single is not None else self._models
+        reason = await until_unhealthy(
+            self._container, self._client, models, self._template.limits.health_seconds
         )
         self.state = "dead"
         return reason
@@ -224,15 +213,15 @@ class Instance:
             Let requests finish first.
         """
         self._stopping = True
-        limits = self._parts.limits
+        limits = self._template.limits
         if self.state == "in service":
             self.state = "draining"
         if self.in_flight and drain:
             seconds = limits.invoke_seconds
-            if self._only is not None:  # which may be streaming
+            if self._single is not None:  # which may be streaming
                 seconds = max(seconds, limits.stream_seconds)
             await self._drain(seconds)
-            drain = not self._hurried.is_set()
+            drain = not self._drain_aborted.is_set()
         if self._container is not None:
             # Without draining nobody waits for an answer, only for the container's own tidying: it
             # shall not wait for a request either.
@@ -245,12 +234,12 @@ class Instance:
         self.state = "dead"
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    def wait_no_longer(self) -> None:
+    def stop_draining(self) -> None:
         """Let a stop that waits for requests go on without them."""
-        self._hurried.set()
+        self._drain_aborted.set()
 
     async def _drain(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(one.wait()) for one in (self._idle, self._hurried)]
+        waits = [asyncio.ensure_future(one.wait()) for one in (self._idle, self._drain_aborted)]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
@@ -265,7 +254,7 @@ class Instance:
 
     async def invoke(
         self, target: str, headers: Headers, body: bytes, seconds: float | None = None
-    ) -> Invocation:
+    ) -> TimedReply:
         """Send a request to a target model, which is loaded first when need be.
 
         Parameters
@@ -284,19 +273,20 @@ class Instance:
         """
         self.in_flight += 1
         self._idle.clear()
-        seconds = self._parts.limits.invoke_seconds if seconds is None else seconds
+        seconds = self._template.limits.invoke_seconds if seconds is None else seconds
         try:
-            model = self._only
+            model = self._single
             if model is None:
                 model = self._models.get(target)
-                self._parts.metrics.cache_hit.add(0.0 if model is None else 1.0)
+                self._template.metrics.cache_hit.add(0.0 if model is None else 1.0)
                 if model is None:
                     model, seconds = await self._wait_for(target)
             else:
                 model.used_at = time.monotonic()
-            invocation = await self._ask(model, headers, body, seconds)
-            if is_suspicious(invocation.reply.status) and self._only is None:
-                invocation = await self._second_opinion(model, headers, body, invocation)
+            invocation = await self._send(model, headers, body, seconds)
+            # A single model cannot be loaded anew: its container is replaced, by its /ping.
+            if is_suspicious(invocation.reply.status) and self._single is None:
+                invocation = await self._retry_if_lost(model, headers, body, invocation)
             return invocation
         finally:
             self.in_flight -= 1
@@ -314,7 +304,7 @@ class Instance:
         AwsError
             What the client shall see.
         """
-        model, limits = self._only, self._parts.limits
+        model, limits = self._single, self._template.limits
         assert model is not None  # noqa: S101 - of several models none could be named
         self.in_flight += 1
         self._idle.clear()
@@ -340,41 +330,42 @@ class Instance:
     async def _unanswered(self, error: Exception) -> Exception:
         """Return what is said of a container that gave no answer."""
         if isinstance(error, ContainerTimeoutError):
-            return invocation_timed_out(self._parts.endpoint)
+            return invocation_timed_out(self._template.endpoint)
         if isinstance(error, ContainerAbsentError):
             return InstanceLostError(str(error))
         await self._notice_death()
-        return model_error(self._parts.endpoint, 500, f"The container gave no answer: {error}")
+        return model_error(self._template.endpoint, 500, f"The container gave no answer: {error}")
 
     async def warm(self, target: str) -> None:
         """Load a target model, for requests to come."""
         try:
-            await self._models.ensure(target, self._parts.limits.load_seconds)
+            await self._models.ensure(target, self._template.limits.load_seconds)
         except (AwsError, ContainerAbsentError, asyncio.TimeoutError, TooManyWaitError) as error:
-            self._parts.journal.record("error", self.label, str(error), target=target)
+            self._template.event_log.record("error", self.label, str(error), target=target)
 
     async def _wait_for(self, target: str) -> tuple[LoadedModel, float]:
         """Return the model once it is loaded, and the seconds left for the invocation."""
-        parts = self._parts
+        template = self._template
         began = time.perf_counter()
-        left = parts.limits.invoke_seconds
+        left = template.limits.invoke_seconds
         try:
             model = await self._models.ensure(target, left)
             # Where models make room for each other, it may be gone before this request's turn.
             while self._models.get(target) is not model:
-                left = parts.limits.invoke_seconds - (time.perf_counter() - began)
+                left = template.limits.invoke_seconds - (time.perf_counter() - began)
                 model = await self._models.ensure(target, max(left, 0.0))
         except (asyncio.TimeoutError, TooManyWaitError) as error:
-            raise model_not_ready(parts.endpoint, parts.variant) from error
+            raise model_not_ready(template.endpoint, template.variant) from error
         except ContainerAbsentError as error:
             raise InstanceLostError(str(error)) from error
         waited = time.perf_counter() - began
-        parts.metrics.loading_wait.add(waited * 1e6)
-        return model, max(parts.limits.invoke_seconds - waited, 1.0)
+        template.metrics.loading_wait.add(waited * 1e6)
+        # The load counts towards the 60 s of the call, but a model that is there gets its chance.
+        return model, max(template.limits.invoke_seconds - waited, 1.0)
 
-    async def _ask(
+    async def _send(
         self, model: LoadedModel, headers: Headers, body: bytes, seconds: float
-    ) -> Invocation:
+    ) -> TimedReply:
         model.in_flight += 1
         model.invocations += 1
         began = time.perf_counter()
@@ -384,9 +375,9 @@ class Instance:
             raise await self._unanswered(error) from error
         finally:
             model.in_flight -= 1
-            if not model.in_flight and self._only is None:
+            if not model.in_flight and self._single is None:
                 self._models.released(model)
-        return Invocation(reply, (time.perf_counter() - began) * 1e6)
+        return TimedReply(reply, (time.perf_counter() - began) * 1e6)
 
     async def _notice_death(self) -> None:
         """Wait a moment for the container's end, so that whoever asks again is sent elsewhere.
@@ -401,54 +392,54 @@ class Instance:
             self.state = "dead"
         ended.cancel()
 
-    async def _second_opinion(
-        self, model: LoadedModel, headers: Headers, body: bytes, first: Invocation
-    ) -> Invocation:
+    async def _retry_if_lost(
+        self, model: LoadedModel, headers: Headers, body: bytes, first: TimedReply
+    ) -> TimedReply:
         """Load a model that the container lost or broke again, and ask once more if nothing ran."""
         found = await diagnose(self._client, model.stored.name, first.reply)
         if found.is_lost:
             self._models.forget(model)
-        elif not found.is_broken or not self._models.mend(
+        elif not found.is_broken or not self._models.unload_broken(
             model, f"The model is broken: {first.reply.status} {first.reply.text[:200]}"
         ):
             return first
         if found.ran:
             return first
         anew, seconds = await self._wait_for(model.target)
-        return await self._ask(anew, headers, body, seconds)
+        return await self._send(anew, headers, body, seconds)
 
     # Figures.
 
     def folder_of(self, target: str) -> Path | None:
         """Return where a target model's files are; None when they are not here."""
-        if self._only is not None:
-            return self._only.stored.folder
-        name = name_of(locate(self._parts.model.data_url, target))
+        if self._single is not None:
+            return self._single.stored.folder
+        name = name_of(locate(self._template.model.data_url, target))
         stored = () if self._disk is None else self._disk.stored
         return next((one.folder for one in stored if one.name == name), None)
 
     async def take_usage(self, usage: Usage | None) -> None:
         """Take note of what the container's processes take, and act when memory is short."""
         self._usage = usage
-        if self.state != "in service" or self._only is not None:
+        if self.state != "in service" or self._single is not None:
             return
         self._usage_count = len(self._models)
-        limit = self._parts.memory
+        limit = self._template.memory
         if usage is not None and limit is not None:
             left = limit - usage.memory_bytes
             if left < min(limit // _SHORT_PART, _MOST_SHORT):
-                await self._models.relieve()
+                await self._models.relieve_memory()
         await self._models.describe_some(_DESCRIBED_AT_ONCE, _DESCRIBE_SECONDS)
 
     def snapshot(self) -> InstanceSnapshot:
         """Say how the instance is doing."""
         usage, disk = self._usage, self._disk
-        only = () if self._only is None else (self._only.snapshot(),)
+        only = () if self._single is None else (self._single.snapshot(),)
         return InstanceSnapshot(
             label=self.label,
             state=self.state,
             pid=self.pid,
-            memory_limit=self._parts.memory,
+            memory_limit=self._template.memory,
             memory_bytes=None if usage is None else usage.memory_bytes,
             disk_limit=None if disk is None else disk.budget,
             disk_bytes=0 if disk is None else disk.used,

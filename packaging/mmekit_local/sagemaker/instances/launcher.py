@@ -123,7 +123,7 @@ class Container(Protocol):
         """Its process on this machine, where it has one."""
 
     @property
-    def obituary(self) -> str | None:
+    def exit_reason(self) -> str | None:
         """Why it ended, with its last words; None while it runs."""
 
     async def ended(self) -> None:
@@ -275,7 +275,7 @@ class _ProcessContainer:
         return self._process.pid
 
     @property
-    def obituary(self) -> str | None:
+    def exit_reason(self) -> str | None:
         status = self._process.returncode
         if status is None:
             return None

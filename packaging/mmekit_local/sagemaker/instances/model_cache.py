@@ -12,27 +12,24 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.errors import AwsError, model_error, validation_error
-from mmekit_local.sagemaker.instances.container_client import (
+from mmekit_local.sagemaker.instances.container_connection import (
     ContainerAbsentError,
     ContainerSilentError,
     ContainerTimeoutError,
 )
-from mmekit_local.sagemaker.instances.loaded_model import LoadedModel
 from mmekit_local.sagemaker.instances.model_disk import name_of
-from mmekit_local.sagemaker.instances.model_source import locate
+from mmekit_local.sagemaker.instances.model_loading import LoadedModel, ModelLoader
 from mmekit_local.sagemaker.snapshot import ModelSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit_local.sagemaker.instances.container_client import ContainerClient, ContainerReply
+    from mmekit_local.sagemaker.aws_client import ObjectAddress
+    from mmekit_local.sagemaker.instances.container_client import ContainerClient
+    from mmekit_local.sagemaker.instances.instance_template import InstanceTemplate
     from mmekit_local.sagemaker.instances.model_disk import ModelDisk, StoredModel
-    from mmekit_local.sagemaker.instances.model_source import ObjectAddress
-    from mmekit_local.sagemaker.journal import Journal
-    from mmekit_local.sagemaker.observability.metrics import VariantMetrics
-    from mmekit_local.sagemaker.options import Limits
-    from mmekit_local.sagemaker.specification import EndpointId, ModelSpecification
 
 __all__ = ["ModelCache", "TooManyWaitError"]
 
@@ -43,14 +40,13 @@ _OUT_OF_MEMORY = 507
 _NO_SPACE = os.strerror(errno.ENOSPC)
 _IN_MEMORY, _ON_DISK = "in memory", "on disk"
 _FORGETTING_SECONDS = 0.1
-_MENDED_AGAIN_SECONDS = 1.0
+_BROKEN_AGAIN_SECONDS = 1.0
 _LOADS_AT_ONCE = 8
 """Each takes a core for a while, and DJL Serving does not count the memory of loads under way."""
 _PATIENCE_SECONDS = 0.25
 _RETURN_SECONDS = 3.0
 """For so long a model that was unloaded may be giving its memory back: DJL Serving answers before
 the model's worker has ended."""
-_DESCRIBE_SECONDS = 5.0
 _STARVED_SECONDS = 1.0
 """How long a load waits for an idle model before it makes one idle."""
 
@@ -67,55 +63,38 @@ class ModelCache:
 
     Parameters
     ----------
-    endpoint
-        Whose models these are, for errors.
+    template
+        ModelDataUrl, and whether models are cached at all; limits, metrics, event_log.
     label
         The instance's name in the log.
-    model
-        ModelDataUrl, and whether models are cached at all.
     disk
         Where their files are.
     client
         The instance's container.
-    limits
-        How long a load may take, and how many requests may wait for one.
-    metrics
-        Where times are recorded.
-    journal
-        Where loads and evictions are recorded.
     """
 
     def __init__(
-        self,
-        *,
-        endpoint: EndpointId,
-        label: str,
-        model: ModelSpecification,
-        disk: ModelDisk,
-        client: ContainerClient,
-        limits: Limits,
-        metrics: VariantMetrics,
-        journal: Journal,
+        self, template: InstanceTemplate, label: str, disk: ModelDisk, client: ContainerClient
     ) -> None:
-        self._endpoint = endpoint
+        self._endpoint = template.endpoint
         self._label = label
-        self._data_url = model.data_url
-        self._caches = model.caches_models
+        self._data_url = template.model.data_url
+        self._caches = template.model.caches_models
         self._disk = disk
         self._client = client
-        self._limits = limits
-        self._metrics = metrics
-        self._journal = journal
+        self._loader = ModelLoader(client, template.endpoint, template.limits.load_seconds)
+        self._limits = template.limits
+        self._metrics = template.metrics
+        self._event_log = template.event_log
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._waiting: dict[str, int] = {}
-        self._names: set[str] = set()  # of models whose files must stay
-        self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
+        self._used_names: set[str] = set()  # of models whose files must stay
+        self._permits = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._unloading: dict[str, asyncio.Task[None]] = {}
         self._evicted_at = -math.inf
-        self._asking = 0
         self._change = asyncio.Event()
-        self._mended: dict[str, float] = {}
+        self._unloaded_broken: dict[str, float] = {}
         self.is_full = False
         """Whether the latest load had to make room."""
 
@@ -181,6 +160,7 @@ class ModelCache:
             self._loading[target] = loading
             loading.add_done_callback(lambda done: self._finish(target, done))
         try:
+            # Shielded: a client that goes away must not end a load that others wait for.
             return await asyncio.wait_for(asyncio.shield(loading), seconds)
         except asyncio.CancelledError:
             if loading.cancelled():  # the instance was closed, and this request never began
@@ -203,31 +183,34 @@ class ModelCache:
         """Take note that the container no longer has a model."""
         if self._loaded.get(model.target) is model:
             del self._loaded[model.target]
-            self._names.discard(model.stored.name)
+            self._used_names.discard(model.stored.name)
 
-    def mend(self, model: LoadedModel, reason: str) -> bool:
+    def unload_broken(self, model: LoadedModel, reason: str) -> bool:
         """Unload a model that is broken, so that its next use loads it; False when it just was."""
         if self._loaded.get(model.target) is not model:
             return True  # somebody else's request has seen to it
         now = time.monotonic()
-        if now - self._mended.get(model.target, -_MENDED_AGAIN_SECONDS) < _MENDED_AGAIN_SECONDS:
+        if (
+            now - self._unloaded_broken.get(model.target, -_BROKEN_AGAIN_SECONDS)
+            < _BROKEN_AGAIN_SECONDS
+        ):
             return False
-        self._mended[model.target] = now
-        self._journal.record(
+        self._unloaded_broken[model.target] = now
+        self._event_log.record(
             "error", self._label, f"{reason} It is unloaded and loaded again.", target=model.target
         )
         self._begin_unloading(model, deletes=False)
         return True
 
-    async def mend_failed(self) -> None:
-        """Ask the container which models have failed, and mend them."""
+    async def unload_failed(self) -> None:
+        """Ask the container which models have failed, and unload them."""
         with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
             failed = set(await self._client.failed_models())
             for model in self:
                 if model.stored.name in failed:
-                    self.mend(model, "The server marked the model as failed.")
+                    self.unload_broken(model, "The server marked the model as failed.")
 
-    async def relieve(self) -> None:
+    async def relieve_memory(self) -> None:
         """Unload the least recently used idle model: models have grown beyond the memory.
 
         One that is parked takes nothing.
@@ -251,7 +234,7 @@ class ModelCache:
         """Say what is loaded, being loaded, and on disk."""
         loaded = [model.snapshot() for model in self._loaded.values()]
         loading = [ModelSnapshot(one, "loading", 0, None, 0.0, 0.0, 0, 0) for one in self._loading]
-        resting = [one for one in self._disk.stored if one.name not in self._names]
+        resting = [one for one in self._disk.stored if one.name not in self._used_names]
         prefix = locate(self._data_url).key if resting else ""
         idle = [
             ModelSnapshot(one.address.key[len(prefix) :], "on disk", one.size, None, 0.0, 0.0, 0, 0)
@@ -276,17 +259,18 @@ class ModelCache:
     async def _load(self, target: str) -> LoadedModel:
         address = self._address(target)
         name = name_of(address)
-        self._names.add(name)
+        self._used_names.add(name)
         try:
+            # Containers answer a load with 409 while they still have the model.
             if (unloading := self._unloading.get(name)) is not None:
                 await asyncio.wait([unloading])
-            async with self._turn:
+            async with self._permits:
                 began = time.perf_counter()
                 stored = await self._fetch(address)
                 downloaded = time.perf_counter()
                 await self._load_from(stored)
         except BaseException:
-            self._names.discard(name)
+            self._used_names.discard(name)
             raise
         loaded = time.perf_counter()
         now = time.monotonic()
@@ -298,7 +282,7 @@ class ModelCache:
             f"loaded in {(loaded - downloaded) * 1e3:.0f} ms"
         )
         milliseconds = (loaded - began) * 1e3
-        self._journal.record(
+        self._event_log.record(
             "cold load", self._label, text, target=target, milliseconds=milliseconds
         )
         logger.info("[%s] %s: %s", self._label, target, text)
@@ -311,9 +295,9 @@ class ModelCache:
         patience = began + self._limits.load_seconds
 
         async def unload() -> bool:
-            return await self._make_way(_ON_DISK, began, patience)
+            return await self._make_room(_ON_DISK, began, patience)
 
-        return await self._disk.fetch(address, self._names.__contains__, unload)
+        return await self._disk.fetch(address, self._used_names.__contains__, unload)
 
     def _address(self, target: str) -> ObjectAddress:
         try:
@@ -326,25 +310,27 @@ class ModelCache:
         patience = began + self._limits.load_seconds
         full = refused = False
         while True:
-            reply = await self._ask_to_load(stored, max(patience - time.monotonic(), 1.0))
+            reply = await self._loader.load(stored, max(patience - time.monotonic(), 1.0))
+            # Multi Model Server still has the name of the load that it refused a moment ago.
             if refused and reply.status == _CONFLICT and time.monotonic() < patience:
-                await self._forget(stored)
+                await self._loader.unload(stored)
                 await asyncio.sleep(_FORGETTING_SECONDS)
                 continue
-            if reply.status == _DONE or await self._has_already(reply, stored):
+            if reply.status == _DONE or await self._loader.has_already(reply, stored):
                 self.is_full = full
                 return
+            # Both: the text alone may be a model's own, about another disk.
             no_disk = _NO_SPACE in reply.text and self._disk.is_full
             if reply.status != _OUT_OF_MEMORY and not no_disk:
                 raise model_error(self._endpoint, reply.status, reply.text)
             full, refused = full or not no_disk, True
-            await self._forget(stored)
-            if no_disk and await self._disk.give_way(self._names.__contains__):
+            await self._loader.unload(stored)
+            if no_disk and await self._disk.delete_unused(self._used_names.__contains__):
                 continue
-            if not await self._make_way(_ON_DISK if no_disk else _IN_MEMORY, began, patience):
+            if not await self._make_room(_ON_DISK if no_disk else _IN_MEMORY, began, patience):
                 raise model_error(self._endpoint, reply.status, reply.text)
 
-    async def _make_way(self, where: str, began: float, patience: float) -> bool:
+    async def _make_room(self, where: str, began: float, patience: float) -> bool:
         """Unload a model for one that gets no room, or wait a little; False when that is of no use.
 
         Parameters
@@ -357,7 +343,7 @@ class ModelCache:
         if await self._evict(f"unloaded to make room {where}", idle=True):
             return True
         in_flight = any(model.in_flight for model in self._loaded.values())
-        busy = in_flight or self._asking or self._unloading
+        busy = in_flight or self._loader.loads_under_way or self._unloading
         left = patience - time.monotonic()
         if left > 0 and not busy and time.monotonic() < self._evicted_at + _RETURN_SECONDS:
             await asyncio.sleep(_PATIENCE_SECONDS)
@@ -370,40 +356,6 @@ class ModelCache:
         else:
             await self._until_change(left)
         return True
-
-    async def _forget(self, stored: StoredModel) -> None:
-        """Have the container drop a model that it had no memory for.
-
-        Multi Model Server 1.1.11 keeps its name, without a worker, at least for a moment.
-        """
-        with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
-            await self._client.unload(stored.name, self._limits.load_seconds)
-
-    async def _has_already(self, reply: ContainerReply, stored: StoredModel) -> bool:
-        """Tell a model that is loaded from a setting that the server refuses: both are 409."""
-        if reply.status != _CONFLICT:
-            return False
-        try:
-            return await self._client.describe(stored.name, _DESCRIBE_SECONDS) is not None
-        except (ContainerSilentError, ContainerTimeoutError):
-            return False
-
-    async def _ask_to_load(self, stored: StoredModel, seconds: float) -> ContainerReply:
-        self._asking += 1
-        try:
-            return await self._client.load(stored.name, str(stored.folder), seconds)
-        except ContainerTimeoutError as error:
-            whole = self._limits.load_seconds
-            reason = f"The model was not loaded within {whole:.0f} seconds."
-            raise model_error(self._endpoint, 0, reason) from error
-        except ContainerAbsentError:
-            raise
-        except ContainerSilentError as error:
-            raise model_error(
-                self._endpoint, 500, f"The container gave no answer: {error}"
-            ) from error
-        finally:
-            self._asking -= 1
 
     async def _evict(
         self, text: str, *, idle: bool = False, awake: bool = False
@@ -422,7 +374,7 @@ class ModelCache:
             unloading = self._begin_unloading(victim, deletes=False, drains=True)
             await asyncio.wait([unloading])
             self._evicted_at = time.monotonic()
-            self._journal.record("eviction", self._label, text, target=victim.target)
+            self._event_log.record("eviction", self._label, text, target=victim.target)
             logger.info("[%s] %s: %s", self._label, victim.target, text)
         return victim
 
@@ -432,7 +384,7 @@ class ModelCache:
             victim = await self._evict(f"unloaded to make room {_ON_DISK}", idle=True)
             if victim is None:
                 return
-            await self._disk.make_room(0, self._names.__contains__)
+            await self._disk.make_room(0, self._used_names.__contains__)
 
     def _begin_unloading(
         self, model: LoadedModel, *, deletes: bool, drains: bool = False
@@ -455,11 +407,9 @@ class ModelCache:
         while drains and model.in_flight:
             await self._until_change(self._limits.invoke_seconds)
         began = time.perf_counter()
-        # A container that is not there has nothing loaded either.
-        with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
-            await self._client.unload(stored.name, self._limits.load_seconds)
+        await self._loader.unload(stored)
         self._metrics.unloading.add((time.perf_counter() - began) * 1e6)
-        if deletes and stored.name not in self._names:
+        if deletes and stored.name not in self._used_names:
             await self._disk.delete(stored)
 
     def _finish_unloading(self, name: str, done: asyncio.Task[None]) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from mmekit_local.sagemaker.aws_client import ObjectAddress, ReadObject
     from mmekit_local.sagemaker.errors import AwsError
-    from mmekit_local.sagemaker.instances.model_source import ObjectAddress, ReadObject
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
 
 __all__ = ["ModelDisk", "StoredModel", "name_of"]
@@ -121,7 +121,7 @@ class ModelDisk:
     async def fetch(
         self,
         address: ObjectAddress,
-        keeps: Callable[[str], bool],
+        is_used: Callable[[str], bool],
         unload: Callable[[], Awaitable[bool]] | None = None,
     ) -> StoredModel:
         """Return a model's files, downloading and unpacking them first when need be.
@@ -130,7 +130,7 @@ class ModelDisk:
         ----------
         address
             Where the archive is.
-        keeps
+        is_used
             Says whether the model of a name is in use, so that its files must stay; this one is.
         unload
             Unloads a model that nobody asks, whose files then need not stay, or waits a little
@@ -146,7 +146,7 @@ class ModelDisk:
             self._stored.move_to_end(name)
             return stored
         content = await self._download(address)
-        await self.make_room(len(content), keeps)
+        await self.make_room(len(content), is_used)
         place = self._folder / f"{name}-{next(self._numbers)}" / "model"
         while True:
             try:
@@ -154,29 +154,29 @@ class ModelDisk:
                 break
             except _DiskFullError as error:
                 # What the budget allows is more than what others have left of the disk.
-                while not await self.give_way(keeps):
+                while not await self.delete_unused(is_used):
                     if unload is None or not await unload():
                         raise _no_space(address, _NOTHING_LEFT) from error
         stored = StoredModel(name, address, place, size)
         self._stored[name] = stored
         self.used += size
-        await self.make_room(0, keeps)
+        await self.make_room(0, is_used)
         return stored
 
-    async def make_room(self, size: int, keeps: Callable[[str], bool]) -> None:
+    async def make_room(self, size: int, is_used: Callable[[str], bool]) -> None:
         """Delete the least recently used models that nobody uses until `size` bytes fit."""
         budget = self.budget
         for stored in self.stored:
             if self.used + size <= budget:
                 return
-            if not keeps(stored.name):
+            if not is_used(stored.name):
                 logger.info("%s: its files are deleted to make room", stored.address)
                 await self.delete(stored)
 
-    async def give_way(self, keeps: Callable[[str], bool]) -> bool:
+    async def delete_unused(self, is_used: Callable[[str], bool]) -> bool:
         """Delete every model that nobody uses; return whether there was one."""
         used = self.used
-        await self.make_room(self.budget, keeps)
+        await self.make_room(self.budget, is_used)
         return self.used < used
 
     async def delete(self, stored: StoredModel) -> None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from mmekit_local.sagemaker.http import Headers
-    from mmekit_local.sagemaker.instances.instance import Invocation
-    from mmekit_local.sagemaker.instances.parts import InstanceParts
-    from mmekit_local.sagemaker.instances.pieces import StreamedReply
+    from mmekit_local.sagemaker.api import Headers
+    from mmekit_local.sagemaker.instances.container_connection import StreamedReply
+    from mmekit_local.sagemaker.instances.instance import TimedReply
+    from mmekit_local.sagemaker.instances.instance_template import InstanceTemplate
     from mmekit_local.sagemaker.specification import ServerlessSpecification, VariantSpecification
 
 __all__ = ["ServerlessVariant"]
@@ -39,7 +39,7 @@ class ServerlessVariant(Variant):
         What to run.
     serverless
         Its ServerlessConfig.
-    parts
+    template
         What its container is made of.
     folder
         Where that has its folder.
@@ -51,7 +51,7 @@ class ServerlessVariant(Variant):
         self,
         specification: VariantSpecification,
         serverless: ServerlessSpecification,
-        parts: InstanceParts,
+        template: InstanceTemplate,
         folder: Path,
     ) -> None:
         # Before the model's own, which count more. It keeps its processes as long as they live.
@@ -59,21 +59,23 @@ class ServerlessVariant(Variant):
             ("MMEKIT_CONCURRENCY", str(serverless.max_concurrency)),
             ("MMEKIT_PARK_AFTER_S", "0"),
         )
-        model = replace(parts.model, environment=(*plays, *parts.model.environment))
-        parts = replace(parts, model=model)
-        super().__init__(specification, parts, folder, min(serverless.provisioned_concurrency, 1))
-        self.body_bytes = parts.limits.serverless_body_bytes
+        model = replace(template.model, environment=(*plays, *template.model.environment))
+        template = replace(template, model=model)
+        super().__init__(
+            specification, template, folder, min(serverless.provisioned_concurrency, 1)
+        )
+        self.body_bytes = template.limits.serverless_body_bytes
         self._concurrency = serverless.max_concurrency
         self._provisioned = serverless.provisioned_concurrency > 0
         self._requests = 0
         self._cold_start: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def invoke(
         self, target: str, headers: Headers, body: bytes, seconds: float | None = None
-    ) -> Invocation:
+    ) -> TimedReply:
         """Send a request to the container, which is started first when need be.
 
         Raises
@@ -81,22 +83,22 @@ class ServerlessVariant(Variant):
         AwsError
             What the client shall see: ThrottlingException beyond MaxConcurrency.
         """
-        async with self._turn():
+        async with self._admitted():
             return await super().invoke(target, headers, body, seconds)
 
     @contextlib.asynccontextmanager
     async def streaming(self, headers: Headers, body: bytes) -> AsyncIterator[StreamedReply]:
         """Send a request, and have its answer as it comes for the block; otherwise as `invoke`."""
-        async with self._turn(), super().streaming(headers, body) as reply:
+        async with self._admitted(), super().streaming(headers, body) as reply:
             yield reply
 
     @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _admitted(self) -> AsyncIterator[None]:
         """Be one of the requests for the block, in which there is a container."""
         if self._requests >= self._concurrency:
             raise throttled()
         self._requests += 1
-        self._quiet.clear()
+        self._idle.clear()
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -107,7 +109,7 @@ class ServerlessVariant(Variant):
         finally:
             self._requests -= 1
             if not self._requests:
-                self._quiet.set()
+                self._idle.set()
                 self._await_expiry()
 
     async def stop(self, *, drain: bool = False) -> None:
@@ -115,7 +117,7 @@ class ServerlessVariant(Variant):
         self._concurrency = 0
         if drain:  # some may be waiting for the container to start
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._quiet.wait(), self._parts.limits.invoke_seconds)
+                await asyncio.wait_for(self._idle.wait(), self._template.limits.invoke_seconds)
         if self._expiry is not None:
             self._expiry.cancel()
         await super().stop(drain=drain)
@@ -124,10 +126,10 @@ class ServerlessVariant(Variant):
         if self._cold_start is None:
             self._cold_start = self._begin(self._start_cold())
             self._cold_start.add_done_callback(self._has_started)
-        endpoint = self._parts.endpoint
+        endpoint = self._template.endpoint
         try:
             await asyncio.wait_for(
-                asyncio.shield(self._cold_start), self._parts.limits.invoke_seconds
+                asyncio.shield(self._cold_start), self._template.limits.invoke_seconds
             )
         except asyncio.TimeoutError as error:
             raise invocation_timed_out(endpoint) from error
@@ -144,7 +146,7 @@ class ServerlessVariant(Variant):
 
     def _await_expiry(self) -> None:
         if self._concurrency and not self._provisioned:
-            seconds = self._parts.limits.serverless_idle_seconds
+            seconds = self._template.limits.serverless_idle_seconds
             self._expiry = asyncio.get_running_loop().call_later(seconds, self._expire)
 
     def _expire(self) -> None:
@@ -153,8 +155,8 @@ class ServerlessVariant(Variant):
 
     async def _scale_to_zero(self) -> None:
         await self.resize(0)
-        self._parts.journal.record("instance", self._label, "scaled to zero: nobody asks")
+        self._template.event_log.record("instance", self._label, "scaled to zero: nobody asks")
 
     @property
     def _label(self) -> str:
-        return f"{self._parts.endpoint.name}/{self.name}"
+        return f"{self._template.endpoint.name}/{self.name}"

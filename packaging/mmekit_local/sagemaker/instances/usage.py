@@ -36,7 +36,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class _Process:
+class _ProcessEntry:
     parent: int
     session: int
     cpu_seconds: float
@@ -57,17 +57,17 @@ class UsageMeter:
     def measure(self, pids: Mapping[str, int]) -> dict[str, Usage]:
         """Measure containers, given the process id of each. Blocks."""
         table = _processes()
-        trees = {label: _tree(pid, table) for label, pid in pids.items()}
-        self._refresh({pid for tree in trees.values() for pid in tree})
+        containers = {label: _processes_of(pid, table) for label, pid in pids.items()}
+        self._refresh({pid for processes in containers.values() for pid in processes})
         now = time.monotonic()
         found = {}
-        for label, tree in trees.items():
-            cpu = sum(table[pid].cpu_seconds for pid in tree)
+        for label, processes in containers.items():
+            cpu = sum(table[pid].cpu_seconds for pid in processes)
             before, at = self._cpu.get(label, (cpu, now))
             self._cpu[label] = (cpu, now)
             percent = 100 * max(0.0, cpu - before) / (now - at) if now > at else 0.0
-            found[label] = Usage(sum(self._sizes.get(pid, 0) for pid in tree), percent)
-        self._cpu = {label: self._cpu[label] for label in trees}
+            found[label] = Usage(sum(self._sizes.get(pid, 0) for pid in processes), percent)
+        self._cpu = {label: self._cpu[label] for label in containers}
         return found
 
     def _refresh(self, pids: set[int]) -> None:
@@ -78,7 +78,7 @@ class UsageMeter:
         self._sizes = {**kept, **{pid: _proportional_bytes(pid) for pid in fresh}}
 
 
-def _tree(root: int, table: Mapping[int, _Process]) -> list[int]:
+def _processes_of(root: int, table: Mapping[int, _ProcessEntry]) -> list[int]:
     """Return a process, its descendants, and what else is in the sessions that they lead.
 
     A process whose parent has ended is nobody's descendant, but its session stays.
@@ -99,7 +99,7 @@ def _tree(root: int, table: Mapping[int, _Process]) -> list[int]:
     return list(found)
 
 
-def _processes() -> dict[int, _Process]:
+def _processes() -> dict[int, _ProcessEntry]:
     if not (_PROC / "self" / "stat").exists():
         return _processes_by_psutil()
     ticks = os.sysconf("SC_CLK_TCK")
@@ -114,16 +114,16 @@ def _processes() -> dict[int, _Process]:
         # proc(5): the command, in parentheses, may hold anything; numbers follow it.
         fields = text[text.rindex(")") + 2 :].split()
         cpu = (int(fields[11]) + int(fields[12])) / ticks
-        table[int(name)] = _Process(int(fields[1]), int(fields[3]), cpu)
+        table[int(name)] = _ProcessEntry(int(fields[1]), int(fields[3]), cpu)
     return table
 
 
-def _processes_by_psutil() -> dict[int, _Process]:
+def _processes_by_psutil() -> dict[int, _ProcessEntry]:
     table = {}
     for process in psutil.process_iter(["ppid", "cpu_times"]):
         times = process.info["cpu_times"]
         cpu = 0.0 if times is None else times.user + times.system
-        table[process.pid] = _Process(process.info["ppid"] or 0, process.pid, cpu)
+        table[process.pid] = _ProcessEntry(process.info["ppid"] or 0, process.pid, cpu)
     return table
 
 

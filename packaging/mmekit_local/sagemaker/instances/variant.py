@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mmekit_local.sagemaker.errors import model_error, service_unavailable
 from mmekit_local.sagemaker.instances.health import InstanceStartError
-from mmekit_local.sagemaker.instances.instance import Instance, InstanceLostError, Invocation
+from mmekit_local.sagemaker.instances.instance import Instance, InstanceLostError, TimedReply
 from mmekit_local.sagemaker.instances.router import pick_instance, pick_spill
 from mmekit_local.sagemaker.snapshot import VariantSnapshot
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
-    from mmekit_local.sagemaker.http import Headers
-    from mmekit_local.sagemaker.instances.parts import InstanceParts
-    from mmekit_local.sagemaker.instances.pieces import StreamedReply
+    from mmekit_local.sagemaker.api import Headers
+    from mmekit_local.sagemaker.instances.container_connection import StreamedReply
+    from mmekit_local.sagemaker.instances.instance_template import InstanceTemplate
     from mmekit_local.sagemaker.specification import VariantSpecification
 
 __all__ = ["Variant"]
@@ -33,11 +33,11 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 
 
 @dataclass(eq=False)
-class _Slot:
+class _Replica:
     """A place for an instance; when it dies, another takes its place and its number."""
 
     instance: Instance
-    keeper: asyncio.Task[None] | None = None
+    supervisor: asyncio.Task[None] | None = None
 
 
 class Variant:
@@ -47,7 +47,7 @@ class Variant:
     ----------
     specification
         What to run.
-    parts
+    template
         What its instances are made of.
     folder
         Where they have their folders.
@@ -69,38 +69,35 @@ class Variant:
     _replaces = True
 
     def __init__(
-        self, specification: VariantSpecification, parts: InstanceParts, folder: Path, count: int
+        self,
+        specification: VariantSpecification,
+        template: InstanceTemplate,
+        folder: Path,
+        count: int,
     ) -> None:
         self.name = specification.name
         self.header = specification.name.encode("latin-1")
         self.weight = specification.weight
         self.multi_model = specification.model.multi_model
-        self.body_bytes = parts.limits.body_bytes
-        self.metrics = parts.metrics
+        self.body_bytes = template.limits.body_bytes
+        self.metrics = template.metrics
         self.instances: tuple[Instance, ...] = ()
         self.invocations = 0
         self._instance_type = specification.instance_type
-        self._parts = parts
+        self._template = template
         self._folder = folder
         self._count = count
-        self._slots: list[_Slot] = []
-        self._leaving: set[Instance] = set()
-        self._births = itertools.count(1)
-        self._work: set[asyncio.Task[None]] = set()
+        self._replicas: list[_Replica] = []
+        self._draining: set[Instance] = set()
+        self._starts = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._resizing = asyncio.Lock()
         self._stopped = False
 
     async def invoke(
         self, target: str, headers: Headers, body: bytes, seconds: float | None = None
-    ) -> Invocation:
-        """Send a request to the instance that shall serve it.
-
-        Parameters
-        ----------
-        target, headers, body
-            Of the request.
-        seconds
-            How long the only model may take; None for as long as InvokeEndpoint allows.
+    ) -> TimedReply:
+        """Send a request to the instance that shall serve it; otherwise as `Instance.invoke`.
 
         Raises
         ------
@@ -166,11 +163,11 @@ class Variant:
             One more did not come up; those that did stay.
         """
         async with self._resizing:
-            taken = {slot.instance.number for slot in self._slots}
+            taken = {replica.instance.number for replica in self._replicas}
             free = (number for number in itertools.count(1) if number not in taken)
-            await self._add(itertools.islice(free, max(count - len(self._slots), 0)))
-            leaving = sorted(self._slots, key=lambda slot: slot.instance.number)[count:]
-            await asyncio.gather(*(self._remove(slot, drain=True) for slot in leaving))
+            await self._add(itertools.islice(free, max(count - len(self._replicas), 0)))
+            leaving = sorted(self._replicas, key=lambda replica: replica.instance.number)[count:]
+            await asyncio.gather(*(self._remove(replica, drain=True) for replica in leaving))
 
     async def stop(self, *, drain: bool = False) -> None:
         """Stop every instance; with `drain`, let requests finish first. There will be no other.
@@ -179,14 +176,16 @@ class Variant:
         """
         self._stopped = True
         if not drain:
-            for instance in self._leaving:
-                instance.wait_no_longer()
-        await asyncio.gather(*(self._remove(slot, drain=drain) for slot in tuple(self._slots)))
-        await asyncio.gather(*self._work, return_exceptions=True)
+            for instance in self._draining:
+                instance.stop_draining()
+        await asyncio.gather(
+            *(self._remove(replica, drain=drain) for replica in tuple(self._replicas))
+        )
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def known_instances(self) -> tuple[Instance, ...]:
         """Return every instance, those that are starting or dead among them."""
-        return tuple(slot.instance for slot in self._slots)
+        return tuple(replica.instance for replica in self._replicas)
 
     def snapshot(self) -> VariantSnapshot:
         """Say how the variant is doing."""
@@ -206,11 +205,11 @@ class Variant:
             return instances[0]
         if not instances:
             raise service_unavailable(
-                f"Variant {self.name} of endpoint {self._parts.endpoint.name} has no instance in "
-                "service. Please retry."
+                f"Variant {self.name} of endpoint {self._template.endpoint.name} has no instance "
+                "in service. Please retry."
             )
         instance = pick_instance(instances, target)
-        bound = self._parts.limits.busy_requests
+        bound = self._template.limits.busy_requests
         if instance.in_flight >= bound:
             another = pick_spill(instances, target, bound)
             if another is not None:
@@ -218,87 +217,88 @@ class Variant:
         return instance
 
     def _silent(self, lost: InstanceLostError) -> Exception:
-        return model_error(self._parts.endpoint, 500, f"The container gave no answer: {lost}")
+        return model_error(self._template.endpoint, 500, f"The container gave no answer: {lost}")
 
     # Instances come and go.
 
     def _refreshed(self) -> tuple[Instance, ...]:
         self.instances = tuple(
-            slot.instance for slot in self._slots if slot.instance.state == "in service"
+            replica.instance for replica in self._replicas if replica.instance.state == "in service"
         )
         return self.instances
 
     def _new(self, number: int) -> Instance:
-        folder = self._folder / f"{number}-{next(self._births)}"
-        return Instance(self._parts, number, folder)
+        folder = self._folder / f"{number}-{next(self._starts)}"
+        return Instance(self._template, number, folder)
 
     async def _add(self, numbers: itertools.islice[int] | range) -> None:
-        slots = [_Slot(self._new(number)) for number in numbers]
-        if slots and self._stopped:  # while this waited for its turn
+        replicas = [_Replica(self._new(number)) for number in numbers]
+        if replicas and self._stopped:  # while this waited for its turn
             raise InstanceStartError("It was deleted before it was in service.")
-        self._slots += slots
+        self._replicas += replicas
         outcomes = await asyncio.gather(
-            *(self._start(slot) for slot in slots), return_exceptions=True
+            *(self._start(replica) for replica in replicas), return_exceptions=True
         )
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failures:
             raise failures[0]
 
-    async def _start(self, slot: _Slot) -> None:
+    async def _start(self, replica: _Replica) -> None:
         try:
-            await slot.instance.start()
+            await replica.instance.start()
         except BaseException:
-            if slot in self._slots:
-                self._slots.remove(slot)
-            await slot.instance.stop()
+            if replica in self._replicas:
+                self._replicas.remove(replica)
+            await replica.instance.stop()
             raise
         self._refreshed()
-        slot.keeper = self._begin(self._keep(slot))
+        replica.supervisor = self._begin(self._supervise(replica))
 
-    async def _remove(self, slot: _Slot, *, drain: bool) -> None:
-        if slot in self._slots:
-            self._slots.remove(slot)
+    async def _remove(self, replica: _Replica, *, drain: bool) -> None:
+        if replica in self._replicas:
+            self._replicas.remove(replica)
         self._refreshed()
-        if slot.keeper is not None:
-            slot.keeper.cancel()
-            await asyncio.wait([slot.keeper])
-        instance = slot.instance
-        self._leaving.add(instance)
+        if replica.supervisor is not None:
+            replica.supervisor.cancel()
+            await asyncio.wait([replica.supervisor])
+        instance = replica.instance
+        self._draining.add(instance)
         try:
             await instance.stop(drain=drain)
         finally:
-            self._leaving.discard(instance)
+            self._draining.discard(instance)
 
-    async def _keep(self, slot: _Slot) -> None:
-        """Replace a slot's instance whenever it is lost."""
+    async def _supervise(self, replica: _Replica) -> None:
+        """Replace a replica's instance whenever it is lost."""
         while True:
-            reason = await slot.instance.until_lost()
+            reason = await replica.instance.until_lost()
             self._refreshed()
             began = time.perf_counter()
-            label, journal = slot.instance.label, self._parts.journal
-            journal.record("instance", label, f"lost: {reason}")
+            label, event_log = replica.instance.label, self._template.event_log
+            event_log.record("instance", label, f"lost: {reason}")
             logger.warning("[%s] lost: %s", label, reason)
-            self._begin(slot.instance.stop())
+            # In the background: the next instance need not wait until the last has gone.
+            self._begin(replica.instance.stop())
             if not self._replaces:
-                self._slots.remove(slot)
+                self._replicas.remove(replica)
                 return
-            await self._replace(slot)
+            await self._replace(replica)
             milliseconds = (time.perf_counter() - began) * 1e3
-            journal.record("instance", label, "replaced", milliseconds=milliseconds)
+            event_log.record("instance", label, "replaced", milliseconds=milliseconds)
             logger.info("[%s] replaced in %.0f ms", label, milliseconds)
 
-    async def _replace(self, slot: _Slot) -> None:
+    async def _replace(self, replica: _Replica) -> None:
         delay = _FIRST_DELAY
         while True:
-            slot.instance = self._new(slot.instance.number)
+            replica.instance = self._new(replica.instance.number)
             try:
-                await slot.instance.start()
+                await replica.instance.start()
             except Exception as error:  # whatever it was, the next try may succeed
                 text = f"not replaced: {error}"
-                self._parts.journal.record("error", slot.instance.label, text)
+                self._template.event_log.record("error", replica.instance.label, text)
                 if not isinstance(error, InstanceStartError):
-                    logger.exception("[%s] %s", slot.instance.label, text)
-                self._begin(slot.instance.stop())
+                    logger.exception("[%s] %s", replica.instance.label, text)
+                self._begin(replica.instance.stop())
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LONGEST_DELAY)
             else:
@@ -307,12 +307,12 @@ class Variant:
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
-        self._work.add(task)
+        self._tasks.add(task)
         task.add_done_callback(self._end)
         return task
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
+        self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, InstanceStartError):
             logger.warning("variant %s: %s", self.name, error)

@@ -14,23 +14,21 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from mmekit_local.sagemaker.instances.model_source import locate
-from mmekit_local.sagemaker.own_requests import object_put
+from mmekit_local.sagemaker.aws_client import locate, object_put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.instances.container_client import ContainerReply
+    from mmekit_local.sagemaker.aws_client import AwsClient
     from mmekit_local.sagemaker.specification import (
         CaptureSpecification,
         EndpointId,
         EndpointSpecification,
     )
 
-__all__ = ["Capture", "Captures"]
+__all__ = ["CapturedReply", "DataCapture", "EndpointCapture"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -42,8 +40,22 @@ _FIRST_ERROR = 400
 _UNTYPED = b"application/octet-stream"
 
 
+class CapturedReply(Protocol):
+    """A container's answer, as far as it is captured."""
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """Its headers; names are in lower case."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """Its body."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Invocation:
+class _CapturedInvocation:
     """A request and its answer, as they will be written."""
 
     at: float
@@ -51,14 +63,14 @@ class _Invocation:
     variant: str
     request: Mapping[bytes, bytes]
     body: bytes
-    reply: ContainerReply
+    reply: CapturedReply
 
     @property
     def size(self) -> int:
         return len(self.body) + len(self.reply.body)
 
 
-class Capture:
+class EndpointCapture:
     """What is captured at one endpoint."""
 
     def __init__(self, endpoint: EndpointId, specification: CaptureSpecification) -> None:
@@ -67,7 +79,7 @@ class Capture:
         self._share = specification.percentage / 100.0
         self._csv = _lowered(specification.csv_types)
         self._json = _lowered(specification.json_types)
-        self._waiting: list[_Invocation] = []
+        self._waiting: list[_CapturedInvocation] = []
         self._waiting_bytes = 0
 
     def add(
@@ -75,7 +87,7 @@ class Capture:
         variant: str,
         request: Mapping[bytes, bytes],
         body: bytes,
-        reply: ContainerReply,
+        reply: CapturedReply,
         request_id: bytes,
     ) -> None:
         """Keep an invocation for the next flush, if it is among those to be captured.
@@ -95,22 +107,24 @@ class Capture:
         """
         if random.random() >= self._share:  # noqa: S311 - this is no cryptography
             return
-        invocation = _Invocation(time.time(), request_id.decode(), variant, request, body, reply)
+        invocation = _CapturedInvocation(
+            time.time(), request_id.decode(), variant, request, body, reply
+        )
         if self._waiting_bytes + invocation.size <= _WAITING_BYTES:
             self._waiting_bytes += invocation.size
             self._waiting.append(invocation)
 
-    def take(self) -> list[_Invocation]:
+    def take(self) -> list[_CapturedInvocation]:
         """Return what waits, and begin anew."""
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         return waiting
 
-    def files_of(self, captured: list[_Invocation]) -> dict[str, bytes]:
+    def files_of(self, captured: list[_CapturedInvocation]) -> dict[str, bytes]:
         """Return invocations as files by their s3:// addresses, one a variant and hour.
 
         It may run in a thread: it changes nothing.
         """
-        files: dict[str, list[_Invocation]] = {}
+        files: dict[str, list[_CapturedInvocation]] = {}
         for invocation in captured:
             hour = datetime.fromtimestamp(invocation.at, timezone.utc).strftime("%Y/%m/%d/%H")
             files.setdefault(f"{invocation.variant}/{hour}", []).append(invocation)
@@ -120,11 +134,11 @@ class Capture:
             for folder, invocations in files.items()
         }
 
-    def _lines(self, invocations: list[_Invocation]) -> bytes:
+    def _lines(self, invocations: list[_CapturedInvocation]) -> bytes:
         lines = (json.dumps(self._record(one), separators=(",", ":")) for one in invocations)
         return "".join(f"{line}\n" for line in lines).encode()
 
-    def _record(self, invocation: _Invocation) -> dict[str, object]:
+    def _record(self, invocation: _CapturedInvocation) -> dict[str, object]:
         request, reply = invocation.request, invocation.reply
         data: dict[str, object] = {}
         if self._specification.captures_input:
@@ -165,7 +179,7 @@ class Capture:
         return "JSON" if media_type in self._json else "BASE64"
 
 
-class Captures:
+class DataCapture:
     """The captures of all endpoints.
 
     Parameters
@@ -174,20 +188,20 @@ class Captures:
         Has the buckets.
     """
 
-    def __init__(self, aws: Aws) -> None:
+    def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
-        self._complained: set[str] = set()
-        self._captures: dict[EndpointId, list[Capture]] = {}
+        self._warned: set[str] = set()
+        self._captures: dict[EndpointId, list[EndpointCapture]] = {}
         self._gone: set[EndpointId] = set()
 
-    def of(self, specification: EndpointSpecification) -> Capture | None:
+    def of(self, specification: EndpointSpecification) -> EndpointCapture | None:
         """Return where a fleet's invocations are captured; None when they are not.
 
         An endpoint's former fleet goes on capturing into its own until it has drained.
         """
         if specification.capture is None:
             return None
-        capture = Capture(specification.id, specification.capture)
+        capture = EndpointCapture(specification.id, specification.capture)
         former = self._captures.get(specification.id, [])
         self._captures[specification.id] = [*former[-_FORMER:], capture]
         self._gone.discard(specification.id)
@@ -196,7 +210,7 @@ class Captures:
     def forget(self, endpoint: EndpointId) -> None:
         """Let go of an endpoint that is gone, once what was captured is written."""
         self._gone.add(endpoint)
-        self._complained.discard(endpoint.name)
+        self._warned.discard(endpoint.name)
 
     async def flush(self) -> None:
         """Write to S3 what was captured since the last time."""
@@ -217,16 +231,16 @@ class Captures:
         try:
             place = locate(address)
         except ValueError as error:
-            self._complain(endpoint, str(error))
+            self._warn_once(endpoint, str(error))
             return
         kind = [(b"content-type", b"application/jsonlines")]
         reply = await self._aws.answer(object_put(endpoint, place, content, kind))
         if reply.status >= _FIRST_ERROR:
-            self._complain(endpoint, f"{address}: {reply.body.decode('utf-8', 'replace')}")
+            self._warn_once(endpoint, f"{address}: {reply.body.decode('utf-8', 'replace')}")
 
-    def _complain(self, endpoint: EndpointId, reason: str) -> None:
-        if endpoint.name not in self._complained:  # each second would be too often
-            self._complained.add(endpoint.name)
+    def _warn_once(self, endpoint: EndpointId, reason: str) -> None:
+        if endpoint.name not in self._warned:  # each second would be too often
+            self._warned.add(endpoint.name)
             logger.warning("endpoint %s: data cannot be captured: %s", endpoint.name, reason)
 
 

@@ -33,7 +33,7 @@ _LONGEST = 256 * 1024 - 26  # characters; CloudWatch Logs' limit, 26 bytes of ov
 
 
 @dataclass(eq=False)
-class _Stream:
+class _LogStream:
     """A log stream, and the lines that are not there yet: (milliseconds, text)."""
 
     endpoint: EndpointId
@@ -48,11 +48,11 @@ class LogShipper:
     """Takes lines without ever blocking; `flush` brings them to CloudWatch Logs in batches."""
 
     def __init__(self) -> None:
-        self._pending: dict[_Stream, None] = {}
+        self._pending: dict[_LogStream, None] = {}
 
     def sink(self, endpoint: EndpointId, variant: str) -> Callable[[str], None]:
         """Return a function that takes a line of a new instance's output."""
-        stream = _Stream(endpoint, f"{variant}/i-{secrets.token_hex(9)[:17]}")
+        stream = _LogStream(endpoint, f"{variant}/i-{secrets.token_hex(9)[:17]}")
 
         def take(line: str) -> None:
             if not line:
@@ -83,7 +83,7 @@ class LogShipper:
                 logger.exception("log lines of %s are lost", stream.name)
 
 
-def _taken(stream: _Stream) -> list[dict[str, object]]:
+def _taken(stream: _LogStream) -> list[dict[str, object]]:
     """Return as events what waits in a stream."""
     events: list[dict[str, object]] = []
     while stream.lines:
@@ -97,7 +97,7 @@ def _taken(stream: _Stream) -> list[dict[str, object]]:
     return events
 
 
-def _write(stream: _Stream, events: list[dict[str, object]]) -> None:
+def _write(stream: _LogStream, events: list[dict[str, object]]) -> None:
     endpoint = stream.endpoint
     backend = get_backend("logs")[endpoint.account][endpoint.region]
     group = f"/aws/sagemaker/Endpoints/{endpoint.name}"

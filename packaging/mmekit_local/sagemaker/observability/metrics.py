@@ -1,41 +1,39 @@
 """Metrics of endpoints, gathered on the hot path and handed to CloudWatch in batches.
 
 Names, units and dimensions: AWS's "Amazon SageMaker AI metrics in Amazon CloudWatch" and
-"CloudWatch metrics for multi-model endpoint deployments".
+"CloudWatch metrics for multi-model endpoint deployments"; those of asynchronous endpoints: "Alarms
+and logs for tracking metrics from asynchronous endpoints".
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from array import array
-from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit_local.sagemaker.observability.latency import LatencyHistogram
-from mmekit_local.sagemaker.observability.percentiles import condensed
+from mmekit_local.sagemaker.observability.latency import Latencies
+from mmekit_local.sagemaker.observability.observations import (
+    BatchCounter,
+    BatchSummary,
+    counted,
+    summarised,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.sagemaker.instances.variant import Variant
-    from mmekit_local.sagemaker.observability.percentiles import Distribution
+    from mmekit_local.sagemaker.aws_client import AwsClient
+    from mmekit_local.sagemaker.observability.observations import Dimensions, Observation
     from mmekit_local.sagemaker.snapshot import FleetSnapshot, InstanceSnapshot, VariantSnapshot
     from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = [
     "ENDPOINTS",
     "INVOCATIONS",
+    "AsyncMetrics",
+    "DeploymentMetrics",
     "Metrics",
-    "Observation",
-    "Summary",
-    "Tally",
     "VariantMetrics",
-    "summarised",
-    "tallied",
 ]
 
 INVOCATIONS = "AWS/SageMaker"
@@ -49,125 +47,33 @@ _NOT_ASYNCHRONOUS = ("Invocations", "InvocationsPerInstance", "OverheadLatency")
 """What asynchronous endpoints do not tell ("Alarms and logs for tracking metrics …")."""
 
 
-@dataclass(frozen=True)
-class Observation:
-    """Some values of one metric, summed up as CloudWatch's StatisticSet does it.
-
-    Attributes
-    ----------
-    values
-        The values themselves, for percentiles; of very many, those that are alike are one.
-    """
-
-    name: str
-    unit: str
-    dimensions: tuple[tuple[str, str], ...]
-    count: float
-    total: float
-    least: float
-    most: float
-    values: Distribution
-
-
-class Summary:
-    """The values since the last batch, with count, sum, least and most, and what was before it."""
-
-    __slots__ = (
-        "_count_before",
-        "_keep",
-        "_total_before",
-        "count",
-        "least",
-        "most",
-        "total",
-        "values",
-    )
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = self.least = self.most = 0.0
-        self._count_before = 0
-        self._total_before = 0.0
-        self.values: array[float] = array("d")
-        self._keep = self.values.append
-
-    @property
-    def ever(self) -> int:
-        """How many values there were, ever."""
-        return self._count_before + self.count
-
-    @property
-    def total_ever(self) -> float:
-        """Their sum."""
-        return self._total_before + self.total
-
-    def add(self, value: float) -> None:
-        """Take in one value."""
-        if not self.count or value < self.least:
-            self.least = value
-        if value > self.most:  # noqa: PLR1730 - this is the hot path, and max() is a call
-            self.most = value
-        self.count += 1
-        self.total += value
-        self._keep(value)
-
-    def clear(self) -> None:
-        """Begin a new batch."""
-        self._count_before += self.count
-        self._total_before += self.total
-        self.count = 0
-        self.total = self.least = self.most = 0.0
-        self.values = array("d")
-        self._keep = self.values.append
-
-
-class Tally:
-    """How often something happened since the last batch, and before it."""
-
-    __slots__ = ("_before", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._before = 0
-
-    @property
-    def ever(self) -> int:
-        """How often it happened, ever."""
-        return self._before + self.count
-
-    def clear(self) -> None:
-        """Begin a new batch."""
-        self._before += self.count
-        self.count = 0
-
-
 class VariantMetrics:
     """What happens at one variant of one endpoint; times are microseconds."""
 
     def __init__(self, endpoint: EndpointId, variant: str) -> None:
         self.endpoint = endpoint
         self.variant = variant
-        self.dimensions: tuple[tuple[str, str], ...] = (
+        self.dimensions: Dimensions = (
             ("EndpointName", endpoint.name),
             ("VariantName", variant),
         )
-        self.invocations = Tally()
-        self.client_errors = Tally()
-        self.server_errors = Tally()
-        self.model_errors = Tally()
-        self.model_latency: Summary = Summary()
-        self.overhead_latency: Summary = Summary()
-        self.cache_hit = Summary()
-        self.loading_wait: Summary = Summary()
-        self.loading: Summary = Summary()
-        self.downloading: Summary = Summary()
-        self.unloading: Summary = Summary()
-        self.setup: Summary = Summary()
-        self.first_chunk: Summary = Summary()
-        self.first_chunk_model: Summary = Summary()
-        self.first_chunk_overhead: Summary = Summary()
-        self.mid_stream_errors = Tally()
-        self.latency = LatencyHistogram()
+        self.invocations = BatchCounter()
+        self.client_errors = BatchCounter()
+        self.server_errors = BatchCounter()
+        self.model_errors = BatchCounter()
+        self.model_latency: BatchSummary = BatchSummary()
+        self.overhead_latency: BatchSummary = BatchSummary()
+        self.cache_hit = BatchSummary()
+        self.loading_wait: BatchSummary = BatchSummary()
+        self.loading: BatchSummary = BatchSummary()
+        self.downloading: BatchSummary = BatchSummary()
+        self.unloading: BatchSummary = BatchSummary()
+        self.setup: BatchSummary = BatchSummary()
+        self.first_chunk: BatchSummary = BatchSummary()
+        self.first_chunk_model: BatchSummary = BatchSummary()
+        self.first_chunk_overhead: BatchSummary = BatchSummary()
+        self.mid_stream_errors = BatchCounter()
+        self.latency = Latencies()
         self.asynchronous = False
 
     @property
@@ -243,7 +149,7 @@ class VariantMetrics:
             )
         ]
         if broken := self.mid_stream_errors.count:
-            invocations.append(tallied("MidStreamErrors", "None", self.dimensions, broken, broken))
+            invocations.append(counted("MidStreamErrors", "None", self.dimensions, broken, broken))
             self.mid_stream_errors.clear()
         if self.asynchronous:
             invocations = [one for one in invocations if one.name not in _NOT_ASYNCHRONOUS]
@@ -260,18 +166,23 @@ class VariantMetrics:
             ("Invocation5XXErrors", self.server_errors.count, 1.0),
             ("InvocationModelErrors", self.model_errors.count, 1.0),
         ]
-        for tally in (self.invocations, self.client_errors, self.server_errors, self.model_errors):
-            tally.clear()
+        for counter in (
+            self.invocations,
+            self.client_errors,
+            self.server_errors,
+            self.model_errors,
+        ):
+            counter.clear()
         return [
-            tallied(name, "None", self.dimensions, sent, count, value)
+            counted(name, "None", self.dimensions, sent, count, value)
             for name, count, value in rows
         ]
 
-    def _observation(self, name: str, unit: str, values: Summary) -> Observation:
+    def _observation(self, name: str, unit: str, values: BatchSummary) -> Observation:
         return summarised(name, unit, self.dimensions, values)
 
 
-class TwinMetrics(VariantMetrics):
+class DeploymentMetrics(VariantMetrics):
     """What happens at the new instances of a variant during a deployment, beside all of it.
 
     Source: AWS's "Auto-Rollback Configuration and Monitoring": the dimension EndpointConfigName
@@ -281,28 +192,19 @@ class TwinMetrics(VariantMetrics):
     def __init__(self, whole: VariantMetrics, config_name: str) -> None:
         super().__init__(whole.endpoint, whole.variant)
         self.dimensions = (*self.dimensions, ("EndpointConfigName", config_name))
-        self._whole = whole
-
-    @contextlib.contextmanager
-    def watching(self, variant: Variant) -> Iterator[None]:
-        """Have a variant's invocations recorded here as well, for the block."""
-        variant.metrics = self
-        try:
-            yield
-        finally:
-            variant.metrics = self._whole
+        self.whole = whole
 
     def invoked(
         self, status: int, model_microseconds: float, total_microseconds: float, *, by_model: bool
     ) -> None:
         """Record one invocation, here and there."""
         super().invoked(status, model_microseconds, total_microseconds, by_model=by_model)
-        self._whole.invoked(status, model_microseconds, total_microseconds, by_model=by_model)
+        self.whole.invoked(status, model_microseconds, total_microseconds, by_model=by_model)
 
     def streamed(self, model_microseconds: float, total_microseconds: float) -> None:
         """Record that the first piece of a response stream goes out, here and there."""
         super().streamed(model_microseconds, total_microseconds)
-        self._whole.streamed(model_microseconds, total_microseconds)
+        self.whole.streamed(model_microseconds, total_microseconds)
 
     def take(
         self, snapshot: VariantSnapshot | None = None
@@ -312,30 +214,75 @@ class TwinMetrics(VariantMetrics):
         return [one for one in invocations if one.name != "InvocationsPerInstance"], []
 
 
+class AsyncMetrics:
+    """What happens at one variant of an asynchronous endpoint; times are microseconds."""
+
+    def __init__(self, endpoint: EndpointId, variant: str) -> None:
+        self.endpoint = endpoint
+        self.dimensions: Dimensions = (("EndpointName", endpoint.name), ("VariantName", variant))
+        self.processed = BatchCounter()
+        self.failures = BatchCounter()
+        self.expired = BatchCounter()
+        self.download_failures = BatchCounter()
+        self.upload_failures = BatchCounter()
+        self.notification_failures = BatchCounter()
+        self.download = BatchSummary()
+        self.upload = BatchSummary()
+        self.backlog = BatchSummary()
+        self.total = BatchSummary()
+        """Milliseconds, as AWS has it."""
+
+    def take(self) -> list[Observation]:
+        """Return what there is to tell, and begin anew."""
+        ended = self.processed.count
+        counters = (
+            ("InvocationsProcessed", self.processed),
+            ("InvocationFailures", self.failures),
+            ("ExpiredRequests", self.expired),
+            ("RequestDownloadFailures", self.download_failures),
+            ("ResponseUploadFailures", self.upload_failures),
+            ("NotificationFailures", self.notification_failures),
+        )
+        observations = []
+        for name, counter in counters:
+            sent = max(ended, counter.count)
+            observations.append(counted(name, "Count", self.dimensions, sent, counter.count))
+            counter.clear()
+        for name, unit, values in (
+            ("RequestDownloadLatency", "Microseconds", self.download),
+            ("ResponseUploadLatency", "Microseconds", self.upload),
+            ("TimeInBacklog", "Microseconds", self.backlog),
+            ("TotalProcessingTime", "Milliseconds", self.total),
+        ):
+            observations.append(summarised(name, unit, self.dimensions, values))
+            values.clear()
+        return [observation for observation in observations if observation.count]
+
+
 class Metrics:
     """The metrics of every variant."""
 
-    def __init__(self, aws: Aws) -> None:
+    def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
         self._variants: dict[tuple[EndpointId, str], VariantMetrics] = {}
-        self._look: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
-        self._others: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
+        self._snapshots: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
+        self._sources: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
         self._published: dict[EndpointId, float] = {}
-        self._twins: list[TwinMetrics] = []
+        self._deployments: list[DeploymentMetrics] = []
 
     def __iter__(self) -> Iterator[VariantMetrics]:
         """Iterate over the variants of which there is something to tell."""
         return iter(tuple(self._variants.values()))
 
-    def look_at(self, look: Callable[[], Mapping[EndpointId, FleetSnapshot]]) -> None:
-        """Ask `look` for the endpoints in service whenever metrics of instances are due."""
-        self._look = look
+    def set_snapshots(self, snapshots: Callable[[], Mapping[EndpointId, FleetSnapshot]]) -> None:
+        """Ask `snapshots` for the endpoints in service whenever metrics of instances are due."""
+        self._snapshots = snapshots
 
-    def listen_to(
+    def add_source(
         self, observations: Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]
     ) -> None:
         """Have what else there is to tell, since the last time, told with the rest."""
-        self._others.append(observations)
+        self._sources.append(observations)
 
     def variant(self, endpoint: EndpointId, name: str) -> VariantMetrics:
         """Return where to record what happens at a variant."""
@@ -344,25 +291,26 @@ class Metrics:
             found = self._variants[endpoint, name] = VariantMetrics(endpoint, name)
         return found
 
-    def twin(self, endpoint: EndpointId, name: str, config_name: str) -> TwinMetrics:
+    def of_deployment(self, endpoint: EndpointId, name: str, config_name: str) -> DeploymentMetrics:
         """Return where to record as well what happens at the new instances of a variant."""
-        self._twins = [
-            one for one in self._twins if (one.endpoint, one.variant) != (endpoint, name)
+        self._deployments = [
+            one for one in self._deployments if (one.endpoint, one.variant) != (endpoint, name)
         ]
-        self._twins.append(TwinMetrics(self.variant(endpoint, name), config_name))
-        return self._twins[-1]
+        self._deployments.append(DeploymentMetrics(self.variant(endpoint, name), config_name))
+        return self._deployments[-1]
 
     def forget(self, endpoint: EndpointId) -> None:
         """Hand over what was recorded, and let go of an endpoint that is gone."""
+        # Whoever asks CloudWatch afterwards shall find its last seconds, too.
         self.flush()
         for key in [key for key in self._variants if key[0] == endpoint]:
             del self._variants[key]
         self._published.pop(endpoint, None)
-        self._twins = [twin for twin in self._twins if twin.endpoint != endpoint]
+        self._deployments = [one for one in self._deployments if one.endpoint != endpoint]
 
     def flush(self) -> None:
         """Hand to CloudWatch what was recorded since the last time."""
-        fleets = self._look()
+        fleets = self._snapshots()
         due = {name: fleet for name, fleet in fleets.items() if self._is_due(name, fleet)}
         for (endpoint, name), metrics in self._variants.items():
             fleet = due.get(endpoint)
@@ -372,9 +320,9 @@ class Metrics:
             batches = metrics.take(next((one for one in variants if one.name == name), None))
             for namespace, batch in zip((INVOCATIONS, ENDPOINTS), batches, strict=True):
                 self._put(endpoint, namespace, batch)
-        for twin in self._twins:
-            self._put(twin.endpoint, INVOCATIONS, twin.take()[0])
-        for observations in self._others:
+        for one in self._deployments:
+            self._put(one.endpoint, INVOCATIONS, one.take()[0])
+        for observations in self._sources:
             for endpoint, batch in observations():
                 self._put(endpoint, INVOCATIONS, batch)
 
@@ -393,49 +341,12 @@ class Metrics:
         return True
 
 
-def tallied(
-    name: str,
-    unit: str,
-    dimensions: tuple[tuple[str, str], ...],
-    sent: int,
-    count: int,
-    value: float = 1.0,
-) -> Observation:
-    """Return so many values, of which some are not 0."""
-    return Observation(
-        name,
-        unit,
-        dimensions,
-        sent,
-        count * value,
-        value if count == sent else 0.0,
-        value if count else 0.0,
-        +Counter({value: count}) + Counter({0.0: sent - count}),
-    )
-
-
-def summarised(
-    name: str, unit: str, dimensions: tuple[tuple[str, str], ...], values: Summary
-) -> Observation:
-    """Return what a summary has since the last batch."""
-    return Observation(
-        name,
-        unit,
-        dimensions,
-        values.count,
-        values.total,
-        values.least,
-        values.most,
-        condensed(values.values),
-    )
-
-
 def _some(observations: Iterable[Observation]) -> list[Observation]:
     return [observation for observation in observations if observation.count]
 
 
-def _summed(values: Iterable[float]) -> Summary:
-    summary = Summary()
+def _summed(values: Iterable[float]) -> BatchSummary:
+    summary = BatchSummary()
     for value in values:
         summary.add(value)
     return summary

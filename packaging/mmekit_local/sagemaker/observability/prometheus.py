@@ -16,8 +16,9 @@ from prometheus_client.core import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from mmekit_local.sagemaker.observability.metrics import Summary, VariantMetrics
-    from mmekit_local.sagemaker.observability.watch import Watch
+    from mmekit_local.sagemaker.observability.metrics import VariantMetrics
+    from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
+    from mmekit_local.sagemaker.observability.observations import BatchSummary
     from mmekit_local.sagemaker.snapshot import InstanceSnapshot
 
 __all__ = ["CONTENT_TYPE", "prometheus_text"]
@@ -28,7 +29,7 @@ _VARIANT = ("account", "region", "endpoint", "variant")
 _INSTANCE = (*_VARIANT, "instance")
 _MICROSECONDS = 1e6
 
-_TIMES: tuple[tuple[str, str, Callable[[VariantMetrics], Summary]], ...] = (
+_TIMES: tuple[tuple[str, str, Callable[[VariantMetrics], BatchSummary]], ...] = (
     ("model", "Time that containers took to answer", lambda m: m.model_latency),
     ("overhead", "Time that the endpoint added", lambda m: m.overhead_latency),
     ("setup", "Time to bring up a serverless instance", lambda m: m.setup),
@@ -58,21 +59,21 @@ _GAUGES: tuple[tuple[str, str, Callable[[InstanceSnapshot], float | None]], ...]
 )
 
 
-def prometheus_text(watch: Watch) -> bytes:
+def prometheus_text(monitor: EndpointMonitor) -> bytes:
     """Return all metrics."""
     registry = CollectorRegistry()
-    registry.register(_Collector(watch))
+    registry.register(_EndpointCollector(monitor))
     return generate_latest(registry)
 
 
-class _Collector:
+class _EndpointCollector:
     """Yields the metrics; prometheus_client's interface for one's own collector."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, monitor: EndpointMonitor) -> None:
+        self._monitor = monitor
 
     def collect(self) -> Iterator[Metric]:
-        variants = [(_labels(metrics), metrics) for metrics in self._watch.metrics]
+        variants = [(_labels(metrics), metrics) for metrics in self._monitor.metrics]
         yield from _counters(variants)
         for name, text, summary_of in _TIMES:
             family = SummaryMetricFamily(f"mme_{name}_seconds", text, labels=_VARIANT)
@@ -86,7 +87,7 @@ class _Collector:
     def _gauges(self) -> Iterator[Metric]:
         instances = [
             ((endpoint.account, endpoint.region, endpoint.name, variant.name, one.label), one)
-            for endpoint, fleet in self._watch.look().items()
+            for endpoint, fleet in self._monitor.snapshots().items()
             for variant in fleet.variants
             for one in variant.instances
         ]
@@ -136,6 +137,6 @@ def _latency(variants: Sequence[tuple[tuple[str, ...], VariantMetrics]]) -> Metr
     for labels, metrics in variants:
         total = metrics.model_latency.total_ever + metrics.overhead_latency.total_ever
         buckets = [(f"{edge:.9g}", float(count)) for edge, count in metrics.latency.by_octave()]
-        buckets.append(("+Inf", float(sum(metrics.latency.counts))))
+        buckets.append(("+Inf", float(metrics.latency.count)))
         family.add_metric(labels, buckets, total / _MICROSECONDS)
     return family

@@ -1,1 +1,1 @@
-"""The page under /_mme/."""
+"""The live page under /_mme/: `routes` answers, `feed` says what happens."""

@@ -1,19 +1,26 @@
-"""What happens, as server-sent events: the state each second, and each event of the journal."""
+"""What the page shows: all endpoints each second and each event, as JSON in server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
-
-from mmekit_local.sagemaker.page.content import event_members, state_members
+import time
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
-    from mmekit_local.sagemaker.journal import Event, Journal
-    from mmekit_local.sagemaker.observability.watch import Watch
-    from mmekit_local.sagemaker.snapshot import EndpointStatus
+    from mmekit_local.sagemaker.event_log import EndpointEvent, EventLog
+    from mmekit_local.sagemaker.observability.latency import SeriesPoint
+    from mmekit_local.sagemaker.observability.metrics import VariantMetrics
+    from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
+    from mmekit_local.sagemaker.snapshot import (
+        EndpointStatus,
+        InstanceSnapshot,
+        ModelSnapshot,
+        VariantSnapshot,
+    )
+    from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = ["Feed"]
 
@@ -22,6 +29,9 @@ _WAITING = 64  # messages that a client may be behind; then it is let go, and co
 _SHOWN_EVENTS = 200
 _DIGITS = 20  # more than any event's number has
 
+_ROWS = 200  # models of an instance that are listed: the last used; others are only counted
+
+Members = dict[str, Any]
 _Queue = asyncio.Queue["bytes | None"]
 
 
@@ -30,9 +40,9 @@ class Feed:
 
     Parameters
     ----------
-    watch
+    monitor
         Knows the endpoints in service.
-    journal
+    event_log
         What happened.
     statuses
         Returns every endpoint that exists.
@@ -42,18 +52,18 @@ class Feed:
 
     def __init__(
         self,
-        watch: Watch,
-        journal: Journal,
+        monitor: EndpointMonitor,
+        event_log: EventLog,
         statuses: Callable[[], Sequence[EndpointStatus]],
         token: str = "",
     ) -> None:
-        self._watch = watch
-        self._journal = journal
+        self._monitor = monitor
+        self._event_log = event_log
         self._statuses = statuses
         self._token = token
         self._clients: set[_Queue] = set()
-        watch.listen(self._tell_state)
-        journal.listen(self._tell_event)
+        monitor.listen(self._send_state)
+        event_log.listen(self._send_event)
 
     @property
     def is_full(self) -> bool:
@@ -80,47 +90,177 @@ class Feed:
     def close(self) -> None:
         """End what every page listens to; they will try to come again."""
         for queue in tuple(self._clients):
-            self._let_go(queue)
+            self._drop(queue)
 
     def _greeting(self, last_seen: bytes | None) -> bytes:
         """Return the whole state, and the events that the page has not seen."""
         is_number = last_seen and last_seen.isdigit() and len(last_seen) < _DIGITS
         seen = int(last_seen) if last_seen and is_number else 0
-        events = self._journal.events
+        events = self._event_log.latest
         if not events or seen > events[-1].number:
             seen = 0  # it saw them at a server that ran here before
         fresh = [event for event in events if event.number > seen][-_SHOWN_EVENTS:]
-        state = state_members(self._watch, self._statuses, history=True)
+        state = state_members(self._monitor, self._statuses, history=True)
         state["token"] = self._token
-        return _message("state", state) + b"".join(_of_event(event) for event in fresh)
+        return _message("state", state) + b"".join(_event_message(event) for event in fresh)
 
-    def _tell_state(self) -> None:
+    def _send_state(self) -> None:
         if self._clients:
-            state = state_members(self._watch, self._statuses, history=False)
-            self._tell(_message("state", state))
+            state = state_members(self._monitor, self._statuses, history=False)
+            self._send(_message("state", state))
 
-    def _tell_event(self, event: Event) -> None:
+    def _send_event(self, event: EndpointEvent) -> None:
         if self._clients:
-            self._tell(_of_event(event))
+            self._send(_event_message(event))
 
-    def _tell(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         for queue in tuple(self._clients):
             if queue.full():  # it does not read; when it comes again it gets the whole state
-                self._let_go(queue)
+                self._drop(queue)
             else:
                 queue.put_nowait(message)
 
-    def _let_go(self, queue: _Queue) -> None:
+    def _drop(self, queue: _Queue) -> None:
         while not queue.empty():
             queue.get_nowait()
         queue.put_nowait(None)
         self._clients.discard(queue)
 
 
-def _of_event(event: Event) -> bytes:
+def _event_message(event: EndpointEvent) -> bytes:
     return b"id: %d\n%b" % (event.number, _message("event", event_members(event)))
 
 
-def _message(name: str, members: dict[str, object]) -> bytes:
+def _message(name: str, members: Members) -> bytes:
     data = json.dumps(members, separators=(",", ":"))
     return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def state_members(
+    monitor: EndpointMonitor, statuses: Callable[[], Sequence[EndpointStatus]], *, history: bool
+) -> Members:
+    """Return all endpoints as JSON's types.
+
+    Parameters
+    ----------
+    monitor
+        Knows those in service.
+    statuses
+        Returns all that exist.
+    history
+        Whether each variant's last minutes are asked for, or only its last second.
+    """
+    fleets = monitor.snapshots()
+    endpoints = []
+    for status in statuses():
+        fleet = fleets.get(status.id)
+        endpoints.append(
+            {
+                "account": status.id.account,
+                "region": status.id.region,
+                "name": status.id.name,
+                "status": status.status,
+                "reason": status.failure_reason,
+                "config": status.config_name,
+                "variants": [
+                    _variant(monitor, status.id, variant, history=history)
+                    for variant in (() if fleet is None else fleet.variants)
+                ],
+            }
+        )
+    return {"at": time.time(), "endpoints": endpoints}
+
+
+def event_members(event: EndpointEvent) -> Members:
+    """Return an event as JSON's types."""
+    return {
+        "number": event.number,
+        "at": event.at,
+        "kind": event.kind,
+        "where": event.where,
+        "target": event.target,
+        "text": event.text,
+        "milliseconds": event.milliseconds,
+    }
+
+
+def _variant(
+    monitor: EndpointMonitor, endpoint: EndpointId, variant: VariantSnapshot, *, history: bool
+) -> Members:
+    series = monitor.series(endpoint, variant.name).seconds
+    seconds = list(series) if history else list(series)[-1:]
+    return {
+        "name": variant.name,
+        "weight": variant.weight,
+        "multiModel": variant.multi_model,
+        "instanceType": variant.instance_type,
+        "totals": _totals(monitor.metrics.variant(endpoint, variant.name)),
+        "seconds": [_second(second) for second in seconds],
+        "instances": [_instance(instance) for instance in variant.instances],
+    }
+
+
+def _totals(metrics: VariantMetrics) -> Members:
+    return {
+        "invocations": metrics.invocations.ever,
+        "errors": metrics.errors,
+        "lookups": metrics.cache_hit.ever,
+        "hits": metrics.cache_hit.total_ever,
+        "coldLoads": metrics.loading.ever,
+        "evictions": metrics.unloading.ever,
+    }
+
+
+def _second(second: SeriesPoint) -> list[float | None]:
+    """Return a second as a row, for there are hundreds."""
+    return [
+        round(second.at, 1),
+        round(second.rate, 1),
+        round(second.errors, 1),
+        *(None if ms is None else round(ms, 3) for ms in (second.p50, second.p95, second.p99)),
+    ]
+
+
+def _instance(instance: InstanceSnapshot) -> Members:
+    listed = [model for model in instance.models if model.state != "on disk"]
+    resting = [model for model in instance.models if model.state == "on disk"]
+    listed.sort(key=lambda model: model.idle_s)
+    return {
+        "label": instance.label,
+        "state": instance.state,
+        "pid": instance.pid,
+        "memory": instance.memory_bytes,
+        "memoryLimit": instance.memory_limit,
+        "disk": instance.disk_bytes,
+        "diskLimit": instance.disk_limit,
+        "cpu": round(instance.cpu_percent, 1),
+        "inFlight": instance.in_flight,
+        "loaded": len(listed),
+        "onDisk": len(resting),
+        "models": _models(listed[:_ROWS]),
+    }
+
+
+def _models(models: Iterable[ModelSnapshot]) -> list[Members]:
+    return [
+        {
+            "target": model.target,
+            **_state(model),
+            "memory": model.memory_bytes,
+            "disk": model.disk_bytes,
+            "age": round(model.age_s, 1),
+            "idle": round(model.idle_s, 1),
+            "inFlight": model.in_flight,
+            "invocations": model.invocations,
+        }
+        for model in models
+    ]
+
+
+def _state(model: ModelSnapshot) -> Members:
+    """Return a model's state; since when it is parked, and how often it was woken, where told."""
+    parking = model.parking
+    if parking is None:
+        return {"state": model.state, "parkedAt": None, "wakes": None}
+    state = model.state if parking.since is None else "parked"
+    return {"state": state, "parkedAt": parking.since, "wakes": parking.wakes}

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 from mmekit.errors import ArchiveError, TextError
 from mmekit_local.http import is_one_line
-from mmekit_local.sagemaker.caller import Caller
+from mmekit_local.sagemaker.api import ApiReply, ApiRequest, Caller
 from mmekit_local.sagemaker.errors import AwsError
-from mmekit_local.sagemaker.http import Reply, Request
 from mmekit_local.sagemaker.observability.prometheus import CONTENT_TYPE, prometheus_text
 from mmekit_local.sagemaker.page.feed import Feed
 
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mmekit_local.sagemaker.data_plane import DataPlane
-    from mmekit_local.sagemaker.journal import Journal
-    from mmekit_local.sagemaker.observability.watch import Watch
+    from mmekit_local.sagemaker.event_log import EventLog
+    from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
     from mmekit_local.sagemaker.snapshot import EndpointStatus
 
-__all__ = ["DOORS", "PageRoutes"]
+__all__ = ["PAGE_PATHS", "PageRoutes"]
 
 _ROOT = "/_mme/"
-DOORS = ("/_mme", _ROOT)
+PAGE_PATHS = ("/_mme", _ROOT)
 """What a link on any page may open."""
 _TOKEN = b"x-mme-token"
 _FILES = {
@@ -68,9 +67,9 @@ class PageRoutes:
 
     Parameters
     ----------
-    watch
+    monitor
         Knows the endpoints in service.
-    journal
+    event_log
         What happened.
     statuses
         Returns every endpoint that exists.
@@ -80,22 +79,22 @@ class PageRoutes:
 
     def __init__(
         self,
-        watch: Watch,
-        journal: Journal,
+        monitor: EndpointMonitor,
+        event_log: EventLog,
         statuses: Callable[[], Sequence[EndpointStatus]],
         data_plane: DataPlane,
     ) -> None:
-        self._watch = watch
+        self._monitor = monitor
         self._data_plane = data_plane
         self._files: dict[str, bytes] = {}
         self._token = secrets.token_urlsafe()
-        self._feed = Feed(watch, journal, statuses, self._token)
+        self._feed = Feed(monitor, event_log, statuses, self._token)
 
-    async def answer(self, request: Request) -> Reply:
+    async def answer(self, request: ApiRequest) -> ApiReply:
         """Answer a request whose path is /_mme or begins with /_mme/."""
         name = request.path.decode("latin-1").removeprefix(_ROOT)
         if name == "/_mme":
-            return Reply(308, [(b"location", _ROOT.encode()), *_SAFE])
+            return ApiReply(308, [(b"location", _ROOT.encode()), *_SAFE])
         methods = ("POST",) if name in _FORMS else ("GET", "HEAD")
         if request.method not in methods:
             allowed = ", ".join(methods)
@@ -104,36 +103,36 @@ class PageRoutes:
             return self._file(*_FILES[name])
         return await self._answer_live(name, request)
 
-    async def _answer_live(self, name: str, request: Request) -> Reply:
+    async def _answer_live(self, name: str, request: ApiRequest) -> ApiReply:
         if name in _FORMS:
             return await self._answer_form(name, request)
         if name == "events":
             return self._events(request)
         if name == "metrics":
-            body = prometheus_text(self._watch)
-            return Reply(200, [(b"content-type", CONTENT_TYPE.encode()), *_SAFE], body)
+            body = prometheus_text(self._monitor)
+            return ApiReply(200, [(b"content-type", CONTENT_TYPE.encode()), *_SAFE], body)
         return _refusal(404, "There is nothing here; the page is /_mme/.")
 
     def close(self) -> None:
         """Let go of the pages that listen, so that the server need not wait for them."""
         self._feed.close()
 
-    def _file(self, name: str, content_type: bytes) -> Reply:
+    def _file(self, name: str, content_type: bytes) -> ApiReply:
         if name not in self._files:
             self._files[name] = (
                 resources.files(__package__).joinpath("assets").joinpath(name).read_bytes()
             )
-        return Reply(200, [(b"content-type", content_type), *_SAFE], self._files[name])
+        return ApiReply(200, [(b"content-type", content_type), *_SAFE], self._files[name])
 
-    def _events(self, request: Request) -> Reply:
+    def _events(self, request: ApiRequest) -> ApiReply:
         headers = [(b"content-type", b"text/event-stream"), *_SAFE]
         if request.method == "HEAD":
-            return Reply(200, headers)
+            return ApiReply(200, headers)
         if self._feed.is_full:
             return _refusal(503, "Too many pages are open.", (b"retry-after", b"10"))
-        return Reply(200, headers, stream=self._feed.stream(request.header(b"last-event-id")))
+        return ApiReply(200, headers, stream=self._feed.stream(request.header(b"last-event-id")))
 
-    async def _answer_form(self, name: str, request: Request) -> Reply:
+    async def _answer_form(self, name: str, request: ApiRequest) -> ApiReply:
         token = request.header(_TOKEN) or b""
         if not secrets.compare_digest(token, self._token.encode()):
             return _refusal(403, "This is for the page under /_mme/ alone: reload it.")
@@ -146,7 +145,7 @@ class PageRoutes:
         except (KeyError, RecursionError, TypeError, ValueError) as error:
             return _refusal(400, f"The body is not what the form sends: {error!r}")
         answer = await (self._invoke(sent) if name == "invoke" else self._sample(sent))
-        return Reply(
+        return ApiReply(
             200, [(b"content-type", b"application/json"), *_SAFE], json.dumps(answer).encode()
         )
 
@@ -190,7 +189,7 @@ def _caller(sent: dict[str, str]) -> Caller:
     return Caller(sent["account"], sent["region"], "sagemaker")
 
 
-def _answer_members(reply: Reply, milliseconds: float) -> dict[str, object]:
+def _answer_members(reply: ApiReply, milliseconds: float) -> dict[str, object]:
     headers = dict(reply.headers)
     try:
         body, encoding = reply.body.decode(), "text"
@@ -207,6 +206,6 @@ def _answer_members(reply: Reply, milliseconds: float) -> dict[str, object]:
     }
 
 
-def _refusal(status: int, text: str, *headers: tuple[bytes, bytes]) -> Reply:
+def _refusal(status: int, text: str, *headers: tuple[bytes, bytes]) -> ApiReply:
     kind = (b"content-type", b"text/plain; charset=utf-8")
-    return Reply(status, [kind, *headers, *_SAFE], f"{text}\n".encode())
+    return ApiReply(status, [kind, *headers, *_SAFE], f"{text}\n".encode())

@@ -1,4 +1,4 @@
-// The journal: errors with their cause, and everything else that happened, newest first.
+// The event_log: errors with their cause, and everything else that happened, newest first.
 
 import { clock, element, milliseconds } from "./text.js";
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Event", "EventKind", "Journal"]
+__all__ = ["EndpointEvent", "EventLog"]
 
 EventKind = Literal["cold load", "eviction", "error", "instance", "endpoint"]
 _KEPT = 500
 
 
 @dataclass(frozen=True)
-class Event:
+class EndpointEvent:
     """One thing that happened.
 
     Attributes
@@ -46,11 +46,11 @@ class Event:
 
 
 @dataclass
-class Journal:
+class EventLog:
     """The latest events, oldest first."""
 
-    events: deque[Event] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    _heard: list[Callable[[Event], None]] = field(default_factory=list)
+    latest: deque[EndpointEvent] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    _listeners: list[Callable[[EndpointEvent], None]] = field(default_factory=list)
     _count: int = 0
 
     def record(
@@ -64,12 +64,12 @@ class Journal:
     ) -> None:
         """Take note of an event and tell whoever listens."""
         self._count += 1
-        event = Event(self._count, time.time(), kind, where, target, text, milliseconds)
-        self.events.append(event)
-        for hear in self._heard:
-            hear(event)
+        event = EndpointEvent(self._count, time.time(), kind, where, target, text, milliseconds)
+        self.latest.append(event)
+        for listener in self._listeners:
+            listener(event)
 
-    def listen(self, hear: Callable[[Event], None]) -> Callable[[], None]:
-        """Call `hear` with every event to come; the function returned ends that."""
-        self._heard.append(hear)
-        return lambda: self._heard.remove(hear)
+    def listen(self, listener: Callable[[EndpointEvent], None]) -> Callable[[], None]:
+        """Call `listener` with every event to come; the function returned ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)

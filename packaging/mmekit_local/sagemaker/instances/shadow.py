@@ -17,12 +17,12 @@ from mmekit_local.sagemaker.errors import AwsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.api import Headers
+    from mmekit_local.sagemaker.event_log import EventLog
     from mmekit_local.sagemaker.instances.variant import Variant
-    from mmekit_local.sagemaker.journal import Journal
-    from mmekit_local.sagemaker.observability.capture import Capture
+    from mmekit_local.sagemaker.observability.capture import EndpointCapture
 
-__all__ = ["Mirror"]
+__all__ = ["ShadowTraffic"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -30,7 +30,7 @@ _MOST_BYTES = 64 << 20
 _FIRST_ERROR = 400
 
 
-class Mirror:
+class ShadowTraffic:
     """Sends copies of a production variant's requests to a shadow variant.
 
     Parameters
@@ -38,8 +38,8 @@ class Mirror:
     production, shadow
         The variants.
     where
-        Endpoint and shadow variant, for the journal.
-    journal
+        Endpoint and shadow variant, for the event log.
+    event_log
         Errors are told to it.
     capture
         Where invocations are captured; None for nowhere.
@@ -52,14 +52,14 @@ class Mirror:
         production: Variant,
         shadow: Variant,
         where: str,
-        journal: Journal,
-        capture: Capture | None,
+        event_log: EventLog,
+        capture: EndpointCapture | None,
         most: int,
     ) -> None:
         self._production = production
         self._shadow = shadow
         self._where = where
-        self._journal = journal
+        self._event_log = event_log
         self._capture = capture
         self._most = most
         self._bytes = 0
@@ -79,10 +79,13 @@ class Mirror:
         share = self._shadow.weight / whole if whole > 0 else 1.0
         if random.random() >= share:  # noqa: S311 - this is no cryptography
             return
+        # A copy keeps its body in memory until the shadow variant has answered.
         if len(self._work) >= self._most or self._bytes + len(body) > _MOST_BYTES:
             if not self._full:
                 self._full = True
-                self._tell("The shadow variant is too slow: some requests are not copied to it.")
+                self._record_error(
+                    "The shadow variant is too slow: some requests are not copied to it."
+                )
             return
         self._full = False
         self._bytes += len(body)
@@ -119,15 +122,15 @@ class Mirror:
             by_model = isinstance(status, int)
             code = error.status if not isinstance(status, int) else status or 500
             shadow.metrics.invoked(code, 0.0, took, by_model=by_model)
-            self._tell(f"{error.code}: {error.message}")
+            self._record_error(f"{error.code}: {error.message}")
             return
         took = (time.perf_counter() - began) * 1e6
         reply = invocation.reply
         shadow.metrics.invoked(reply.status, invocation.model_microseconds, took, by_model=True)
         if reply.status >= _FIRST_ERROR:
-            self._tell(f"ModelError: {reply.status} {reply.text[:2000]}")
+            self._record_error(f"ModelError: {reply.status} {reply.text[:2000]}")
         elif self._capture is not None:
             self._capture.add(shadow.name, fields, body, reply, request_id)
 
-    def _tell(self, text: str) -> None:
-        self._journal.record("error", self._where, text)
+    def _record_error(self, text: str) -> None:
+        self._event_log.record("error", self._where, text)

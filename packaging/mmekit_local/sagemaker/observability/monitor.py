@@ -5,30 +5,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mmekit_local.sagemaker.observability.latency import LatencySeries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mmekit_local.sagemaker.instances.fleet import Fleet
-    from mmekit_local.sagemaker.observability.capture import Captures
+    from mmekit_local.sagemaker.observability.capture import DataCapture
     from mmekit_local.sagemaker.observability.logs import LogShipper
     from mmekit_local.sagemaker.observability.metrics import Metrics
     from mmekit_local.sagemaker.snapshot import FleetSnapshot
     from mmekit_local.sagemaker.specification import EndpointId
 
-__all__ = ["Watch", "tend"]
+__all__ = ["EndpointMonitor", "Monitored", "publish"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 _INTERVAL = 1.0
 _FRESH = 0.5  # a snapshot's CPU is that since the snapshot before, so nobody takes one in between
-_BEATS_A_FLUSH = 10  # reading CloudWatch flushes as well; this keeps timestamps honest
+_SECONDS_A_FLUSH = 10  # reading CloudWatch flushes as well; this keeps timestamps honest
 
 
-class Watch:
+class Monitored(Protocol):
+    """An endpoint in service, as far as the monitor looks at it."""
+
+    def snapshot(self) -> FleetSnapshot:
+        """Say how the endpoint is doing."""
+        ...
+
+
+class EndpointMonitor:
     """What the endpoints in service look like, and how their latency went lately.
 
     Parameters
@@ -39,28 +46,28 @@ class Watch:
         Theirs.
     """
 
-    def __init__(self, serving: Mapping[EndpointId, Fleet], metrics: Metrics) -> None:
+    def __init__(self, serving: Mapping[EndpointId, Monitored], metrics: Metrics) -> None:
         self._serving = serving
         self._metrics = metrics
-        self._fleets: dict[EndpointId, FleetSnapshot] = {}
-        self._looked = float("-inf")
+        self._snapshots: dict[EndpointId, FleetSnapshot] = {}
+        self._taken_at = float("-inf")
         self._series: dict[tuple[EndpointId, str], LatencySeries] = {}
-        self._heard: list[Callable[[], None]] = []
-        metrics.look_at(self.look)
+        self._listeners: list[Callable[[], None]] = []
+        metrics.set_snapshots(self.snapshots)
 
     @property
     def metrics(self) -> Metrics:
         """The metrics of every variant."""
         return self._metrics
 
-    def look(self) -> Mapping[EndpointId, FleetSnapshot]:
+    def snapshots(self) -> Mapping[EndpointId, FleetSnapshot]:
         """Return a snapshot of every endpoint in service, at most half a second old."""
         now = time.monotonic()
-        gone_or_new = self._fleets.keys() != self._serving.keys()
-        if gone_or_new or now - self._looked >= _FRESH:
-            self._fleets = {name: fleet.snapshot() for name, fleet in self._serving.items()}
-            self._looked = now
-        return self._fleets
+        gone_or_new = self._snapshots.keys() != self._serving.keys()
+        if gone_or_new or now - self._taken_at >= _FRESH:
+            self._snapshots = {name: fleet.snapshot() for name, fleet in self._serving.items()}
+            self._taken_at = now
+        return self._snapshots
 
     def series(self, endpoint: EndpointId, variant: str) -> LatencySeries:
         """Return how a variant's latency went lately."""
@@ -80,26 +87,27 @@ class Watch:
         now = time.time()
         for metrics in self._metrics:
             self.series(metrics.endpoint, metrics.variant).tick(now, metrics.errors)
-        for hear in tuple(self._heard):
-            hear()
+        # A copy: whoever is called may stop listening.
+        for listener in tuple(self._listeners):
+            listener()
 
-    def listen(self, hear: Callable[[], None]) -> Callable[[], None]:
-        """Call `hear` after every second; the function returned ends that."""
-        self._heard.append(hear)
-        return lambda: self._heard.remove(hear)
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after every second; the function returned ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
 
-async def tend(watch: Watch, logs: LogShipper, captures: Captures) -> None:
+async def publish(monitor: EndpointMonitor, logs: LogShipper, captures: DataCapture) -> None:
     """Once a second, until cancelled: look, and bring logs, captures and metrics to moto."""
-    beat = 0
+    second = 0
     while True:
         await asyncio.sleep(_INTERVAL)
-        beat += 1
+        second += 1
         try:
-            watch.tick()
+            monitor.tick()
             await asyncio.to_thread(logs.flush)
             await captures.flush()
-            if beat % _BEATS_A_FLUSH == 0:
-                watch.metrics.flush()
+            if second % _SECONDS_A_FLUSH == 0:
+                monitor.metrics.flush()
         except Exception:  # whatever it is, the next second shall be told again
             logger.exception("what the endpoints do cannot be told")

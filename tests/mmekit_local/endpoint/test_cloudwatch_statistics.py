@@ -9,8 +9,9 @@ from botocore.exceptions import ClientError
 from moto.backends import get_backend
 
 from mmekit_local.aws.moto.aws import Aws
+from mmekit_local.aws.moto.cloudwatch_statistics import extended_statistic
 from mmekit_local.sagemaker.observability.metrics import INVOCATIONS, Metrics
-from mmekit_local.sagemaker.observability.percentiles import condensed, extended_statistic
+from mmekit_local.sagemaker.observability.observations import condensed
 from mmekit_local.sagemaker.specification import EndpointId
 
 NOW = dt.datetime.now(dt.timezone.utc)

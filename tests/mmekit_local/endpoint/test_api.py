@@ -4,14 +4,13 @@ import time
 
 import pytest
 
-from mmekit_local.aws.state.asked import operations_of
-from mmekit_local.sagemaker.http import Request
+from mmekit_local.sagemaker.api import ApiRequest, operations_of
 
 FORM = (b"content-type", b"multipart/form-data; boundary=x")
 
 
 def posted(body):
-    return Request(method="POST", path=b"/", query=b"", headers=[FORM], body=(body,))
+    return ApiRequest(method="POST", path=b"/", query=b"", headers=[FORM], body=(body,))
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])

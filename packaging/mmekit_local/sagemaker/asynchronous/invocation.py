@@ -1,26 +1,33 @@
-"""A request of InvokeEndpointAsync: what it asks for, and where its answer will be."""
+"""An invocation of InvokeEndpointAsync: its request, what became of it, what its topic is told.
+
+Source of the message: AWS's "Check prediction results" in the SageMaker developer guide, which
+shows both kinds; ``responseBody`` is there when IncludeInferenceResponseIn asks for it.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import time
 import uuid
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import get_service_model
 
+from mmekit_local.sagemaker.aws_client import ObjectAddress, locate
 from mmekit_local.sagemaker.control.validation import violations_of
 from mmekit_local.sagemaker.errors import validation_error
-from mmekit_local.sagemaker.instances.model_source import ObjectAddress, locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmekit_local.sagemaker.http import Headers
+    from mmekit_local.sagemaker.api import Headers
     from mmekit_local.sagemaker.specification import AsyncSpecification, EndpointId
 
-__all__ = ["AsyncRequest", "request_of"]
+__all__ = ["AsyncOutcome", "AsyncRequest", "notification_message", "request_of"]
 
 _TTL_S = 21_600
 _TIMEOUT_S = 900
@@ -32,6 +39,7 @@ _FORWARDED = {  # a member of InvokeEndpointAsync: the header that the container
 }
 _ACCEPT_ANY = "*/*"
 """What a container gets of a client that says nothing, as with InvokeEndpoint."""
+_MOST_INCLUDED = 128 * 1024
 _INTEGER = re.compile(r"[+-]?\d{1,9}")
 
 
@@ -187,3 +195,86 @@ def _members(fields: Mapping[bytes, bytes], body: bytes) -> dict[str, Any]:
     if violations:
         raise validation_error(violations)
     return members
+
+
+@dataclass(frozen=True)
+class AsyncOutcome:
+    """What became of an asynchronous invocation.
+
+    Attributes
+    ----------
+    body
+        The model's answer, or what it said of its error; None when it said nothing.
+    content_type
+        Of `body`; "" when that is not known.
+    failure
+        Why it failed; "" when it did not.
+    model_microseconds, status
+        What the container took, and the status that it answered with; 0 when it was not asked.
+    variant
+        Who was asked; "" for nobody.
+    """
+
+    body: bytes | None = None
+    content_type: str = ""
+    failure: str = ""
+    model_microseconds: float = 0.0
+    status: int = 0
+    variant: str = ""
+
+
+def notification_message(request: AsyncRequest, outcome: AsyncOutcome) -> str:
+    """Return the message to the topic."""
+    asked: dict[str, Any] = {"endpointName": request.endpoint.name}
+    if request.content_type:
+        asked = {"contentType": request.content_type, **asked}
+    if request.input_url:
+        asked["inputLocation"] = request.input_url
+    message: dict[str, Any] = {
+        "awsRegion": request.endpoint.region,
+        "eventTime": _moment(time.time()),
+        "receivedTime": _moment(request.received),
+        "invocationStatus": "Failed" if outcome.failure else "Completed",
+    }
+    answered: dict[str, Any] = {}
+    if outcome.content_type:
+        answered["contentType"] = outcome.content_type
+    if outcome.failure:
+        message["failureReason"] = outcome.failure
+        if request.failure is not None:
+            answered["outputLocation"] = request.failure
+    else:
+        answered["outputLocation"] = request.output
+    message["requestParameters"] = asked
+    if answered:
+        message["responseParameters"] = answered
+    included = request.specification.error_has_answer
+    if not outcome.failure:
+        included = request.specification.success_has_answer
+    if included and outcome.body is not None:
+        message["responseBody"] = _included(outcome.body)
+    return json.dumps(
+        {
+            **message,
+            "inferenceId": request.inference_id,
+            "eventVersion": "1.0",
+            "eventSource": "aws:sagemaker",
+            "eventName": "InferenceResult",
+        }
+    )
+
+
+def _included(body: bytes) -> dict[str, str]:
+    if len(body) > _MOST_INCLUDED:
+        return {"message": f"The inference response is larger than {_MOST_INCLUDED} bytes."}
+    content = base64.b64encode(body).decode()
+    return {
+        "message": "The inference response is included.",
+        "content": content,
+        "encoding": "BASE64",
+    }
+
+
+def _moment(at: float) -> str:
+    moment = datetime.fromtimestamp(at, timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

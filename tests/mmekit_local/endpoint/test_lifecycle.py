@@ -4,9 +4,9 @@ import asyncio
 import threading
 import types
 
-from mmekit_local.sagemaker.control.hosted import Hosted
-from mmekit_local.sagemaker.control.transitions import Transitions
-from mmekit_local.sagemaker.journal import Journal
+from mmekit_local.sagemaker.control.hosted_endpoint import HostedEndpoint
+from mmekit_local.sagemaker.control.lifecycle import EndpointLifecycle
+from mmekit_local.sagemaker.event_log import EventLog
 from mmekit_local.sagemaker.observability.metrics import Metrics
 from mmekit_local.sagemaker.specification import EndpointId
 
@@ -21,9 +21,11 @@ def test_a_disk_that_takes_its_time_holds_up_nobody_but_the_change_that_is_writt
             written.wait(60)
             changes.append(change)
 
-        transitions = Transitions(0.0, None, Journal(), note, Metrics(None), 60.0)
+        lifecycle = EndpointLifecycle(0.0, None, EventLog(), note, Metrics(None), 60.0)
         record = types.SimpleNamespace(endpoint_config_name="c", endpoint_status="Updating")
-        refusing = asyncio.ensure_future(transitions.refuse(ENDPOINT, Hosted(record, None), "why"))
+        refusing = asyncio.ensure_future(
+            lifecycle.reject_update(ENDPOINT, HostedEndpoint(record, None), "why")
+        )
         for _ in range(10):
             await asyncio.sleep(0)
         assert (record.endpoint_status, changes) == ("Updating", [])

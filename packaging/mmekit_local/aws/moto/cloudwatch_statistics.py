@@ -12,16 +12,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Distribution", "condensed", "extended_statistic"]
+    from mmekit_local.sagemaker.observability.observations import Distribution
 
-Distribution = Counter[float]
-"""How often each value was there."""
-
-_EXACT = 4096  # values of one batch that are kept as they are
-_STEPS_A_DECADE = 5000
-"""Of those that are rounded: by 0.02 % at most."""
+__all__ = ["extended_statistic", "merged"]
 
 _NUMBER = r"(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)"
 _PERCENTILE = re.compile(rf"p({_NUMBER})", re.IGNORECASE)
@@ -30,19 +25,6 @@ _TRIMMED = re.compile(
 )
 _BOUND = re.compile(r"(-?[0-9.]+)(%?)")
 _WHOLE = 100.0
-
-
-def condensed(values: Sequence[float]) -> Distribution:
-    """Return how often each value is there; of very many, values that are alike become one.
-
-    Examples
-    --------
-    >>> condensed([1.0, 2.0, 2.0])
-    Counter({2.0: 2, 1.0: 1})
-    """
-    if len(values) <= _EXACT:
-        return Counter(values)
-    return Counter(_rounded(value) for value in values)
 
 
 def extended_statistic(name: str) -> Callable[[Distribution], float | None] | None:
@@ -195,10 +177,3 @@ def merged(distributions: Iterable[Distribution]) -> Distribution:
     for one in distributions:
         whole.update(one)
     return whole
-
-
-def _rounded(value: float) -> float:
-    if not value:
-        return 0.0
-    steps = round(math.log10(abs(value)) * _STEPS_A_DECADE)
-    return math.copysign(10 ** (steps / _STEPS_A_DECADE), value)

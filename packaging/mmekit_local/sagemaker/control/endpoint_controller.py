@@ -13,15 +13,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmekit_local.sagemaker.control.deployments import baking_minute, deployment_of
-from mmekit_local.sagemaker.control.hosted import (
-    Capacity,
-    Hosted,
+from mmekit_local.sagemaker.control.hosted_endpoint import (
+    HostedEndpoint,
+    VariantCapacity,
     failure_reason,
-    retaining,
     with_capacities,
+    with_retained_properties,
 )
-from mmekit_local.sagemaker.control.records import set_failure_reason, set_members, set_status
-from mmekit_local.sagemaker.control.transitions import Transitions, now_in_service
+from mmekit_local.sagemaker.control.lifecycle import EndpointLifecycle, now_in_service
+from mmekit_local.sagemaker.control.records import (
+    Records,
+    set_failure_reason,
+    set_members,
+    set_status,
+)
 from mmekit_local.sagemaker.snapshot import EndpointStatus
 from mmekit_local.sagemaker.specification import EndpointId
 
@@ -30,33 +35,30 @@ if TYPE_CHECKING:
 
     from moto.sagemaker.models import FakeEndpoint
 
-    from mmekit_local.aws.moto.aws import Aws
+    from mmekit_local.sagemaker.event_log import EventLog
     from mmekit_local.sagemaker.instances.fleet import Fleet
-    from mmekit_local.sagemaker.journal import Journal
     from mmekit_local.sagemaker.observability.metrics import Metrics
     from mmekit_local.sagemaker.options import EndpointOptions
     from mmekit_local.sagemaker.specification import EndpointSpecification
 
-__all__ = ["Hosting"]
+__all__ = ["EndpointController"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 
-class Hosting:
+class EndpointController:
     """Runs endpoints.
 
     Parameters
     ----------
-    aws
-        Where endpoints are recorded.
     options
         How many instances a variant has, if not as its endpoint config says, and how long an
         endpoint's states last.
     make_fleet
         Returns the instances, not started, that a specification asks for.
-    journal
+    event_log
         What happened is told to it.
-    note
+    keep
         Writes down, where state is kept, what became of an endpoint; it may block.
     forget
         Called with every endpoint that is gone.
@@ -71,23 +73,21 @@ class Hosting:
 
     def __init__(
         self,
-        aws: Aws,
         options: EndpointOptions,
         make_fleet: Callable[[EndpointSpecification], Fleet],
-        journal: Journal,
-        note: Callable[[dict[str, Any]], None],
+        event_log: EventLog,
+        keep: Callable[[dict[str, Any]], None],
         forget: Callable[[EndpointId], None],
         metrics: Metrics,
     ) -> None:
-        self._transitions = Transitions(
-            options.state_seconds, make_fleet, journal, note, metrics, baking_minute()
+        self._lifecycle = EndpointLifecycle(
+            options.state_seconds, make_fleet, event_log, keep, metrics, baking_minute()
         )
-        self.serving = self._transitions.serving
+        self.serving = self._lifecycle.serving
         """The endpoints that are in service; the data plane reads it."""
-        self._aws = aws
         self._options = options
         self._forget = forget
-        self._hosted: dict[EndpointId, Hosted] = {}
+        self._hosted: dict[EndpointId, HostedEndpoint] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._restoring = False
 
@@ -105,7 +105,7 @@ class Hosting:
 
     def reconcile(self, account: str, region: str) -> None:
         """Start what is recorded and does not run; stop what runs and is no longer recorded."""
-        records = self._aws.endpoints(account, region)
+        records = Records(account, region).endpoints
         for name, record in list(records.items()):
             endpoint = EndpointId(account, region, name)
             hosted = self._hosted.get(endpoint)
@@ -154,48 +154,50 @@ class Hosting:
             The DeploymentConfig, which is in order; None for all at once.
         """
         hosted = self._hosted[endpoint]
-        hosted.before = hosted.wanted
+        hosted.previous = hosted.desired
         try:
-            wanted = self._specification(endpoint, config_name)
+            desired = self._specification(endpoint, config_name)
         except LookupError as error:
             if self._restoring:
                 now_in_service(hosted, failure_reason(error))
             else:
-                refused = self._transitions.refuse(endpoint, hosted, failure_reason(error))
+                refused = self._lifecycle.reject_update(endpoint, hosted, failure_reason(error))
                 hosted.work = self._begin(refused)
             return
-        if hosted.wanted is not None:
-            wanted = retaining(hosted.wanted, wanted, retained)
-        hosted.wanted = wanted
+        if hosted.desired is not None:
+            desired = with_retained_properties(hosted.desired, desired, retained)
+        hosted.desired = desired
         if deployment is not None:
             set_members(hosted.record, last_deployment_config=deployment)
         if self._restoring:
             hosted.config_name = config_name
-            hosted.fallback = hosted.before  # until its outcome is read
+            hosted.fallback = hosted.previous  # until its outcome is read
             self.cancel_update(endpoint)
             return
-        counts = [variant.instance_count for variant in wanted.variants]
+        counts = [variant.instance_count for variant in desired.variants]
         steps = deployment_of(deployment, counts)
-        hosted.work = self._begin(self._transitions.update(endpoint, hosted, wanted, steps))
+        hosted.work = self._begin(self._lifecycle.update(endpoint, hosted, desired, steps))
 
-    def set_capacities(self, endpoint: EndpointId, capacities: Mapping[str, Capacity]) -> None:
+    def set_capacities(
+        self, endpoint: EndpointId, capacities: Mapping[str, VariantCapacity]
+    ) -> None:
         """Give variants other weights and other numbers of instances; the status is Updating."""
         hosted = self._hosted[endpoint]
-        if hosted.wanted is not None:
-            hosted.before = hosted.wanted
-            hosted.wanted = with_capacities(hosted.wanted, capacities)
+        if hosted.desired is not None:
+            hosted.previous = hosted.desired
+            hosted.desired = with_capacities(hosted.desired, capacities)
         if self._restoring:
             self.cancel_update(endpoint)
         else:
-            resized = self._transitions.resize(endpoint, hosted, capacities)
+            resized = self._lifecycle.resize(endpoint, hosted, capacities)
             hosted.work = self._begin(resized)
 
     def capacity(self, endpoint: EndpointId, variant: str) -> int | None:
         """Return how many instances a variant shall have; None when it can't be changed now."""
         hosted = self._hosted.get(endpoint)
-        if hosted is None or hosted.wanted is None or hosted.record.endpoint_status != "InService":
+        if hosted is None or hosted.desired is None or hosted.record.endpoint_status != "InService":
             return None
-        found = (one for one in hosted.wanted.variants if one.name == variant)
+        found = (one for one in hosted.desired.variants if one.name == variant)
         return next((one.instance_count for one in found if one.serverless is None), None)
 
     async def settle(self, endpoint: EndpointId, seconds: float) -> None:
@@ -215,31 +217,31 @@ class Hosting:
             self._start_creation(endpoint, hosted)
 
     def restore(self, change: Mapping[str, Any]) -> None:
-        """Play back what `note` was told."""
+        """Play back what `keep` was told."""
         hosted = self._hosted.get(EndpointId(*change["endpoint"]))
-        if hosted is None or hosted.wanted is None:
+        if hosted is None or hosted.desired is None:
             return
         if "capacities" in change:
             capacities = {
-                name: Capacity(count, weight)
+                name: VariantCapacity(count, weight)
                 for name, (count, weight) in change["capacities"].items()
             }
-            hosted.wanted = with_capacities(hosted.wanted, capacities)
+            hosted.desired = with_capacities(hosted.desired, capacities)
             return
         hosted.fallback = None
-        if "reason" in change and hosted.before is not None:
-            hosted.wanted = hosted.before
-            hosted.config_name = hosted.wanted.config_name
+        if "reason" in change and hosted.previous is not None:
+            hosted.desired = hosted.previous
+            hosted.config_name = hosted.desired.config_name
             set_failure_reason(hosted.record, change["reason"])
 
     async def close(self) -> None:
         """Stop everything."""
         for hosted in self._hosted.values():
-            hosted.leaving = True
+            hosted.stopping = True
         known = (
             fleet for hosted in self._hosted.values() for fleet in (hosted.fleet, hosted.starting)
         )
-        await self._transitions.close([fleet for fleet in known if fleet is not None])
+        await self._lifecycle.close([fleet for fleet in known if fleet is not None])
         await asyncio.gather(*self._work, return_exceptions=True)
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -255,22 +257,22 @@ class Hosting:
 
     def _begin_creation(self, endpoint: EndpointId, record: FakeEndpoint) -> None:
         try:
-            wanted = self._specification(endpoint, record.endpoint_config_name)
+            desired = self._specification(endpoint, record.endpoint_config_name)
         except LookupError as error:
-            wanted = None
+            desired = None
             set_failure_reason(record, failure_reason(error))
-        hosted = Hosted(record, wanted)
+        hosted = HostedEndpoint(record, desired)
         self._hosted[endpoint] = hosted
         if not self._restoring:
             self._start_creation(endpoint, hosted)
 
-    def _start_creation(self, endpoint: EndpointId, hosted: Hosted) -> None:
+    def _start_creation(self, endpoint: EndpointId, hosted: HostedEndpoint) -> None:
         set_status(hosted.record, "Creating")
         hosted.summarise()
-        hosted.work = hosted.change = self._begin(self._transitions.create(endpoint, hosted))
+        hosted.work = hosted.change = self._begin(self._lifecycle.create(endpoint, hosted))
 
     def _begin_deletion(
-        self, endpoint: EndpointId, hosted: Hosted, records: dict[str, FakeEndpoint]
+        self, endpoint: EndpointId, hosted: HostedEndpoint, records: dict[str, FakeEndpoint]
     ) -> None:
         if self._restoring:
             del self._hosted[endpoint]
@@ -282,8 +284,8 @@ class Hosting:
         hosted.change = self._begin(self._delete(endpoint, hosted))
 
     def _take_over(
-        self, endpoint: EndpointId, hosted: Hosted, record: FakeEndpoint
-    ) -> Hosted | None:
+        self, endpoint: EndpointId, hosted: HostedEndpoint, record: FakeEndpoint
+    ) -> HostedEndpoint | None:
         """Go on under a new record where that is an update; else clear the way for a creation."""
         if hosted.record.endpoint_status == "InService":
             record.creation_time = hosted.record.creation_time
@@ -293,22 +295,23 @@ class Hosting:
             return hosted
         self.serving.pop(endpoint, None)
         if not self._restoring:
-            self._begin(self._transitions.retire(hosted))
+            self._begin(self._lifecycle.retire(hosted))
         return None
 
-    async def _delete(self, endpoint: EndpointId, hosted: Hosted) -> None:
-        async with self._transitions.lasting():
-            await self._transitions.retire(hosted)
-        records = self._aws.endpoints(endpoint.account, endpoint.region)
+    async def _delete(self, endpoint: EndpointId, hosted: HostedEndpoint) -> None:
+        async with self._lifecycle.minimum_state_time():
+            await self._lifecycle.retire(hosted)
+        records = Records(endpoint.account, endpoint.region).endpoints
         if records.get(endpoint.name) is hosted.record:
             del records[endpoint.name]
         if self._hosted.get(endpoint) is hosted:
             del self._hosted[endpoint]
             self._forget(endpoint)
-        self._transitions.tell(endpoint, "deleted")
+        self._lifecycle.announce(endpoint, "deleted")
 
     def _specification(self, endpoint: EndpointId, config_name: str) -> EndpointSpecification:
-        described = self._aws.specification(endpoint, config_name)
+        records = Records(endpoint.account, endpoint.region)
+        described = records.specification(endpoint.name, config_name)
         count = self._options.instances
         if count is None:
             return described

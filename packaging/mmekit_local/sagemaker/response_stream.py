@@ -1,12 +1,19 @@
-"""InvokeEndpointWithResponseStream: a container's answer goes on to the client piece by piece."""
+"""InvokeEndpointWithResponseStream: a container's answer goes on to the client piece by piece.
+
+It is wrapped in messages of `application/vnd.amazon.eventstream`. Sources: botocore's service model
+of sagemaker-runtime (PayloadPart, ModelStreamError) and its `botocore.eventstream`, which reads
+the same.
+"""
 
 from __future__ import annotations
 
+import json
+import struct
 import time
+import zlib
 from typing import TYPE_CHECKING
 
-from mmekit_local.sagemaker.event_stream import error_event, payload_event
-from mmekit_local.sagemaker.instances.container_client import (
+from mmekit_local.sagemaker.instances.container_connection import (
     ContainerSilentError,
     ContainerTimeoutError,
 )
@@ -15,15 +22,19 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import AsyncIterator
 
-    from mmekit_local.sagemaker.instances.pieces import StreamedReply
+    from mmekit_local.sagemaker.instances.container_connection import StreamedReply
     from mmekit_local.sagemaker.instances.variant import Variant
 
-__all__ = ["Pieces"]
+__all__ = ["CONTENT_TYPE", "ResponseStream"]
 
+CONTENT_TYPE = b"application/vnd.amazon.eventstream"
+_STRING = 7
+_SUMS = 16
+"""Bytes of a message that are neither headers nor payload: two lengths and two checksums."""
 _OK = 200
 
 
-class Pieces:
+class ResponseStream:
     """The events of one answer; it may be left at any moment.
 
     Parameters
@@ -76,7 +87,7 @@ class Pieces:
             self._sent_anything = True
             total = (time.perf_counter() - self._began) * 1e6
             self._variant.metrics.streamed(self._reply.microseconds, total)
-        return payload_event(piece)
+        return _payload_event(piece)
 
     async def aclose(self) -> None:
         """End: nobody reads any more."""
@@ -86,7 +97,7 @@ class Pieces:
     async def _broken(self, message: str, code: str) -> bytes:
         self._variant.metrics.mid_stream_errors.count += 1
         await self._end(by_model=True)
-        return error_event("ModelStreamError", message, code)
+        return _error_event("ModelStreamError", message, code)
 
     async def _end(self, *, by_model: bool) -> None:
         self._ended = True
@@ -94,3 +105,41 @@ class Pieces:
         took = min(self._reply.microseconds, total)
         self._variant.metrics.invoked(_OK, took, total, by_model=by_model)
         await self._held.aclose()
+
+
+def _payload_event(piece: bytes) -> bytes:
+    """Return a PayloadPart."""
+    headers = _headers(
+        (":message-type", "event"),
+        (":event-type", "PayloadPart"),
+        (":content-type", "application/octet-stream"),
+    )
+    return _message(headers, piece)
+
+
+def _error_event(kind: str, message: str, code: str = "") -> bytes:
+    """Return an exception, after which a stream ends: ModelStreamError, InternalStreamFailure."""
+    headers = _headers(
+        (":message-type", "exception"),
+        (":exception-type", kind),
+        (":content-type", "application/json"),
+    )
+    members = {"Message": message, "message": message}
+    if code:
+        members["ErrorCode"] = code
+    return _message(headers, json.dumps(members).encode())
+
+
+def _headers(*pairs: tuple[str, str]) -> bytes:
+    written = b""
+    for name, value in pairs:
+        written += bytes([len(name)]) + name.encode() + bytes([_STRING])
+        written += struct.pack("!H", len(value)) + value.encode()
+    return written
+
+
+def _message(headers: bytes, payload: bytes) -> bytes:
+    prelude = struct.pack("!II", len(headers) + len(payload) + _SUMS, len(headers))
+    prelude += struct.pack("!I", zlib.crc32(prelude))
+    message = prelude + headers + payload
+    return message + struct.pack("!I", zlib.crc32(message))

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.specification import EndpointSpecification, VariantSpecification
 
 __all__ = [
-    "Capacity",
-    "Hosted",
+    "HostedEndpoint",
+    "VariantCapacity",
     "capacities_of",
+    "described_capacities",
     "failure_reason",
-    "retaining",
-    "spoken",
     "with_capacities",
+    "with_retained_properties",
 ]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 
 @dataclass(frozen=True)
-class Capacity:
+class VariantCapacity:
     """What a variant shall have: instances and weight; None leaves it as it is."""
 
     instances: int | None = None
@@ -40,22 +40,22 @@ class Capacity:
 
 
 @dataclass
-class Hosted:
+class HostedEndpoint:
     """An endpoint that has, had or is to have containers."""
 
     record: FakeEndpoint
-    wanted: EndpointSpecification | None
+    desired: EndpointSpecification | None
     """What it shall be; None when its config or a model of that is not there."""
     fleet: Fleet | None = None
     starting: Fleet | None = None
     """What shall take the fleet's place when it is up."""
-    before: EndpointSpecification | None = None
+    previous: EndpointSpecification | None = None
     """What it was before the last change."""
     fallback: EndpointSpecification | None = None
     """What was in service when the service ended in the middle of an update."""
     work: asyncio.Task[None] | None = None
     change: asyncio.Task[None] | None = None
-    leaving: bool = False
+    stopping: bool = False
     config_name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,11 +64,11 @@ class Hosted:
 
     def summarise(self) -> None:
         """Write into moto's record what runs and what shall run."""
-        if self.wanted is not None:
-            summarise(self.record, self.wanted, self.fleet, self.config_name)
+        if self.desired is not None:
+            summarise(self.record, self.desired, self.fleet, self.config_name)
 
 
-def retaining(
+def with_retained_properties(
     old: EndpointSpecification, new: EndpointSpecification, retained: frozenset[str]
 ) -> EndpointSpecification:
     """Return a new specification with an old one's properties."""
@@ -92,12 +92,12 @@ def retaining(
 
 
 def with_capacities(
-    specification: EndpointSpecification, capacities: Mapping[str, Capacity]
+    specification: EndpointSpecification, capacities: Mapping[str, VariantCapacity]
 ) -> EndpointSpecification:
     """Return a specification with other instance counts and weights."""
 
     def changed(variant: VariantSpecification) -> VariantSpecification:
-        capacity = capacities.get(variant.name, Capacity())
+        capacity = capacities.get(variant.name, VariantCapacity())
         count = variant.instance_count if capacity.instances is None else capacity.instances
         weight = variant.weight if capacity.weight is None else capacity.weight
         return replace(variant, instance_count=count, weight=weight)
@@ -109,16 +109,16 @@ def with_capacities(
     )
 
 
-def capacities_of(specification: EndpointSpecification) -> dict[str, Capacity]:
+def capacities_of(specification: EndpointSpecification) -> dict[str, VariantCapacity]:
     """Return the capacities of the variants that have instances of their own."""
     return {
-        variant.name: Capacity(variant.instance_count, variant.weight)
+        variant.name: VariantCapacity(variant.instance_count, variant.weight)
         for variant in (*specification.variants, *specification.shadows)
         if variant.serverless is None
     }
 
 
-def spoken(capacities: Mapping[str, Capacity]) -> str:
+def described_capacities(capacities: Mapping[str, VariantCapacity]) -> str:
     """Return capacities as a line of the log says them."""
     parts = []
     for name, capacity in capacities.items():
