@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmekit.engine import engine_folder
-from mmekit_local.http import Request
+from mmekit_local.http import HttpRequest
 from mmekit_local.server import openapi
 from mmekit_local.server.front import Front
 from mmekit_local.server.memory import Memory
@@ -82,7 +82,7 @@ def registry(tmp_path_factory):
 
 
 def ask(registry, *request):
-    return asyncio.run(Front(registry).answer(Request(*request)))
+    return asyncio.run(Front(registry).answer(HttpRequest(*request)))
 
 
 @thoroughly

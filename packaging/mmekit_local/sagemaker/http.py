@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from mmekit_local.http import Response
+from mmekit_local.http import HttpResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,7 +66,7 @@ def new_request_id() -> bytes:
     return b"%b%012x" % (_FIRST, next(_NUMBERS) & 0xFFFF_FFFF_FFFF)
 
 
-def response_of(reply: Reply) -> Response:
+def response_of(reply: Reply) -> HttpResponse:
     """Return a reply as the server of HTTP takes it."""
     headers = []
     length = None
@@ -76,4 +76,4 @@ def response_of(reply: Reply) -> Response:
         else:
             headers.append((name.decode("latin-1"), value.decode("latin-1")))
     reason = _REASONS.get(reply.status, "")
-    return Response(reply.status, reason, headers, reply.body, reply.stream, length)
+    return HttpResponse(reply.status, reason, headers, reply.body, reply.stream, length)

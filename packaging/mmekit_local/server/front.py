@@ -14,7 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mmekit_local.http import Responder, Response
+from mmekit_local.http import HttpResponse, Responder
 from mmekit_local.server import description, figures, openapi, refusal
 from mmekit_local.server.forms import (
     LARGE_FORM,
@@ -28,8 +28,8 @@ from mmekit_local.server.forms import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from mmekit_local.http import Headers, Request
-    from mmekit_local.http.exchange import RawHeaders
+    from mmekit_local.http import Headers, HttpRequest
+    from mmekit_local.http.messages import RawHeaders
     from mmekit_local.server.forms import Content
     from mmekit_local.server.registry import Registry
     from mmekit_local.server.replies import Reply
@@ -83,7 +83,7 @@ class Front:
         """What an HTTP server needs of this."""
         return Responder(self.answer, no_request)
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer a request."""
         request_id = str(uuid.uuid4())
         try:
@@ -94,7 +94,7 @@ class Front:
             _logger.exception("the server failed on %s %s", request.method, request.target)
             return _refused(refusal.Refusal(500, type(error).__name__, str(error)), request_id)
 
-    async def _route(self, request: Request, request_id: str) -> Response:
+    async def _route(self, request: HttpRequest, request_id: str) -> HttpResponse:
         path, _, query = request.target.partition("#")[0].partition("?")
         segments = decoded_path(path).split("/")
         while len(segments) > 1 and not segments[-1]:
@@ -109,14 +109,14 @@ class Front:
             return _json(openapi.body(), request_id)
         if path == "/metrics":
             text = await asyncio.to_thread(figures.prometheus_text, self._registry)
-            return Response(200, "OK", [("content-type", figures.CONTENT_TYPE)], text)
+            return HttpResponse(200, "OK", [("content-type", figures.CONTENT_TYPE)], text)
         raise refusal.no_such_resource()
 
     # Inference.
 
     def _infer(
-        self, request: Request, segments: list[str], query: str, request_id: str
-    ) -> Awaitable[Response]:
+        self, request: HttpRequest, segments: list[str], query: str, request_id: str
+    ) -> Awaitable[HttpResponse]:
         kind = segments[1]
         if kind == "ping":
             return self._ping(request_id)
@@ -131,15 +131,20 @@ class Front:
             return self._invoke(segments[2], version, request, query, request_id)
         return self._invoke(None, None, request, query, request_id)
 
-    async def _ping(self, request_id: str) -> Response:
+    async def _ping(self, request_id: str) -> HttpResponse:
         health = description.health(self._registry)
         content = {name: {"status": status} for name, status in health.items()}
         status = 500 if "FAILED" in health.values() else 200
         return _json(refusal.pretty(content), request_id, status)
 
     async def _invoke(
-        self, name: str | None, version: str | None, request: Request, query: str, request_id: str
-    ) -> Response:
+        self,
+        name: str | None,
+        version: str | None,
+        request: HttpRequest,
+        query: str,
+        request_id: str,
+    ) -> HttpResponse:
         properties, content_type = _properties_of(request.headers, request_id)
         content = await _content(query, content_type, request)
         if not name:
@@ -167,8 +172,8 @@ class Front:
     # Management.
 
     async def _manage(
-        self, request: Request, segments: list[str], query: str, request_id: str
-    ) -> Response:
+        self, request: HttpRequest, segments: list[str], query: str, request_id: str
+    ) -> HttpResponse:
         method = request.method
         if len(segments) < 3:  # noqa: PLR2004
             if method == "GET":
@@ -189,7 +194,7 @@ class Front:
             return _json(refusal.pretty(content), request_id)
         raise refusal.method_not_allowed()
 
-    async def _describe(self, name: str, version: str | None, request_id: str) -> Response:
+    async def _describe(self, name: str, version: str | None, request_id: str) -> HttpResponse:
         model = self._registry.get(name)
         if model is None or version is not None:
             called = f"Workflow not found: {name}/{version}" if model else name
@@ -199,7 +204,7 @@ class Front:
         described = await asyncio.to_thread(description.of_model, model)
         return _json(refusal.pretty([described]), request_id)
 
-    async def _load(self, request: Request, query: str, request_id: str) -> Response:
+    async def _load(self, request: HttpRequest, query: str, request_id: str) -> HttpResponse:
         name, url = _load_request(request, query)
         await asyncio.shield(self._registry.load(name, url))
         return _json(refusal.pretty({"status": f'Model "{name}" registered.'}), request_id)
@@ -244,7 +249,7 @@ def _properties_of(headers: RawHeaders, request_id: str) -> tuple[dict[str, str]
     return properties, properties.get(spelled.get("content-type", ""), "")
 
 
-async def _content(query: str, content_type: str, request: Request) -> Content:
+async def _content(query: str, content_type: str, request: HttpRequest) -> Content:
     body = request.body
     if len(body) > LARGE_FORM and is_form(content_type):
         # It is taken apart in a thread, while others are answered.
@@ -252,7 +257,7 @@ async def _content(query: str, content_type: str, request: Request) -> Content:
     return content_of(query, content_type, body)
 
 
-def _load_request(request: Request, query: str) -> tuple[str, str]:
+def _load_request(request: HttpRequest, query: str) -> tuple[str, str]:
     types = (value for name, value in request.headers if name.lower() == b"content-type")
     content_type = next(types, b"").partition(b";")[0].strip().lower()
     if content_type != b"application/json":
@@ -300,29 +305,31 @@ def _integer(given: dict[str, str], name: str, default: int) -> int:
         raise refusal.misconfigured(message, "NumberFormatException") from error
 
 
-def _json(body: bytes, request_id: str, status: int = 200, reason: str | None = None) -> Response:
+def _json(
+    body: bytes, request_id: str, status: int = 200, reason: str | None = None
+) -> HttpResponse:
     headers = [("content-type", "application/json"), ("x-request-id", request_id), *_NO_CACHE]
     phrase = refusal.reason_phrase(status) if reason is None else _LINE_ENDS.sub(" ", reason)
-    return Response(status, phrase, headers, body)
+    return HttpResponse(status, phrase, headers, body)
 
 
-def _refused(error: refusal.Refusal, request_id: str) -> Response:
+def _refused(error: refusal.Refusal, request_id: str) -> HttpResponse:
     response = _json(error.body, request_id, error.status, error.reason)
     if error.retry_after_s is not None:
         response.headers.append(("Retry-After", str(error.retry_after_s)))
     return response
 
 
-def no_request(status: int, message: str) -> Response:
+def no_request(status: int, message: str) -> HttpResponse:
     """Answer what is no request: Netty says 413 and 417 without a body, DJL Serving the rest."""
     if not message:
-        return Response(status, refusal.reason_phrase(status), [])
+        return HttpResponse(status, refusal.reason_phrase(status), [])
     retry_after_s = 1 if status == _UNAVAILABLE else None
     error = refusal.Refusal(status, _NO_REQUEST[status], message, retry_after_s)
     return _refused(error, str(uuid.uuid4()))
 
 
-def _response(reply: Reply, request_id: str) -> Response:
+def _response(reply: Reply, request_id: str) -> HttpResponse:
     headers: dict[str, tuple[str, str]] = {}
     for name, value in reply.properties:
         _check_header(name, value)
@@ -333,7 +340,7 @@ def _response(reply: Reply, request_id: str) -> Response:
         message = "reasonPhrase contains one of the following prohibited characters: \\r\\n: "
         raise refusal.Refusal(500, "IllegalArgumentException", message + phrase)
     complete = [*headers.values(), ("x-request-id", request_id), *_NO_CACHE]
-    return Response(reply.status, phrase, complete, reply.body, reply.stream)
+    return HttpResponse(reply.status, phrase, complete, reply.body, reply.stream)
 
 
 def _check_header(name: str, value: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
 from mmekit_local.guard import leaving_nothing, when_stdin_ends
-from mmekit_local.http import HttpServer, Policy, run_in_loop
+from mmekit_local.http import HttpServer, OriginPolicy, run_in_loop
 from mmekit_local.lines import LineFormatter
 from mmekit_local.printed import lines_per_second
 from mmekit_local.scratch import ScratchFolder, sweep
@@ -91,7 +91,7 @@ def run(options: ServerOptions) -> None:
     engine = engine_folder()
     raise_descriptor_limit()
     listener = _listen(options.host, options.port)
-    policy = Policy.of(options.host, listener.getsockname()[0])
+    policy = OriginPolicy.of(options.host, listener.getsockname()[0])
     with leaving_nothing() as variables, _socket_folder() as sockets:
         os.environ.update(variables)  # for all that is started from here on
         memory = Memory(options.memory)

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.observability.watch import Watch
     from mmekit_local.sagemaker.snapshot import EndpointStatus
 
-__all__ = ["DOORS", "PageRoutes"]
+__all__ = ["LINKABLE", "PageRoutes"]
 
 _ROOT = "/_mme/"
-DOORS = ("/_mme", _ROOT)
+LINKABLE = ("/_mme", _ROOT)
 """What a link on any page may open."""
 _TOKEN = b"x-mme-token"
 _FILES = {
