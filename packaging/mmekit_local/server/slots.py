@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import socket
@@ -19,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from mmekit_local.printed import ProcessOutput
 from mmekit_local.server.fork_servers import SlotRefused, setting
-from mmekit_local.server.link import ModelGivenUp, WorkerFailure
-from mmekit_local.server.output import Output
-from mmekit_local.server.worker import Worker, WorkerSpec
-from mmekit_runtime.slots import keys, stub
+from mmekit_local.server.worker import EngineWorker, Worker, WorkerSpec
+from mmekit_local.server.worker_connection import ModelGivenUp, NoDescriptors, WorkerFailure
+from mmekit_runtime.slots import descriptors, keys, stub
 from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.ledger import Ledger
 
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
 
     from mmekit_local.server.fork_servers import ForkServers
 
+    OnExit = Callable[[Worker, WorkerFailure], None]
+
 _logger = logging.getLogger("mmekit.server")
+
+_numbers = itertools.count()
+
+SPARE_DESCRIPTORS = 32
+"""More than the start of a worker takes, and of a fork server before it."""
 
 _HEARD_TIMEOUT_S = 10.0
 _ANSWER_TIMEOUT_S = 120.0
@@ -60,7 +68,7 @@ def why_not(spec: WorkerSpec) -> str | None:
 
 
 @dataclass(frozen=True)
-class Parking:
+class ParkingState:
     """Since when a model is parked, and how often that has happened.
 
     Attributes
@@ -77,11 +85,11 @@ class Parking:
     wake_s: float = 0.0
 
 
-class Streams:
+class OutputPipes:
     """The pipes into which a model's processes print; one pair for all its slots."""
 
     def __init__(self, name: str) -> None:
-        self._output = Output(name)
+        self._output = ProcessOutput(name)
         self._writers: list[int] = []
         self._opening = asyncio.Lock()
 
@@ -118,13 +126,13 @@ class SlotWorker(Worker):
         self,
         spec: WorkerSpec,
         number: int,
-        on_death: Callable[[Worker, WorkerFailure], None],
+        on_exit: Callable[[Worker, WorkerFailure], None],
         fork_servers: ForkServers,
-        streams: Streams,
+        streams: OutputPipes,
     ) -> None:
-        super().__init__(spec, number, on_death)
+        super().__init__(spec, number, on_exit)
         self.ledger: Ledger | None = None
-        self.parking = Parking()
+        self.parking = ParkingState()
         self._granted = False
         self._heard = False
         self._fork_servers = fork_servers
@@ -157,7 +165,7 @@ class SlotWorker(Worker):
                 raise
             if given:
                 loop = asyncio.get_running_loop()
-                await loop.create_connection(lambda: self._link, sock=ours)
+                await loop.create_connection(lambda: self._connection, sock=ours)
                 return
             # The fork server ended just now; the next one will have us.
             ours.close()
@@ -230,7 +238,7 @@ class SlotWorker(Worker):
                 continue
             if "slot" in message:
                 self._granted = True
-                self.parking = Parking(**message["parking"])
+                self.parking = ParkingState(**message["parking"])
                 self._place = message["slot"]
                 self._take_process(message["pid"], fds)
             elif message.get("given_up"):
@@ -335,3 +343,63 @@ class SlotWorker(Worker):
         if self.ledger:
             self.ledger.close()
             self.ledger = None
+
+
+class WorkerLauncher:
+    """Starts the workers of one model.
+
+    A model never fails to load because it gets no worker slots: it runs on the plain engine then,
+    and one line in the log says why.
+    """
+
+    def __init__(self, spec: WorkerSpec, fork_servers: ForkServers) -> None:
+        self.spec = spec
+        self._fork_servers = fork_servers
+        self._streams = OutputPipes(f"W-{spec.model_name}")
+        self._why_not = why_not(spec)
+        if self._why_not:
+            self._say()
+
+    @property
+    def gives_slots(self) -> bool:
+        """Whether a further worker is a slot, and so costs milliseconds."""
+        return self._why_not is None
+
+    async def launch(self, on_exit: OnExit) -> Worker:
+        """Return a started worker; `Worker.start` says what may be raised."""
+        # First, as a start that fails half-way, for want of them, leaves some of them open.
+        _require_descriptors()
+        if self.gives_slots:
+            slot = SlotWorker(self.spec, next(_numbers), on_exit, self._fork_servers, self._streams)
+            try:
+                await slot.start()
+            except (OSError, SlotRefused, WorkerFailure) as error:
+                # They may have run out meanwhile, which says nothing about this model.
+                _require_descriptors()
+                if not isinstance(error, SlotRefused):
+                    raise
+                self._why_not = str(error)
+                self._say()
+            else:
+                return slot
+        worker = EngineWorker(self.spec, next(_numbers), on_exit)
+        try:
+            await worker.start()
+        except WorkerFailure:
+            _require_descriptors()
+            raise
+        return worker
+
+    async def close(self) -> None:
+        """Let go of what the model's workers shared."""
+        await self._streams.close()
+
+    def _say(self) -> None:
+        _logger.info(
+            "model %s: plain engine, no worker slots: %s", self.spec.model_name, self._why_not
+        )
+
+
+def _require_descriptors() -> None:
+    if not descriptors.are_left(SPARE_DESCRIPTORS):
+        raise NoDescriptors

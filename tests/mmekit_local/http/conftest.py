@@ -7,7 +7,7 @@ import contextlib
 import socket
 
 from mmekit_local.http import HttpLimits, HttpResponse, HttpServer, Responder
-from mmekit_local.server.front import no_request
+from mmekit_local.server.api import no_request
 
 
 async def echo(request):

@@ -11,7 +11,7 @@ import pytest
 from mmekit.errors import SettingsError
 from mmekit_local.http import HttpResponse, HttpServer, OriginPolicy, Responder
 from mmekit_local.http.policy import VARIABLE
-from mmekit_local.server.front import no_request
+from mmekit_local.server.api import no_request
 
 PATIENCE = 60
 

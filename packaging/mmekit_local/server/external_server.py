@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["ForeignServer", "serve_foreign"]
+__all__ = ["ExternalServer", "serve_external"]
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -34,7 +34,7 @@ _INTERVAL_S = 0.05
 _OK = 200
 
 
-class ForeignServer(ABC):
+class ExternalServer(ABC):
     """One process of a server with a folder of its own.
 
     Parameters
@@ -180,7 +180,7 @@ class ForeignServer(ABC):
             connection.close()
 
 
-def serve_foreign(server: ForeignServer, *, exit_with_stdin: bool) -> None:
+def serve_external(server: ExternalServer, *, exit_with_stdin: bool) -> None:
     """Run a server until SIGTERM, SIGINT or, if asked for, the end of standard input.
 
     Raises

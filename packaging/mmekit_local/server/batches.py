@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mmekit_local.server import refusal
-from mmekit_local.server.replies import Reply
+from mmekit_local.server import errors
+from mmekit_local.server.replies import WorkerReply
 from mmekit_runtime.wire import MAX_ITEMS, encode_request
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ _OWN_ITEMS = 2
 
 
 @dataclass
-class Job:
+class QueuedRequest:
     """A request and whoever waits for its answer; times are those of the monotonic clock."""
 
     properties: Mapping[str, str]
     content: Content
-    result: asyncio.Future[Reply]
+    result: asyncio.Future[WorkerReply]
     since: float = field(default_factory=time.monotonic)
     sent: float = 0.0
 
@@ -47,22 +47,22 @@ class Job:
         """How much of what a message can have at most this request takes."""
         return max(len(self.properties), len(self.content))
 
-    def answer(self, reply: Reply) -> None:
+    def answer(self, reply: WorkerReply) -> None:
         """Give the answer to whoever waits, if anybody does."""
         if self.is_wanted:
             self.result.set_result(reply)
         elif reply.stream is not None:
             reply.stream.abandon()
 
-    def refuse(self, error: refusal.Refusal) -> None:
+    def refuse(self, error: errors.ApiError) -> None:
         """Say why there is no answer, if anybody waits."""
         if self.is_wanted:
             self.result.set_exception(error)
 
 
-def taken(queue: deque[Job], most: int) -> list[Job]:
+def take_batch(queue: deque[QueuedRequest], most: int) -> list[QueuedRequest]:
     """Take the next requests that somebody waits for out of a queue, as many as fit together."""
-    batch: list[Job] = []
+    batch: list[QueuedRequest] = []
     left = MAX_ITEMS - _OWN_ITEMS
     while queue and len(batch) < most:
         job = queue[0]
@@ -75,7 +75,7 @@ def taken(queue: deque[Job], most: int) -> list[Job]:
     return batch
 
 
-def message_of(batch: Sequence[Job], handler: str) -> bytes:
+def encode_batch(batch: Sequence[QueuedRequest], handler: str) -> bytes:
     """Return what a worker is sent, as PyPredictor.batchPredict writes it."""
     if len(batch) == 1:
         alone = {**batch[0].properties, "handler": handler}
@@ -90,7 +90,7 @@ def message_of(batch: Sequence[Job], handler: str) -> bytes:
     return encode_request(properties, content)
 
 
-def deliver(batch: Sequence[Job], reply: Reply) -> None:
+def deliver_replies(batch: Sequence[QueuedRequest], reply: WorkerReply) -> None:
     """Give each request of a batch its part of the worker's answer."""
     if len(batch) == 1:
         batch[0].answer(reply)
@@ -115,10 +115,10 @@ def deliver(batch: Sequence[Job], reply: Reply) -> None:
             return
         parts[int(match[1])].append((match[2], value))
     for job, content in zip(batch, parts, strict=True):
-        own = Reply(reply.status, reply.message, reply.properties, tuple(content))
+        own = WorkerReply(reply.status, reply.message, reply.properties, tuple(content))
         job.answer(own)
 
 
-def _refuse(batch: Sequence[Job], why: str) -> None:
+def _refuse(batch: Sequence[QueuedRequest], why: str) -> None:
     for job in batch:
-        job.refuse(refusal.untranslatable(why))
+        job.refuse(errors.untranslatable(why))
