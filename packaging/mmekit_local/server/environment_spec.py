@@ -287,7 +287,7 @@ def _find_python(version: str) -> str | None:
     return done.stdout.strip() or None
 
 
-@cache  # what is here is not looked for at every load; `making` looks again
+@cache  # what is here is not looked for at every load; `environments` looks again
 def _here(name: str) -> str | None:
     """Return the version of a distribution of this environment."""
     return Installed().version(name)

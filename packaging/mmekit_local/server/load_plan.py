@@ -52,7 +52,7 @@ class LoadPlan:
         The bytes that it takes.
     python
         What runs it, where it needs no environment of its own.
-    recipe
+    environment
         How that is made, None where it needs none.
     entry_point
         What the engine runs.
@@ -64,7 +64,7 @@ class LoadPlan:
     properties: Properties
     required: int
     python: str
-    recipe: EnvironmentSpec | None
+    environment: EnvironmentSpec | None
     entry_point: str
     told: Mapping[str, str]
 
@@ -76,9 +76,9 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> LoadPlan:
     handler = _handler_of_djl(folder, properties)
     _check(folder, properties, most_workers, has_handler=handler is not None)
     named = _named_python(properties)
-    recipe = None
+    environment = None
     if installs:
-        recipe = environment_for(folder, named)
+        environment = environment_for(folder, named)
     elif missing := missing_requirements(folder):
         message = (
             f"requirements.txt asks for what this environment lacks: {', '.join(missing)}; "
@@ -92,7 +92,7 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> LoadPlan:
     if handler is not None:
         entry_point, told = ENTRY_POINT, {"convention": handler, RAW: "true"}
     return LoadPlan(
-        *(folder, properties, required, named or sys.executable, recipe), entry_point, told
+        *(folder, properties, required, named or sys.executable, environment), entry_point, told
     )
 
 

@@ -203,8 +203,8 @@ class Registry:
         found = await asyncio.to_thread(plan_load, url, most, installs=self._installs)
         properties, required = found.properties, found.required
         python = found.python
-        if found.recipe is not None:
-            python = await self._environments.python_of(found.recipe)
+        if found.environment is not None:
+            python = await self._environments.python_of(found.environment)
         given = properties.reserved_memory_mb
         reserved = (DEFAULT_RESERVED_MB if given is None else given) * MIB
         async with self._admission.admit(required, reserved) as fits:
