@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import os
 import shutil
 import sys
@@ -21,44 +20,16 @@ from mmekit_local.ports import free_port
 from mmekit_local.sagemaker.instances.launcher import (
     CommandLauncher,
     container_variables,
-    launcher_named,
     start_process,
 )
 
 if TYPE_CHECKING:
     from mmekit_local.sagemaker import Container, ContainerLauncher, Placement
 
-__all__ = ["ImageLauncher", "launcher_for", "require_architecture"]
-
-logger = logging.getLogger("mmekit.endpoint")
+__all__ = ["ImageLauncher", "require_architecture"]
 
 _SAFE_PORTS = range(10_000, 20_000)
 _BLOCK = 100  # of ports, for one container's own use
-
-
-def launcher_for(server: str, *, installs: bool = True) -> ContainerLauncher:
-    """Return the launcher for what ``mme up --server`` names.
-
-    Parameters
-    ----------
-    server
-        ``embedded`` or ``djl``: what images of DJL Serving are; ``docker``: every image is itself.
-    installs
-        Whether the embedded server makes environments for models that ask for more than is here.
-
-    Raises
-    ------
-    ImageError
-        There is no such kind, or no Docker engine.
-    """
-    if server == "docker":
-        from mmekit_local.containers.docker import DockerLauncher, remove_leftovers, require_docker
-
-        require_docker()
-        if left := remove_leftovers():
-            logger.warning("removed what a service that was killed has left: %s", ", ".join(left))
-        return DockerLauncher()
-    return ImageLauncher(launcher_named(server, installs=installs), installs=installs)
 
 
 class ImageLauncher:

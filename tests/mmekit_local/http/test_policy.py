@@ -168,7 +168,7 @@ def test_an_address_that_somebody_typed_is_heard(site):
     assert rejection(OriginPolicy(), HERE, f"Sec-Fetch-Site: {site}") is None
 
 
-def test_a_link_leads_to_a_door_in_a_tab_of_its_own_and_nowhere_else():
+def test_a_link_leads_to_a_linkable_page_in_a_tab_of_its_own_and_nowhere_else():
     policy = OriginPolicy(linkable=("/_mme/",))
     visit = (HERE, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
     tab, frame = "Sec-Fetch-Dest: document", "Sec-Fetch-Dest: iframe"
