@@ -1,12 +1,20 @@
-"""Processes that must not outlive the one that started them, not even when that is killed."""
+"""Processes that must not outlive the one that started them, not even when that is killed.
+
+As a script, ``python -I -S FILE NAME=VALUE``, it kills whatever has that variable in its
+environment: what a server that was killed has left. A process is found by what it was started
+with, whoever started it, in whatever session, and whoever its parent is by now. So this module
+imports nothing but Python's own, and the script looks into /proc: Linux only.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +33,8 @@ fi
 "$@"
 """
 _MARK = "MMEKIT_STARTED_BY"
+_KILLING_S = 10.0
+_PAUSE_S = 0.01
 # A shell that waits costs less than a Python does.
 _SWEEPER = 'while read -r _; do :; done; exec "$@"'
 
@@ -71,7 +81,7 @@ class Mark:
     Attributes
     ----------
     sweep
-        A command that kills whatever has the mark: `mmekit_local.sweeping`.
+        A command that kills whatever has the mark: this module as a script.
     """
 
     variables: dict[str, str]
@@ -83,7 +93,7 @@ class Mark:
         if not sys.platform.startswith("linux"):
             return cls({}, ("true",))
         value = uuid.uuid4().hex
-        script = str(Path(__file__).with_name("sweeping.py"))
+        script = str(Path(__file__))
         return cls({_MARK: value}, (sys.executable, "-I", "-S", script, f"{_MARK}={value}"))
 
 
@@ -116,3 +126,40 @@ def when_stdin_ends(end: Callable[[], object]) -> None:
         end()
 
     threading.Thread(target=watch, daemon=True, name="stdin").start()
+
+
+# What the guard runs: this file, as a script.
+
+
+def _kill_marked(mark: bytes) -> None:
+    """Kill processes that have the mark, and what they start meanwhile, until none is left."""
+    deadline = time.monotonic() + _KILLING_S
+    while _kill_all(mark) and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+
+
+def _kill_all(mark: bytes) -> bool:
+    """Kill those that there are; whether there were any."""
+    found = False
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdecimal() and int(name) != os.getpid():
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                found |= _kill_if_marked(int(name), mark)
+    return found
+
+
+def _kill_if_marked(pid: int, mark: bytes) -> bool:
+    # Opened first: what is looked at, and what is killed, is the same process then.
+    process = os.pidfd_open(pid)
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+            if mark not in file.read().split(b"\0"):
+                return False
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    finally:
+        os.close(process)
+    return True
+
+
+if __name__ == "__main__":
+    _kill_marked(os.fsencode(sys.argv[1]))

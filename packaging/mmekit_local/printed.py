@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mmekit.errors import SettingsError
-from mmekit_local.lines import visible
+from mmekit_local.redaction import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,8 +18,8 @@ from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
 from mmekit_local.guard import leaving_nothing, when_stdin_ends
 from mmekit_local.http import HttpServer, OriginPolicy, run_in_loop
-from mmekit_local.lines import LineFormatter
 from mmekit_local.printed import lines_per_second
+from mmekit_local.redaction import LineFormatter
 from mmekit_local.scratch import ScratchFolder, sweep
 from mmekit_local.server.api import ContainerApi
 from mmekit_local.server.description import name_of

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mmekit.engine import ENGINE_SCRIPT
-from mmekit_local.lines import visible
 from mmekit_local.printed import ProcessOutput
+from mmekit_local.redaction import visible
 from mmekit_local.server.worker_connection import WorkerConnection, WorkerFailure
 from mmekit_runtime.slots.keys import OFF_VARIABLE
 from mmekit_runtime.wire import encode_request
