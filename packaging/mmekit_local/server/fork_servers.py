@@ -312,7 +312,7 @@ class _ForkServerProcess:
             ready_reader, ready_writer = os.pipe()
         except OSError as error:
             raise SlotRefused(f"the fork server could not be started: {error}") from error
-        output = ProcessOutput("fork server")
+        output = ProcessOutput("fork server", spec.log_lines_per_s)
         printing = -1
         variables = stub.fork_server_environment(environment, str(spec.folder))
         variables["MMEKIT_SLOTS_KEY"] = key.encode("utf-8", "surrogateescape").hex()

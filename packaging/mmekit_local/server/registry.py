@@ -251,6 +251,7 @@ class Registry:
             load_timeout_s=float(properties.model_loading_timeout_s),
             predict_timeout_s=float(properties.predict_timeout_s),
             identity=f"{next(self._loads)} {name}",
+            log_lines_per_s=self._limits.log_lines_per_s,
         )
         return WorkerLauncher(spec, self._fork_servers)
 

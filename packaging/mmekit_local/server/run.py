@@ -18,7 +18,6 @@ from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
 from mmekit_local.guard import leaving_nothing, when_stdin_ends
 from mmekit_local.http import HttpServer, OriginPolicy, run_in_loop
-from mmekit_local.printed import lines_per_second
 from mmekit_local.redaction import LineFormatter
 from mmekit_local.scratch import ScratchFolder, sweep
 from mmekit_local.server.api import ContainerApi
@@ -80,14 +79,12 @@ def run(options: ServerOptions) -> None:
     EngineError
         DJL's Python engine is not to be had.
     SettingsError
-        ``MMEKIT_ALLOWED_HOSTS``, ``MMEKIT_LOG_LINES_PER_S`` or one of `mmekit_local.server.limits`
-        cannot be read.
+        ``MMEKIT_ALLOWED_HOSTS`` or one of `mmekit_local.server.limits` cannot be read.
     """
     limits = ServerLimits.of()
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    lines_per_second()
     engine = engine_folder()
     raise_descriptor_limit()
     listener = _listen(options.host, options.port)

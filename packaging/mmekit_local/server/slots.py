@@ -88,8 +88,8 @@ class ParkingState:
 class OutputPipes:
     """The pipes into which a model's processes print; one pair for all its slots."""
 
-    def __init__(self, name: str) -> None:
-        self._output = ProcessOutput(name)
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._output = ProcessOutput(f"W-{spec.model_name}", spec.log_lines_per_s)
         self._writers: list[int] = []
         self._opening = asyncio.Lock()
 
@@ -355,7 +355,7 @@ class WorkerLauncher:
     def __init__(self, spec: WorkerSpec, fork_servers: ForkServers) -> None:
         self.spec = spec
         self._fork_servers = fork_servers
-        self._streams = OutputPipes(f"W-{spec.model_name}")
+        self._streams = OutputPipes(spec)
         self._why_not = why_not(spec)
         if self._why_not:
             self._say()

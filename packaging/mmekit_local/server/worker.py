@@ -72,6 +72,8 @@ class WorkerSpec:
         A folder that has the runtime, for a model that brings none.
     load_timeout_s, predict_timeout_s
         Seconds until a load or a request is given up and its process killed.
+    log_lines_per_s
+        Of what a process prints; None takes what the environment says.
     """
 
     model_name: str
@@ -86,6 +88,7 @@ class WorkerSpec:
     predict_timeout_s: float = 120.0
     identity: str = ""
     libraries: Path | None = None
+    log_lines_per_s: int | None = None
 
     def engine_arguments(self, socket_name: str) -> list[str]:
         """Return the engine's script and arguments: Connection.getPythonStartCmd, one process."""
@@ -234,7 +237,9 @@ class EngineWorker(Worker):
 
     async def _connect(self) -> None:
         spec = self.spec
-        output = self._output = ProcessOutput(f"W-{spec.model_name}", self._see)
+        output = self._output = ProcessOutput(
+            f"W-{spec.model_name}", spec.log_lines_per_s, self._see
+        )
         printing: list[int] = []
         try:
             printing.append(await output.open(logging.INFO))
