@@ -34,8 +34,8 @@ class QueuedRequest:
     properties: Mapping[str, str]
     content: Content
     result: asyncio.Future[WorkerReply]
-    since: float = field(default_factory=time.monotonic)
-    sent: float = 0.0
+    queued_at: float = field(default_factory=time.monotonic)
+    sent_at: float = 0.0
 
     @property
     def is_wanted(self) -> bool:
@@ -65,12 +65,12 @@ def take_batch(queue: deque[QueuedRequest], most: int) -> list[QueuedRequest]:
     batch: list[QueuedRequest] = []
     left = MAX_ITEMS - _OWN_ITEMS
     while queue and len(batch) < most:
-        job = queue[0]
-        if job.is_wanted:
-            if batch and job.items > left:
+        request = queue[0]
+        if request.is_wanted:
+            if batch and request.items > left:
                 break
-            batch.append(job)
-            left -= job.items
+            batch.append(request)
+            left -= request.items
         queue.popleft()
     return batch
 
@@ -82,11 +82,11 @@ def encode_batch(batch: Sequence[QueuedRequest], handler: str) -> bytes:
         return encode_request(alone, batch[0].content)
     properties = {"batch_size": str(len(batch)), "handler": handler}
     content: list[tuple[str | None, bytes]] = []
-    for index, job in enumerate(batch):
+    for index, request in enumerate(batch):
         prefix = f"batch_{index:03d}."
-        for key, value in job.properties.items():
+        for key, value in request.properties.items():
             properties[prefix + key] = value
-        content += [(prefix + (key or "data"), value) for key, value in job.content]
+        content += [(prefix + (key or "data"), value) for key, value in request.content]
     return encode_request(properties, content)
 
 
@@ -101,8 +101,8 @@ def deliver_replies(batch: Sequence[QueuedRequest], reply: WorkerReply) -> None:
         reply.stream.abandon()
         made = 1
     elif reply.status >= 300:  # noqa: PLR2004
-        for job in batch:
-            job.answer(reply)
+        for request in batch:
+            request.answer(reply)
         return
     if made != len(batch):
         _refuse(batch, f"Batch output size mismatch, expected: {len(batch)}, actual: {made}")
@@ -114,11 +114,11 @@ def deliver_replies(batch: Sequence[QueuedRequest], reply: WorkerReply) -> None:
             _refuse(batch, f"Unexpected batch output key: {key}")
             return
         parts[int(match[1])].append((match[2], value))
-    for job, content in zip(batch, parts, strict=True):
+    for request, content in zip(batch, parts, strict=True):
         own = WorkerReply(reply.status, reply.message, reply.properties, tuple(content))
-        job.answer(own)
+        request.answer(own)
 
 
 def _refuse(batch: Sequence[QueuedRequest], why: str) -> None:
-    for job in batch:
-        job.refuse(errors.untranslatable(why))
+    for request in batch:
+        request.refuse(errors.untranslatable(why))

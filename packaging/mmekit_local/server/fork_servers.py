@@ -49,14 +49,14 @@ class ForkServerConnection:
         What its clients have in common.
     acknowledges
         Whether it says at once that it has heard.
-    lose
+    replace
         To be called, with what is wrong, when it does not: the next one gets another fork server.
     """
 
     connection: socket.socket
     key: str
     acknowledges: bool
-    lose: Callable[[str], None]
+    replace: Callable[[str], None]
 
 
 class _KilledAtStart(SlotRefused):
@@ -90,7 +90,7 @@ class ForkServers:
         self._folder = folder
         self._running: dict[str, asyncio.Task[_ForkServerProcess]] = {}
         # They take no more models, and may still serve some.
-        self._former: dict[_ForkServerProcess, asyncio.Task[None]] = {}
+        self._retiring: dict[_ForkServerProcess, asyncio.Task[None]] = {}
         self.on_open: Callable[[], None] = lambda: None
         self.on_want: Callable[[MemoryChannel, int], None] = lambda _line, _size: None
 
@@ -110,7 +110,7 @@ class ForkServers:
         for _ in range(2):
             started = self._running.get(key)
             if started is None:
-                launch = self._launch(spec, environment, path, key)
+                launch = self._start(spec, environment, path, key)
                 started = self._running[key] = asyncio.create_task(launch)
             try:
                 fork_server = await asyncio.shield(started)
@@ -121,7 +121,7 @@ class ForkServers:
             except SlotRefused:
                 self._forget(key, started)
                 raise
-            lose = functools.partial(self._lose, key, started, fork_server)
+            replace = functools.partial(self._replace, key, started, fork_server)
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             # It has room for hundreds that wait; one that was stopped may have none.
             connection.setblocking(False)  # noqa: FBT003
@@ -129,27 +129,27 @@ class ForkServers:
                 connection.connect(path)
             except OSError as error:
                 connection.close()
-                lose(f"cannot be reached: {error}")
+                replace(f"cannot be reached: {error}")
                 continue
             acknowledges = setting(runtime / "keys.py", "ACKNOWLEDGES") is not None
-            return ForkServerConnection(connection, key, acknowledges, lose)
+            return ForkServerConnection(connection, key, acknowledges, replace)
         raise SlotRefused("the fork server cannot be reached")
 
-    async def _launch(
+    async def _start(
         self, spec: WorkerSpec, environment: dict[str, str], path: str, key: str
     ) -> _ForkServerProcess:
         started = await _ForkServerProcess.launch(spec, environment, path, key)
-        started.line = MemoryChannel(path, key, self.on_open, self.on_want)
+        started.channel = MemoryChannel(path, key, self.on_open, self.on_want)
         return started
 
-    def lines(self) -> list[MemoryChannel]:
+    def channels(self) -> list[MemoryChannel]:
         """Return the connections to those that listen when memory is spoken of."""
-        lines = [one.line for one in self._all() if one.line is not None]
-        return [line for line in lines if line.is_open]
+        channels = [one.channel for one in self._all() if one.channel is not None]
+        return [channel for channel in channels if channel.is_open]
 
     def _all(self) -> list[_ForkServerProcess]:
         done = (task for task in self._running.values() if task.done() and not task.exception())
-        return [*(task.result() for task in done), *self._former]
+        return [*(task.result() for task in done), *self._retiring]
 
     def _forget(self, key: str, started: asyncio.Task[_ForkServerProcess]) -> bool:
         if self._running.get(key) is not started:
@@ -157,7 +157,7 @@ class ForkServers:
         del self._running[key]
         return True
 
-    def _lose(
+    def _replace(
         self,
         key: str,
         started: asyncio.Task[_ForkServerProcess],
@@ -167,17 +167,17 @@ class ForkServers:
         """Let go of a fork server; of several that find it so, the first does."""
         if self._forget(key, started):
             _logger.warning("fork server %d %s; another one is started", fork_server.pid, why)
-            self._bury(fork_server)
+            self._retire(fork_server)
 
-    def _bury(self, fork_server: _ForkServerProcess) -> None:
+    def _retire(self, fork_server: _ForkServerProcess) -> None:
         """Wait until one that takes no more models has ended, and let go of it."""
 
         async def wait() -> None:
             await fork_server.ended()
-            del self._former[fork_server]
+            del self._retiring[fork_server]
             await fork_server.close()
 
-        self._former[fork_server] = asyncio.create_task(wait())
+        self._retiring[fork_server] = asyncio.create_task(wait())
 
     def pids(self, besides: Collection[int] = ()) -> list[int]:
         """Return the ids of the fork servers and of the parents that they have forked."""
@@ -190,7 +190,7 @@ class ForkServers:
     async def close(self) -> None:
         """End them all; models and parents end with them."""
         tasks, self._running = list(self._running.values()), {}
-        former, self._former = self._former, {}
+        former, self._retiring = self._retiring, {}
         for task in former.values():
             task.cancel()
         found = (*former, *await asyncio.gather(*tasks, return_exceptions=True))
@@ -222,7 +222,7 @@ class MemoryChannel:
         self._on_open = on_open
         self._on_want = on_want
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[bool]] = {}
+        self._parking: dict[int, asyncio.Future[bool]] = {}
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._channel = Channel(connection)
         connection.setblocking(False)  # noqa: FBT003
@@ -233,23 +233,23 @@ class MemoryChannel:
             _logger.warning("a fork server hears nothing about memory: %s", error)
             connection.close()
             return
-        asyncio.get_running_loop().add_reader(connection.fileno(), self._hear)
+        asyncio.get_running_loop().add_reader(connection.fileno(), self._read_messages)
 
-    def tell(self, limit: int, left: int, at: float, sharers: int) -> None:
+    def report(self, limit: int, left: int, at: float, sharers: int) -> None:
         """Say what is left of the limit, as measured from `at` on, and how many hear it."""
         self._send({"limit": limit, "left": left, "at": at, "sharers": sharers})
 
     async def park(self, wanted: int, seconds: float) -> bool:
         """Have idle models park that take so many bytes; returns whether others may later."""
         number = next(self._numbers)
-        made = self._asked[number] = asyncio.get_running_loop().create_future()
+        made = self._parking[number] = asyncio.get_running_loop().create_future()
         self._send({"wanted": wanted, "number": number})
         try:
             return await asyncio.wait_for(made, seconds)
         except asyncio.TimeoutError:
             return True
         finally:
-            del self._asked[number]
+            del self._parking[number]
 
     def close(self) -> None:
         """End it; whoever waits is told that nobody parks."""
@@ -257,7 +257,7 @@ class MemoryChannel:
         if self._channel.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._channel.close()
-        for made in self._asked.values():
+        for made in self._parking.values():
             if not made.done():
                 made.set_result(False)
 
@@ -273,7 +273,7 @@ class MemoryChannel:
         except OSError:
             self.close()
 
-    def _hear(self) -> None:
+    def _read_messages(self) -> None:
         messages = self._channel.heard()
         if messages is None:
             self.close()
@@ -284,7 +284,7 @@ class MemoryChannel:
                 self._on_open()
             elif "wants" in message:
                 self._on_want(self, message["wants"])
-            elif (made := self._asked.get(message.get("made", -1))) and not made.done():
+            elif (made := self._parking.get(message.get("made", -1))) and not made.done():
                 made.set_result(bool(message["more"]))
 
 
@@ -297,7 +297,7 @@ class _ForkServerProcess:
         self._process = process
         self._owner = owner
         self._output = output
-        self.line: MemoryChannel | None = None
+        self.channel: MemoryChannel | None = None
 
     @property
     def pid(self) -> int:
@@ -355,8 +355,8 @@ class _ForkServerProcess:
         await self._process.wait()
 
     async def close(self) -> None:
-        if self.line is not None:
-            self.line.close()
+        if self.channel is not None:
+            self.channel.close()
         os.close(self._owner)
         # One that was stopped ends in order, too.
         with contextlib.suppress(ProcessLookupError):

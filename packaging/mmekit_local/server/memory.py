@@ -270,7 +270,7 @@ class MemoryAdmission:
         Measures.
     fork_servers
         Whose models park.
-    answering
+    model_pids
         Returns the ids of the processes that answer.
     """
 
@@ -278,17 +278,17 @@ class MemoryAdmission:
         self,
         memory: ServerMemory,
         fork_servers: ForkServers,
-        answering: Callable[[], Collection[int]],
+        model_pids: Callable[[], Collection[int]],
     ) -> None:
         self._memory = memory
         self._fork_servers = fork_servers
-        self._answering = answering
-        self._turn = asyncio.Lock()
-        self._told: asyncio.Task[None] | None = None
+        self._model_pids = model_pids
+        self._one_at_a_time = asyncio.Lock()
+        self._reporting: asyncio.Task[None] | None = None
         self._change = asyncio.Event()
-        self._passing_on: dict[MemoryChannel, asyncio.Task[None]] = {}
+        self._forwarding: dict[MemoryChannel, asyncio.Task[None]] = {}
         fork_servers.on_open = self._change.set
-        fork_servers.on_want = self._pass_on
+        fork_servers.on_want = self._forward
 
     @contextlib.asynccontextmanager
     async def admit(self, required: int, reserved: int) -> AsyncIterator[bool]:
@@ -296,13 +296,13 @@ class MemoryAdmission:
 
         Before the answer is no, idle models park, the least recently used first.
         """
-        if self._told is None and self._memory.own_limit is not None:
-            self._told = asyncio.create_task(self._tell())
+        if self._reporting is None and self._memory.own_limit is not None:
+            self._reporting = asyncio.create_task(self._report_regularly())
         missing = self._missing(required, reserved)
         if missing > 0 and required + reserved <= self._memory.limit:
             until = time.monotonic() + _WAIT_S
-            async with self._turn:
-                missing = await self._make(required, reserved, until)
+            async with self._one_at_a_time:
+                missing = await self._make_room(required, reserved, until)
         if missing > 0:
             yield False
             return
@@ -311,31 +311,31 @@ class MemoryAdmission:
 
     async def close(self) -> None:
         """Tell and pass on nothing more."""
-        tasks = [*self._passing_on.values(), *([self._told] if self._told else [])]
+        tasks = [*self._forwarding.values(), *([self._reporting] if self._reporting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _missing(self, required: int, reserved: int) -> int:
-        shared = self._fork_servers.pids(besides=(pids := self._answering()))
+        shared = self._fork_servers.pids(besides=(pids := self._model_pids()))
         return self._memory.missing(required, reserved, pids, shared)
 
-    async def _make(self, required: int, reserved: int, until: float) -> int:
+    async def _make_room(self, required: int, reserved: int, until: float) -> int:
         """Have models park until so much is free; return the bytes that are missing then."""
         while True:
             may_park_later = False
-            for line in self._fork_servers.lines():
+            for channel in self._fork_servers.channels():
                 missing = self._missing(required, reserved)
                 if missing <= 0:
                     return missing
                 seconds = max(_AGAIN_S, until - time.monotonic())
-                may_park_later |= await line.park(missing, seconds)
+                may_park_later |= await channel.park(missing, seconds)
             missing = self._missing(required, reserved)
             if missing <= 0 or not may_park_later or time.monotonic() > until:
                 return missing
             await asyncio.sleep(_AGAIN_S)
 
-    async def _tell(self) -> None:
+    async def _report_regularly(self) -> None:
         """Tell fork servers what is left of the limit, while any model is awake."""
         limit = self._memory.own_limit
         while limit is not None:
@@ -343,20 +343,20 @@ class MemoryAdmission:
                 await asyncio.wait_for(self._change.wait(), _PERIOD_S)
             news = self._change.is_set()
             self._change.clear()
-            lines, pids = self._fork_servers.lines(), self._answering()
-            if not lines or not (pids or news):
+            channels, pids = self._fork_servers.channels(), self._model_pids()
+            if not channels or not (pids or news):
                 continue
             at = time.monotonic()
             shared = self._fork_servers.pids(besides=pids)
             # Measuring takes the kernel a millisecond for each process.
             left = await asyncio.to_thread(self._memory.measure, pids, shared)
-            for line in lines:
-                line.tell(limit, left, at, len(lines))
+            for channel in channels:
+                channel.report(limit, left, at, len(channels))
 
-    def _pass_on(self, line: MemoryChannel, wanted: int) -> None:
+    def _forward(self, channel: MemoryChannel, wanted: int) -> None:
         """Have the models of other fork servers park for one that waits in this."""
-        others = [one for one in self._fork_servers.lines() if one is not line]
-        if line in self._passing_on or not others:
+        others = [one for one in self._fork_servers.channels() if one is not channel]
+        if channel in self._forwarding or not others:
             return
 
         async def ask() -> None:
@@ -364,5 +364,5 @@ class MemoryAdmission:
                 await other.park(wanted, _WAIT_S)
             self._change.set()
 
-        task = self._passing_on[line] = asyncio.create_task(ask())
-        task.add_done_callback(lambda _: self._passing_on.pop(line))
+        task = self._forwarding[channel] = asyncio.create_task(ask())
+        task.add_done_callback(lambda _: self._forwarding.pop(channel))

@@ -66,7 +66,7 @@ class PoolCounters:
     worker_s: float = 0.0
 
 
-class Pool:
+class WorkerPool:
     """The workers of one model: minimum to maximum, and a queue that is first in, first out.
 
     Parameters
@@ -153,11 +153,13 @@ class Pool:
                 timer.cancel()
         for task in self._starts:
             task.cancel()
-        running = (job for batches in self._running.values() for batch in batches for job in batch)
-        jobs = [*self._queue, *running]
+        running = (
+            request for batches in self._running.values() for batch in batches for request in batch
+        )
+        requests = [*self._queue, *running]
         self._queue.clear()
-        for job in jobs:
-            job.refuse(errors.unavailable("Worker shutting down"))
+        for request in requests:
+            request.refuse(errors.unavailable("Worker shutting down"))
         # A stop is not cancelled: nobody else would end that worker.
         await asyncio.gather(*self._starts, *self._stops, return_exceptions=True)
         workers, self.workers, self._idle = self.workers, [], []
@@ -224,7 +226,7 @@ class Pool:
         if blameless or not self._crashes.too_often(None, f"did not start: {error}"):
             self._retry_timer = asyncio.get_running_loop().call_later(_RETRY_S, self._try_again)
         elif self._is_empty():
-            self._give_up(f"{_TOO_OFTEN}: {self._crashes}")
+            self._mark_failed(f"{_TOO_OFTEN}: {self._crashes}")
 
     def _try_again(self) -> None:
         self._retry_timer = None
@@ -250,7 +252,7 @@ class Pool:
             return
         if isinstance(failure, ModelGivenUp):
             # What the fork server has counted, which replaces processes without asking.
-            self._give_up(str(failure))
+            self._mark_failed(str(failure))
             return
         if isinstance(failure, StreamUnwanted):
             _logger.info("worker %s of model %s is replaced: %s", worker.pid, self.name, failure)
@@ -264,15 +266,15 @@ class Pool:
             if self._failures > self.size.retry_threshold:
                 seconds, allowed = worker.spec.predict_timeout_s, self.size.retry_threshold
                 took = f"{self._failures} of its requests took longer than {seconds:g} s"
-                self._give_up(f"{took}, retry_threshold allows {allowed}")
+                self._mark_failed(f"{took}, retry_threshold allows {allowed}")
                 return
         _logger.warning("worker %s of model %s died: %s", worker.pid, self.name, failure)
         if self._crashes.too_often(worker.pid, f"died: {failure}"):
-            self._give_up(f"{_TOO_OFTEN}: {self._crashes}")
+            self._mark_failed(f"{_TOO_OFTEN}: {self._crashes}")
         elif self._retry_timer is None:
             self._replace()
 
-    def _give_up(self, reason: str) -> None:
+    def _mark_failed(self, reason: str) -> None:
         _logger.error("model %s is marked as failed: %s", self.name, reason)
         self.failed = True
         while self._queue:
@@ -285,7 +287,7 @@ class Pool:
         while self._queue and self._idle:
             wanted = self.size.batch_size
             if len(self._queue) < wanted:
-                wait = self._queue[0].since + self.size.max_batch_delay_s - time.monotonic()
+                wait = self._queue[0].queued_at + self.size.max_batch_delay_s - time.monotonic()
                 if wait > 0:
                     if self._batch_timer is None:
                         loop = asyncio.get_running_loop()
@@ -327,14 +329,14 @@ class Pool:
             return encode_batch(batch, self._handler) if batch else None
         except Exception as error:  # whatever it was, these requests have an answer
             _logger.exception("requests to model %s cannot be sent to a worker", self.name)
-            _refuse(batch, error)
+            _refuse_batch(batch, error)
             return None
 
     def _begin(self, batch: list[QueuedRequest]) -> None:
         now = time.monotonic()
-        for job in batch:
-            job.sent = now
-            self.counters.queue_s += now - job.since
+        for request in batch:
+            request.sent_at = now
+            self.counters.queue_s += now - request.queued_at
 
     def _send(self, worker: Worker, batch: list[QueuedRequest], message: bytes) -> None:
         """Give a worker a batch; `_finished` gives it back, whatever becomes of either."""
@@ -352,36 +354,36 @@ class Pool:
                 stream = done.result().stream
                 self._answer(batch, done.result())
             else:
-                self._lose(batch, failure)
+                self._fail_batch(batch, failure)
         except Exception as error:  # whatever it was, nobody waits for ever
             _logger.exception("answers of model %s are lost", self.name)
-            _refuse(batch, error)
+            _refuse_batch(batch, error)
             if stream is not None:
                 stream.abandon()
         finally:
             if stream is None:
-                self._free(worker, alive=not done.exception())
+                self._finish_batch(worker, alive=not done.exception())
             else:
-                stream.when_ended(lambda: self._free(worker))
+                stream.when_ended(lambda: self._finish_batch(worker))
 
     def _answer(self, batch: list[QueuedRequest], reply: WorkerReply) -> None:
-        took = time.monotonic() - batch[0].sent
+        took = time.monotonic() - batch[0].sent_at
         self.counters.answered += len(batch)
         self.counters.worker_s += took
         self._quick = took < _QUICK_S
         deliver_replies(batch, reply)
 
-    def _lose(self, batch: list[QueuedRequest], failure: BaseException) -> None:
+    def _fail_batch(self, batch: list[QueuedRequest], failure: BaseException) -> None:
         if isinstance(failure, NeverBegun) and not self.failed and not self._closed:
             self._queue.extendleft(batch)
             return
         message = str(failure)
         if "disconnected" in message:
             message = f"java.util.concurrent.ExecutionException: {message}"
-        for job in batch:
-            job.refuse(errors.unavailable(message))
+        for request in batch:
+            request.refuse(errors.unavailable(message))
 
-    def _free(self, worker: Worker, *, alive: bool = True) -> None:
+    def _finish_batch(self, worker: Worker, *, alive: bool = True) -> None:
         """Go on after a batch: with what was sent ahead, or with what waits."""
         batches = self._running[worker]
         batches.popleft()
@@ -430,9 +432,9 @@ class Pool:
             self._watch_idle(max(0.05, oldest + self.size.max_idle_s - now))
 
 
-def _refuse(batch: list[QueuedRequest], error: Exception) -> None:
-    for job in batch:
-        job.refuse(errors.ApiError(500, type(error).__name__, str(error)))
+def _refuse_batch(batch: list[QueuedRequest], error: Exception) -> None:
+    for request in batch:
+        request.refuse(errors.ApiError(500, type(error).__name__, str(error)))
 
 
 def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:

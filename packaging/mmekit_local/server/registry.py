@@ -25,7 +25,7 @@ from mmekit_local.server.fork_servers import ForkServers
 from mmekit_local.server.limits import ServerLimits
 from mmekit_local.server.load_plan import plan_load
 from mmekit_local.server.memory import DEFAULT_RESERVED_MB, MIB, MemoryAdmission, ServerMemory
-from mmekit_local.server.pool import Pool, PoolSize
+from mmekit_local.server.pool import PoolSize, WorkerPool
 from mmekit_local.server.slots import SPARE_DESCRIPTORS, WorkerLauncher
 from mmekit_local.server.worker import InitialisationError, WorkerSpec
 from mmekit_local.server.worker_connection import NoDescriptors, WorkerFailure
@@ -56,8 +56,7 @@ class ServedModel:
     name: str
     url: str
     properties: Properties
-    pool: Pool
-    loaded_at: float
+    pool: WorkerPool
     admitted_bytes: int
     at_start: bool = False
 
@@ -103,7 +102,7 @@ class Registry:
         self._installs = installs
         self._environments = Environments()
         self._fork_servers = ForkServers(sockets)
-        self._admission = MemoryAdmission(memory, self._fork_servers, self._answering)
+        self._admission = MemoryAdmission(memory, self._fork_servers, self._model_pids)
         self._loads = itertools.count()
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -179,19 +178,19 @@ class Registry:
         await model.pool.close()
         _logger.info("Model %s unregistered.", name)
 
-    async def give_up_making(self) -> None:
+    async def stop_making_environments(self) -> None:
         """End the environments that are being made, and so the loads that wait for them."""
         await self._environments.close()
 
     async def close(self) -> None:
         """Unload every model."""
         models, self._models = list(self._models.values()), {}
-        await self.give_up_making()
+        await self.stop_making_environments()
         await asyncio.gather(*(model.pool.close() for model in models))
         await self._admission.close()
         await self._fork_servers.close()
 
-    def _answering(self) -> set[int]:
+    def _model_pids(self) -> set[int]:
         """Return the ids of all processes that answer."""
         workers = (worker for model in self._models.values() for worker in model.pool.workers)
         return {worker.pid for worker in workers if worker.pid}
@@ -215,7 +214,7 @@ class Registry:
                 self._limits.concurrency, required, slots=launcher.gives_slots
             )
             size = _pool_size(properties, most)
-            pool = Pool(name, size, launcher, properties.handler or "handle")
+            pool = WorkerPool(name, size, launcher, properties.handler or "handle")
             try:
                 await pool.start()
             except InitialisationError as error:
@@ -229,7 +228,7 @@ class Registry:
                 raise errors.load_failed(str(error).removeprefix(_WORKER_LOST)) from error
         elapsed = (time.monotonic() - began) * 1000
         _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
-        return ServedModel(name, url, properties, pool, time.time(), required, at_start)
+        return ServedModel(name, url, properties, pool, required, at_start)
 
     def _launcher(self, name: str, found: LoadPlan, python: str) -> WorkerLauncher:
         properties = found.properties

@@ -160,7 +160,7 @@ async def _serve(
         host, port = listener.getsockname()[:2]
         _logger.info("serving on http://%s:%d", host, port)
         await asked.wait()
-        await registry.give_up_making()
+        await registry.stop_making_environments()
         await server.close(_DRAIN_S)
     finally:
         await registry.close()

@@ -191,14 +191,14 @@ class SlotWorker(Worker):
             "acknowledge": True,
         }
         loop = asyncio.get_running_loop()
-        loop.add_reader(fd, self._hear)
+        loop.add_reader(fd, self._read_messages)
         try:
             lifeline.send(message, fds)
         except OSError:
-            self._let_go()
+            self._disconnect()
             return False
         # Not wait_for: before Python 3.12 it loses a cancellation that comes with the answer.
-        unheard = loop.call_later(_HEARD_TIMEOUT_S, self._miss, reached.lose)
+        unheard = loop.call_later(_HEARD_TIMEOUT_S, self._replace_if_silent, reached.replace)
         timer = loop.call_later(_ANSWER_TIMEOUT_S, self._refuse, "the fork server does not answer")
         try:
             await self._replied.wait()
@@ -209,11 +209,11 @@ class SlotWorker(Worker):
             raise SlotRefused(self._refusal)
         return self._granted
 
-    def _miss(self, lose: Callable[[str], None]) -> None:
+    def _replace_if_silent(self, replace: Callable[[str], None]) -> None:
         """Let go of a fork server that has not even heard: it was stopped, or is stuck."""
         if not self._heard:
-            lose(f"has not answered for {_HEARD_TIMEOUT_S:g} s")
-            self._let_go()
+            replace(f"has not answered for {_HEARD_TIMEOUT_S:g} s")
+            self._disconnect()
 
     def _write_later(self, channel: Channel) -> None:
         asyncio.get_running_loop().add_writer(channel.fileno(), self._flush, channel)
@@ -225,12 +225,12 @@ class SlotWorker(Worker):
                 return
         asyncio.get_running_loop().remove_writer(channel.fileno())
 
-    def _hear(self) -> None:
+    def _read_messages(self) -> None:
         assert self._lifeline is not None  # noqa: S101
         messages = self._lifeline.heard()
         if messages is None:
             # Its end, or garbage: the model process has a duplicate of the other end.
-            self._let_go()
+            self._disconnect()
             return
         for message, fds in messages:
             if "heard" in message:
@@ -308,7 +308,7 @@ class SlotWorker(Worker):
         self._process_since = now
         return timeout_s
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         """Take the end of the lifeline for the end of the slot."""
         if self._lifeline:
             loop, fd = asyncio.get_running_loop(), self._lifeline.fileno()
@@ -322,7 +322,7 @@ class SlotWorker(Worker):
     def _failed(self, failure: WorkerFailure) -> WorkerFailure:
         if self._lifeline:
             # Why is said there, before the connection ends.
-            self._hear()
+            self._read_messages()
         return super()._failed(ModelGivenUp(self._given_up) if self._given_up else failure)
 
     async def _end(self) -> None:
@@ -339,7 +339,7 @@ class SlotWorker(Worker):
                 if self._process:
                     with contextlib.suppress(psutil.Error):
                         self._process.kill()
-                self._let_go()
+                self._disconnect()
         if self.ledger:
             self.ledger.close()
             self.ledger = None
@@ -358,7 +358,7 @@ class WorkerLauncher:
         self._streams = OutputPipes(spec)
         self._why_not = why_not(spec)
         if self._why_not:
-            self._say()
+            self._log_why_not()
 
     @property
     def gives_slots(self) -> bool:
@@ -379,7 +379,7 @@ class WorkerLauncher:
                 if not isinstance(error, SlotRefused):
                     raise
                 self._why_not = str(error)
-                self._say()
+                self._log_why_not()
             else:
                 return slot
         worker = EngineWorker(self.spec, next(_numbers), on_exit)
@@ -394,7 +394,7 @@ class WorkerLauncher:
         """Let go of what the model's workers shared."""
         await self._streams.close()
 
-    def _say(self) -> None:
+    def _log_why_not(self) -> None:
         _logger.info(
             "model %s: plain engine, no worker slots: %s", self.spec.model_name, self._why_not
         )
