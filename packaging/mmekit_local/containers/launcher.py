@@ -116,7 +116,7 @@ class ImageLauncher:
         if placement.model is not None:
             placement.folder.mkdir(parents=True, exist_ok=True)
             models = placement.folder / "model"
-            models.unlink(missing_ok=True)
+            models.unlink(missing_ok=True)  # of a container that is started again
             models.symlink_to(placement.model.absolute(), target_is_directory=True)
         block = next(self._blocks)
         variables = container_variables(placement, port)

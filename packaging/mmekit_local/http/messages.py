@@ -156,6 +156,7 @@ def lines_of(head: bytes, count: int) -> bytes:
     ...
     mmekit_local.http.messages.HeadError: a header has a line end or a zero byte in it
     """
+    # Of each kind as many: to some readers a lone CR or LF ends a line, too.
     ends = (head.count(b"\r\n"), head.count(b"\n"), head.count(b"\r"))
     if ends != (count, count, count) or b"\0" in head:
         raise HeadError("a header has a line end or a zero byte in it")

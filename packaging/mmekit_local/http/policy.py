@@ -46,7 +46,8 @@ _LENGTHS = frozenset(map(len, ("host", "origin", "sec-fetch-site")))
 """The lengths of the headers that matter: most others are told apart by theirs."""
 _OWN_SITES = (b"same-origin", b"none")
 _SHOWN = 100  # characters of what a client sent
-_REMEMBERED = 100  # hosts that are known to be right, and refusals that the log has
+# Hosts known to be right, and rejections in the log: bounded, as clients make them up.
+_REMEMBERED = 100
 
 
 class Rejection(NamedTuple):

@@ -118,7 +118,7 @@ class HttpServer:
         now = asyncio.get_running_loop().time()
         if now >= self._complain_at:
             self._complain_at = now + _SILENCE_S
-            what = f"the {len(ended)} that kept us waiting for longest end"
+            what = f"the {len(ended)} without a whole request for longest end"
             what = what if ended else "one more is refused"
             _logger.warning("there are more than %d connections: %s", limit, what)
 

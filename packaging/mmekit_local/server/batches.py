@@ -66,6 +66,7 @@ def take_batch(queue: deque[QueuedRequest], most: int) -> list[QueuedRequest]:
     left = MAX_ITEMS - _OWN_ITEMS
     while queue and len(batch) < most:
         request = queue[0]
+        # Those that nobody waits for any more are dropped here, and cost no worker anything.
         if request.is_wanted:
             if batch and request.items > left:
                 break

@@ -50,6 +50,7 @@ def pretty(content: object) -> bytes:
     return text.translate(_ESCAPED).encode("utf-8", "replace") + b"\n"
 
 
+# Gson escapes what would be markup in HTML.
 _ESCAPED = {ord(one): f"\\u{ord(one):04x}" for one in "'<>&=\u2028\u2029"}
 
 

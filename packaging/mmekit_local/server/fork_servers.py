@@ -230,7 +230,7 @@ class MemoryChannel:
             connection.connect(path)
             self._channel.send({"ask": "memory", "key": key})
         except OSError as error:
-            _logger.warning("a fork server hears nothing about memory: %s", error)
+            _logger.warning("a fork server cannot be told what memory is left: %s", error)
             connection.close()
             return
         asyncio.get_running_loop().add_reader(connection.fileno(), self._read_messages)
@@ -308,6 +308,8 @@ class _ForkServerProcess:
         cls, spec: WorkerSpec, environment: dict[str, str], path: str, key: str
     ) -> _ForkServerProcess:
         try:
+            # The fork server reads the one until it ends, as it does with this process however that
+            # ends; into the other it writes a byte when it listens.
             owner_reader, owner_writer = os.pipe()
             ready_reader, ready_writer = os.pipe()
         except OSError as error:

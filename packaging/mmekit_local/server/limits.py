@@ -30,8 +30,9 @@ MAX_REQUEST_BYTES = "SERVING_MAX_REQUEST_SIZE"
 REQUEST_TIMEOUT_S = "MMEKIT_REQUEST_TIMEOUT_S"
 CONCURRENCY = "MMEKIT_CONCURRENCY"
 
+# Ten digits at most, as int() takes its time over thousands of them.
 _NUMBER = re.compile(r"0*([1-9][0-9]{0,9})")
-_MOST = 2**31 - 1
+_MOST = 2**31 - 1  # an int of Java, which SERVING_MAX_REQUEST_SIZE is
 
 
 @dataclass(frozen=True)

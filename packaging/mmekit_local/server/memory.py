@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 DEFAULT_RESERVED_MB = 500
 _MEASURED_AGAIN = 8
+"""Processes beyond the new ones that a look measures, at a millisecond each."""
 _YOUNG_S = 3.0
 """A process may still be loading its model when it is measured for the first time."""
 _WAIT_S = 2.0
@@ -254,6 +255,7 @@ class ServerMemory:
     @contextlib.contextmanager
     def claimed(self, required: int) -> Iterator[None]:
         """Count bytes as taken while a load lasts."""
+        # In the event loop's thread alone, so without a lock.
         self.loading += required
         try:
             yield

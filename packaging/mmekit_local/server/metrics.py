@@ -59,6 +59,7 @@ def of_processes(model: ServedModel) -> list[ProcessMetrics]:
     """Return the figures of each process of a model, oldest first; for a thread to call."""
     slots: dict[int, int] = {}
     counters: dict[int, dict[str, int]] = {}
+    # A copy, as this runs in a thread: workers come and go meanwhile.
     for worker in tuple(model.pool.workers):
         pid = worker.pid
         if pid is None:

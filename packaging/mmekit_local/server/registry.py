@@ -156,6 +156,7 @@ class Registry:
             raise errors.no_descriptors()
         if "/" in name:
             _logger.warning("model %r cannot be reached: in a path its slash divides", name)
+        # Nothing is awaited between the checks and here: of two loads of a name one is refused.
         self._loading[name] = url
         try:
             model = await self._load(name, url, at_start=at_start)
@@ -172,6 +173,7 @@ class Registry:
         Refusal
             404 when it is not loaded.
         """
+        # First, so that requests from here on get 404 and not a pool that is being closed.
         model = self._models.pop(name, None)
         if model is None:
             raise errors.no_such_model(name)
@@ -238,6 +240,7 @@ class Registry:
             **found.told,
         }
         spec = WorkerSpec(
+            # It stands before each line that the model prints.
             model_name=(properties.model_name or name)[:15],
             folder=found.folder,
             engine=self._engine,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _MOST_WAITING = 1 << 20
+"""Bytes of a stream; with more of them no more is read from the worker, which waits then."""
 
 
 class ReplyStream:
@@ -186,6 +187,7 @@ class ReplyReader:
         cursor = Cursor(self._buffer)
         try:
             status = cursor.short()
+            # Three digits, or it is no status line on the way out.
             if not 100 <= status <= 999:  # noqa: PLR2004
                 raise WireError(f"the status {status}")
             message = cursor.text() or ""
