@@ -15,7 +15,7 @@ from mmekit.errors import ImageError
 from mmekit.instance_types import is_graviton
 from mmekit_local.containers.images import ImageRule, ImageRules
 from mmekit_local.containers.known_images import architecture_of
-from mmekit_local.guard import Mark
+from mmekit_local.guard import ProcessTag
 from mmekit_local.ports import free_port
 from mmekit_local.sagemaker.instances.launcher import (
     CommandLauncher,
@@ -89,9 +89,9 @@ class ImageLauncher:
             remedy = "Install it, name it by its path, or change the rule."
             raise ImageError(what, where=str(rule.folder), remedy=remedy)
         command = [found, *arguments]
-        mark = Mark.new()
-        variables.update(mark.variables)
-        return await start_process(command, variables, placement, port, afterwards=mark.sweep)
+        tag = ProcessTag.new()
+        variables.update(tag.variables)
+        return await start_process(command, variables, placement, port, afterwards=tag.sweep)
 
     def require(self, image: str, instance_type: str | None) -> None:
         """Raise where nothing here can stand for an image on an instance type.

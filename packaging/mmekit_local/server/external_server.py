@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from mmekit.errors import ServerError
-from mmekit_local.guard import guarded, leaving_nothing, when_stdin_ends
+from mmekit_local.guard import guarded, killing_descendants, when_stdin_ends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,11 +96,11 @@ class ExternalServer(ABC):
         """
         command = self.command()
         with contextlib.ExitStack() as guard:
-            mark = guard.enter_context(leaving_nothing())
+            tag = guard.enter_context(killing_descendants())
             self._process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={**self.variables(), **mark},
+                env={**self.variables(), **tag},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
-from mmekit_local.guard import leaving_nothing, when_stdin_ends
+from mmekit_local.guard import killing_descendants, when_stdin_ends
 from mmekit_local.http import HttpServer, OriginPolicy, run_in_loop
 from mmekit_local.redaction import LineFormatter
 from mmekit_local.scratch import ScratchFolder, sweep
@@ -89,7 +89,7 @@ def run(options: ServerOptions) -> None:
     raise_descriptor_limit()
     listener = _listen(options.host, options.port)
     policy = OriginPolicy.of(options.host, listener.getsockname()[0])
-    with leaving_nothing() as variables, _socket_folder() as sockets:
+    with killing_descendants() as variables, _socket_folder() as sockets:
         os.environ.update(variables)  # for all that is started from here on
         memory = ServerMemory(options.memory)
         registry = Registry(engine, sockets, memory, limits, installs=options.installs)
