@@ -139,7 +139,7 @@ class OriginPolicy:
                 return Rejection(400, "A request has one Host header, and not several.")
         if host is not None and not self._is_ours(host):
             return self._rejection(_about_host(host))
-        sender = _foreign_sender(page, host or b"")
+        sender = _other_sender(page, host or b"")
         if sender is None or self._is_navigation(method, target, headers):
             return None
         return self._rejection(_about_page(sender))
@@ -194,7 +194,7 @@ def _about_page(whose: str) -> str:
     )
 
 
-def _foreign_sender(told: list[tuple[bytes, bytes]], host: bytes) -> str | None:
+def _other_sender(told: list[tuple[bytes, bytes]], host: bytes) -> str | None:
     """Return whose page sent a request, if it is not that of the host; headers in lower case."""
     for name, value in told:
         if name == b"origin" and not _is_origin(value, host):

@@ -56,7 +56,7 @@ class LoadPlan:
         How that is made, None where it needs none.
     entry_point
         What the engine runs.
-    told
+    init_parameters
         What the handler finds in its first request besides the properties.
     """
 
@@ -66,7 +66,7 @@ class LoadPlan:
     python: str
     environment: EnvironmentSpec | None
     entry_point: str
-    told: Mapping[str, str]
+    init_parameters: Mapping[str, str]
 
 
 def plan_load(url: str, most_workers: int, *, installs: bool) -> LoadPlan:
@@ -88,11 +88,13 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> LoadPlan:
         raise errors.load_failed(message, "ModelException")
     required = _required_bytes(folder, properties)
     entry_point = properties.entry_point or "model.py"
-    told = {}
+    init_parameters = {}
     if handler is not None:
-        entry_point, told = ENTRY_POINT, {"convention": handler, RAW: "true"}
+        entry_point, init_parameters = ENTRY_POINT, {"convention": handler, RAW: "true"}
     return LoadPlan(
-        *(folder, properties, required, named or sys.executable, environment), entry_point, told
+        *(folder, properties, required, named or sys.executable, environment),
+        entry_point,
+        init_parameters,
     )
 
 

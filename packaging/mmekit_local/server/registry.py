@@ -201,17 +201,17 @@ class Registry:
         began = time.monotonic()
         # In a thread: a disk may take its time, and a model may have many files.
         most = self._limits.workers
-        found = await asyncio.to_thread(plan_load, url, most, installs=self._installs)
-        properties, required = found.properties, found.required
-        python = found.python
-        if found.environment is not None:
-            python = await self._environments.python_of(found.environment)
+        plan = await asyncio.to_thread(plan_load, url, most, installs=self._installs)
+        properties, required = plan.properties, plan.required
+        python = plan.python
+        if plan.environment is not None:
+            python = await self._environments.python_of(plan.environment)
         given = properties.reserved_memory_mb
         reserved = (DEFAULT_RESERVED_MB if given is None else given) * MIB
         async with self._admission.admit(required, reserved) as fits:
             if not fits:
                 raise errors.no_room()
-            launcher = self._launcher(name, found, python)
+            launcher = self._launcher(name, plan, python)
             most = _workers_that_play(
                 self._limits.concurrency, required, slots=launcher.gives_slots
             )
@@ -232,24 +232,24 @@ class Registry:
         _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
         return ServedModel(name, url, properties, pool, required, at_start)
 
-    def _launcher(self, name: str, found: LoadPlan, python: str) -> WorkerLauncher:
-        properties = found.properties
+    def _launcher(self, name: str, plan: LoadPlan, python: str) -> WorkerLauncher:
+        properties = plan.properties
         init_properties = {
             "handler": properties.handler or "handle",
             **properties.init_parameters,
-            **found.told,
+            **plan.init_parameters,
         }
         spec = WorkerSpec(
             # It stands before each line that the model prints.
             model_name=(properties.model_name or name)[:15],
-            folder=found.folder,
+            folder=plan.folder,
             engine=self._engine,
             sockets=self._sockets,
             init_properties=init_properties,
             environment=properties.env,
             python=python,
-            entry_point=found.entry_point,
-            libraries=self._libraries(found.folder),
+            entry_point=plan.entry_point,
+            libraries=self._libraries(plan.folder),
             load_timeout_s=float(properties.model_loading_timeout_s),
             predict_timeout_s=float(properties.predict_timeout_s),
             identity=f"{next(self._loads)} {name}",
