@@ -92,9 +92,13 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> LoadPlan:
     if handler is not None:
         entry_point, init_parameters = ENTRY_POINT, {"convention": handler, RAW: "true"}
     return LoadPlan(
-        *(folder, properties, required, named or sys.executable, environment),
-        entry_point,
-        init_parameters,
+        folder=folder,
+        properties=properties,
+        required=required,
+        python=named or sys.executable,
+        environment=environment,
+        entry_point=entry_point,
+        init_parameters=init_parameters,
     )
 
 
