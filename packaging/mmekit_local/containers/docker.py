@@ -76,7 +76,7 @@ def require_docker() -> None:
     if shutil.which("docker") is None:
         raise ImageError("There is no docker.", where="PATH", remedy=remedy)
     try:
-        _told("version", "--format", "{{.Server.Version}}")
+        _ask_docker("version", "--format", "{{.Server.Version}}")
     except subprocess.TimeoutExpired as error:
         what = f"Docker's engine did not answer within {_ANSWER_S} s."
         raise ImageError(what, where="docker version", remedy=remedy) from error
@@ -99,7 +99,7 @@ def remove_leftovers() -> list[str]:
     """
     machine = f"label={_MACHINE_LABEL}={platform.node()}"
     form = f'{{{{.Names}}}} {{{{.Label "{_OWNER_LABEL}"}}}}'
-    listed = _told("ps", "--all", "--filter", machine, "--format", form).splitlines()
+    listed = _ask_docker("ps", "--all", "--filter", machine, "--format", form).splitlines()
     pairs = [line.partition(" ") for line in listed]
     left = [name for name, _, owner in pairs if not is_owned(Path(owner))]
     if left:
@@ -176,9 +176,7 @@ class DockerLauncher:
         ImageError
             It is not, or there is no image.
         """
-        if not image:
-            remedy = "Give CreateModel an Image, or use --server embedded."
-            raise ImageError("The model has no image.", where="Image", remedy=remedy)
+        _require_image(image, "Image")
         require_architecture(image, instance_type)
 
     async def launch(self, placement: Placement) -> Container:
@@ -191,9 +189,7 @@ class DockerLauncher:
         OSError
             ``docker`` cannot be started.
         """
-        if not placement.image:
-            remedy = "Give CreateModel an Image, or use --server embedded."
-            raise ImageError("The model has no image.", where=placement.label, remedy=remedy)
+        _require_image(placement.image, placement.label)
         if placement.isolated:
             await asyncio.to_thread(_require_isolated_network)
         else:
@@ -243,7 +239,13 @@ class _DockerContainer:
             await asyncio.wait_for(removing.wait(), _REMOVAL_S)
 
 
-def _told(*words: str) -> str:
+def _require_image(image: str, where: str) -> None:
+    if not image:
+        remedy = "Give CreateModel an Image, or use --server embedded."
+        raise ImageError("The model has no image.", where=where, remedy=remedy)
+
+
+def _ask_docker(*words: str) -> str:
     """Return what docker answers."""
     command = ["docker", *words]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ANSWER_S)
@@ -286,11 +288,11 @@ def _require_isolated_network() -> None:
         what = "Without a network a container can be reached on Linux alone."
         raise ImageError(what, where=where, remedy=remedy)
     with contextlib.suppress(subprocess.CalledProcessError):
-        _told("network", "inspect", ISOLATED_NETWORK)
+        _ask_docker("network", "inspect", ISOLATED_NETWORK)
         return
     apart = "com.docker.network.bridge.enable_icc=false"
     try:
-        _told("network", "create", "--internal", "--opt", apart, ISOLATED_NETWORK)
+        _ask_docker("network", "create", "--internal", "--opt", apart, ISOLATED_NETWORK)
     except subprocess.CalledProcessError as error:
         if "already exists" in error.stderr:  # another instance was faster
             return
@@ -305,7 +307,7 @@ async def _address(name: str, client: Container) -> str | None:
     while client.obituary is None:
         # Until it has been made, and for as long as its image is being pulled, there is none.
         with contextlib.suppress(subprocess.CalledProcessError):
-            if address := (await asyncio.to_thread(_told, *inspect)).strip():
+            if address := (await asyncio.to_thread(_ask_docker, *inspect)).strip():
                 return address
         await asyncio.sleep(_INTERVAL_S)
     return None

@@ -128,7 +128,7 @@ class SlotWorker(Worker):
         number: int,
         on_exit: Callable[[Worker, WorkerFailure], None],
         fork_servers: ForkServers,
-        streams: OutputPipes,
+        pipes: OutputPipes,
     ) -> None:
         super().__init__(spec, number, on_exit)
         self.ledger: Ledger | None = None
@@ -136,7 +136,7 @@ class SlotWorker(Worker):
         self._granted = False
         self._heard = False
         self._fork_servers = fork_servers
-        self._streams = streams
+        self._pipes = pipes
         self._lifeline: Channel | None = None
         self._pid: int | None = None
         self._place = 0
@@ -153,13 +153,13 @@ class SlotWorker(Worker):
         return self._pid
 
     async def _connect(self) -> None:
-        streams = await self._streams.writers()
+        pipes = await self._pipes.writers()
         for _ in range(_ATTEMPTS):
             ours, theirs = socket.socketpair()
             ours.setblocking(False)  # noqa: FBT003
             try:
                 with theirs:
-                    given = await self._ask((*streams, theirs.fileno()))
+                    given = await self._ask((*pipes, theirs.fileno()))
             except BaseException:
                 ours.close()
                 raise
@@ -355,7 +355,7 @@ class WorkerLauncher:
     def __init__(self, spec: WorkerSpec, fork_servers: ForkServers) -> None:
         self.spec = spec
         self._fork_servers = fork_servers
-        self._streams = OutputPipes(spec)
+        self._pipes = OutputPipes(spec)
         self._why_not = why_not(spec)
         if self._why_not:
             self._log_why_not()
@@ -370,7 +370,7 @@ class WorkerLauncher:
         # First, as a start that fails half-way, for want of them, leaves some of them open.
         _require_descriptors()
         if self.gives_slots:
-            slot = SlotWorker(self.spec, next(_numbers), on_exit, self._fork_servers, self._streams)
+            slot = SlotWorker(self.spec, next(_numbers), on_exit, self._fork_servers, self._pipes)
             try:
                 await slot.start()
             except (OSError, SlotRefused, WorkerFailure) as error:
@@ -392,7 +392,7 @@ class WorkerLauncher:
 
     async def close(self) -> None:
         """Let go of what the model's workers shared."""
-        await self._streams.close()
+        await self._pipes.close()
 
     def _log_why_not(self) -> None:
         _logger.info(
