@@ -132,7 +132,7 @@ def test_the_table_of_settings_is_that_of_settings():
     assert sorted(rows(ROOT / "README.md", "Settings")) == sorted(variables)
 
 
-def test_the_kinds_of_refusal_are_those_of_the_server():
+def test_the_types_of_errors_are_those_of_the_server():
     source = "".join(
         path.read_text() for path in (ROOT / "packaging" / "mmekit_local" / "server").glob("*.py")
     )

@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from mmekit.engine import engine_folder
-from mmekit_local.server.replies import Reply, ReplyReader
+from mmekit_local.server.replies import ReplyReader, WorkerReply
 from mmekit_local.server.worker import STARTED, WorkerSpec
 from mmekit_runtime.slots import stub
 from mmekit_runtime.slots.channel import Channel
@@ -125,7 +125,7 @@ class Conversation:
         self.sock.settimeout(60)
         self.sock.connect(path)
 
-    def ask(self, body: bytes | str, **properties: str) -> Reply:
+    def ask(self, body: bytes | str, **properties: str) -> WorkerReply:
         """Send one request and return its answer."""
         self.send(body, **properties)
         return self.receive()
@@ -136,7 +136,7 @@ class Conversation:
         named = {key.replace("_", "-"): value for key, value in properties.items()}
         self.sock.sendall(encode_request({"handler": "handle", **named}, (("data", data),)))
 
-    def receive(self) -> Reply:
+    def receive(self) -> WorkerReply:
         """Return the next answer; ConnectionError at the end of the connection."""
         reader = ReplyReader()
         reply = None
@@ -156,7 +156,7 @@ class Conversation:
         """Return how much of what was sent has not been taken, in bytes of the kernel's memory."""
         return struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
 
-    def initialise(self, **properties: str) -> Reply:
+    def initialise(self, **properties: str) -> WorkerReply:
         """Send the empty request that loads the model, and return its answer."""
         self.send_load(**properties)
         return self.receive()

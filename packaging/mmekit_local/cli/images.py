@@ -49,7 +49,7 @@ def list_images(
         if rule is None:
             typer.echo("nothing: no rule is about it, and an endpoint with it fails")
         else:
-            typer.echo(rule.refusal or _spoken(rule.words()))
+            typer.echo(rule.refusal or _quoted(rule.words()))
         return
     table = Table()
     for heading in ("Pattern", "Runs", "Environment", "Holds", "From"):
@@ -58,7 +58,7 @@ def list_images(
         variables = "\n".join(f"{name}={value}" for name, value in rule.environment)
         origin = "built in" if rule.folder is None else str(rules.file)
         holds = "\n".join(rule.holds)
-        runs = f"nothing. {rule.refusal}" if rule.refusal else _spoken(rule.command)
+        runs = f"nothing. {rule.refusal}" if rule.refusal else _quoted(rule.command)
         cells = (rule.pattern, runs, variables, holds, origin)
         table.add_row(*map(Text, cells))
     Console().print(table)
@@ -103,7 +103,7 @@ def add(
         image_holding(pattern, holds, STOCK_IMAGES)  # refused before it is written
     rules = ImageRules.read(may_be_new=True).adding(pattern, command, _pairs(env), holds or ())
     rules.write()
-    typer.echo(f"{rules.file}: {pattern} runs {_spoken(command)}")
+    typer.echo(f"{rules.file}: {pattern} runs {_quoted(command)}")
     if command[0] == "mms":
         from mmekit_local.containers.mms import unprovided_imports
 
@@ -155,21 +155,17 @@ def push(
     **Example:** mme images push infrastructure/containers/mms --repository mmekit-mms-catboost
     --build-arg HANDLER=catboost
     """
-    from mmekit_local.containers.ecr import push_commands, push_image
+    from mmekit_local.containers.ecr import ImagePush
 
-    arguments = _pairs(build_arg)
+    image = ImagePush(folder, repository, tag, _pairs(build_arg), region)
     if dry_run:
-        for line in push_commands(folder, repository, arguments=arguments, tag=tag, region=region):
+        for line in image.script():
             typer.echo(line)
     else:
-        typer.echo(
-            push_image(
-                folder, repository, arguments=arguments, tag=tag, region=region, say=typer.echo
-            )
-        )
+        typer.echo(image.run(typer.echo))
 
 
-def _spoken(words: tuple[str, ...] | list[str]) -> str:
+def _quoted(words: tuple[str, ...] | list[str]) -> str:
     import shlex
 
     return shlex.join(words)

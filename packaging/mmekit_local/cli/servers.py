@@ -1,4 +1,4 @@
-"""Commands that serve models: serve, up."""
+"""Commands that serve models: serve, up, and demo, which does it for the notebooks here."""
 
 from __future__ import annotations
 
@@ -171,6 +171,18 @@ def up(  # noqa: PLR0913 - an option each
         ),
         launcher=launcher,
     )
+
+
+@app.command()
+def demo() -> None:
+    """Run all notebooks against one local endpoint: train, package and serve six models.
+
+    Leaves build/artifacts, build/archives and build/notebooks, and ends with a table of
+    latencies. It is run in the folder of the repository.
+    """
+    from mmekit_local.demo import run
+
+    run()
 
 
 def _see_who_installs(server: str, *, no_install: bool) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mmekit_local.server.link import Link, NeverBegun, WorkerFailure
+from mmekit_local.server.worker_connection import NeverBegun, WorkerConnection, WorkerFailure
 from mmekit_runtime.wire import Answer, encode_answer
 from tests.server_process import wait_until
 
@@ -121,7 +121,7 @@ async def linked():
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     failures = []
-    link = Link(lambda failure: failures.append(failure) or failure)
+    link = WorkerConnection(lambda failure: failures.append(failure) or failure)
     with theirs:
         await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
         yield link, theirs, failures

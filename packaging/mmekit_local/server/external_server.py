@@ -17,13 +17,13 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from mmekit.errors import ServerError
-from mmekit_local.guard import guarded, leaving_nothing, when_stdin_ends
+from mmekit_local.guard import guarded, killing_descendants, when_stdin_ends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["ForeignServer", "serve_foreign"]
+__all__ = ["ExternalServer", "serve_external"]
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -34,7 +34,7 @@ _INTERVAL_S = 0.05
 _OK = 200
 
 
-class ForeignServer(ABC):
+class ExternalServer(ABC):
     """One process of a server with a folder of its own.
 
     Parameters
@@ -96,11 +96,11 @@ class ForeignServer(ABC):
         """
         command = self.command()
         with contextlib.ExitStack() as guard:
-            mark = guard.enter_context(leaving_nothing())
+            tag = guard.enter_context(killing_descendants())
             self._process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={**self.variables(), **mark},
+                env={**self.variables(), **tag},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -180,7 +180,7 @@ class ForeignServer(ABC):
             connection.close()
 
 
-def serve_foreign(server: ForeignServer, *, exit_with_stdin: bool) -> None:
+def serve_external(server: ExternalServer, *, exit_with_stdin: bool) -> None:
     """Run a server until SIGTERM, SIGINT or, if asked for, the end of standard input.
 
     Raises

@@ -32,10 +32,10 @@ from mmekit_local.environments import cache_folder, find_uv, uv_variables
 from mmekit_local.server.requirements import (
     LINKS_FOLDER,
     Installed,
-    Wanted,
+    Requirements,
     lacking,
     needs_of,
-    read_wanted,
+    read_requirements,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ _ASK = (
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EnvironmentSpec:
     """How an environment is made.
 
     Attributes
@@ -104,7 +104,7 @@ class Recipe:
 
     python: str
     version: str
-    wanted: Wanted
+    wanted: Requirements
     below: tuple[str, ...] = ()
     linked: tuple[tuple[str, str], ...] = ()
     spare: tuple[tuple[str, str], ...] = ()
@@ -125,7 +125,7 @@ class Recipe:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, text: bytes) -> Recipe:
+    def from_json(cls, text: bytes) -> EnvironmentSpec:
         """Read what `to_json` wrote."""
         content: dict[str, Any] = json.loads(text)
         wanted = {name: tuple(lines) for name, lines in content["wanted"].items()}
@@ -133,7 +133,7 @@ class Recipe:
             content[name] = tuple(content[name])
         for name in ("linked", "spare"):
             content[name] = tuple((one, version) for one, version in content[name])
-        return cls(**{**content, "wanted": Wanted(**wanted)})
+        return cls(**{**content, "wanted": Requirements(**wanted)})
 
     @property
     def environment(self) -> Path:
@@ -156,7 +156,7 @@ class Interpreter:
     paths: tuple[str, ...] = field(default=())
 
 
-def recipe_for(folder: Path, named: str | None) -> Recipe | None:
+def environment_for(folder: Path, named: str | None) -> EnvironmentSpec | None:
     """Return how the environment of a model is made; None when it needs none of its own.
 
     Parameters
@@ -171,7 +171,7 @@ def recipe_for(folder: Path, named: str | None) -> Recipe | None:
     Refusal
         requirements.txt cannot be followed.
     """
-    wanted = read_wanted(folder)
+    wanted = read_requirements(folder)
     if not wanted.lines:
         return None
     links = folder / LINKS_FOLDER
@@ -182,7 +182,7 @@ def recipe_for(folder: Path, named: str | None) -> Recipe | None:
         other = _interpreter(named)
         if other is None or not lacking(wanted, other.installed):
             return None  # the start of a worker says what is wrong with one that does not run
-        return Recipe(
+        return EnvironmentSpec(
             other.path, other.version, wanted, other.paths, links=where, links_digest=digest
         )
     if not lacking(wanted, Installed()):
@@ -197,7 +197,7 @@ def recipe_for(folder: Path, named: str | None) -> Recipe | None:
     if python == sys.executable:
         linked = _linked((*_LIGHT, *heavy), image, wanted)
         spare = _linked(HEAVY, image, wanted)
-    return Recipe(
+    return EnvironmentSpec(
         *(python, version, wanted),
         linked=tuple(sorted(linked.items())),
         spare=tuple(sorted(set(spare.items()) - set(linked.items()))),
@@ -207,9 +207,9 @@ def recipe_for(folder: Path, named: str | None) -> Recipe | None:
     )
 
 
-def _in_order(wanted: Wanted) -> Wanted:
+def _in_order(wanted: Requirements) -> Requirements:
     lines, constraints = sorted(set(wanted.lines)), sorted(set(wanted.constraints))
-    return Wanted(tuple(lines), tuple(constraints), wanted.options)
+    return Requirements(tuple(lines), tuple(constraints), wanted.options)
 
 
 def _digest(folder: Path) -> str:
@@ -287,13 +287,13 @@ def _find_python(version: str) -> str | None:
     return done.stdout.strip() or None
 
 
-@cache  # what is here is not looked for at every load; `making` looks again
+@cache  # what is here is not looked for at every load; `environments` looks again
 def _here(name: str) -> str | None:
     """Return the version of a distribution of this environment."""
     return Installed().version(name)
 
 
-def _linked(names: Iterable[str], image: Image, wanted: Wanted) -> dict[str, str]:
+def _linked(names: Iterable[str], image: Image, wanted: Requirements) -> dict[str, str]:
     """Return what of the image this environment has, with what that needs."""
     found: dict[str, str] = {}
     for name in names:
@@ -306,7 +306,7 @@ def _linked(names: Iterable[str], image: Image, wanted: Wanted) -> dict[str, str
     return found
 
 
-def _with_needs(name: str, wanted: Wanted) -> dict[str, str]:
+def _with_needs(name: str, wanted: Requirements) -> dict[str, str]:
     """Return a distribution and all that it needs, less what is not wanted in that version."""
     found: dict[str, str] = {}
     waiting: list[str] = [canonicalize_name(name)]
@@ -330,7 +330,7 @@ def _base(
     names: Iterable[str],
     seen: Mapping[str, str],
     image: Image,
-    wanted: Wanted,
+    wanted: Requirements,
     linked: Mapping[str, str],
 ) -> tuple[str, ...]:
     """Return what is to be fetched of what the image has, as lines for uv.

@@ -12,7 +12,7 @@ from mmekit.errors import ServerError
 from mmekit_local.server.limits import MAX_MODELS
 
 
-class Refusal(ServerError):  # noqa: N818  an answer rather than a failure of ours
+class ApiError(ServerError):
     """A request that the server answers with an error.
 
     Attributes
@@ -50,6 +50,7 @@ def pretty(content: object) -> bytes:
     return text.translate(_ESCAPED).encode("utf-8", "replace") + b"\n"
 
 
+# Gson escapes what would be markup in HTML.
 _ESCAPED = {ord(one): f"\\u{ord(one):04x}" for one in "'<>&=\u2028\u2029"}
 
 
@@ -63,76 +64,76 @@ def reason_phrase(status: int) -> str:
         return ""
 
 
-def already_loaded(name: str) -> Refusal:
+def already_loaded(name: str) -> ApiError:
     """409: a model of that name is loaded or loading."""
-    return Refusal(409, "BadRequestException", f"Workflow {name} is already registered.")
+    return ApiError(409, "BadRequestException", f"Workflow {name} is already registered.")
 
 
-def no_such_model(name: str) -> Refusal:
+def no_such_model(name: str) -> ApiError:
     """404: no model of that name is loaded."""
-    return Refusal(404, "ModelNotFoundException", f"Model or workflow not found: {name}")
+    return ApiError(404, "ModelNotFoundException", f"Model or workflow not found: {name}")
 
 
-def no_such_resource() -> Refusal:
+def no_such_resource() -> ApiError:
     """404: the path names nothing."""
     message = "Requested resource is not found, please refer to API document."
-    return Refusal(404, "ResourceNotFoundException", message)
+    return ApiError(404, "ResourceNotFoundException", message)
 
 
-def method_not_allowed() -> Refusal:
+def method_not_allowed() -> ApiError:
     """405: the path is known and the method is not for it."""
     message = "Requested method is not allowed, please refer to API document."
-    return Refusal(405, "MethodNotAllowedException", message)
+    return ApiError(405, "MethodNotAllowedException", message)
 
 
-def bad_request(message: str) -> Refusal:
+def bad_request(message: str) -> ApiError:
     """400: the request itself makes no sense."""
-    return Refusal(400, "BadRequestException", message)
+    return ApiError(400, "BadRequestException", message)
 
 
-def load_failed(message: str, kind: str = "EngineException") -> Refusal:
+def load_failed(message: str, kind: str = "EngineException") -> ApiError:
     """500: the model could not be loaded."""
-    return Refusal(500, kind, message)
+    return ApiError(500, kind, message)
 
 
-def misconfigured(message: str, kind: str = "IllegalArgumentException") -> Refusal:
+def misconfigured(message: str, kind: str = "IllegalArgumentException") -> ApiError:
     """409: DJL Serving answers so to any illegal argument, in serving.properties too."""
-    return Refusal(409, kind, message)
+    return ApiError(409, kind, message)
 
 
-def out_of_memory(message: str = "OOM", kind: str = "EngineException") -> Refusal:
+def out_of_memory(message: str = "OOM", kind: str = "EngineException") -> ApiError:
     """507: the model did not fit; an endpoint unloads others and tries again."""
-    return Refusal(507, kind, message)
+    return ApiError(507, kind, message)
 
 
-def no_room() -> Refusal:
+def no_room() -> ApiError:
     """507: loading was not tried, as memory would run out."""
     return out_of_memory("No enough memory to load the model.", "WlmOutOfMemoryException")
 
 
-def too_many_models(limit: int) -> Refusal:
+def too_many_models(limit: int) -> ApiError:
     """507: so many models are loaded; an endpoint unloads others and tries again."""
     message = f"No more than {limit} models are loaded at once ({MAX_MODELS})."
     return out_of_memory(message, "WlmOutOfMemoryException")
 
 
-def no_descriptors() -> Refusal:
+def no_descriptors() -> ApiError:
     """507: too many files are open; an endpoint unloads others and tries again."""
     message = "No file descriptors are left to load the model (ulimit -n)."
     return out_of_memory(message, "WlmOutOfMemoryException")
 
 
-def no_capacity(name: str) -> Refusal:
+def no_capacity(name: str) -> ApiError:
     """503: the model's queue is full."""
     message = f"Worker queue capacity exceeded for model: {name}"
-    return Refusal(503, "WlmCapacityException", message, retry_after_s=1)
+    return ApiError(503, "WlmCapacityException", message, retry_after_s=1)
 
 
-def unavailable(message: str) -> Refusal:
+def unavailable(message: str) -> ApiError:
     """503: a worker failed, or the model is not ready."""
-    return Refusal(503, "WlmException", message)
+    return ApiError(503, "WlmException", message)
 
 
-def untranslatable(message: str) -> Refusal:
+def untranslatable(message: str) -> ApiError:
     """400: DJL Serving could not make sense of what the worker answered."""
-    return Refusal(400, "TranslateException", message)
+    return ApiError(400, "TranslateException", message)

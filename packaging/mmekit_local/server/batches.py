@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mmekit_local.server import refusal
-from mmekit_local.server.replies import Reply
+from mmekit_local.server import errors
+from mmekit_local.server.replies import WorkerReply
 from mmekit_runtime.wire import MAX_ITEMS, encode_request
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ _OWN_ITEMS = 2
 
 
 @dataclass
-class Job:
+class QueuedRequest:
     """A request and whoever waits for its answer; times are those of the monotonic clock."""
 
     properties: Mapping[str, str]
     content: Content
-    result: asyncio.Future[Reply]
-    since: float = field(default_factory=time.monotonic)
-    sent: float = 0.0
+    result: asyncio.Future[WorkerReply]
+    queued_at: float = field(default_factory=time.monotonic)
+    sent_at: float = 0.0
 
     @property
     def is_wanted(self) -> bool:
@@ -47,50 +47,51 @@ class Job:
         """How much of what a message can have at most this request takes."""
         return max(len(self.properties), len(self.content))
 
-    def answer(self, reply: Reply) -> None:
+    def answer(self, reply: WorkerReply) -> None:
         """Give the answer to whoever waits, if anybody does."""
         if self.is_wanted:
             self.result.set_result(reply)
         elif reply.stream is not None:
             reply.stream.abandon()
 
-    def refuse(self, error: refusal.Refusal) -> None:
+    def refuse(self, error: errors.ApiError) -> None:
         """Say why there is no answer, if anybody waits."""
         if self.is_wanted:
             self.result.set_exception(error)
 
 
-def taken(queue: deque[Job], most: int) -> list[Job]:
+def take_batch(queue: deque[QueuedRequest], most: int) -> list[QueuedRequest]:
     """Take the next requests that somebody waits for out of a queue, as many as fit together."""
-    batch: list[Job] = []
+    batch: list[QueuedRequest] = []
     left = MAX_ITEMS - _OWN_ITEMS
     while queue and len(batch) < most:
-        job = queue[0]
-        if job.is_wanted:
-            if batch and job.items > left:
+        request = queue[0]
+        # Those that nobody waits for any more are dropped here, and cost no worker anything.
+        if request.is_wanted:
+            if batch and request.items > left:
                 break
-            batch.append(job)
-            left -= job.items
+            batch.append(request)
+            left -= request.items
         queue.popleft()
     return batch
 
 
-def message_of(batch: Sequence[Job], handler: str) -> bytes:
+def encode_batch(batch: Sequence[QueuedRequest], handler: str) -> bytes:
     """Return what a worker is sent, as PyPredictor.batchPredict writes it."""
     if len(batch) == 1:
         alone = {**batch[0].properties, "handler": handler}
         return encode_request(alone, batch[0].content)
     properties = {"batch_size": str(len(batch)), "handler": handler}
     content: list[tuple[str | None, bytes]] = []
-    for index, job in enumerate(batch):
+    for index, request in enumerate(batch):
         prefix = f"batch_{index:03d}."
-        for key, value in job.properties.items():
+        for key, value in request.properties.items():
             properties[prefix + key] = value
-        content += [(prefix + (key or "data"), value) for key, value in job.content]
+        content += [(prefix + (key or "data"), value) for key, value in request.content]
     return encode_request(properties, content)
 
 
-def deliver(batch: Sequence[Job], reply: Reply) -> None:
+def deliver_replies(batch: Sequence[QueuedRequest], reply: WorkerReply) -> None:
     """Give each request of a batch its part of the worker's answer."""
     if len(batch) == 1:
         batch[0].answer(reply)
@@ -101,8 +102,8 @@ def deliver(batch: Sequence[Job], reply: Reply) -> None:
         reply.stream.abandon()
         made = 1
     elif reply.status >= 300:  # noqa: PLR2004
-        for job in batch:
-            job.answer(reply)
+        for request in batch:
+            request.answer(reply)
         return
     if made != len(batch):
         _refuse(batch, f"Batch output size mismatch, expected: {len(batch)}, actual: {made}")
@@ -114,11 +115,11 @@ def deliver(batch: Sequence[Job], reply: Reply) -> None:
             _refuse(batch, f"Unexpected batch output key: {key}")
             return
         parts[int(match[1])].append((match[2], value))
-    for job, content in zip(batch, parts, strict=True):
-        own = Reply(reply.status, reply.message, reply.properties, tuple(content))
-        job.answer(own)
+    for request, content in zip(batch, parts, strict=True):
+        own = WorkerReply(reply.status, reply.message, reply.properties, tuple(content))
+        request.answer(own)
 
 
-def _refuse(batch: Sequence[Job], why: str) -> None:
-    for job in batch:
-        job.refuse(refusal.untranslatable(why))
+def _refuse(batch: Sequence[QueuedRequest], why: str) -> None:
+    for request in batch:
+        request.refuse(errors.untranslatable(why))

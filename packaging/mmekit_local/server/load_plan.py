@@ -26,11 +26,11 @@ from mmekit.archive.properties import (
 )
 from mmekit.archive.texts import read_text
 from mmekit.errors import PackageError, PropertiesError, TextError
-from mmekit_local.server import refusal
+from mmekit_local.server import errors
+from mmekit_local.server.environment_spec import EnvironmentSpec, environment_for
 from mmekit_local.server.forms import integer
 from mmekit_local.server.limits import MAX_WORKERS
 from mmekit_local.server.memory import MIB
-from mmekit_local.server.recipe import Recipe, recipe_for
 from mmekit_local.server.requirements import missing_requirements
 from mmekit_runtime.model_files import RAW, RECOMMENDING
 
@@ -43,7 +43,7 @@ _FILE_SIZE_FACTOR = 1.2
 
 
 @dataclass(frozen=True)
-class Examined:
+class LoadPlan:
     """What a model's folder says.
 
     Attributes
@@ -52,11 +52,11 @@ class Examined:
         The bytes that it takes.
     python
         What runs it, where it needs no environment of its own.
-    recipe
+    environment
         How that is made, None where it needs none.
     entry_point
         What the engine runs.
-    told
+    init_parameters
         What the handler finds in its first request besides the properties.
     """
 
@@ -64,35 +64,41 @@ class Examined:
     properties: Properties
     required: int
     python: str
-    recipe: Recipe | None
+    environment: EnvironmentSpec | None
     entry_point: str
-    told: Mapping[str, str]
+    init_parameters: Mapping[str, str]
 
 
-def examined(url: str, most_workers: int, *, installs: bool) -> Examined:
+def plan_load(url: str, most_workers: int, *, installs: bool) -> LoadPlan:
     """Return what a model's folder says; raise what refuses it."""
     folder = _model_folder(url)
     properties = _properties(folder)
     handler = _handler_of_djl(folder, properties)
     _check(folder, properties, most_workers, has_handler=handler is not None)
     named = _named_python(properties)
-    recipe = None
+    environment = None
     if installs:
-        recipe = recipe_for(folder, named)
+        environment = environment_for(folder, named)
     elif missing := missing_requirements(folder):
         message = (
             f"requirements.txt asks for what this environment lacks: {', '.join(missing)}; "
             "with --no-install the embedded server installs nothing: install it here, and build "
             "it into the image that serves the model"
         )
-        raise refusal.load_failed(message, "ModelException")
+        raise errors.load_failed(message, "ModelException")
     required = _required_bytes(folder, properties)
     entry_point = properties.entry_point or "model.py"
-    told = {}
+    init_parameters = {}
     if handler is not None:
-        entry_point, told = ENTRY_POINT, {"convention": handler, RAW: "true"}
-    return Examined(
-        *(folder, properties, required, named or sys.executable, recipe), entry_point, told
+        entry_point, init_parameters = ENTRY_POINT, {"convention": handler, RAW: "true"}
+    return LoadPlan(
+        folder=folder,
+        properties=properties,
+        required=required,
+        python=named or sys.executable,
+        environment=environment,
+        entry_point=entry_point,
+        init_parameters=init_parameters,
     )
 
 
@@ -112,11 +118,11 @@ def _handler_of_djl(folder: Path, properties: Properties) -> str | None:
     except FileNotFoundError:
         pass
     except (OSError, TextError) as error:
-        raise refusal.load_failed(str(error).splitlines()[0], "ModelException") from error
+        raise errors.load_failed(str(error).splitlines()[0], "ModelException") from error
     try:
         found = convention_of(read_contents(folder), properties)
     except (PackageError, OSError) as error:  # a TextError is one
-        raise refusal.load_failed(str(error).splitlines()[0], "ModelException") from error
+        raise errors.load_failed(str(error).splitlines()[0], "ModelException") from error
     return found.made_for if found is not None and found.is_of_handler else None
 
 
@@ -143,12 +149,12 @@ def _model_folder(url: str) -> Path:
         parts = urlsplit(url)
         folder = Path(unquote(parts.path) if parts.scheme == "file" else url)
         if parts.scheme not in ("", "file") or not folder.is_absolute() or not folder.is_dir():
-            raise refusal.Refusal(404, "ModelNotFoundException", message)
+            raise errors.ApiError(404, "ModelNotFoundException", message)
         return model_folder(folder).resolve()
     except (OSError, ValueError) as error:
         # A broken address, a name that is too long, a folder that is not ours.
         message = f"{message}: {error}"
-        raise refusal.Refusal(404, "ModelNotFoundException", message) from error
+        raise errors.ApiError(404, "ModelNotFoundException", message) from error
 
 
 def _properties(folder: Path) -> Properties:
@@ -158,18 +164,18 @@ def _properties(folder: Path) -> Properties:
     except FileNotFoundError:
         return Properties()
     except OSError as error:
-        raise refusal.load_failed(str(error), "IOException") from error
+        raise errors.load_failed(str(error), "IOException") from error
     except TextError as error:
-        raise refusal.load_failed(error.what, "ModelException") from error
+        raise errors.load_failed(error.what, "ModelException") from error
     try:
         entries = parse_entries(text)
     except PropertiesError as error:
-        raise refusal.misconfigured("Malformed \\uxxxx encoding.") from error
+        raise errors.misconfigured("Malformed \\uxxxx encoding.") from error
     for problem in find_problems(entries):
         # retry_threshold is read when a worker has failed, and not before.
         if problem.fatal and problem.entry.key != "retry_threshold":
             message = f'For input string: "{problem.entry.value}"'
-            raise refusal.misconfigured(message, "NumberFormatException")
+            raise errors.misconfigured(message, "NumberFormatException")
     return properties_of(entries)
 
 
@@ -179,34 +185,34 @@ def _check(folder: Path, properties: Properties, most_workers: int, *, has_handl
     has_model = (folder / "model.py").is_file() or entry_point is not None or has_handler
     if entry_point is not None and entry_point.lower().startswith("http"):
         message = "option.entryPoint is an address, and nothing is downloaded from it here: put "
-        raise refusal.load_failed(f"{message}the file into the archive", "ModelException")
+        raise errors.load_failed(f"{message}the file into the archive", "ModelException")
     engine = properties.engine
     if engine is None and not has_model:
         message = f"Failed to detect engine of the model: {folder}"
-        raise refusal.Refusal(404, "ModelNotFoundException", message)
+        raise errors.ApiError(404, "ModelNotFoundException", message)
     if engine not in (None, "Python"):
-        raise refusal.misconfigured(f"Deep learning engine not found: {engine}")
+        raise errors.misconfigured(f"Deep learning engine not found: {engine}")
     if not has_model:
         message = f".py file not found in: {folder}"
-        raise refusal.load_failed(message, "FileNotFoundException")
+        raise errors.load_failed(message, "FileNotFoundException")
     degree = properties.options.get("tensor_parallel_degree", "0")
     if degree != "max" and not _is_integer(degree):
         message = f'For input string: "{degree}"'
-        raise refusal.misconfigured(message, "NumberFormatException")
+        raise errors.misconfigured(message, "NumberFormatException")
     devices = properties.load_on_devices or "*"
     if any(one.startswith("gpu") or one.isdigit() for one in devices.split(";")):
-        raise refusal.load_failed("No GPU device detected.", "IllegalStateException")
+        raise errors.load_failed("No GPU device detected.", "IllegalStateException")
     if properties.job_queue_size < 1:
-        raise refusal.misconfigured(f"job_queue_size is {properties.job_queue_size}")
+        raise errors.misconfigured(f"job_queue_size is {properties.job_queue_size}")
     minimum, maximum = properties.min_workers or 0, properties.max_workers or 0
     if minimum < 0:
-        raise refusal.load_failed(f"minWorkers is {minimum}", "IndexOutOfBoundsException")
+        raise errors.load_failed(f"minWorkers is {minimum}", "IndexOutOfBoundsException")
     if max(minimum, maximum) > most_workers:
         message = (
             f"{max(minimum, maximum)} workers are more than the {most_workers} of a model "
             f"({MAX_WORKERS})"
         )
-        raise refusal.load_failed(message, "ModelException")
+        raise errors.load_failed(message, "ModelException")
 
 
 def _is_integer(text: str) -> bool:

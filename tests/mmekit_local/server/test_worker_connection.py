@@ -7,13 +7,13 @@ import socket
 
 import pytest
 
-from mmekit_local.server.link import Link, NeverBegun, WorkerFailure
+from mmekit_local.server.worker_connection import NeverBegun, WorkerConnection, WorkerFailure
 
 
 def run(story, **options):
     async def scenario():
         told = []
-        link = Link(lambda failure: told.append(failure) or failure, **options)
+        link = WorkerConnection(lambda failure: told.append(failure) or failure, **options)
         ours, theirs = socket.socketpair()
         with theirs:
             loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from mmekit_local.server.replies import Reply, ReplyReader, Stream
+from mmekit_local.server.replies import ReplyReader, ReplyStream, WorkerReply
 from mmekit_runtime.wire import WireError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class NoDescriptors(WorkerFailure):
         super().__init__("Too many open files")
 
 
-class Link(asyncio.Protocol):
+class WorkerConnection(asyncio.Protocol):
     """A connection to a worker that takes one request after the other.
 
     A request may be sent ahead while the worker is busy with another: it lies in the socket, and
@@ -73,16 +73,16 @@ class Link(asyncio.Protocol):
         self._on_failure = on_failure
         self._time_left = time_left
         self._drain_s = drain_s
-        self._draining: Stream | None = None
+        self._draining: ReplyStream | None = None
         self._reader = ReplyReader()
         self._transport: asyncio.Transport | None = None
-        self._waiters: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._waiters: deque[tuple[asyncio.Future[WorkerReply], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timeout_s = 0.0
         self._since = 0.0
         self._failed = False
 
-    def ask(self, request: bytes, timeout_s: float) -> asyncio.Future[Reply]:
+    def ask(self, request: bytes, timeout_s: float) -> asyncio.Future[WorkerReply]:
         """Send a request; the future has the reply, or fails with `WorkerFailure`.
 
         The time is that until the reply, and until each chunk of a stream. It begins when the
@@ -90,7 +90,7 @@ class Link(asyncio.Protocol):
         turn fails with `NeverBegun`.
         """
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Reply] = loop.create_future()
+        waiter: asyncio.Future[WorkerReply] = loop.create_future()
         failure = self._write(waiter, request, timeout_s)
         if failure is not None:
             # Those before have been written: they may have begun.
@@ -100,7 +100,7 @@ class Link(asyncio.Protocol):
         return waiter
 
     def _write(
-        self, waiter: asyncio.Future[Reply], request: bytes, timeout_s: float
+        self, waiter: asyncio.Future[WorkerReply], request: bytes, timeout_s: float
     ) -> WorkerFailure | None:
         """Write a request; return why it cannot be, which is the end of the worker."""
         if self._transport is None or self._transport.is_closing():

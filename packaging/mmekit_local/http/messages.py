@@ -1,4 +1,9 @@
-"""Requests and responses, and what a client may send."""
+"""Requests and responses, what a client may send, and what a head may hold.
+
+Whatever becomes a line of a head is text of somebody else's: of a handler, of a form, of an
+object's metadata. A line end in it would be a header that nobody set, or a request that nobody
+sent; so heads are looked at where they go out.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +55,7 @@ class HttpLimits:
 
 
 @dataclass
-class Request:
+class HttpRequest:
     """One request.
 
     Attributes
@@ -80,7 +85,7 @@ class Request:
         return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
 
 
-class Response(NamedTuple):
+class HttpResponse(NamedTuple):
     """One answer: a body, or a stream of chunks.
 
     ``content-length``, ``transfer-encoding`` and ``connection`` are not among the headers.
@@ -115,8 +120,8 @@ class Responder(NamedTuple):
         above `HttpLimits.body_bytes`. None: no body may have more.
     """
 
-    answer: Callable[[Request], Awaitable[Response]]
-    refuse: Callable[[int, str], Response]
+    answer: Callable[[HttpRequest], Awaitable[HttpResponse]]
+    refuse: Callable[[int, str], HttpResponse]
     largest_body: Callable[[str, str], int] | None = None
 
 
@@ -128,3 +133,42 @@ def aggregated(headers: RawHeaders, size: int) -> RawHeaders:
     if coded:
         kept.append((b"content-length", b"%d" % size))
     return kept
+
+
+class HeadError(ValueError):
+    """A head cannot be sent: what was to be one line of it is more, or holds a zero byte."""
+
+
+def lines_of(head: bytes, count: int) -> bytes:
+    r"""Return (a part of) a head that consists of so many lines, each with its end.
+
+    Raises
+    ------
+    HeadError
+        It has more lines than that, or characters that end lines or texts elsewhere.
+
+    Examples
+    --------
+    >>> lines_of(b"accept: text/csv\r\n", 1)
+    b'accept: text/csv\r\n'
+    >>> lines_of(b"accept: text/csv\r\nexpect: more\r\n", 1)
+    Traceback (most recent call last):
+    ...
+    mmekit_local.http.messages.HeadError: a header has a line end or a zero byte in it
+    """
+    # Of each kind as many: to some readers a lone CR or LF ends a line, too.
+    ends = (head.count(b"\r\n"), head.count(b"\n"), head.count(b"\r"))
+    if ends != (count, count, count) or b"\0" in head:
+        raise HeadError("a header has a line end or a zero byte in it")
+    return head
+
+
+def is_one_line(text: str) -> bool:
+    r"""Say whether a text can be a header's value.
+
+    Examples
+    --------
+    >>> is_one_line("text/csv; charset=utf-8"), is_one_line("text/csv\r\nHost: x")
+    (True, False)
+    """
+    return not any(one in text for one in "\r\n\0")

@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from mmekit_local.server.memory import process_memory
-from mmekit_local.server.slots import Parking, SlotWorker
+from mmekit_local.server.slots import ParkingState, SlotWorker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mmekit_local.server.registry import Model, Registry
+    from mmekit_local.server.registry import Registry, ServedModel
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,7 +25,7 @@ _NANOSECONDS = 1e9
 
 
 @dataclass(frozen=True)
-class ProcessFigures:
+class ProcessMetrics:
     """One process that answers for a model.
 
     Attributes
@@ -55,10 +55,11 @@ class ProcessFigures:
     proportional_bytes: int
 
 
-def of_processes(model: Model) -> list[ProcessFigures]:
+def of_processes(model: ServedModel) -> list[ProcessMetrics]:
     """Return the figures of each process of a model, oldest first; for a thread to call."""
     slots: dict[int, int] = {}
     counters: dict[int, dict[str, int]] = {}
+    # A copy, as this runs in a thread: workers come and go meanwhile.
     for worker in tuple(model.pool.workers):
         pid = worker.pid
         if pid is None:
@@ -70,18 +71,18 @@ def of_processes(model: Model) -> list[ProcessFigures]:
     return [_of_process(pid, number, counters.get(pid, {})) for pid, number in slots.items()]
 
 
-def parking_of(model: Model) -> Parking:
+def parking_of(model: ServedModel) -> ParkingState:
     """Return since when a model is parked, and how often it was parked and woken."""
     known = [one.parking for one in tuple(model.pool.workers) if isinstance(one, SlotWorker)]
-    return max(known, key=lambda one: (one.parks + one.wakes, one.wakes), default=Parking())
+    return max(known, key=lambda one: (one.parks + one.wakes, one.wakes), default=ParkingState())
 
 
-def _of_process(pid: int, slots: int, counters: dict[str, int]) -> ProcessFigures:
+def _of_process(pid: int, slots: int, counters: dict[str, int]) -> ProcessMetrics:
     def seconds(name: str) -> float:
         return counters.get(name, 0) / _NANOSECONDS
 
     memory = process_memory(pid)
-    return ProcessFigures(
+    return ProcessMetrics(
         pid=pid,
         slots=slots,
         requests=counters.get("requests", 0),
@@ -134,7 +135,7 @@ def _memory_metrics(registry: Registry) -> list[Metric]:
     return [limit, loading]
 
 
-def _model_metrics(models: Iterable[Model]) -> list[Metric]:
+def _model_metrics(models: Iterable[ServedModel]) -> list[Metric]:
     requests = CounterMetricFamily(
         "mmekit_requests", "Requests that the model's workers answered", labels=_PER_MODEL
     )
@@ -164,17 +165,17 @@ def _model_metrics(models: Iterable[Model]) -> list[Metric]:
     for model in models:
         name, pool = (model.name,), model.pool
         admitted.add_metric(name, model.admitted_bytes)
-        requests.add_metric(name, pool.tally.answered)
-        refused.add_metric(name, pool.tally.refused)
-        waited.add_metric(name, pool.tally.queue_s)
-        answered.add_metric(name, pool.tally.worker_s)
+        requests.add_metric(name, pool.counters.answered)
+        refused.add_metric(name, pool.counters.refused)
+        waited.add_metric(name, pool.counters.queue_s)
+        answered.add_metric(name, pool.counters.worker_s)
         queued.add_metric(name, pool.queued)
         workers.add_metric(name, len(pool.workers))
         failed.add_metric(name, pool.failed)
     return [requests, refused, waited, answered, queued, workers, failed, admitted]
 
 
-def _parking_metrics(models: Iterable[Model]) -> list[Metric]:
+def _parking_metrics(models: Iterable[ServedModel]) -> list[Metric]:
     parked = GaugeMetricFamily(
         "mmekit_model_parked", "1 while the model has slots and no process", labels=_PER_MODEL
     )
@@ -196,7 +197,7 @@ def _parking_metrics(models: Iterable[Model]) -> list[Metric]:
     return [parked, parks, wakes, wake_s]
 
 
-def _process_metrics(models: Iterable[Model]) -> list[Metric]:
+def _process_metrics(models: Iterable[ServedModel]) -> list[Metric]:
     counters = {
         "requests": "Requests that the process answered",
         "errors": "Requests that the process answered with an error",

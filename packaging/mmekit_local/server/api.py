@@ -14,8 +14,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mmekit_local.http import Responder, Response
-from mmekit_local.server import description, figures, openapi, refusal
+from mmekit_local.http import HttpResponse, Responder
+from mmekit_local.server import description, errors, metrics, openapi
 from mmekit_local.server.forms import (
     LARGE_FORM,
     content_of,
@@ -28,11 +28,11 @@ from mmekit_local.server.forms import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from mmekit_local.http import Headers, Request
-    from mmekit_local.http.exchange import RawHeaders
+    from mmekit_local.http import Headers, HttpRequest
+    from mmekit_local.http.messages import RawHeaders
     from mmekit_local.server.forms import Content
     from mmekit_local.server.registry import Registry
-    from mmekit_local.server.replies import Reply
+    from mmekit_local.server.replies import WorkerReply
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -72,7 +72,7 @@ _NO_REQUEST = {
 }
 
 
-class Front:
+class ContainerApi:
     """What is said to each request."""
 
     def __init__(self, registry: Registry) -> None:
@@ -83,18 +83,18 @@ class Front:
         """What an HTTP server needs of this."""
         return Responder(self.answer, no_request)
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer a request."""
         request_id = str(uuid.uuid4())
         try:
             return await self._route(request, request_id)
-        except refusal.Refusal as error:
+        except errors.ApiError as error:
             return _refused(error, request_id)
         except Exception as error:
             _logger.exception("the server failed on %s %s", request.method, request.target)
-            return _refused(refusal.Refusal(500, type(error).__name__, str(error)), request_id)
+            return _refused(errors.ApiError(500, type(error).__name__, str(error)), request_id)
 
-    async def _route(self, request: Request, request_id: str) -> Response:
+    async def _route(self, request: HttpRequest, request_id: str) -> HttpResponse:
         path, _, query = request.target.partition("#")[0].partition("?")
         segments = decoded_path(path).split("/")
         while len(segments) > 1 and not segments[-1]:
@@ -108,50 +108,55 @@ class Front:
         if path == openapi.PATH and request.method in ("GET", "HEAD"):
             return _json(openapi.body(), request_id)
         if path == "/metrics":
-            text = await asyncio.to_thread(figures.prometheus_text, self._registry)
-            return Response(200, "OK", [("content-type", figures.CONTENT_TYPE)], text)
-        raise refusal.no_such_resource()
+            text = await asyncio.to_thread(metrics.prometheus_text, self._registry)
+            return HttpResponse(200, "OK", [("content-type", metrics.CONTENT_TYPE)], text)
+        raise errors.no_such_resource()
 
     # Inference.
 
     def _infer(
-        self, request: Request, segments: list[str], query: str, request_id: str
-    ) -> Awaitable[Response]:
+        self, request: HttpRequest, segments: list[str], query: str, request_id: str
+    ) -> Awaitable[HttpResponse]:
         kind = segments[1]
         if kind == "ping":
             return self._ping(request_id)
         if kind == "models":
             if len(segments) < 4:  # noqa: PLR2004  /models//invoke
-                raise refusal.method_not_allowed()
+                raise errors.method_not_allowed()
             return self._invoke(segments[2], None, request, query, request_id)
         if kind == "predictions":
             if len(segments) < 3:  # noqa: PLR2004
-                raise refusal.no_such_resource()
+                raise errors.no_such_resource()
             version = segments[3] if len(segments) > 3 else None  # noqa: PLR2004
             return self._invoke(segments[2], version, request, query, request_id)
         return self._invoke(None, None, request, query, request_id)
 
-    async def _ping(self, request_id: str) -> Response:
+    async def _ping(self, request_id: str) -> HttpResponse:
         health = description.health(self._registry)
         content = {name: {"status": status} for name, status in health.items()}
         status = 500 if "FAILED" in health.values() else 200
-        return _json(refusal.pretty(content), request_id, status)
+        return _json(errors.pretty(content), request_id, status)
 
     async def _invoke(
-        self, name: str | None, version: str | None, request: Request, query: str, request_id: str
-    ) -> Response:
+        self,
+        name: str | None,
+        version: str | None,
+        request: HttpRequest,
+        query: str,
+        request_id: str,
+    ) -> HttpResponse:
         properties, content_type = _properties_of(request.headers, request_id)
         content = await _content(query, content_type, request)
         if not name:
             given = (value.decode() for key, value in content if key == "model_name")
             name = properties.get("model_name") or next(given, None) or self._registry.only_model
             if name is None:
-                raise refusal.bad_request("Parameter model_name is required.")
+                raise errors.bad_request("Parameter model_name is required.")
         model = self._registry.get(name)
         if model is None or version:
             if name in self._registry.loading:
-                raise refusal.unavailable(f"Model is not ready: {name}")
-            raise refusal.no_such_model(name)
+                raise errors.unavailable(f"Model is not ready: {name}")
+            raise errors.no_such_model(name)
         if request.method == "OPTIONS":
             return _json(b"{}\n", request_id)
         result = model.pool.submit(properties, content)
@@ -167,42 +172,42 @@ class Front:
     # Management.
 
     async def _manage(
-        self, request: Request, segments: list[str], query: str, request_id: str
-    ) -> Response:
+        self, request: HttpRequest, segments: list[str], query: str, request_id: str
+    ) -> HttpResponse:
         method = request.method
         if len(segments) < 3:  # noqa: PLR2004
             if method == "GET":
                 return _json(self._list(query), request_id)
             if method == "POST":
                 return await self._load(request, query, request_id)
-            raise refusal.method_not_allowed()
+            raise errors.method_not_allowed()
         name = segments[2]
         version = segments[3] if len(segments) > 3 else None  # noqa: PLR2004
         if method == "GET":
             return await self._describe(name, version, request_id)
         if method == "DELETE":
             if version is not None:
-                raise refusal.no_such_model(name)
+                raise errors.no_such_model(name)
             # Whoever asked may go away: the work goes on.
             await asyncio.shield(self._registry.unload(name))
             content = {"status": f'Model or workflow "{name}" unregistered'}
-            return _json(refusal.pretty(content), request_id)
-        raise refusal.method_not_allowed()
+            return _json(errors.pretty(content), request_id)
+        raise errors.method_not_allowed()
 
-    async def _describe(self, name: str, version: str | None, request_id: str) -> Response:
+    async def _describe(self, name: str, version: str | None, request_id: str) -> HttpResponse:
         model = self._registry.get(name)
         if model is None or version is not None:
             called = f"Workflow not found: {name}/{version}" if model else name
             message = f"Workflow not found: {called}"
-            raise refusal.Refusal(404, "ModelNotFoundException", message)
+            raise errors.ApiError(404, "ModelNotFoundException", message)
         # In a thread: the kernel takes its time to tell the memory of a process.
         described = await asyncio.to_thread(description.of_model, model)
-        return _json(refusal.pretty([described]), request_id)
+        return _json(errors.pretty([described]), request_id)
 
-    async def _load(self, request: Request, query: str, request_id: str) -> Response:
+    async def _load(self, request: HttpRequest, query: str, request_id: str) -> HttpResponse:
         name, url = _load_request(request, query)
         await asyncio.shield(self._registry.load(name, url))
-        return _json(refusal.pretty({"status": f'Model "{name}" registered.'}), request_id)
+        return _json(errors.pretty({"status": f'Model "{name}" registered.'}), request_id)
 
     def _list(self, query: str) -> bytes:
         given = dict(parse_query(query))
@@ -216,7 +221,7 @@ class Front:
         if stop < len(models):
             page["nextPageToken"] = str(stop)
         page["models"] = models[start:stop]
-        return refusal.pretty(page)
+        return errors.pretty(page)
 
 
 def _properties_of(headers: RawHeaders, request_id: str) -> tuple[dict[str, str], str]:
@@ -239,12 +244,12 @@ def _properties_of(headers: RawHeaders, request_id: str) -> tuple[dict[str, str]
         else:
             properties[spelled.setdefault(lower, name)] = value
     if "handler" in spelled:
-        raise refusal.bad_request("The handler can't be overridden in a request")
+        raise errors.bad_request("The handler can't be overridden in a request")
     properties[spelled.setdefault("requestid", "requestId")] = request_id
     return properties, properties.get(spelled.get("content-type", ""), "")
 
 
-async def _content(query: str, content_type: str, request: Request) -> Content:
+async def _content(query: str, content_type: str, request: HttpRequest) -> Content:
     body = request.body
     if len(body) > LARGE_FORM and is_form(content_type):
         # It is taken apart in a thread, while others are answered.
@@ -252,29 +257,29 @@ async def _content(query: str, content_type: str, request: Request) -> Content:
     return content_of(query, content_type, body)
 
 
-def _load_request(request: Request, query: str) -> tuple[str, str]:
+def _load_request(request: HttpRequest, query: str) -> tuple[str, str]:
     types = (value for name, value in request.headers if name.lower() == b"content-type")
     content_type = next(types, b"").partition(b";")[0].strip().lower()
     if content_type != b"application/json":
         given = dict(parse_query(query))
         url = given.get("url")
         if not url:
-            raise refusal.bad_request("Parameter url is required.")
+            raise errors.bad_request("Parameter url is required.")
         return given.get("model_name") or description.name_of(url), url
     body = request.body
     if len(body) > _LONGEST_LOAD:
         message = f"What a load says has at most {_LONGEST_LOAD} bytes."
-        raise refusal.bad_request(message)
+        raise errors.bad_request(message)
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise refusal.Refusal(500, "JsonSyntaxException", str(error)) from error
+        raise errors.ApiError(500, "JsonSyntaxException", str(error)) from error
     if not isinstance(content, dict):
         message = f"Expected BEGIN_OBJECT but was {type(content).__name__}"
-        raise refusal.Refusal(500, "JsonSyntaxException", message)
+        raise errors.ApiError(500, "JsonSyntaxException", message)
     for name in ("url", "model_name"):
         if not content.get(name) or not isinstance(content[name], str):
-            raise refusal.bad_request(f"Parameter {name} is required.")
+            raise errors.bad_request(f"Parameter {name} is required.")
     _check_name(content["model_name"])
     return content["model_name"], content["url"]
 
@@ -284,9 +289,9 @@ def _check_name(name: str) -> None:
     try:
         length = len(quote(name, safe=""))
     except UnicodeEncodeError as error:
-        raise refusal.bad_request("Parameter model_name is no valid Unicode.") from error
+        raise errors.bad_request("Parameter model_name is no valid Unicode.") from error
     if length > _LONGEST_NAME:
-        raise refusal.bad_request("Parameter model_name is too long.")
+        raise errors.bad_request("Parameter model_name is too long.")
 
 
 def _integer(given: dict[str, str], name: str, default: int) -> int:
@@ -297,32 +302,34 @@ def _integer(given: dict[str, str], name: str, default: int) -> int:
         return integer(text)
     except ValueError as error:
         message = f'For input string: "{text}"'
-        raise refusal.misconfigured(message, "NumberFormatException") from error
+        raise errors.misconfigured(message, "NumberFormatException") from error
 
 
-def _json(body: bytes, request_id: str, status: int = 200, reason: str | None = None) -> Response:
+def _json(
+    body: bytes, request_id: str, status: int = 200, reason: str | None = None
+) -> HttpResponse:
     headers = [("content-type", "application/json"), ("x-request-id", request_id), *_NO_CACHE]
-    phrase = refusal.reason_phrase(status) if reason is None else _LINE_ENDS.sub(" ", reason)
-    return Response(status, phrase, headers, body)
+    phrase = errors.reason_phrase(status) if reason is None else _LINE_ENDS.sub(" ", reason)
+    return HttpResponse(status, phrase, headers, body)
 
 
-def _refused(error: refusal.Refusal, request_id: str) -> Response:
+def _refused(error: errors.ApiError, request_id: str) -> HttpResponse:
     response = _json(error.body, request_id, error.status, error.reason)
     if error.retry_after_s is not None:
         response.headers.append(("Retry-After", str(error.retry_after_s)))
     return response
 
 
-def no_request(status: int, message: str) -> Response:
+def no_request(status: int, message: str) -> HttpResponse:
     """Answer what is no request: Netty says 413 and 417 without a body, DJL Serving the rest."""
     if not message:
-        return Response(status, refusal.reason_phrase(status), [])
+        return HttpResponse(status, errors.reason_phrase(status), [])
     retry_after_s = 1 if status == _UNAVAILABLE else None
-    error = refusal.Refusal(status, _NO_REQUEST[status], message, retry_after_s)
+    error = errors.ApiError(status, _NO_REQUEST[status], message, retry_after_s)
     return _refused(error, str(uuid.uuid4()))
 
 
-def _response(reply: Reply, request_id: str) -> Response:
+def _response(reply: WorkerReply, request_id: str) -> HttpResponse:
     headers: dict[str, tuple[str, str]] = {}
     for name, value in reply.properties:
         _check_header(name, value)
@@ -331,9 +338,9 @@ def _response(reply: Reply, request_id: str) -> Response:
     phrase = "OK" if reply.status == _OK else reply.message
     if "\r" in phrase or "\n" in phrase:
         message = "reasonPhrase contains one of the following prohibited characters: \\r\\n: "
-        raise refusal.Refusal(500, "IllegalArgumentException", message + phrase)
+        raise errors.ApiError(500, "IllegalArgumentException", message + phrase)
     complete = [*headers.values(), ("x-request-id", request_id), *_NO_CACHE]
-    return Response(reply.status, phrase, complete, reply.body, reply.stream)
+    return HttpResponse(reply.status, phrase, complete, reply.body, reply.stream)
 
 
 def _check_header(name: str, value: str) -> None:
@@ -345,11 +352,11 @@ def _check_header(name: str, value: str) -> None:
             'a header name can only contain "token" characters, but found invalid character '
             f"{what} of header '{name}'."
         )
-        raise refusal.Refusal(500, "IllegalArgumentException", message)
+        raise errors.ApiError(500, "IllegalArgumentException", message)
     wrong = _LINE_ENDS.search(value)
     if wrong:
         message = (
             f"a header value contains prohibited character 0x{ord(wrong[0]):x} "
             f"at index {wrong.start()}."
         )
-        raise refusal.Refusal(500, "IllegalArgumentException", message)
+        raise errors.ApiError(500, "IllegalArgumentException", message)
