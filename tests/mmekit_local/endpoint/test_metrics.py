@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mmekit_local.sagemaker.journal import Journal
-from mmekit_local.sagemaker.observability.latency import LatencyHistogram, LatencySeries, percentile
+from mmekit_local.sagemaker.observability.latency import Latencies, LatencySeries
 from mmekit_local.sagemaker.observability.metrics import ENDPOINTS, INVOCATIONS, Metrics
 from mmekit_local.sagemaker.observability.prometheus import prometheus_text
 from mmekit_local.sagemaker.observability.watch import Watch
@@ -257,30 +257,52 @@ def test_counters_for_prometheus_do_not_fall_when_cloudwatch_gets_its_batch():
     assert variant.overhead_latency.total_ever == pytest.approx(30.0)
 
 
-def test_percentiles_are_right_to_a_few_percent():
-    histogram, dice = LatencyHistogram(), random.Random(7)  # noqa: S311 - repeatable
-    values = [dice.lognormvariate(8, 1.5) for _ in range(20_000)]
-    for value in values:
-        histogram.add(value)
+def test_percentiles_are_those_of_the_last_ten_seconds():
+    latencies, dice = Latencies(), random.Random(7)  # noqa: S311 - repeatable
+    series = LatencySeries(latencies)
+    values = []
+    for second in range(10):
+        values += (new := [dice.lognormvariate(8, 1.5) for _ in range(2_000)])
+        for value in new:
+            latencies.add(value)
+        series.tick(100.0 + second, errors=0)
     exact = statistics.quantiles(values, n=100)
-    for percent in (50, 95, 99):
-        found = percentile(histogram.counts, percent / 100)
-        assert found == pytest.approx(exact[percent - 1] / 1e3, rel=0.05)
-    assert percentile([0] * 10, 0.5) is None
+    last = series.seconds[-1]
+    for percent, found in ((50, last.p50), (95, last.p95), (99, last.p99)):
+        assert found == pytest.approx(exact[percent - 1] / 1e3, rel=0.005)
 
 
 def test_a_series_tells_rates_and_forgets_old_latencies():
-    histogram = LatencyHistogram()
+    latencies = Latencies()
     for _ in range(20):
-        histogram.add(1000.0)
-    series = LatencySeries(histogram)
+        latencies.add(1000.0)
+    series = LatencySeries(latencies)
     series.tick(100.0, errors=2)
     for second in range(1, 12):
         series.tick(100.0 + second, errors=2)
     first, last = series.seconds[0], series.seconds[-1]
-    assert (first.rate, first.errors) == (20.0, 2.0)
-    assert first.p50 == pytest.approx(1.0, rel=0.05)
+    assert (first.rate, first.errors, first.p50) == (20.0, 2.0, 1.0)
     assert (last.rate, last.errors, last.p50) == (0.0, 0.0, None)
+
+
+def test_buckets_count_all_requests_whether_or_not_a_second_is_over():
+    latencies = Latencies()
+    for microseconds in (900.0, 1000.0, 1001.0, 70e6):
+        latencies.add(microseconds)
+    before = dict(latencies.by_octave())
+    latencies.take()
+    assert dict(latencies.by_octave()) == before
+    assert (before[0.001], before[0.002], max(before.values())) == (2, 3, 3)
+    assert latencies.count == 4
+
+
+def test_latencies_that_nobody_takes_are_counted_and_let_go():
+    latencies = Latencies()
+    for _ in range(100_000):
+        latencies.add(1.0)
+    assert latencies.count == 100_000
+    assert {count for _, count in latencies.by_octave()} == {100_000}
+    assert len(latencies.take()) < 1 << 16
 
 
 def test_the_journal_numbers_events_and_forgets_old_ones():

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit_local.sagemaker.observability.latency import LatencyHistogram
+from mmekit_local.sagemaker.observability.latency import Latencies
 from mmekit_local.sagemaker.observability.percentiles import condensed
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class VariantMetrics:
         self.first_chunk_model: Summary = Summary()
         self.first_chunk_overhead: Summary = Summary()
         self.mid_stream_errors = Tally()
-        self.latency = LatencyHistogram()
+        self.latency = Latencies()
         self.asynchronous = False
 
     @property

@@ -136,6 +136,6 @@ def _latency(variants: Sequence[tuple[tuple[str, ...], VariantMetrics]]) -> Metr
     for labels, metrics in variants:
         total = metrics.model_latency.total_ever + metrics.overhead_latency.total_ever
         buckets = [(f"{edge:.9g}", float(count)) for edge, count in metrics.latency.by_octave()]
-        buckets.append(("+Inf", float(sum(metrics.latency.counts))))
+        buckets.append(("+Inf", float(metrics.latency.count)))
         family.add_metric(labels, buckets, total / _MICROSECONDS)
     return family

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from mmekit_local.sagemaker.journal import Event
-    from mmekit_local.sagemaker.observability.latency import Second
+    from mmekit_local.sagemaker.observability.latency import SeriesPoint
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
     from mmekit_local.sagemaker.observability.watch import Watch
     from mmekit_local.sagemaker.snapshot import (
@@ -102,7 +102,7 @@ def _totals(metrics: VariantMetrics) -> Members:
     }
 
 
-def _second(second: Second) -> list[float | None]:
+def _second(second: SeriesPoint) -> list[float | None]:
     """Return a second as a row, for there are hundreds."""
     return [
         round(second.at, 1),
