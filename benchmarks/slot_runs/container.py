@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit_bench import Destination, Payload, Plan, put_load
+from mmekit_bench import Destination, LoadPlan, Payload, put_load
 from slot_runs import crowd, groups, subjects
 from slot_runs.outcome import GIB
 from slot_runs.servers import TITLES, ServerKind, running
@@ -103,7 +103,7 @@ def serve(
         loading = crowd.load(server, folders, say)
         names = tuple(folder.name for folder in folders[: len(loading.times)])
         subject = trained.subject
-        plan = Plan(
+        plan = LoadPlan(
             Destination.of_url(f"http://127.0.0.1:{server.port}"),
             Payload(subject.load, subject.content_type),
             names,
