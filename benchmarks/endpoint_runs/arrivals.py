@@ -46,7 +46,7 @@ class _Arrivals(OpenLoop):
         """Let all requests arrive, and wait for all answers."""
         await self.connect()
         self.start(self, time.perf_counter() + _LEAD_S)
-        while self.under_way or not self.done:
+        while self.in_flight or not self.done:
             self.tick()
             await asyncio.sleep(_TICK_S)
         self.close()
@@ -59,7 +59,7 @@ class _Arrivals(OpenLoop):
         """Take down a request without an answer."""
         self._row(finished, due, target, 0, cold=False)
 
-    def _take_down(self, done: RawConnection) -> None:
+    def _record(self, done: RawConnection) -> None:
         status = int(done.error.split()[0]) if done.error else _OK
         head, _, _ = done.begun.partition(b"\r\n\r\n")
         self._row(done.finished, done.due, done.target, status, cold=_COLD in head + b"\r\n")

@@ -19,7 +19,7 @@ Verdict = Literal["better", "worse", "within noise", "unknown"]
 
 _BLOCKS = 10
 _FEWEST = 3
-_SURE = (9.92, 5.84, 4.60, 4.03, 3.71, 3.50, 3.36, 3.25)
+_STUDENT_T = (9.92, 5.84, 4.60, 4.03, 3.71, 3.50, 3.36, 3.25)
 """Student's t for 99 %, two-sided, with 2 to 9 degrees of freedom."""
 
 _FLOOR = 0.03
@@ -154,8 +154,8 @@ def _spread(values: Sequence[float]) -> float | None:
     blocks = [
         statistics.fmean(values[at : at + size]) for at in range(0, len(values) - size + 1, size)
     ]
-    sure = _SURE[min(len(blocks) - _FEWEST, len(_SURE) - 1)]
-    return sure * statistics.stdev(blocks) / math.sqrt(len(blocks))
+    t = _STUDENT_T[min(len(blocks) - _FEWEST, len(_STUDENT_T) - 1)]
+    return t * statistics.stdev(blocks) / math.sqrt(len(blocks))
 
 
 def _named(targets: Sequence[str]) -> str:

@@ -80,7 +80,7 @@ class _RunningLoad:
         recorder, load = self._recorder, self._load
         watching, said = False, 0.0
         while (now := time.perf_counter()) < recorder.end and not self._stop.is_set():
-            if load.done and not load.under_way:
+            if load.done and not load.in_flight:
                 break
             if not watching and now >= begin:
                 watching = True
@@ -118,7 +118,7 @@ class _RunningLoad:
         """Wait for what is under way, which counts: it is the slowest that come last."""
         self._stop.clear()
         latest = time.perf_counter() + self._plan.timeout
-        while self._load.under_way and time.perf_counter() < latest:
+        while self._load.in_flight and time.perf_counter() < latest:
             await asyncio.sleep(_DRAIN_S)
             self._load.tick()
             self._heads.expire()
@@ -141,7 +141,7 @@ class _RunningLoad:
         self._tell(
             LoadProgress(
                 elapsed=elapsed,
-                under_way=self._load.under_way,
+                in_flight=self._load.in_flight,
                 errors=self._recorder.errors,
                 latest=series[-1] if series else None,
             )

@@ -67,7 +67,7 @@ class _Loop(ABC):
 
     @property
     @abstractmethod
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """How many requests wait or are being answered."""
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class _Loop(ABC):
     def lost(self, connection: LoadConnection, why: str) -> None:
         """Take down a request without an answer, unless its connection had been closed before."""
 
-    def _take_down(self, done: LoadConnection) -> None:
+    def _record(self, done: LoadConnection) -> None:
         if done.error:
             self._recorder.fail(done.finished, done.due, done.target, done.error)
         else:
@@ -114,12 +114,12 @@ class ClosedLoop(_Loop):
         super().__init__(plan, heads)
         self._profile = plan.profile
         self._steady = self._profile.begin == self._profile.end and self._profile.spike == 1
-        self._parked: list[LoadConnection] = []
+        self._idle: list[LoadConnection] = []
         self._level = 0
 
     async def connect(self) -> None:
         """Open as many connections as there will be at most."""
-        self._parked = await self._pool.open(math.ceil(self._profile.highest))
+        self._idle = await self._pool.open(math.ceil(self._profile.highest))
 
     def start(self, recorder: LoadRecorder, begin: float) -> None:
         """Begin to ask."""
@@ -130,18 +130,18 @@ class ClosedLoop(_Loop):
         """Follow the profile, and give up what takes too long."""
         super().tick()
         self._level = round(self._profile.level(time.perf_counter() - self._begin))
-        parked, self._parked = self._parked, []
-        for connection in parked:
+        idle, self._idle = self._idle, []
+        for connection in idle:
             self._next(connection)
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """How many answers are still to come."""
         return sum(connection.busy for connection in self._pool.connections)
 
     def answered(self, connection: LoadConnection) -> None:
         """Take down an answer and ask again."""
-        self._take_down(connection)
+        self._record(connection)
         self._next(connection)
 
     def lost(self, connection: LoadConnection, why: str) -> None:
@@ -167,7 +167,7 @@ class ClosedLoop(_Loop):
             self._count(now)
             self._ask(connection, next(self._picks), now)
         else:
-            self._parked.append(connection)
+            self._idle.append(connection)
 
     def _refused(self, why: str) -> bool:
         if self.done:
@@ -208,7 +208,7 @@ class OpenLoop(_Loop):
         self._send_due()
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """How many requests wait or are being answered."""
         return self._busy + len(self._waiting)
 
@@ -224,8 +224,8 @@ class OpenLoop(_Loop):
     def answered(self, connection: LoadConnection) -> None:
         """Take down an answer; the connection takes what has waited longest."""
         self._busy -= 1
-        self._take_down(connection)
-        self._take_on(connection)
+        self._record(connection)
+        self._next(connection)
 
     def lost(self, connection: LoadConnection, why: str) -> None:
         """Take down a request without an answer, unless its connection had been closed before."""
@@ -234,7 +234,7 @@ class OpenLoop(_Loop):
             self._waiting.appendleft((connection.target, connection.due))
         else:
             self._recorder.fail(connection.finished, connection.due, connection.target, why)
-        self._take_on(connection)
+        self._next(connection)
 
     def _send_due(self) -> None:
         now = time.perf_counter()
@@ -246,7 +246,7 @@ class OpenLoop(_Loop):
 
     def _arrive(self, due: float) -> None:
         self._count(due)
-        if self.under_way >= self._plan.outstanding:
+        if self.in_flight >= self._plan.outstanding:
             self._recorder.drop(due)
             return
         target = next(self._picks)
@@ -255,12 +255,12 @@ class OpenLoop(_Loop):
             if connection.usable:
                 self._ask(connection, target, due)
                 return
-            self._pool.reopen(connection.number, self._take_on, self._refused)
+            self._pool.reopen(connection.number, self._next, self._refused)
         self._waiting.append((target, due))
 
-    def _take_on(self, connection: LoadConnection) -> None:
+    def _next(self, connection: LoadConnection) -> None:
         if not connection.usable:
-            self._pool.reopen(connection.number, self._take_on, self._refused)
+            self._pool.reopen(connection.number, self._next, self._refused)
         elif self._waiting:
             self._ask(connection, *self._waiting.popleft())
         else:

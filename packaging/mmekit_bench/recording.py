@@ -31,7 +31,7 @@ __all__ = [
     "LoadRecorder",
     "Recording",
     "Second",
-    "TargetFigures",
+    "TargetStatistics",
     "messages",
 ]
 
@@ -68,7 +68,7 @@ class Second:
 
 
 @dataclass(frozen=True)
-class TargetFigures:
+class TargetStatistics:
     """One target model.
 
     Attributes
@@ -118,7 +118,7 @@ class Recording:
     waited: Histogram
     errors: dict[str, int]
     dropped: int
-    targets: tuple[TargetFigures, ...]
+    targets: tuple[TargetStatistics, ...]
     series: tuple[Second, ...]
     own_time: OwnTime
 
@@ -141,7 +141,7 @@ class LoadProgress:
     ----------
     elapsed
         Seconds since measuring began; below zero in the warm-up.
-    under_way
+    in_flight
         Requests that wait or are being answered.
     errors
         So far, by kind.
@@ -150,7 +150,7 @@ class LoadProgress:
     """
 
     elapsed: float
-    under_way: int
+    in_flight: int
     errors: dict[str, int] = field(default_factory=dict)
     latest: Second | None = None
 
@@ -363,9 +363,9 @@ class LoadRecorder:
     def _opened(self, second: int) -> _Open:
         return self._open.setdefault(second, _Open())
 
-    def _figures(self, number: int) -> TargetFigures:
+    def _figures(self, number: int) -> TargetStatistics:
         laters = int(self._laters[number])
-        return TargetFigures(
+        return TargetStatistics(
             target=self._targets[number],
             answered=self._answers[number],
             errors=self._failures[number],

@@ -238,7 +238,7 @@ class Display:
             return Text(f"warm-up, {-progress.elapsed:.0f} s to go", style="yellow")
         whole = "" if self._plan.duration is None else f" of {self._plan.duration:g}"
         return Text(
-            f"{progress.elapsed:.0f}{whole} s, {progress.under_way} under way (Ctrl-C ends)"
+            f"{progress.elapsed:.0f}{whole} s, {progress.in_flight} under way (Ctrl-C ends)"
         )
 
 
