@@ -157,6 +157,13 @@ class ClosedLoop(_Loop):
         self._recorder.fail(connection.finished, connection.due, connection.target, why)
         self._next(connection)
 
+    def _record(self, done: LoadConnection) -> None:
+        # A thread of boto3 begins when Python lets it, up to milliseconds after it was told: that
+        # is this generator's affair, and a caller who loops in a thread would not wait for it.
+        if self._plan.client == "boto3" and done.due >= self._begin:
+            done.due = done.sent
+        super()._record(done)
+
     def _next(self, connection: LoadConnection) -> None:
         if self.done:
             return
