@@ -96,7 +96,11 @@ def put_load(plan: LoadPlan, tell: Callable[[LoadProgress], None] | None = None)
         Nobody answers there.
     MmekitError
         The plan makes no sense, or the generator itself failed.
+    ModuleNotFoundError
+        The extra `bench` is not installed.
     """
+    import httptools  # noqa: F401 - who lacks what the generator needs is to hear of it here
+
     plan.check()  # before anything is started
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     machine = this_machine()

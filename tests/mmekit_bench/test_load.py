@@ -1,5 +1,6 @@
 """Loads on a real server: what is sent, what is counted, and what goes wrong."""
 
+import sys
 import threading
 import time
 
@@ -174,6 +175,12 @@ def test_more_than_one_client_can_do_is_refused_before_anything_is_sent(server, 
     assert raised.value.where == where
     assert "at most" in raised.value.remedy
     assert server.seen()["count"] == {}
+
+
+def test_who_lacks_what_the_generator_needs_is_told_before_it_starts(server, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httptools", None)
+    with pytest.raises(ModuleNotFoundError, match="httptools"):
+        server.load("plain")
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://a/b", "http://", "http://a:b/"])
