@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -82,6 +83,13 @@ def test_every_test_that_is_named_exists(page):
         assert f"def {name}(" in there, name
 
 
+def test_every_file_of_tests_says_what_of_the_product_it_describes():
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    said = {path: ast.get_docstring(ast.parse(path.read_text())) or "" for path in files}
+    assert len(files) > 200
+    assert [path for path, text in said.items() if len(text.split()) < 4] == []
+
+
 FIDELITY = [
     line
     for line in (ROOT / "docs" / "fidelity.md").read_text().splitlines()
@@ -126,7 +134,7 @@ def test_the_table_of_settings_is_that_of_settings():
 
 def test_the_kinds_of_refusal_are_those_of_the_server():
     source = "".join(
-        path.read_text() for path in (ROOT / "packaging" / "mmekit" / "server").glob("*.py")
+        path.read_text() for path in (ROOT / "packaging" / "mmekit_local" / "server").glob("*.py")
     )
     documented = set(re.findall(r"`(\w+Exception)`", (ROOT / "docs" / "server.md").read_text()))
     # A time-out is part of a message, and no type.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import lightgbm
 import numpy as np
@@ -159,9 +160,11 @@ class TestMlflow:
         from mlflow import pyfunc
         from mlflow.models import infer_signature
 
-        class Total(pyfunc.PythonModel):
-            def predict(self, context, model_input, params=None):
-                return model_input.sum(axis=1)
+        with warnings.catch_warnings(record=True):  # mlflow shows its own, whatever filters say
+
+            class Total(pyfunc.PythonModel):
+                def predict(self, context, model_input, params=None):
+                    return model_input.sum(axis=1)
 
         table = pd.DataFrame({"a": [1.0], "b": [10.0]})
         pyfunc.save_model(

@@ -3,11 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from mmekit.archive import STOCK_IMAGE
+from mmekit.cli import app
 from mmekit.errors import ImageError
 from mmekit.settings import Settings
 from mmekit_local.containers import ImageRules, image_of
@@ -17,16 +18,16 @@ ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 
 @pytest.fixture
 def mme(tmp_path):
+    """A function that runs `mme images` in this process: tests/test_cli.py has `mme` as one."""
+
     def run(*arguments, folder=tmp_path, **variables):
-        return subprocess.run(
-            [sys.executable, "-m", "mmekit.cli", "images", *map(str, arguments)],
-            cwd=folder,
-            env={**os.environ, "COLUMNS": "200", **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            for name, value in {"COLUMNS": "200", **variables}.items():
+                patch.setenv(name, str(value))
+            words = ["images", *map(str, arguments)]
+            done = CliRunner().invoke(app, words, prog_name="mme")
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
     return run
 

@@ -1,4 +1,4 @@
-"""The registry by itself."""
+"""The registry of the server's models by itself: how many, how loaded, with which settings."""
 
 import asyncio
 import os
