@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from slot_runs.servers import Server
 
     from soak_run.models import Loaded
-    from soak_run.traffic import Mishap, Traffic
+    from soak_run.traffic import Mishap
 
 _DEATHS_A_MINUTE = 3
 """With the fourth a server gives a model up, and is right to."""
@@ -65,14 +65,11 @@ class Faults:
         How often each fault was injected.
     """
 
-    def __init__(
-        self, server: Server, models: Sequence[Loaded], traffic: Traffic, chance: random.Random
-    ) -> None:
+    def __init__(self, server: Server, models: Sequence[Loaded], chance: random.Random) -> None:
         self.counts: Counter[str] = Counter()
         self._server = server
         self._models = models
         self._chance = chance
-        self._traffic = traffic
         self._hits: list[_Hit] = []
         self._deaths: dict[str, deque[float]] = {
             one.name: deque(maxlen=_DEATHS_A_MINUTE) for one in models

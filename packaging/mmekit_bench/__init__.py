@@ -1,18 +1,15 @@
 """Load on an endpoint or a container, and what it found: percentiles, plots, comparisons."""
 
-from mmekit_bench.destination import Destination, listed_targets
-from mmekit_bench.generators import Target, Tool, measure
-from mmekit_bench.load import put_load
-from mmekit_bench.payload import Payload
-from mmekit_bench.plan import Plan
-from mmekit_bench.result import Load, Result, read_result
+from mmekit_bench.load import Target, Tool, measure, put_load
+from mmekit_bench.plan import Destination, LoadPlan, Payload, listed_targets
+from mmekit_bench.result import Load, LoadResult, read_result
 
 __all__ = [
     "Destination",
     "Load",
+    "LoadPlan",
+    "LoadResult",
     "Payload",
-    "Plan",
-    "Result",
     "Target",
     "Tool",
     "listed_targets",

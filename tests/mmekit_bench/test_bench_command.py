@@ -15,6 +15,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from mmekit_bench.cli.bench import _keep
 from tests.mmekit_local.endpoint.service_process import ServiceProcess
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
@@ -196,6 +197,14 @@ def test_a_packages_sample_request_is_sent_with_its_content_type(bench, server, 
     seen = server.seen()["heads"]["plain"]
     assert seen["body"] == (package / "sample_request.json").read_text()
     assert seen["headers"]["content-type"] == "application/json"
+
+
+def test_figures_are_kept_where_no_picture_can_be_drawn(a_result, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match="matplotlib"):
+        _keep(a_result(5.0), tmp_path / "kept.json")
+    assert (tmp_path / "kept.json").exists()
+    assert capsys.readouterr().out == f"{tmp_path}: kept.json, kept.csv\n"
 
 
 # Not by importing it: locust exchanges Python's sockets and threads for gevent's.

@@ -11,7 +11,7 @@ import typer
 from mmekit.cli.application import app
 
 if TYPE_CHECKING:
-    from mmekit_bench import Destination, Payload, Plan, Result
+    from mmekit_bench import Destination, LoadPlan, LoadResult, Payload
 
 
 class Client(str, Enum):
@@ -141,7 +141,7 @@ def load(  # noqa: PLR0913 - an option each
     """
     if context.invoked_subcommand is not None:
         return
-    from mmekit_bench import Plan
+    from mmekit_bench import LoadPlan
 
     if (data is None) == (package is None):
         raise typer.BadParameter("give either --data or --package: it is what is sent")
@@ -154,7 +154,7 @@ def load(  # noqa: PLR0913 - an option each
     if check_with is not None and (rate is not None or ramp or spike):
         raise typer.BadParameter("wrk has no open loop, no ramp and no spike to check")
     destination, names = _destination(endpoint, url, targets)
-    plan = Plan(
+    plan = LoadPlan(
         destination=destination,
         payload=_payload(data, package, content_type),
         targets=names,
@@ -223,16 +223,14 @@ def _payload(data: Path | None, package: Path | None, content_type: str | None) 
     return payload if content_type is None else replace(payload, content_type=content_type)
 
 
-def _run(plan: Plan, check_with: Generator | None, output: Path | None) -> None:
+def _run(plan: LoadPlan, check_with: Generator | None, output: Path | None) -> None:
     """Put the load on, print and keep what it found; exit 1 when there was no answer at all."""
     from dataclasses import replace
 
     from rich.console import Console
 
-    from mmekit_bench import put_load
-    from mmekit_bench.live import Display
-    from mmekit_bench.report import reported
-    from mmekit_bench.wrk import put_load_with_wrk, require_wrk
+    from mmekit_bench.load import put_load, put_load_with_wrk, require_wrk
+    from mmekit_bench.report import Display, reported
 
     if check_with is not None:
         require_wrk()
@@ -248,17 +246,16 @@ def _run(plan: Plan, check_with: Generator | None, output: Path | None) -> None:
         raise typer.Exit(1)
 
 
-def _keep(result: Result, output: Path) -> None:
-    from mmekit.errors import MmekitError
-    from mmekit_bench.plot import draw
+def _keep(result: LoadResult, output: Path) -> None:
+    from mmekit_bench.plot import draw_load
 
+    series, picture = output.with_suffix(".csv"), output.with_suffix(".svg")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(result.to_json())
-    output.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
-    written = [output.name, output.with_suffix(".csv").name]
+    series.write_text(result.to_csv(), encoding="utf-8")
+    written = [output.name, series.name]
     try:
-        draw(result, output.with_suffix(".svg"))
-        written.append(output.with_suffix(".svg").name)
-    except MmekitError as error:  # the figures are there all the same
-        typer.echo(f"mme: {error}", err=True)
-    typer.echo(f"{output.parent}: {', '.join(written)}")
+        draw_load(result, picture)
+        written.append(picture.name)
+    finally:  # the figures are there all the same
+        typer.echo(f"{output.parent}: {', '.join(written)}")

@@ -14,7 +14,7 @@ from mmekit.cli.options import not_empty
 from mmekit.errors import MmekitError
 
 if TYPE_CHECKING:
-    from mmekit_bench.clients import Call, Question, Summary
+    from mmekit_bench.clients import Call, CallRequest, ExecutionSummary
 
 
 class RetryMode(str, Enum):
@@ -90,8 +90,8 @@ def call_lambda(  # noqa: PLR0913 - an option each
     from mmekit.settings import Settings
     from mmekit_bench.clients import LambdaCall
 
-    question = _question(data, content_type, target_model, max_attempts, retry_mode)
-    _run(LambdaCall(Settings(), function, question, endpoint), _numbers(numbers), output)
+    request = _request(data, content_type, target_model, max_attempts, retry_mode)
+    _run(LambdaCall(Settings(), function, request, endpoint), _numbers(numbers), output)
 
 
 @clients.command("call-sagemaker")
@@ -115,22 +115,22 @@ def call_sagemaker(
     from mmekit.settings import Settings
     from mmekit_bench.clients import EndpointCall
 
-    question = _question(data, content_type, target_model, max_attempts, retry_mode)
-    _run(EndpointCall(Settings(), endpoint, question), _numbers(numbers), output)
+    request = _request(data, content_type, target_model, max_attempts, retry_mode)
+    _run(EndpointCall(Settings(), endpoint, request), _numbers(numbers), output)
 
 
-def _question(
+def _request(
     data: Path,
     content_type: str | None,
     target_model: str | None,
     max_attempts: int | None,
     retry_mode: RetryMode | None,
-) -> Question:
+) -> CallRequest:
     from mmekit.archive.package import CONTENT_TYPES
-    from mmekit_bench.clients import Question
+    from mmekit_bench.clients import CallRequest
 
     guessed = CONTENT_TYPES.get(data.suffix) or mimetypes.guess_type(data.name)[0]
-    return Question(
+    return CallRequest(
         body=data.read_bytes(),
         content_type=content_type or guessed or "application/octet-stream",
         target_model=target_model,
@@ -140,25 +140,28 @@ def _question(
 
 
 def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
-    """Run crowd after crowd, write each one's table, and draw them all."""
+    """Let so many call, then the next number of them; write each one's table, and draw them all."""
     from contextlib import ExitStack
     from datetime import datetime
 
-    from mmekit_bench.clients import Table, crowd, draw, summary_of
+    from mmekit_bench.clients import ExecutionTable, call_together, summary_of
+    from mmekit_bench.plot import draw_executions
 
     date = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-    summaries: list[Summary] = []
+    summaries: list[ExecutionSummary] = []
     interrupted = False
     with ExitStack() as stack:
         tables = [
-            stack.enter_context(Table(output / f"{call.name}_execution_{date}_{number}.csv"))
+            stack.enter_context(
+                ExecutionTable(output / f"{call.name}_execution_{date}_{number}.csv")
+            )
             for number in numbers
         ]
         call.check()
         for number, table in zip(numbers, tables, strict=True):
             executions = []
             try:
-                for execution in crowd(call, number):
+                for execution in call_together(call, number):
                     table.add(execution)
                     executions.append(execution)
             except KeyboardInterrupt:
@@ -172,7 +175,7 @@ def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
         _print_table(summaries)
         picture = output / f"{call.name}_execution_{date}.svg"
         try:
-            draw(summaries, call.title, picture)
+            draw_executions(summaries, call.title, picture)
             typer.echo(str(picture))
         except MmekitError as error:  # the figures are there all the same
             typer.echo(f"mme: {error}", err=True)
@@ -183,11 +186,11 @@ def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
         raise typer.Exit(1)
 
 
-def _print_table(summaries: list[Summary]) -> None:
+def _print_table(summaries: list[ExecutionSummary]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmekit_bench.clients.summary import PERCENTILES
+    from mmekit_bench.clients import PERCENTILES
 
     table = Table()
     for heading in ("Clients", "Answered", "Throttled", "Failed", "Retries", "most"):
