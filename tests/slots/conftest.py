@@ -545,10 +545,11 @@ class Slots:
         """Return what workers have left where the server has put their sockets."""
         return list(self._sockets.iterdir())
 
-    def ledgers(self) -> int:
+    def scoreboards(self) -> int:
         """Return the number of model processes that the fork server has."""
         (server,) = self.roots()
-        return sum(count for name, count in open_files(server).items() if "mmekit-ledger" in name)
+        files = open_files(server).items()
+        return sum(count for name, count in files if "mmekit-scoreboard" in name)
 
     def waiting_connections(self) -> int:
         """Return the number of clients that the fork server has not accepted yet."""

@@ -158,7 +158,7 @@ def test_a_library_that_crashes_the_parents_leaves_the_plain_engine(model, tmp_p
     name = running.loaded(model(option__preload="crashing"))
 
     assert int(running.value(name, "os.getppid()")) == running.process.pid
-    running.wait_for("no parent process could be started")
+    running.wait_for("no template process could be started")
     running.close()
 
 
@@ -344,7 +344,7 @@ def test_what_a_model_prints_is_in_the_server_s_log(server, load, until):
     until(lambda: f"WARNING W-{name}: in distress" in server.log)
 
 
-def test_the_ledger_counts_requests_errors_and_calls(server, load, until):
+def test_the_scoreboard_counts_requests_errors_and_calls(server, load, until):
     name = load(PREDICTING, minWorkers=4, maxWorkers=4)
     headers = {"Content-Type": "text/csv"}
     url = f"/models/{name}/invoke"

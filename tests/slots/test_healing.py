@@ -337,7 +337,7 @@ def test_parents_that_cannot_fork_leave_the_plain_engine(slots, model, until):
     folder = model()
     old = "        return os.fork()\n    except OSError as error:"
     new = "        raise OSError(11, 'no processes left')\n    except OSError as error:"
-    model.change_runtime(folder, "nursery", old, new)
+    model.change_runtime(folder, "template_process", old, new)
 
     worker = slots.launch(folder)
     worker.connect()

@@ -162,7 +162,7 @@ def test_workers_that_end_while_their_model_is_parked_are_gone_at_once(slots, mo
     second.hang_up()
 
     assert second.process.wait(60) == 1
-    until(lambda: slots.ledgers() == 0)
+    until(lambda: slots.scoreboards() == 0)
     assert slots.model_processes() == []
 
 
@@ -215,11 +215,11 @@ def test_a_woken_process_that_dies_is_replaced(slots, model, parked):
 def test_a_parked_model_has_four_descriptors_in_the_fork_server(slots, model, until):
     slots.start(model(name="first", option__park_after=SOON))
     (server,) = slots.roots()
-    until(lambda: slots.ledgers() == 0)
+    until(lambda: slots.scoreboards() == 0)
     before = server.num_fds()
 
     slots.start(model(name="second", option__park_after=SOON))
-    until(lambda: slots.ledgers() == 0)
+    until(lambda: slots.scoreboards() == 0)
 
     # Its connection, its lifeline, and where its output goes: one pipe, in these tests.
     assert server.num_fds() - before == 3

@@ -17,7 +17,7 @@ _logger = logging.getLogger("mmekit.server")
 
 
 class MemoryLine:
-    """The server's end; mmekit_runtime.slots.owner has the other.
+    """The server's end; slots' MemoryChannel has the other.
 
     Parameters
     ----------

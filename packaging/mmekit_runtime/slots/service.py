@@ -41,7 +41,7 @@ class Arguments:
         self.cluster_size = int(cluster_size) if cluster_size.isdigit() else None
 
 
-class Service:
+class ModelService:
     """The model: its module is imported when this is made.
 
     Attributes
@@ -127,7 +127,7 @@ def as_output(error: BaseException) -> Any:
     return Output().error(str(error))
 
 
-class Recorder:
+class _Recording:
     """A socket for ``Output.send`` that keeps the bytes."""
 
     def __init__(self) -> None:
@@ -140,32 +140,32 @@ class Recorder:
 
 def output_bytes(output: Any) -> bytes:
     """Return what an Output without a stream sends; an error's bytes when it cannot be encoded."""
-    recorder = Recorder()
+    recording = _Recording()
     try:
-        output.send(recorder)
+        output.send(recording)
     except Exception as error:
         _logger.exception("the output could not be sent")
-        recorder = Recorder()
-        as_output(error).send(recorder)
-    return bytes(recorder.data)
+        recording = _Recording()
+        as_output(error).send(recording)
+    return bytes(recording.data)
 
 
-def stream_pieces(output: Any) -> Iterator[bytes]:
-    """Return what an Output with a stream sends, piece by piece: ``Output.send`` of the engine.
+def stream_chunks(output: Any) -> Iterator[bytes]:
+    """Return what an Output with a stream sends, chunk by chunk: ``Output.send`` of the engine.
 
-    The first is its head; an exception of the stream becomes its last piece.
+    The first is its head; an exception of the stream becomes its last chunk.
     """
     head = copy.copy(output)
     head.stream_content, head.content = None, type(output.content)()
-    recorder = Recorder()
+    recording = _Recording()
     try:
-        head.send(recorder)
+        head.send(recording)
     except Exception:
         _logger.exception("the output could not be sent")
         yield output_bytes(head)
         return
     # No content, where the head of a stream says that chunks follow.
-    yield bytes(recorder.data[: -_COUNT.size]) + _COUNT.pack(-1)
+    yield bytes(recording.data[: -_COUNT.size]) + _COUNT.pack(-1)
     while True:
         try:
             chunk = _chunk(output)

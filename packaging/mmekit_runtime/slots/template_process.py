@@ -1,12 +1,8 @@
-"""Parents of model processes: each has imported a set of libraries and forks on demand.
+"""What runs in a template process: it imports a set of libraries, and forks on demand.
 
-A parent is never changed once it has children: a set that is not there yet gets a parent of its
-own, forked from the one that has most of it. What two sets have in common becomes a parent between
-them, so that it is imported, and kept in memory, once.
-
-No parent has threads, but for some that are known: a fork copies only the thread that calls it, and
-what the others hold stays locked for ever in the child. An import that starts one is left to the
-model processes.
+Others call such a process a zygote. None has threads, but for some that are known: a fork copies
+only the thread that calls it, and what the others hold stays locked for ever in the child. An
+import that starts one is left to the model processes.
 """
 
 from __future__ import annotations
@@ -28,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-_PROCESS = "mmekit_runtime.slots.process"
+_MODEL_PROCESS = "mmekit_runtime.slots.model_process"
 
 BASE_IMPORTS = (
     "numpy",
     "djl_python",
     "djl_python.service_loader",
     "mmekit_runtime.handler",
-    _PROCESS,
+    _MODEL_PROCESS,
 )
 """What every model process needs."""
 
@@ -76,8 +72,8 @@ def keep_only(fds: Iterable[int]) -> None:
             os.closerange(lower + 1, upper)
 
 
-def fork_parent(imports: Sequence[str]) -> tuple[int, Any]:
-    """Fork a parent from this process and have it import modules; return its pid and a socket.
+def fork_template(imports: Sequence[str]) -> tuple[int, Any]:
+    """Fork a template process that imports modules; return its pid and a socket to it.
 
     It reports once: ``{"imported": [...], "failed": {name: reason}, "ms": ...}`` when it is ready,
     or ``{"spoiled": name}`` when an import started a thread and ``{"broken": reason}`` when the
@@ -106,16 +102,16 @@ def _live(fd: int, imports: Sequence[str]) -> None:
     channel = Channel(new_socket(fileno=fd))
     channel.sock.setblocking(False)  # noqa: FBT003
     report = import_all(imports)
-    if _PROCESS in report.get("failed", ()):
-        report = {"broken": report["failed"][_PROCESS]}
+    if _MODEL_PROCESS in report.get("failed", ()):
+        report = {"broken": report["failed"][_MODEL_PROCESS]}
     channel.send(report)
     if "imported" not in report:
         return
-    if _PROCESS in imports:
-        sys.modules[_PROCESS].rehearse()
-    from mmekit_runtime.slots import heap  # which brings ctypes: not for the fork server
+    if _MODEL_PROCESS in imports:
+        sys.modules[_MODEL_PROCESS].rehearse()
+    from mmekit_runtime.slots import copy_on_write  # brings ctypes: not for the fork server
 
-    plugs = heap.settle()
+    plugs = copy_on_write.settle()
     _serve(channel)
     del plugs
 
@@ -172,11 +168,11 @@ def _serve(channel: Channel) -> None:
 
 def _learn(channel: Channel, message: dict[str, Any]) -> None:
     """Tell what a model process has written to, with what is known of others."""
-    from mmekit_runtime.slots import pages
+    from mmekit_runtime.slots import copy_on_write
 
     written = message["known"]
     with contextlib.suppress(OSError):  # it has ended
-        written = pages.merged(written, pages.written(message["learn"]))
+        written = copy_on_write.merged(written, copy_on_write.written(message["learn"]))
     channel.send({"written": written})
 
 
@@ -186,16 +182,15 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            if message["fork"] == "parent":
+            if message["fork"] == "template":
                 _live(fds[0], message["imports"])
             else:
-                from mmekit_runtime.slots.process import run
-
                 # What the model starts ends with it, by its group.
                 os.setpgid(0, 0)
                 _go_before_the_server()
                 keep_only(fds)
-                run(fds[0], is_spare=message["fork"] == "spare")
+                is_spare = message["fork"] == "spare"
+                importlib.import_module(_MODEL_PROCESS).run(fds[0], is_spare=is_spare)
         except BaseException:  # noqa: BLE001
             import traceback
 

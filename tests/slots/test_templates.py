@@ -10,7 +10,7 @@ import signal
 import psutil
 import pytest
 
-from mmekit_runtime.slots.tree import Tree
+from mmekit_runtime.slots.templates import ImportTree
 
 PID = "import os\npid = os.getpid()\n"
 
@@ -138,7 +138,7 @@ def test_a_library_that_crashes_leaves_the_plain_engine_to_its_model_alone(slots
     other = start("second", "alpha")
 
     assert not unlucky.is_slot
-    assert "no parent process could be started" in unlucky.wait_for("plain engine")
+    assert "no template process could be started" in unlucky.wait_for("plain engine")
     assert other.is_slot
 
 
@@ -261,7 +261,7 @@ def test_a_parent_that_no_model_uses_any_more_ends(impatient_slots, model, until
 
 
 def test_a_tree_says_how_little_is_left_to_import():
-    tree = Tree()
+    tree = ImportTree()
     base = frozenset({"base"})
     assert tree.plan(base | {"a"}) == (None, [base | {"a"}])
 
