@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mmekit_runtime.bodies import most_unpacked, refuse_size
 from mmekit_runtime.messages import RequestError
+from mmekit_runtime.parsed_body import most_unpacked, refuse_size
 from mmekit_runtime.signature import Signature
 from mmekit_runtime.slots import keys
 from mmekit_runtime.slots.settings import read_park_after, read_preload, read_processes

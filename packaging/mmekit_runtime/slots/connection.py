@@ -33,7 +33,7 @@ from mmekit_runtime.slots.scoreboard import (
     VECTOR,
     VECTOR_AT,
 )
-from mmekit_runtime.wire import Message, decode_request
+from mmekit_runtime.wire import WireRequest, decode_request
 
 if TYPE_CHECKING:
     from _socket import socket as Socket  # noqa: N812
@@ -76,7 +76,7 @@ class WorkerConnection:
         self.lifeline = fds[1]
         self._pipes = pipes
         self.stdout, self.stderr = pipes.take(fds[2]), pipes.take(fds[3])
-        self.message: Message | None = None
+        self.message: WireRequest | None = None
         self.taken_ns = 0
         self.pending: PendingAnswer | None = None
         self._buffer = bytearray()
@@ -114,7 +114,7 @@ class WorkerConnection:
             del self._buffer[: found[1]]
         return True
 
-    def _take(self, message: Message, states: Any) -> None:
+    def _take(self, message: WireRequest, states: Any) -> None:
         states[self.number] = TAKEN
         self.message = message
         self.taken_ns = time.monotonic_ns()

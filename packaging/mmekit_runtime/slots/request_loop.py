@@ -45,7 +45,7 @@ from mmekit_runtime.slots.service import (
     request_of,
     stream_chunks,
 )
-from mmekit_runtime.wire import Message, WireError
+from mmekit_runtime.wire import WireError, WireRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -117,7 +117,7 @@ class RequestLoop:
         replay = self._start.get("init")
         if replay is not None:
             # A predecessor had been initialised: its connections will not ask again.
-            self._initialise(Message(dict(replay), ()))
+            self._initialise(WireRequest(dict(replay), ()))
             if self._initialised is None:
                 raise RuntimeError("the model could not be loaded again")
             copy_on_write.give_back()
@@ -292,7 +292,7 @@ class RequestLoop:
 
     # Answering.
 
-    def _answer(self, taken: list[tuple[WorkerConnection, Message]]) -> None:
+    def _answer(self, taken: list[tuple[WorkerConnection, WireRequest]]) -> None:
         together = []
         for connection, message in taken:
             if not message.content:
@@ -309,7 +309,7 @@ class RequestLoop:
             self._answer_together(self._service.handler, together)
 
     def _answer_together(
-        self, handler: Handler | None, taken: list[tuple[WorkerConnection, Message]]
+        self, handler: Handler | None, taken: list[tuple[WorkerConnection, WireRequest]]
     ) -> None:
         assert handler is not None  # noqa: S101
         for connection, _ in taken:
@@ -326,7 +326,7 @@ class RequestLoop:
         for (connection, _), reply in zip(taken, replies, strict=True):
             self._send(connection, reply_bytes(reply))
 
-    def _answer_alone(self, connection: WorkerConnection, message: Message) -> None:
+    def _answer_alone(self, connection: WorkerConnection, message: WireRequest) -> None:
         self._scoreboard.begin(connection.number)
         began = time.monotonic_ns()
         output = self._service.invoke(message)
@@ -344,7 +344,7 @@ class RequestLoop:
             predict_ns=time.monotonic_ns() - began,
         )
 
-    def _initialise(self, message: Message) -> bytes:
+    def _initialise(self, message: WireRequest) -> bytes:
         """Answer the initialisation; later slots get the answer of the first that succeeded."""
         if self._initialised is not None:
             return self._initialised

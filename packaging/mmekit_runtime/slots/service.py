@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.messages import Reply, Request, is_out_of_memory
-from mmekit_runtime.wire import Answer, Message, encode_answer
+from mmekit_runtime.wire import WireAnswer, WireRequest, encode_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +65,7 @@ class ModelService:
         handle = getattr(module, "handle", None)
         self.handler = handle if isinstance(handle, Handler) else None
 
-    def invoke(self, message: Message) -> Any:
+    def invoke(self, message: WireRequest) -> Any:
         """Return the Output of one request; an exception becomes one, as run_server has it."""
         from djl_python import Input, Output
 
@@ -195,17 +195,17 @@ def _chunk(output: Any) -> bytes:
 def reply_bytes(reply: Reply) -> bytes:
     """Return the bytes of a handler's reply."""
     properties = (("Content-Type", reply.content_type),) if reply.content_type else ()
-    return encode_answer(Answer(reply.status, reply.message, properties, ((None, reply.body),)))
+    return encode_answer(WireAnswer(reply.status, reply.message, properties, ((None, reply.body),)))
 
 
-def is_single(message: Message) -> bool:
+def is_single(message: WireRequest) -> bool:
     """Whether this is one request, not a batch of the server's, for the function ``handle``."""
     return "batch_size" not in message.properties and (
         message.properties.get("handler", "handle") == "handle"
     )
 
 
-def request_of(message: Message) -> Request:
+def request_of(message: WireRequest) -> Request:
     """Turn a request of the wire into one of the handler."""
     body = next((value for key, value in message.content if key == "data"), None)
     return Request.read(message.properties, message.content[0][1] if body is None else body)

@@ -13,7 +13,7 @@ from _socket import MSG_DONTWAIT, MSG_PEEK
 
 from mmekit_runtime.slots.loop import log
 from mmekit_runtime.slots.scoreboard import BEGUN, MAX_SLOTS, TAKEN, ScoreboardFile
-from mmekit_runtime.wire import Answer, WireError, decode_request, encode_answer
+from mmekit_runtime.wire import WireAnswer, WireError, decode_request, encode_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Slot:
         if self.connection is None:
             return
         content = {"code": status, "message": reason, "error": reason}
-        answer = Answer(
+        answer = WireAnswer(
             status,
             reason,
             (("Content-Type", "application/json"),),
