@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from mmekit_runtime.slots.loop import Loop
     from mmekit_runtime.slots.scaling import Cores
     from mmekit_runtime.slots.slot import Slot
-    from mmekit_runtime.slots.templates import TemplateProcess, Templates
+    from mmekit_runtime.slots.template_process import TemplateProcess
+    from mmekit_runtime.slots.templates import Templates
 
     class _ForkServer(Protocol):
         """The fork server, as far as one of its models is concerned."""

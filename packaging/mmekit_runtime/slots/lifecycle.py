@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from mmekit_runtime.slots.channel import Channel
     from mmekit_runtime.slots.loop import Loop
     from mmekit_runtime.slots.slot import Slot
-    from mmekit_runtime.slots.templates import TemplateProcess, Templates
+    from mmekit_runtime.slots.template_process import TemplateProcess
+    from mmekit_runtime.slots.templates import Templates
 
 MAX_CRASHES = 3
 CRASH_WINDOW_S = 60.0

@@ -37,10 +37,13 @@ from mmekit_runtime.slots.scoreboard import (
     Scoreboard,
 )
 from mmekit_runtime.slots.service import (
+    PREDICT_TIMEOUT_S,
     Arguments,
     ModelService,
+    configure_logging,
     is_single,
     output_bytes,
+    predict_timeout,
     reply_bytes,
     request_of,
     stream_chunks,
@@ -48,7 +51,7 @@ from mmekit_runtime.slots.service import (
 from mmekit_runtime.wire import WireError, WireRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from mmekit_runtime.handler import Handler
     from mmekit_runtime.slots.channel import Channel
@@ -58,7 +61,6 @@ _logger = logging.getLogger()
 
 _ERRORS = 400
 _FAILURES = 300
-_PREDICT_TIMEOUT_S = 120.0
 
 
 class RequestLoop:
@@ -86,21 +88,13 @@ class RequestLoop:
         self._pipes = Pipes()
         self._load = LoadMonitor()
         self._initialised: bytes | None = None
-        self._limit_s = _PREDICT_TIMEOUT_S
+        self._limit_s = PREDICT_TIMEOUT_S
         self._service = self._import_model()
 
     def _import_model(self) -> ModelService:
         # The lines are those of djl_python_engine.py.
         arguments = Arguments(self._start["argv"])
-        logging.basicConfig(
-            stream=sys.stdout,
-            format="%(levelname)s::%(message)s",
-            level=arguments.log_level.upper(),
-            # What was imported before the fork may have set up logging, and the engine is first.
-            force=True,
-        )
-        if "SM_TELEMETRY_LOG_REV_2022_12" in os.environ:
-            _log_for_sagemaker(os.environ["SM_TELEMETRY_LOG_REV_2022_12"])
+        configure_logging(arguments.log_level)
         if not self._start["quiet"]:  # the fork server says so
             _logger.info(
                 "%d - djl_python_engine started with args: %s", os.getpid(), self._start["argv"][1:]
@@ -354,7 +348,7 @@ class RequestLoop:
         data = output_bytes(output)
         if output.code < _FAILURES:
             self._initialised = data
-            self._limit_s = _limit_of(message.properties)
+            self._limit_s = predict_timeout(message.properties)
             self._scoreboard.set_load(load_ns=elapsed)
             self._tell({"initialised": dict(message.properties)})
             if not self._start["quiet"]:
@@ -427,23 +421,6 @@ def _finalize(output: Any) -> None:
         output.execute_finalize()
     except Exception:
         _logger.exception("Failed on finalize function")
-
-
-def _limit_of(properties: Mapping[str, str]) -> float:
-    """Return the seconds after which a server gives up a request, read as PyModel does."""
-    try:
-        return max(1.0, float(properties["predict_timeout"]))
-    except (KeyError, ValueError):
-        return _PREDICT_TIMEOUT_S
-
-
-def _log_for_sagemaker(filename: str) -> None:
-    # configure_sm_logging of djl_python_engine.py.
-    from djl_python.sm_log_filter import SMLogFilter
-
-    handler = logging.FileHandler(filename=filename)
-    handler.addFilter(SMLogFilter())
-    _logger.addHandler(handler)
 
 
 def _print_to(connection: WorkerConnection) -> None:

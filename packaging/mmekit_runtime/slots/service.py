@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import os
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.handler import Handler
@@ -13,11 +15,14 @@ from mmekit_runtime.messages import Reply, Request, is_out_of_memory
 from mmekit_runtime.wire import WireAnswer, WireRequest, encode_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
 # The engine logs to the root logger, and so does what stands in for it.
 _logger = logging.getLogger()
+
+PREDICT_TIMEOUT_S = 120.0
+"""DJL Serving's, where a model says nothing."""
 
 _COUNT = struct.Struct(">h")
 _CHUNK = struct.Struct(">bi")
@@ -39,6 +44,33 @@ class Arguments:
         self.log_level = given.get("--log-level", "info")
         cluster_size = given.get("--cluster-size", "")
         self.cluster_size = int(cluster_size) if cluster_size.isdigit() else None
+
+
+def configure_logging(level: str) -> None:
+    """Log as djl_python_engine.py does."""
+    logging.basicConfig(
+        stream=sys.stdout,
+        format="%(levelname)s::%(message)s",
+        level=level.upper(),
+        # What was imported before the fork may have set up logging, and the engine is first.
+        force=True,
+    )
+    filename = os.environ.get("SM_TELEMETRY_LOG_REV_2022_12")
+    if filename is not None:
+        # configure_sm_logging of djl_python_engine.py.
+        from djl_python.sm_log_filter import SMLogFilter
+
+        handler = logging.FileHandler(filename=filename)
+        handler.addFilter(SMLogFilter())
+        _logger.addHandler(handler)
+
+
+def predict_timeout(properties: Mapping[str, str]) -> float:
+    """Return the seconds after which a server gives up a request, read as PyModel does."""
+    try:
+        return max(1.0, float(properties["predict_timeout"]))
+    except (KeyError, ValueError):
+        return PREDICT_TIMEOUT_S
 
 
 class ModelService:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mmekit_runtime.slots.channel import Channel
     from mmekit_runtime.slots.descriptors import Pipes
-    from mmekit_runtime.slots.templates import TemplateProcess
+    from mmekit_runtime.slots.template_process import TemplateProcess
 
 STARTED = b"INFO::Python engine started.\n"
 

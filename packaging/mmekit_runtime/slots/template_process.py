@@ -1,4 +1,4 @@
-"""What runs in a template process: it imports a set of libraries, and forks on demand.
+"""A template process: it imports a set of libraries, and forks on demand.
 
 Others call such a process a zygote. None has threads, but for some that are known: a fork copies
 only the thread that calls it, and what the others hold stays locked for ever in the child. An
@@ -16,12 +16,14 @@ import sys
 import time
 from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as new_socket
+from collections import deque
+from dataclasses import dataclass, field
 
 from mmekit_runtime.slots.channel import Channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 _MODEL_PROCESS = "mmekit_runtime.slots.model_process"
@@ -43,6 +45,60 @@ the thread; the other removes files that polars has put aside for want of memory
 _OOM_SCORE = "/proc/self/oom_score_adj"
 _FIRST_TO_GO = 500
 """Thousandths of the memory, which the kernel adds to what a process takes."""
+
+_LESSONS = 2
+"""Model processes from which one learns which pages they write to: others write to the same."""
+
+
+@dataclass(eq=False)
+class TemplateProcess:
+    """A template process, as the fork server knows it.
+
+    Attributes
+    ----------
+    imports
+        Everything that it was asked to import, its ancestors' included; what failed or was dropped
+        counts as there, since trying again would end the same.
+    own_ms
+        Milliseconds that its own imports took.
+    used_at
+        When a model process that it forked was last there, or it was asked for one.
+    wanted, forking
+        Forks that it is still to be asked for, and who waits for each; how many it is at.
+    since
+        When it was started, was asked for a fork or has forked last, by the monotonic clock.
+    spare, is_sparing
+        A process that it has forked ahead: its id and a channel to it; whether it is about to.
+    lessons, written
+        From how many model processes it has learned what those write to that it forks; that, as in
+        `copy_on_write`.
+    """
+
+    imports: frozenset[str]
+    channel: Channel | None = None
+    pid: int = 0
+    ready: bool = False
+    own_ms: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+    used_at: float = field(default_factory=time.monotonic)
+    wanted: deque[tuple[dict[str, Any], Callable[[int, Channel | None], None]]] = field(
+        default_factory=deque
+    )
+    forking: int = 0
+    since: float = field(default_factory=time.monotonic)
+    spare: tuple[int, Channel] | None = None
+    is_sparing: bool = False
+    lessons: int = 0
+    written: list[tuple[int, int]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return what the log calls it."""
+        return f"a template process with {len(self.imports)} imports"
+
+    @property
+    def knows_enough(self) -> bool:
+        """Whether it need not learn from further model processes."""
+        return self.lessons >= _LESSONS
 
 
 def pair() -> tuple[Any, Any]:

@@ -12,11 +12,14 @@ import math
 import os
 import signal
 import time
-from collections import deque
-from dataclasses import dataclass, field
 
-from mmekit_runtime.slots import template_process
 from mmekit_runtime.slots.loop import Loop, log
+from mmekit_runtime.slots.template_process import (
+    BASE_IMPORTS,
+    TemplateProcess,
+    fork_template,
+    pair,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from mmekit_runtime.slots.channel import Channel
 
-    Found = Callable[["TemplateProcess | None"], None]
+    Found = Callable[[TemplateProcess | None], None]
     Forked = Callable[[int, Channel | None], None]
 
 SPARES_VARIABLE = "MMEKIT_SLOTS_SPARES"
@@ -38,63 +41,9 @@ request that the model was woken for."""
 MAX_FORKS = 8
 """That a template is asked for at a time: it does one after the other anyway."""
 
-_LESSONS = 2
-"""Model processes from which one learns which pages they write to: others write to the same."""
-
 _FORK_S = 20.0
 _IMPORT_S = 90.0
 """After which a template that does not fork, or is not ready, is stuck; fewer than workers wait."""
-
-
-@dataclass(eq=False)
-class TemplateProcess:
-    """A template process, as the fork server knows it.
-
-    Attributes
-    ----------
-    imports
-        Everything that it was asked to import, its ancestors' included; what failed or was dropped
-        counts as there, since trying again would end the same.
-    own_ms
-        Milliseconds that its own imports took.
-    used_at
-        When a model process that it forked was last there, or it was asked for one.
-    wanted, forking
-        Forks that it is still to be asked for, and who waits for each; how many it is at.
-    since
-        When it was started, was asked for a fork or has forked last, by the monotonic clock.
-    spare, is_sparing
-        A process that it has forked ahead: its id and a channel to it; whether it is about to.
-    lessons, written
-        From how many model processes it has learned what those write to that it forks; that, as in
-        `pages`.
-    """
-
-    imports: frozenset[str]
-    channel: Channel | None = None
-    pid: int = 0
-    ready: bool = False
-    own_ms: float = 0.0
-    failed: dict[str, str] = field(default_factory=dict)
-    used_at: float = field(default_factory=time.monotonic)
-    wanted: deque[tuple[dict[str, Any], Callable[[int, Channel | None], None]]] = field(
-        default_factory=deque
-    )
-    forking: int = 0
-    since: float = field(default_factory=time.monotonic)
-    spare: tuple[int, Channel] | None = None
-    is_sparing: bool = False
-    lessons: int = 0
-    written: list[tuple[int, int]] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """Return what the log calls it."""
-        return f"a template process with {len(self.imports)} imports"
-
-    @property
-    def knows_enough(self) -> bool:
-        """Whether it need not learn from further model processes."""
-        return self.lessons >= _LESSONS
 
 
 class ImportTree:
@@ -193,7 +142,7 @@ class Templates:
 
     def find(self, wanted: frozenset[str], then: Found) -> None:
         """Call ``then`` with a ready template that has these imports, or with None."""
-        wanted = (wanted | frozenset(template_process.BASE_IMPORTS)) - self._dropped
+        wanted = (wanted | frozenset(BASE_IMPORTS)) - self._dropped
         wanted = self._tree.widened(wanted)
         exact = self._tree.exact(wanted)
         if exact is not None and exact.ready:
@@ -210,19 +159,17 @@ class Templates:
                     one(None)
 
     def _grow(self, wanted: frozenset[str]) -> None:
-        base = frozenset(template_process.BASE_IMPORTS) - self._dropped
+        base = frozenset(BASE_IMPORTS) - self._dropped
         ancestor, steps = self._tree.plan(wanted)
         if ancestor is None:
             steps = [base, *(step for step in steps if step != base)]
         elif not ancestor.ready:
             self.find(ancestor.imports, lambda _: self._continue(wanted))
             return
-        order = [
-            name for name in (*template_process.BASE_IMPORTS, *sorted(wanted)) if name in steps[0]
-        ]
+        order = [name for name in (*BASE_IMPORTS, *sorted(wanted)) if name in steps[0]]
         missing = [name for name in order if ancestor is None or name not in ancestor.imports]
         if ancestor is None:
-            pid, ours = template_process.fork_template(missing)
+            pid, ours = fork_template(missing)
             template = self._tree.add(steps[0])
             self._template_started(template, pid, self._loop.channel(ours))
         else:
@@ -407,7 +354,7 @@ class Templates:
         while template.wanted and template.forking < MAX_FORKS and template.channel is not None:
             message, forked = template.wanted.popleft()
             try:
-                ours, theirs = template_process.pair()
+                ours, theirs = pair()
             except OSError as error:
                 log(f"no process can be forked: {error}")
                 forked(0, None)
