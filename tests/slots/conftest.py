@@ -444,7 +444,7 @@ class BareForkServer:
         assert answer.status < 300, answer
         return claim
 
-    def parents(self) -> list[psutil.Process]:
+    def templates(self) -> list[psutil.Process]:
         """Return the processes that model processes are forked from."""
         return psutil.Process(self.process.pid).children()
 
@@ -510,7 +510,7 @@ class Slots:
         return [first, *others]
 
     def processes(self) -> list[psutil.Process]:
-        """Return fork servers, parents and model processes: forks have one command line."""
+        """Return all that a fork server is and forks: forks have one command line."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -528,7 +528,7 @@ class Slots:
                     found.append(process)
         return found
 
-    def parents(self) -> list[psutil.Process]:
+    def templates(self) -> list[psutil.Process]:
         """Return the processes that model processes are forked from."""
         others = [self.fork_server(), *self.model_processes()]
         return [one for one in self.processes() if one not in others]

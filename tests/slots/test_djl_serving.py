@@ -80,7 +80,7 @@ class Djl:
         return psutil.Process(self._server.pid).children()
 
     def processes(self):
-        """Return fork servers, parents and model processes."""
+        """Return fork servers, template processes and model processes."""
         found = []
         for process in psutil.process_iter():
             try:

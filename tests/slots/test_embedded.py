@@ -382,7 +382,7 @@ def test_one_line_says_how_a_model_was_loaded(server, load, until):
         return [one for one in server.lines if f"W-{name}" in one and "worker slot:" in one]
 
     (line,) = until(lines)
-    assert "a parent with wave was ready in" in line
+    assert "a template process with wave was ready in" in line
     assert "loaded in" in line
 
 
@@ -395,7 +395,7 @@ def test_models_that_come_and_go_leave_nothing_behind(own_server, model, until):
         assert own_server.unload(name).status_code == 200
 
     come_and_go(0)
-    # A fork server, a parent, and the shell that ends what they might leave.
+    # A fork server, a template process, and the shell that ends what they might leave.
     processes = until(lambda: len(found := own_server.children()) == 3 and found)
     before = [open_files(one) for one in (psutil.Process(own_server.pid), *processes)]
     for number in range(1, 25):

@@ -56,15 +56,15 @@ def test_a_storm_of_forks_and_one_of_deaths_block_nobody(bare, model, until):
     )
     server = bare(folder)
     assert "slot" in server.ask("first").hear()
-    (parent,) = server.parents()
+    (template,) = server.templates()
 
-    parent.suspend()
+    template.suspend()
     claims = [server.ask(f"m{number}") for number in range(FORKS)]
-    parent.resume()
+    template.resume()
     pids = {claim.hear()["pid"] for claim in claims}
 
     assert len(pids) == FORKS
-    both = (parent, psutil.Process(server.process.pid))
+    both = (template, psutil.Process(server.process.pid))
     for one in both:
         one.suspend()
     for claim in claims[: FORKS // 2]:
@@ -74,17 +74,17 @@ def test_a_storm_of_forks_and_one_of_deaths_block_nobody(bare, model, until):
     for claim in claims[: FORKS // 2]:
         assert claim.hear() == {"ended": 1, "given_up": "", "fds": 0}
     assert "slot" in server.ask("last").hear()
-    until(lambda: len(parent.children()) == 2 + FORKS // 2)
+    until(lambda: len(template.children()) == 2 + FORKS // 2)
 
 
-def test_a_parent_that_was_stopped_is_replaced(bare, model):
+def test_a_template_process_that_was_stopped_is_replaced(bare, model):
     folder = model()
     model.change_runtime(folder, "templates", "_FORK_S = 20.0", "_FORK_S = 0.5")
     server = bare(folder, MMEKIT_SLOTS_IDLE_S="1")
     first = server.start("first")
-    (parent,) = server.parents()
+    (template,) = server.templates()
 
-    parent.suspend()
+    template.suspend()
     second = server.start("second")
 
     assert second.value("1 + 1") == "2"

@@ -175,15 +175,15 @@ class ForkServers:
         self._former[fork_server] = asyncio.create_task(wait())
 
     def pids(self, besides: Collection[int] = ()) -> list[int]:
-        """Return the ids of the fork servers and of the parents that they have forked."""
+        """Return the ids of the fork servers and of their template processes."""
         pids = [one.pid for one in self._all()]
         for pid in pids:
-            # Model processes have no parents below them, and may be a thousand.
+            # Model processes have no such below them, and may be a thousand.
             pids += [child for child in _children(pid) if child not in besides]
         return pids
 
     async def close(self) -> None:
-        """End them all; models and parents end with them."""
+        """End them all; models and template processes end with them."""
         tasks, self._running = list(self._running.values()), {}
         former, self._former = self._former, {}
         for task in former.values():
