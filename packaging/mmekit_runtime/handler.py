@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmekit_runtime.answers import prediction_of
+from mmekit_runtime.batching import alike, joined, kind_of, row_count
 from mmekit_runtime.decoding import decode_numbers, decode_texts
 from mmekit_runtime.encoding import encode
 from mmekit_runtime.estimators import names_of, takes_missing
-from mmekit_runtime.joining import alike, joined, kind_of, row_count
 from mmekit_runtime.messages import (
     Parameters,
     Prediction,
@@ -23,6 +22,7 @@ from mmekit_runtime.messages import (
     RequestError,
     is_out_of_memory,
 )
+from mmekit_runtime.predictions import prediction_of
 from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ def allocate(number):
 kept = allocate(int(sys.argv[2]))
 del kept[::2]
 if sys.argv[3] == "settled":
-    plugs = copy_on_write.settle()
+    plugs = copy_on_write.prepare_to_fork()
 page = os.sysconf("SC_PAGESIZE")
 pages = {id(one) // page for one in kept}
 last = max(map(id, kept))
@@ -46,7 +46,7 @@ import psutil
 from mmekit_runtime.slots import copy_on_write
 
 process, before = psutil.Process(), psutil.Process().memory_info().rss
-plugs = copy_on_write.settle()
+plugs = copy_on_write.prepare_to_fork()
 print(process.memory_info().rss - before)
 """
 

@@ -364,7 +364,7 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
             threads[name] = started
     report(preload=preload, threads=threads, forked=None, failure=None)
     if not threads:
-        plugs = copy_on_write.settle()
+        plugs = copy_on_write.prepare_to_fork()
         report(preload=preload, threads=threads, **_in_child(model_folder, job))
         del plugs
 

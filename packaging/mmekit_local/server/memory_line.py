@@ -92,7 +92,7 @@ class MemoryLine:
             self.close()
 
     def _hear(self) -> None:
-        messages = self._channel.heard()
+        messages = self._channel.receive_all()
         if messages is None:
             self.close()
             return

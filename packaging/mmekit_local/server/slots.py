@@ -219,7 +219,7 @@ class SlotWorker(Worker):
 
     def _hear(self) -> None:
         assert self._lifeline is not None  # noqa: S101
-        messages = self._lifeline.heard()
+        messages = self._lifeline.receive_all()
         if messages is None:
             # Its end, or garbage: the model process has a duplicate of the other end.
             self._let_go()

@@ -289,11 +289,11 @@ class MemoryChannel:
         self._admission = admission
         self._look = look
         admission.tell_wants = self._want
-        loop.watch(channel.fileno(), self._spoke, lambda _: self._close())
+        loop.watch(channel.fileno(), self._is_readable, lambda _: self._close())
         self._send({"memory": True})
 
-    def _spoke(self) -> None:
-        messages = self._channel.heard()
+    def _is_readable(self) -> None:
+        messages = self._channel.receive_all()
         if messages is None:
             self._close()
             return

@@ -157,7 +157,7 @@ class Channel:
         self._buffer += data
         return self._messages()
 
-    def heard(self) -> list[tuple[dict[str, Any], list[int]]] | None:
+    def receive_all(self) -> list[tuple[dict[str, Any], list[int]]] | None:
         """Return the whole messages that have come; None at the end, and when `receive` fails."""
         try:
             received = self.receive()

@@ -60,7 +60,7 @@ _madvise = getattr(_c, "madvise")  # noqa: B009  which mypy does not know
 _madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 
-def settle() -> list[object]:
+def prepare_to_fork() -> list[object]:
     """Make this process ready to be forked from; return what has to live as long as it does."""
     # Nothing of what is here now is ever garbage: the collector must not touch, and so copy, it.
     gc.collect()

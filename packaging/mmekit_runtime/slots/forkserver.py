@@ -96,7 +96,7 @@ class ForkServer:
         self._is_full = False
         self._idle_since = time.monotonic()
         self._ending = False
-        self._has_left = False
+        self._has_stopped_listening = False
         self._spare = os.open(os.devnull, os.O_RDONLY)
         inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         self.dropped_paths = [*filter(None, inherited), os.getcwd()]  # noqa: PTH109
@@ -114,13 +114,13 @@ class ForkServer:
         listener.setblocking(False)  # noqa: FBT003
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         if self._owner is not None:
-            self.loop.watch(self._owner, self._owner_spoke)
+            self.loop.watch(self._owner, self._owner_is_readable)
         os.write(ready, b"1")
         os.close(ready)
         while not self._ending:
             self._turn()
         # In this order: another may take the address as soon as nobody listens there.
-        self._leave()
+        self._stop_listening()
         listener.close()
         for model in list(self._models.values()):
             model.end("the fork server ends")
@@ -130,11 +130,11 @@ class ForkServer:
         """Leave the address to another; serve on until the last model is gone."""
         log("the folder of this runtime is gone: the next worker starts another fork server")
         self._idle_s = 0.0
-        self._leave()
+        self._stop_listening()
 
-    def _leave(self) -> None:
-        if not self._has_left:
-            self._has_left = True
+    def _stop_listening(self) -> None:
+        if not self._has_stopped_listening:
+            self._has_stopped_listening = True
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)  # noqa: PTH108
 
@@ -170,7 +170,7 @@ class ForkServer:
             return _TURN_S
         return self._idle_since + self._idle_s - time.monotonic()
 
-    def _owner_spoke(self) -> None:
+    def _owner_is_readable(self) -> None:
         assert self._owner is not None  # noqa: S101
         if not os.read(self._owner, 4096):
             self._ending = True
@@ -190,11 +190,11 @@ class ForkServer:
                 connection, _ = listener.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._turn_away(listener)
+                    self._reject_client(listener)
                 return
-            self._welcome(connection)
+            self._add_client(connection)
 
-    def _welcome(self, connection: socket.socket) -> None:
+    def _add_client(self, connection: socket.socket) -> None:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _, uid, _ = struct.unpack("3i", credentials)
         if uid != os.getuid():
@@ -204,11 +204,11 @@ class ForkServer:
         channel = self.loop.channel(connection)
         self.loop.watch(
             channel.fileno(),
-            lambda: self._client_spoke(channel),
+            lambda: self._client_is_readable(channel),
             lambda reason: self._refuse(channel, [], reason),
         )
 
-    def _turn_away(self, listener: socket.socket) -> None:
+    def _reject_client(self, listener: socket.socket) -> None:
         """Take the last descriptor to end a connection: its client runs the plain engine then."""
         log("no descriptors are left")
         os.close(self._spare)
@@ -216,7 +216,7 @@ class ForkServer:
             listener.accept()[0].close()
         self._spare = os.open(os.devnull, os.O_RDONLY)
 
-    def _client_spoke(self, channel: Channel) -> None:
+    def _client_is_readable(self, channel: Channel) -> None:
         try:
             messages = channel.receive()
             first = next(messages, None) if messages is not None else None
@@ -244,7 +244,7 @@ class ForkServer:
             self._refuse(channel, fds, f"{type(error).__name__}: {error}")
         else:
             if slot is not None:
-                self._place(slot)
+                self._assign(slot)
 
     def _refuse(self, channel: Channel, fds: list[int], reason: str) -> None:
         with contextlib.suppress(OSError):
@@ -272,7 +272,7 @@ class ForkServer:
             return None
         return Slot(channel, message, fds, self.pipes)
 
-    def _place(self, slot: Slot) -> None:
+    def _assign(self, slot: Slot) -> None:
         """Give a slot to its model."""
         model = self._models.get(slot.identity)
         if model is None or model.ended:

@@ -189,7 +189,7 @@ class HostedModel:
 
     def _look(self, now: float) -> None:
         for process in self.processes:
-            process.look_at_suspect()
+            process.end_if_stuck()
         if self._concurrency == 1:
             for process in self._scaling.surplus(list(self.processes), self._server.period_s):
                 process.ask_to_park()
@@ -312,7 +312,7 @@ class HostedModel:
         """Go on with a process that has been forked."""
         assert process.channel is not None  # noqa: S101
         self.template = process.template
-        self.watch(process.channel.fileno(), self._process_spoke, process)
+        self.watch(process.channel.fileno(), self._process_is_readable, process)
         for slot in list(process.slots):
             # After a death a stub knows already; a server learns the new process.
             self._slots.confirm(slot)
@@ -325,8 +325,8 @@ class HostedModel:
         else:
             self._slots.refuse(process.slots, reason)
 
-    def _process_spoke(self, process: ProcessHandle) -> None:
-        messages = process.heard()
+    def _process_is_readable(self, process: ProcessHandle) -> None:
+        messages = process.receive_all()
         if messages is None:
             self._process_died(process)
             return
@@ -388,7 +388,7 @@ class HostedModel:
     def _is_crowded(self, _process: ProcessHandle, message: dict[str, Any]) -> None:
         if self.init is None or not self.processes.are_ready:
             return
-        number = self._scaling.more(
+        number = self._scaling.further_processes(
             len(self.processes),
             len(self._slots),
             message["crowded"],

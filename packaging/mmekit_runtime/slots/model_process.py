@@ -23,7 +23,7 @@ from mmekit_runtime.wire import decode_request, encode_request
 # The engine logs to the root logger, and so does what stands in for it.
 _logger = logging.getLogger()
 
-_REHEARSALS = 64
+_WARM_UPS = 64
 
 
 def run(channel_fd: int, *, is_spare: bool = False) -> None:
@@ -35,7 +35,7 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
     if is_spare:
-        rehearse(1)
+        warm_up(1)
     first = _first_message(channel)
     if first is None:
         return
@@ -47,7 +47,7 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
     os.close(stdout)
     os.close(stderr)
     sys.stdout, sys.stderr = _reopened(sys.stdout), _reopened(sys.stderr)
-    _take_place(start)
+    _become_worker(start)
     try:
         RequestLoop(channel, scoreboard, start).run()
     except Exception:
@@ -68,7 +68,7 @@ def _first_message(channel: Channel) -> tuple[dict[str, Any], list[int]] | None:
     return None
 
 
-def _take_place(start: dict[str, Any]) -> None:
+def _become_worker(start: dict[str, Any]) -> None:
     """Become what the worker's own process would have been."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -122,7 +122,7 @@ class _Echo(Handler):
         return rows[:, 0]
 
 
-def rehearse(times: int = _REHEARSALS) -> None:
+def warm_up(times: int = _WARM_UPS) -> None:
     """Answer a few requests without a model, so that forks find the code warm.
 
     CPython rewrites the bytecode of a function while it is new; done before the fork it is done

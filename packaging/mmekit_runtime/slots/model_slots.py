@@ -79,7 +79,7 @@ class ModelSlots:
 
     def watch(self, slot: Slot) -> None:
         """End a slot when whoever has asked for it ends."""
-        self._model.watch(slot.lifeline.fileno(), self._lifeline_spoke, slot)
+        self._model.watch(slot.lifeline.fileno(), self._lifeline_is_readable, slot)
 
     def streams(self) -> tuple[int, int]:
         """Return where a new process prints to."""
@@ -138,12 +138,12 @@ class ModelSlots:
         """Leave a connection to the process; without one, watch it."""
         assert slot.connection is not None  # noqa: S101
         if slot.process is None:
-            self._model.watch(slot.connection.fileno(), self._connection_spoke, slot)
+            self._model.watch(slot.connection.fileno(), self._connection_is_readable, slot)
             return
         fds = (slot.connection.fileno(), slot.lifeline.fileno(), slot.stdout, slot.stderr)
         slot.process.tell({"slot": slot.number}, fds)
 
-    def _connection_spoke(self, slot: Slot) -> None:
+    def _connection_is_readable(self, slot: Slot) -> None:
         byte = slot.first_byte()
         if byte:
             self._model.request_came()
@@ -183,7 +183,7 @@ class ModelSlots:
             slot.answer_error(reason, self._model.refusal_status())
             self._model.request_refused(slot)
 
-    def _lifeline_spoke(self, slot: Slot) -> None:
+    def _lifeline_is_readable(self, slot: Slot) -> None:
         """End a slot whose stub was killed or whose server let go."""
         try:
             data = slot.lifeline.sock.recv(4096)

@@ -63,7 +63,7 @@ class Scaling:
         """How many there are as soon as there are as many slots."""
         return self.fixed or 1
 
-    def more(
+    def further_processes(
         self, processes: int, slots: int, crowded: float, computing: float, cores: Cores
     ) -> int:
         """Return how many further processes the requests that wait for one of them need.

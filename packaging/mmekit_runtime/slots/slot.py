@@ -279,7 +279,7 @@ class ProcessHandle:
         """Return a slot's state in the scoreboard."""
         return 0 if self.scoreboard is None else self.scoreboard.settled(slot.number)
 
-    def look_at_suspect(self) -> None:
+    def end_if_stuck(self) -> None:
         """End the process if it is stuck in a chunk of a stream that nobody wants any more."""
         if self.suspect is None or self.scoreboard is None or self.dead:
             return
@@ -301,7 +301,7 @@ class ProcessHandle:
             self.parking = True
             self.tell({"park": self.scoreboard.counters()["answered_ns"]})
 
-    def heard(self) -> list[dict[str, Any]] | None:
+    def receive_all(self) -> list[dict[str, Any]] | None:
         """Return what it has said; None at its end."""
         assert self.channel is not None  # noqa: S101
         try:

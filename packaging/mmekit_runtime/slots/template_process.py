@@ -46,7 +46,7 @@ _OOM_SCORE = "/proc/self/oom_score_adj"
 _FIRST_TO_GO = 500
 """Thousandths of the memory, which the kernel adds to what a process takes."""
 
-_LESSONS = 2
+_ENOUGH_MODELS = 2
 """Model processes from which one learns which pages they write to: others write to the same."""
 
 
@@ -69,7 +69,7 @@ class TemplateProcess:
         When it was started, was asked for a fork or has forked last, by the monotonic clock.
     spare, is_sparing
         A process that it has forked ahead: its id and a channel to it; whether it is about to.
-    lessons, written
+    learned_from, written
         From how many model processes it has learned what those write to that it forks; that, as in
         `copy_on_write`.
     """
@@ -88,7 +88,7 @@ class TemplateProcess:
     since: float = field(default_factory=time.monotonic)
     spare: tuple[int, Channel] | None = None
     is_sparing: bool = False
-    lessons: int = 0
+    learned_from: int = 0
     written: list[tuple[int, int]] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class TemplateProcess:
     @property
     def knows_enough(self) -> bool:
         """Whether it need not learn from further model processes."""
-        return self.lessons >= _LESSONS
+        return self.learned_from >= _ENOUGH_MODELS
 
 
 def pair() -> tuple[Any, Any]:
@@ -164,10 +164,10 @@ def _live(fd: int, imports: Sequence[str]) -> None:
     if "imported" not in report:
         return
     if _MODEL_PROCESS in imports:
-        sys.modules[_MODEL_PROCESS].rehearse()
+        sys.modules[_MODEL_PROCESS].warm_up()
     from mmekit_runtime.slots import copy_on_write  # brings ctypes: not for the fork server
 
-    plugs = copy_on_write.settle()
+    plugs = copy_on_write.prepare_to_fork()
     _serve(channel)
     del plugs
 

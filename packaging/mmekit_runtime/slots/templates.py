@@ -198,7 +198,9 @@ class Templates:
             self._template_ended(template)
             return
         self._loop.watch(
-            channel.fileno(), lambda: self._template_spoke(template), lambda _: self._end(template)
+            channel.fileno(),
+            lambda: self._template_is_readable(template),
+            lambda _: self._end(template),
         )
 
     def _end(self, template: TemplateProcess) -> None:
@@ -208,9 +210,9 @@ class Templates:
                 os.kill(template.pid, signal.SIGKILL)
         self._template_ended(template)
 
-    def _template_spoke(self, template: TemplateProcess) -> None:
+    def _template_is_readable(self, template: TemplateProcess) -> None:
         assert template.channel is not None  # noqa: S101
-        messages = template.channel.heard()
+        messages = template.channel.receive_all()
         if messages is None:
             self._end(template)
             return
@@ -219,7 +221,7 @@ class Templates:
                 self._has_forked(message["forked"], message["pid"])
             elif "written" in message:
                 template.written = message["written"]
-                self._teach_spare(template)
+                self._send_pages_to_spare(template)
             elif "ended" in message:
                 self._exited(message["ended"], message["status"])
             elif "spoiled" in message:
@@ -292,10 +294,10 @@ class Templates:
         Those that it forks ahead from then on have them copied while they wait.
         """
         if self._spares and template.channel is not None:
-            template.lessons += 1
+            template.learned_from += 1
             template.channel.send({"learn": pid, "known": template.written})
 
-    def _teach_spare(self, template: TemplateProcess) -> None:
+    def _send_pages_to_spare(self, template: TemplateProcess) -> None:
         if template.spare is not None and template.written:
             with contextlib.suppress(OSError):  # its end shows when it is read
                 template.spare[1].send({"written": template.written})
@@ -325,7 +327,7 @@ class Templates:
             template.spare = (pid, channel)
             # It has nothing to say: what comes is its end.
             self._loop.watch(channel.fileno(), lambda: self.drop_spare(template))
-            self._teach_spare(template)
+            self._send_pages_to_spare(template)
 
     def drop_spare(self, template: TemplateProcess) -> None:
         """End the process that a template has forked ahead."""
