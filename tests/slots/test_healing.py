@@ -57,7 +57,7 @@ class Load:
             with self._lock:
                 self.statuses[status] += 1
 
-    def further_processes(self, count=100):
+    def more(self, count=100):
         """Wait until that many more requests were answered with 200."""
         wanted = self.statuses[200] + count
         self._until(lambda: self.statuses[200] >= wanted)
