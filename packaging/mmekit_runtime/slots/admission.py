@@ -34,6 +34,7 @@ IDLE_S = 0.2
 
 PERIOD_S = 1.0
 _SHORT_PERIOD_S = 0.1
+"""Between looks while somebody waits."""
 
 
 class ParkingState:
@@ -204,7 +205,8 @@ class Admission:
             first = next(iter(self._waiting))
             wanted = self.memory.floor + first.needed - left
         self.is_short = max(missing, wanted) > 0
-        # Other fork servers see that less than the reserve is left, too.
+        # Other fork servers see that less than the reserve is left, too: each makes up its share,
+        # or all of them together would park several times as much as is missing.
         missing = -(-missing // self.memory.server_limit.sharers)
         reclaimed = sum(reclaim.wanted for reclaim in self._reclaims if reclaim.parking is None)
         lacking = self._park(models, max(missing, wanted, reclaimed), now)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct(">I")
 _MARSHAL_VERSION = 4
+# A length that is read as garbage must not have gigabytes collected for it.
 _LONGEST = 8 << 20
 _MAX_FDS = 32
 # Constants of the platform's headers, as the module socket is slow to import.

@@ -110,6 +110,7 @@ class ForkServer:
             os.unlink(self.path)  # noqa: PTH108
         listener.bind(self.path)
         os.chmod(self.path, 0o600)  # noqa: PTH101
+        # All workers of a server that starts with hundreds of models come at once.
         listener.listen(512)
         listener.setblocking(False)  # noqa: FBT003
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
@@ -195,6 +196,7 @@ class ForkServer:
             self._add_client(connection)
 
     def _add_client(self, connection: socket.socket) -> None:
+        # The folder keeps others out; this holds even where somebody has changed its mode.
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _, uid, _ = struct.unpack("3i", credentials)
         if uid != os.getuid():

@@ -420,10 +420,12 @@ class HostedModel:
         if process.parked:
             self._process_parked(process)
             return
+        # Read before the scoreboard is closed with the process.
         states = {slot: process.state(slot) for slot in process.slots}
         was_loaded = process.ready and (process.initialised or self.init is not None)
         self._discard(process)
         if not process.killed:
+            # Its template process reaps it, and tells how it ended a moment later.
             self._server.has_departed(process.pid, self)
         if process.is_further and not process.ready:
             self._scaling.failed()

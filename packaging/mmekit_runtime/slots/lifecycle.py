@@ -91,6 +91,7 @@ class ProcessStart:
     def _template_found(self, template: TemplateProcess | None) -> None:
         process = self._process
         if template is None:
+            # A worker that has no slot yet can run the plain engine at once; others cannot.
             again = any(slot.confirmed for slot in process.slots)
             self._fail("no template process could be started", again=again)
         elif not process.is_wanted:

@@ -85,7 +85,7 @@ class Loop:
             wait_s = min(wait_s, _STALLED_S)
         for key, events in self._selector.select(max(0.0, wait_s)):
             watch = key.data
-            # An earlier event of this turn may have closed it.
+            # An earlier event of this turn may have closed it, and another may have its number now.
             if events & selectors.EVENT_WRITE and self._is_watched(key.fd, watch):
                 self._flush(key.fd, watch)
             if events & selectors.EVENT_READ and self._is_watched(key.fd, watch):

@@ -54,6 +54,7 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
         _logger.exception("Python engine process died")
     finally:
         _logger.info("%d - Python process finished", os.getpid())
+        # Nobody is left to end the group: its template process, which does so, has ended.
         if os.getppid() != template:
             # Which would end what the model has started.
             os.killpg(0, signal.SIGKILL)

@@ -21,8 +21,11 @@ CALM_S = 30.0
 """Without requests that wait, after which processes that are not needed end."""
 
 _PERIODS = 6
+"""That are looked back upon before a process ends."""
 _COMPUTES = 0.3
+"""Of the time in calls, from which on a model is taken for one that computes."""
 _MARGIN = 1.25
+"""More processes than the busiest period has used: requests do not come evenly."""
 _FREE = 0.6
 """Of what a process computes, the part that must be idle for another to be of use."""
 

@@ -53,7 +53,7 @@ model.py's import; when the last call ended, by the monotonic clock."""
 # Native, as each is then written in one step.
 _COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
 
-# struct mmsghdr and struct iovec of a 64-bit Linux, aligned.
+# struct mmsghdr and struct iovec of a 64-bit Linux, aligned, with room for further counters before.
 MESSAGE_AT = MAX_SLOTS + 128
 SENT_AT = MESSAGE_AT + 56
 VECTOR_AT = MESSAGE_AT + 64

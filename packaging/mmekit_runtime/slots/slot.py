@@ -81,6 +81,7 @@ class Slot:
         A server that asks for its slots itself says more, as two of its models may have one folder.
         """
         status = os.stat(self.model_dir)  # noqa: PTH116
+        # A shell sets these, between a server and a worker: they say nothing of the model.
         varying = ("_", "PWD", "OLDPWD", "SHLVL")
         environ = sorted(item for item in self.environ.items() if item[0] not in varying)
         return repr((self.model, self.model_dir, status.st_dev, status.st_ino, environ))

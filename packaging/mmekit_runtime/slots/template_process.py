@@ -194,6 +194,7 @@ def _serve(channel: Channel) -> None:
     wake_reader, wake_writer = os.pipe()
     os.set_blocking(wake_writer, False)
     os.set_blocking(wake_reader, False)
+    # A child may end between two calls of poll(), which would sleep on: the signal leaves a byte.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     watched = select.poll()
@@ -287,6 +288,7 @@ def _reap(channel: Channel) -> None:
             return
         if pid == 0:
             return
+        # What the model has started is in its group; nobody else knows of it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         channel.send({"ended": pid, "status": status})
