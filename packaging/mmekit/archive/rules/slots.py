@@ -1,6 +1,6 @@
 """Rules about worker slots: what keeps a model from them, and what works against them.
 
-Sources: mmekit_runtime/slots/stub.py and manifest.py, which decide in the container; PyModel.java
+Sources: mmekit_runtime/slots/stub.py and settings.py, which decide in the container; PyModel.java
 of deepjavalibrary/djl-serving at v0.36.0 for the options.
 """
 
