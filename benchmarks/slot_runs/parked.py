@@ -35,7 +35,7 @@ class Parked:
         How many there were.
     private
         Bytes of private memory that each after the first takes: of its shells, and of everything
-        that grew with it in the fork server, its parents and, where it is ours, the server.
+        that grew with it in the fork server, its templates and, where it is ours, the server.
     server_private
         The same of the server's own process.
     wake_ms

@@ -91,7 +91,7 @@ class Faults:
             self._bodies_in_tiny_chunks,
             self._flood_of_lines,
             self._model_that_comes_and_goes,
-            self._killed_parents,
+            self._killed_templates,
         )
         embedded = (
             self._killed_fork_server,
@@ -136,7 +136,7 @@ class Faults:
             self._keep(name, [])
         for model in self._models:
             # Without this, what is measured depends on what was killed last: processes that a dead
-            # parent has forked share their memory with nobody.
+            # template process has forked share their memory with nobody.
             self._server.unload(model.name)
             self._server.load(model.name, model.folder)
         deadline = time.monotonic() + seconds
@@ -189,7 +189,7 @@ class Faults:
         self._post(model, of_rows(-2))
         return None
 
-    def _killed_parents(self) -> None:
+    def _killed_templates(self) -> None:
         folders = {str(one.folder) for one in self._models} | {str(self._passing)}
         for process in family(self._server):
             with contextlib.suppress(psutil.Error, OSError):

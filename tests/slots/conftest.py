@@ -444,7 +444,7 @@ class BareForkServer:
         assert answer.status < 300, answer
         return claim
 
-    def parents(self) -> list[psutil.Process]:
+    def templates(self) -> list[psutil.Process]:
         """Return the processes that model processes are forked from."""
         return psutil.Process(self.process.pid).children()
 
@@ -510,7 +510,7 @@ class Slots:
         return [first, *others]
 
     def processes(self) -> list[psutil.Process]:
-        """Return fork servers, parents and model processes: forks have one command line."""
+        """Return all that a fork server is and forks: forks have one command line."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -528,7 +528,7 @@ class Slots:
                     found.append(process)
         return found
 
-    def parents(self) -> list[psutil.Process]:
+    def templates(self) -> list[psutil.Process]:
         """Return the processes that model processes are forked from."""
         others = [self.fork_server(), *self.model_processes()]
         return [one for one in self.processes() if one not in others]
@@ -545,10 +545,11 @@ class Slots:
         """Return what workers have left where the server has put their sockets."""
         return list(self._sockets.iterdir())
 
-    def ledgers(self) -> int:
+    def scoreboards(self) -> int:
         """Return the number of model processes that the fork server has."""
         (server,) = self.roots()
-        return sum(count for name, count in open_files(server).items() if "mmekit-ledger" in name)
+        files = open_files(server).items()
+        return sum(count for name, count in files if "mmekit-scoreboard" in name)
 
     def waiting_connections(self) -> int:
         """Return the number of clients that the fork server has not accepted yet."""

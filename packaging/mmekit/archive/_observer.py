@@ -343,9 +343,9 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
 
     ``report`` is told what is known before the fork, and again after it.
     """
-    from mmekit_runtime.slots import heap, nursery
+    from mmekit_runtime.slots import copy_on_write, template_process
 
-    for name in nursery.BASE_IMPORTS:
+    for name in template_process.BASE_IMPORTS:
         importlib.import_module(name)
     preload: list[str] = []
     threads: dict[str, int] = {}
@@ -353,18 +353,18 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
     for name in dict.fromkeys([*job["preload"], *job["third_party"]]):
         if name in sys.modules and name not in job["preload"]:
             continue
-        running = nursery.thread_count()
+        running = template_process.thread_count()
         try:
             importlib.import_module(name)
         except BaseException:  # noqa: BLE001, S112 - the model imports it in another way
             continue
         preload.append(name)
-        started = nursery.thread_count() - running
+        started = template_process.thread_count() - running
         if started > 0:
             threads[name] = started
     report(preload=preload, threads=threads, forked=None, failure=None)
     if not threads:
-        plugs = heap.settle()
+        plugs = copy_on_write.prepare_to_fork()
         report(preload=preload, threads=threads, **_in_child(model_folder, job))
         del plugs
 

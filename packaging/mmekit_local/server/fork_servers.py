@@ -83,7 +83,7 @@ class ForkServers:
     Attributes
     ----------
     on_open, on_want
-        What a `MemoryChannel` calls.
+        What a `ServerMemoryChannel` calls.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,7 +92,7 @@ class ForkServers:
         # They take no more models, and may still serve some.
         self._retiring: dict[_ForkServerProcess, asyncio.Task[None]] = {}
         self.on_open: Callable[[], None] = lambda: None
-        self.on_want: Callable[[MemoryChannel, int], None] = lambda _line, _size: None
+        self.on_want: Callable[[ServerMemoryChannel, int], None] = lambda _line, _size: None
 
     async def connect(self, spec: WorkerSpec) -> ForkServerConnection:
         """Return a connection to the fork server for a model, started if need be.
@@ -139,10 +139,10 @@ class ForkServers:
         self, spec: WorkerSpec, environment: dict[str, str], path: str, key: str
     ) -> _ForkServerProcess:
         started = await _ForkServerProcess.launch(spec, environment, path, key)
-        started.channel = MemoryChannel(path, key, self.on_open, self.on_want)
+        started.channel = ServerMemoryChannel(path, key, self.on_open, self.on_want)
         return started
 
-    def channels(self) -> list[MemoryChannel]:
+    def channels(self) -> list[ServerMemoryChannel]:
         """Return the connections to those that listen when memory is spoken of."""
         channels = [one.channel for one in self._all() if one.channel is not None]
         return [channel for channel in channels if channel.is_open]
@@ -180,15 +180,15 @@ class ForkServers:
         self._retiring[fork_server] = asyncio.create_task(wait())
 
     def pids(self, besides: Collection[int] = ()) -> list[int]:
-        """Return the ids of the fork servers and of the parents that they have forked."""
+        """Return the ids of the fork servers and of their template processes."""
         pids = [one.pid for one in self._all()]
         for pid in pids:
-            # Model processes have no parents below them, and may be a thousand.
+            # Model processes have no such below them, and may be a thousand.
             pids += [child for child in _children(pid) if child not in besides]
         return pids
 
     async def close(self) -> None:
-        """End them all; models and parents end with them."""
+        """End them all; models and template processes end with them."""
         tasks, self._running = list(self._running.values()), {}
         former, self._retiring = self._retiring, {}
         for task in former.values():
@@ -198,8 +198,8 @@ class ForkServers:
         await asyncio.gather(*(one.close() for one in running))
 
 
-class MemoryChannel:
-    """The server's end; mmekit_runtime.slots.owner has the other.
+class ServerMemoryChannel:
+    """The server's end; slots' MemoryChannel has the other.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ class MemoryChannel:
         path: str,
         key: str,
         on_open: Callable[[], None],
-        on_want: Callable[[MemoryChannel, int], None],
+        on_want: Callable[[ServerMemoryChannel, int], None],
     ) -> None:
         self.is_open = False
         self._on_open = on_open
@@ -274,7 +274,7 @@ class MemoryChannel:
             self.close()
 
     def _read_messages(self) -> None:
-        messages = self._channel.heard()
+        messages = self._channel.receive_all()
         if messages is None:
             self.close()
             return
@@ -297,7 +297,7 @@ class _ForkServerProcess:
         self._process = process
         self._owner = owner
         self._output = output
-        self.channel: MemoryChannel | None = None
+        self.channel: ServerMemoryChannel | None = None
 
     @property
     def pid(self) -> int:

@@ -24,7 +24,7 @@ from mmekit_runtime.slots.memory import taken_back
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 
-    from mmekit_local.server.fork_servers import ForkServers, MemoryChannel
+    from mmekit_local.server.fork_servers import ForkServers, ServerMemoryChannel
 
 MIB = 1 << 20
 DEFAULT_RESERVED_MB = 500
@@ -288,7 +288,7 @@ class MemoryAdmission:
         self._one_at_a_time = asyncio.Lock()
         self._reporting: asyncio.Task[None] | None = None
         self._change = asyncio.Event()
-        self._forwarding: dict[MemoryChannel, asyncio.Task[None]] = {}
+        self._forwarding: dict[ServerMemoryChannel, asyncio.Task[None]] = {}
         fork_servers.on_open = self._change.set
         fork_servers.on_want = self._forward
 
@@ -355,7 +355,7 @@ class MemoryAdmission:
             for channel in channels:
                 channel.report(limit, left, at, len(channels))
 
-    def _forward(self, channel: MemoryChannel, wanted: int) -> None:
+    def _forward(self, channel: ServerMemoryChannel, wanted: int) -> None:
         """Have the models of other fork servers park for one that waits in this."""
         others = [one for one in self._fork_servers.channels() if one is not channel]
         if channel in self._forwarding or not others:

@@ -65,9 +65,9 @@ def of_processes(model: ServedModel) -> list[ProcessMetrics]:
         if pid is None:
             continue
         slots[pid] = slots.get(pid, 0) + 1
-        if isinstance(worker, SlotWorker) and worker.ledger is not None and pid not in counters:
+        if isinstance(worker, SlotWorker) and worker.scoreboard is not None and pid not in counters:
             with contextlib.suppress(ValueError):  # it has just been closed
-                counters[pid] = worker.ledger.counters()
+                counters[pid] = worker.scoreboard.counters()
     return [_of_process(pid, number, counters.get(pid, {})) for pid, number in slots.items()]
 
 

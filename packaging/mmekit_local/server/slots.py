@@ -26,7 +26,7 @@ from mmekit_local.server.worker import EngineWorker, Worker, WorkerSpec
 from mmekit_local.server.worker_connection import ModelGivenUp, NoDescriptors, WorkerFailure
 from mmekit_runtime.slots import descriptors, keys, stub
 from mmekit_runtime.slots.channel import Channel
-from mmekit_runtime.slots.ledger import Ledger
+from mmekit_runtime.slots.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,7 @@ class SlotWorker(Worker):
 
     Attributes
     ----------
-    ledger
+    scoreboard
         The counters of the model process; None before it is connected, and while it is parked.
     parking
         When the model was parked and woken, as the fork server has told it last.
@@ -131,7 +131,7 @@ class SlotWorker(Worker):
         pipes: OutputPipes,
     ) -> None:
         super().__init__(spec, number, on_exit)
-        self.ledger: Ledger | None = None
+        self.scoreboard: Scoreboard | None = None
         self.parking = ParkingState()
         self._granted = False
         self._heard = False
@@ -227,7 +227,7 @@ class SlotWorker(Worker):
 
     def _read_messages(self) -> None:
         assert self._lifeline is not None  # noqa: S101
-        messages = self._lifeline.heard()
+        messages = self._lifeline.receive_all()
         if messages is None:
             # Its end, or garbage: the model process has a duplicate of the other end.
             self._disconnect()
@@ -255,18 +255,18 @@ class SlotWorker(Worker):
         """Note which process answers; none does while the model is parked."""
         self._pid, self._process = pid or None, None
         self._process_since = time.monotonic()
-        if self.ledger:
-            self.ledger.close()
-            self.ledger = None
+        if self.scoreboard:
+            self.scoreboard.close()
+            self.scoreboard = None
         if not pid:
             return
         with contextlib.suppress(psutil.Error, OSError):
             self._process = psutil.Process(pid)
         if fds:
             try:
-                self.ledger = Ledger(fds[0])
+                self.scoreboard = Scoreboard(fds[0])
             except (OSError, ValueError) as error:
-                self._refuse(f"its ledger cannot be read: {error}")
+                self._refuse(f"its scoreboard cannot be read: {error}")
             finally:
                 os.close(fds[0])
         else:
@@ -282,16 +282,16 @@ class SlotWorker(Worker):
         now = time.monotonic()
         began = max(since, self._process_since)
         loading_s = max(timeout_s, self.spec.load_timeout_s)
-        if self.ledger is None:
+        if self.scoreboard is None:
             if (left := began + loading_s - now) <= 0:
                 raise WorkerFailure("the model has not been woken in time")
             return left
-        worked_s = self.ledger.worked_s(self._place)
+        worked_s = self.scoreboard.worked_s(self._place)
         if worked_s is not None:
             return timeout_s - worked_s
-        counters = self.ledger.counters()
+        counters = self.scoreboard.counters()
         limit_s = timeout_s if counters["load_ns"] else loading_s
-        longest_s = self.ledger.longest_s()
+        longest_s = self.scoreboard.longest_s()
         if longest_s is None:
             left = max(began, counters["answered_ns"] / 1e9) + limit_s - now
         else:
@@ -340,9 +340,9 @@ class SlotWorker(Worker):
                     with contextlib.suppress(psutil.Error):
                         self._process.kill()
                 self._disconnect()
-        if self.ledger:
-            self.ledger.close()
-            self.ledger = None
+        if self.scoreboard:
+            self.scoreboard.close()
+            self.scoreboard = None
 
 
 class WorkerLauncher:

@@ -129,7 +129,7 @@ class Worker(abc.ABC):
     ----------
     number
         Distinguishes the workers of a server.
-    on_death
+    on_exit
         Called once, with this worker and the reason, when a started worker ends unasked.
     """
 

@@ -17,7 +17,7 @@ from mmekit.archive import Memory, check, container_environment, pack, parse_pro
 from mmekit.archive.package import Contents
 from mmekit.archive.runtime import build_of, packed_runtime
 from mmekit.errors import CheckError
-from mmekit_runtime.slots.manifest import read_preload, read_processes
+from mmekit_runtime.slots.settings import read_preload, read_processes
 
 RUNTIME = Path(mmekit_runtime.__file__).parent
 ENGINE = "engine=Python\n"

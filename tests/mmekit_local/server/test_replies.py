@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from mmekit_local.server.replies import ReplyReader, WorkerReply
 from mmekit_local.server.worker_connection import WorkerConnection
-from mmekit_runtime.wire import Answer, WireError, encode_answer
+from mmekit_runtime.wire import WireAnswer, WireError, encode_answer
 
 TEXT = st.text(max_size=20)
 ANSWERS = st.builds(
-    Answer,
+    WireAnswer,
     st.integers(100, 999),
     TEXT,
     st.lists(st.tuples(TEXT, TEXT), max_size=4).map(tuple),
@@ -60,7 +60,7 @@ def test_a_stream_is_handed_out_chunk_by_chunk(size):
         data = STREAMED + chunk(b"one") + chunk(b"two") + chunk(b"", more=False)
         (reply,) = feed(reader, data, size)
         chunks = await gathered(reply.stream)
-        (plain,) = feed(reader, encode_answer(Answer(200, "OK", (), ((None, b"x"),))), size)
+        (plain,) = feed(reader, encode_answer(WireAnswer(200, "OK", (), ((None, b"x"),))), size)
         return reply, chunks, plain.body
 
     reply, chunks, after = asyncio.run(scenario())

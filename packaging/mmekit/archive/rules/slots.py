@@ -1,6 +1,6 @@
 """Rules about worker slots: what keeps a model from them, and what works against them.
 
-Sources: mmekit_runtime/slots/stub.py and manifest.py, which decide in the container; PyModel.java
+Sources: mmekit_runtime/slots/stub.py and settings.py, which decide in the container; PyModel.java
 of deepjavalibrary/djl-serving at v0.36.0 for the options.
 """
 
@@ -15,7 +15,7 @@ from mmekit.archive.findings import Finding
 from mmekit.archive.package import REQUIREMENTS_FILE
 from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.runtime import HOOK_FILE
-from mmekit_runtime.slots.manifest import PARK_AFTER_S, PROCESSES, SECONDS
+from mmekit_runtime.slots.settings import PARK_AFTER_S, PROCESSES, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse
 
 from mmekit_runtime import Handler, Parameters, Prediction, Request
-from mmekit_runtime.joining import joined, kind_of, row_count
+from mmekit_runtime.batching import joined, kind_of, row_count
 
 
 class Decoding(Handler):

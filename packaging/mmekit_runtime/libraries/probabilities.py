@@ -1,4 +1,4 @@
-"""Probabilities of models with several outputs of two classes."""
+"""Probabilities that a library gives in its own way, or not at all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.messages import Prediction
+from mmekit_runtime.messages import Prediction, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+
+
+def no_probabilities(model: str) -> RequestError:
+    """Return the 400 for ``probabilities=true`` of a model that has none."""
+    return RequestError(
+        400, f"a request without probabilities, as {model} gives none", "probabilities=true"
+    )
 
 
 def of_two_classes_each(labels: Any, positive: Iterable[NDArray[Any]]) -> Prediction:

@@ -2,9 +2,9 @@
 
 The first bytes are a state for each slot: when the process dies, they tell the fork server which
 requests it had taken. Behind them are counters that anyone who has the page may read at any time,
-the header of the last short answer (see `outbox`), in which the kernel notes what it has taken, and
-since when the process has worked on each slot's request: a server's patience with a request begins
-then, and not while it waits for others.
+the header of the last short answer (see `connection`), in which the kernel notes what it has taken,
+and since when the process has worked on each slot's request: a server's patience with a request
+begins then, and not while it waits for others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SENDING_NOTED = 4
 BEGUN = 5
 """The model works on a request, of whose answer nothing is sent yet."""
 YIELDING = 6
-"""The model works on the next piece of an answer that is on its way."""
+"""The model works on the next chunk of an answer that is on its way."""
 
 WORKING = (BEGUN, YIELDING)
 _WORKING = re.compile(b"[%b]" % bytes(WORKING))
@@ -53,7 +53,7 @@ model.py's import; when the last call ended, by the monotonic clock."""
 # Native, as each is then written in one step.
 _COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
 
-# struct mmsghdr and struct iovec of a 64-bit Linux, aligned.
+# struct mmsghdr and struct iovec of a 64-bit Linux, aligned, with room for further counters before.
 MESSAGE_AT = MAX_SLOTS + 128
 SENT_AT = MESSAGE_AT + 56
 VECTOR_AT = MESSAGE_AT + 64
@@ -70,13 +70,13 @@ SIZE = _STAMPS_AT + _STAMP.size * MAX_SLOTS
 """What nobody touches of it takes no memory: the first four hundred slots need one page."""
 
 
-class Ledger:
+class Scoreboard:
     """The page.
 
     Parameters
     ----------
     fd
-        A file of `SIZE` bytes; see `create`. The ledger keeps its own mapping, not the descriptor.
+        A file of `SIZE` bytes, as `ScoreboardFile` makes it; it is mapped, and not kept.
     """
 
     def __init__(self, fd: int) -> None:
@@ -150,11 +150,11 @@ def _worked_s(page: bytes | mmap.mmap, number: int) -> float | None:
     return passed / 1000
 
 
-class LedgerFile:
-    """A ledger as the fork server keeps it: one descriptor, where a mapping would take another."""
+class ScoreboardFile:
+    """A scoreboard as the fork server keeps it: a descriptor. A mapping would take another."""
 
     def __init__(self) -> None:
-        self.fd = os.memfd_create("mmekit-ledger", os.MFD_CLOEXEC)
+        self.fd = os.memfd_create("mmekit-scoreboard", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, SIZE)
 
     def clear(self, number: int) -> None:

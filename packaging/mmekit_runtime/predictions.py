@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmekit_runtime.joining import row_count
+from mmekit_runtime.batching import row_count
 from mmekit_runtime.messages import Prediction
 
 _NAME = "probabilities"

@@ -1,12 +1,8 @@
-"""Parents of model processes: each has imported a set of libraries and forks on demand.
+"""A template process: it imports a set of libraries, and forks on demand.
 
-A parent is never changed once it has children: a set that is not there yet gets a parent of its
-own, forked from the one that has most of it. What two sets have in common becomes a parent between
-them, so that it is imported, and kept in memory, once.
-
-No parent has threads, but for some that are known: a fork copies only the thread that calls it, and
-what the others hold stays locked for ever in the child. An import that starts one is left to the
-model processes.
+Others call such a process a zygote. None has threads, but for some that are known: a fork copies
+only the thread that calls it, and what the others hold stays locked for ever in the child. An
+import that starts one is left to the model processes.
 """
 
 from __future__ import annotations
@@ -20,22 +16,24 @@ import sys
 import time
 from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as new_socket
+from collections import deque
+from dataclasses import dataclass, field
 
 from mmekit_runtime.slots.channel import Channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-_PROCESS = "mmekit_runtime.slots.process"
+_MODEL_PROCESS = "mmekit_runtime.slots.model_process"
 
 BASE_IMPORTS = (
     "numpy",
     "djl_python",
     "djl_python.service_loader",
     "mmekit_runtime.handler",
-    _PROCESS,
+    _MODEL_PROCESS,
 )
 """What every model process needs."""
 
@@ -47,6 +45,60 @@ the thread; the other removes files that polars has put aside for want of memory
 _OOM_SCORE = "/proc/self/oom_score_adj"
 _FIRST_TO_GO = 500
 """Thousandths of the memory, which the kernel adds to what a process takes."""
+
+_ENOUGH_MODELS = 2
+"""Model processes from which one learns which pages they write to: others write to the same."""
+
+
+@dataclass(eq=False)
+class TemplateProcess:
+    """A template process, as the fork server knows it.
+
+    Attributes
+    ----------
+    imports
+        Everything that it was asked to import, its ancestors' included; what failed or was dropped
+        counts as there, since trying again would end the same.
+    own_ms
+        Milliseconds that its own imports took.
+    used_at
+        When a model process that it forked was last there, or it was asked for one.
+    wanted, forking
+        Forks that it is still to be asked for, and who waits for each; how many it is at.
+    since
+        When it was started, was asked for a fork or has forked last, by the monotonic clock.
+    spare, is_sparing
+        A process that it has forked ahead: its id and a channel to it; whether it is about to.
+    learned_from, written
+        From how many model processes it has learned what those write to that it forks; that, as in
+        `copy_on_write`.
+    """
+
+    imports: frozenset[str]
+    channel: Channel | None = None
+    pid: int = 0
+    ready: bool = False
+    own_ms: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+    used_at: float = field(default_factory=time.monotonic)
+    wanted: deque[tuple[dict[str, Any], Callable[[int, Channel | None], None]]] = field(
+        default_factory=deque
+    )
+    forking: int = 0
+    since: float = field(default_factory=time.monotonic)
+    spare: tuple[int, Channel] | None = None
+    is_sparing: bool = False
+    learned_from: int = 0
+    written: list[tuple[int, int]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return what the log calls it."""
+        return f"a template process with {len(self.imports)} imports"
+
+    @property
+    def knows_enough(self) -> bool:
+        """Whether it need not learn from further model processes."""
+        return self.learned_from >= _ENOUGH_MODELS
 
 
 def pair() -> tuple[Any, Any]:
@@ -76,8 +128,8 @@ def keep_only(fds: Iterable[int]) -> None:
             os.closerange(lower + 1, upper)
 
 
-def fork_parent(imports: Sequence[str]) -> tuple[int, Any]:
-    """Fork a parent from this process and have it import modules; return its pid and a socket.
+def fork_template(imports: Sequence[str]) -> tuple[int, Any]:
+    """Fork a template process that imports modules; return its pid and a socket to it.
 
     It reports once: ``{"imported": [...], "failed": {name: reason}, "ms": ...}`` when it is ready,
     or ``{"spoiled": name}`` when an import started a thread and ``{"broken": reason}`` when the
@@ -106,16 +158,16 @@ def _live(fd: int, imports: Sequence[str]) -> None:
     channel = Channel(new_socket(fileno=fd))
     channel.sock.setblocking(False)  # noqa: FBT003
     report = import_all(imports)
-    if _PROCESS in report.get("failed", ()):
-        report = {"broken": report["failed"][_PROCESS]}
+    if _MODEL_PROCESS in report.get("failed", ()):
+        report = {"broken": report["failed"][_MODEL_PROCESS]}
     channel.send(report)
     if "imported" not in report:
         return
-    if _PROCESS in imports:
-        sys.modules[_PROCESS].rehearse()
-    from mmekit_runtime.slots import heap  # which brings ctypes: not for the fork server
+    if _MODEL_PROCESS in imports:
+        sys.modules[_MODEL_PROCESS].warm_up()
+    from mmekit_runtime.slots import copy_on_write  # brings ctypes: not for the fork server
 
-    plugs = heap.settle()
+    plugs = copy_on_write.prepare_to_fork()
     _serve(channel)
     del plugs
 
@@ -142,6 +194,7 @@ def _serve(channel: Channel) -> None:
     wake_reader, wake_writer = os.pipe()
     os.set_blocking(wake_writer, False)
     os.set_blocking(wake_reader, False)
+    # A child may end between two calls of poll(), which would sleep on: the signal leaves a byte.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     watched = select.poll()
@@ -172,11 +225,11 @@ def _serve(channel: Channel) -> None:
 
 def _learn(channel: Channel, message: dict[str, Any]) -> None:
     """Tell what a model process has written to, with what is known of others."""
-    from mmekit_runtime.slots import pages
+    from mmekit_runtime.slots import copy_on_write
 
     written = message["known"]
     with contextlib.suppress(OSError):  # it has ended
-        written = pages.merged(written, pages.written(message["learn"]))
+        written = copy_on_write.merged(written, copy_on_write.written(message["learn"]))
     channel.send({"written": written})
 
 
@@ -186,16 +239,15 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            if message["fork"] == "parent":
+            if message["fork"] == "template":
                 _live(fds[0], message["imports"])
             else:
-                from mmekit_runtime.slots.process import run
-
                 # What the model starts ends with it, by its group.
                 os.setpgid(0, 0)
                 _go_before_the_server()
                 keep_only(fds)
-                run(fds[0], is_spare=message["fork"] == "spare")
+                is_spare = message["fork"] == "spare"
+                importlib.import_module(_MODEL_PROCESS).run(fds[0], is_spare=is_spare)
         except BaseException:  # noqa: BLE001
             import traceback
 
@@ -236,6 +288,7 @@ def _reap(channel: Channel) -> None:
             return
         if pid == 0:
             return
+        # What the model has started is in its group; nobody else knows of it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         channel.send({"ended": pid, "status": status})

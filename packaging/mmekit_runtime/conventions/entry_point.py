@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmekit_runtime.conventions import djl, sagemaker
-from mmekit_runtime.conventions.decorators import provide_decorators
-from mmekit_runtime.conventions.script import MODEL_FILE, Script, find_script
+from mmekit_runtime.conventions.script import MODEL_FILE, Script, find_script, provide_decorators
 from mmekit_runtime.messages import Reply, RequestError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -21,14 +20,14 @@ OPTION = "convention"
 """``option.convention`` in serving.properties, as it reaches a handler."""
 
 
-class Model(Protocol):
+class ConventionModel(Protocol):
     """A loaded model of some convention."""
 
     def answer(self, inputs: Any) -> Any:
         """Answer one request's djl_python Input with an Output."""
 
 
-class Entry:
+class EntryPoint:
     """``handle(inputs)`` for a model whose script knows nothing of DJL's engine.
 
     The model is loaded by the empty request that DJL Serving sends first. A failure is answered
@@ -37,7 +36,7 @@ class Entry:
     """
 
     def __init__(self) -> None:
-        self._model: Model | None = None
+        self._model: ConventionModel | None = None
 
     def __call__(self, inputs: Any) -> Any:
         """Answer a djl_python Input with a djl_python Output; load when the Input is empty."""
@@ -96,7 +95,7 @@ class Entry:
         return output
 
 
-def load(folder: Path, properties: Mapping[str, Any]) -> Model:
+def load(folder: Path, properties: Mapping[str, Any]) -> ConventionModel:
     """Load the model of a folder by the convention that it was made for.
 
     Parameters

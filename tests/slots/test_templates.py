@@ -10,7 +10,7 @@ import signal
 import psutil
 import pytest
 
-from mmekit_runtime.slots.tree import Tree
+from mmekit_runtime.slots.templates import ImportTree
 
 PID = "import os\npid = os.getpid()\n"
 
@@ -51,16 +51,16 @@ def importer(worker, library):
     return int(worker.value(f"__import__({library!r}).pid"))
 
 
-def test_a_model_is_forked_from_a_parent_that_has_its_libraries(slots, start):
+def test_a_model_is_forked_from_a_template_process_that_has_its_libraries(slots, start):
     worker = start("model", "alpha, beta")
 
-    parent = psutil.Process(int(worker.value("os.getppid()")))
-    assert importer(worker, "alpha") == importer(worker, "beta") == parent.pid
-    assert parent in slots.parents()
+    template = psutil.Process(int(worker.value("os.getppid()")))
+    assert importer(worker, "alpha") == importer(worker, "beta") == template.pid
+    assert template in slots.templates()
     assert "with alpha, beta was ready" in worker.wait_for("mmekit: worker slot")
 
 
-def test_models_with_the_same_libraries_share_a_parent(start):
+def test_models_with_the_same_libraries_share_a_template_process(start):
     first, second = start("first", "alpha"), start("second", "alpha")
 
     assert first.value("os.getppid()") == second.value("os.getppid()")
@@ -72,7 +72,7 @@ def test_what_two_sets_of_libraries_have_in_common_is_imported_once(slots, start
     third = start("third", "alpha")
     fourth = start("fourth", "alpha,gamma,not_there")
 
-    # The first could not know; from the second on there is a parent for what they share.
+    # The first could not know; from the second on there is a template for what they share.
     shared = importer(third, "alpha")
     assert importer(second, "alpha") == importer(fourth, "alpha") == shared
     assert shared != importer(first, "alpha")
@@ -81,7 +81,7 @@ def test_what_two_sets_of_libraries_have_in_common_is_imported_once(slots, start
     assert psutil.Process(shared).ppid() == psutil.Process(importer(first, "alpha")).ppid()
 
 
-def test_models_that_load_at_once_wait_for_the_same_parents(slots, model, libraries):
+def test_models_that_load_at_once_wait_for_the_same_template_processes(slots, model, libraries):
     names = ["alpha", "alpha,beta", "alpha,gamma", "alpha", "alpha,beta", "beta,gamma"]
     folders = [model(name=f"m{i}", option__preload=name) for i, name in enumerate(names)]
 
@@ -109,7 +109,7 @@ def test_a_library_that_starts_a_thread_is_left_to_the_models(slots, start, unti
     said = "importing threaded starts a thread: left to the models"
     until(lambda: said in slots.log)
     assert slots.log.count(said) == 1
-    until(lambda: all(parent.num_threads() == 1 for parent in slots.parents()))
+    until(lambda: all(template.num_threads() == 1 for template in slots.templates()))
 
 
 def test_polars_is_imported_once_though_it_starts_threads_and_works_when_forked(slots, start):
@@ -138,7 +138,7 @@ def test_a_library_that_crashes_leaves_the_plain_engine_to_its_model_alone(slots
     other = start("second", "alpha")
 
     assert not unlucky.is_slot
-    assert "no parent process could be started" in unlucky.wait_for("plain engine")
+    assert "no template process could be started" in unlucky.wait_for("plain engine")
     assert other.is_slot
 
 
@@ -248,20 +248,20 @@ def test_the_slots_of_a_model_are_spread_over_its_processes(slots, model):
     assert {worker.value("len(initialised)") for worker in workers} == {"1"}
 
 
-def test_a_parent_that_no_model_uses_any_more_ends(impatient_slots, model, until):
+def test_a_template_process_that_no_model_uses_any_more_ends(impatient_slots, model, until):
     stays = impatient_slots.start(model(name="stays"))
     goes = impatient_slots.start(model(name="goes", option__preload="wave"))
-    until(lambda: len(impatient_slots.parents()) == 2)
+    until(lambda: len(impatient_slots.templates()) == 2)
 
     goes.kill()
 
-    until(lambda: len(impatient_slots.parents()) == 1)
+    until(lambda: len(impatient_slots.templates()) == 1)
     assert stays.value("1 + 1") == "2"
     assert impatient_slots.start(model(name="again", option__preload="wave")).is_slot
 
 
 def test_a_tree_says_how_little_is_left_to_import():
-    tree = Tree()
+    tree = ImportTree()
     base = frozenset({"base"})
     assert tree.plan(base | {"a"}) == (None, [base | {"a"}])
 

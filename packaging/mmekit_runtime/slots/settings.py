@@ -1,4 +1,4 @@
-"""What a model wants its parents to have imported."""
+"""What a model asks of its processes, in its settings and its manifest."""
 
 from __future__ import annotations
 
