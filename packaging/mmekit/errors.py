@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit.archive import Finding
+    from mmekit.findings import Finding
 
 __all__ = [
     "ArchiveError",

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmekit.archive import parse_properties, read_package, read_properties, unpack
+from mmekit.archive.contents import read_contents
 from mmekit.archive.conventions import ENTRY_POINT as CONVENTIONS
-from mmekit.archive.package import CONTENT_TYPES, as_served, read_contents
+from mmekit.archive.package import CONTENT_TYPES, as_served
 from mmekit.archive.proof import REMEDY, agree, prove
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.variants import variants

@@ -5,29 +5,27 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from mmekit.archive.example import Example
-from mmekit.archive.findings import Finding, ordered
-from mmekit.archive.images import STOCK_IMAGE, Image
+from mmekit.archive.contents import Contents, model_folder, read_contents
 from mmekit.archive.manifest import read_manifest, verify
 from mmekit.archive.measure import fingerprint
 from mmekit.archive.measured import read_measured
-from mmekit.archive.nesting import model_folder
 from mmekit.archive.package import (
     MANIFEST_FILE,
     RUNTIME_FOLDER,
-    Contents,
+    Example,
     as_served,
     join,
     read_artifacts,
-    read_contents,
     read_package,
 )
 from mmekit.archive.rules import RULES
 from mmekit.archive.rules.secrets import without_secrets
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import HOOK_FILE, build_of
+from mmekit.archive.stock_images import STOCK_IMAGE, Image
 from mmekit.archive.unpack import unpack
 from mmekit.errors import ArchiveError, ManifestError, TextError, UnsafeArchiveError
+from mmekit.findings import Finding, ordered
 
 
 def check(

@@ -18,7 +18,7 @@ from mmekit_runtime.model_files import RECOMMENDING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmekit.archive.package import Contents
+    from mmekit.archive.contents import Contents
     from mmekit.archive.properties import Entry, Properties
 
 ENTRY_POINT = "mmekit_runtime.conventions"

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive.example import Example
-from mmekit.archive.measured import UNREADABLE, Measured
-from mmekit.archive.nesting import is_apple_double
-from mmekit.archive.package import MANIFEST_FILE
-from mmekit.archive.signatures import signature_from
+from mmekit.archive.contents import is_apple_double
+from mmekit.archive.files import read_text, see_length
+from mmekit.archive.measured import UNREADABLE, Measured, signature_from
+from mmekit.archive.package import MANIFEST_FILE, Example
 from mmekit.archive.tarball import open_tarball
-from mmekit.archive.texts import read_text, see_length
 from mmekit.errors import ManifestError, TextError
 
 if TYPE_CHECKING:

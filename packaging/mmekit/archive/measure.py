@@ -19,16 +19,15 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmekit.archive import _observer, proof
-from mmekit.archive.atomic import write_atomically
+from mmekit.archive.files import write_atomically
 from mmekit.archive.measured import FORMAT, Measured
 from mmekit.archive.package import (
     MEASURED_FILE,
     MODEL_FILE,
     REQUIREMENTS_FILE,
-    Contents,
     Package,
     merge,
     read_artifacts,
@@ -38,12 +37,14 @@ from mmekit.archive.pickles import name_of_main, where_to_put
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Properties, parse_properties
 from mmekit.archive.runtime import runtime_members
-from mmekit.archive.signatures import signature_among
 from mmekit.archive.variants import variants
 from mmekit.aws_environment import without_account
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, MeasureError, SettingsError
 from mmekit_runtime.slots.stub import fork_server_environment
+
+if TYPE_CHECKING:
+    from mmekit.archive.contents import Contents
 
 DEFAULT_TIMEOUT_S = 300.0
 _OUTPUT_LINES = 12
@@ -240,7 +241,7 @@ def _job(package: Package, contents: Contents, properties: Properties) -> dict[s
     sample = package.sample_request
     different: tuple[bytes, ...] = ()
     if sample is not None:
-        signature = signature_among(contents)
+        signature = contents.signature
         different = variants(sample.body, sample.content_type, signature)
     return {
         "entry_point": properties.entry_point or MODEL_FILE,

@@ -11,16 +11,15 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmekit.archive.files import read_text
 from mmekit.archive.package import MEASURED_FILE
-from mmekit.archive.signatures import signature_from
-from mmekit.archive.texts import read_text
 from mmekit.errors import PackageError
+from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from mmekit_runtime.signature import Signature
 
 FORMAT = 3
 _OLDER_FORMATS = (1, 2)
@@ -166,6 +165,11 @@ class Measured:
             unproven=None if unproven is None else str(unproven),
             signature=signature_from(content.get("signature")),
         )
+
+
+def signature_from(content: Any) -> Signature | None:
+    """Read a signature that is a part of other JSON; ValueError says what is wrong."""
+    return None if content is None else Signature.from_json(json.dumps(content))
 
 
 def read_measured(artifacts: Path) -> Measured | None:

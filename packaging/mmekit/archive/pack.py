@@ -14,10 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmekit import __version__
-from mmekit.archive.atomic import atomic_file
 from mmekit.archive.check import check_subject
-from mmekit.archive.example import Example
-from mmekit.archive.images import STOCK_IMAGE, Image
+from mmekit.archive.contents import Contents, Member
+from mmekit.archive.files import atomic_file, see_length
 from mmekit.archive.manifest import Digest, Manifest
 from mmekit.archive.measure import fingerprint, measure
 from mmekit.archive.measured import read_measured
@@ -25,8 +24,7 @@ from mmekit.archive.package import (
     MANIFEST_FILE,
     MEASURED_FILE,
     REQUIREMENTS_FILE,
-    Contents,
-    Member,
+    Example,
     merge,
     read_artifacts,
     read_package,
@@ -35,14 +33,14 @@ from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import packed_runtime
+from mmekit.archive.stock_images import STOCK_IMAGE, Image
 from mmekit.archive.tarball import GzipWriter, TarWriter
-from mmekit.archive.texts import see_length
 from mmekit.errors import ArchiveError, CheckError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit.archive.findings import Finding
+    from mmekit.findings import Finding
 
 _logger = logging.getLogger("mmekit.archive")
 

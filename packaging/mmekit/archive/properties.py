@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mmekit.archive.texts import read_text
+from mmekit.archive.files import read_text
 from mmekit.errors import PropertiesError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from mmekit.archive.texts import see_lines
+from mmekit.archive.files import see_lines
 
 if TYPE_CHECKING:
-    from mmekit.archive.images import Image
+    from mmekit.archive.stock_images import Image
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 

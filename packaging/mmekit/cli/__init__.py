@@ -10,10 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from mmekit.cli import (
     archives,  # noqa: F401
-    assemblies,  # noqa: F401
-    callers,  # noqa: F401
-    deployment,  # noqa: F401
-    describing,  # noqa: F401
+    endpoints,  # noqa: F401
     scaffolds,  # noqa: F401
 )
 from mmekit.cli.application import app

@@ -13,7 +13,7 @@ from mmekit.errors import CheckError, MmekitError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit.archive import Finding
+    from mmekit.findings import Finding
 
 __all__ = ["app", "print_findings"]
 

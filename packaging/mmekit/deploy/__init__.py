@@ -5,13 +5,12 @@
 of them can be interrupted and run again.
 """
 
-from mmekit.deploy.account import Account, saying_what_failed
-from mmekit.deploy.archives import PackedModel, packed_models
+from mmekit.deploy.account import Account, Site, saying_what_failed
 from mmekit.deploy.capacity import Capacity, capacity_of
+from mmekit.deploy.cost import Cost, cost_of
 from mmekit.deploy.deployment import Deployment, read_deployment
+from mmekit.deploy.models import PackedModel, packed_models
 from mmekit.deploy.plan import Plan, plan_deployment, plan_removal
-from mmekit.deploy.prices import Cost, cost_of
-from mmekit.deploy.site import Site
 from mmekit.deploy.status import Status, status_of
 from mmekit.deploy.step import Action, Difference, Report, Step
 

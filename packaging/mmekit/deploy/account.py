@@ -1,12 +1,19 @@
-"""The account and region that are deployed to: AWS's or the local service's."""
+"""The account and region that are deployed to, and a deployment in them.
+
+An `Account` is AWS's or the local service's. A `Site` is what every step of a plan looks at: the
+deployment, the account, and the names that its resources have there.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mmekit.errors import DeployError
-from mmekit.settings import LOCAL_ACCOUNT, Settings
+from mmekit.archive import container_environment
+from mmekit.errors import DeployError, SettingsError
+from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings, published_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TAG",
+    "VARIANT",
     "Account",
+    "Site",
     "code_of",
     "is_denied",
     "is_missing",
@@ -42,6 +51,7 @@ _UNKNOWN_CALLER = frozenset(
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
 _MISSING = frozenset({"404", "ObjectNotFoundException"})
 _MISSING_SPOKEN = ("Could not find", "No scaling policy found", "No scalable target found")
+VARIANT = "AllTraffic"
 
 
 class Account:
@@ -184,3 +194,87 @@ def _remedy_of_failure(error: Exception, settings: Settings) -> str:
     if settings.target == "local":
         return "Start the local service with `mme up`; MME_LOCAL_URL names another address."
     return "Run the command again when that is mended; it goes on where it stopped."
+
+
+@dataclass(frozen=True)
+class Site:
+    """A deployment in an account.
+
+    Attributes
+    ----------
+    account
+        Where.
+    deployment
+        What.
+    """
+
+    account: Account
+    deployment: Deployment
+
+    @property
+    def name(self) -> str:
+        """Return the deployment's name, which is the endpoint's."""
+        return self.deployment.name
+
+    @property
+    def bucket(self) -> str:
+        """Return the bucket's name."""
+        own = f"{self.name}-{self.account.number}-{self.account.region}".lower()
+        return self.deployment.bucket or own
+
+    @property
+    def prefix(self) -> str:
+        """Return what every archive's key begins with; it ends with a slash."""
+        return f"{self.deployment.prefix}/"
+
+    @property
+    def data_url(self) -> str:
+        """Return the model's ModelDataUrl."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def role_name(self) -> str:
+        """Return the name of the role that is made where none is given; IAM has no regions."""
+        return f"{self.name}-{self.account.region}"
+
+    @property
+    def role(self) -> str:
+        """Return the ARN of the role that the endpoint runs as."""
+        own = f"arn:{self.account.partition}:iam::{self.account.number}:role/{self.role_name}"
+        return self.deployment.role or own
+
+    @cached_property
+    def image(self) -> str:
+        """Return the URI of the container image.
+
+        Raises
+        ------
+        DeployError
+            The file names none, and AWS publishes none for the region.
+        """
+        deployment = self.deployment
+        if deployment.image is not None:
+            return deployment.image
+        try:
+            return published_image(self.account.region, deployment.instance_type)
+        except SettingsError as error:
+            raise DeployError(
+                error.what.replace("MME_IMAGE_URI is not set", "The file names no image"),
+                where=f"{deployment.name}, {self.account.region}",
+                remedy="Name an image of yours as `image`, or deploy to another region; the table "
+                "is that of sagemaker-core.",
+            ) from None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the containers."""
+        is_stock = self.image.endswith(f":{CPU_TAG}")
+        return {
+            **(container_environment() if is_stock else {}),
+            **self.deployment.environment,
+        }
+
+    @property
+    def scaled_resource(self) -> str:
+        """Return what Application Auto Scaling calls the variant."""
+        return f"endpoint/{self.name}/variant/{VARIANT}"

@@ -14,7 +14,7 @@ from mmekit.errors import DeployError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.account import Site
 
 __all__ = ["bucket_owner", "plan_bucket", "plan_bucket_removal"]
 

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mmekit.deploy.account import is_missing, owner, tags
-from mmekit.deploy.site import VARIANT
+from mmekit.deploy.account import VARIANT, is_missing, owner, tags
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.account import Site
 
 __all__ = [
     "EndpointState",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.deploy.cost import cost_of
 from mmekit.deploy.endpoint import endpoint_state
-from mmekit.deploy.objects import stored_archives
-from mmekit.deploy.prices import cost_of
+from mmekit.deploy.models import stored_archives
 
 if TYPE_CHECKING:
+    from mmekit.deploy.account import Site
+    from mmekit.deploy.cost import Cost
     from mmekit.deploy.endpoint import EndpointState
-    from mmekit.deploy.objects import StoredArchive
-    from mmekit.deploy.prices import Cost
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.models import StoredArchive
 
 __all__ = ["Status", "status_of"]
 

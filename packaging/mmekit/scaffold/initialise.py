@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import MmekitError, PackageError
-from mmekit.scaffold import package_files
-from mmekit.scaffold.inspected import TEXTS
-from mmekit.scaffold.placement import (
+from mmekit.scaffold import package_folder
+from mmekit.scaffold.artifact import TEXTS
+from mmekit.scaffold.package_folder import (
     check_place,
     place,
     strangers,
@@ -33,7 +33,7 @@ from mmekit.scaffold.source import (
 )
 
 if TYPE_CHECKING:
-    from mmekit.scaffold.inspected import Inspected
+    from mmekit.scaffold.artifact import Inspected
     from mmekit_runtime.signature import Signature
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -151,13 +151,13 @@ def _files(
     inspected = source.inspected
     tolerance = _TOLERANCE_OF_TEXTS if inspected.environment and inspected.rows == TEXTS else None
     return {
-        "model.py": package_files.model_text(
+        "model.py": package_folder.model_text(
             inspected.handler, inspected.path.name, inspected.options
         ),
-        "serving.properties": package_files.properties_text(wishes.name, inspected.environment),
-        "requirements.txt": package_files.requirements_text(inspected.requirements),
+        "serving.properties": package_folder.properties_text(wishes.name, inspected.environment),
+        "requirements.txt": package_folder.requirements_text(inspected.requirements),
         sample.file: sample.body,
-        _test_name(wishes.name): package_files.testing_text(
+        _test_name(wishes.name): package_folder.testing_text(
             wishes.name, _expression(artifacts, package), tolerance or _TOLERANCE
         ),
     }

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmekit.errors import PackageError
-from mmekit.scaffold.inspected import TABLE, TENSORS, TEXTS
+from mmekit.scaffold.artifact import TABLE, TENSORS, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mmekit.scaffold.artifact import Inspected
     from mmekit.scaffold.example import Example
-    from mmekit.scaffold.inspected import Inspected
     from mmekit_runtime.signature import Column, Signature
 
 _ROWS = 2

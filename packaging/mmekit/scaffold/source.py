@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import PackageError
 from mmekit.scaffold import artifact as kinds
-from mmekit.scaffold.artifact import Artifact, recognise
-from mmekit.scaffold.columns import beside, signature_for
-from mmekit.scaffold.conversion import convert, unknown_types
-from mmekit.scaffold.example import Example, features_of, read_example
-from mmekit.scaffold.inspected import TENSORS, TEXTS, Inspected
+from mmekit.scaffold.artifact import TENSORS, TEXTS, Artifact, Inspected, recognise
+from mmekit.scaffold.example import Example, beside, features_of, read_example, signature_for
 from mmekit.scaffold.inspection import inspect, pin
 from mmekit.scaffold.mlflow_folder import MlflowFolder, read_mlflow
+from mmekit.scaffold.pickles import convert, unknown_types
 from mmekit.scaffold.sample import texts_of
 
 if TYPE_CHECKING:

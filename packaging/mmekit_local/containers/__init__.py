@@ -6,7 +6,7 @@ is Multi Model Server in an environment (`environment`) that is made on first us
 images and pushes them.
 """
 
-from mmekit_local.containers.images import BUILT_IN, ImageRule, ImageRules, image_of
+from mmekit_local.containers.images import BUILT_IN, ImageRule, ImageRules
 from mmekit_local.containers.launcher import ImageLauncher, launcher_for
 
-__all__ = ["BUILT_IN", "ImageLauncher", "ImageRule", "ImageRules", "image_of", "launcher_for"]
+__all__ = ["BUILT_IN", "ImageLauncher", "ImageRule", "ImageRules", "launcher_for"]

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from mmekit.archive.texts import read_text, see_lines
+from mmekit.archive.files import read_text, see_lines
 from mmekit.errors import TextError
 from mmekit_local.server import refusal
 

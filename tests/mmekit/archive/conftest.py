@@ -17,7 +17,7 @@ from mmekit.archive.package import merge, read_artifacts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mmekit.archive.package import Contents
+    from mmekit.archive.contents import Contents
 
 MODEL = """\
 import joblib

@@ -10,8 +10,9 @@ import joblib
 import pytest
 
 from mmekit.archive import check, pack, read_package
+from mmekit.archive.contents import Contents, Member
 from mmekit.archive.conventions import ENTRY_POINT, convention_of
-from mmekit.archive.package import Contents, Member, as_served
+from mmekit.archive.package import as_served
 from mmekit.archive.properties import parse_properties
 from mmekit.errors import CheckError, PackageError
 from mmekit.testing import load_handler

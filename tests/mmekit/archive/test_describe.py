@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mmekit.archive import check, describe, measure, openapi, pack, read_manifest, unpack, verify
 from mmekit.archive.describe import example_of
-from mmekit.archive.example import Example
+from mmekit.archive.package import Example
 from mmekit.cli import app
 from mmekit.errors import ArchiveError
 from mmekit_runtime.signature import Column, Signature

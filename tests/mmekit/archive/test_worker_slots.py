@@ -14,7 +14,7 @@ import pytest
 
 import mmekit_runtime
 from mmekit.archive import Memory, check, container_environment, pack, parse_properties
-from mmekit.archive.package import Contents
+from mmekit.archive.contents import Contents
 from mmekit.archive.runtime import build_of, packed_runtime
 from mmekit.errors import CheckError
 from mmekit_runtime.slots.manifest import read_preload, read_processes

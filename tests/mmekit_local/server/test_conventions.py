@@ -17,8 +17,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from mmekit.archive import Measured, Memory, pack, read_properties, unpack
+from mmekit.archive.contents import read_contents
 from mmekit.archive.conventions import convention_of
-from mmekit.archive.package import read_contents
 from mmekit.errors import ServerError
 from mmekit_local.ports import free_port
 from mmekit_local.server.djl import HOME_VARIABLE, DjlServing, distribution, java_version

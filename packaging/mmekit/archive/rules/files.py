@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mmekit.archive.findings import Finding
-from mmekit.archive.package import MEASURED_FILE, outward_links
+from mmekit.archive.contents import outward_links
+from mmekit.archive.package import MEASURED_FILE
+from mmekit.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,28 +1,32 @@
-"""Rules about libraries: what the image has, and what the model was trained with."""
+"""Rules about libraries and pickles: what the image has, and what the model was trained with."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mmekit.archive.findings import Finding
 from mmekit.archive.package import MODEL_FILE, REQUIREMENTS_FILE
-from mmekit.archive.pickles import PICKLE_SUFFIXES
+from mmekit.archive.pickles import PICKLE_SUFFIXES, where_to_put
 from mmekit.archive.requirements import parse_requirements, remaining
+from mmekit.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit.archive.findings import Severity
     from mmekit.archive.rules.subject import Subject
+    from mmekit.findings import Severity
+
 
 _SCIKIT_LEARN = "scikit-learn"
 _TIED_TO_A_RELEASE = (_SCIKIT_LEARN, "xgboost", "torch")
 _TIED_TO_A_MAJOR = ("numpy", "scipy", "pydantic")
+# A module that is run as a script asks so; whoever else names it puts something there.
+_AS_A_SCRIPT = re.compile(r"""__name__\s*==\s*["']__main__["']""")
 
 
 def requirements(subject: Subject) -> Iterator[Finding]:
@@ -157,3 +161,33 @@ def _with_dependencies(names: list[str]) -> set[str]:
             except InvalidRequirement:
                 continue
     return found
+
+
+def of_main(subject: Subject) -> Iterator[Finding]:
+    """Expect nothing of the script or notebook that trained the model."""
+    for pickled in subject.pickled:
+        if not pickled.of_main:
+            continue
+        names = ", ".join(pickled.of_main)
+        remedy = where_to_put(*pickled.of_main)
+        is_provided = _is_provided(subject)
+        yield Finding(
+            "warning" if is_provided else "error",
+            "class-of-main",
+            f"{pickled.name} looks for {names} in __main__, the script or notebook that trained "
+            "the model. In a worker __main__ is DJL's engine, "
+            + (
+                "and the load relies on what the package's code puts there."
+                if is_provided
+                else "and the load fails: Can't get attribute."
+            ),
+            f"{remedy[0].upper()}{remedy[1:]}; or leave the file out, if the model does not load "
+            "it.",
+            subject.place(pickled.name),
+        )
+
+
+def _is_provided(subject: Subject) -> bool:
+    sources = [name for name in subject.contents.files if name.endswith(".py")]
+    texts = (_AS_A_SCRIPT.sub("", subject.contents.text(name) or "") for name in sources)
+    return any("__main__" in text for text in texts)

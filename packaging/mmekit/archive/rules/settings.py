@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mmekit.archive.findings import Finding
 from mmekit.archive.package import MODEL_FILE
 from mmekit.archive.properties import FILE_NAME, find_problems, parse_entries
 from mmekit.archive.rules.spelling import without_quotes
 from mmekit.errors import PropertiesError
+from mmekit.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import ast
 import logging
 from typing import TYPE_CHECKING
 
-from mmekit.archive.findings import Finding
 from mmekit.archive.syntax import is_main, names_of, parsed, statements_at_import
+from mmekit.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

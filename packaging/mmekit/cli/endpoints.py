@@ -1,16 +1,17 @@
-"""Commands that bring an endpoint to AWS or to the local service: deploy, status, destroy."""
+"""Commands that make an endpoint, ask it and remove it: deploy, status, destroy, cdk, invoke."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 from mmekit.cli.application import app
-from mmekit.errors import DeployError
+from mmekit.cli.options import not_empty
+from mmekit.errors import DeployError, EndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,17 @@ DeploymentFile = Annotated[
 ]
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask. On the local service nobody is asked.")
+]
+cdk = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(
+    cdk, name="cdk", help="Put what `cdk synth` wrote on the local service; AWS has cdk for it."
+)
+
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER", exists=True, file_okay=False, help="What cdk synth wrote: cdk.out."
+    ),
 ]
 
 
@@ -166,3 +178,115 @@ def _ask(site: Site, yes: bool, question: str) -> None:  # noqa: FBT001 - the op
             remedy="Look at the plan above, then run the command with --yes.",
         )
     typer.confirm(f"This is {site.account}. {question}", abort=True)
+
+
+@cdk.command("publish")
+def publish_assets(folder: Folder) -> None:
+    """Upload the assets that stacks refer to: archives, functions, templates.
+
+    An image that `cdk deploy` would build stands for DJL Serving here, unless images.json says
+    otherwise: mme images add.
+
+    **Example:** mme cdk publish infrastructure/cdk/cdk.out
+    """
+    from mmekit.deploy.cloud_assembly import Assembly
+    from mmekit.settings import Settings
+
+    published = Assembly(folder, Settings()).publish()
+    for url in published.files:
+        typer.echo(url)
+    typer.echo(f"{len(published.files)} uploaded, {published.there} there already")
+    for uri in published.images:
+        typer.echo(f"image {uri}: choose what runs for it with mme images add '{uri}' -- COMMAND")
+
+
+@cdk.command("deploy")
+def deploy_stacks(folder: Folder) -> None:
+    """Publish the assets, create or update the stacks, wait and print their outputs.
+
+    **Example:** mme cdk deploy infrastructure/cdk/cdk.out
+    """
+    from mmekit.deploy.cloud_assembly import Assembly
+    from mmekit.settings import Settings
+
+    for stack, outputs in Assembly(folder, Settings()).deploy(typer.echo).items():
+        for name, value in outputs.items():
+            typer.echo(f"{stack}.{name} = {value}")
+
+
+@cdk.command("destroy")
+def destroy_stacks(folder: Folder) -> None:
+    """Delete the stacks, the last first, and wait.
+
+    **Example:** mme cdk destroy infrastructure/cdk/cdk.out
+    """
+    from mmekit.deploy.cloud_assembly import Assembly
+    from mmekit.settings import Settings
+
+    Assembly(folder, Settings()).destroy(typer.echo)
+
+
+@app.command()
+def invoke(
+    endpoint: Annotated[str, typer.Argument(help="The endpoint's name.", callback=not_empty)],
+    *,
+    target_model: Annotated[
+        str,
+        typer.Option(
+            help="The archive's key under the prefix, such as ridge.tar.gz.", callback=not_empty
+        ),
+    ],
+    data: Annotated[typer.FileBinaryRead, typer.Option(help="The request's body; - is stdin.")],
+    content_type: Annotated[
+        str | None, typer.Option(help="Otherwise what the suffix of --data stands for.")
+    ] = None,
+    accept: Annotated[
+        str | None, typer.Option(help="What the answer shall be, such as text/csv.")
+    ] = None,
+    custom_attributes: Annotated[
+        str | None, typer.Option(help="Such as probabilities=true.")
+    ] = None,
+) -> None:
+    """Ask a model for predictions and print its answer, on the target that MME_TARGET names.
+
+    **Example:** mme invoke mmekit --target-model extra_trees_classifier.tar.gz --data
+    model_packages/extra_trees_classifier/sample_request.json
+    """
+    from mmekit.settings import Settings
+
+    settings = Settings()
+    request = {
+        "EndpointName": endpoint,
+        "TargetModel": target_model,
+        "Body": data.read(),
+        "ContentType": content_type or _content_type(data),
+        "Accept": accept,
+        "CustomAttributes": custom_attributes,
+    }
+    answer, answered = _invoke(settings, {name: value for name, value in request.items() if value})
+    sys.stdout.buffer.write(answer)
+    is_text = answered.startswith("text/") or "json" in answered
+    if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
+        typer.echo()
+
+
+def _content_type(data: BinaryIO) -> str:
+    from mmekit.archive.package import CONTENT_TYPES
+
+    suffix = Path(data.name).suffix if isinstance(data.name, str) else ""
+    return CONTENT_TYPES.get(suffix, "application/json")
+
+
+def _invoke(settings: Any, request: dict[str, Any]) -> tuple[bytes, str]:
+    """Return the answer's body and content type."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    where = f"{request['EndpointName']}, {request['TargetModel']}"
+    try:
+        answer = settings.client("sagemaker-runtime").invoke_endpoint(**request)
+        return bytes(answer["Body"].read()), answer.get("ContentType") or ""
+    except ClientError as error:
+        raise EndpointError(str(error), where=where) from error
+    except BotoCoreError as error:
+        remedy = "Start the local endpoint: mme up." if settings.target == "local" else None
+        raise EndpointError(str(error), where=where, remedy=remedy) from error

@@ -1,13 +1,17 @@
-"""How long a file may be that is read as a text: longer than anybody writes one.
+"""Files that are read whole, if they are short enough, and written whole or not at all.
 
-Each is read whole, and taken apart in Python; what a model's files say must not be more work than
-to load them. What is packed, checked, described or loaded by the embedded server keeps to these.
+A text is taken apart in Python: what a model's files say must not be more work than to load them.
+What is packed, checked, described or loaded by the embedded server keeps to these limits.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mmekit.errors import TextError
 from mmekit_runtime.texts import (
@@ -18,7 +22,8 @@ from mmekit_runtime.texts import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
 
 REQUIREMENTS_LINES = 2_000
 """Lines of requirements.txt that are not a comment."""
@@ -35,6 +40,7 @@ _BY_NAME = MappingProxyType(
         "manifest.json": MANIFEST_BYTES,
     }
 )
+_FILE_MODE = 0o644
 
 
 def most_bytes(name: str) -> int:
@@ -85,3 +91,26 @@ def read_text(path: Path) -> bytes:
         data = stream.read(most_bytes(path.name) + 1)
     see_length(path.name, len(data), str(path.parent))
     return data
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name only when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+        # mkstemp's files are for the owner alone.
+        temporary.chmod(_FILE_MODE)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Write a whole file at once."""
+    with atomic_file(target) as stream:
+        stream.write(data)
