@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from machine import Machine
 from publishing import put_into_readme
 
-from mmekit.archive import Sample, read_package, unpack
+from mmekit.archive import SampleRequest, read_package, unpack
 from mmekit.settings import Settings
 from mmekit_bench import Load, Target, measure
 from mmekit_local.ports import free_port
@@ -114,7 +114,7 @@ def _archive(folder: Path, model: str) -> Path:
     return folder / f"{model}.tar.gz"
 
 
-def _sample(model: str) -> Sample:
+def _sample(model: str) -> SampleRequest:
     sample = read_package(ROOT / "model_packages" / model).sample_request
     if sample is None:
         raise FileNotFoundError(f"{model} has no sample request")

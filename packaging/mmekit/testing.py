@@ -30,7 +30,7 @@ from mmekit.archive.conventions import ENTRY_POINT as CONVENTIONS
 from mmekit.archive.package import CONTENT_TYPES, as_served
 from mmekit.archive.proof import REMEDY, agree, prove
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
-from mmekit.archive.variants import variants
+from mmekit.archive.request_variants import variants
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, ModelLoadError, PackageError
 from mmekit_runtime.signature import Signature

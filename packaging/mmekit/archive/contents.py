@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mmekit.archive.files import see_length
+from mmekit.archive.files import check_length
 from mmekit.errors import PackageError
 from mmekit_runtime.signature import FILE_NAME as SIGNATURE_FILE
 from mmekit_runtime.signature import Signature
@@ -123,7 +123,7 @@ class Contents:
         member = self.files.get(name)
         if member is None:
             return None
-        see_length(name, member.size, self.where)
+        check_length(name, member.size, self.where)
         return member.read()
 
     @property

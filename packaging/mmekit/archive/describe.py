@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmekit.archive.contents import Contents, Member, read_contents
-from mmekit.archive.files import see_length
+from mmekit.archive.files import check_length
 from mmekit.archive.manifest import Manifest, read_manifest
 from mmekit.archive.measured import read_measured
 from mmekit.archive.package import MANIFEST_FILE, Example, merge, read_artifacts, read_package
@@ -223,7 +223,7 @@ def small_files(archive: Path, content: bytes | None = None) -> Contents:
         for member in tar:
             name = member.name.removeprefix("./")
             if name in _READ and member.isreg():
-                see_length(name, member.size, str(archive))
+                check_length(name, member.size, str(archive))
                 found[name] = Member.made_of(name, tar.read_whole(member))
     return Contents.of(str(archive), found.values())
 

@@ -54,7 +54,7 @@ def most_bytes(name: str) -> int:
     return _BY_NAME.get(name.rpartition("/")[2], SOURCE_BYTES)
 
 
-def see_length(name: str, size: int, where: str) -> None:
+def check_length(name: str, size: int, where: str) -> None:
     """Raise TextError for a text that is too long."""
     most = most_bytes(name)
     if size > most:
@@ -66,7 +66,7 @@ def see_length(name: str, size: int, where: str) -> None:
         )
 
 
-def see_lines(name: str, lines: int, where: str) -> None:
+def check_lines(name: str, lines: int, where: str) -> None:
     """Raise TextError for a requirements.txt of too many lines."""
     if lines > REQUIREMENTS_LINES:
         raise TextError(
@@ -89,7 +89,7 @@ def read_text(path: Path) -> bytes:
     with path.open("rb") as stream:
         # Of a file that grows, or has no size, no more is read either.
         data = stream.read(most_bytes(path.name) + 1)
-    see_length(path.name, len(data), str(path.parent))
+    check_length(path.name, len(data), str(path.parent))
     return data
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmekit.archive.contents import is_apple_double
-from mmekit.archive.files import read_text, see_length
+from mmekit.archive.files import check_length, read_text
 from mmekit.archive.measured import UNREADABLE, Measured, signature_from
 from mmekit.archive.package import MANIFEST_FILE, Example
 from mmekit.archive.tarball import open_tarball
@@ -210,7 +210,7 @@ def _digests_of_archive(archive: Path) -> tuple[dict[str, Digest], bytes | None]
             name = member.name.removeprefix("./")
             if name == MANIFEST_FILE:
                 with _refusing_as_manifest():
-                    see_length(name, member.size, str(archive))
+                    check_length(name, member.size, str(archive))
                 text = tar.read_whole(member)
                 continue
             source = tar.extractfile(member)

@@ -36,8 +36,8 @@ from mmekit.archive.package import (
 from mmekit.archive.pickles import name_of_main, where_to_put
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Properties, parse_properties
+from mmekit.archive.request_variants import variants
 from mmekit.archive.runtime import runtime_members
-from mmekit.archive.variants import variants
 from mmekit.aws_environment import without_account
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, MeasureError, SettingsError
@@ -71,7 +71,7 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
     Returns
     -------
     Measured
-        Memory, versions and imports.
+        MeasuredMemory, versions and imports.
 
     Raises
     ------
@@ -214,7 +214,7 @@ class _Stage:
         job.write_text(json.dumps(self._job | task))
         self._findings_file.unlink(missing_ok=True)
         arguments = [self._script, self._engine, self._folder, job, self._findings_file]
-        process = _Process(
+        process = _MeasuringProcess(
             [self._properties.python_executable or sys.executable, *map(str, arguments)],
             self._folder,
             environment,
@@ -300,7 +300,7 @@ def _exit(status: int) -> str:
     return f"signal {signal.Signals(-status).name}"
 
 
-class _Process:
+class _MeasuringProcess:
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
         try:
             self._process = subprocess.Popen(

@@ -31,8 +31,8 @@ _LEAST_REQUIRED_MB = 16
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Memory of one worker process after a load and a prediction, in bytes.
+class MeasuredMemory:
+    """MeasuredMemory of one worker process after a load and a prediction, in bytes.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class Measured:
         How many threads importing a module started, for those of ``preload`` that started any. A
         process with threads cannot be forked: the fork server leaves them to each model.
     memory
-        Memory of the process.
+        MeasuredMemory of the process.
     fork_failure
         Why the model did not load or answer in a forked process; None if it did, or nobody tried.
     unproven
@@ -124,7 +124,7 @@ class Measured:
     modules: tuple[str, ...]
     preload: tuple[str, ...]
     threads: Mapping[str, int]
-    memory: Memory
+    memory: MeasuredMemory
     fork_failure: str | None
     fingerprint: str
     unproven: str | None = None
@@ -153,7 +153,7 @@ class Measured:
             modules=tuple(map(str, content["modules"])),
             preload=tuple(map(str, content["preload"])),
             threads={str(k): int(v) for k, v in content["threads"].items()},
-            memory=Memory(
+            memory=MeasuredMemory(
                 int(memory["proportional"]),
                 int(memory["private"]),
                 int(memory["peak"]),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from mmekit import __version__
 from mmekit.archive.check import check_subject
 from mmekit.archive.contents import Contents, Member
-from mmekit.archive.files import atomic_file, see_length
+from mmekit.archive.files import atomic_file, check_length
 from mmekit.archive.manifest import Digest, Manifest
 from mmekit.archive.measure import fingerprint, measure
 from mmekit.archive.measured import read_measured
@@ -163,7 +163,7 @@ def pack(
         example=completed.example,
     )
     text = manifest.to_json()
-    see_length(MANIFEST_FILE, len(text), str(package))
+    check_length(MANIFEST_FILE, len(text), str(package))
     contents = contents.with_members(Member.made_of(MANIFEST_FILE, text))
     sha256, size = _write(contents, Path(output), compress)
     return Packed(Path(output), sha256, size, tuple(contents.files), findings)

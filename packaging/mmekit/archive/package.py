@@ -64,7 +64,7 @@ _TIMES = {"date": "2026-03-01", "time": "12:30:00"}
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleRequest:
     """A sample request: its body and the content type that its suffix stands for."""
 
     path: Path
@@ -96,7 +96,7 @@ class Package:
     folder: Path
     name: str
     contents: Contents
-    sample_request: Sample | None
+    sample_request: SampleRequest | None
 
 
 def read_package(folder: Path) -> Package:
@@ -122,7 +122,7 @@ def read_package(folder: Path) -> Package:
     request = None
     if requests:
         path = root / requests[0]
-        request = Sample(path, CONTENT_TYPES[path.suffix])
+        request = SampleRequest(path, CONTENT_TYPES[path.suffix])
     tests = [name for name in contents.files if _is_test(name)]
     return Package(root, root.name, contents.without(*samples, *tests, MEASURED_FILE), request)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from mmekit.archive.files import see_lines
+from mmekit.archive.files import check_lines
 
 if TYPE_CHECKING:
     from mmekit.archive.stock_images import Image
@@ -47,7 +47,7 @@ def parse_requirements(text: str) -> tuple[Line, ...]:
     """
     joined = text.replace("\\\r\n", "").replace("\\\n", "").splitlines()
     lines = [line for line in (_COMMENT.sub("", one).strip() for one in joined) if line]
-    see_lines("requirements.txt", len(lines), "requirements.txt")
+    check_lines("requirements.txt", len(lines), "requirements.txt")
     return tuple(Line(line, _requirement(line)) for line in lines)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mmekit.archive.contents import Contents
     from mmekit.archive.package import Example
-    from mmekit.archive.properties import Entry
+    from mmekit.archive.properties import PropertyLine
 
 SETTING = "option.accepted_secrets"
 """Files, separated by commas, in which no secrets are looked for; * stands for anything."""
@@ -68,7 +68,9 @@ class SecretsFound:
     hidden: frozenset[str]
 
 
-def search(contents: Contents, entries: tuple[Entry, ...], example: Example | None) -> SecretsFound:
+def search(
+    contents: Contents, entries: tuple[PropertyLine, ...], example: Example | None
+) -> SecretsFound:
     """Search the texts of a model, its settings and its sample.
 
     Parameters
@@ -109,7 +111,7 @@ def search(contents: Contents, entries: tuple[Entry, ...], example: Example | No
 
 
 def searched_members(
-    contents: Contents, entries: tuple[Entry, ...], example: Example | None
+    contents: Contents, entries: tuple[PropertyLine, ...], example: Example | None
 ) -> Iterator[Member]:
     """Yield the files in which secrets are looked for, and the sample, which the manifest holds."""
     for member in (*contents, *_sample(example)):
@@ -117,7 +119,7 @@ def searched_members(
             yield member
 
 
-def _is_accepted(name: str, entries: tuple[Entry, ...]) -> bool:
+def _is_accepted(name: str, entries: tuple[PropertyLine, ...]) -> bool:
     patterns = next((one.value for one in reversed(entries) if one.key == SETTING), "").split(",")
     return any(fnmatchcase(name, pattern.strip()) for pattern in patterns)
 
@@ -131,7 +133,7 @@ def _sample(example: Example | None) -> Iterator[Member]:
         yield Member.made_of("sample_response.json", example.answer.encode())
 
 
-def _settings(entries: tuple[Entry, ...]) -> Iterator[tuple[int, str, str]]:
+def _settings(entries: tuple[PropertyLine, ...]) -> Iterator[tuple[int, str, str]]:
     """Yield line, name and value of every setting and of what option.env sets."""
     for entry in entries:
         if entry.key == _ENV:

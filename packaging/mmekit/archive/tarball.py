@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mmekit.archive.budget import Budget, Limits
-from mmekit.archive.members import CountingFile, Tarball, pax_record
+from mmekit.archive.tar_members import CountingFile, Tarball, pax_record
 from mmekit.errors import ArchiveError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from mmekit.errors import ArchiveError, UnsafeArchiveError
 
 if TYPE_CHECKING:
     from mmekit.archive.budget import Limits
-    from mmekit.archive.members import Tarball
+    from mmekit.archive.tar_members import Tarball
 
 _COPY = 1 << 18
 _PART_MAX_BYTES, _NAME_MAX_BYTES = 255, 1024

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mmekit import archive as room
-    from mmekit.archive import Description, Measured
-    from mmekit.archive import Memory as MeasuredMemory
+    from mmekit.archive import Description, Measured, MeasuredMemory
     from mmekit_runtime.signature import Column
 
 _MIB = 1 << 20

@@ -153,7 +153,7 @@ def _site(file: Path) -> Iterator[Site]:
     try:
         deployment = room.read_deployment(file)
         account = room.Account(deployment)
-        with contextlib.closing(account), room.saying_what_failed(account.settings):
+        with contextlib.closing(account), room.deploy_errors(account.settings):
             yield room.Site(account, deployment)
     except KeyboardInterrupt:
         typer.echo(

@@ -5,7 +5,7 @@
 of them can be interrupted and run again.
 """
 
-from mmekit.deploy.account import Account, Site, saying_what_failed
+from mmekit.deploy.account import Account, Site, deploy_errors
 from mmekit.deploy.capacity import Capacity, capacity_of
 from mmekit.deploy.cost import Cost, cost_of
 from mmekit.deploy.deployment import Deployment, read_deployment
@@ -29,10 +29,10 @@ __all__ = [
     "Step",
     "capacity_of",
     "cost_of",
+    "deploy_errors",
     "packed_models",
     "plan_deployment",
     "plan_removal",
     "read_deployment",
-    "saying_what_failed",
     "status_of",
 ]

@@ -26,10 +26,10 @@ __all__ = [
     "Account",
     "Site",
     "code_of",
+    "deploy_errors",
     "is_denied",
     "is_missing",
     "owner",
-    "saying_what_failed",
     "tags",
 ]
 
@@ -78,7 +78,7 @@ class Account:
         self.region = self.settings.region
         self.is_real = self.settings.target == "aws"
         self._clients: dict[str, Any] = {}
-        with saying_what_failed(self.settings):
+        with deploy_errors(self.settings):
             identity = self.client("sts").get_caller_identity()
         self.number = str(identity["Account"])
         self.partition = str(identity["Arn"]).split(":")[1]
@@ -135,7 +135,7 @@ def is_denied(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def saying_what_failed(settings: Settings) -> Iterator[None]:
+def deploy_errors(settings: Settings) -> Iterator[None]:
     """Turn errors of boto3 into DeployError with a remedy."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError

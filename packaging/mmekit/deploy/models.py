@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mmekit.archive import Manifest
     from mmekit.deploy.account import Site
-    from mmekit.deploy.deployment import Deployment, Package
+    from mmekit.deploy.deployment import Deployment, ModelEntry
     from mmekit.deploy.step import Report
 
 __all__ = [
@@ -84,7 +84,7 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     return tuple(_packed(package, report) for package in deployment.packages)
 
 
-def _packed(package: Package, report: Report) -> PackedModel:
+def _packed(package: ModelEntry, report: Report) -> PackedModel:
     file = package.archive
     if package.package is not None and package.artifacts is not None:
         _pack(package.package, package.artifacts, file, report)
@@ -121,7 +121,7 @@ def _pack(package: Path, artifacts: Path, file: Path, report: Report) -> None:
         packed.path.replace(file)
 
 
-def _how_to_pack(package: Package, file: Path) -> str:
+def _how_to_pack(package: ModelEntry, file: Path) -> str:
     source = package.package or "PACKAGE"
     return (
         f"Pack it: mme pack {source} --artifacts DIR --output {file}; or name the folder with the "
@@ -317,7 +317,7 @@ def _upload(site: Site, model: PackedModel, old: StoredArchive | None, report: R
     metadata = {_SHA256: model.sha256, _DEPLOYMENT: site.name}
     if old is not None:
         metadata[_REPLACES] = old.sha256 or "unknown"
-    progress = _Progress(model, report)
+    progress = _UploadProgress(model, report)
     site.account.client("s3").upload_file(
         str(model.path),
         site.bucket,
@@ -327,7 +327,7 @@ def _upload(site: Site, model: PackedModel, old: StoredArchive | None, report: R
     )
 
 
-class _Progress:
+class _UploadProgress:
     """Says each tenth of an upload that is not over at once."""
 
     _LARGE = 32 << 20

@@ -26,7 +26,7 @@ _MEMBERS = '{"instances": [...]}, {"dataframe_split": {...}}, or a list of recor
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleRows:
     """Rows as they would be asked.
 
     Attributes
@@ -51,7 +51,7 @@ class Example:
         return len(self.rows) if self.frame is None else len(self.frame)
 
 
-def read_example(path: Path) -> Example:
+def read_example(path: Path) -> ExampleRows:
     """Read a file of CSV, Parquet, JSON, JSON lines or npy.
 
     Raises
@@ -90,8 +90,12 @@ def read_example(path: Path) -> Example:
 
 
 def features_of(
-    example: Example, names: Sequence[str] | None, width: int | None, target: str | None, where: str
-) -> Example:
+    example: ExampleRows,
+    names: Sequence[str] | None,
+    width: int | None,
+    target: str | None,
+    where: str,
+) -> ExampleRows:
     """Leave out the columns that are no features, and put the others into the model's order.
 
     Parameters
@@ -143,13 +147,13 @@ def features_of(
     return _chosen(example, kept)
 
 
-def _chosen(example: Example, kept: list[Any]) -> Example:
+def _chosen(example: ExampleRows, kept: list[Any]) -> ExampleRows:
     left_out = tuple(str(name) for name in example.frame.columns if name not in kept)
     names = tuple(map(str, kept)) if example.names else ()
-    return Example(example.frame[kept], (), names, left_out)
+    return ExampleRows(example.frame[kept], (), names, left_out)
 
 
-def _of_frame(frame: Any, *, named: bool = True) -> Example:
+def _of_frame(frame: Any, *, named: bool = True) -> ExampleRows:
     if named:
         doubles = frame.columns[frame.columns.duplicated()]
         if len(doubles):
@@ -158,10 +162,10 @@ def _of_frame(frame: Any, *, named: bool = True) -> Example:
     # What pandas.DataFrame.to_csv and to_parquet leave of an index is no column.
     unnamed = [name for name in frame.columns if str(name).startswith(("Unnamed: 0", "__index_"))]
     frame = frame.drop(columns=unnamed).reset_index(drop=True)
-    return Example(frame, (), tuple(map(str, frame.columns)) if named else ())
+    return ExampleRows(frame, (), tuple(map(str, frame.columns)) if named else ())
 
 
-def _of_csv(path: Path) -> Example:
+def _of_csv(path: Path) -> ExampleRows:
     pandas = _pandas(path)
     frame = pandas.read_csv(path)
     if all(_is_number(str(name)) for name in frame.columns):
@@ -169,7 +173,7 @@ def _of_csv(path: Path) -> Example:
     return _of_frame(frame)
 
 
-def _of_json(path: Path) -> Example:
+def _of_json(path: Path) -> ExampleRows:
     text = path.read_text(encoding="utf-8-sig")
     try:
         content = json.loads(text)
@@ -177,7 +181,7 @@ def _of_json(path: Path) -> Example:
         content = [json.loads(line) for line in text.splitlines() if line.strip()]
     if isinstance(content, dict):
         content = _rows_of_object(content, path)
-        if isinstance(content, Example):
+        if isinstance(content, ExampleRows):
             return content
     if not isinstance(content, list):
         raise ValueError(f"expected {_MEMBERS}")  # noqa: TRY004  the file's content is wrong
@@ -199,23 +203,23 @@ def _rows_of_object(content: dict[str, Any], path: Path) -> Any:
     raise ValueError(f"expected {_MEMBERS}; it has {_listed(list(content))}")
 
 
-def _columns(columns: dict[str, Any], path: Path) -> Example:
+def _columns(columns: dict[str, Any], path: Path) -> ExampleRows:
     values = list(columns.values())
     if all(isinstance(value, list) and not _is_nested(value) for value in values):
         return _of_frame(_pandas(path).DataFrame(columns))
     # Tensors by name: a row has a part of each.
     rows = [dict(zip(columns, parts, strict=True)) for parts in zip(*values, strict=True)]
-    return Example(None, tuple(rows))
+    return ExampleRows(None, tuple(rows))
 
 
-def _of_rows(rows: list[Any], path: Path) -> Example:
+def _of_rows(rows: list[Any], path: Path) -> ExampleRows:
     if rows and all(isinstance(row, dict) for row in rows):
         if any(isinstance(value, (list, dict)) for row in rows for value in row.values()):
-            return Example(None, tuple(rows))
+            return ExampleRows(None, tuple(rows))
         return _of_frame(_pandas(path).DataFrame(rows))
     if rows and all(isinstance(row, list) and not _is_nested(row) for row in rows):
         return _of_frame(_pandas(path).DataFrame(rows), named=False)
-    return Example(None, tuple(rows))
+    return ExampleRows(None, tuple(rows))
 
 
 def _is_nested(row: list[Any]) -> bool:
@@ -243,7 +247,7 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
-def beside(artifact: Path) -> Signature | None:
+def signature_beside(artifact: Path) -> Signature | None:
     """Return the signature that the training wrote beside its artefact; None if it wrote none.
 
     Raises

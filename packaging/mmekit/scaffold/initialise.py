@@ -16,7 +16,7 @@ from mmekit.scaffold.artifact import TEXTS
 from mmekit.scaffold.package_folder import (
     check_place,
     place,
-    strangers,
+    unrelated_files,
     with_companions,
     write_package,
     write_signature,
@@ -125,7 +125,7 @@ def init(wishes: Wishes) -> Initialised:
         left_out=() if source.example is None else source.example.left_out,
         test=package / _test_name(wishes.name),
         skops_types=skops_types,
-        notes=source.notes + strangers(artifacts, source.inspected.path),
+        notes=source.notes + unrelated_files(artifacts, source.inspected.path),
     )
 
 

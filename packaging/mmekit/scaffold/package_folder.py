@@ -165,13 +165,13 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def strangers(artifacts: Path, path: Path) -> tuple[str, ...]:
+def unrelated_files(artifacts: Path, path: Path) -> tuple[str, ...]:
     """Say what else is in the artefact folder: it will be in the archive."""
     own = {path.name, FILE_NAME, "measured.json"}
     others = sorted(
         entry.name for entry in artifacts.iterdir() if not entry.name.startswith(path.name)
     )
-    strangers = [name for name in others if name not in own]
-    if not strangers:
+    unrelated_files = [name for name in others if name not in own]
+    if not unrelated_files:
         return ()
-    return (f"{artifacts} also holds {', '.join(strangers)}: packing takes that along.",)
+    return (f"{artifacts} also holds {', '.join(unrelated_files)}: packing takes that along.",)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit.scaffold.artifact import Inspected
-    from mmekit.scaffold.example import Example
+    from mmekit.scaffold.example import ExampleRows
     from mmekit_runtime.signature import Column, Signature
 
 _ROWS = 2
@@ -79,7 +79,7 @@ class SampleRows:
 
 
 def sample_of(
-    inspected: Inspected, example: Example | None, signature: Signature | None, where: str
+    inspected: Inspected, example: ExampleRows | None, signature: Signature | None, where: str
 ) -> SampleRows:
     """Return a few rows that the model can be asked.
 
@@ -105,7 +105,7 @@ def sample_of(
     return SampleRows(tuple(dict(zip(example.names, row, strict=True)) for row in rows), head)
 
 
-def texts_of(example: Example, where: str) -> list[str]:
+def texts_of(example: ExampleRows, where: str) -> list[str]:
     """Return an example's texts: its strings, or its only column of texts.
 
     Raises

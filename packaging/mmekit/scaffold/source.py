@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mmekit.errors import PackageError
 from mmekit.scaffold import artifact as kinds
 from mmekit.scaffold.artifact import TENSORS, TEXTS, Artifact, Inspected, recognise
-from mmekit.scaffold.example import Example, beside, features_of, read_example, signature_for
+from mmekit.scaffold.example import (
+    ExampleRows,
+    features_of,
+    read_example,
+    signature_beside,
+    signature_for,
+)
 from mmekit.scaffold.inspection import inspect, pin
 from mmekit.scaffold.mlflow_folder import MlflowFolder, read_mlflow
 from mmekit.scaffold.pickles import convert, unknown_types
@@ -81,7 +87,7 @@ class Source:
     """A loaded artefact, its example and its signature, before anything is written."""
 
     inspected: Inspected
-    example: Example | None
+    example: ExampleRows | None
     signature: Signature | None
     where: str
     notes: tuple[str, ...] = ()
@@ -175,7 +181,7 @@ def _with_example(
         return Source(inspected, example, None, where)
     if inspected.rows == TENSORS:
         return Source(_with_shape(inspected, example), example, None, where)
-    trained = beside(inspected.path)
+    trained = signature_beside(inspected.path)
     names = inspected.names if trained is None else trained.names
     if example is not None:
         example = features_of(example, names, inspected.width, wishes.target, where)
@@ -253,7 +259,7 @@ def _with_line(lines: tuple[str, ...], name: str) -> tuple[str, ...]:
     return lines if any(re.match(rf"{name}\b", line) for line in lines) else (*lines, pin(name))
 
 
-def _with_shape(inspected: Inspected, example: Example | None) -> Inspected:
+def _with_shape(inspected: Inspected, example: ExampleRows | None) -> Inspected:
     """Say the shape and type of a row where the file does not: TorchScript takes anything."""
     if inspected.handler != "TorchScriptHandler" or example is None:
         return inspected

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from mmekit.archive.files import read_text, see_lines
+from mmekit.archive.files import check_lines, read_text
 from mmekit.errors import TextError
 from mmekit_local.server import refusal
 
@@ -265,7 +265,7 @@ class _Reading:
             else:
                 _see(line)
                 (self._constraints if constrains else self._lines).append(line)
-        see_lines(FILE_NAME, len(self._lines) + len(self._constraints), str(self._folder))
+        check_lines(FILE_NAME, len(self._lines) + len(self._constraints), str(self._folder))
 
     def _take_options(self, line: str, file: Path, depth: int) -> None:
         try:
@@ -365,7 +365,7 @@ def _logical_lines(file: Path, folder: Path) -> list[str]:
             begun = ""
         lines.append(_COMMENT.sub("", begun).strip())
         found = [line for line in lines if line]
-        see_lines(file.name, len(found), str(folder))
+        check_lines(file.name, len(found), str(folder))
     except TextError as error:
         raise refusal.load_failed(error.what, "ModelException") from error
     except OSError as error:

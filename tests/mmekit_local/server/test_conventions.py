@@ -16,7 +16,7 @@ import psutil
 import pytest
 from sklearn.linear_model import Ridge
 
-from mmekit.archive import Measured, Memory, pack, read_properties, unpack
+from mmekit.archive import Measured, MeasuredMemory, pack, read_properties, unpack
 from mmekit.archive.contents import read_contents
 from mmekit.archive.conventions import convention_of
 from mmekit.errors import ServerError
@@ -98,7 +98,9 @@ def model_folders(tmp_path_factory):
             modules=(),
             preload=("joblib", "sklearn", "sklearn.linear_model"),
             threads={},
-            memory=Memory(120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000),
+            memory=MeasuredMemory(
+                120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000
+            ),
             fork_failure=None,
             fingerprint="0" * 64,
         )

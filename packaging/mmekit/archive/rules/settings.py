@@ -18,7 +18,7 @@ from mmekit.findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit.archive.properties import Entry
+    from mmekit.archive.properties import PropertyLine
     from mmekit.archive.rules.subject import Subject
 
 # ModelInfo.inferEngine: a model file of these types decides, model.py comes after them.
@@ -223,7 +223,7 @@ def interpreter(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _suggested(entry: Entry) -> str:
+def _suggested(entry: PropertyLine) -> str:
     value = without_quotes(entry).strip()
     return value if value.isdecimal() else "<number>"
 

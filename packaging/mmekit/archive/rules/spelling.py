@@ -23,7 +23,7 @@ from mmekit.findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit.archive.properties import Entry
+    from mmekit.archive.properties import PropertyLine
     from mmekit.archive.rules.subject import Subject
 
 
@@ -214,7 +214,7 @@ def quotes(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def without_quotes(entry: Entry) -> str:
+def without_quotes(entry: PropertyLine) -> str:
     """Return a value without the quotes around it, or around what is in option.env."""
     value = _unquoted(entry.value)
     if entry.key != _ENV:
@@ -228,7 +228,7 @@ def _unquoted(text: str) -> str:
     return text if match is None else match[2]
 
 
-def _misspelt(subject: Subject, entry: Entry) -> Finding | None:
+def _misspelt(subject: Subject, entry: PropertyLine) -> Finding | None:
     meant = meant_by(entry.key)
     if meant is None:
         return None
@@ -243,7 +243,7 @@ def _misspelt(subject: Subject, entry: Entry) -> Finding | None:
     )
 
 
-def _unknown(subject: Subject, entry: Entry) -> Finding:
+def _unknown(subject: Subject, entry: PropertyLine) -> Finding:
     where = subject.place(FILE_NAME, entry.line)
     if is_variable(entry.key):
         return Finding(

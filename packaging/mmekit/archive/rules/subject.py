@@ -10,7 +10,7 @@ from mmekit.archive.conventions import convention_of
 from mmekit.archive.package import MODEL_FILE
 from mmekit.archive.pickles import Pickled, read_pickle
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
-from mmekit.archive.properties import Entry, Properties, parse_entries, properties_of
+from mmekit.archive.properties import Properties, PropertyLine, parse_entries, properties_of
 from mmekit.archive.secret_search import search
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Subject:
     worker_slots: bool = True
 
     @cached_property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[PropertyLine, ...]:
         """The lines of serving.properties that can be read."""
         text = self.contents.text(PROPERTIES_FILE, "latin-1")
         return parse_entries(text or "", skip_malformed=True)
