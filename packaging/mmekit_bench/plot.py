@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit.errors import MmekitError
+from mmekit.extras import optional_libraries
 from mmekit_bench.report import described
 
 if TYPE_CHECKING:
@@ -24,17 +24,11 @@ def draw(result: Result, path: Path) -> None:
 
     Raises
     ------
-    MmekitError
+    MissingExtraError
         matplotlib is not installed.
     """
-    try:
+    with optional_libraries("The picture"):
         import matplotlib as mpl
-    except ImportError as error:
-        raise MmekitError(
-            "The picture needs matplotlib.",
-            where=str(path),
-            remedy="Install it: pip install matplotlib.",
-        ) from error
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

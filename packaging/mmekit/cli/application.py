@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from mmekit import __version__
 from mmekit.errors import CheckError, MmekitError
+from mmekit.extras import optional_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,13 +24,21 @@ class _ReportingGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except BrokenPipeError:
             raise  # `mme check … | head`: click ends quietly
         except (MmekitError, OSError) as error:
             if ctx.params["debug"]:
                 raise
             _complain(error)
+
+    def _invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            # Which command it was is known only now.
+            with optional_libraries(f"`mme {ctx.invoked_subcommand}`"):
+                raise
 
 
 def _complain(error: MmekitError | OSError) -> NoReturn:

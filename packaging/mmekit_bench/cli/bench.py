@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -236,6 +237,8 @@ def _run(plan: Plan, check_with: Generator | None, output: Path | None) -> None:
 
     if check_with is not None:
         require_wrk()
+    # The processes that generate the load import it: that it is missing is said before they start.
+    import_module("httptools")
     with Display(plan) as display:
         result = put_load(plan, display)
     if check_with is not None and not result.interrupted:

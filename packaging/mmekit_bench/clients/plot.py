@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import MmekitError
+from mmekit.extras import optional_libraries
 from mmekit_bench.clients.summary import PERCENTILES
 
 if TYPE_CHECKING:
@@ -36,11 +37,8 @@ def draw(summaries: Sequence[Summary], title: str, path: Path) -> None:
     MmekitError
         matplotlib is not installed, or the file cannot be written.
     """
-    try:
+    with optional_libraries("The picture"):
         import matplotlib as mpl
-    except ImportError as error:
-        what, remedy = "The picture needs matplotlib.", "Install it: pip install matplotlib."
-        raise MmekitError(what, where=str(path), remedy=remedy) from error
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
