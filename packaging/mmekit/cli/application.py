@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -16,11 +17,28 @@ if TYPE_CHECKING:
 
     from mmekit.findings import Finding
 
-__all__ = ["app", "print_findings"]
+__all__ = ["Panel", "app", "print_findings"]
+
+
+class Panel(str, Enum):
+    """The groups of commands that `mme --help` shows, in its order."""
+
+    PACKAGE = "Package a model"
+    REHEARSE = "Rehearse on this machine"
+    MEASURE = "Measure"
+    DEPLOY = "Deploy and invoke an endpoint"
 
 
 class _ReportingGroup(TyperGroup):
     """Says what happened, where and what to do about it, instead of a traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the commands by their panels; within one, in the order of their registration."""
+        panels = [panel.value for panel in Panel]
+        return sorted(
+            super().list_commands(ctx),
+            key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", "")),
+        )
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -70,14 +88,19 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click hands it over 
 @app.callback()
 def mme(
     *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print it.")
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print it."),
     ] = False,
 ) -> None:
-    """Package Python models for DJL Serving and rehearse SageMaker multi-model endpoints.
+    """Package Python models for DJL Serving and serve them from SageMaker multi-model endpoints.
 
-    **A model's way:** mme init, mme check, mme pack, mme up, mme invoke.
+    The same archives and boto3 calls work on this machine (`mme up`) and on AWS. MME_TARGET says
+    which of the two a command means: local, the default, or aws.
+
+    **From a trained model to a response:** mme init, mme check, mme pack, mme up, mme deploy, mme
+    invoke.
     """
 
 
@@ -89,7 +112,7 @@ def print_findings(findings: Sequence[Finding], *, stderr: bool = False) -> None
 
     colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     table = Table(show_lines=True)
-    for heading in ("Severity", "Where", "What and what to do about it"):
+    for heading in ("Severity", "Where", "Finding and remedy"):
         table.add_column(heading, overflow="fold")
     for finding in findings:
         table.add_row(

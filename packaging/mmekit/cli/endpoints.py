@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from mmekit.cli.application import app
+from mmekit.cli.application import Panel, app
 from mmekit.cli.options import not_empty
 from mmekit.errors import DeployError, EndpointError
 
@@ -23,38 +23,42 @@ _INTERRUPTED = 130
 DeploymentFile = Annotated[
     Path,
     typer.Argument(
-        metavar="[FILE]", dir_okay=False, help="The deployment file; docs/deploying.md has one."
+        metavar="[FILE]", dir_okay=False, help="The deployment file (docs/deploying.md)."
     ),
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Do not ask. On the local service nobody is asked.")
+    bool, typer.Option("--yes", "-y", help="Do not ask for confirmation, as on the local target.")
 ]
 cdk = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(
-    cdk, name="cdk", help="Put what `cdk synth` wrote on the local service; AWS has cdk for it."
+    cdk,
+    name="cdk",
+    help="Deploy what `cdk synth` wrote to the local service.",
+    rich_help_panel=Panel.DEPLOY,
 )
 
 Folder = Annotated[
     Path,
     typer.Argument(
-        metavar="FOLDER", exists=True, file_okay=False, help="What cdk synth wrote: cdk.out."
+        metavar="FOLDER", exists=True, file_okay=False, help="The cloud assembly: cdk.out."
     ),
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.DEPLOY)
 def deploy(
     file: DeploymentFile = Path("deployment.yaml"),
     *,
     yes: Yes = False,
     only_plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would be done, and do nothing but pack.")
+        bool, typer.Option("--plan", help="Show the plan (archives are packed) and exit.")
     ] = False,
 ) -> None:
-    """Make bucket, role, model and endpoint as the file says, or change what differs.
+    """Create or update an endpoint and its resources from one file.
 
-    Shows a plan first. An endpoint is updated while it serves, never removed. Interrupted, it goes
-    on when it is run again.
+    The resources are a bucket, archives in it, a role, model, endpoint, scaling and alarms.
+    Shows a plan first, and changes only what differs. An endpoint keeps serving while it is
+    updated. Run the command again to resume an interrupted deployment.
 
     **Examples:** mme deploy  ·  MME_TARGET=aws mme deploy production.yaml --plan
     """
@@ -80,27 +84,27 @@ def deploy(
         for line in cost.lines():
             typer.echo(line)
         if not site.account.is_real:
-            typer.echo("  on the local service it costs nothing")
+            typer.echo("  on the local service it is free")
         if only_plan:
             return
         if not plan.changes:
             typer.echo("Nothing to do.")
             return
-        _ask(site, yes, "Make it so?")
+        _ask(site, yes, "Apply this plan?")
         plan.perform(typer.echo)
     typer.echo(
-        f"{site.name} is in service. Ask it: mme invoke {site.name} --target-model "
+        f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
         f"{models[0].key} --data FILE"
     )
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.DEPLOY)
 def status(
     file: DeploymentFile = Path("deployment.yaml"),
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what there is of a deployment: endpoint, instances, models, cost.
+    """Show a deployment: endpoint, instances, models, cost.
 
     **Example:** mme status production.yaml
     """
@@ -118,16 +122,14 @@ def status(
         typer.echo(line)
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.DEPLOY)
 def destroy(
     file: DeploymentFile = Path("deployment.yaml"),
     *,
     yes: Yes = False,
-    only_plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would be removed, and remove nothing.")
-    ] = False,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Show the plan and exit.")] = False,
 ) -> None:
-    """Remove what `mme deploy` made with this file, and nothing else.
+    """Delete the resources that `mme deploy` created, and no others.
 
     **Example:** MME_TARGET=aws mme destroy production.yaml
     """
@@ -136,12 +138,12 @@ def destroy(
     with _site(file) as site:
         plan = room.plan_removal(site, typer.echo)
         if not plan.changes:
-            _show(plan, f"Of {site.name} nothing is left on {site.account}.")
+            _show(plan, f"No resources of {site.name} are left on {site.account}.")
             return
-        _show(plan, f"To be removed of {site.name} on {site.account}:")
+        _show(plan, f"Plan to remove {site.name} from {site.account}:")
         if only_plan:
             return
-        _ask(site, yes, "Remove it?")
+        _ask(site, yes, "Apply this plan?")
         plan.perform(typer.echo)
     typer.echo(f"{site.name} is removed.")
 
@@ -157,7 +159,7 @@ def _site(file: Path) -> Iterator[Site]:
             yield room.Site(account, deployment)
     except KeyboardInterrupt:
         typer.echo(
-            "mme: interrupted. What is done stays; run the command again and it goes on.", err=True
+            "mme: interrupted. Completed steps are kept; run the command again to resume.", err=True
         )
         raise typer.Exit(_INTERRUPTED) from None
 
@@ -173,19 +175,18 @@ def _ask(site: Site, yes: bool, question: str) -> None:  # noqa: FBT001 - the op
         return
     if not sys.stdin.isatty():
         raise DeployError(
-            "This is a real account, and nobody is there to say yes.",
+            "A plan for a real account needs confirmation, and standard input is no terminal.",
             where=str(site.account),
-            remedy="Look at the plan above, then run the command with --yes.",
+            remedy="Review the plan above, then run the command with --yes.",
         )
     typer.confirm(f"This is {site.account}. {question}", abort=True)
 
 
 @cdk.command("publish")
 def publish_assets(folder: Folder) -> None:
-    """Upload the assets that stacks refer to: archives, functions, templates.
+    """Upload the assets of the stacks: archives, functions, templates.
 
-    An image that `cdk deploy` would build stands for DJL Serving here, unless images.json says
-    otherwise: mme images add.
+    Images are not built: for each, DJL Serving runs instead, or what `mme images add` declares.
 
     **Example:** mme cdk publish infrastructure/cdk/cdk.out
     """
@@ -195,14 +196,14 @@ def publish_assets(folder: Folder) -> None:
     published = Assembly(folder, Settings()).publish()
     for url in published.files:
         typer.echo(url)
-    typer.echo(f"{len(published.files)} uploaded, {published.there} there already")
+    typer.echo(f"{len(published.files)} uploaded, {published.there} already there")
     for uri in published.images:
-        typer.echo(f"image {uri}: choose what runs for it with mme images add '{uri}' -- COMMAND")
+        typer.echo(f"image {uri}: declare what runs instead with mme images add '{uri}' -- COMMAND")
 
 
 @cdk.command("deploy")
 def deploy_stacks(folder: Folder) -> None:
-    """Publish the assets, create or update the stacks, wait and print their outputs.
+    """Publish the assets, create or update the stacks and print their outputs.
 
     **Example:** mme cdk deploy infrastructure/cdk/cdk.out
     """
@@ -216,7 +217,7 @@ def deploy_stacks(folder: Folder) -> None:
 
 @cdk.command("destroy")
 def destroy_stacks(folder: Folder) -> None:
-    """Delete the stacks, the last first, and wait.
+    """Delete the stacks, in reverse order.
 
     **Example:** mme cdk destroy infrastructure/cdk/cdk.out
     """
@@ -226,28 +227,29 @@ def destroy_stacks(folder: Folder) -> None:
     Assembly(folder, Settings()).destroy(typer.echo)
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.DEPLOY)
 def invoke(
-    endpoint: Annotated[str, typer.Argument(help="The endpoint's name.", callback=not_empty)],
+    endpoint: Annotated[str, typer.Argument(help="The name of the endpoint.", callback=not_empty)],
     *,
     target_model: Annotated[
         str,
         typer.Option(
-            help="The archive's key under the prefix, such as ridge.tar.gz.", callback=not_empty
+            help="The archive's key under the prefix, such as ridge.tar.gz.",
+            callback=not_empty,
         ),
     ],
-    data: Annotated[typer.FileBinaryRead, typer.Option(help="The request's body; - is stdin.")],
+    data: Annotated[typer.FileBinaryRead, typer.Option(help="The request body; - is stdin.")],
     content_type: Annotated[
-        str | None, typer.Option(help="Otherwise what the suffix of --data stands for.")
+        str | None, typer.Option(help="Default: by the suffix of --data.")
     ] = None,
     accept: Annotated[
-        str | None, typer.Option(help="What the answer shall be, such as text/csv.")
+        str | None, typer.Option(help="The content type of the response, such as text/csv.")
     ] = None,
     custom_attributes: Annotated[
-        str | None, typer.Option(help="Such as probabilities=true.")
+        str | None, typer.Option(help="Parameters of the model, such as probabilities=true.")
     ] = None,
 ) -> None:
-    """Ask a model for predictions and print its answer, on the target that MME_TARGET names.
+    """Invoke a model of an endpoint and print the response.
 
     **Example:** mme invoke mmekit --target-model extra_trees_classifier.tar.gz --data
     model_packages/extra_trees_classifier/sample_request.json

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from mmekit.cli.application import app
+from mmekit.cli.application import Panel, app
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.REHEARSE)
 def demo() -> None:
-    """Run all notebooks against one local endpoint: train, package and serve six models.
+    """Run the repository's notebooks on a local endpoint.
 
-    Leaves build/artifacts, build/archives and build/notebooks, and ends with a table of
-    latencies. It is run in the folder of the repository.
+    They train, package and serve six models. Run it in the repository's folder: it writes
+    build/artifacts, build/archives and build/notebooks, and prints a table of latencies.
     """
     from mmekit_local.demo import run
 

@@ -53,7 +53,7 @@ def test_a_run_killed_after_any_of_its_changes_is_completed_by_the_next(
 
     killed = shore.killed("destroy")
     assert killed.count("DeleteEndpoint") == 1
-    assert "nothing is left" in shore.mme("destroy")
+    assert "No resources of" in shore.mme("destroy")
 
 
 @pytest.mark.timeout(600)  # some twenty runs
@@ -83,7 +83,7 @@ def test_a_kill_while_the_endpoint_is_made_is_waited_out_by_the_next_run(
     wait_until(lambda: service.names()["endpoints"])
     process.kill()
     process.communicate()
-    assert "shore is in service" in shore.mme("deploy") or not changes(shore.mme("deploy"))
+    assert "shore is InService" in shore.mme("deploy") or not changes(shore.mme("deploy"))
     assert service.described("shore")["EndpointStatus"] == "InService"
     shore.mme("destroy")
 
