@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from mmekit.archive.requirements import dependencies_of
 from mmekit.archive.syntax import parsed
 from mmekit.errors import MmekitError, ServerError
 from mmekit_local.containers.environment import Requirements, python_of
 from mmekit_local.ports import free_port
 from mmekit_local.scratch import scratch_folder
 from mmekit_local.server.foreign import ForeignServer, serve_foreign
-from mmekit_local.server.requirements import needs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -221,7 +221,7 @@ def _with_needs(names: Iterable[str]) -> set[str]:
             continue
         found.add(name)
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            waiting += needs_of(name)
+            waiting += dependencies_of(name)
     return found
 
 

@@ -13,7 +13,6 @@ import importlib.metadata
 import re
 import shlex
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
@@ -27,8 +26,6 @@ from mmekit_local.server import refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from packaging.utils import NormalizedName
 
 FILE_NAME = "requirements.txt"
 LINKS_FOLDER = "requirements"
@@ -164,23 +161,6 @@ class Installed:
             ):
                 return False
         return True
-
-
-@cache
-def needs_of(name: str) -> tuple[NormalizedName, ...]:
-    """Return the distributions that one of this environment needs, without its extras.
-
-    Raises
-    ------
-    importlib.metadata.PackageNotFoundError
-        It is not here.
-    """
-    needs = (Requirement(text) for text in importlib.metadata.requires(name) or ())
-    return tuple(
-        canonicalize_name(need.name)
-        for need in needs
-        if need.marker is None or need.marker.evaluate({"extra": ""})
-    )
 
 
 def lacking(wanted: Wanted, installed: Installed) -> list[str]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from mmekit.archive.package import MODEL_FILE, REQUIREMENTS_FILE
 from mmekit.archive.pickles import PICKLE_SUFFIXES, where_to_put
-from mmekit.archive.requirements import parse_requirements, remaining
+from mmekit.archive.requirements import parse_requirements, remaining, with_dependencies
 from mmekit.findings import Finding
 
 if TYPE_CHECKING:
@@ -52,8 +50,8 @@ def missing(subject: Subject) -> Iterator[Finding]:
     if subject.measured is None or subject.image is None:
         return
     lines = parse_requirements(subject.contents.text(REQUIREMENTS_FILE) or "")
-    asked = [line.requirement.name for line in lines if line.requirement is not None]
-    provided = _with_dependencies(asked)
+    asked = (line.requirement for line in lines if line.requirement is not None)
+    provided = with_dependencies(asked)
     for library in subject.measured.required:
         if not subject.image.has(library) and library not in provided:
             yield Finding(
@@ -140,27 +138,6 @@ def _severity(library: str, trained: str, there: str) -> Severity | None:
     if own.release[:2] != image.release[:2]:
         return "error" if library == _SCIKIT_LEARN else "warning"
     return "warning" if own.public != image.public and library == _SCIKIT_LEARN else None
-
-
-def _with_dependencies(names: list[str]) -> set[str]:
-    """Return distributions and all that they require, as far as they are installed here."""
-    found: set[str] = set()
-    waiting = [canonicalize_name(name) for name in names]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            required = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        for text in required:
-            try:
-                waiting.append(canonicalize_name(Requirement(text).name))
-            except InvalidRequirement:
-                continue
-    return found
 
 
 def of_main(subject: Subject) -> Iterator[Finding]:
