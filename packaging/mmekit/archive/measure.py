@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive import _observer, proof
+from mmekit.archive import _imports, _observer, proof
 from mmekit.archive.files import write_atomically
 from mmekit.archive.measured import FORMAT, Measured
 from mmekit.archive.package import (
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_S = 300.0
 _OUTPUT_LINES = 12
-_PROOF_MODULE = "_mmekit_proof"  # no module of a model is called so
 
 
 def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Measured:
@@ -148,7 +147,11 @@ class _Stage:
         self._script = scratch / "script" / "observer.py"
         self._script.parent.mkdir()
         shutil.copyfile(_observer.__file__, self._script)
-        shutil.copyfile(proof.__file__, self._script.with_name(f"{_PROOF_MODULE}.py"))
+        for module, name in (
+            (_imports, _observer.IMPORTS_MODULE),
+            (proof, _observer.PROOF_MODULE),
+        ):
+            shutil.copyfile(module.__file__, self._script.with_name(f"{name}.py"))
 
     def observe(self, timeout_s: float) -> dict[str, Any]:
         """Load the model and answer the sample in a fresh process."""
@@ -249,7 +252,6 @@ def _job(package: Package, contents: Contents, properties: Properties) -> dict[s
         "parameters": properties.init_parameters,
         "sample": None if sample is None else str(sample.path),
         "content_type": None if sample is None else sample.content_type,
-        "proof": _PROOF_MODULE,
         "different": [base64.b64encode(body).decode() for body in different],
     }
 
