@@ -381,7 +381,8 @@ def published_image(region: str, instance_type: str) -> str:
     tables = (Path(folder, "core", "image_uri_config", "djl-lmi.json") for folder in folders)
     table = next((path for path in tables if path.is_file()), None)
     if table is None:
-        raise _unset("image_uri", "sagemaker-core, which knows AWS's images, is not installed")
+        raise _unset("image_uri", "sagemaker-core, which knows the accounts of AWS's images, is not installed "
+            "(pip install 'mmekit[aws]')")
     entry = json.loads(table.read_text(encoding="utf-8"))["versions"][DJL_VERSION]
     if region not in entry["registries"]:
         raise _unset("image_uri", f"AWS publishes no DJL Serving image for {region}")

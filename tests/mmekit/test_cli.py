@@ -154,7 +154,7 @@ def test_check_compares_with_the_image_that_is_named(mme, package):
     assert "installs-at-load" not in found("--image", "mine:1=python3.11,catboost==1.2.8").stdout
     refused = found("--image", "mine:1")
     assert refused.returncode == 1
-    assert "Nothing is known about what this image holds." in refused.stderr
+    assert "It is not known which Python and libraries this image has." in refused.stderr
 
 
 def test_check_exits_1_and_shows_a_remedy_when_an_error_is_among_the_findings(mme, package):
@@ -238,7 +238,7 @@ def test_invoke_refuses_an_empty_name(mme, tmp_path, endpoint, model):
     data.write_text("1\n")
     finished = mme("invoke", endpoint, "--target-model", model, "--data", data)
     assert finished.returncode == 2
-    assert "it is empty" in finished.stderr
+    assert "the value is empty" in finished.stderr
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def deploy(
             instances=site.deployment.instances,
             models=len(models),
             most=scaling.maximum if scaling else 0,
+            account=site.account,
         )
         for line in cost.lines():
             typer.echo(line)

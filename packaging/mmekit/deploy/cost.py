@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmekit.deploy.account import Account
 
 __all__ = [
     "Cost",
@@ -16,12 +20,16 @@ __all__ = [
     "Price",
     "ServerlessPrice",
     "cost_of",
+    "current_price_of",
     "lambda_price_of",
     "price_of",
     "serverless_price_of",
 ]
 
 _HOUR_S = 3600
+_PRICE_LIST = "us-east-1"  # has the prices of all regions of its partition
+# A plan must not wait for a price: the one on file will do.
+_PATIENCE = {"connect_timeout": 2, "read_timeout": 5, "retries": {"total_max_attempts": 2}}
 _MIB_PER_GIB = 1024
 
 
@@ -96,7 +104,7 @@ class Cost:
                 f"  {self.models} single-model {singles} on one such instance each would cost "
                 f"{self.hour_of_single_endpoints} USD an hour"
             ),
-            f"  by {self.price.source}, seen on {self.price.seen}",
+            f"  price of {self.price.seen} by {self.price.source}",
         ]
 
 
@@ -113,8 +121,69 @@ def price_of(region: str, instance_type: str) -> Price | None:
     return _prices().get((region, instance_type))
 
 
-def cost_of(region: str, instance_type: str, *, instances: int, models: int, most: int = 0) -> Cost:
-    """Reckon what an endpoint costs; `most` is how many instances autoscaling makes at most.
+def current_price_of(account: Account, instance_type: str) -> Price | None:
+    """Return the price of an instance by AWS's price list; where it cannot be asked, that on file.
+
+    Only an account of AWS's is asked, which needs the permission ``pricing:GetProducts``.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    hour = None
+    if account.is_real and account.partition == "aws":
+        settings = account.settings.model_copy(update={"region": _PRICE_LIST})
+        try:
+            client = settings.client("pricing", **_PATIENCE)
+            hour = _hosting_hour(client, account.region, instance_type)
+        except (BotoCoreError, ClientError):  # no permission, or no network
+            hour = None
+    if hour is None:
+        return price_of(account.region, instance_type)
+    return Price(hour, "AWS Price List", datetime.now(timezone.utc).date())
+
+
+def _hosting_hour(client: Any, region: str, instance_type: str) -> Decimal | None:
+    """Return US dollars an hour of an endpoint's instance; None where the list does not tell."""
+    filters = [
+        {"Type": "TERM_MATCH", "Field": field, "Value": value}
+        for field, value in (("regionCode", region), ("instanceName", instance_type))
+    ]
+    pages = client.get_paginator("get_products").paginate(
+        ServiceCode="AmazonSageMaker", Filters=filters
+    )
+    # The same instance has other prices for notebooks, training and so on. `component` says it
+    # too, but has had several spellings; a usage type such as USE1-Host:ml.m5.xlarge has one.
+    hosting = re.compile(rf"(?:^|-)Host:{re.escape(instance_type)}$")
+    found = {
+        Decimal(dimension["pricePerUnit"]["USD"])
+        for page in pages
+        for product in map(json.loads, page["PriceList"])
+        if hosting.search(product["product"]["attributes"].get("usagetype", ""))
+        for term in product["terms"].get("OnDemand", {}).values()
+        for dimension in term["priceDimensions"].values()
+        if "USD" in dimension["pricePerUnit"] and dimension["unit"] in ("Hrs", "Hour", "Hours")
+    }
+    return found.pop().normalize() if len(found) == 1 else None  # of two, none is certain
+
+
+def cost_of(
+    region: str,
+    instance_type: str,
+    *,
+    instances: int,
+    models: int,
+    most: int = 0,
+    account: Account | None = None,
+) -> Cost:
+    """Compute what an endpoint costs.
+
+    Parameters
+    ----------
+    region, instance_type, instances, models
+        What it is for.
+    most
+        How many instances autoscaling makes at most.
+    account
+        Where the current price is asked for; None takes that on file.
 
     Examples
     --------
@@ -122,15 +191,16 @@ def cost_of(region: str, instance_type: str, *, instances: int, models: int, mos
     >>> cost.hour, cost.hour_of_single_endpoints
     (Decimal('0.46'), Decimal('2.30'))
     """
-    price = price_of(region, instance_type)
+    if account is None:
+        price = price_of(region, instance_type)
+    else:
+        price = current_price_of(account, instance_type)
     return Cost(region, instance_type, instances, models, max(most, instances), price)
 
 
 @cache
 def _prices() -> dict[tuple[str, str], Price]:
-    content = json.loads(
-        files(__package__).joinpath("prices.json").read_text("utf-8"), parse_float=Decimal
-    )
+    content = _content()
     return {
         (one["region"], one["instance_type"]): Price(
             one["hour"], content["sources"][one["source"]]["name"], date.fromisoformat(one["date"])

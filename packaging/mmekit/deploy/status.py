@@ -1,4 +1,4 @@
-"""What there is of a deployment."""
+"""The status of a deployment: endpoint, instances, models, cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Status", "status_of"]
 
 @dataclass(frozen=True)
 class Status:
-    """A deployment, as it is.
+    """A deployment as it is now.
 
     Attributes
     ----------
@@ -79,5 +79,6 @@ def status_of(site: Site) -> Status:
             endpoint.instance_type,
             instances=endpoint.desired_instances,
             models=len(models),
+            account=site.account,
         )
     return Status(site.name, str(site.account), site.data_url, endpoint, models, cost)
