@@ -135,7 +135,7 @@ class LocalModel:
             raise ModelLoadError(
                 f"The model did not load ({initialised.status}): {_reason(initialised)}",
                 where=where,
-                remedy="mend what the reason names; the log has the traceback",
+                remedy="correct what the reason names; the log has the traceback",
             )
 
     def invoke(

@@ -344,7 +344,7 @@ def test_the_synthesised_stack_is_deployed_invoked_and_destroyed(local, assembly
     names = [one["Name"] for one in local.client("s3").list_buckets()["Buckets"]]
     assert outputs["BucketName"] not in names
     assert local.client("sagemaker").list_endpoints(NameContains="by-cdk")["Endpoints"] == []
-    assert "it is not there" in run_mme("cdk", "destroy", assembly).output
+    assert "does not exist" in run_mme("cdk", "destroy", assembly).output
 
 
 def test_assets_are_published_in_every_region(local, run_mme, tmp_path, monkeypatch):

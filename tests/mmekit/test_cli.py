@@ -296,7 +296,7 @@ def test_pack_has_worker_slots_in_the_archive_unless_told_not_to(mme, package, a
     (artifacts / "weights.json").write_text("[2.5]")
     finished = mme(*arguments, tmp_path / "without.tar.gz", "--no-worker-slots", "--image=none")
     assert finished.returncode == 0, finished.stderr
-    assert "measured.json is of other files, so it is measured anew" in finished.stderr
+    assert "measured.json does not match the files; measuring again" in finished.stderr
     image = verify(tmp_path / "with.tar.gz").image
     assert (image, verify(tmp_path / "without.tar.gz").image) == (STOCK_IMAGE.name, None)
 

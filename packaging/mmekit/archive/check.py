@@ -120,7 +120,7 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
             Finding(
                 "note",
                 "nested-folder",
-                f"Everything is inside of the folder {root.name}, where servers look as well.",
+                f"Everything is in the folder {root.name}, where servers look as well.",
                 "Pack flat: tar czf model.tar.gz -C <folder> .",
                 where,
             )
@@ -185,7 +185,7 @@ def _worker_slots(subject: Subject, build: str | None) -> Finding:
             f"{memory.required_mb} MiB; required_memory_mb is about the former."
         )
     remedy = (
-        "Nothing is to be done. MMEKIT_WORKER_SLOTS=off in the container's environment runs the "
+        "No action is needed. MMEKIT_WORKER_SLOTS=off in the container's environment runs the "
         "plain engine instead; required_memory_mb then has to be that of a whole process."
     )
     return Finding("note", "worker-slots", message, remedy, subject.contents.where)

@@ -188,7 +188,7 @@ def _is_of_macos(path: Path) -> bool:
 def _walk(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Member]:
     real = folder.resolve()
     if real in parents:
-        raise PackageError("A link leads back to a folder above it", where=str(folder))
+        raise PackageError("A symbolic link leads back to a folder above it", where=str(folder))
     for path in sorted(folder.iterdir()):
         if path.name in _UNWANTED_NAMES or path.name.endswith(_UNWANTED_SUFFIXES):
             continue
@@ -201,7 +201,7 @@ def _walk(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Memb
             yield Member(name, path.stat().st_size, path)
         else:
             raise PackageError(
-                "This is neither a file nor a folder, or a link that leads nowhere",
+                "This is neither a file nor a folder, or it is a broken link",
                 where=str(path),
                 remedy="remove it",
             )

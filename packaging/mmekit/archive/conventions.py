@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmekit.archive.properties import Properties, PropertyLine
 
 ENTRY_POINT = "mmekit_runtime.conventions"
-"""What serves them on every rung, as option.entryPoint."""
+"""What serves them on every platform, as option.entryPoint."""
 
 SKLEARN = "djl_python.sklearn_handler"
 XGBOOST = "djl_python.xgboost_handler"
@@ -35,8 +35,8 @@ INFERENCE_FILE = "code/inference.py"
 CODE_REQUIREMENTS = "code/requirements.txt"
 """What SageMaker's framework containers install; DJL Serving looks beside model.py only."""
 
-Rung = Literal["the embedded server", "DJL Serving 0.36", "SageMaker's stock image"]
-_EVERY: tuple[Rung, ...] = (
+Platform = Literal["the embedded server", "DJL Serving 0.36", "SageMaker's stock image"]
+_EVERY: tuple[Platform, ...] = (
     "the embedded server",
     "DJL Serving 0.36",
     "SageMaker's stock image",
@@ -69,7 +69,7 @@ class Convention:
         The script, by name; None when DJL's handler needs none.
     functions
         SageMaker's functions that the script has.
-    rungs
+    platforms
         Where it runs as it is.
     ignored
         SageMaker's functions of which DJL 0.36 takes no notice, as their parameters have other
@@ -81,7 +81,7 @@ class Convention:
     made_for: str
     script: str | None
     functions: tuple[str, ...]
-    rungs: tuple[Rung, ...]
+    platforms: tuple[Platform, ...]
     ignored: tuple[str, ...] = ()
     is_packed: bool = False
 

@@ -61,8 +61,7 @@ def check_length(name: str, size: int, where: str) -> None:
         raise TextError(
             f"{name} is too long to be read: {size} bytes, and {most} is the most",
             where=where,
-            remedy="move what is not for this file out of it; data belongs into a file of the "
-            "model that its code reads",
+            remedy="move data into another file, which the model's code reads",
         )
 
 
@@ -72,7 +71,7 @@ def check_lines(name: str, lines: int, where: str) -> None:
         raise TextError(
             f"{name} asks for {lines} things, and {REQUIREMENTS_LINES} is the most",
             where=where,
-            remedy="name what the model needs; what that needs comes with it",
+            remedy="name only what the model imports; pip adds its dependencies",
         )
 
 

@@ -160,7 +160,7 @@ def verify(path: Path) -> Manifest:
     differences = _differences(manifest.files, digests)
     if differences:
         raise ManifestError(
-            f"The files are not what the manifest says: {'; '.join(differences)}",
+            f"The files do not match the manifest: {'; '.join(differences)}",
             where=str(path),
             remedy="pack the model again; an archive must not be changed by hand",
         )

@@ -146,7 +146,7 @@ def pack(
         # What can be seen without running it is said before it is run.
         _refuse_errors(check_subject(_completed(given)))
         if measured is not None:
-            say(f"{source.name}: {MEASURED_FILE} is of other files, so it is measured anew")
+            say(f"{source.name}: {MEASURED_FILE} does not match the files; measuring again")
         measured = measure(package, artifacts)
     completed = _completed(replace(given, is_archive=True, measured=measured))
     findings = check_subject(completed)
@@ -260,7 +260,7 @@ def _write(contents: Contents, output: Path, compress: int | None) -> tuple[str,
         raise ArchiveError(
             f"The archive cannot be written: {error.strerror or error}",
             where=str(output),
-            remedy="make room on that disk, or choose another place",
+            remedy="free space on that disk, or choose another place",
         ) from error
     return hashing.sha256.hexdigest(), hashing.size
 

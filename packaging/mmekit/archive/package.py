@@ -146,7 +146,7 @@ def read_artifacts(folder: Path) -> Contents:
 
 
 def merge(package: Package, artifacts: Contents) -> Contents:
-    """Join a package with its artefacts, in a form that runs on every rung.
+    """Join a package with its artefacts, in a form that runs on every platform.
 
     That differs from `join` for a package that was made for another convention than a ``handle``
     in model.py.
@@ -160,7 +160,7 @@ def merge(package: Package, artifacts: Contents) -> Contents:
 
 
 def as_served(contents: Contents) -> Contents:
-    """Return a model's files with an entry point that runs on every rung.
+    """Return a model's files with an entry point that runs on every platform.
 
     Where the package has code/requirements.txt and no other, that is copied to where DJL Serving
     looks for it.
@@ -198,7 +198,7 @@ def join(package: Package, artifacts: Contents) -> Contents:
     for name in joined.files:
         if name == MANIFEST_FILE or name.startswith(f"{RUNTIME_FOLDER}/"):
             raise PackageError(
-                f"{name} is a name that packing itself gives",
+                f"{name} is a reserved name, which packing writes",
                 where=joined.where,
                 remedy="rename the file",
             )

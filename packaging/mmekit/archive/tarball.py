@@ -246,7 +246,7 @@ def open_tarball(
                     budget.take_tail(len(rest))
                     is_padding = is_padding and not rest.strip(b"\0")
                 if not is_padding:
-                    raise tarfile.ReadError("something stands behind its end")
+                    raise tarfile.ReadError("data follows its end")
     except _DAMAGED as error:
         raise ArchiveError(
             f"The archive is damaged, or no tar.gz at all: {error}",

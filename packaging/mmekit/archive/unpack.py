@@ -90,7 +90,7 @@ def unpack(
         raise ArchiveError(
             f"The archive cannot be unpacked: {error.strerror or error}",
             where=f"{archive} into {destination}",
-            remedy="make room on that disk, or give access to the folder",
+            remedy="free space on that disk, or give access to the folder",
         ) from error
     finally:
         if temporary is not None:
@@ -238,5 +238,5 @@ class _Unpacking:
         raise UnsafeArchiveError(
             f"{name!r} must not be unpacked: {reason}",
             where=str(self.archive),
-            remedy="do not use this archive, or pack it again from files that you trust",
+            remedy="do not use this archive; pack it again from files that you trust",
         )

@@ -162,7 +162,7 @@ def _remedy(code: str, operation: str) -> str:
     if code in _EXPIRED:
         return (
             "The credentials have expired: renew them (`aws sso login`, or whatever gave you "
-            "them), then run the command again; it goes on where it stopped."
+            "them), then run the command again to resume."
         )
     if code in _UNKNOWN_CALLER:
         return (
@@ -171,12 +171,12 @@ def _remedy(code: str, operation: str) -> str:
         )
     if code in _DENIED:
         return (
-            f"Whoever runs this needs the permission for {operation}; docs/deploying.md lists "
-            "what each is for. Then run the command again; it goes on where it stopped."
+            f"The caller needs the permission for {operation}; docs/deploying.md lists "
+            "what each is for. Then run the command again to resume."
         )
     if code in ("ResourceLimitExceeded", "LimitExceeded", "LimitExceededException"):
         return "Ask for a higher quota in the console's Service Quotas, or choose a smaller one."
-    return "Run the command again when that is mended; it goes on where it stopped."
+    return "Correct that and run the command again to resume."
 
 
 def _remedy_of_failure(error: Exception, settings: Settings) -> str:
@@ -193,7 +193,7 @@ def _remedy_of_failure(error: Exception, settings: Settings) -> str:
         return "Sign in (`aws configure sso`, `aws login`), or choose a profile with AWS_PROFILE."
     if settings.target == "local":
         return "Start the local service with `mme up`; MME_LOCAL_URL names another address."
-    return "Run the command again when that is mended; it goes on where it stopped."
+    return "Correct that and run the command again to resume."
 
 
 @dataclass(frozen=True)

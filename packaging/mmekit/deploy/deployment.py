@@ -222,13 +222,13 @@ def read_deployment(file: Path) -> Deployment:
         content = yaml.load(file.read_bytes(), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise DeployError(
-            "There is no deployment file.",
+            "The deployment file does not exist.",
             where=str(file),
             remedy="Write one (docs/deploying.md begins with an example), or name yours.",
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DeployError(
-            f"The deployment file is no YAML: {_spoken(error)}.",
+            f"The deployment file is not YAML: {_spoken(error)}.",
             where=str(file),
             remedy="Correct it; docs/deploying.md begins with an example.",
         ) from None
@@ -274,7 +274,7 @@ def _sentence(error: ErrorDetails) -> str:
         case "missing":
             return f"{path} is missing."
         case "extra_forbidden":
-            return f"{path} is no field."
+            return f"{path} is not a field."
         case "value_error" if not name:
             said = error["msg"].removeprefix("Value error, ")
             return f"{path}: {said}." if path else f"{said[0].upper()}{said[1:]}."

@@ -216,9 +216,9 @@ def _wait_for(site: Site, config: str, report: Report) -> None:
         return
     if state is None:
         raise DeployError(
-            "The endpoint was removed meanwhile.",
+            "The endpoint was deleted meanwhile.",
             where=site.name,
-            remedy="Run `mme deploy` again if it shall be there.",
+            remedy="Run `mme deploy` again to create it.",
         )
     kept = ""
     if state.status == _IN_SERVICE:
@@ -227,7 +227,7 @@ def _wait_for(site: Site, config: str, report: Report) -> None:
         f"The endpoint did not come into service: {state.failure or state.status}.{kept}",
         where=site.name,
         remedy="Its logs (/aws/sagemaker/Endpoints/" + site.name + " in CloudWatch; locally what "
-        "`mme up` prints) say more. Mend the file, then run `mme deploy` again.",
+        "`mme up` prints) say more. Correct the file, then run `mme deploy` again.",
     )
 
 

@@ -107,7 +107,7 @@ def _packed(package: ModelEntry, report: Report) -> PackedModel:
 def _pack(package: Path, artifacts: Path, file: Path, report: Report) -> None:
     if not artifacts.is_dir() and file.is_file():
         raise DeployError(
-            "The artefacts are missing, so nobody can say whether the archive is stale.",
+            "The artefacts are missing, so that it is not known whether the archive is stale.",
             where=str(artifacts),
             remedy="Train the model, or leave `artifacts` out of the file to deploy the archive "
             "as it is.",

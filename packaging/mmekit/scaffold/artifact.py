@@ -90,7 +90,7 @@ def recognise(path: Path) -> Artifact:
         return _folder(path)
     if not path.is_file():
         raise PackageError(
-            "There is no such artefact", where=str(path), remedy="name the file or folder"
+            "The artefact does not exist", where=str(path), remedy="name the file or folder"
         )
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
@@ -239,7 +239,7 @@ def _is_onnx(path: Path, head: bytes) -> bool:
 
 def _unknown(path: Path) -> PackageError:
     return PackageError(
-        "Nothing is known here that `mme init` could serve",
+        "`mme init` does not recognise this artefact",
         where=str(path),
         remedy="it knows scikit-learn (joblib, pickle, cloudpickle, skops), XGBoost (.ubj, .json), "
         "LightGBM (.txt), CatBoost (.cbm), ONNX, TorchScript, and folders of SetFit, "

@@ -60,7 +60,9 @@ def read_example(path: Path) -> ExampleRows:
         The file is not there, is of another kind, or holds no rows.
     """
     if not path.is_file():
-        raise PackageError("There is no such example", where=str(path), remedy="check the path")
+        raise PackageError(
+            "The example file does not exist", where=str(path), remedy="check the path"
+        )
     with path.open("rb") as stream:
         head = stream.read(64)
     try:
@@ -83,9 +85,7 @@ def read_example(path: Path) -> ExampleRows:
             f"The example cannot be read: {' '.join(str(error).split())}", where=str(path)
         ) from error
     if not len(example):
-        raise PackageError(
-            "The example has no rows", where=str(path), remedy="give it a row at least"
-        )
+        raise PackageError("The example has no rows", where=str(path), remedy="add a row")
     return example
 
 

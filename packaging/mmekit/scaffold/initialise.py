@@ -179,7 +179,7 @@ def _ask(source: Source, files: dict[str, str | bytes], sample: SampleRows, scra
     if not answer.ok:
         said = answer.json()
         raise PackageError(
-            f"The model does not answer its sample ({answer.status}): "
+            f"The model fails on its sample request ({answer.status}): "
             f"{said.get('error') or said.get('message')}",
             where=source.where,
             remedy="give rows that it can answer: --example FILE"
@@ -202,7 +202,7 @@ def _library_s_own(source: Source, rows: int) -> Any:
         predicted = model.predict(given) if hasattr(model, "predict") else model.transform(given)
     except Exception as error:
         raise PackageError(
-            f"The model itself does not answer the example: {type(error).__name__}: {error}",
+            f"The model itself fails on the example: {type(error).__name__}: {error}",
             where=source.where,
             remedy="give rows as training saw them; CSV and JSON keep no types, so that dates and "
             "categories are texts: a Parquet file keeps them",
@@ -219,7 +219,7 @@ def _compare(content: Any, expected: Any, where: str) -> None:
     given = content.get("predictions")
     if json.dumps(expected, default=str) != json.dumps(given) and not agree(given, expected, 1e-9):
         raise MmekitError(
-            "The package answers otherwise than the model itself: this is a fault of mmekit's",
+            "The package predicts otherwise than the model itself: this is a bug of mmekit",
             where=where,
             remedy=f"report it, with both answers: {str(given)[:200]} and {str(expected)[:200]}",
         )

@@ -183,16 +183,16 @@ def _missing_module(error: ModuleNotFoundError, path: Path) -> PackageError:
     if name in _DISTRIBUTIONS:
         return missing_library(_DISTRIBUTIONS[name], path)
     return PackageError(
-        f"The pickle asks for the module {name}, which is not there",
+        f"The pickle imports the module {name}, which does not exist",
         where=str(path),
-        remedy=f"is it a library, install it; is it code of your own, name it: --code {name}.py",
+        remedy=f"if it is a library, install it; if it is your own code, name it: --code {name}.py",
     )
 
 
 def _missing_name(error: AttributeError, named: dict[str, None], path: Path) -> PackageError:
     module = list(named)[-1] if named else "a module"
     return PackageError(
-        f"The pickle asks for something that is not in {module}: {error}",
+        f"The pickle imports a name that is not in {module}: {error}",
         where=str(path),
         remedy="install the version of the library that the model was trained with; for code of "
         "your own, name its file with --code",
@@ -280,7 +280,7 @@ def convert(model: Any, asked: Any, path: Path, trusted: Sequence[str], where: s
             getattr(model, method)(asked), getattr(copy, method)(asked)
         ):
             raise PackageError(
-                f"The model answers otherwise after skops ({method} on the example)",
+                f"The model predicts otherwise after skops ({method} on the example)",
                 where=where,
                 remedy="leave --convert-to-skops out: the pickle is served as it is",
             )

@@ -166,9 +166,9 @@ def _made_up(inspected: Inspected, signature: Signature | None, where: str) -> t
     if width is not None:
         return tuple([float(number)] * width for number in range(_ROWS))
     raise PackageError(
-        "Nothing says what a request to this model looks like",
+        "The inputs of this model are not known",
         where=where,
-        remedy="give a few rows of what it is asked: --example FILE (CSV, Parquet, JSON, npy)",
+        remedy="give a few rows as its input: --example FILE (CSV, Parquet, JSON, npy)",
     )
 
 

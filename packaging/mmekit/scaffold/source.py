@@ -116,9 +116,9 @@ def source_of(wishes: Wishes) -> Source:
 def _check_name(name: str, path: Path) -> None:
     if name in _TAKEN:
         raise PackageError(
-            f"{name} is what a file of the package or the archive is called",
+            f"{name} is the name of a file that init or packing writes",
             where=str(path),
-            remedy="call it otherwise; a module that a pickle names, in training too",
+            remedy="rename it; a module that a pickle imports, in training too",
         )
 
 
@@ -305,7 +305,7 @@ def converted(source: Source, wishes: Wishes, scratch: Path) -> Source:
         )
     if source.example is None:
         raise PackageError(
-            "Nobody can know whether the skops file answers as the pickle does",
+            "Without an example, the skops file cannot be compared with the pickle",
             where=where,
             remedy="give rows to compare the answers on: --example FILE",
         )

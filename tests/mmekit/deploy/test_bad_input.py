@@ -43,9 +43,9 @@ def cabin(desk):
     ("text", "said"),
     [
         ("", "name is missing. packages is missing."),
-        ("name: [", "is no YAML"),
+        ("name: [", "is not YAML"),
         ("name: a\nname: b\npackages: []", "name is given twice in line 2"),
-        (GOOD + "instance: ml.m5.large", "instance is no field."),
+        (GOOD + "instance: ml.m5.large", "instance is not a field."),
         (GOOD.replace("cabin", "my_cabin"), "name is 'my_cabin'; it may be 1 to 32 letters"),
         (GOOD.replace("cabin", "-cabin"), "name is '-cabin'; it may be"),
         (GOOD.replace("cabin", "c" * 33), "name is 'ccc"),

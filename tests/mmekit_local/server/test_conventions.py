@@ -217,8 +217,8 @@ def test_a_raw_archive_runs_where_the_check_says_that_it_does(
     if answer.status_code == 200:
         server.client.delete(f"/models/{name}")
 
-    rung = "the embedded server" if isinstance(server, ServerProcess) else "DJL Serving 0.36"
-    assert (answer.status_code == 200) == (rung in found.rungs), answer.text
+    platform = "the embedded server" if isinstance(server, ServerProcess) else "DJL Serving 0.36"
+    assert (answer.status_code == 200) == (platform in found.platforms), answer.text
 
 
 def test_an_exception_of_the_script_is_424_and_the_model_goes_on(server, model_folders):

@@ -46,7 +46,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     workers.threads,
     workers.failure,
     entry_point.entry_point,
-    entry_point.rungs,
+    entry_point.platforms,
     entry_point.functions,
     entry_point.model_format,
     source.syntax,

@@ -1,4 +1,4 @@
-"""Rules about what DJL's engine runs, and on which rungs.
+"""Rules about what DJL's engine runs, and on which platforms.
 
 Sources: PyModel.load and findModelFile, service_loader.py, sklearn_handler.py and
 xgboost_handler.py of deepjavalibrary/djl-serving at v0.36.0; sagemaker_inference/transformer.py of
@@ -24,7 +24,7 @@ _SAFE_FORMATS = ("skops", "json", "ubj")
 
 
 def entry_point(subject: Subject) -> Iterator[Finding]:
-    """Expect something to run; what was made for a convention, `rungs` looks at."""
+    """Expect something to run; `platforms` looks at what was made for a convention."""
     entry = subject.properties.entry_point
     if subject.convention is not None:
         return
@@ -36,8 +36,7 @@ def entry_point(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "entry-point-from-the-net",
-            f"The handler is downloaded from {entry}: once for a container, and never compared "
-            "with anything.",
+            f"The handler is downloaded from {entry} when a container starts, without a checksum.",
             "Put the file into the package.",
             where,
         )
@@ -45,7 +44,7 @@ def entry_point(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "entry-point-absolute",
-            f"{entry} has to exist in the container; it is no part of the archive.",
+            f"{entry} has to exist in the container; it is not in the archive.",
             "Put the file into the package, and name it without a folder.",
             where,
         )
@@ -53,7 +52,7 @@ def entry_point(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "error",
             "entry-point-missing",
-            f"option.entryPoint names {entry}, which is not there: the worker ends at once.",
+            f"option.entryPoint names {entry}, which does not exist: the worker exits at once.",
             f"Put the file into the package, or remove the line to use {MODEL_FILE}.",
             where,
         )
@@ -89,7 +88,7 @@ def _provides(subject: Subject, entry: str) -> bool:
     return not entry.endswith(".py") and "." in entry
 
 
-def rungs(subject: Subject) -> Iterator[Finding]:
+def platforms(subject: Subject) -> Iterator[Finding]:
     """Say where it runs as it is; an archive that runs nowhere is an error."""
     convention = subject.convention
     if convention is None:
@@ -97,29 +96,29 @@ def rungs(subject: Subject) -> Iterator[Finding]:
     if convention.is_packed:
         yield Finding(
             "note",
-            "rungs",
-            f"Made for {_origin(convention)}. It runs on every rung: {_and(convention.rungs)}.",
-            "Nothing is to be done.",
+            "convention",
+            f"Made for {_origin(convention)}. It runs everywhere: {_and(convention.platforms)}.",
+            "No action is needed.",
             subject.contents.where,
         )
         return
     severity: Severity = "note"
     message = f"Made for {_origin(convention)}. As it is, "
-    if convention.rungs:
-        message += f"it runs on every rung: {_and(convention.rungs)}; answers that are no success "
+    if convention.platforms:
+        message += f"it runs everywhere: {_and(convention.platforms)}; error responses "
         message += "are DJL's own, and it has no worker slots."
     else:
         message += "only SageMaker's framework containers run it: the embedded server, DJL "
         message += "Serving 0.36 and SageMaker's stock image look for a handle in model.py."
         severity = "error" if subject.is_archive else "note"
     if convention.ignored:
-        message += f" DJL Serving 0.36 takes no notice of {', '.join(convention.ignored)}, whose "
+        message += f" DJL Serving 0.36 ignores {', '.join(convention.ignored)}, whose "
         message += "parameters have other names than it looks for; once packed it is called."
     yield Finding(
         severity,
-        "rungs",
+        "convention",
         message,
-        "Pack it with `mme pack`: the archive then runs on every rung, with worker slots.",
+        "Pack it with `mme pack`: the archive then runs everywhere, with worker slots.",
         subject.contents.where,
     )
 

@@ -47,8 +47,8 @@ def links(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "error",
             "outward-link",
-            f"The link {name} leads out of the package folder: what is there would be packed.",
-            "Put a copy in place of the link, or the file among the artefacts.",
+            f"The link {name} leads out of the package folder: its target would be packed.",
+            "Replace the link by a copy, or move the file to the artefacts.",
             subject.place(name),
         )
 
@@ -85,7 +85,7 @@ def samples(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "note",
             "no-sample",
-            "There is no sample request: the model is loaded when it is measured, but never asked.",
+            "There is no sample request: measuring loads the model, but does not run a prediction.",
             "Add sample_request.json (or .csv, .txt) to the package.",
             subject.contents.where,
         )
@@ -97,7 +97,7 @@ def batches(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "note",
             "batches-unproven",
-            "Nobody knows whether an answer depends on the requests that are answered with it: "
+            "It is not known whether a response depends on the other requests of its batch: "
             f"{subject.measured.unproven}.",
             "Add a sample request that can be varied, seed what is drawn at random, or let decode "
             "return what is never joined.",

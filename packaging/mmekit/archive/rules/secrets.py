@@ -52,7 +52,7 @@ def files(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "error",
             "looks-like-a-secret",
-            f"{what}; everybody who reads the archive would see it.",
+            f"{what}; everybody who reads the archive can read it.",
             "Remove it from the folder, and hand secrets to the container in another way. If it is "
             f"none: {SETTING}={member.name} in {PROPERTIES_FILE}.",
             subject.place(member.name),
@@ -67,7 +67,7 @@ def texts(subject: Subject) -> Iterator[Finding]:
             "secret-in-text",
             f"In line {secret.line} of {name} there is what looks like {secret.what}; everybody "
             "who reads the archive would see it.",
-            "Take it out, declare it invalid where it was made, and hand secrets to the container "
+            "Remove it, revoke it, and pass secrets to the container "
             f"in another way. If it is none: a comment `{ACCEPTING[0]}` in that line, or "
             f"{SETTING}={name} in {PROPERTIES_FILE}.",
             subject.place(name, secret.line),
@@ -78,7 +78,7 @@ def texts(subject: Subject) -> Iterator[Finding]:
             "secrets-not-sought",
             f"{name} is a text, and with it more than {SEARCHED_BYTES >> 20} MiB would have to be "
             "searched for secrets: it was not.",
-            f"Look at it yourself, and say so: {SETTING}={name} in {PROPERTIES_FILE}.",
+            f"Review it, and accept it: {SETTING}={name} in {PROPERTIES_FILE}.",
             subject.place(name),
         )
 

@@ -61,8 +61,7 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
             "error" if problem.fatal else "warning",
             "bad-integer",
             f"{problem}; {consequence}.",
-            f"Write {problem.entry.key}={_suggested(problem.entry)}, with nothing around the "
-            "digits.",
+            f"Write {problem.entry.key}={_suggested(problem.entry)}, with digits only.",
             subject.place(FILE_NAME, problem.entry.line),
         )
 
@@ -76,7 +75,7 @@ def suspicious_lines(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "duplicate-key",
-                f"{entry.key} stands on line {seen[entry.key]} already; only this one counts.",
+                f"{entry.key} is already on line {seen[entry.key]} already; only this one counts.",
                 "Remove one of them.",
                 where,
             )
@@ -180,7 +179,7 @@ def name(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "model-name-missing",
-                "Every model of a multi-model endpoint is called 'model' in the log.",
+                "Without option.modelName, every model is called 'model' in the endpoint's log.",
                 "Add option.modelName=<name>.",
                 subject.place_of("option.modelName"),
             )

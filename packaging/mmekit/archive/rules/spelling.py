@@ -256,7 +256,7 @@ def _unknown(subject: Subject, entry: PropertyLine) -> Finding:
     return Finding(
         "warning",
         "unknown-key",
-        f"DJL Serving does not know {entry.key}, nor anything that resembles it: only a handler "
+        f"DJL Serving does not know {entry.key}, nor a similar key: only a handler "
         "may read it, when it is initialised.",
         f"Write option.{entry.key}={entry.value} if your handler reads {entry.key}, or remove the "
         "line.",
