@@ -19,7 +19,7 @@ from mmekit.archive.package import (
     read_package,
 )
 from mmekit.archive.rules import RULES
-from mmekit.archive.rules.secrets import without_secrets
+from mmekit.archive.rules.files import without_secrets
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import HOOK_FILE, build_of
 from mmekit.archive.stock_images import STOCK_IMAGE, Image

@@ -1,8 +1,9 @@
-"""The application behind `mme`, to which every module of commands adds its own."""
+"""The application behind `mme`, to which modules of commands add theirs, and common options."""
 
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from mmekit.findings import Finding
 
-__all__ = ["Panel", "app", "print_findings"]
+__all__ = ["Artifacts", "Image", "PackageFolder", "Panel", "app", "not_empty", "print_findings"]
 
 
 class Panel(str, Enum):
@@ -121,3 +122,41 @@ def print_findings(findings: Sequence[Finding], *, stderr: bool = False) -> None
             Text(f"{finding.message}\nRemedy: {finding.remedy}"),
         )
     Console(stderr=stderr).print(table)
+
+
+def not_empty(text: str) -> str:
+    """Refuse a value that is given and empty."""
+    if not text:
+        raise typer.BadParameter("the value is empty")
+    return text
+
+
+Artifacts = Annotated[
+    Path,
+    typer.Option(
+        "--artifacts",
+        exists=True,
+        file_okay=False,
+        help="The folder with the trained model's artefacts, such as "
+        "build/artifacts/extra_trees_classifier.",
+    ),
+]
+Image = Annotated[
+    str | None,
+    typer.Option(
+        "--image",
+        metavar="IMAGE",
+        help="The container image to compare libraries with: a stock DJL image, an entry of "
+        "images.json, a declaration such as mine:1=python3.11,catboost==1.2.8, or `none` to skip "
+        "it. Default: djl-inference:0.36.0-cpu-full.",
+    ),
+]
+PackageFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PACKAGE",
+        exists=True,
+        file_okay=False,
+        help="The package folder: model.py, serving.properties.",
+    ),
+]

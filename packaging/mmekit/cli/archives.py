@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmekit.cli.application import Panel, app, print_findings
-from mmekit.cli.options import Artifacts, Image, PackageFolder
+from mmekit.cli.application import Artifacts, Image, PackageFolder, Panel, app, print_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

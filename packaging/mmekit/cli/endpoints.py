@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from mmekit.cli.application import Panel, app
-from mmekit.cli.options import not_empty
+from mmekit.cli.application import Panel, app, not_empty
 from mmekit.errors import DeployError, EndpointError
 
 if TYPE_CHECKING:
