@@ -215,7 +215,7 @@ class TestCheck:
 
         (found,) = findings(archive)
 
-        assert "takes no notice of predict_fn" in found.message
+        assert "ignores predict_fn" in found.message
 
     @pytest.mark.parametrize(
         ("properties", "rule"),

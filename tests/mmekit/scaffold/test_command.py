@@ -31,7 +31,7 @@ def test_it_says_what_it_found_and_what_comes_next(mme, saved, customers, pipeli
     said = " ".join(done.stdout.split())
     for sentence in (
         "Found Pipeline of ColumnTransformer, LogisticRegression, scikit-learn 1.7.2",
-        "Loading it runs code that is in it",
+        "Loading it runs the code in it",
         "skops is the safer format",
         "age (double), income (double), city (string); left of the example left out",
         "model_packages/churn: model.py with SklearnHandler",
