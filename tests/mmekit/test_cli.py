@@ -18,9 +18,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.main import get_command
 
 import mmekit
 from mmekit.archive import STOCK_IMAGE, unpack, verify
+from mmekit.cli import app
 from mmekit_local import ports
 
 ON_AN_ENDPOINT = """
@@ -580,3 +582,20 @@ def test_a_command_that_is_killed_with_its_endpoint_leaves_no_service(tmp_path, 
         [started] = [child for child in children if program in str(command(child))]
         started.kill()  # it was nobody's to end
         wait_for_the_end(children)
+
+
+def of_every_command(group, name="mme"):
+    for command in group.commands.values():
+        if hasattr(command, "commands"):
+            yield from of_every_command(command, f"{name} {command.name}")
+        yield f"{name} {command.name}", command
+
+
+def test_every_command_says_in_a_line_what_it_does_and_every_option_what_it_is():
+    for name, command in of_every_command(get_command(app)):
+        first = (command.help or "").splitlines()[0]
+        assert first.endswith("."), (name, first)
+        assert len(first) <= 64, (name, first)
+        assert first.split()[0].rstrip("s") == first.split()[0], f"{name}: {first} is no imperative"
+        for option in command.params:
+            assert getattr(option, "help", "") or option.hidden, (name, option.name)

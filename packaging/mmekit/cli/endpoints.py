@@ -203,7 +203,7 @@ def publish_assets(folder: Folder) -> None:
 
 @cdk.command("deploy")
 def deploy_stacks(folder: Folder) -> None:
-    """Publish the assets, create or update the stacks and print their outputs.
+    """Publish the assets, deploy the stacks and print their outputs.
 
     **Example:** mme cdk deploy infrastructure/cdk/cdk.out
     """

@@ -187,10 +187,16 @@ def load(  # noqa: PLR0913 - an option each
 
 @bench.command()
 def compare(
-    first: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="A.json")],
-    second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="B.json")],
+    first: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, metavar="A.json", help="The first result."),
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, metavar="B.json", help="The second result."),
+    ],
 ) -> None:
-    """Compare two results: ratios, and which differences are significant.
+    """Compare two results: ratios, and significant differences.
 
     **Example:** mme bench compare before.json after.json
     """

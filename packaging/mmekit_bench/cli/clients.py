@@ -82,10 +82,11 @@ def call_lambda(  # noqa: PLR0913 - an option each
     retry_mode: Mode = None,
     output: Output = Path("results"),
 ) -> None:
-    """Invoke the Lambda function of infrastructure/lambda, which invokes an endpoint.
+    """Invoke a Lambda function that invokes an endpoint.
 
-    --max-attempts and --retry-mode apply to the function's own requests, and override its
-    environment variables. MME_TARGET says whether the function is local or on AWS.
+    The function is that of infrastructure/lambda. --max-attempts and --retry-mode apply to the
+    function's own requests, and override its environment variables. MME_TARGET says whether the
+    function is local or on AWS.
 
     **Example:** mme clients call-lambda --function call-sagemaker -n 160,170,180,250
     --data request.json --max-attempts 100

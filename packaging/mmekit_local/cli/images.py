@@ -37,7 +37,7 @@ def list_images(
         str | None, typer.Argument(metavar="[URI]", help="Show only what runs for this image.")
     ] = None,
 ) -> None:
-    """List the rules, in order of precedence; the built-in ones come last."""
+    """List the rules by precedence, the built-in ones last."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -88,11 +88,12 @@ def add(
         ),
     ] = None,
 ) -> None:
-    """Run a command instead of the container of an image; add or replace its rule.
+    """Run a command instead of the container of an image.
 
-    The command gets the environment variables of a SageMaker container, among them
-    SAGEMAKER_BIND_TO_PORT. The rule is written to the file that MME_IMAGES names, or to images.json
-    in this folder or above it. A running `mme up` uses it for the containers that it starts next.
+    A rule with the same pattern is replaced. The command gets the environment variables of a
+    SageMaker container, among them SAGEMAKER_BIND_TO_PORT. The rule is written to the file that
+    MME_IMAGES names, or to images.json in this folder or above it. A running `mme up` uses it for
+    the containers that it starts next.
 
     **Example:** mme images add 'my-registry/my-image:1' --env WORKERS=2 -- python serving/serve.py
     """
