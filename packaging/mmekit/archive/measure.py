@@ -147,11 +147,11 @@ class _Stage:
         self._script = scratch / "script" / "observer.py"
         self._script.parent.mkdir()
         shutil.copyfile(_observer.__file__, self._script)
-        for module, name in (
-            (_imports, _observer.IMPORTS_MODULE),
-            (proof, _observer.PROOF_MODULE),
+        for file, name in (
+            (_imports.__file__, _observer.IMPORTS_MODULE),
+            (proof.__file__, _observer.PROOF_MODULE),
         ):
-            shutil.copyfile(module.__file__, self._script.with_name(f"{name}.py"))
+            shutil.copyfile(file, self._script.with_name(f"{name}.py"))
 
     def observe(self, timeout_s: float) -> dict[str, Any]:
         """Load the model and answer the sample in a fresh process."""
