@@ -95,7 +95,7 @@ def test_ctrl_c_says_that_the_next_run_goes_on(shore, service, nothing_left):
     _, said = process.communicate(timeout=60)
     if process.returncode:  # else it was over before the signal came
         assert process.returncode == 130, said
-        assert "run the command again and it goes on" in said
+        assert "run the command again to resume" in said
         assert "Traceback" not in said
     shore.mme("deploy")
     shore.mme("destroy")
