@@ -28,7 +28,7 @@ from endpoint_runs.service import BUCKET
 from reporting import LOAD_COLUMNS, Conditions, put_into_readme, table, under_load
 from slot_runs import servers
 
-from mmekit.archive import Sample, read_package, unpack
+from mmekit.archive import SampleRequest, read_package, unpack
 from mmekit_bench import Load, Target, measure
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _archive(folder: Path, model: str) -> Path:
     return folder / f"{model}.tar.gz"
 
 
-def _sample(model: str) -> Sample:
+def _sample(model: str) -> SampleRequest:
     sample = read_package(ROOT / "model_packages" / model).sample_request
     if sample is None:
         raise FileNotFoundError(f"{model} has no sample request")

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import MmekitError
+from mmekit.extras import optional_libraries
 from mmekit_bench.clients import PERCENTILES
 from mmekit_bench.report import described
 
@@ -39,12 +40,13 @@ def figure_written_to(path: Path, size: tuple[float, float], font_size: int = 9)
 
     Raises
     ------
-    ModuleNotFoundError
+    MissingExtraError
         matplotlib is not installed.
     MmekitError
         The file cannot be written.
     """
-    import matplotlib as mpl
+    with optional_libraries("The picture"):
+        import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

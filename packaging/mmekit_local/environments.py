@@ -70,7 +70,7 @@ def find_uv() -> str:
             uv = str(find_uv_bin())
     if uv is None:
         what = "uv, which makes environments, is not installed"
-        raise ServerError(what, where=sys.executable, remedy="pip install uv")
+        raise ServerError(what, where=sys.executable, remedy="pip install 'mmekit[local]'")
     return uv
 
 

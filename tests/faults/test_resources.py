@@ -80,7 +80,7 @@ def test_an_engine_that_does_not_fit_on_the_disk_is_one_clear_message(start, sma
         pytest.skip("the engine can only be fetched with a network")
     assert "Traceback" not in str(error.value)
     assert "could not be stored: No space left on device" in str(error.value)
-    assert "make room on that disk" in str(error.value)
+    assert "free space on that disk" in str(error.value)
     assert not list(small_folder.rglob(ENGINE_SCRIPT))
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from mmekit_local.containers.images import BUILT_IN, ImageRule, ImageRules, image_of
+from mmekit_local.containers.images import BUILT_IN, ImageRule, ImageRules
 from mmekit_local.containers.launcher import ImageLauncher
 from mmekit_local.sagemaker.instances.launcher import launcher_named
 
 if TYPE_CHECKING:
     from mmekit_local.sagemaker import ContainerLauncher
 
-__all__ = ["BUILT_IN", "ImageLauncher", "ImageRule", "ImageRules", "image_of", "launcher_for"]
+__all__ = ["BUILT_IN", "ImageLauncher", "ImageRule", "ImageRules", "launcher_for"]
 
 logger = logging.getLogger("mmekit.endpoint")
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from mmekit.errors import ImageError
 from mmekit.instance_types import is_graviton
-from mmekit_local.containers.images import ImageRule, ImageRules
-from mmekit_local.containers.known_images import architecture_of
+from mmekit_local.containers.images import ImageRule, ImageRules, architecture_of
 from mmekit_local.guard import ProcessTag
 from mmekit_local.ports import free_port
 from mmekit_local.sagemaker.instances.launcher import (

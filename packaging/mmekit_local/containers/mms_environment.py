@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from mmekit.archive.requirements import dependencies_of
 from mmekit.archive.syntax import parsed
 from mmekit.errors import ServerError
 from mmekit_local.environments import cache_folder, made_once, run_uv, uv_variables
-from mmekit_local.server.requirements import needs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -154,7 +154,7 @@ def _with_needs(names: Iterable[str]) -> set[str]:
             continue
         found.add(name)
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            waiting += needs_of(name)
+            waiting += dependencies_of(name)
     return found
 
 

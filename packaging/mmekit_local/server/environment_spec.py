@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from mmekit.archive.images import STOCK_IMAGE, Image, find_image
+from mmekit.archive.files import SOURCE_BYTES
 from mmekit.archive.manifest import Manifest, read_manifest
 from mmekit.archive.package import RUNTIME_FOLDER
 from mmekit.archive.pickles import PICKLE_SUFFIXES
-from mmekit.archive.texts import SOURCE_BYTES
+from mmekit.archive.requirements import dependencies_of
+from mmekit.archive.stock_images import STOCK_IMAGE, Image, find_image
 from mmekit.errors import ManifestError, ServerError, TextError
 from mmekit_local.environments import cache_folder, find_uv, uv_variables
 from mmekit_local.server.requirements import (
@@ -34,7 +35,6 @@ from mmekit_local.server.requirements import (
     Installed,
     Requirements,
     lacking,
-    needs_of,
     read_requirements,
 )
 
@@ -316,7 +316,7 @@ def _with_needs(name: str, wanted: Requirements) -> dict[str, str]:
         if one in found or version is None or wanted.excludes(one, version):
             continue
         found[one] = version
-        waiting += needs_of(one)
+        waiting += dependencies_of(one)
     return found
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from mmekit.archive.contents import model_folder, read_contents
 from mmekit.archive.conventions import ENTRY_POINT, HANDLERS, convention_of
-from mmekit.archive.nesting import model_folder
-from mmekit.archive.package import read_contents
+from mmekit.archive.files import read_text
 from mmekit.archive.properties import (
     FILE_NAME,
     Properties,
@@ -24,7 +24,6 @@ from mmekit.archive.properties import (
     parse_entries,
     properties_of,
 )
-from mmekit.archive.texts import read_text
 from mmekit.errors import PackageError, PropertiesError, TextError
 from mmekit_local.server import errors
 from mmekit_local.server.environment_spec import EnvironmentSpec, environment_for

@@ -13,22 +13,19 @@ import importlib.metadata
 import re
 import shlex
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from mmekit.archive.texts import read_text, see_lines
+from mmekit.archive.files import check_lines, read_text
 from mmekit.errors import TextError
 from mmekit_local.server import errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from packaging.utils import NormalizedName
 
 FILE_NAME = "requirements.txt"
 LINKS_FOLDER = "requirements"
@@ -166,23 +163,6 @@ class Installed:
         return True
 
 
-@cache
-def needs_of(name: str) -> tuple[NormalizedName, ...]:
-    """Return the distributions that one of this environment needs, without its extras.
-
-    Raises
-    ------
-    importlib.metadata.PackageNotFoundError
-        It is not here.
-    """
-    needs = (Requirement(text) for text in importlib.metadata.requires(name) or ())
-    return tuple(
-        canonicalize_name(need.name)
-        for need in needs
-        if need.marker is None or need.marker.evaluate({"extra": ""})
-    )
-
-
 def lacking(wanted: Requirements, installed: Installed) -> list[str]:
     """Return the lines that an environment does not satisfy; of an address nobody can say it."""
     found = []
@@ -265,7 +245,7 @@ class _Reading:
             else:
                 _see(line)
                 (self._constraints if constrains else self._lines).append(line)
-        see_lines(FILE_NAME, len(self._lines) + len(self._constraints), str(self._folder))
+        check_lines(FILE_NAME, len(self._lines) + len(self._constraints), str(self._folder))
 
     def _take_options(self, line: str, file: Path, depth: int) -> None:
         try:
@@ -365,7 +345,7 @@ def _logical_lines(file: Path, folder: Path) -> list[str]:
             begun = ""
         lines.append(_COMMENT.sub("", begun).strip())
         found = [line for line in lines if line]
-        see_lines(file.name, len(found), str(folder))
+        check_lines(file.name, len(found), str(folder))
     except TextError as error:
         raise errors.load_failed(error.what, "ModelException") from error
     except OSError as error:

@@ -102,7 +102,7 @@ def test_onnx_and_torchscript_are_recognised(here, initialise):
     assert "ORT_DISABLE_TELEMETRY=1" in (made.package / "serving.properties").read_text()
 
     torch.jit.script(torch.nn.Embedding(3, 2)).save("model.pt")
-    with pytest.raises(PackageError, match="Nothing says") as caught:
+    with pytest.raises(PackageError, match="inputs of this model are not known") as caught:
         init(Wishes("words", here / "model.pt"))
     assert "--example" in caught.value.remedy
     (here / "rows.json").write_text("[[0, 1, 2], [2, 2, 2]]")

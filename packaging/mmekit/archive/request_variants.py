@@ -77,7 +77,7 @@ _SLIGHT = _Change(lambda number: 1.1 * number, None)
 _SWAPPED = _Change(None, None)
 
 
-class _Table:
+class _SampleTable:
     """Rows of a body, each an object, a list or a single cell."""
 
     def __init__(self, rows: list[Any], names: Sequence[str], signature: Signature | None) -> None:
@@ -175,7 +175,7 @@ def _of_json(body: bytes, signature: Signature | None) -> Iterator[bytes]:
     content = json.loads(body)
     rows, names, rebuilt = _located(content, signature)
     if rows:
-        for other in _Table(rows, names, signature).variants():
+        for other in _SampleTable(rows, names, signature).variants():
             yield json.dumps(rebuilt(other), ensure_ascii=False).encode()
 
 
@@ -210,7 +210,7 @@ def _by_column(rows: list[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _of_json_lines(body: bytes, signature: Signature | None) -> Iterator[bytes]:
     rows = [json.loads(line) for line in body.decode("utf-8-sig").splitlines() if line.strip()]
     names = signature.names if signature is not None else ()
-    for other in _Table(rows, names, signature).variants() if rows else ():
+    for other in _SampleTable(rows, names, signature).variants() if rows else ():
         yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in other).encode()
 
 
@@ -221,7 +221,7 @@ def _of_csv(body: bytes, signature: Signature | None) -> Iterator[bytes]:
     has_head = len(rows) > 1 and all(isinstance(cell, str) for cell in rows[0])
     head = lines[:1] if has_head else []
     names = head[0] if head else signature.names if signature is not None else ()
-    for other in _Table(rows[len(head) :], names, signature).variants() if rows else ():
+    for other in _SampleTable(rows[len(head) :], names, signature).variants() if rows else ():
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*head, *other])
         yield text.getvalue().encode()
@@ -238,7 +238,7 @@ def _read(cell: str) -> Any:
 
 def _of_text(body: bytes, _: Signature | None) -> Iterator[bytes]:
     rows: list[Any] = [line for line in body.decode("utf-8-sig").splitlines() if line.strip()]
-    for other in _Table(rows, (), None).variants() if rows else ():
+    for other in _SampleTable(rows, (), None).variants() if rows else ():
         yield "".join(f"{row}\n" for row in other).encode()
 
 
@@ -291,7 +291,7 @@ def _of_parquet(body: bytes, signature: Signature | None) -> Iterator[bytes]:
         return
     table = parquet.read_table(pa.BufferReader(body))
     rows = table.to_pylist()
-    for other in _Table(rows, table.column_names, signature).variants() if rows else ():
+    for other in _SampleTable(rows, table.column_names, signature).variants() if rows else ():
         buffer = io.BytesIO()
         parquet.write_table(pa.Table.from_pylist(other, table.schema), buffer)
         yield buffer.getvalue()

@@ -66,7 +66,7 @@ class Tarball(tarfile.TarFile):
 
     def __init__(self, fileobj: CountingFile) -> None:
         self.budget = fileobj.budget
-        super().__init__(fileobj=fileobj, mode="r", tarinfo=_Member, errorlevel=2)  # type: ignore[arg-type]
+        super().__init__(fileobj=fileobj, mode="r", tarinfo=_TarMember, errorlevel=2)  # type: ignore[arg-type]
 
     def next(self) -> tarfile.TarInfo | None:
         """Return the next member, and forget those before it."""
@@ -176,13 +176,13 @@ class CountingFile:
         )
 
 
-class _Member(tarfile.TarInfo):
+class _TarMember(tarfile.TarInfo):
     """A member whose headers are bounded, and make sense."""
 
     @classmethod
-    def fromtarfile(cls, tarfile: Tarball) -> _Member:  # type: ignore[override]
+    def fromtarfile(cls, tarfile: Tarball) -> _TarMember:  # type: ignore[override]
         with tarfile.fileobj.header():
-            member: _Member = cls._read(tarfile)
+            member: _TarMember = cls._read(tarfile)
         if member.size < 0:
             tarfile.fileobj.refuse(f"has a negative size: {member.name[:_NAME_MAX_BYTES]!r}")
         if max(len(member.name), len(member.linkname)) > _NAME_MAX_BYTES:
@@ -191,7 +191,7 @@ class _Member(tarfile.TarInfo):
         return member
 
     @classmethod
-    def _read(cls, tar: Tarball) -> _Member:
+    def _read(cls, tar: Tarball) -> _TarMember:
         try:
             return super().fromtarfile(tar)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]

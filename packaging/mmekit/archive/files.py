@@ -1,13 +1,17 @@
-"""How long a file may be that is read as a text: longer than anybody writes one.
+"""Files that are read whole, if they are short enough, and written whole or not at all.
 
-Each is read whole, and taken apart in Python; what a model's files say must not be more work than
-to load them. What is packed, checked, described or loaded by the embedded server keeps to these.
+A text is taken apart in Python: what a model's files say must not be more work than to load them.
+What is packed, checked, described or loaded by the embedded server keeps to these limits.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mmekit.errors import TextError
 from mmekit_runtime.texts import (
@@ -18,7 +22,8 @@ from mmekit_runtime.texts import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
 
 REQUIREMENTS_LINES = 2_000
 """Lines of requirements.txt that are not a comment."""
@@ -35,6 +40,7 @@ _BY_NAME = MappingProxyType(
         "manifest.json": MANIFEST_BYTES,
     }
 )
+_FILE_MODE = 0o644
 
 
 def most_bytes(name: str) -> int:
@@ -48,25 +54,24 @@ def most_bytes(name: str) -> int:
     return _BY_NAME.get(name.rpartition("/")[2], SOURCE_BYTES)
 
 
-def see_length(name: str, size: int, where: str) -> None:
+def check_length(name: str, size: int, where: str) -> None:
     """Raise TextError for a text that is too long."""
     most = most_bytes(name)
     if size > most:
         raise TextError(
             f"{name} is too long to be read: {size} bytes, and {most} is the most",
             where=where,
-            remedy="move what is not for this file out of it; data belongs into a file of the "
-            "model that its code reads",
+            remedy="move data into another file, which the model's code reads",
         )
 
 
-def see_lines(name: str, lines: int, where: str) -> None:
+def check_lines(name: str, lines: int, where: str) -> None:
     """Raise TextError for a requirements.txt of too many lines."""
     if lines > REQUIREMENTS_LINES:
         raise TextError(
             f"{name} asks for {lines} things, and {REQUIREMENTS_LINES} is the most",
             where=where,
-            remedy="name what the model needs; what that needs comes with it",
+            remedy="name only what the model imports; pip adds its dependencies",
         )
 
 
@@ -83,5 +88,28 @@ def read_text(path: Path) -> bytes:
     with path.open("rb") as stream:
         # Of a file that grows, or has no size, no more is read either.
         data = stream.read(most_bytes(path.name) + 1)
-    see_length(path.name, len(data), str(path.parent))
+    check_length(path.name, len(data), str(path.parent))
     return data
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name only when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+        # mkstemp's files are for the owner alone.
+        temporary.chmod(_FILE_MODE)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Write a whole file at once."""
+    with atomic_file(target) as stream:
+        stream.write(data)
