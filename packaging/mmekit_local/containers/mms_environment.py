@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from mmekit.archive.requirements import dependencies_of
+from mmekit.archive.requirements import parse_requirements, with_dependencies
 from mmekit.archive.syntax import parsed
 from mmekit.errors import ServerError
 from mmekit_local.environments import cache_folder, made_once, run_uv, uv_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "PYTHON_VARIABLE",
@@ -107,7 +106,8 @@ def unprovided_imports(handler: Path) -> list[str]:
         return []
     asked = [*REQUIREMENTS, *_of_the_handler(handler.parent / "requirements.txt")]
     provided: set[str] = {canonicalize_name(name) for name in ("pip", *_WITH_THE_SERVER)}
-    provided |= _with_needs(re.split(r"[\s<>=!~;\[@]", line, maxsplit=1)[0] for line in asked)
+    lines = parse_requirements("\n".join(asked))
+    provided |= with_dependencies(line.requirement for line in lines if line.requirement)
     distributions = importlib.metadata.packages_distributions()
     known = sys.stdlib_module_names
     found = []
@@ -142,20 +142,6 @@ def _imported(tree: ast.Module) -> set[str]:
 
 def _is_for_types(node: ast.If) -> bool:
     return ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
-
-
-def _with_needs(names: Iterable[str]) -> set[str]:
-    """Return distributions and all that they need, as far as they are installed here."""
-    found: set[str] = set()
-    waiting = [canonicalize_name(name) for name in names]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            waiting += dependencies_of(name)
-    return found
 
 
 def has_java() -> bool:

@@ -42,7 +42,7 @@ _FILE_SIZE_FACTOR = 1.2
 
 
 @dataclass(frozen=True)
-class LoadPlan:
+class ModelLoadPlan:
     """What a model's folder says.
 
     Attributes
@@ -68,7 +68,7 @@ class LoadPlan:
     init_parameters: Mapping[str, str]
 
 
-def plan_load(url: str, most_workers: int, *, installs: bool) -> LoadPlan:
+def plan_load(url: str, most_workers: int, *, installs: bool) -> ModelLoadPlan:
     """Return what a model's folder says; raise what refuses it."""
     folder = _model_folder(url)
     properties = _properties(folder)
@@ -90,7 +90,7 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> LoadPlan:
     init_parameters = {}
     if handler is not None:
         entry_point, init_parameters = ENTRY_POINT, {"convention": handler, RAW: "true"}
-    return LoadPlan(
+    return ModelLoadPlan(
         folder=folder,
         properties=properties,
         required=required,

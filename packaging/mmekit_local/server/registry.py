@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mmekit.archive.properties import Properties
-    from mmekit_local.server.load_plan import LoadPlan
+    from mmekit_local.server.load_plan import ModelLoadPlan
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -232,7 +232,7 @@ class Registry:
         _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
         return ServedModel(name, url, properties, pool, required, at_start)
 
-    def _launcher(self, name: str, plan: LoadPlan, python: str) -> WorkerLauncher:
+    def _launcher(self, name: str, plan: ModelLoadPlan, python: str) -> WorkerLauncher:
         properties = plan.properties
         init_properties = {
             "handler": properties.handler or "handle",
