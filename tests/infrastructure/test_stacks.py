@@ -7,9 +7,9 @@ import signal
 import pytest
 from botocore.exceptions import ClientError
 
+from mmekit_local.aws.cloudformation.context import Clients, StackContext
 from mmekit_local.aws.cloudformation.operations import Operations
 from mmekit_local.aws.cloudformation.record import Stack
-from mmekit_local.aws.cloudformation.site import Clients, Site
 from mmekit_local.aws.cloudformation.table import StackTable
 from mmekit_local.sagemaker.errors import AwsError
 
@@ -183,7 +183,7 @@ def test_an_update_that_came_to_no_end_is_done_again_with_the_same_template(stat
     stacks, begun = StackTable(), []
     stacks.keep(Stack(id="arn", name="cut", template=text, status=status, **place))
     operations = Operations(stacks, lambda *work: begun.append(work), lambda _: None, aws=None)
-    site = Site(
+    context = StackContext(
         **place,
         stack_id="",
         stack_name="",
@@ -193,7 +193,7 @@ def test_an_update_that_came_to_no_end_is_done_again_with_the_same_template(stat
         note=lambda *_: None,
     )
     with contextlib.suppress(AwsError):
-        operations.perform("UpdateStack", {"StackName": "cut", "TemplateBody": text}, site)
+        operations.perform("UpdateStack", {"StackName": "cut", "TemplateBody": text}, context)
     assert len(begun) == begins
 
 

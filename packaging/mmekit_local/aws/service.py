@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from mmekit.aws_environment import announcement, reachable_url
 from mmekit.settings import LOCAL_REGION
 from mmekit_local.aws.cloudformation import Stacks
-from mmekit_local.aws.front import Front
+from mmekit_local.aws.front import AwsFront
 from mmekit_local.aws.functions import Functions
 from mmekit_local.aws.listening import cannot_listen
 from mmekit_local.aws.moto.aws import Aws
 from mmekit_local.aws.moto.identities import role_variables
 from mmekit_local.aws.state.log import StateLog
-from mmekit_local.aws.state.recorder import State
+from mmekit_local.aws.state.recorder import StateRecorder
 from mmekit_local.aws.state.restore import restore
 from mmekit_local.http import HttpServer, Policy
 from mmekit_local.printed import lines_per_second
@@ -53,7 +53,7 @@ __all__ = ["serve"]
 logger = logging.getLogger("mmekit.endpoint")
 
 _CLOSING_SECONDS = 2
-_PAYING_SECONDS = 1.0
+_FLUSH_SECONDS = 1.0
 
 
 async def serve(
@@ -98,7 +98,7 @@ async def serve(
         stacks = Stacks(
             _url(listener), aws, controller, state.note if state else _forgotten, _note(state)
         )
-        front = Front(
+        front = AwsFront(
             data_plane, control_plane, stacks, aws, functions, metrics, options.limits, page
         )
         server = HttpServer(front.responder, front.limits, policy)
@@ -111,7 +111,7 @@ async def serve(
         try:
             if state is not None:
                 await restore(state, aws, control_plane, controller, stacks)
-                tasks.append(asyncio.ensure_future(_pay(state)))
+                tasks.append(asyncio.ensure_future(_flush_pending(state)))
             tasks.append(
                 asyncio.ensure_future(Autoscaler(controller, options.autoscaling_minute).run())
             )
@@ -138,23 +138,23 @@ async def serve(
 
 
 @contextlib.contextmanager
-def _state(folder: Path | None) -> Iterator[State | None]:
+def _state(folder: Path | None) -> Iterator[StateRecorder | None]:
     if folder is None:
         yield None
         return
     log = StateLog(folder)
     try:
-        state = State(log)
+        state = StateRecorder(log)
         yield state
         try:
-            state.pay()
+            state.flush_pending()
         except OSError as error:
             logger.warning("the last changes are not written down: %s", error)
     finally:
         log.close()
 
 
-def _note(state: State | None) -> Callable[[dict[str, Any]], None]:
+def _note(state: StateRecorder | None) -> Callable[[dict[str, Any]], None]:
     """Return what writes down what has become of something, now or as soon as there is room."""
 
     def note(change: dict[str, Any]) -> None:
@@ -171,13 +171,13 @@ def _forgotten(_: dict[str, Any]) -> None:
     """Write nothing down, where nothing is kept."""
 
 
-async def _pay(state: State) -> None:
+async def _flush_pending(state: StateRecorder) -> None:
     """Write down, until cancelled, what there was no room for once there is."""
     while True:
-        await asyncio.sleep(_PAYING_SECONDS)
-        if state.owes:
+        await asyncio.sleep(_FLUSH_SECONDS)
+        if state.has_pending:
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(state.pay)
+                await asyncio.to_thread(state.flush_pending)
 
 
 def _fleets(  # noqa: PLR0913 - what a fleet is made of

@@ -6,7 +6,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from mmekit_local.aws.moto.aws import Aws
 from mmekit_local.aws.state.log import StateLog
-from mmekit_local.aws.state.recorder import State
+from mmekit_local.aws.state.recorder import StateRecorder
 from mmekit_local.sagemaker.api import ApiRequest
 
 HEADERS = [
@@ -27,7 +27,7 @@ def request(method, path, *headers, body=b""):
 @pytest.fixture
 def aws(tmp_path):
     log = StateLog(tmp_path)
-    aws = Aws(State(log))
+    aws = Aws(StateRecorder(log))
     yield aws
     aws._answer(request("DELETE", b"/undone/key"))
     aws._answer(request("DELETE", b"/undone"))

@@ -18,7 +18,7 @@ from mmekit_local.aws.cloudformation.table import GONE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit_local.aws.cloudformation.site import Site
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.table import StackTable
     from mmekit_local.aws.moto.aws import Aws
 
@@ -44,7 +44,7 @@ class Questions:
     def __init__(self, stacks: StackTable, aws: Aws) -> None:
         self._stacks = stacks
         self._aws = aws
-        self.known: dict[str, Callable[[dict[str, Any], Site], dict[str, Any]]] = {
+        self.known: dict[str, Callable[[dict[str, Any], StackContext], dict[str, Any]]] = {
             "DescribeStackEvents": self._describe_events,
             "DescribeStackResource": self._describe_resource,
             "DescribeStackResources": self._describe_resources,
@@ -57,33 +57,33 @@ class Questions:
             "ValidateTemplate": self._get_template_summary,
         }
 
-    def _describe_stacks(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
+    def _describe_stacks(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
         if members.get("StackName"):
-            return {"Stacks": [described_stack(self._stacks.find(members, site, gone=True))]}
-        here = [one for one in self._stacks.here(site) if one.status != GONE]
+            return {"Stacks": [described_stack(self._stacks.find(members, context, gone=True))]}
+        here = [one for one in self._stacks.here(context) if one.status != GONE]
         return {"Stacks": [described_stack(one) for one in here]}
 
-    def _list_stacks(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
+    def _list_stacks(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
         wanted = members.get("StackStatusFilter") or ()
         return {
             "StackSummaries": [
                 stack_summary(stack)
-                for stack in self._stacks.here(site)
+                for stack in self._stacks.here(context)
                 if not wanted or stack.status in wanted
             ]
         }
 
-    def _describe_events(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        return {"StackEvents": described_events(self._stacks.find(members, site, gone=True))}
+    def _describe_events(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        return {"StackEvents": described_events(self._stacks.find(members, context, gone=True))}
 
-    def _describe_resources(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        return {"StackResources": self._resources(members, site)}
+    def _describe_resources(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        return {"StackResources": self._resources(members, context)}
 
-    def _list_resources(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        return {"StackResourceSummaries": self._resources(members, site)}
+    def _list_resources(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        return {"StackResourceSummaries": self._resources(members, context)}
 
-    def _describe_resource(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        found = self._resources(members, site)
+    def _describe_resource(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        found = self._resources(members, context)
         if not found:
             name = members.get("LogicalResourceId")
             raise template_error(
@@ -91,9 +91,9 @@ class Questions:
             )
         return {"StackResourceDetail": found[0]}
 
-    def _resources(self, members: dict[str, Any], site: Site) -> list[dict[str, Any]]:
+    def _resources(self, members: dict[str, Any], context: StackContext) -> list[dict[str, Any]]:
         stack, wanted = (
-            self._stacks.find(members, site, gone=True),
+            self._stacks.find(members, context, gone=True),
             members.get("LogicalResourceId"),
         )
         return [
@@ -102,19 +102,21 @@ class Questions:
             if wanted in (None, resource.logical_id)
         ]
 
-    def _get_template(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        return {"TemplateBody": self._stacks.find(members, site, gone=True).template}
+    def _get_template(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        return {"TemplateBody": self._stacks.find(members, context, gone=True).template}
 
-    def _get_template_summary(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        stack = self._stacks.find(members, site) if members.get("StackName") else None
-        return template_summary(template_of(members, site, self._aws, stack))
+    def _get_template_summary(
+        self, members: dict[str, Any], context: StackContext
+    ) -> dict[str, Any]:
+        stack = self._stacks.find(members, context) if members.get("StackName") else None
+        return template_summary(template_of(members, context, self._aws, stack))
 
-    def _list_exports(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
+    def _list_exports(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
         del members
         return {
             "Exports": [
                 {"ExportingStackId": stack.id, "Name": output.export, "Value": output.value}
-                for stack in self._stacks.here(site)
+                for stack in self._stacks.here(context)
                 for output in stack.outputs
                 if output.export
             ]

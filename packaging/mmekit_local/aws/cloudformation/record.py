@@ -7,7 +7,7 @@ import uuid
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-__all__ = ["ChangeSet", "Event", "Output", "Resource", "Stack"]
+__all__ = ["ChangeSet", "Resource", "Stack", "StackEvent", "StackOutput"]
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Resource:
 
 
 @dataclass(frozen=True)
-class Event:
+class StackEvent:
     """One thing that happened to a stack or to a resource of it."""
 
     logical_id: str
@@ -56,7 +56,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Output:
+class StackOutput:
     """A value that a stack tells, and the name under which others may import it."""
 
     name: str
@@ -112,8 +112,8 @@ class Stack:
     updated: float = 0.0
     deleted: float = 0.0
     resources: dict[str, Resource] = field(default_factory=dict)
-    outputs: list[Output] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    outputs: list[StackOutput] = field(default_factory=list)
+    events: list[StackEvent] = field(default_factory=list)
 
     def set_status(self, status: str, reason: str = "") -> None:
         """Come into a state, which is an event."""
@@ -152,12 +152,12 @@ class Stack:
             "resources": {
                 name: Resource(**resource) for name, resource in members["resources"].items()
             },
-            "outputs": [Output(**output) for output in members["outputs"]],
-            "events": [Event(**event) for event in members["events"]],
+            "outputs": [StackOutput(**output) for output in members["outputs"]],
+            "events": [StackEvent(**event) for event in members["events"]],
         }
         return cls(**parts)
 
     def _record(self, logical: str, physical: str, kind: str, status: str, reason: str) -> None:
         self.events.append(
-            Event(logical, physical, kind, status, reason, time.time(), str(uuid.uuid4()))
+            StackEvent(logical, physical, kind, status, reason, time.time(), str(uuid.uuid4()))
         )

@@ -9,10 +9,10 @@ import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from mmekit_local.aws.cloudformation.context import Clients, StackContext
 from mmekit_local.aws.cloudformation.operations import Operations
 from mmekit_local.aws.cloudformation.query import error_reply, members_of, reply_of
 from mmekit_local.aws.cloudformation.record import Resource, Stack
-from mmekit_local.aws.cloudformation.site import Clients, Site
 from mmekit_local.aws.cloudformation.table import StackTable
 from mmekit_local.aws.moto.aws import no_room
 from mmekit_local.sagemaker.api import ApiReply, ApiRequest, new_request_id
@@ -66,7 +66,7 @@ class Stacks:
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._regions = sagemaker_regions()
-        self._work: dict[str, tuple[threading.Thread, Site]] = {}
+        self._work: dict[str, tuple[threading.Thread, StackContext]] = {}
         self._stacks = StackTable()
         self._operations = Operations(self._stacks, self._begin, self._keep, aws)
 
@@ -76,10 +76,10 @@ class Stacks:
         request_id = new_request_id()
         if caller.region not in self._regions:
             return error_reply(unknown_region(), request_id)
-        site = self._site(request, caller)
+        context = self._context(request, caller)
         try:
             operation, members = members_of(request)
-            result = await asyncio.to_thread(self._operations.perform, operation, members, site)
+            result = await asyncio.to_thread(self._operations.perform, operation, members, context)
             await asyncio.to_thread(self._settle, result.get("StackId"))
             return reply_of(operation, result, request_id)
         except AwsError as error:
@@ -109,7 +109,7 @@ class Stacks:
         for thread, _ in list(self._work.values()):
             thread.join(_CLOSING_S)
 
-    def _begin(self, stack: Stack, site: Site, work: Callable[[], None]) -> None:
+    def _begin(self, stack: Stack, context: StackContext, work: Callable[[], None]) -> None:
         """Work on a stack in a thread of its own, after what is being done to it has ended."""
         self._keep(stack)
         before = self._work.get(stack.id)
@@ -131,7 +131,7 @@ class Stacks:
                 self._note_made({"stack": stack.as_members()})
 
         thread = threading.Thread(target=run, name=f"stack {stack.name}", daemon=True)
-        self._work[stack.id] = thread, site
+        self._work[stack.id] = thread, context
         thread.start()
 
     def _keep(self, stack: Stack) -> None:
@@ -152,10 +152,10 @@ class Stacks:
         if found is not None:
             found[0].join(_SETTLE_S)
 
-    def _site(self, request: ApiRequest, caller: Caller) -> Site:
+    def _context(self, request: ApiRequest, caller: Caller) -> StackContext:
         authorization = (request.header(b"authorization") or b"").decode("latin-1")
         access_key = authorization.partition("Credential=")[2].partition("/")[0]
-        return Site(
+        return StackContext(
             account=caller.account,
             region=caller.region,
             stack_id="",

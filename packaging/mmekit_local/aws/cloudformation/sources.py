@@ -12,15 +12,15 @@ from mmekit_local.aws.cloudformation.template import Template
 from mmekit_local.sagemaker.errors import AwsError
 
 if TYPE_CHECKING:
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.record import Stack
-    from mmekit_local.aws.cloudformation.site import Site
     from mmekit_local.aws.moto.aws import Aws
 
 __all__ = ["require_acknowledgement", "template_of"]
 
 
 def template_of(
-    members: dict[str, Any], site: Site, aws: Aws, stack: Stack | None = None
+    members: dict[str, Any], context: StackContext, aws: Aws, stack: Stack | None = None
 ) -> Template:
     """Return the template that a request means.
 
@@ -28,7 +28,7 @@ def template_of(
     ----------
     members
         Of the request: TemplateBody, TemplateURL or UsePreviousTemplate.
-    site
+    context
         Whose buckets have the URL's object.
     aws
         Has the buckets.
@@ -43,7 +43,7 @@ def template_of(
     if members.get("TemplateBody"):
         return Template.parse(str(members["TemplateBody"]))
     if members.get("TemplateURL"):
-        return Template.parse(_fetched(str(members["TemplateURL"]), site, aws))
+        return Template.parse(_fetched(str(members["TemplateURL"]), context, aws))
     if stack is not None and stack.template:
         return Template.parse(stack.template)
     raise template_error("Either Template URL or Template Body must be specified.")
@@ -69,13 +69,13 @@ def require_acknowledgement(template: Template, members: dict[str, Any]) -> None
         )
 
 
-def _fetched(url: str, site: Site, aws: Aws) -> str:
+def _fetched(url: str, context: StackContext, aws: Aws) -> str:
     """Return a template in S3, whose URL has the bucket in its path or in its host."""
     parts = urlsplit(url)
     path = unquote(parts.path).lstrip("/")
     virtual = re.fullmatch(r"(.+)\.s3[.-].*amazonaws\.com", parts.hostname or "")
     bucket, _, key = (virtual[1], "", path) if virtual else path.partition("/")
-    content = aws.read_object(site.account, site.region, bucket, key)
+    content = aws.read_object(context.account, context.region, bucket, key)
     if content is None:
         raise template_error(f"S3 error: The specified key does not exist: {url}")
     return content.decode("utf-8", "replace")

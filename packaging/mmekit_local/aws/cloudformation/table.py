@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from mmekit_local.aws.cloudformation.errors import template_error
 
 if TYPE_CHECKING:
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.record import Stack
-    from mmekit_local.aws.cloudformation.site import Site
 
-__all__ = ["GONE", "StackTable", "given_parameters", "is_true", "located", "tags_of"]
+__all__ = ["GONE", "StackTable", "given_parameters", "in_stack", "is_true", "tags_of"]
 
 GONE = "DELETE_COMPLETE"
 
@@ -38,19 +38,19 @@ class StackTable:
         """Return the stacks of all accounts and regions."""
         return list(self._stacks.values())
 
-    def here(self, site: Site) -> list[Stack]:
+    def here(self, context: StackContext) -> list[Stack]:
         """Return the stacks of an account in a region."""
-        here = (site.account, site.region)
+        here = (context.account, context.region)
         return [one for one in self.all() if (one.account, one.region) == here]
 
-    def find(self, members: dict[str, Any], site: Site, *, gone: bool = False) -> Stack:
+    def find(self, members: dict[str, Any], context: StackContext, *, gone: bool = False) -> Stack:
         """Return the stack that a request names.
 
         Parameters
         ----------
         members
             Of the request; StackName is a name or an ARN.
-        site
+        context
             Where.
         gone
             Whether it may be one that is gone, by its ARN.
@@ -64,16 +64,16 @@ class StackTable:
         found = self._stacks.get(name)
         if found is not None and (gone or found.status != GONE):
             return found
-        for stack in self.here(site):
+        for stack in self.here(context):
             if stack.name == name and stack.status != GONE:
                 return stack
         raise template_error(f"Stack with id {name} does not exist")
 
-    def exported(self, site: Site, stack: Stack) -> dict[str, str]:
+    def exported(self, context: StackContext, stack: Stack) -> dict[str, str]:
         """Return what other stacks than this one export, by name."""
         return {
             output.export: output.value
-            for other in self.here(site)
+            for other in self.here(context)
             if other is not stack
             for output in other.outputs
             if output.export
@@ -96,9 +96,9 @@ class StackTable:
         return None
 
 
-def located(site: Site, stack: Stack) -> Site:
-    """Return a site where resources are a stack's."""
-    return replace(site, stack_id=stack.id, stack_name=stack.name)
+def in_stack(context: StackContext, stack: Stack) -> StackContext:
+    """Return a context in which resources are a stack's."""
+    return replace(context, stack_id=stack.id, stack_name=stack.name)
 
 
 def given_parameters(members: dict[str, Any], before: dict[str, str]) -> dict[str, str]:

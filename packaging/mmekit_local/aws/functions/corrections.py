@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moto.awslambda.exceptions import InvalidParameterValueException
 from moto.awslambda.models import LambdaFunction
 
-from mmekit_local.aws.functions.source import objection_to
+from mmekit_local.aws.functions.source import zip_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def _set_code(function: Any, spec: dict[str, Any]) -> None:
             "S3 Error Message: The specified key does not exist."
         )
     else:
-        message = objection_to(code) or ""
+        message = zip_error(code) or ""
     if message:
         for name, value in before.items():
             setattr(function, name, value)

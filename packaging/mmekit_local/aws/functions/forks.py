@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Ending", "Fork", "Nursery"]
+__all__ = ["Fork", "ProcessExit", "TemplateProcess"]
 
 _MESSAGE = struct.Struct("<cQqq")  # as in nursery.py
 _READY_S = 60.0
@@ -24,7 +24,7 @@ _FULL_S = 0.005  # until the nursery has read some of what waits for it
 
 
 @dataclass(frozen=True)
-class Ending:
+class ProcessExit:
     """How a process ended: its status, negative for a signal, and the most memory it had."""
 
     status: int
@@ -44,10 +44,10 @@ class Fork:
     def __init__(self, token: int) -> None:
         self.token = token
         self.process: int | None = None
-        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[ProcessExit] = asyncio.get_running_loop().create_future()
 
 
-class Nursery:
+class TemplateProcess:
     """A running nursery; `start` makes one.
 
     Attributes
@@ -64,13 +64,13 @@ class Nursery:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._tokens = 0
         self._forks: dict[int, Fork] = {}
-        self._heard = b""
+        self._received = b""
         self._sending = asyncio.Lock()
         control.setblocking(False)  # noqa: FBT003 - the name says it
-        self._loop.add_reader(control.fileno(), self._hear)
+        self._loop.add_reader(control.fileno(), self._receive)
 
     @classmethod
-    async def start(cls, folder: Path) -> Nursery:
+    async def start(cls, folder: Path) -> TemplateProcess:
         """Start the program in a folder, and wait until it can fork.
 
         Raises
@@ -81,16 +81,16 @@ class Nursery:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.to_thread(_start_program, theirs, folder)
-        nursery = cls(process, ours)
+        template = cls(process, ours)
         try:
-            await asyncio.wait_for(asyncio.shield(nursery._ready), _READY_S)
+            await asyncio.wait_for(asyncio.shield(template._ready), _READY_S)
         except asyncio.TimeoutError as error:
-            await nursery.close()
+            await template.close()
             raise OSError("the program that forks functions does not start") from error
         except BaseException:
-            await nursery.close()
+            await template.close()
             raise
-        return nursery
+        return template
 
     async def fork(self, channel: socket.socket, output: int) -> Fork:
         """Have a process forked that has one end of a channel, and a pipe to print to.
@@ -115,7 +115,7 @@ class Nursery:
 
     async def close(self) -> None:
         """End the program, and it all that it forked."""
-        self._end()
+        self._on_closed()
         try:
             await asyncio.to_thread(self._process.wait, _STOP_S)
         except subprocess.TimeoutExpired:
@@ -134,7 +134,7 @@ class Nursery:
                     return
         raise OSError("the program that forks functions has ended")
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         try:
             received = self._control.recv(65_536)
         except BlockingIOError:
@@ -142,22 +142,25 @@ class Nursery:
         except OSError:
             received = b""
         if not received:
-            self._end()
+            self._on_closed()
             return
-        self._heard += received
-        while len(self._heard) >= _MESSAGE.size:
-            message, self._heard = self._heard[: _MESSAGE.size], self._heard[_MESSAGE.size :]
-            self._take(*_MESSAGE.unpack(message))
+        self._received += received
+        while len(self._received) >= _MESSAGE.size:
+            message, self._received = (
+                self._received[: _MESSAGE.size],
+                self._received[_MESSAGE.size :],
+            )
+            self._dispatch(*_MESSAGE.unpack(message))
 
-    def _take(self, kind: bytes, token: int, value: int, memory_kib: int) -> None:
+    def _dispatch(self, kind: bytes, token: int, value: int, memory_kib: int) -> None:
         if kind == b"R" and not self._ready.done():
             self._ready.set_result(None)
         elif kind == b"P":
             self._forks[token].process = value
         elif kind == b"X":
-            self._forks.pop(token).ended.set_result(Ending(value, memory_kib))
+            self._forks.pop(token).ended.set_result(ProcessExit(value, memory_kib))
 
-    def _end(self) -> None:
+    def _on_closed(self) -> None:
         if self.over:
             return
         self.over = True
@@ -167,7 +170,7 @@ class Nursery:
             if fork.process is not None:  # should the nursery have been killed
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(fork.process, signal.SIGKILL)
-            fork.ended.set_result(Ending(-signal.SIGKILL, 0))
+            fork.ended.set_result(ProcessExit(-signal.SIGKILL, 0))
         self._forks.clear()
         if not self._ready.done():
             self._ready.set_exception(OSError("the program that forks functions has ended"))

@@ -17,8 +17,8 @@ from mmekit.aws_environment import leads_elsewhere
 from mmekit_local.aws.functions import log
 from mmekit_local.aws.functions.corrections import correct_functions
 from mmekit_local.aws.functions.function import find_function, function_of
-from mmekit_local.aws.functions.runner import Invocation, Runner
-from mmekit_local.aws.functions.source import Sources
+from mmekit_local.aws.functions.runner import FunctionInvocation, Runner
+from mmekit_local.aws.functions.source import CodeFolders
 from mmekit_local.sagemaker.api import ApiReply, Caller
 from mmekit_local.sagemaker.errors import AwsError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mmekit_local.aws.functions.function import Function
-    from mmekit_local.aws.functions.runner import Outcome
+    from mmekit_local.aws.functions.runner import InvocationResult
     from mmekit_local.sagemaker.api import ApiRequest
 
 __all__ = ["Functions"]
@@ -57,12 +57,12 @@ class Functions:
         Says whether events of other services are to be left alone: they have been run before.
     """
 
-    def __init__(self, url: str, folder: Path, is_deaf: Callable[[], bool] = bool) -> None:
-        correct_functions(self._hear)
-        self._is_deaf = is_deaf
+    def __init__(self, url: str, folder: Path, is_replaying: Callable[[], bool] = bool) -> None:
+        correct_functions(self._on_event)
+        self._is_replaying = is_replaying
         self._loop = asyncio.get_running_loop()
         folder.mkdir(exist_ok=True)
-        self._sources = Sources(folder)
+        self._code_folders = CodeFolders(folder)
         self._runner = Runner(url, folder)
         self._running: Counter[_Key] = Counter()
         self._warned: set[tuple[_Key, str]] = set()
@@ -113,9 +113,9 @@ class Functions:
             headers.append((b"x-amz-log-result", base64.b64encode(log.tail_of(entries))))
         return ApiReply(200, headers, outcome.payload)
 
-    def _hear(self, record: Any, event: bytes) -> None:
+    def _on_event(self, record: Any, event: bytes) -> None:
         """Run a function for an event that another service has for it; called in any thread."""
-        if self._is_deaf():
+        if self._is_replaying():
             return
         caller = Caller(str(record.account_id), str(record.region), "lambda")
         try:
@@ -144,7 +144,7 @@ class Functions:
 
     async def _run(
         self, function: Function, event: bytes, request_id: str
-    ) -> tuple[Outcome, list[tuple[int, str]]]:
+    ) -> tuple[InvocationResult, list[tuple[int, str]]]:
         key = (function.account, function.region, function.name)
         self._admit(function, key)
         if function.runtime != log.RUNNING:
@@ -155,14 +155,14 @@ class Functions:
             self._warn(key, f"has {names}, which would lead away from here and is left out")
         self._running[key] += 1
         try:
-            root = await self._sources.take(function.digest, function.code)
+            root = await self._code_folders.take(function.digest, function.code)
             try:
                 stream = log.new_stream(function.version)
-                invocation = Invocation(function, request_id, event, root, stream)
+                invocation = FunctionInvocation(function, request_id, event, root, stream)
                 began_ms = int(time.time() * 1000)
                 outcome = await self._runner.run(invocation)
             finally:
-                self._sources.give_back(root)
+                self._code_folders.give_back(root)
         except OSError as error:
             message = f"The function could not be started: {error}"
             raise AwsError(500, "ServiceException", message) from error

@@ -12,7 +12,7 @@ from moto.backends import get_backend
 
 if TYPE_CHECKING:
     from mmekit_local.aws.functions.function import Function
-    from mmekit_local.aws.functions.runner import Invocation, Outcome
+    from mmekit_local.aws.functions.runner import FunctionInvocation, InvocationResult
 
 __all__ = ["RUNNING", "entries_of", "new_stream", "tail_of", "write"]
 
@@ -30,7 +30,7 @@ def new_stream(version: str) -> str:
 
 
 def entries_of(
-    invocation: Invocation, outcome: Outcome, began_ms: int, ended_ms: int
+    invocation: FunctionInvocation, outcome: InvocationResult, began_ms: int, ended_ms: int
 ) -> list[tuple[int, str]]:
     """Return the log's entries as AWS has them: milliseconds since the epoch and text, each."""
     request, function = invocation.request_id, invocation.function
@@ -67,7 +67,7 @@ def tail_of(entries: list[tuple[int, str]]) -> bytes:
     return "".join(text for _, text in entries).encode()[-_TAIL_BYTES:]
 
 
-def write(invocation: Invocation, entries: list[tuple[int, str]]) -> None:
+def write(invocation: FunctionInvocation, entries: list[tuple[int, str]]) -> None:
     """Bring an invocation's log to CloudWatch Logs, into a stream of its own."""
     function = invocation.function
     backend = get_backend("logs")[function.account][function.region]

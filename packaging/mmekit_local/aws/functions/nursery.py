@@ -35,7 +35,7 @@ _MAXRSS_PER_KIB = 1024 if sys.platform == "darwin" else 1
 _PREFIX = "_mmekit_function_"
 
 
-class _Nursery:
+class _Program:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._runtime = _load("runtime")
@@ -53,13 +53,13 @@ class _Nursery:
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            self._say((b"R", 0, os.getpid(), 0))
+            self._send((b"R", 0, os.getpid(), 0))
             try:
                 while True:
                     ready = [key.fileobj for key, _ in selector.select()]
                     if self._woken in ready:
                         self._reap()
-                    if self._control in ready and not self._obey():
+                    if self._control in ready and not self._dispatch():
                         return
             except (BrokenPipeError, ConnectionResetError):
                 return
@@ -67,7 +67,7 @@ class _Nursery:
                 for process in self._running:
                     _kill_group(process)
 
-    def _obey(self) -> bool:
+    def _dispatch(self) -> bool:
         ancillary = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
         message, received, *_ = self._control.recvmsg(_MESSAGE.size, ancillary)
         if not message:
@@ -88,15 +88,15 @@ class _Nursery:
     def _fork(self, token: int, channel: int, output: int) -> None:
         process = os.fork()
         if process == 0:
-            self._live(channel, output)
+            self._run_function(channel, output)
         with contextlib.suppress(OSError):  # either of the two may be first
             os.setpgid(process, process)
         os.close(channel)
         os.close(output)
         self._running[process] = token
-        self._say((b"P", token, process, 0))
+        self._send((b"P", token, process, 0))
 
-    def _live(self, channel: int, output: int) -> NoReturn:
+    def _run_function(self, channel: int, output: int) -> NoReturn:
         """Be a function's process, to the end."""
         status = 1
         try:
@@ -142,9 +142,9 @@ class _Nursery:
                     code = os.waitstatus_to_exitcode(status)
                     ended.append((b"X", token, code, usage.ru_maxrss // _MAXRSS_PER_KIB))
         if ended:
-            self._say(*ended)
+            self._send(*ended)
 
-    def _say(self, *messages: tuple[bytes, int, int, int]) -> None:
+    def _send(self, *messages: tuple[bytes, int, int, int]) -> None:
         self._control.sendall(b"".join(_MESSAGE.pack(*message) for message in messages))
 
 
@@ -195,10 +195,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     _import_boto3(json.loads(sys.argv[2]))
-    nursery = _Nursery(control)
+    template = _Program(control)
     gc.collect()
     gc.freeze()  # what is here is shared by all; a collection would copy it
-    nursery.serve()
+    template.serve()
 
 
 if __name__ == "__main__":

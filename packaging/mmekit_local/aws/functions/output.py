@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-__all__ = ["Output"]
+__all__ = ["PrintedOutput"]
 
 _BYTES = 1 << 20  # of one invocation; the rest is read and dropped
 
 
-class Output(asyncio.Protocol):
+class PrintedOutput(asyncio.Protocol):
     """Takes the bytes of a pipe, with the time at which they came.
 
     Attributes

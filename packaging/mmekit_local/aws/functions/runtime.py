@@ -109,7 +109,7 @@ def _set_up(spec: dict[str, Any]) -> None:
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     paths = [root, *(os.path.abspath(_found(path, root)) for path in given)]  # noqa: PTH100
     for path in paths:
-        _forget_what_it_brings(path)
+        _unload_shadowed(path)
     sys.path[:0] = paths
     sys.argv = [""]
     handler = logging.StreamHandler(sys.stdout)
@@ -129,7 +129,7 @@ def _found(path: str, root: str) -> str:
     return root + path[len(_TASK_ROOT) :] if below else path
 
 
-def _forget_what_it_brings(root: str) -> None:
+def _unload_shadowed(root: str) -> None:
     """Let a library in the archive, such as a newer boto3, be imported in place of ours."""
     if not Path(root).is_dir():
         return

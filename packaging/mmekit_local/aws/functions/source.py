@@ -15,13 +15,13 @@ from mmekit_local.sagemaker.errors import AwsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Sources", "objection_to"]
+__all__ = ["CodeFolders", "zip_error"]
 
 _UNPACKED_BYTES = 262_144_000  # AWS Lambda's quota for a deployment package
 _KEPT = 20  # states of code; functions that run now may still import from theirs
 
 
-def objection_to(code: bytes) -> str | None:
+def zip_error(code: bytes) -> str | None:
     """Say in AWS's words why bytes cannot be the code of a function; None when they can be."""
     try:
         with zipfile.ZipFile(io.BytesIO(code)) as archive:
@@ -33,7 +33,7 @@ def objection_to(code: bytes) -> str | None:
     return None
 
 
-class Sources:
+class CodeFolders:
     """Folders with the unpacked code of functions.
 
     Parameters
@@ -74,9 +74,9 @@ class Sources:
         return task.done() and task.exception() is None and not self._used.get(task.result())
 
     def _unpack(self, digest: str, code: bytes) -> Path:
-        objection = objection_to(code)
-        if objection is not None:
-            message = f"Lambda could not unzip the deployment package: {objection}"
+        error = zip_error(code)
+        if error is not None:
+            message = f"Lambda could not unzip the deployment package: {error}"
             raise AwsError(502, "InvalidZipFileException", message)
         root = self._folder / f"code-{digest}"
         with zipfile.ZipFile(io.BytesIO(code)) as archive:

@@ -31,7 +31,7 @@ from mmekit_local.sagemaker.errors import AwsError, control_reply, unsigned
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit_local.aws.state.recorder import State
+    from mmekit_local.aws.state.recorder import StateRecorder
     from mmekit_local.sagemaker.observability.observations import Observation
 
 __all__ = ["Aws", "no_room"]
@@ -53,7 +53,7 @@ class Aws:
         Where changes are written down; None where they are not.
     """
 
-    def __init__(self, state: State | None = None) -> None:
+    def __init__(self, state: StateRecorder | None = None) -> None:
         correct_moto()
         correct_cloudwatch()
         self._state = state

@@ -9,7 +9,7 @@ from mmekit_local.sagemaker.api import operations_of
 if TYPE_CHECKING:
     from mmekit_local.sagemaker.api import ApiRequest
 
-__all__ = ["withheld"]
+__all__ = ["concerns_secrets"]
 
 _WITHHELD = (  # what operations on these make or take must not lie on a disk
     "AccessKey",
@@ -22,6 +22,6 @@ _WITHHELD = (  # what operations on these make or take must not lie on a disk
 )
 
 
-def withheld(request: ApiRequest) -> bool:
+def concerns_secrets(request: ApiRequest) -> bool:
     """Say whether a request is about secrets of IAM's, which are not kept."""
     return any(word in one for one in operations_of(request) for word in _WITHHELD)

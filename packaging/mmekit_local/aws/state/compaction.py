@@ -16,7 +16,7 @@ from mmekit_local.sagemaker.api import caller_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mmekit_local.aws.state.log import Entry
+    from mmekit_local.aws.state.log import LogEntry
 
 __all__ = ["compacted"]
 
@@ -33,7 +33,7 @@ class _Object:
     last_upload: str = ""
 
 
-def compacted(entries: Iterable[Entry], body_of: Callable[[str], bytes]) -> list[Entry]:
+def compacted(entries: Iterable[LogEntry], body_of: Callable[[str], bytes]) -> list[LogEntry]:
     """Return the entries that are needed to come to the same state; they have been played back.
 
     Left out are the entries of objects that no longer exist, but for their last deletion, and those
@@ -49,27 +49,27 @@ def compacted(entries: Iterable[Entry], body_of: Callable[[str], bytes]) -> list
         if path[0] not in versioned and path not in untouchable:
             exists, uploads = _present(*path)
             dropped |= _superseded(entries, found, uploads, exists=exists)
-    dropped |= _retold(entries)
+    dropped |= _superseded_stack_notes(entries)
     return [entry for number, entry in enumerate(entries) if number not in dropped]
 
 
-def _retold(entries: list[Entry]) -> set[int]:
+def _superseded_stack_notes(entries: list[LogEntry]) -> set[int]:
     """Return what was noted of a stack before it was last noted as a whole."""
     last = {
         entry.change["stack"]["id"]: number
         for number, entry in enumerate(entries)
         if isinstance(entry.change.get("stack"), dict)
     }
-    told = {
+    stack_of = {
         number: stack["id"] if isinstance(stack, dict) else stack
         for number, entry in enumerate(entries)
         if (stack := entry.change.get("stack")) is not None
     }
-    return {number for number, stack in told.items() if number < last.get(stack, 0)}
+    return {number for number, stack in stack_of.items() if number < last.get(stack, 0)}
 
 
 def _surveyed(
-    entries: list[Entry], body_of: Callable[[str], bytes]
+    entries: list[LogEntry], body_of: Callable[[str], bytes]
 ) -> tuple[dict[tuple[str, str], _Object], set[tuple[str, str]], set[str]]:
     """Return the objects, those that others were made of, and the buckets with versions."""
     objects: dict[tuple[str, str], _Object] = {}
@@ -102,7 +102,7 @@ def _surveyed(
 
 
 def _superseded(
-    entries: list[Entry], found: _Object, uploads: set[str], *, exists: bool
+    entries: list[LogEntry], found: _Object, uploads: set[str], *, exists: bool
 ) -> set[int]:
     """Return which entries of an object are not needed: it may be uploaded just now."""
     parts = {number: _upload(entries[number]) for number in found.entries}
@@ -118,18 +118,18 @@ def _superseded(
     return set(found.entries) - needed
 
 
-def _deletes(entry: Entry) -> bool:
+def _deletes(entry: LogEntry) -> bool:
     """Say whether an entry deletes an object, and not only something that it has."""
     query = dict(parse_qsl(entry.query, keep_blank_values=True))
     return entry.method == "DELETE" and not set(query) - {"x-id", "versionId"}
 
 
-def _upload(entry: Entry) -> str:
+def _upload(entry: LogEntry) -> str:
     """Return the multipart upload that an entry begins or belongs to; "" when to none."""
     return entry.upload_id or dict(parse_qsl(entry.query)).get("uploadId", "")
 
 
-def _code(entry: Entry, body_of: Callable[[str], bytes]) -> set[tuple[str, str]]:
+def _code(entry: LogEntry, body_of: Callable[[str], bytes]) -> set[tuple[str, str]]:
     """Return the object that a function of Lambda's is made of by an entry, if it is."""
     if not entry.path.rstrip("/").endswith(("/functions", "/code")):
         return set()
@@ -141,7 +141,7 @@ def _code(entry: Entry, body_of: Callable[[str], bytes]) -> set[tuple[str, str]]
         return set()
 
 
-def _path(entry: Entry) -> tuple[str, str] | None:
+def _path(entry: LogEntry) -> tuple[str, str] | None:
     """Return bucket and key of a request to S3 that names them in its path, else None."""
     headers = dict(entry.headers)
     caller = caller_of(headers.get("authorization", "").encode("latin-1"))

@@ -17,7 +17,7 @@ from mmekit.errors import EndpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Content", "Entry", "beginning", "damaged", "line_of", "read_log"]
+__all__ = ["LogContent", "LogEntry", "damaged", "header_line", "line_of", "read_log"]
 
 _FORMAT = "mmekit-state-2"
 _FIRST_FORMAT = "mmekit-state-1"
@@ -26,7 +26,7 @@ _REMEDY = "Restore the state folder from a copy, or name another one with --stat
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """One change: a request to AWS that succeeded, or something that became of an endpoint.
 
     Attributes
@@ -55,7 +55,7 @@ class Entry:
     change: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What an entry is about, for people."""
         return (
             f"{self.method} {self.path}" if self.method else f"change of {', '.join(self.change)}"
@@ -63,7 +63,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Content:
+class LogContent:
     """What a log says.
 
     Attributes
@@ -77,24 +77,24 @@ class Content:
     """
 
     identity: str
-    entries: list[Entry]
+    entries: list[LogEntry]
     size: int
     torn: bool
 
 
-def beginning(identity: str) -> bytes:
+def header_line(identity: str) -> bytes:
     """Return the first line of a log."""
     return _line({"format": _FORMAT, "log": identity})
 
 
-def line_of(entry: Entry, number: int) -> bytes:
+def line_of(entry: LogEntry, number: int) -> bytes:
     """Return the line of an entry; what is at its default is left out."""
     members = {one.name: getattr(entry, one.name) for one in fields(entry)}
     kept = {name: value for name, value in members.items() if value or name == "at"}
     return _line({"number": number, **kept})
 
 
-def read_log(path: Path) -> Content:
+def read_log(path: Path) -> LogContent:
     """Read a log.
 
     Raises
@@ -118,7 +118,7 @@ def read_log(path: Path) -> Content:
     if not read:
         if not _could_begin(torn):
             raise damaged(path, "it is no log of mmekit")
-        return Content("", [], 0, bool(torn))
+        return LogContent("", [], 0, bool(torn))
     known = read[0].get("format")
     if known not in (_FORMAT, _FIRST_FORMAT):
         raise damaged(path, "it is no log of this version of mmekit")
@@ -130,7 +130,7 @@ def read_log(path: Path) -> Content:
             what = f"line {number + 1} has entry {found} where entry {number} belongs"
             raise damaged(path, f"{what}: lines are missing, or not in their order")
         entries.append(_entry_of(path, number, members))
-    return Content(str(read[0].get("log", "")), entries, len(content) - len(torn), bool(torn))
+    return LogContent(str(read[0].get("log", "")), entries, len(content) - len(torn), bool(torn))
 
 
 def damaged(path: Path, what: str, remedy: str = _REMEDY) -> EndpointError:
@@ -170,9 +170,9 @@ def _members_of(path: Path, number: int, line: bytes, *, last: bool) -> dict[str
     return members
 
 
-def _entry_of(path: Path, number: int, members: dict[str, Any]) -> Entry:
+def _entry_of(path: Path, number: int, members: dict[str, Any]) -> LogEntry:
     try:
         headers = tuple((str(name), str(value)) for name, value in members.pop("headers", ()))
-        return Entry(headers=headers, **members)
+        return LogEntry(headers=headers, **members)
     except (TypeError, ValueError) as error:
         raise damaged(path, f"entry {number} is not understood: {error}") from error

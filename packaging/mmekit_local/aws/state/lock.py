@@ -16,13 +16,13 @@ from mmekit.errors import EndpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Lock", "Progress"]
+__all__ = ["Lock", "LogPosition"]
 
 _BYTES = 64
 
 
 @dataclass(frozen=True)
-class Progress:
+class LogPosition:
     """How far a log has come.
 
     Attributes
@@ -65,9 +65,9 @@ class Lock:
             what = "Another `mme up` uses this state folder."
             remedy = "Stop it, or choose another folder with --state."
             raise EndpointError(what, where=str(path.parent), remedy=remedy) from error
-        self.found = _progress(os.pread(self._file, _BYTES, 0))
+        self.found = _position(os.pread(self._file, _BYTES, 0))
 
-    def tell(self, progress: Progress) -> None:
+    def write(self, progress: LogPosition) -> None:
         """Say how far the log has come.
 
         Raises
@@ -83,10 +83,10 @@ class Lock:
         os.close(self._file)
 
 
-def _progress(content: bytes) -> Progress | None:
+def _position(content: bytes) -> LogPosition | None:
     parts = content.decode("latin-1").split()
     try:
         log, answered, begun = parts
-        return Progress(log, int(answered), int(begun))
+        return LogPosition(log, int(answered), int(begun))
     except ValueError:  # a new folder, or one of a version that said nothing
         return None

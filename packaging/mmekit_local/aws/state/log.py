@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from mmekit.errors import EndpointError
 from mmekit_local.aws.state.bodies import Bodies
-from mmekit_local.aws.state.entry import Entry, beginning, damaged, line_of, read_log
+from mmekit_local.aws.state.entry import LogEntry, damaged, header_line, line_of, read_log
 from mmekit_local.aws.state.files import replacement, sync_folder, write_all
-from mmekit_local.aws.state.lock import Lock, Progress
+from mmekit_local.aws.state.lock import Lock, LogPosition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Entry", "StateLog"]
+__all__ = ["LogEntry", "StateLog"]
 
 _UNFINISHED = re.compile(r"\.log\.\d+")
 _NAMELESS = "-"
@@ -91,7 +91,7 @@ class StateLog:
             self._lock.close()
             raise
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: LogEntry) -> None:
         """Add an entry; it is on the disk when this returns.
 
         Raises
@@ -103,7 +103,7 @@ class StateLog:
             pass
 
     @contextlib.contextmanager
-    def appended(self, entry: Entry) -> Iterator[None]:
+    def appended(self, entry: LogEntry) -> Iterator[None]:
         """Add an entry for the block, which makes its change; it is taken back if that raises.
 
         Nobody else adds one meanwhile: their order is the order in which changes are made.
@@ -115,7 +115,7 @@ class StateLog:
         """
         with self._writing:
             number = self._count + 1
-            self._lock.tell(Progress(self._identity or _NAMELESS, self._count, number))
+            self._lock.write(LogPosition(self._identity or _NAMELESS, self._count, number))
             line = line_of(entry, number)
             self._write(line)
             self.bodies.need(entry.body)
@@ -130,9 +130,9 @@ class StateLog:
             self._count, self._end = number, self._end + len(line)
             # The entry is there; that it has been answered is only of use after a kill.
             with contextlib.suppress(OSError):
-                self._lock.tell(Progress(self._identity or _NAMELESS, number, number))
+                self._lock.write(LogPosition(self._identity or _NAMELESS, number, number))
 
-    def replace(self, entries: Iterable[Entry], *, sweeps: bool = True) -> None:
+    def replace(self, entries: Iterable[LogEntry], *, sweeps: bool = True) -> None:
         """Replace all entries by these, and remove the bodies that none of them needs.
 
         Parameters
@@ -151,7 +151,7 @@ class StateLog:
         with self._writing:
             identity = _new_identity()
             lines = (line_of(entry, number) for number, entry in enumerate(entries, 1))
-            content = beginning(identity) + b"".join(lines)
+            content = header_line(identity) + b"".join(lines)
             file = replacement(self._path, content)
             self._file.close()
             self._file, self._identity = file, identity
@@ -159,7 +159,7 @@ class StateLog:
             # Else the log that was there might come back, and need what is removed now.
             sync_folder(self.folder)
             with contextlib.suppress(OSError):
-                self._lock.tell(Progress(identity, self._count, self._count))
+                self._lock.write(LogPosition(identity, self._count, self._count))
         self.bodies.need_all(entry.body for entry in entries)
         if sweeps:
             self.bodies.sweep()
@@ -199,11 +199,11 @@ class StateLog:
                 self._take_back()
             if not self._end:
                 self._identity = _new_identity()
-                line = beginning(self._identity)
+                line = header_line(self._identity)
                 self._write(line)
                 self._end = len(line)
                 sync_folder(self.folder)
-            self._lock.tell(Progress(self._identity or _NAMELESS, answered, begun))
+            self._lock.write(LogPosition(self._identity or _NAMELESS, answered, begun))
         except BaseException:
             self._file.close()
             raise

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from moto.backends import get_backend
 
-from mmekit_local.aws.state.asked import withheld
-from mmekit_local.aws.state.log import Entry
-from mmekit_local.aws.state.repeatable import make_repeatable, moment
-from mmekit_local.aws.state.undo import as_it_was
+from mmekit_local.aws.state.asked import concerns_secrets
+from mmekit_local.aws.state.log import LogEntry
+from mmekit_local.aws.state.repeatable import deterministic, make_deterministic
+from mmekit_local.aws.state.undo import rolled_back_on_failure
 from mmekit_local.aws.state.written import body_of, entry_of
 from mmekit_local.sagemaker.api import ApiReply, ApiRequest, operation_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mmekit_local.aws.state.log import StateLog
 
-__all__ = ["State"]
+__all__ = ["StateRecorder"]
 
 _REST = ("s3", "awslambda")  # whose requests name no operation
 _SERVICES = (*_REST, "iam", "sagemaker", "applicationautoscaling")
@@ -33,7 +33,7 @@ _FIRST_ERROR = 400
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
 
 
-class State:
+class StateRecorder:
     """Writes down what changes, unless it is playing it back.
 
     Parameters
@@ -43,11 +43,11 @@ class State:
     """
 
     def __init__(self, log: StateLog) -> None:
-        make_repeatable()
+        make_deterministic()
         self.log = log
-        self._owed: list[Entry] = []
-        self._owing = threading.RLock()
-        self._playing: Entry | None = None
+        self._pending: list[LogEntry] = []
+        self._pending_lock = threading.RLock()
+        self._playing: LogEntry | None = None
 
     def perform(
         self, request: ApiRequest, service: str, ask: Callable[[ApiRequest], ApiReply]
@@ -74,8 +74,8 @@ class State:
         """
         playing = self._playing
         if playing is not None:
-            with moment(playing.seed, playing.at):
-                return _renamed(ask(request), playing.upload_id)
+            with deterministic(playing.seed, playing.at):
+                return _with_upload_id(ask(request), playing.upload_id)
         if not _changes_something(request, service):
             return ask(request)
         upload_id = secrets.token_hex(32) if _begins_upload(request, service) else ""
@@ -84,10 +84,10 @@ class State:
             with (
                 self.log.bodies.kept(body_of(request, service)) as body,
                 self._written(entry_of(request, at, seed, body, upload_id)),
-                as_it_was(request, service),
-                moment(seed, at),
+                rolled_back_on_failure(request, service),
+                deterministic(seed, at),
             ):
-                return _renamed(_unless_refused(ask(request)), upload_id)
+                return _with_upload_id(_unless_refused(ask(request)), upload_id)
         except _RefusedError as refused:
             return refused.reply
 
@@ -115,7 +115,7 @@ class State:
             There is no room for it on the disk.
         """
         if self._playing is None:
-            with self._written(Entry(time.time(), change=change)):
+            with self._written(LogEntry(time.time(), change=change)):
                 pass
 
     def note_made(self, change: dict[str, Any]) -> None:
@@ -127,9 +127,9 @@ class State:
             There is no room for it on the disk now. It is not forgotten.
         """
         if self._playing is None:
-            with self._owing:
-                self._owed.append(Entry(time.time(), change=change))
-                self.pay()
+            with self._pending_lock:
+                self._pending.append(LogEntry(time.time(), change=change))
+                self.flush_pending()
 
     @property
     def is_playing(self) -> bool:
@@ -137,11 +137,11 @@ class State:
         return self._playing is not None
 
     @property
-    def owes(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether there is something that there was no room for."""
-        return bool(self._owed)
+        return bool(self._pending)
 
-    def pay(self) -> None:
+    def flush_pending(self) -> None:
         """Write down what there was no room for.
 
         Raises
@@ -149,12 +149,12 @@ class State:
         OSError
             There still is none.
         """
-        with self._owing:
-            while self._owed:
-                self.log.append(self._owed[0])
-                del self._owed[0]
+        with self._pending_lock:
+            while self._pending:
+                self.log.append(self._pending[0])
+                del self._pending[0]
 
-    def request_of(self, entry: Entry) -> ApiRequest:
+    def request_of(self, entry: LogEntry) -> ApiRequest:
         """Return the request of an entry; what is asked from now on is played back as this entry.
 
         Raises
@@ -179,10 +179,10 @@ class State:
         self._playing = None
 
     @contextlib.contextmanager
-    def _written(self, entry: Entry) -> Iterator[None]:
+    def _written(self, entry: LogEntry) -> Iterator[None]:
         """Write an entry down for the block, which makes its change, and before it what is owed."""
-        with self._owing:
-            self.pay()
+        with self._pending_lock:
+            self.flush_pending()
             with self.log.appended(entry):
                 yield
 
@@ -206,7 +206,7 @@ def _changes_something(request: ApiRequest, service: str) -> bool:
         return request.method in ("PUT", "POST", "DELETE")
     if service not in _SERVICES:
         return False
-    return not operation_of(request).startswith(_READING) and not withheld(request)
+    return not operation_of(request).startswith(_READING) and not concerns_secrets(request)
 
 
 def _begins_upload(request: ApiRequest, service: str) -> bool:
@@ -214,7 +214,7 @@ def _begins_upload(request: ApiRequest, service: str) -> bool:
     return service == "s3" and request.method == "POST" and b"uploads" in named
 
 
-def _renamed(reply: ApiReply, upload_id: str) -> ApiReply:
+def _with_upload_id(reply: ApiReply, upload_id: str) -> ApiReply:
     """Call a multipart upload as it shall be called: moto names them by chance of its own."""
     found = _UPLOAD_ID.search(reply.body) if upload_id and reply.status < _FIRST_ERROR else None
     if found is None:

@@ -22,7 +22,7 @@ from moto.moto_api._internal.moto_random import MotoRandom
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["make_repeatable", "moment"]
+__all__ = ["deterministic", "make_deterministic"]
 
 _MODULES: tuple[Any, ...] = (
     moto.iam.models,
@@ -38,30 +38,30 @@ class _Moment(threading.local):
     now: datetime | None = None
 
 
-_here = _Moment()
-_chance = Random()  # noqa: S311 - identifiers, not secrets
+_thread = _Moment()
+_default = Random()  # noqa: S311 - identifiers, not secrets
 
 
-class _ChosenRandom(MotoRandom):
+class _SeededRandom(MotoRandom):
     """moto's generator, drawing from the thread's own while it has one."""
 
     def random(self) -> float:
-        return (_here.source or _chance).random()
+        return (_thread.source or _default).random()
 
     def getrandbits(self, k: int, /) -> int:
-        return (_here.source or _chance).getrandbits(k)
+        return (_thread.source or _default).getrandbits(k)
 
 
-def make_repeatable() -> None:
+def make_deterministic() -> None:
     """Let moto's generator and clock be chosen; a second time does no harm."""
-    mock_random.__class__ = _ChosenRandom
+    mock_random.__class__ = _SeededRandom
     for module in _MODULES:
         if hasattr(module, "utcnow"):
             module.utcnow = _now
 
 
 @contextlib.contextmanager
-def moment(seed: int, at: float) -> Iterator[None]:
+def deterministic(seed: int, at: float) -> Iterator[None]:
     """Let this thread's calls of moto draw from a seed and take a moment for now.
 
     Parameters
@@ -71,13 +71,13 @@ def moment(seed: int, at: float) -> Iterator[None]:
     at
         Seconds since the epoch.
     """
-    _here.source = Random(seed)  # noqa: S311 - identifiers, not secrets
-    _here.now = datetime.fromtimestamp(at, timezone.utc).replace(tzinfo=None)  # moto is naive
+    _thread.source = Random(seed)  # noqa: S311 - identifiers, not secrets
+    _thread.now = datetime.fromtimestamp(at, timezone.utc).replace(tzinfo=None)  # moto is naive
     try:
         yield
     finally:
-        _here.source = _here.now = None
+        _thread.source = _thread.now = None
 
 
 def _now() -> datetime:
-    return _here.now or utcnow()
+    return _thread.now or utcnow()

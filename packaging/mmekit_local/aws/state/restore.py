@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mmekit.errors import EndpointError
-from mmekit_local.aws.state.asked import withheld
+from mmekit_local.aws.state.asked import concerns_secrets
 from mmekit_local.aws.state.compaction import compacted
 from mmekit_local.sagemaker.api import caller_of_request
 
 if TYPE_CHECKING:
     from mmekit_local.aws.cloudformation import Stacks
     from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.aws.state.log import Entry
-    from mmekit_local.aws.state.recorder import State
+    from mmekit_local.aws.state.log import LogEntry
+    from mmekit_local.aws.state.recorder import StateRecorder
     from mmekit_local.sagemaker.control.control_plane import ControlPlane
     from mmekit_local.sagemaker.control.endpoint_controller import EndpointController
 
@@ -29,7 +29,7 @@ _SAID = 10
 
 
 async def restore(
-    state: State,
+    state: StateRecorder,
     aws: Aws,
     control_plane: ControlPlane,
     controller: EndpointController,
@@ -53,7 +53,7 @@ async def restore(
                 await replay.play(number, entry)
             except EndpointError as error:
                 raise EndpointError(
-                    f"{error.what} Entry {number} of the log needs it ({entry.told}).",
+                    f"{error.what} Entry {number} of the log needs it ({entry.summary}).",
                     where=error.where,
                     remedy=error.remedy,
                 ) from error
@@ -74,15 +74,15 @@ class _Replay:
         How many could not be brought back.
     """
 
-    state: State
+    state: StateRecorder
     aws: Aws
     control_plane: ControlPlane
     controller: EndpointController
     stacks: Stacks
-    kept: list[Entry] = field(default_factory=list)
+    kept: list[LogEntry] = field(default_factory=list)
     failed: int = 0
 
-    async def play(self, number: int, entry: Entry) -> None:
+    async def play(self, number: int, entry: LogEntry) -> None:
         """Play an entry back, or say what keeps it from that."""
         log = self.state.log
         try:
@@ -93,16 +93,16 @@ class _Replay:
             failure = f"{type(error).__name__}: {error}"
         if failure and log.unanswered and number == len(log.entries):
             # The service was killed between writing it down and taking it back, or answering.
-            logger.info("the last change (%s) had been refused, and is left out", entry.told)
+            logger.info("the last change (%s) had been refused, and is left out", entry.summary)
             return
         self.kept.append(entry)
         if failure:
             self.failed += 1
             if self.failed <= _SAID:
                 what = "entry %d of the log (%s) could not be restored: %s"
-                logger.error(what, number, entry.told, failure)
+                logger.error(what, number, entry.summary, failure)
 
-    async def _failure(self, entry: Entry) -> str:
+    async def _failure(self, entry: LogEntry) -> str:
         """Play an entry back; return what went wrong, or ""."""
         if "stack" in entry.change:
             self.stacks.restore(entry.change)
@@ -112,7 +112,7 @@ class _Replay:
             return ""
         request = self.state.request_of(entry)
         caller = caller_of_request(request)
-        if caller is not None and caller.service == "iam" and withheld(request):
+        if caller is not None and caller.service == "iam" and concerns_secrets(request):
             return ""  # by an earlier version, of what it had not kept
         if caller is not None and caller.service == "sagemaker":
             reply = await self.control_plane.answer(request, caller)
@@ -121,7 +121,7 @@ class _Replay:
         return reply.body.decode("latin-1") if reply.status >= _FIRST_ERROR else ""
 
 
-def _clean_up(state: State, replay: _Replay) -> None:
+def _clean_up(state: StateRecorder, replay: _Replay) -> None:
     """Remove what is not needed, unless something is amiss: then it may be needed yet."""
     try:
         if not replay.failed:

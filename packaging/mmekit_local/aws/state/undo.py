@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
     from mmekit_local.sagemaker.api import ApiRequest
 
-__all__ = ["as_it_was"]
+__all__ = ["rolled_back_on_failure"]
 
 
-class _Here(threading.local):
+class _ThreadState(threading.local):
     """Objects that moto has thrown away in this thread and that may be needed again."""
 
     thrown_away: list[FakeKey] | None = None
 
 
-_here = _Here()
+_thread = _ThreadState()
 _MOTOS = "_mmekit_dispose"
 
 
 @contextlib.contextmanager
-def as_it_was(request: ApiRequest, service: str) -> Iterator[None]:
+def rolled_back_on_failure(request: ApiRequest, service: str) -> Iterator[None]:
     """Put back what a request is about, should the block raise; nobody else changes it meanwhile.
 
     Parameters
@@ -49,10 +49,10 @@ def as_it_was(request: ApiRequest, service: str) -> Iterator[None]:
         yield
         return
     _keep_what_is_thrown_away()
-    undoing = [_refilling(s3_backends.bucket_accounts)]
-    undoing += [undo for backend in _backends() for undo in _remembered(backend, request)]
+    undoing = [_mapping_restorer(s3_backends.bucket_accounts)]
+    undoing += [undo for backend in _backends() for undo in _restorers(backend, request)]
     thrown_away: list[FakeKey] = []
-    _here.thrown_away = thrown_away
+    _thread.thrown_away = thrown_away
     try:
         yield
     except BaseException:
@@ -60,11 +60,11 @@ def as_it_was(request: ApiRequest, service: str) -> Iterator[None]:
             undo()
         raise
     else:
-        _here.thrown_away = None
+        _thread.thrown_away = None
         for one in thrown_away:
             one.dispose()
     finally:
-        _here.thrown_away = None
+        _thread.thrown_away = None
 
 
 def _keep_what_is_thrown_away() -> None:
@@ -74,10 +74,10 @@ def _keep_what_is_thrown_away() -> None:
 
 
 def _dispose(key: FakeKey, garbage: bool = False) -> None:  # noqa: FBT001, FBT002 - as moto has it
-    if garbage or _here.thrown_away is None:
+    if garbage or _thread.thrown_away is None:
         getattr(key, _MOTOS)(garbage)
     else:
-        _here.thrown_away.append(key)
+        _thread.thrown_away.append(key)
 
 
 def _backends() -> list[Any]:
@@ -85,34 +85,34 @@ def _backends() -> list[Any]:
     return [backend for account in accounts for backend in tuple(account.values())]
 
 
-def _remembered(backend: Any, request: ApiRequest) -> Iterator[Callable[[], object]]:
+def _restorers(backend: Any, request: ApiRequest) -> Iterator[Callable[[], object]]:
     """Go through what puts a backend's buckets back."""
-    yield _refilling(backend.buckets)
+    yield _mapping_restorer(backend.buckets)
     name, key = _bucket_and_key(request)
     bucket = backend.buckets.get(name)
     if bucket is None:
         return
-    yield _refilling(vars(bucket))
-    yield _refilling(bucket.multiparts)
+    yield _mapping_restorer(vars(bucket))
+    yield _mapping_restorer(bucket.multiparts)
     for upload in bucket.multiparts.values():
         if upload.key_name == key:
-            yield _refilling(upload.parts)
+            yield _mapping_restorer(upload.parts)
             yield partial(upload.partlist.__setitem__, slice(None), list(upload.partlist))
     versions = list(bucket.keys.getlist(key, []))
-    yield partial(_put_back, bucket.keys, key, versions or None)
+    yield partial(_restore_item, bucket.keys, key, versions or None)
     for one in (bucket, *versions):
-        yield _refilling(vars(one))
+        yield _mapping_restorer(vars(one))
         if isinstance(one, (FakeBucket, FakeKey)):  # and no delete marker
             tags = backend.tagger.tags
             given = dict(tags[one.arn]) if one.arn in tags else None
-            yield partial(_put_back, tags, one.arn, given)
+            yield partial(_restore_item, tags, one.arn, given)
 
 
-def _refilling(mapping: dict[Any, Any]) -> Callable[[], object]:
-    return partial(_refill, mapping, dict(mapping))
+def _mapping_restorer(mapping: dict[Any, Any]) -> Callable[[], object]:
+    return partial(_restore_mapping, mapping, dict(mapping))
 
 
-def _refill(mapping: dict[Any, Any], before: dict[Any, Any]) -> None:
+def _restore_mapping(mapping: dict[Any, Any], before: dict[Any, Any]) -> None:
     # Only what is another: requests that read go on meanwhile, and most refusals change nothing.
     for name in mapping.keys() - before.keys():
         dict.pop(mapping, name)  # moto's own way would dispose of it
@@ -121,7 +121,7 @@ def _refill(mapping: dict[Any, Any], before: dict[Any, Any]) -> None:
             mapping[name] = value
 
 
-def _put_back(mapping: dict[str, Any], name: str, value: Any) -> None:
+def _restore_item(mapping: dict[str, Any], name: str, value: Any) -> None:
     if value is not None:
         dict.__setitem__(mapping, name, value)  # moto's own would add a version
     elif name in mapping:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
-from mmekit_local.aws.state.entry import Entry
+from mmekit_local.aws.state.entry import LogEntry
 from mmekit_local.redaction import is_secret
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^\s;,]+))', re.IGNORECASE)
 _FIELD = re.compile(rb"""(?<!\w)name\*?=(?:[\w-]*'[\w-]*')?("[^"\r\n]*"|[^\s;]+)""", re.IGNORECASE)
 
 
-def entry_of(request: ApiRequest, at: float, seed: int, body: str, upload_id: str) -> Entry:
+def entry_of(request: ApiRequest, at: float, seed: int, body: str, upload_id: str) -> LogEntry:
     """Return the entry of a request.
 
     Parameters
@@ -44,7 +44,7 @@ def entry_of(request: ApiRequest, at: float, seed: int, body: str, upload_id: st
     scope = _scope(request)
     if scope:
         headers.append(("authorization", f"AWS4-HMAC-SHA256 Credential={scope}, "))
-    return Entry(
+    return LogEntry(
         at,
         seed=seed,
         method=request.method,
@@ -82,7 +82,7 @@ def _is_kept(name: str) -> bool:
     return known and name != "content-length" and not is_secret(name)
 
 
-def _is_proof(name: str) -> bool:
+def _is_credential(name: str) -> bool:
     """Say whether a parameter or a field is a secret, or is only of use together with one."""
     return not name.startswith(_METADATA) and (name in _PRESIGNED or is_secret(name))
 
@@ -93,7 +93,7 @@ def _without_secrets(query: str) -> str:
     Of a presigned URL nothing remains but the scope: its signature would be good for others.
     """
     named = ((unquote(item.partition("=")[0]).lower(), item) for item in query.split("&"))
-    return "&".join(item for name, item in named if item and not _is_proof(name))
+    return "&".join(item for name, item in named if item and not _is_credential(name))
 
 
 def _form_without_secrets(body: bytes, boundary: bytes) -> bytes:
@@ -103,7 +103,7 @@ def _form_without_secrets(body: bytes, boundary: bytes) -> bytes:
     for part in parts:
         head = re.split(rb"\r?\n\r?\n", part, maxsplit=1)[0]
         names = [found.strip(b'"').decode("latin-1") for found in _FIELD.findall(head)]
-        if "file" in names or not any(_is_proof(one.lower()) for one in names):
+        if "file" in names or not any(_is_credential(one.lower()) for one in names):
             kept.append(b"--" + boundary + part)
     return b"".join(kept)
 

@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.record import Resource
-    from mmekit_local.aws.cloudformation.site import Site
 
-__all__ = ["Kind", "Made"]
+__all__ = ["PhysicalResource", "ResourceType"]
 
 
 @dataclass(frozen=True)
-class Made:
+class PhysicalResource:
     """A resource that has been made: what Ref and Fn::GetAtt return."""
 
     physical_id: str
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-class Kind:
+class ResourceType:
     """A type of resource: how one is made, changed and deleted.
 
     Attributes
@@ -34,17 +34,19 @@ class Kind:
     name_property = ""
     longest = 63
 
-    def name(self, site: Site, logical_id: str, properties: dict[str, Any]) -> str:
+    def name(self, context: StackContext, logical_id: str, properties: dict[str, Any]) -> str:
         """Return the name that its template gives, or a new one."""
         given = properties.get(self.name_property)
-        return str(given) if given else site.new_name(logical_id, properties, self.longest)
+        return str(given) if given else context.new_name(logical_id, properties, self.longest)
 
-    def presumed(self, site: Site, resource: Resource) -> Made:
+    def assumed(self, context: StackContext, resource: Resource) -> PhysicalResource:
         """Return what there would be of a resource in whose making the service ended."""
-        name = self.name(site, resource.logical_id, resource.properties)
-        return Made(name, {self.name_property: name})
+        name = self.name(context, resource.logical_id, resource.properties)
+        return PhysicalResource(name, {self.name_property: name})
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
         """Make one.
 
         Raises
@@ -54,7 +56,9 @@ class Kind:
         """
         raise NotImplementedError
 
-    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+    def update(
+        self, context: StackContext, resource: Resource, properties: dict[str, Any]
+    ) -> PhysicalResource | None:
         """Change one to have other properties; None when only a new one can have them.
 
         Raises
@@ -62,10 +66,10 @@ class Kind:
         ResourceError
             It cannot be changed.
         """
-        del site, resource, properties
+        del context, resource, properties
         return None
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def delete(self, context: StackContext, resource: Resource) -> None:
         """Delete one; one that is not there is deleted.
 
         Raises

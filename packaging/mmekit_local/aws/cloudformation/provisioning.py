@@ -15,24 +15,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmekit_local.aws.cloudformation.errors import ResourceError
-from mmekit_local.aws.cloudformation.functions import Scope
-from mmekit_local.aws.cloudformation.kinds import kind_of
-from mmekit_local.aws.cloudformation.record import Output, Resource
+from mmekit_local.aws.cloudformation.intrinsic_functions import Evaluator
+from mmekit_local.aws.cloudformation.record import Resource, StackOutput
+from mmekit_local.aws.cloudformation.resource_types import resource_type_of
 from mmekit_local.sagemaker.errors import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.record import Stack
-    from mmekit_local.aws.cloudformation.site import Site
     from mmekit_local.aws.cloudformation.template import Template
 
-__all__ = ["Deployment", "changes", "presume"]
+__all__ = ["Provisioning", "assume_created", "changes"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
 
-class Deployment:
+class Provisioning:
     """One piece of work on one stack.
 
     Parameters
@@ -45,7 +45,7 @@ class Deployment:
         All of them, with AWS's own.
     exported
         What other stacks export.
-    site
+    context
         Where resources are made.
     """
 
@@ -55,19 +55,19 @@ class Deployment:
         template: Template,
         parameters: Mapping[str, Any],
         exported: Mapping[str, str],
-        site: Site,
+        context: StackContext,
     ) -> None:
         self._stack = stack
         self._template = template
-        self._site = site
-        self._scope = Scope(
+        self._context = context
+        self._evaluator = Evaluator(
             template,
             parameters,
             reference=lambda name: self._made(name).physical_id,
             attribute=self._attribute,
             exported=exported,
         )
-        self._undo: list[tuple[Resource | None, Resource]] = []
+        self._journal: list[tuple[Resource | None, Resource]] = []
         """What was there before, and what has been made of it, in the order of making."""
 
     def create(self) -> None:
@@ -77,7 +77,7 @@ class Deployment:
             self._make_all()
             outputs = self._outputs()
         except (ResourceError, AwsError) as error:
-            if self._site.closing.is_set():
+            if self._context.closing.is_set():
                 return  # the next start says what became of it
             reason = f"{error} Rollback requested by user."
             if stack.on_failure == "DO_NOTHING":
@@ -100,10 +100,10 @@ class Deployment:
             self._make_all()
             outputs = self._outputs()
         except (ResourceError, AwsError) as error:
-            if self._site.closing.is_set():
+            if self._context.closing.is_set():
                 return False
             stack.set_status("UPDATE_ROLLBACK_IN_PROGRESS", str(error))
-            failed = self._go_back()
+            failed = self._roll_back()
             stack.resources = before
             if failed:
                 stack.set_status("UPDATE_ROLLBACK_FAILED", failed)
@@ -138,7 +138,7 @@ class Deployment:
         for name in self._template.order():
             described = self._template.resources[name]
             condition = described.get("Condition")
-            if condition is not None and not self._scope.holds(condition):
+            if condition is not None and not self._evaluator.holds(condition):
                 self._stack.resources.pop(name, None)
                 continue
             try:
@@ -154,9 +154,9 @@ class Deployment:
         new = Resource(name, described["Type"], policy=described.get("DeletionPolicy", "Delete"))
         if old is None:
             stack.resources[name] = new
-        self._site.go_on()
+        self._context.go_on()
         try:
-            new.properties = self._scope.value(described.get("Properties", {})) or {}
+            new.properties = self._evaluator.value(described.get("Properties", {})) or {}
         except AwsError as error:
             raise ResourceError(error.message) from error
         if old is not None and old.type != new.type:
@@ -164,35 +164,35 @@ class Deployment:
         if old is not None and old.properties == new.properties:
             old.policy = new.policy
             return
-        kind = kind_of(new.type)
+        kind = resource_type_of(new.type)
         new.named = bool(new.properties.get(kind.name_property))
         if old is not None:
             self._change(old, new)
             return
         stack.set_resource(new, "CREATE_IN_PROGRESS")
-        self._site.note(stack.id, new)
-        self._undo.append((None, new))
+        self._context.note(stack.id, new)
+        self._journal.append((None, new))
         self._create(new, "CREATE_COMPLETE")
 
     def _create(self, new: Resource, status: str) -> None:
-        with _told_as_reasons():
-            made = kind_of(new.type).create(self._site, new.logical_id, new.properties)
+        with _errors_as_reasons():
+            made = resource_type_of(new.type).create(self._context, new.logical_id, new.properties)
         new.physical_id, new.attributes = made.physical_id, made.attributes
         self._stack.set_resource(new, status)
-        self._site.note(self._stack.id, new)
+        self._context.note(self._stack.id, new)
 
     def _change(self, old: Resource, new: Resource) -> None:
-        kind, stack = kind_of(new.type), self._stack
+        kind, stack = resource_type_of(new.type), self._stack
         new.physical_id, new.attributes = old.physical_id, old.attributes
         stack.resources[new.logical_id] = new
         stack.set_resource(new, "UPDATE_IN_PROGRESS")
-        self._undo.append((old, new))
-        with _told_as_reasons():
-            made = kind.update(self._site, old, new.properties)
+        self._journal.append((old, new))
+        with _errors_as_reasons():
+            made = kind.update(self._context, old, new.properties)
         if made is not None:
             new.physical_id, new.attributes = made.physical_id, made.attributes
             stack.set_resource(new, "UPDATE_COMPLETE")
-            self._site.note(stack.id, new)
+            self._context.note(stack.id, new)
             return
         same_name = new.properties.get(kind.name_property) == old.properties.get(kind.name_property)
         if new.named and same_name:
@@ -205,19 +205,19 @@ class Deployment:
         stack.set_resource(new, "UPDATE_IN_PROGRESS", f"{reason} one.")
         self._create(new, "UPDATE_COMPLETE")
 
-    def _go_back(self) -> str:
+    def _roll_back(self) -> str:
         """Undo what has been made and changed; return why that failed, "" when it did not."""
         failures = []
-        site = replace(self._site, cancelled=threading.Event())
-        for old, new in reversed(self._undo):
-            kind = kind_of(new.type)
+        context = replace(self._context, cancelled=threading.Event())
+        for old, new in reversed(self._journal):
+            kind = resource_type_of(new.type)
             try:
-                with _told_as_reasons():
+                with _errors_as_reasons():
                     if old is None or old.physical_id != new.physical_id:
                         if new.physical_id:
-                            kind.delete(site, new)
+                            kind.delete(context, new)
                         continue
-                    kind.update(site, new, old.properties)
+                    kind.update(context, new, old.properties)
                 self._stack.set_resource(old, "UPDATE_COMPLETE")
             except ResourceError as error:
                 failures.append(f"{new.logical_id}: {error}")
@@ -243,24 +243,24 @@ class Deployment:
             return True
         stack.set_resource(resource, "DELETE_IN_PROGRESS")
         try:
-            with _told_as_reasons():
-                kind_of(resource.type).delete(self._site, resource)
+            with _errors_as_reasons():
+                resource_type_of(resource.type).delete(self._context, resource)
         except ResourceError as error:
             stack.set_resource(resource, "DELETE_FAILED", str(error))
             return False
         stack.set_resource(resource, "DELETE_COMPLETE")
-        self._site.note(stack.id, resource)
+        self._context.note(stack.id, resource)
         return True
 
-    def _outputs(self) -> list[Output]:
+    def _outputs(self) -> list[StackOutput]:
         outputs = []
         for name, described in self._template.outputs.items():
-            if "Condition" in described and not self._scope.holds(described["Condition"]):
+            if "Condition" in described and not self._evaluator.holds(described["Condition"]):
                 continue
-            value = self._scope.value(described["Value"])
-            export = self._scope.value(described.get("Export", {}).get("Name", ""))
+            value = self._evaluator.value(described["Value"])
+            export = self._evaluator.value(described.get("Export", {}).get("Name", ""))
             outputs.append(
-                Output(name, _text(value), str(described.get("Description", "")), str(export))
+                StackOutput(name, _text(value), str(described.get("Description", "")), str(export))
             )
         return outputs
 
@@ -279,10 +279,10 @@ class Deployment:
         return copy.deepcopy(found)
 
 
-def presume(resource: Resource, site: Site) -> None:
+def assume_created(resource: Resource, context: StackContext) -> None:
     """Take something for made in whose making the service ended, so that it gets deleted."""
     if resource.status == "CREATE_IN_PROGRESS" and not resource.physical_id:
-        made = kind_of(resource.type).presumed(site, resource)
+        made = resource_type_of(resource.type).assumed(context, resource)
         resource.physical_id, resource.attributes = made.physical_id, made.attributes
 
 
@@ -305,7 +305,7 @@ def changes(stack: Stack, template: Template) -> tuple[tuple[str, str, str, str]
 
 
 @contextlib.contextmanager
-def _told_as_reasons() -> Iterator[None]:
+def _errors_as_reasons() -> Iterator[None]:
     """Say of properties that are missing, or not of the form they should be, that they are."""
     try:
         yield

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mmekit_local.aws.cloudformation.record import Resource
 
-__all__ = ["Clients", "Site"]
+__all__ = ["Clients", "StackContext"]
 
 _ABSENT = ("notfound", "nosuch", "could not find", "does not exist", "not found")
 _LETTERS = string.ascii_uppercase + string.digits
@@ -77,7 +77,7 @@ class Clients:
 
 
 @dataclass
-class Site:
+class StackContext:
     """Where one piece of work on one stack makes its resources.
 
     Attributes

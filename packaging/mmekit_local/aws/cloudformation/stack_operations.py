@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 from moto.backends import get_backend
 
-from mmekit_local.aws.cloudformation.deployment import Deployment, presume
 from mmekit_local.aws.cloudformation.described import shown_parameters
 from mmekit_local.aws.cloudformation.errors import template_error
-from mmekit_local.aws.cloudformation.functions import Scope
+from mmekit_local.aws.cloudformation.intrinsic_functions import Evaluator
 from mmekit_local.aws.cloudformation.parameters import resolved_parameters
+from mmekit_local.aws.cloudformation.provisioning import Provisioning, assume_created
 from mmekit_local.aws.cloudformation.record import Stack
 from mmekit_local.aws.cloudformation.sources import require_acknowledgement, template_of
-from mmekit_local.aws.cloudformation.table import GONE, is_true, located, tags_of
+from mmekit_local.aws.cloudformation.table import GONE, in_stack, is_true, tags_of
 from mmekit_local.aws.cloudformation.template import Template
 from mmekit_local.sagemaker.errors import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mmekit_local.aws.cloudformation.site import Site
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.table import StackTable
     from mmekit_local.aws.moto.aws import Aws
 
-__all__ = ["Work"]
+__all__ = ["StackOperations"]
 
 _NAME = re.compile(r"[A-Za-z][-A-Za-z0-9]{0,127}")
 _UPDATABLE = re.compile(r"(CREATE|UPDATE|UPDATE_ROLLBACK)_COMPLETE|UPDATE_FAILED")
 _EMPTY = Template("", "", {}, {}, {}, {}, {}, {})
 
 
-class Work:
+class StackOperations:
     """Begins to create, update and delete stacks.
 
     Parameters
@@ -51,21 +51,23 @@ class Work:
     def __init__(
         self,
         stacks: StackTable,
-        begin: Callable[[Stack, Site, Callable[[], None]], None],
+        begin: Callable[[Stack, StackContext, Callable[[], None]], None],
         aws: Aws,
     ) -> None:
         self._stacks = stacks
         self._begin = begin
         self._aws = aws
 
-    def new_stack(self, members: dict[str, Any], site: Site, *, reviewing: bool = False) -> Stack:
+    def new_stack(
+        self, members: dict[str, Any], context: StackContext, *, reviewing: bool = False
+    ) -> Stack:
         """Return a stack that there was not before, as a request describes it.
 
         Parameters
         ----------
         members
             Of the request.
-        site
+        context
             Where.
         reviewing
             Whether it may be one that has change sets only.
@@ -82,17 +84,17 @@ class Work:
                 "constraint: Member must satisfy regular expression pattern: "
                 "[a-zA-Z][-a-zA-Z0-9]*"
             )
-        require_acknowledgement(template_of(members, site, self._aws), members)
-        for stack in self._stacks.here(site):
+        require_acknowledgement(template_of(members, context, self._aws), members)
+        for stack in self._stacks.here(context):
             if stack.name == name and stack.status != GONE:
                 if reviewing and stack.status == "REVIEW_IN_PROGRESS":
                     return stack
                 raise AwsError(400, "AlreadyExistsException", f"Stack [{name}] already exists")
         return Stack(
-            id=f"arn:aws:cloudformation:{site.region}:{site.account}:stack/{name}/{uuid.uuid4()}",
+            id=f"arn:aws:cloudformation:{context.region}:{context.account}:stack/{name}/{uuid.uuid4()}",
             name=name,
-            account=site.account,
-            region=site.region,
+            account=context.account,
+            region=context.region,
             tags=tags_of(members),
             capabilities=list(members.get("Capabilities") or ()),
             protected=is_true(members.get("EnableTerminationProtection")),
@@ -103,7 +105,7 @@ class Work:
         stack: Stack,
         template: Template,
         given: dict[str, str],
-        site: Site,
+        context: StackContext,
         tags: dict[str, str] | None = None,
     ) -> None:
         """Begin to create a stack; tags that are given are its tags.
@@ -113,20 +115,20 @@ class Work:
         AwsError
             A parameter cannot be, or there is no room to write the stack down.
         """
-        values = self.values(stack, template, given, site)
+        values = self.values(stack, template, given, context)
 
         def work() -> None:
-            deployment.create()
+            provisioning.create()
             if stack.status == "ROLLBACK_COMPLETE" and stack.on_failure == "DELETE":
                 stack.set_status(GONE)
                 stack.deleted = time.time()
 
-        with _as_it_was(stack):
+        with _restored_if_refused(stack):
             _describe(stack, template, given, values)
             stack.tags = tags or stack.tags
             stack.set_status("CREATE_IN_PROGRESS", "User Initiated")
-            deployment = self._deployment(stack, template, values, site)
-            self._begin(stack, site, work)
+            provisioning = self._deployment(stack, template, values, context)
+            self._begin(stack, context, work)
         self._stacks.keep(stack)
 
     def update(
@@ -134,7 +136,7 @@ class Work:
         stack: Stack,
         template: Template,
         given: dict[str, str],
-        site: Site,
+        context: StackContext,
         tags: dict[str, str] | None = None,
     ) -> None:
         """Begin to update a stack; tags that are given are its tags.
@@ -150,21 +152,21 @@ class Work:
                 f"Stack:{stack.id} is in {stack.status} state and can not be updated."
             )
         before = stack.template, stack.parameters, stack.shown, stack.description
-        values = self.values(stack, template, given, site)
+        values = self.values(stack, template, given, context)
 
         def work() -> None:
-            if not deployment.update():
+            if not provisioning.update():
                 stack.template, stack.parameters, stack.shown, stack.description = before
 
-        with _as_it_was(stack):
+        with _restored_if_refused(stack):
             _describe(stack, template, given, values)
             stack.tags = tags or stack.tags
             stack.set_status("UPDATE_IN_PROGRESS", "User Initiated")
             stack.updated = time.time()
-            deployment = self._deployment(stack, template, values, site)
-            self._begin(stack, site, work)
+            provisioning = self._deployment(stack, template, values, context)
+            self._begin(stack, context, work)
 
-    def delete(self, stack: Stack, site: Site) -> None:
+    def delete(self, stack: Stack, context: StackContext) -> None:
         """Begin to delete a stack.
 
         Raises
@@ -183,48 +185,48 @@ class Work:
             raise template_error(
                 f"Export {importing[0]} cannot be deleted as it is in use by {importing[1]}"
             )
-        site = located(site, stack)
+        context = in_stack(context, stack)
         template = Template.parse(stack.template) if stack.template else _EMPTY
 
         def work() -> None:
             stack.set_status("DELETE_IN_PROGRESS", "User Initiated")
             for resource in stack.resources.values():
-                presume(resource, site)
-            self._deployment(stack, template, {}, site).delete()
+                assume_created(resource, context)
+            self._deployment(stack, template, {}, context).delete()
             if stack.status == GONE:
                 stack.deleted, stack.outputs = time.time(), []
 
         if stack.in_progress:
-            self._begin(stack, site, work)
+            self._begin(stack, context, work)
             return
-        with _as_it_was(stack):
+        with _restored_if_refused(stack):
             stack.status = "DELETE_IN_PROGRESS"
-            self._begin(stack, site, work)
+            self._begin(stack, context, work)
 
     def values(
-        self, stack: Stack, template: Template, given: dict[str, str], site: Site
+        self, stack: Stack, template: Template, given: dict[str, str], context: StackContext
     ) -> dict[str, Any]:
         """Return all parameters, which the template's rules allow."""
         values = resolved_parameters(
-            template.parameters, given, lambda name: _stored_parameter(name, site)
+            template.parameters, given, lambda name: _stored_parameter(name, context)
         )
         values |= {
-            "AWS::AccountId": site.account,
+            "AWS::AccountId": context.account,
             "AWS::NotificationARNs": [],
             "AWS::Partition": "aws",
-            "AWS::Region": site.region,
+            "AWS::Region": context.region,
             "AWS::StackId": stack.id,
             "AWS::StackName": stack.name,
             "AWS::URLSuffix": "amazonaws.com",
         }
-        Scope(template, values, _nothing, _nothing, {}).check_rules()
+        Evaluator(template, values, _nothing, _nothing, {}).check_rules()
         return values
 
     def _deployment(
-        self, stack: Stack, template: Template, values: dict[str, Any], site: Site
-    ) -> Deployment:
-        exported = self._stacks.exported(site, stack)
-        return Deployment(stack, template, values, exported, located(site, stack))
+        self, stack: Stack, template: Template, values: dict[str, Any], context: StackContext
+    ) -> Provisioning:
+        exported = self._stacks.exported(context, stack)
+        return Provisioning(stack, template, values, exported, in_stack(context, stack))
 
 
 def _describe(
@@ -237,7 +239,7 @@ def _describe(
 
 
 @contextlib.contextmanager
-def _as_it_was(stack: Stack) -> Iterator[None]:
+def _restored_if_refused(stack: Stack) -> Iterator[None]:
     """Put back what a stack was, should work on it be refused; nobody works on it yet."""
     before, events = dict(vars(stack)), list(stack.events)
     try:
@@ -248,8 +250,8 @@ def _as_it_was(stack: Stack) -> Iterator[None]:
         raise
 
 
-def _stored_parameter(name: str, site: Site) -> str:
-    parameter = get_backend("ssm")[site.account][site.region].get_parameter(name)
+def _stored_parameter(name: str, context: StackContext) -> str:
+    parameter = get_backend("ssm")[context.account][context.region].get_parameter(name)
     if parameter is None:
         raise LookupError(name)
     return str(parameter.value)

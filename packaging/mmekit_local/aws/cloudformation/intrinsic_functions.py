@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from mmekit_local.aws.cloudformation.template import Template
 
-__all__ = ["Scope"]
+__all__ = ["Evaluator"]
 
 _NOTHING = object()
 _SUBSTITUTED = re.compile(r"\$\{([^{}]*)\}")
 
 
-class Scope:
+class Evaluator:
     """Where a template's values are worked out.
 
     Parameters

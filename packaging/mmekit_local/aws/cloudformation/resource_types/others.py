@@ -1,36 +1,43 @@
 """Types of resource that moto knows and nobody here needs: made by moto's own CloudFormation."""
 
-# ruff: noqa: D102 - Kind says what the verbs are
+# ruff: noqa: D102 - ResourceType says what the verbs are
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from mmekit_local.aws.cloudformation.errors import ResourceError
-from mmekit_local.aws.cloudformation.kinds.kind import Kind, Made
+from mmekit_local.aws.cloudformation.resource_types.resource_type import (
+    PhysicalResource,
+    ResourceType,
+)
 
 if TYPE_CHECKING:
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.record import Resource
-    from mmekit_local.aws.cloudformation.site import Site
 
-__all__ = ["MotoKind", "Nothing"]
+__all__ = ["MotoType", "NoopType"]
 
 
-class Nothing(Kind):
+class NoopType(ResourceType):
     """What is accepted and makes nothing, such as the CDK's metadata."""
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
-        return Made(site.new_name(logical_id, properties))
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
+        return PhysicalResource(context.new_name(logical_id, properties))
 
-    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
-        del site, properties
-        return Made(resource.physical_id, resource.attributes)
+    def update(
+        self, context: StackContext, resource: Resource, properties: dict[str, Any]
+    ) -> PhysicalResource | None:
+        del context, properties
+        return PhysicalResource(resource.physical_id, resource.attributes)
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def delete(self, context: StackContext, resource: Resource) -> None:
         """Do nothing."""
 
 
-class MotoKind(Kind):
+class MotoType(ResourceType):
     """A type that moto's CloudFormation can make; it does not come back with a state folder.
 
     Parameters
@@ -60,17 +67,19 @@ class MotoKind(Kind):
         self._model: Any = model
         self.name_property = str(model.cloudformation_name_type() or "")
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
-        name = self.name(site, logical_id, properties)
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
+        name = self.name(context, logical_id, properties)
         described = {"Type": self._type, "Properties": properties}
         try:
             record = self._model.create_from_cloudformation_json(
                 name,
                 described,
-                site.account,
-                site.region,
+                context.account,
+                context.region,
                 LogicalId=logical_id,
-                StackId=site.stack_id,
+                StackId=context.stack_id,
                 ResourceType=self._type,
             )
         except Exception as error:
@@ -81,13 +90,13 @@ class MotoKind(Kind):
                 attributes[attribute] = record.get_cfn_attribute(attribute)
             except Exception:  # noqa: BLE001, S112 - it has no such attribute
                 continue
-        return Made(str(record.physical_resource_id), attributes)
+        return PhysicalResource(str(record.physical_resource_id), attributes)
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def delete(self, context: StackContext, resource: Resource) -> None:
         described = {"Type": self._type, "Properties": resource.properties}
         try:
             self._model.delete_from_cloudformation_json(
-                resource.physical_id, described, site.account, site.region
+                resource.physical_id, described, context.account, context.region
             )
         except Exception as error:
             raise ResourceError(f"{type(error).__name__}: {error}") from error

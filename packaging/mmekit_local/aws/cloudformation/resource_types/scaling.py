@@ -1,64 +1,75 @@
 """AWS::ApplicationAutoScaling: what may be scaled, and when."""
 
-# ruff: noqa: D102 - Kind says what the verbs are
+# ruff: noqa: D102 - ResourceType says what the verbs are
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.kinds.kind import Kind, Made
+from mmekit_local.aws.cloudformation.resource_types.resource_type import (
+    PhysicalResource,
+    ResourceType,
+)
 
 if TYPE_CHECKING:
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.record import Resource
-    from mmekit_local.aws.cloudformation.site import Site
 
-__all__ = ["ScalableTarget", "ScalingPolicy"]
+__all__ = ["ScalableTargetType", "ScalingPolicyType"]
 
 _SERVICE = "application-autoscaling"
 _IDENTITY = ("ServiceNamespace", "ResourceId", "ScalableDimension")
 
 
-class ScalableTarget(Kind):
+class ScalableTargetType(ResourceType):
     """AWS::ApplicationAutoScaling::ScalableTarget."""
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
         del logical_id
         given = {name: value for name, value in properties.items() if name != "ScheduledActions"}
-        site.call(_SERVICE, "RegisterScalableTarget", **given)
+        context.call(_SERVICE, "RegisterScalableTarget", **given)
         service, resource, dimension = (str(properties[name]) for name in _IDENTITY)
-        return Made(
+        return PhysicalResource(
             f"{resource}|{dimension}|{service}", {"Id": f"{resource}|{dimension}|{service}"}
         )
 
-    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+    def update(
+        self, context: StackContext, resource: Resource, properties: dict[str, Any]
+    ) -> PhysicalResource | None:
         if any(properties[name] != resource.properties[name] for name in _IDENTITY):
             return None
-        return self.create(site, resource.logical_id, properties)
+        return self.create(context, resource.logical_id, properties)
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def delete(self, context: StackContext, resource: Resource) -> None:
         identity = {name: resource.properties[name] for name in _IDENTITY}
-        site.remove(_SERVICE, "DeregisterScalableTarget", **identity)
+        context.remove(_SERVICE, "DeregisterScalableTarget", **identity)
 
 
-class ScalingPolicy(Kind):
+class ScalingPolicyType(ResourceType):
     """AWS::ApplicationAutoScaling::ScalingPolicy."""
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
         del logical_id
         given = {name: value for name, value in properties.items() if name != "ScalingTargetId"}
-        arn = site.call(_SERVICE, "PutScalingPolicy", **{**given, **_target(properties)})
-        return Made(arn["PolicyARN"], {"Arn": arn["PolicyARN"]})
+        arn = context.call(_SERVICE, "PutScalingPolicy", **{**given, **_target(properties)})
+        return PhysicalResource(arn["PolicyARN"], {"Arn": arn["PolicyARN"]})
 
-    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+    def update(
+        self, context: StackContext, resource: Resource, properties: dict[str, Any]
+    ) -> PhysicalResource | None:
         before = resource.properties
         if before["PolicyName"] != properties["PolicyName"] or _target(before) != _target(
             properties
         ):
             return None
-        return self.create(site, resource.logical_id, properties)
+        return self.create(context, resource.logical_id, properties)
 
-    def delete(self, site: Site, resource: Resource) -> None:
-        site.remove(
+    def delete(self, context: StackContext, resource: Resource) -> None:
+        context.remove(
             _SERVICE,
             "DeleteScalingPolicy",
             PolicyName=resource.properties["PolicyName"],

@@ -1,6 +1,6 @@
 """AWS::Lambda: functions, their layers and who may call them."""
 
-# ruff: noqa: D102 - Kind says what the verbs are
+# ruff: noqa: D102 - ResourceType says what the verbs are
 
 from __future__ import annotations
 
@@ -8,59 +8,66 @@ import io
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.kinds.kind import Kind, Made
+from mmekit_local.aws.cloudformation.resource_types.resource_type import (
+    PhysicalResource,
+    ResourceType,
+)
 
 if TYPE_CHECKING:
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.record import Resource
-    from mmekit_local.aws.cloudformation.site import Site
 
-__all__ = ["Function", "Layer", "Permission"]
+__all__ = ["FunctionType", "LayerType", "PermissionType"]
 
 _NOT_CONFIGURATION = ("Code", "Tags", "ReservedConcurrentExecutions")
 
 
-class Function(Kind):
+class FunctionType(ResourceType):
     """AWS::Lambda::Function."""
 
     name_property = "FunctionName"
     longest = 64
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
-        name = self.name(site, logical_id, properties)
-        answer = site.call(
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
+        name = self.name(context, logical_id, properties)
+        answer = context.call(
             "lambda",
             "CreateFunction",
             **{**_configuration(properties), "FunctionName": name},
             Code=_code(properties["Code"], str(properties.get("Runtime", ""))),
             Tags={tag["Key"]: tag["Value"] for tag in properties.get("Tags", ())},
         )
-        self._reserve(site, name, properties)
-        return Made(name, {"Arn": answer["FunctionArn"]})
+        self._reserve(context, name, properties)
+        return PhysicalResource(name, {"Arn": answer["FunctionArn"]})
 
-    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+    def update(
+        self, context: StackContext, resource: Resource, properties: dict[str, Any]
+    ) -> PhysicalResource | None:
         if properties.get("FunctionName") != resource.properties.get("FunctionName"):
             return None
         name = resource.physical_id
         if properties["Code"] != resource.properties["Code"]:
             code = _code(properties["Code"], str(properties.get("Runtime", "")))
-            site.call("lambda", "UpdateFunctionCode", FunctionName=name, **code)
+            context.call("lambda", "UpdateFunctionCode", FunctionName=name, **code)
         configuration = {
             member: value
             for member, value in _configuration(properties).items()
             if member not in ("Architectures", "PackageType", "FunctionName")
         }
-        site.call("lambda", "UpdateFunctionConfiguration", FunctionName=name, **configuration)
-        self._reserve(site, name, properties)
-        return Made(name, resource.attributes)
+        context.call("lambda", "UpdateFunctionConfiguration", FunctionName=name, **configuration)
+        self._reserve(context, name, properties)
+        return PhysicalResource(name, resource.attributes)
 
-    def delete(self, site: Site, resource: Resource) -> None:
-        site.remove("lambda", "DeleteFunction", FunctionName=resource.physical_id)
+    def delete(self, context: StackContext, resource: Resource) -> None:
+        context.remove("lambda", "DeleteFunction", FunctionName=resource.physical_id)
 
     @staticmethod
-    def _reserve(site: Site, name: str, properties: dict[str, Any]) -> None:
+    def _reserve(context: StackContext, name: str, properties: dict[str, Any]) -> None:
         reserved = properties.get("ReservedConcurrentExecutions")
         if reserved is not None:
-            site.call(
+            context.call(
                 "lambda",
                 "PutFunctionConcurrency",
                 FunctionName=name,
@@ -68,33 +75,37 @@ class Function(Kind):
             )
 
 
-class Layer(Kind):
+class LayerType(ResourceType):
     """AWS::Lambda::LayerVersion."""
 
     name_property = "LayerName"
     longest = 140
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
-        name = self.name(site, logical_id, properties)
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
+        name = self.name(context, logical_id, properties)
         given = {**properties, "LayerName": name}
-        arn = str(site.call("lambda", "PublishLayerVersion", **given)["LayerVersionArn"])
-        return Made(arn, {"LayerVersionArn": arn})
+        arn = str(context.call("lambda", "PublishLayerVersion", **given)["LayerVersionArn"])
+        return PhysicalResource(arn, {"LayerVersionArn": arn})
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def delete(self, context: StackContext, resource: Resource) -> None:
         name, version = resource.physical_id.split(":")[-2:]
-        site.remove("lambda", "DeleteLayerVersion", LayerName=name, VersionNumber=version)
+        context.remove("lambda", "DeleteLayerVersion", LayerName=name, VersionNumber=version)
 
 
-class Permission(Kind):
+class PermissionType(ResourceType):
     """AWS::Lambda::Permission."""
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
-        name = site.new_name(logical_id, properties)
-        site.call("lambda", "AddPermission", **properties, StatementId=name)
-        return Made(name, {"Id": name})
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
+        name = context.new_name(logical_id, properties)
+        context.call("lambda", "AddPermission", **properties, StatementId=name)
+        return PhysicalResource(name, {"Id": name})
 
-    def delete(self, site: Site, resource: Resource) -> None:
-        site.remove(
+    def delete(self, context: StackContext, resource: Resource) -> None:
+        context.remove(
             "lambda",
             "RemovePermission",
             FunctionName=resource.properties["FunctionName"],

@@ -5,7 +5,7 @@ custom-resource-handlers (aws-s3-deployment/bucket-deployment-handler, aws-s3/au
 The CDK's handlers need Node.js or a layer with the AWS CLI, and do here what a few calls do.
 """
 
-# ruff: noqa: D102 - Kind says what the verbs are
+# ruff: noqa: D102 - ResourceType says what the verbs are
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from mmekit_local.aws.cloudformation.errors import ResourceError
-from mmekit_local.aws.cloudformation.kinds.kind import Kind, Made
+from mmekit_local.aws.cloudformation.resource_types.resource_type import (
+    PhysicalResource,
+    ResourceType,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mmekit_local.aws.cloudformation.context import StackContext
     from mmekit_local.aws.cloudformation.record import Resource
-    from mmekit_local.aws.cloudformation.site import Site
 
-__all__ = ["AutoDelete", "BucketDeployment", "FunctionBacked"]
+__all__ = ["AutoDeleteType", "BucketDeploymentType", "FunctionBackedType"]
 
 _PAGE = 1000
 _ANSWERS = "cloudformation-custom-resource-response"
 
 
-class BucketDeployment(Kind):
+class BucketDeploymentType(ResourceType):
     """Custom::CDKBucketDeployment: unpacks assets into a bucket.
 
     Not acted on: CloudFront distributions, markers, and what Include and Exclude leave out.
     """
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
         del logical_id
         bucket, prefix = _destination(properties)
         written = set()
@@ -44,15 +49,15 @@ class BucketDeployment(Kind):
         for source, key in zip(
             properties["SourceBucketNames"], properties["SourceObjectKeys"], strict=True
         ):
-            content = site.call("s3", "GetObject", Bucket=source, Key=key)["Body"].read()
+            content = context.call("s3", "GetObject", BucketType=source, Key=key)["Body"].read()
             for name, body in _files(key, content, extracts=extracts):
-                site.call("s3", "PutObject", Bucket=bucket, Key=prefix + name, Body=body)
+                context.call("s3", "PutObject", BucketType=bucket, Key=prefix + name, Body=body)
                 written.add(prefix + name)
         if str(properties.get("Prune", "true")).lower() == "true":
-            for key in _keys(site, bucket, prefix):
+            for key in _keys(context, bucket, prefix):
                 if key not in written:
-                    site.call("s3", "DeleteObject", Bucket=bucket, Key=key)
-        return Made(
+                    context.call("s3", "DeleteObject", BucketType=bucket, Key=key)
+        return PhysicalResource(
             f"aws.cdk.s3deployment.{uuid.uuid4()}",
             {
                 "DestinationBucketArn": properties.get("DestinationBucketArn")
@@ -62,33 +67,37 @@ class BucketDeployment(Kind):
             },
         )
 
-    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+    def update(
+        self, context: StackContext, resource: Resource, properties: dict[str, Any]
+    ) -> PhysicalResource | None:
         if _destination(properties) != _destination(resource.properties):
             return None
-        made = self.create(site, resource.logical_id, properties)
-        return Made(resource.physical_id, made.attributes)
+        made = self.create(context, resource.logical_id, properties)
+        return PhysicalResource(resource.physical_id, made.attributes)
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def delete(self, context: StackContext, resource: Resource) -> None:
         if str(resource.properties.get("RetainOnDelete", "true")).lower() == "true":
             return
         bucket, prefix = _destination(resource.properties)
-        for key in _keys(site, bucket, prefix):
-            site.call("s3", "DeleteObject", Bucket=bucket, Key=key)
+        for key in _keys(context, bucket, prefix):
+            context.call("s3", "DeleteObject", BucketType=bucket, Key=key)
 
 
-class AutoDelete(Kind):
+class AutoDeleteType(ResourceType):
     """Custom::S3AutoDeleteObjects: empties a bucket before it is deleted."""
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
-        return Made(site.new_name(logical_id, properties))
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
+        return PhysicalResource(context.new_name(logical_id, properties))
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def delete(self, context: StackContext, resource: Resource) -> None:
         bucket = resource.properties["BucketName"]
-        for key in _keys(site, bucket, ""):
-            site.call("s3", "DeleteObject", Bucket=bucket, Key=key)
+        for key in _keys(context, bucket, ""):
+            context.call("s3", "DeleteObject", BucketType=bucket, Key=key)
 
 
-class FunctionBacked(Kind):
+class FunctionBackedType(ResourceType):
     """AWS::CloudFormation::CustomResource and Custom::…, made by a Lambda function of the user.
 
     Parameters
@@ -100,43 +109,52 @@ class FunctionBacked(Kind):
     def __init__(self, type_name: str) -> None:
         self._type = type_name
 
-    def create(self, site: Site, logical_id: str, properties: dict[str, Any]) -> Made:
-        return self._ask(site, "Create", logical_id, properties)
+    def create(
+        self, context: StackContext, logical_id: str, properties: dict[str, Any]
+    ) -> PhysicalResource:
+        return self._ask(context, "Create", logical_id, properties)
 
-    def update(self, site: Site, resource: Resource, properties: dict[str, Any]) -> Made | None:
+    def update(
+        self, context: StackContext, resource: Resource, properties: dict[str, Any]
+    ) -> PhysicalResource | None:
         more = {
             "PhysicalResourceId": resource.physical_id,
             "OldResourceProperties": resource.properties,
         }
-        return self._ask(site, "Update", resource.logical_id, properties, **more)
+        return self._ask(context, "Update", resource.logical_id, properties, **more)
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def delete(self, context: StackContext, resource: Resource) -> None:
         more = {"PhysicalResourceId": resource.physical_id}
-        self._ask(site, "Delete", resource.logical_id, resource.properties, **more)
+        self._ask(context, "Delete", resource.logical_id, resource.properties, **more)
 
     def _ask(
-        self, site: Site, what: str, logical_id: str, properties: dict[str, Any], **more: Any
-    ) -> Made:
-        bucket, key = f"{_ANSWERS}-{site.region}", uuid.uuid4().hex
-        where = None if site.region == "us-east-1" else {"LocationConstraint": site.region}
+        self,
+        context: StackContext,
+        what: str,
+        logical_id: str,
+        properties: dict[str, Any],
+        **more: Any,
+    ) -> PhysicalResource:
+        bucket, key = f"{_ANSWERS}-{context.region}", uuid.uuid4().hex
+        where = None if context.region == "us-east-1" else {"LocationConstraint": context.region}
         try:
-            site.call("s3", "HeadBucket", Bucket=bucket)
+            context.call("s3", "HeadBucket", BucketType=bucket)
         except ResourceError:
-            site.call("s3", "CreateBucket", Bucket=bucket, CreateBucketConfiguration=where)
-        url = site.clients.client("s3", site.region, site.access_key).generate_presigned_url(
-            "put_object", {"Bucket": bucket, "Key": key}
-        )
+            context.call("s3", "CreateBucket", BucketType=bucket, CreateBucketConfiguration=where)
+        url = context.clients.client(
+            "s3", context.region, context.access_key
+        ).generate_presigned_url("put_object", {"Bucket": bucket, "Key": key})
         event = {
             "RequestType": what,
             "ResponseURL": url,
-            "StackId": site.stack_id,
+            "StackId": context.stack_id,
             "RequestId": str(uuid.uuid4()),
             "ResourceType": self._type,
             "LogicalResourceId": logical_id,
             "ResourceProperties": properties,
             **more,
         }
-        called = site.call(
+        called = context.call(
             "lambda",
             "Invoke",
             FunctionName=properties["ServiceToken"],
@@ -144,7 +162,7 @@ class FunctionBacked(Kind):
         )
         said = called["Payload"].read().decode("utf-8", "replace")
         try:
-            found = site.call("s3", "GetObject", Bucket=bucket, Key=key)
+            found = context.call("s3", "GetObject", BucketType=bucket, Key=key)
         except ResourceError as error:
             raise ResourceError(
                 f"Custom Resource failed to stabilize: its function ended without an answer "
@@ -156,7 +174,7 @@ class FunctionBacked(Kind):
                 f"Received response status [FAILED] from custom resource. "
                 f"Message returned: {answer.get('Reason', '')}"
             )
-        return Made(str(answer["PhysicalResourceId"]), dict(answer.get("Data") or {}))
+        return PhysicalResource(str(answer["PhysicalResourceId"]), dict(answer.get("Data") or {}))
 
 
 def _destination(properties: dict[str, Any]) -> tuple[str, str]:
@@ -178,15 +196,15 @@ def _files(key: str, content: bytes, *, extracts: bool) -> Iterator[tuple[str, b
                 yield entry.filename, archive.read(entry)
 
 
-def _keys(site: Site, bucket: str, prefix: str) -> list[str]:
+def _keys(context: StackContext, bucket: str, prefix: str) -> list[str]:
     keys: list[str] = []
     token = None
     while True:
         try:
-            page = site.call(
+            page = context.call(
                 "s3",
                 "ListObjectsV2",
-                Bucket=bucket,
+                BucketType=bucket,
                 Prefix=prefix,
                 MaxKeys=_PAGE,
                 ContinuationToken=token,
