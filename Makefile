@@ -7,7 +7,7 @@ QUICK ?=
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test thorough lint lab catboost images serverless tables benchmark soak fuzz clean lock
+.PHONY: help setup demo test thorough newest lint docs wheel lab catboost images serverless tables benchmark soak fuzz clean lock
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,10 +24,19 @@ test: setup ## run the tests (ARGS="-k archive" for some of them)
 thorough: setup ## run the tests, those that take long among them: whole notebooks, small benchmarks, kills
 	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "thorough or not thorough" $(ARGS)
 
+newest: setup ## try the newest releases of moto, botocore and jgo, where they are newer than ours
+	@MMEKIT_TEST_NEWEST=1 $(BIN)/python -m pytest -n 0 -rsP tests/test_newest.py $(ARGS)
+
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+docs: setup ## the site in build/site, with a reference of classes and commands; a broken link fails
+	@$(BIN)/python tools/pages.py
+
+wheel: setup ## build wheel and sdist, and try them in a fresh environment and a foreign folder
+	@$(BIN)/python tools/try_wheel.py
 
 lab: setup ## JupyterLab on the notebooks, with a local endpoint that ends when it does
 	@$(BIN)/mme up -- $(BIN)/jupyter lab notebooks $(ARGS)
@@ -58,7 +67,7 @@ fuzz: setup ## random requests and files against servers and readers, for some t
 	  $(BIN)/python -m pytest tests/fuzz --timeout $$(($(MINUTES) * 90)) $(ARGS)
 
 clean: ## remove what was built (.venv stays)
-	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache catboost_info
+	@rm -rf .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache catboost_info
 	@find packaging model_packages notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 
 lock: setup ## compile requirements.lock anew from pyproject.toml

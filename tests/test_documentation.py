@@ -126,7 +126,7 @@ def test_the_table_of_settings_is_that_of_settings():
 
 def test_the_kinds_of_refusal_are_those_of_the_server():
     source = "".join(
-        path.read_text() for path in (ROOT / "packaging" / "mmekit" / "server").glob("*.py")
+        path.read_text() for path in (ROOT / "packaging" / "mmekit_local" / "server").glob("*.py")
     )
     documented = set(re.findall(r"`(\w+Exception)`", (ROOT / "docs" / "server.md").read_text()))
     # A time-out is part of a message, and no type.

@@ -1,5 +1,6 @@
 """`make` as a newcomer meets it: what it needs, and what it says when that is not there."""
 
+import ast
 import os
 import re
 import shutil
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 TOOLS = [
-    "awk", "cat", "cksum", "df", "dirname", "env", "grep", "make", "mkdir", "rm", "sed", "sh",
+    "awk", "cat", "cksum", "df", "dirname", "du", "env", "find", "grep", "make", "mkdir", "rm",
+    "sed", "sh", "sleep",
 ]  # fmt: skip
 NOWHERE = "http://127.0.0.1:9/simple"
 
@@ -38,7 +40,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def make(clone, path, tmp_path):
-    def run(*arguments, **variables):
+    def run(*arguments, stdout=subprocess.PIPE, **variables):
         environment = {
             "PATH": str(path),
             "HOME": str(tmp_path),
@@ -55,7 +57,8 @@ def make(clone, path, tmp_path):
             cwd=clone,
             env=environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
@@ -85,7 +88,18 @@ def test_make_alone_lists_the_targets(make):
     finished = make()
     assert finished.returncode == 0
     listed = re.findall(r"^make (\w+) +\S", finished.stdout, re.MULTILINE)
-    tries = ["setup", "demo", "test", "thorough", "lint", "lab", "catboost"]
+    tries = [
+        "setup",
+        "demo",
+        "test",
+        "thorough",
+        "newest",
+        "lint",
+        "docs",
+        "wheel",
+        "lab",
+        "catboost",
+    ]
     tries += ["images", "serverless", "tables", "benchmark", "soak", "fuzz"]
     assert listed == [*tries, "clean", "lock"]
 
@@ -150,8 +164,8 @@ def test_without_network_one_line_says_so_before_uv_is_there(make, path, clone):
     this_python(path)
     finished = make("setup")
     assert "connect to the network" in the_one_line_of(finished)
-    assert "1/5 making .venv" in finished.stdout
-    assert "2/5 installing uv" in finished.stdout
+    assert "1/6 making .venv" in finished.stdout
+    assert "2/6 installing uv" in finished.stdout
     assert not (clone / ".venv" / ".mmekit-ready").exists()
     assert "127.0.0.1" in (clone / "build" / "setup.log").read_text()
 
@@ -162,8 +176,8 @@ def test_without_network_one_line_says_so_when_uv_is_there(make, path, clone):
     lend_uv(clone / ".venv")
     finished = make("setup")
     assert "connect to the network" in the_one_line_of(finished)
-    assert "1/5 keeping .venv" in finished.stdout
-    assert "3/5 installing the libraries" in finished.stdout
+    assert "1/6 keeping .venv" in finished.stdout
+    assert "3/6 installing the libraries" in finished.stdout
 
 
 def lend_uv(venv):
@@ -188,6 +202,45 @@ def full_disk_python():
 *ensurepip*) ;;
 *) echo "OSError: [Errno 28] No space left on device" >&2; exit 1 ;;
 esac"""
+
+
+def test_a_step_that_takes_long_says_so_every_few_seconds(clone, path, make):
+    # A program in Python's place that goes on until set-up has said twice how long it takes.
+    said = clone / "said"
+    program(
+        path / "python3",
+        f"""case "$*" in
+*version_info*) echo 3.12 ;;
+*ensurepip*) ;;
+*) until grep -q "after 8 s" "{said}"; do sleep 1; done; exit 1 ;;
+esac""",
+    )
+    with said.open("w") as output:
+        finished = make("setup", stdout=output)
+    assert finished.returncode != 0
+    assert re.findall(r"^  after (\d+) s$", said.read_text(), re.MULTILINE)[:2] == ["4", "8"]
+
+
+def test_what_handlers_import_is_compiled(root):
+    compiled = re.findall(r"\w+(?:\.\w+)*", (root / "tools" / "compile.py").read_text())
+    sources = (root / "packaging" / "mmekit_runtime").rglob("*.py")
+    imported = {
+        name.partition(".")[0]
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text()))
+        for name in names_of(node)
+    }
+    libraries = imported - sys.stdlib_module_names - {"djl_python", "mmekit_runtime", "numpy"}
+    assert {"skops", "setfit", "torch"} <= libraries
+    assert libraries <= {name.partition(".")[0] for name in compiled}
+
+
+def names_of(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return [node.module]
+    return []
 
 
 def test_the_second_time_only_looks_whether_all_is_as_it_was(root, path):
@@ -226,6 +279,6 @@ def test_the_lock_names_no_index_and_no_folder_of_a_machine(root):
 def test_an_environment_that_was_copied_from_another_folder_is_made_anew(make, path, clone):
     this_python(path)
     make("setup")
-    assert "1/5 keeping .venv" in make("setup").stdout
+    assert "1/6 keeping .venv" in make("setup").stdout
     copy = shutil.copytree(clone, clone.parent / "copy", symlinks=True)
-    assert "1/5 making .venv" in make("-C", str(copy), "setup").stdout
+    assert "1/6 making .venv" in make("-C", str(copy), "setup").stdout

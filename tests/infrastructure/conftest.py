@@ -17,7 +17,7 @@ import pytest
 from botocore.config import Config
 
 ROOT = pathlib.Path(__file__).parents[2]
-SERVICE = ROOT / "tests" / "endpoint" / "service_process.py"
+SERVICE = ROOT / "tests" / "mmekit_local" / "endpoint" / "service_process.py"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
 REGION = "us-east-1"
 

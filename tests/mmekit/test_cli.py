@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import pytest
 
 import mmekit
 from mmekit.archive import STOCK_IMAGE, unpack, verify
+from mmekit.cli import application
 from mmekit_local import ports
 
 ON_AN_ENDPOINT = """
@@ -199,6 +201,22 @@ def test_debug_shows_the_traceback(mme, tmp_path):
     finished = mme("--debug", *asked, MME_TARGET="azure")
     assert finished.returncode == 1
     assert "Traceback" in finished.stderr
+
+
+@pytest.mark.parametrize("library", ["httptools", "moto"])
+def test_a_command_whose_extra_is_not_installed_names_it(mme, tmp_path, library):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules['{library}'] = None")
+    finished = mme("up", "--port", "0", "--", "true", PYTHONPATH=str(tmp_path))
+    assert finished.returncode == 1
+    assert f"mme: `mme up` needs {library}" in finished.stderr
+    assert 'pip install "mmekit[local]"' in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_library_that_the_users_own_code_lacks_is_no_extra():
+    with pytest.raises(ModuleNotFoundError) as missing:
+        importlib.import_module("no_such_library")
+    assert application._extra_for(missing.value) is None
 
 
 def test_invoke_without_an_endpoint_says_how_to_start_one(mme, tmp_path, free_port):

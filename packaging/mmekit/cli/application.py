@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "print_findings"]
 
+# The other wings are in every installation, the libraries that they need in these extras.
+_EXTRAS = {"mmekit_local": "local", "mmekit_bench": "bench"}
+
 
 class _ReportingGroup(TyperGroup):
     """Says what happened, where and what to do about it, instead of a traceback."""
@@ -30,6 +33,27 @@ class _ReportingGroup(TyperGroup):
             if ctx.params["debug"]:
                 raise
             _complain(error)
+        except ModuleNotFoundError as error:
+            extra = _extra_for(error)
+            if extra is None or ctx.params["debug"]:
+                raise
+            _complain(
+                MmekitError(
+                    f"`mme {ctx.invoked_subcommand}` needs {error.name}, which is not installed.",
+                    remedy=f'pip install "mmekit[{extra}]"',
+                )
+            )
+
+
+def _extra_for(error: ModuleNotFoundError) -> str | None:
+    """Return the extra of the wing that was the first to be asked; none for anybody else's code."""
+    at = error.__traceback__
+    while at is not None:
+        wing = at.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+        if wing in _EXTRAS:
+            return _EXTRAS[wing]
+        at = at.tb_next
+    return None
 
 
 def _complain(error: MmekitError | OSError) -> NoReturn:

@@ -137,7 +137,7 @@ def service(container):
     with tempfile.TemporaryDirectory() as name:
         folder, port = pathlib.Path(name), free_port()
         log_path = folder / "log.txt"
-        program = HERE.parent / "endpoint" / "service_process.py"
+        program = HERE.parents[1] / "mmekit_local" / "endpoint" / "service_process.py"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, str(program), "--port", str(port), "--container", container],

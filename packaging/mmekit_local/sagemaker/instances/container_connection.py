@@ -199,6 +199,7 @@ class ContainerConnection(asyncio.Protocol):
         if self._transport is None:
             self._fail(ContainerAbsentError("the connection closed at once"))
         else:
+            # One write: a head alone would go out as a packet of its own.
             self._transport.write(head + body)
         return self._answer
 

@@ -79,6 +79,7 @@ class ShadowTraffic:
         share = self._shadow.weight / whole if whole > 0 else 1.0
         if random.random() >= share:  # noqa: S311 - this is no cryptography
             return
+        # A copy keeps its body in memory until the shadow variant has answered.
         if len(self._work) >= self._most or self._bytes + len(body) > _MOST_BYTES:
             if not self._full:
                 self._full = True

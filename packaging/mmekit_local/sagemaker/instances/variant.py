@@ -277,6 +277,7 @@ class Variant:
             label, event_log = replica.instance.label, self._template.event_log
             event_log.record("instance", label, f"lost: {reason}")
             logger.warning("[%s] lost: %s", label, reason)
+            # In the background: the next instance need not wait until the last has gone.
             self._begin(replica.instance.stop())
             if not self._replaces:
                 self._replicas.remove(replica)
