@@ -150,8 +150,8 @@ def test_an_entry_whose_change_is_refused_is_taken_back(written):
 
 def test_an_entry_whose_change_was_being_made_is_told_from_one_that_was_answered(written):
     script = (
-        "import os, pathlib, sys; from mmekit_local.aws.state.log import Entry, StateLog\n"
-        "with StateLog(pathlib.Path(sys.argv[1])).appended(Entry(4.0)): os._exit(9)"
+        "import os, pathlib, sys; from mmekit_local.aws.state.log import LogEntry, StateLog\n"
+        "with StateLog(pathlib.Path(sys.argv[1])).appended(LogEntry(4.0)): os._exit(9)"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(written)], check=False, timeout=60)
     assert ended.returncode == 9

@@ -49,14 +49,14 @@ class BucketDeploymentType(ResourceType):
         for source, key in zip(
             properties["SourceBucketNames"], properties["SourceObjectKeys"], strict=True
         ):
-            content = context.call("s3", "GetObject", BucketType=source, Key=key)["Body"].read()
+            content = context.call("s3", "GetObject", Bucket=source, Key=key)["Body"].read()
             for name, body in _files(key, content, extracts=extracts):
-                context.call("s3", "PutObject", BucketType=bucket, Key=prefix + name, Body=body)
+                context.call("s3", "PutObject", Bucket=bucket, Key=prefix + name, Body=body)
                 written.add(prefix + name)
         if str(properties.get("Prune", "true")).lower() == "true":
             for key in _keys(context, bucket, prefix):
                 if key not in written:
-                    context.call("s3", "DeleteObject", BucketType=bucket, Key=key)
+                    context.call("s3", "DeleteObject", Bucket=bucket, Key=key)
         return PhysicalResource(
             f"aws.cdk.s3deployment.{uuid.uuid4()}",
             {
@@ -80,7 +80,7 @@ class BucketDeploymentType(ResourceType):
             return
         bucket, prefix = _destination(resource.properties)
         for key in _keys(context, bucket, prefix):
-            context.call("s3", "DeleteObject", BucketType=bucket, Key=key)
+            context.call("s3", "DeleteObject", Bucket=bucket, Key=key)
 
 
 class AutoDeleteType(ResourceType):
@@ -94,7 +94,7 @@ class AutoDeleteType(ResourceType):
     def delete(self, context: StackContext, resource: Resource) -> None:
         bucket = resource.properties["BucketName"]
         for key in _keys(context, bucket, ""):
-            context.call("s3", "DeleteObject", BucketType=bucket, Key=key)
+            context.call("s3", "DeleteObject", Bucket=bucket, Key=key)
 
 
 class FunctionBackedType(ResourceType):
@@ -138,9 +138,9 @@ class FunctionBackedType(ResourceType):
         bucket, key = f"{_ANSWERS}-{context.region}", uuid.uuid4().hex
         where = None if context.region == "us-east-1" else {"LocationConstraint": context.region}
         try:
-            context.call("s3", "HeadBucket", BucketType=bucket)
+            context.call("s3", "HeadBucket", Bucket=bucket)
         except ResourceError:
-            context.call("s3", "CreateBucket", BucketType=bucket, CreateBucketConfiguration=where)
+            context.call("s3", "CreateBucket", Bucket=bucket, CreateBucketConfiguration=where)
         url = context.clients.client(
             "s3", context.region, context.access_key
         ).generate_presigned_url("put_object", {"Bucket": bucket, "Key": key})
@@ -162,7 +162,7 @@ class FunctionBackedType(ResourceType):
         )
         said = called["Payload"].read().decode("utf-8", "replace")
         try:
-            found = context.call("s3", "GetObject", BucketType=bucket, Key=key)
+            found = context.call("s3", "GetObject", Bucket=bucket, Key=key)
         except ResourceError as error:
             raise ResourceError(
                 f"Custom Resource failed to stabilize: its function ended without an answer "
@@ -204,7 +204,7 @@ def _keys(context: StackContext, bucket: str, prefix: str) -> list[str]:
             page = context.call(
                 "s3",
                 "ListObjectsV2",
-                BucketType=bucket,
+                Bucket=bucket,
                 Prefix=prefix,
                 MaxKeys=_PAGE,
                 ContinuationToken=token,

@@ -142,7 +142,7 @@ class TopicType(ResourceType):
                 "Subscribe",
                 TopicArn=arn,
                 Protocol=one["Protocol"],
-                EndpointType=one.get("Endpoint"),
+                Endpoint=one.get("Endpoint"),
             )
         return PhysicalResource(arn, {"TopicArn": arn, "TopicName": name})
 

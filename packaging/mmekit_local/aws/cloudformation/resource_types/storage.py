@@ -41,11 +41,11 @@ class BucketType(ResourceType):
             where = {"LocationConstraint": context.region}
         else:
             self._require_new(context, name)
-        context.call("s3", "CreateBucket", BucketType=name, CreateBucketConfiguration=where)
+        context.call("s3", "CreateBucket", Bucket=name, CreateBucketConfiguration=where)
         try:
             self._configure(context, name, properties)
         except ResourceError:
-            context.remove("s3", "DeleteBucket", BucketType=name)
+            context.remove("s3", "DeleteBucket", Bucket=name)
             raise
         return PhysicalResource(
             name,
@@ -67,13 +67,13 @@ class BucketType(ResourceType):
         return PhysicalResource(resource.physical_id, resource.attributes)
 
     def delete(self, context: StackContext, resource: Resource) -> None:
-        context.remove("s3", "DeleteBucket", BucketType=resource.physical_id)
+        context.remove("s3", "DeleteBucket", Bucket=resource.physical_id)
 
     @staticmethod
     def _require_new(context: StackContext, name: str) -> None:
         """Refuse a bucket that is there: S3 of us-east-1 makes one's own a second time."""
         try:
-            context.call("s3", "HeadBucket", BucketType=name)
+            context.call("s3", "HeadBucket", Bucket=name)
         except ResourceError:
             return
         raise ResourceError(f"{name} already exists")
@@ -92,7 +92,7 @@ class BucketType(ResourceType):
             context.call(
                 "s3",
                 "PutBucketEncryption",
-                BucketType=name,
+                Bucket=name,
                 ServerSideEncryptionConfiguration={"Rules": rules},
             )
         for member, operation in (
@@ -101,10 +101,10 @@ class BucketType(ResourceType):
             ("OwnershipControls", "PutBucketOwnershipControls"),
         ):
             if member in properties:
-                context.call("s3", operation, BucketType=name, **{member: properties[member]})
+                context.call("s3", operation, Bucket=name, **{member: properties[member]})
         if properties.get("Tags"):
             tags = {"TagSet": properties["Tags"]}
-            context.call("s3", "PutBucketTagging", BucketType=name, Tagging=tags)
+            context.call("s3", "PutBucketTagging", Bucket=name, Tagging=tags)
 
 
 class BucketPolicyType(ResourceType):
@@ -116,7 +116,7 @@ class BucketPolicyType(ResourceType):
         del logical_id
         bucket = str(properties["Bucket"])
         policy = json.dumps(properties["PolicyDocument"])
-        context.call("s3", "PutBucketPolicy", BucketType=bucket, Policy=policy)
+        context.call("s3", "PutBucketPolicy", Bucket=bucket, Policy=policy)
         return PhysicalResource(bucket)
 
     def update(
@@ -127,4 +127,4 @@ class BucketPolicyType(ResourceType):
         return self.create(context, resource.logical_id, properties)
 
     def delete(self, context: StackContext, resource: Resource) -> None:
-        context.remove("s3", "DeleteBucketPolicy", BucketType=resource.physical_id)
+        context.remove("s3", "DeleteBucketPolicy", Bucket=resource.physical_id)
