@@ -8,9 +8,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from mmekit_local.aws.cloudformation.context import Clients, StackContext
-from mmekit_local.aws.cloudformation.operations import Operations
-from mmekit_local.aws.cloudformation.record import Stack
-from mmekit_local.aws.cloudformation.table import StackTable
+from mmekit_local.aws.cloudformation.stack import Stack
+from mmekit_local.aws.cloudformation.stack_operations import StackOperations
+from mmekit_local.aws.cloudformation.stack_table import StackTable
 from mmekit_local.sagemaker.errors import AwsError
 
 from .conftest import IMAGE, start_service, until
@@ -182,7 +182,7 @@ def test_an_update_that_came_to_no_end_is_done_again_with_the_same_template(stat
     place = {"account": "123456789012", "region": "us-east-1"}
     stacks, begun = StackTable(), []
     stacks.keep(Stack(id="arn", name="cut", template=text, status=status, **place))
-    operations = Operations(stacks, lambda *work: begun.append(work), lambda _: None, aws=None)
+    operations = StackOperations(stacks, lambda *work: begun.append(work), lambda _: None, aws=None)
     context = StackContext(
         **place,
         stack_id="",
@@ -193,7 +193,7 @@ def test_an_update_that_came_to_no_end_is_done_again_with_the_same_template(stat
         note=lambda *_: None,
     )
     with contextlib.suppress(AwsError):
-        operations.perform("UpdateStack", {"StackName": "cut", "TemplateBody": text}, context)
+        operations.known["UpdateStack"]({"StackName": "cut", "TemplateBody": text}, context)
     assert len(begun) == begins
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.described import described_change_set, shown_parameters
-from mmekit_local.aws.cloudformation.errors import template_error
+from mmekit_local.aws.cloudformation.descriptions import described_change_set
+from mmekit_local.aws.cloudformation.parameters import given_parameters, shown_parameters
 from mmekit_local.aws.cloudformation.provisioning import changes
-from mmekit_local.aws.cloudformation.record import ChangeSet
-from mmekit_local.aws.cloudformation.sources import require_acknowledgement, template_of
-from mmekit_local.aws.cloudformation.table import given_parameters, is_true, tags_of
-from mmekit_local.aws.cloudformation.template import Template
+from mmekit_local.aws.cloudformation.stack import ChangeSet, template_error
+from mmekit_local.aws.cloudformation.stack_table import is_true, tags_of
+from mmekit_local.aws.cloudformation.template import Template, require_acknowledgement, template_of
 from mmekit_local.sagemaker.errors import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmekit_local.aws.cloudformation.context import StackContext
-    from mmekit_local.aws.cloudformation.record import Stack
+    from mmekit_local.aws.cloudformation.stack import Stack
     from mmekit_local.aws.cloudformation.stack_operations import StackOperations
-    from mmekit_local.aws.cloudformation.table import StackTable
+    from mmekit_local.aws.cloudformation.stack_table import StackTable
     from mmekit_local.aws.moto.aws import Aws
 
 __all__ = ["ChangeSets"]

@@ -11,7 +11,7 @@ import json
 import string
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -20,12 +20,12 @@ from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from mmekit_local.aws.cloudformation.errors import ResourceError
+from mmekit_local.aws.cloudformation.stack import ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit_local.aws.cloudformation.record import Resource
+    from mmekit_local.aws.cloudformation.stack import Resource, Stack
 
 __all__ = ["Clients", "StackContext"]
 
@@ -102,6 +102,10 @@ class StackContext:
     note: Callable[[str, Resource], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
     closing: threading.Event = field(default_factory=threading.Event)
+
+    def in_stack(self, stack: Stack) -> StackContext:
+        """Return the context in which resources are a stack's."""
+        return replace(self, stack_id=stack.id, stack_name=stack.name)
 
     def call(self, service: str, operation: str, **members: Any) -> dict[str, Any]:
         """Call an operation of AWS; values are made of the types that it wants.

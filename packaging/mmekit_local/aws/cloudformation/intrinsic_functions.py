@@ -10,7 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.errors import template_error
+from mmekit_local.aws.cloudformation.stack import template_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

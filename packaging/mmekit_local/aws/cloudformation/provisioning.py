@@ -14,17 +14,16 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.errors import ResourceError
 from mmekit_local.aws.cloudformation.intrinsic_functions import Evaluator
-from mmekit_local.aws.cloudformation.record import Resource, StackOutput
 from mmekit_local.aws.cloudformation.resource_types import resource_type_of
+from mmekit_local.aws.cloudformation.stack import Resource, ResourceError, StackOutput
 from mmekit_local.sagemaker.errors import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from mmekit_local.aws.cloudformation.context import StackContext
-    from mmekit_local.aws.cloudformation.record import Stack
+    from mmekit_local.aws.cloudformation.stack import Stack
     from mmekit_local.aws.cloudformation.template import Template
 
 __all__ = ["Provisioning", "assume_created", "changes"]

@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from moto.backends import get_backend
 
-from mmekit_local.aws.cloudformation.described import shown_parameters
-from mmekit_local.aws.cloudformation.errors import template_error
 from mmekit_local.aws.cloudformation.intrinsic_functions import Evaluator
-from mmekit_local.aws.cloudformation.parameters import resolved_parameters
+from mmekit_local.aws.cloudformation.parameters import (
+    given_parameters,
+    resolved_parameters,
+    shown_parameters,
+)
 from mmekit_local.aws.cloudformation.provisioning import Provisioning, assume_created
-from mmekit_local.aws.cloudformation.record import Stack
-from mmekit_local.aws.cloudformation.sources import require_acknowledgement, template_of
-from mmekit_local.aws.cloudformation.table import GONE, in_stack, is_true, tags_of
-from mmekit_local.aws.cloudformation.template import Template
+from mmekit_local.aws.cloudformation.stack import Stack, template_error
+from mmekit_local.aws.cloudformation.stack_table import GONE, is_true, tags_of
+from mmekit_local.aws.cloudformation.template import Template, require_acknowledgement, template_of
 from mmekit_local.sagemaker.errors import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mmekit_local.aws.cloudformation.context import StackContext
-    from mmekit_local.aws.cloudformation.table import StackTable
+    from mmekit_local.aws.cloudformation.stack_table import StackTable
     from mmekit_local.aws.moto.aws import Aws
 
 __all__ = ["StackOperations"]
@@ -44,19 +45,34 @@ class StackOperations:
         The stacks.
     begin
         Starts a piece of work on a stack.
+    keep
+        Writes a stack down; AwsError when it cannot.
     aws
         Has the templates that TemplateURL names.
+
+    Attributes
+    ----------
+    known
+        The operations of the API, by name.
     """
 
     def __init__(
         self,
         stacks: StackTable,
         begin: Callable[[Stack, StackContext, Callable[[], None]], None],
+        keep: Callable[[Stack], None],
         aws: Aws,
     ) -> None:
         self._stacks = stacks
         self._begin = begin
+        self._keep = keep
         self._aws = aws
+        self.known: dict[str, Callable[[dict[str, Any], StackContext], dict[str, Any]]] = {
+            "CreateStack": self._create_stack,
+            "DeleteStack": self._delete_stack,
+            "UpdateStack": self._update_stack,
+            "UpdateTerminationProtection": self._protect,
+        }
 
     def new_stack(
         self, members: dict[str, Any], context: StackContext, *, reviewing: bool = False
@@ -185,7 +201,7 @@ class StackOperations:
             raise template_error(
                 f"Export {importing[0]} cannot be deleted as it is in use by {importing[1]}"
             )
-        context = in_stack(context, stack)
+        context = context.in_stack(stack)
         template = Template.parse(stack.template) if stack.template else _EMPTY
 
         def work() -> None:
@@ -226,7 +242,48 @@ class StackOperations:
         self, stack: Stack, template: Template, values: dict[str, Any], context: StackContext
     ) -> Provisioning:
         exported = self._stacks.exported(context, stack)
-        return Provisioning(stack, template, values, exported, in_stack(context, stack))
+        return Provisioning(stack, template, values, exported, context.in_stack(stack))
+
+    def _create_stack(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        stack = self.new_stack(members, context)
+        failure = members.get("OnFailure") or (
+            "DO_NOTHING" if is_true(members.get("DisableRollback")) else "ROLLBACK"
+        )
+        stack.on_failure = failure
+        template = template_of(members, context, self._aws)
+        given = given_parameters(members, {})
+        self.create(stack, template, given, context)
+        return {"StackId": stack.id}
+
+    def _update_stack(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        stack = self._stacks.find(members, context)
+        template = template_of(members, context, self._aws, stack)
+        given = given_parameters(members, stack.parameters)
+        if stack.has(template.text, given):
+            raise template_error("No updates are to be performed.")
+        require_acknowledgement(template, members)
+        self.update(stack, template, given, context, tags_of(members))
+        return {"StackId": stack.id}
+
+    def _delete_stack(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        try:
+            stack = self._stacks.find(members, context)
+        except AwsError:
+            return {}  # as on AWS
+        self.delete(stack, context)
+        # DeleteStack answers nothing; the caller waits a little for the work all the same.
+        return {"StackId": stack.id}
+
+    def _protect(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        stack = self._stacks.find(members, context)
+        before = stack.protected
+        stack.protected = is_true(members.get("EnableTerminationProtection"))
+        try:
+            self._keep(stack)
+        except AwsError:
+            stack.protected = before
+            raise
+        return {"StackId": stack.id}
 
 
 def _describe(

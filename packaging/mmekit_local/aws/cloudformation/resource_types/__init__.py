@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from mmekit_local.aws.cloudformation.resource_types.access import (
-    InlinePolicyType,
-    ManagedPolicyType,
-    RoleType,
-)
-from mmekit_local.aws.cloudformation.resource_types.custom import (
+from mmekit_local.aws.cloudformation.resource_types.functions import (
     AutoDeleteType,
     BucketDeploymentType,
     FunctionBackedType,
-)
-from mmekit_local.aws.cloudformation.resource_types.functions import (
     FunctionType,
     LayerType,
     PermissionType,
+)
+from mmekit_local.aws.cloudformation.resource_types.iam import (
+    InlinePolicyType,
+    ManagedPolicyType,
+    RoleType,
 )
 from mmekit_local.aws.cloudformation.resource_types.monitoring import (
     AlarmType,
@@ -24,21 +22,20 @@ from mmekit_local.aws.cloudformation.resource_types.monitoring import (
     TopicPolicyType,
     TopicType,
 )
-from mmekit_local.aws.cloudformation.resource_types.others import MotoType, NoopType
 from mmekit_local.aws.cloudformation.resource_types.resource_type import (
+    MotoType,
+    NoopType,
     PhysicalResource,
     ResourceType,
 )
+from mmekit_local.aws.cloudformation.resource_types.s3 import BucketPolicyType, BucketType
 from mmekit_local.aws.cloudformation.resource_types.sagemaker import (
     EndpointConfigType,
     EndpointType,
     ModelType,
-)
-from mmekit_local.aws.cloudformation.resource_types.scaling import (
     ScalableTargetType,
     ScalingPolicyType,
 )
-from mmekit_local.aws.cloudformation.resource_types.storage import BucketPolicyType, BucketType
 
 __all__ = ["PhysicalResource", "ResourceType", "resource_type_of"]
 

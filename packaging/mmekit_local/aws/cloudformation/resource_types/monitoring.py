@@ -7,15 +7,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.errors import ResourceError
 from mmekit_local.aws.cloudformation.resource_types.resource_type import (
     PhysicalResource,
     ResourceType,
 )
+from mmekit_local.aws.cloudformation.stack import ResourceError
 
 if TYPE_CHECKING:
     from mmekit_local.aws.cloudformation.context import StackContext
-    from mmekit_local.aws.cloudformation.record import Resource
+    from mmekit_local.aws.cloudformation.stack import Resource
 
 __all__ = ["AlarmType", "DashboardType", "LogGroupType", "TopicPolicyType", "TopicType"]
 

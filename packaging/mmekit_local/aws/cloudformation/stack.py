@@ -1,4 +1,4 @@
-"""Stacks as they are kept: what was asked for, what was made, and what happened."""
+"""Stacks as they are kept: what was asked for, made and refused, and what happened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import uuid
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-__all__ = ["ChangeSet", "Resource", "Stack", "StackEvent", "StackOutput"]
+from mmekit_local.sagemaker.errors import AwsError
+
+__all__ = [
+    "ChangeSet",
+    "Resource",
+    "ResourceError",
+    "Stack",
+    "StackEvent",
+    "StackOutput",
+    "template_error",
+]
 
 
 @dataclass
@@ -161,3 +171,12 @@ class Stack:
         self.events.append(
             StackEvent(logical, physical, kind, status, reason, time.time(), str(uuid.uuid4()))
         )
+
+
+class ResourceError(Exception):
+    """A resource cannot be made, changed or deleted; the message is its status reason."""
+
+
+def template_error(message: str) -> AwsError:
+    """Return CloudFormation's error for a template, parameters or a stack that do not do."""
+    return AwsError(400, "ValidationError", message)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.errors import template_error
+from mmekit_local.aws.cloudformation.stack import template_error
 
 if TYPE_CHECKING:
     from mmekit_local.aws.cloudformation.context import StackContext
-    from mmekit_local.aws.cloudformation.record import Stack
+    from mmekit_local.aws.cloudformation.stack import Stack
 
-__all__ = ["GONE", "StackTable", "given_parameters", "in_stack", "is_true", "tags_of"]
+__all__ = ["GONE", "StackTable", "is_true", "tags_of"]
+
 
 GONE = "DELETE_COMPLETE"
 
@@ -94,24 +94,6 @@ class StackTable:
                     if output.value in values:
                         return output.export, other.name
         return None
-
-
-def in_stack(context: StackContext, stack: Stack) -> StackContext:
-    """Return a context in which resources are a stack's."""
-    return replace(context, stack_id=stack.id, stack_name=stack.name)
-
-
-def given_parameters(members: dict[str, Any], before: dict[str, str]) -> dict[str, str]:
-    """Return the parameters that a request gives, or says shall stay as they were before."""
-    given = {}
-    for one in members.get("Parameters") or ():
-        name = one["ParameterKey"]
-        if is_true(one.get("UsePreviousValue")):
-            if name in before:
-                given[name] = before[name]
-        else:
-            given[name] = str(one.get("ParameterValue", ""))
-    return given
 
 
 def tags_of(members: dict[str, Any]) -> dict[str, str]:
