@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from mmekit.aws_environment import leads_elsewhere, past_proxies
-from mmekit_local.aws.functions.forks import TemplateProcess
-from mmekit_local.aws.functions.output import PrintedOutput
+from mmekit_local.aws.functions.log import PrintedOutput
+from mmekit_local.aws.functions.template_process import TemplateProcess
 from mmekit_local.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mmekit_local.aws.functions.forks import Fork, ProcessExit
     from mmekit_local.aws.functions.function import Function
+    from mmekit_local.aws.functions.template_process import Fork, ProcessExit
 
 __all__ = ["FunctionInvocation", "InvocationResult", "Runner"]
 
@@ -85,7 +85,7 @@ class InvocationResult:
 
 
 class Runner:
-    """Has processes forked by a nursery, which it starts when it is first needed.
+    """Has processes forked by a template process, which it starts when it is first needed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Lambda's Invoke."""
+"""Lambda's Invoke; and moto's functions, which are run by it, and refuse code that is none."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import logging
 import time
 import uuid
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
+
+from moto.awslambda.exceptions import InvalidParameterValueException
+from moto.awslambda.models import LambdaFunction
 
 from mmekit.aws_environment import leads_elsewhere
 from mmekit_local.aws.functions import log
-from mmekit_local.aws.functions.corrections import correct_functions
-from mmekit_local.aws.functions.function import find_function, function_of
+from mmekit_local.aws.functions.function import CodeFolders, find_function, function_of, zip_error
 from mmekit_local.aws.functions.runner import FunctionInvocation, Runner
-from mmekit_local.aws.functions.source import CodeFolders
 from mmekit_local.sagemaker.api import ApiReply, Caller
 from mmekit_local.sagemaker.errors import AwsError
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from mmekit_local.aws.functions.runner import InvocationResult
     from mmekit_local.sagemaker.api import ApiRequest
 
-__all__ = ["Functions"]
+__all__ = ["Functions", "correct_functions"]
+
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -225,3 +227,46 @@ def _refusal(error: AwsError, request_id: str) -> ApiReply:
         (b"x-amzn-requestid", request_id.encode()),
     ]
     return ApiReply(error.status, headers, json.dumps(body).encode())
+
+
+def correct_functions(begin: Callable[[Any, bytes], None]) -> None:
+    """Refuse code that cannot be a function's, as AWS does; a second time does no harm.
+
+    Parameters
+    ----------
+    begin
+        Runs a function, of which it gets moto's record, with an event: what a topic, a queue, a
+        bucket or a log has for it. moto would ask Docker, and say nothing where there is none.
+    """
+
+    def invoke(function: Any, event: Any = None) -> tuple[str, bool, str]:
+        content = json.loads(event) if isinstance(event, str) else event
+        begin(function, json.dumps(content or {}).encode())
+        return "null", False, ""
+
+    setattr(LambdaFunction, "_invoke_lambda", invoke)  # noqa: B010
+    if not hasattr(LambdaFunction, "_mmekit_set_code"):
+        setattr(LambdaFunction, "_mmekit_set_code", LambdaFunction._set_function_code)  # noqa: B010, SLF001
+        setattr(LambdaFunction, "_set_function_code", _set_code)  # noqa: B010
+
+
+def _set_code(function: Any, spec: dict[str, Any]) -> None:
+    before = {name: getattr(function, name, None) for name in _CODE}
+    function._mmekit_set_code(spec)  # noqa: SLF001 - set above
+    if function.package_type != "Zip":
+        return
+    code = function.code_bytes
+    if not code and "S3Key" in spec:
+        message = (
+            "Error occurred while GetObject. S3 Error Code: NoSuchKey. "
+            "S3 Error Message: The specified key does not exist."
+        )
+    else:
+        message = zip_error(code) or ""
+    if message:
+        for name, value in before.items():
+            setattr(function, name, value)
+        raise InvalidParameterValueException(message)
+
+
+_CODE = ("code_bytes", "code_size", "code_sha_256", "code_digest")
