@@ -22,7 +22,7 @@ from mmekit_local.aws.moto.aws import Aws
 from mmekit_local.aws.moto.identities import role_variables
 from mmekit_local.aws.state.log import StateLog
 from mmekit_local.aws.state.recorder import StateRecorder
-from mmekit_local.aws.state.restore import restore
+from mmekit_local.aws.state.replay import restore
 from mmekit_local.http import HttpServer, Policy
 from mmekit_local.printed import lines_per_second
 from mmekit_local.sagemaker.asynchronous import AsyncInference

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     from mmekit_local.sagemaker.api import Caller
 
-__all__ = ["CodeFolders", "Function", "find_function", "function_of", "zip_error"]
+__all__ = [
+    "CodeFolders",
+    "Function",
+    "FunctionInvocation",
+    "InvocationResult",
+    "find_function",
+    "function_of",
+    "zip_error",
+]
 
 
 _DEFAULT_MEMORY_MB = 128
@@ -64,6 +72,54 @@ class Function:
     def log_group(self) -> str:
         """Where its log goes."""
         return f"/aws/lambda/{self.name}"
+
+
+@dataclass(frozen=True)
+class FunctionInvocation:
+    """One call of a function.
+
+    Parameters
+    ----------
+    event
+        JSON.
+    root
+        The folder with the function's code.
+    stream
+        The name of its log stream.
+    """
+
+    function: Function
+    request_id: str
+    event: bytes = field(repr=False)
+    root: Path
+    stream: str
+
+
+@dataclass(frozen=True)
+class InvocationResult:
+    """What came of an invocation.
+
+    Attributes
+    ----------
+    payload
+        The handler's answer, or the error in Lambda's shape; JSON.
+    failed
+        Whether it is an error.
+    output
+        Entries of its log: milliseconds since the epoch and a text, each.
+    init_s, seconds
+        How long the import of the handler took, and its run.
+    memory_mb
+        The most memory that it had.
+    """
+
+    payload: bytes
+    failed: bool
+    output: tuple[tuple[int, str], ...]
+    init_s: float
+    seconds: float
+    memory_mb: int
+    timed_out: bool = False
 
 
 def find_function(caller: Caller, name: str, qualifier: str | None) -> Function:

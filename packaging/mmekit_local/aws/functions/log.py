@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from moto.backends import get_backend
 
 if TYPE_CHECKING:
-    from mmekit_local.aws.functions.function import Function
-    from mmekit_local.aws.functions.runner import FunctionInvocation, InvocationResult
+    from mmekit_local.aws.functions.function import Function, FunctionInvocation, InvocationResult
 
 __all__ = ["RUNNING", "PrintedOutput", "entries_of", "new_stream", "tail_of", "write"]
 

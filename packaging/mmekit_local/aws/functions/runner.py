@@ -10,12 +10,12 @@ import signal
 import socket
 import struct
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from mmekit.aws_environment import leads_elsewhere, past_proxies
+from mmekit_local.aws.functions.function import FunctionInvocation, InvocationResult
 from mmekit_local.aws.functions.log import PrintedOutput
 from mmekit_local.aws.functions.template_process import TemplateProcess
 from mmekit_local.scratch import ScratchFolder
@@ -23,10 +23,9 @@ from mmekit_local.scratch import ScratchFolder
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mmekit_local.aws.functions.function import Function
     from mmekit_local.aws.functions.template_process import Fork, ProcessExit
 
-__all__ = ["FunctionInvocation", "InvocationResult", "Runner"]
+__all__ = ["Runner"]
 
 _LENGTH = struct.Struct(">I")  # as in runtime.py
 _INIT_S = 10.0  # AWS's limit for importing the handler, before its own time limit counts
@@ -34,54 +33,6 @@ _LAST_S = 2.0  # for what a process that has ended wrote
 _WATCH_S = 0.25  # between two looks at a process' memory
 _KIB_PER_MIB = 1 << 10
 _RESPONSE_BYTES = 6_291_556
-
-
-@dataclass(frozen=True)
-class FunctionInvocation:
-    """One call of a function.
-
-    Parameters
-    ----------
-    event
-        JSON.
-    root
-        The folder with the function's code.
-    stream
-        The name of its log stream.
-    """
-
-    function: Function
-    request_id: str
-    event: bytes = field(repr=False)
-    root: Path
-    stream: str
-
-
-@dataclass(frozen=True)
-class InvocationResult:
-    """What came of an invocation.
-
-    Attributes
-    ----------
-    payload
-        The handler's answer, or the error in Lambda's shape; JSON.
-    failed
-        Whether it is an error.
-    output
-        Entries of its log: milliseconds since the epoch and a text, each.
-    init_s, seconds
-        How long the import of the handler took, and its run.
-    memory_mb
-        The most memory that it had.
-    """
-
-    payload: bytes
-    failed: bool
-    output: tuple[tuple[int, str], ...]
-    init_s: float
-    seconds: float
-    memory_mb: int
-    timed_out: bool = False
 
 
 class Runner:

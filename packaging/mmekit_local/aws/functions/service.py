@@ -18,8 +18,14 @@ from moto.awslambda.models import LambdaFunction
 
 from mmekit.aws_environment import leads_elsewhere
 from mmekit_local.aws.functions import log
-from mmekit_local.aws.functions.function import CodeFolders, find_function, function_of, zip_error
-from mmekit_local.aws.functions.runner import FunctionInvocation, Runner
+from mmekit_local.aws.functions.function import (
+    CodeFolders,
+    FunctionInvocation,
+    find_function,
+    function_of,
+    zip_error,
+)
+from mmekit_local.aws.functions.runner import Runner
 from mmekit_local.sagemaker.api import ApiReply, Caller
 from mmekit_local.sagemaker.errors import AwsError
 
@@ -28,8 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from mmekit_local.aws.functions.function import Function
-    from mmekit_local.aws.functions.runner import InvocationResult
+    from mmekit_local.aws.functions.function import Function, InvocationResult
     from mmekit_local.sagemaker.api import ApiRequest
 
 __all__ = ["Functions", "correct_functions"]

@@ -14,11 +14,10 @@ from moto.backends import get_backend
 from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
 
-from mmekit_local.aws.moto import aws_chunked
-from mmekit_local.aws.moto.cloudwatch_corrections import correct_cloudwatch, put_observations
+from mmekit_local.aws.moto.cloudwatch import correct_cloudwatch, put_observations
 from mmekit_local.aws.moto.corrections import correct_moto
 from mmekit_local.aws.moto.services import Services, reply_as_asked
-from mmekit_local.aws.moto.wsgi import call_wsgi, environ_of
+from mmekit_local.aws.moto.wsgi import call_wsgi, decode_chunked, environ_of, is_chunked
 from mmekit_local.sagemaker.api import (
     ApiReply,
     ApiRequest,
@@ -111,9 +110,9 @@ class Aws:
         named = request.header(b"x-amz-target") is not None
         if (named or signed) and caller_of_request(request) is None:
             return control_reply(_no_caller(request), new_request_id())
-        if aws_chunked.is_chunked(request):
+        if is_chunked(request):
             try:
-                request = aws_chunked.decode(request)
+                request = decode_chunked(request)
             except ValueError:
                 bad = AwsError(400, "IncompleteBody", "The body is not aws-chunked.")
                 return reply_as_asked(bad, request)

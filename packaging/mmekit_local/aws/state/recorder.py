@@ -1,4 +1,8 @@
-"""State that survives: changes are written down as they are made, and played back at the start."""
+"""State that survives: changes are written down as they are made, and played back at the start.
+
+moto draws identifiers from one generator and reads the clock; what is kept is played back with both
+as they were, so that identifiers and dates come back too.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,21 @@ import secrets
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime, timezone
+from random import Random
 from typing import TYPE_CHECKING, Any
 
+import moto.iam.models
+import moto.s3.models
+import moto.sagemaker.models
 from moto.backends import get_backend
+from moto.core.utils import utcnow
+from moto.moto_api._internal import mock_random
+from moto.moto_api._internal.moto_random import MotoRandom
 
-from mmekit_local.aws.state.asked import concerns_secrets
+from mmekit_local.aws.state.entry import body_of, concerns_secrets, entry_of
 from mmekit_local.aws.state.log import LogEntry
-from mmekit_local.aws.state.repeatable import deterministic, make_deterministic
-from mmekit_local.aws.state.undo import rolled_back_on_failure
-from mmekit_local.aws.state.written import body_of, entry_of
+from mmekit_local.aws.state.rollback import rolled_back_on_failure
 from mmekit_local.sagemaker.api import ApiReply, ApiRequest, operation_of
 
 if TYPE_CHECKING:
@@ -24,7 +34,67 @@ if TYPE_CHECKING:
 
     from mmekit_local.aws.state.log import StateLog
 
-__all__ = ["StateRecorder"]
+__all__ = ["StateRecorder", "deterministic", "make_deterministic"]
+
+
+_MODULES: tuple[Any, ...] = (
+    moto.iam.models,
+    moto.s3.models,
+    moto.sagemaker.models,
+)
+
+
+class _Moment(threading.local):
+    """What a thread of this process takes for chance and for now."""
+
+    source: Random | None = None
+    now: datetime | None = None
+
+
+_thread = _Moment()
+_default = Random()  # noqa: S311 - identifiers, not secrets
+
+
+class _SeededRandom(MotoRandom):
+    """moto's generator, drawing from the thread's own while it has one."""
+
+    def random(self) -> float:
+        return (_thread.source or _default).random()
+
+    def getrandbits(self, k: int, /) -> int:
+        return (_thread.source or _default).getrandbits(k)
+
+
+def make_deterministic() -> None:
+    """Let moto's generator and clock be chosen; a second time does no harm."""
+    mock_random.__class__ = _SeededRandom
+    for module in _MODULES:
+        if hasattr(module, "utcnow"):
+            module.utcnow = _now
+
+
+@contextlib.contextmanager
+def deterministic(seed: int, at: float) -> Iterator[None]:
+    """Let this thread's calls of moto draw from a seed and take a moment for now.
+
+    Parameters
+    ----------
+    seed
+        Of the generator.
+    at
+        Seconds since the epoch.
+    """
+    _thread.source = Random(seed)  # noqa: S311 - identifiers, not secrets
+    _thread.now = datetime.fromtimestamp(at, timezone.utc).replace(tzinfo=None)  # moto is naive
+    try:
+        yield
+    finally:
+        _thread.source = _thread.now = None
+
+
+def _now() -> datetime:
+    return _thread.now or utcnow()
+
 
 _REST = ("s3", "awslambda")  # whose requests name no operation
 _SERVICES = (*_REST, "iam", "sagemaker", "applicationautoscaling")
