@@ -14,7 +14,7 @@ from moto.backends import get_backend
 from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
 
-from mmekit_local.aws.moto.cloudwatch import correct_cloudwatch, put_observations
+from mmekit_local.aws.moto.cloudwatch import put_observations
 from mmekit_local.aws.moto.corrections import correct_moto
 from mmekit_local.aws.moto.services import Services, reply_as_asked
 from mmekit_local.aws.moto.wsgi import call_wsgi, decode_chunked, environ_of, is_chunked
@@ -54,7 +54,6 @@ class Aws:
 
     def __init__(self, state: StateRecorder | None = None) -> None:
         correct_moto()
-        correct_cloudwatch()
         self._state = state
         self._application = Services()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
