@@ -95,11 +95,9 @@ def variant(instance_type="ml.m5.large"):
 def test_every_correction_that_can_be_asked_for_is():
     read = {"chance and clock", "completing an upload", "expressions of metrics"}
     read |= {"pages of other sites"}
-    tests = "\n".join(
-        item.name for item in request.session.items if item.module.__name__ == __name__
-    )
     for subject in {one.subject for one in MOTO} - read:
-        assert f"test_{subject.lower().replace(' ', '_')}" in tests
+        test = f"test_{subject.lower().replace(' ', '_')}"
+        assert any(name.startswith(test) for name in globals())
 
 
 @pytest.mark.parametrize("instance_type", ["ml.m6i.large", "ml.g5.xlarge", "ml.c7i.large"])
