@@ -325,6 +325,18 @@ def test_a_change_set_shows_no_secret(local):
     local.delete("discreet")
 
 
+def test_a_change_set_without_changes_fails_and_lists_none(local):
+    formation = local.client("cloudformation")
+    text = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    formation.create_stack(StackName="same", TemplateBody=text)
+    formation.create_change_set(StackName="same", ChangeSetName="none", TemplateBody=text)
+    shown = formation.describe_change_set(StackName="same", ChangeSetName="none")
+    assert (shown["Status"], shown["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
+    assert "didn't contain changes" in shown["StatusReason"]
+    assert shown["Changes"] == []
+    local.delete("same")
+
+
 def test_what_is_retained_stays(local):
     template = {
         "Resources": {

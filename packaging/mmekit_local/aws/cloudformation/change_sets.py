@@ -85,6 +85,7 @@ class ChangeSets:
             changes=changes(stack, template),
         )
         if kind == "UPDATE" and stack.has(template.text, given):
+            change_set.changes = ()
             change_set.reason = (
                 "The submitted information didn't contain changes. Submit different information "
                 "to create a change set."
