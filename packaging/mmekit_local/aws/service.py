@@ -87,7 +87,7 @@ async def serve(
                 one.forget(endpoint)
 
         controller = EndpointController(
-            options, make_fleet, event_log, _note(state), forget, metrics
+            options, make_fleet, event_log, _outcome_recorder(state), forget, metrics
         )
         control_plane = ControlPlane(aws, controller)
         asynchronous = AsyncInference(controller.serving, aws, metrics)
@@ -96,14 +96,18 @@ async def serve(
         page = PageRoutes(monitor, event_log, controller.statuses, data_plane)
         functions = Functions(_url(listener), folder / "functions", lambda: aws.is_replaying)
         stacks = Stacks(
-            _url(listener), aws, controller, state.note if state else _forgotten, _note(state)
+            _url(listener),
+            aws,
+            controller,
+            state.record_change if state else _discard,
+            _outcome_recorder(state),
         )
         front = AwsFront(
             data_plane, control_plane, stacks, aws, functions, metrics, options.limits, page
         )
         server = HttpServer(front.responder, front.limits, policy)
-        asked = asyncio.Event()
-        _stop_at_signals(asked)
+        stop_requested = asyncio.Event()
+        _stop_at_signals(stop_requested)
         tasks = [
             asyncio.ensure_future(work)
             for work in (publish(monitor, logs, captures), asynchronous.run())
@@ -120,7 +124,7 @@ async def serve(
             except OSError as error:  # Linux lets two bind to a port, until one of them listens
                 raise cannot_listen(error, options) from error
             _announce(listener, options.state)
-            await asked.wait()
+            await stop_requested.wait()
         finally:
             logger.info("stopping")
             page.close()
@@ -154,20 +158,20 @@ def _state(folder: Path | None) -> Iterator[StateRecorder | None]:
         log.close()
 
 
-def _note(state: StateRecorder | None) -> Callable[[dict[str, Any]], None]:
+def _outcome_recorder(state: StateRecorder | None) -> Callable[[dict[str, Any]], None]:
     """Return what writes down what has become of something, now or as soon as there is room."""
 
-    def note(change: dict[str, Any]) -> None:
+    def record(change: dict[str, Any]) -> None:
         if state is not None:
             try:
-                state.note_made(change)
+                state.record_outcome(change)
             except OSError as error:
                 logger.warning("a change cannot be written down yet: %s", error)
 
-    return note
+    return record
 
 
-def _forgotten(_: dict[str, Any]) -> None:
+def _discard(_: dict[str, Any]) -> None:
     """Write nothing down, where nothing is kept."""
 
 
@@ -212,12 +216,12 @@ def _fleets(  # noqa: PLR0913 - what a fleet is made of
     return make_fleet
 
 
-def _stop_at_signals(asked: asyncio.Event) -> None:
+def _stop_at_signals(stop_requested: asyncio.Event) -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # whoever runs it in a thread stops it otherwise
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop_requested.set)
 
 
 def _url(listener: socket.socket) -> str:

@@ -56,9 +56,9 @@ class Stacks:
         Of this service, where resources are made.
     aws, controller
         What takes an endpoint away that is still being created.
-    note
+    record_change
         Writes down, where state is kept, what is to become of a stack; OSError when it cannot.
-    note_made
+    record_outcome
         Writes down what has become of one, now or later.
     """
 
@@ -67,13 +67,13 @@ class Stacks:
         url: str,
         aws: Aws,
         controller: EndpointController,
-        note: Callable[[dict[str, Any]], None],
-        note_made: Callable[[dict[str, Any]], None],
+        record_change: Callable[[dict[str, Any]], None],
+        record_outcome: Callable[[dict[str, Any]], None],
     ) -> None:
         self._aws = aws
         self._controller = controller
-        self._note = note
-        self._note_made = note_made
+        self._record_change = record_change
+        self._record_outcome = record_outcome
         self._clients = Clients(url)
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,7 +104,7 @@ class Stacks:
             return error_reply(error, request_id)
 
     def restore(self, change: Mapping[str, Any]) -> None:
-        """Play back what `note` was told; what was in progress has failed."""
+        """Play back what `record_change` was told; what was in progress has failed."""
         if "resource" in change:
             resource = Resource(**change["resource"])
             self._stacks[change["stack"]].resources[resource.logical_id] = resource
@@ -157,7 +157,7 @@ class Stacks:
                 stack.set_status(f"{verb}_FAILED", f"{type(error).__name__}: {error}")
             if not self._closing.is_set():
                 logger.info("stack %s: %s %s", stack.name, stack.status, stack.reason)
-                self._note_made({"stack": stack.as_members()})
+                self._record_outcome({"stack": stack.as_members()})
 
         thread = threading.Thread(target=run, name=f"stack {stack.name}", daemon=True)
         self._work[stack.id] = thread, context
@@ -172,7 +172,7 @@ class Stacks:
             There is no room for it.
         """
         try:
-            self._note({"stack": stack.as_members()})
+            self._record_change({"stack": stack.as_members()})
         except OSError as error:
             raise AwsError(500, "InternalFailure", no_room(error)) from error
 
@@ -197,7 +197,7 @@ class Stacks:
         )
 
     def _note_resource(self, stack_id: str, resource: Resource) -> None:
-        self._note_made({"stack": stack_id, "resource": asdict(resource)})
+        self._record_outcome({"stack": stack_id, "resource": asdict(resource)})
 
     def _withdraw(self, name: str, authorization: str, caller: Caller) -> None:
         """Take an endpoint away that is being created."""

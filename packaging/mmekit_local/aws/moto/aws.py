@@ -86,7 +86,7 @@ class Aws:
     @property
     def is_replaying(self) -> bool:
         """Whether what a state folder holds is being played back."""
-        return self._state is not None and self._state.is_playing
+        return self._state is not None and self._state.is_replaying
 
     def read_object(self, account: str, region: str, bucket: str, key: str) -> bytes | None:
         """Return an S3 object's bytes, or None when there is no such object. Blocks."""

@@ -200,7 +200,7 @@ class StateLog:
                 self.bodies.release(entry.body)
                 # What cannot be taken back now is taken back before anything else is added.
                 with contextlib.suppress(OSError):
-                    self._take_back()
+                    self._truncate()
                 raise
             self._count, self._end = number, self._end + len(line)
             # The entry is there; that it has been answered is only of use after a kill.
@@ -271,7 +271,7 @@ class StateLog:
         self._file = os.fdopen(os.open(self._path, flags, 0o600), "ab", buffering=0)
         try:
             if self.torn:
-                self._take_back()
+                self._truncate()
             if not self._end:
                 self._identity = _new_identity()
                 line = header_line(self._identity)
@@ -286,15 +286,15 @@ class StateLog:
     def _write(self, line: bytes) -> None:
         try:
             if os.fstat(self._file.fileno()).st_size != self._end:
-                self._take_back()
+                self._truncate()
             write_all(self._file.fileno(), line)
             os.fsync(self._file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._take_back()
+                self._truncate()
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
-    def _take_back(self) -> None:
+    def _truncate(self) -> None:
         """Remove what stands behind the last entry whose change was made."""
         os.ftruncate(self._file.fileno(), self._end)
         os.fsync(self._file.fileno())

@@ -44,14 +44,14 @@ _MODULES: tuple[Any, ...] = (
 )
 
 
-class _Moment(threading.local):
+class _ThreadState(threading.local):
     """What a thread of this process takes for chance and for now."""
 
     source: Random | None = None
     now: datetime | None = None
 
 
-_thread = _Moment()
+_thread = _ThreadState()
 _default = Random()  # noqa: S311 - identifiers, not secrets
 
 
@@ -117,7 +117,7 @@ class StateRecorder:
         self.log = log
         self._pending: list[LogEntry] = []
         self._pending_lock = threading.RLock()
-        self._playing: LogEntry | None = None
+        self._replaying: LogEntry | None = None
 
     def perform(
         self, request: ApiRequest, service: str, ask: Callable[[ApiRequest], ApiReply]
@@ -142,10 +142,10 @@ class StateRecorder:
         OSError
             There is no room for it on the disk; nothing has been changed.
         """
-        playing = self._playing
-        if playing is not None:
-            with deterministic(playing.seed, playing.at):
-                return _with_upload_id(ask(request), playing.upload_id)
+        replaying = self._replaying
+        if replaying is not None:
+            with deterministic(replaying.seed, replaying.at):
+                return _with_upload_id(ask(request), replaying.upload_id)
         if not _changes_something(request, service):
             return ask(request)
         upload_id = secrets.token_hex(32) if _begins_upload(request, service) else ""
@@ -169,14 +169,14 @@ class StateRecorder:
         OSError
             There is no room for it on the disk.
         """
-        if self._playing is None:
+        if self._replaying is None:
             with (
                 self.log.bodies.kept(b"".join(request.body)) as body,
                 self._written(entry_of(request, time.time(), 0, body, "")),
             ):
                 pass
 
-    def note(self, change: dict[str, Any]) -> None:
+    def record_change(self, change: dict[str, Any]) -> None:
         """Write down what is to become of an endpoint or a stack.
 
         Raises
@@ -184,11 +184,11 @@ class StateRecorder:
         OSError
             There is no room for it on the disk.
         """
-        if self._playing is None:
+        if self._replaying is None:
             with self._written(LogEntry(time.time(), change=change)):
                 pass
 
-    def note_made(self, change: dict[str, Any]) -> None:
+    def record_outcome(self, change: dict[str, Any]) -> None:
         """Write down what has become of an endpoint or a stack, at the latest before anything else.
 
         Raises
@@ -196,15 +196,15 @@ class StateRecorder:
         OSError
             There is no room for it on the disk now. It is not forgotten.
         """
-        if self._playing is None:
+        if self._replaying is None:
             with self._pending_lock:
                 self._pending.append(LogEntry(time.time(), change=change))
                 self.flush_pending()
 
     @property
-    def is_playing(self) -> bool:
+    def is_replaying(self) -> bool:
         """Whether what was written down is being played back."""
-        return self._playing is not None
+        return self._replaying is not None
 
     @property
     def has_pending(self) -> bool:
@@ -232,7 +232,7 @@ class StateRecorder:
         EndpointError
             Its body is damaged.
         """
-        self._playing = entry
+        self._replaying = entry
         headers = [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in entry.headers
         ]
@@ -244,9 +244,9 @@ class StateRecorder:
             body=(self.log.bodies.read(entry.body),),
         )
 
-    def played(self) -> None:
+    def end_replay(self) -> None:
         """Write down again: everything has been played back."""
-        self._playing = None
+        self._replaying = None
 
     @contextlib.contextmanager
     def _written(self, entry: LogEntry) -> Iterator[None]:

@@ -66,7 +66,7 @@ async def restore(
                     remedy=error.remedy,
                 ) from error
         stacks.restored()
-        state.played()
+        state.end_replay()
         _clean_up(state, replay)
 
 

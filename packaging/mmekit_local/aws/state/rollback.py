@@ -27,11 +27,11 @@ __all__ = ["rolled_back_on_failure"]
 class _ThreadState(threading.local):
     """Objects that moto has thrown away in this thread and that may be needed again."""
 
-    thrown_away: list[FakeKey] | None = None
+    disposed: list[FakeKey] | None = None
 
 
 _thread = _ThreadState()
-_MOTOS = "_mmekit_dispose"
+_ORIGINAL = "_mmekit_dispose"
 
 
 @contextlib.contextmanager
@@ -48,36 +48,36 @@ def rolled_back_on_failure(request: ApiRequest, service: str) -> Iterator[None]:
     if service != "s3":
         yield
         return
-    _keep_what_is_thrown_away()
-    undoing = [_mapping_restorer(s3_backends.bucket_accounts)]
-    undoing += [undo for backend in _backends() for undo in _restorers(backend, request)]
-    thrown_away: list[FakeKey] = []
-    _thread.thrown_away = thrown_away
+    _defer_disposal()
+    restorers = [_mapping_restorer(s3_backends.bucket_accounts)]
+    restorers += [restore for backend in _backends() for restore in _restorers(backend, request)]
+    disposed: list[FakeKey] = []
+    _thread.disposed = disposed
     try:
         yield
     except BaseException:
-        for undo in undoing:
-            undo()
+        for restore in restorers:
+            restore()
         raise
     else:
-        _thread.thrown_away = None
-        for one in thrown_away:
+        _thread.disposed = None
+        for one in disposed:
             one.dispose()
     finally:
-        _thread.thrown_away = None
+        _thread.disposed = None
 
 
-def _keep_what_is_thrown_away() -> None:
-    if not hasattr(FakeKey, _MOTOS):
-        setattr(FakeKey, _MOTOS, FakeKey.dispose)
+def _defer_disposal() -> None:
+    if not hasattr(FakeKey, _ORIGINAL):
+        setattr(FakeKey, _ORIGINAL, FakeKey.dispose)
         setattr(FakeKey, "dispose", _dispose)  # noqa: B010
 
 
 def _dispose(key: FakeKey, garbage: bool = False) -> None:  # noqa: FBT001, FBT002 - as moto has it
-    if garbage or _thread.thrown_away is None:
-        getattr(key, _MOTOS)(garbage)
+    if garbage or _thread.disposed is None:
+        getattr(key, _ORIGINAL)(garbage)
     else:
-        _thread.thrown_away.append(key)
+        _thread.disposed.append(key)
 
 
 def _backends() -> list[Any]:
