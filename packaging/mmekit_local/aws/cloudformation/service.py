@@ -39,12 +39,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Stacks", "error_reply", "members_of", "reply_of"]
 
-
 logger = logging.getLogger("mmekit.endpoint")
 
 _SETTLE_S = 3.0
 """As for endpoints: boto3's waiters ask at once and then every 30 s."""
 _CLOSING_S = 5.0
+
+_NAMESPACE = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
+_XML = (b"content-type", b"text/xml")
 
 
 class Stacks:
@@ -221,10 +223,6 @@ class Stacks:
 
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(take_away(), self._loop).result(_CLOSING_S)
-
-
-_NAMESPACE = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
-_XML = (b"content-type", b"text/xml")
 
 
 def members_of(request: ApiRequest) -> tuple[str, dict[str, Any]]:

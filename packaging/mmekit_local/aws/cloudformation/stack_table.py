@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GONE", "StackTable", "is_true", "tags_of"]
 
-
 GONE = "DELETE_COMPLETE"
 
 

@@ -26,7 +26,6 @@ __all__ = [
     "template_of",
 ]
 
-
 _SECTIONS = frozenset(
     {
         "AWSTemplateFormatVersion",

@@ -31,9 +31,11 @@ __all__ = [
     "zip_error",
 ]
 
-
 _DEFAULT_MEMORY_MB = 128
 _DEFAULT_SECONDS = 3
+
+_UNPACKED_BYTES = 262_144_000  # AWS Lambda's quota for a deployment package
+_KEPT = 20  # states of code; functions that run now may still import from theirs
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,6 @@ def function_of(record: Any, caller: Caller) -> Function:
         ),
         reserved=None if reserved is None else int(reserved),
     )
-
-
-_UNPACKED_BYTES = 262_144_000  # AWS Lambda's quota for a deployment package
-_KEPT = 20  # states of code; functions that run now may still import from theirs
 
 
 def zip_error(code: bytes) -> str | None:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RUNNING", "PrintedOutput", "entries_of", "new_stream", "tail_of", "write"]
 
-
 RUNNING = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 """The runtime of every function here."""
 
 _STREAMS = 1000  # of a group; it lives in this process' memory
 _LONGEST = 256 * 1024 - 26  # characters; CloudWatch Logs' limit, 26 bytes of overhead included
 _TAIL_BYTES = 4096  # of AWS's LogType=Tail
+
+_BYTES = 1 << 20  # of one invocation; the rest is read and dropped
 
 
 def new_stream(version: str) -> str:
@@ -83,9 +84,6 @@ def write(invocation: FunctionInvocation, entries: list[tuple[int, str]]) -> Non
     streams = backend.groups[function.log_group].streams
     for name in list(streams)[: max(0, len(streams) - _STREAMS)]:
         del streams[name]
-
-
-_BYTES = 1 << 20  # of one invocation; the rest is read and dropped
 
 
 class PrintedOutput(asyncio.Protocol):

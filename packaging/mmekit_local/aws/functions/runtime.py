@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TASK_ROOT", "can_mount", "flush", "mount", "receive", "run"]
 
-
 _LENGTH = struct.Struct(">I")
 TASK_ROOT = "/var/task"
 _RUNTIME_ROOT = "/var/runtime"
 _INDENT = "\u00a0"  # as AWS's log has it, where blanks at a line's start would be lost
+
+_NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000  # sched.h
+_READ_ONLY, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 1, 32, 4096, 16384, 1 << 18  # mount.h
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class RuntimeFault(Exception):  # noqa: N818 - AWS's word
@@ -243,11 +246,6 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
         pieces.append(piece)
         count -= len(piece)
     return b"".join(pieces)
-
-
-_NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000  # sched.h
-_READ_ONLY, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 1, 32, 4096, 16384, 1 << 18  # mount.h
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def can_mount(folder: Path) -> bool:

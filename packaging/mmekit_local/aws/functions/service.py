@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Functions", "correct_functions"]
 
-
 logger = logging.getLogger("mmekit.endpoint")
 
 _PREFIX, _SUFFIX = "/2015-03-31/functions/", "/invocations"
@@ -49,6 +48,8 @@ _EVENT_BYTES = 1 << 20
 _THROTTLED_S = 0.2  # between two tries of an event that has to wait for its turn
 
 _Key = tuple[str, str, str]
+
+_CODE = ("code_bytes", "code_size", "code_sha_256", "code_digest")
 
 
 class Functions:
@@ -272,6 +273,3 @@ def _set_code(function: Any, spec: dict[str, Any]) -> None:
         for name, value in before.items():
             setattr(function, name, value)
         raise InvalidParameterValueException(message)
-
-
-_CODE = ("code_bytes", "code_size", "code_sha_256", "code_digest")

@@ -35,11 +35,14 @@ from typing import Any, NoReturn
 
 __all__ = ["Fork", "ProcessExit", "TemplateProcess"]
 
-
 _MESSAGE = struct.Struct("<cQqq")
 _DESCRIPTORS = 2
 _MAXRSS_PER_KIB = 1024 if sys.platform == "darwin" else 1
 _PREFIX = "_mmekit_function_"
+
+_READY_S = 60.0
+_STOP_S = 5.0
+_FULL_S = 0.005  # until the template process has read some of what waits for it
 
 
 class _Program:
@@ -205,11 +208,6 @@ def _main() -> None:
     gc.collect()
     gc.freeze()  # what is here is shared by all; a collection would copy it
     program.serve()
-
-
-_READY_S = 60.0
-_STOP_S = 5.0
-_FULL_S = 0.005  # until the template process has read some of what waits for it
 
 
 @dataclass(frozen=True)

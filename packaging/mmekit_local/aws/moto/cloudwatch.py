@@ -32,9 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["correct_cloudwatch", "extended_statistic", "merged", "put_observations"]
 
-
 _USUAL = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
 _MOST = 10  # extended statistics in one request
+
+_NUMBER = r"(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)"
+_PERCENTILE = re.compile(rf"p({_NUMBER})", re.IGNORECASE)
+_TRIMMED = re.compile(
+    r"(tm|wm|tc|ts|pr)(?:(?P<most>[0-9.]+)|\((?P<low>[^:()]*):(?P<high>[^:()]*)\))", re.IGNORECASE
+)
+_BOUND = re.compile(r"(-?[0-9.]+)(%?)")
+_WHOLE = 100.0
 
 
 class ObservedDatum(MetricAggregatedDatum):
@@ -172,15 +179,6 @@ def _get_metric_statistics(response: CloudWatchResponse) -> ActionResult:
     if extended:
         points = [point for point in points if _extended_statistics(point)]
     return ActionResult({"Label": asked("MetricName"), "Datapoints": points})
-
-
-_NUMBER = r"(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)"
-_PERCENTILE = re.compile(rf"p({_NUMBER})", re.IGNORECASE)
-_TRIMMED = re.compile(
-    r"(tm|wm|tc|ts|pr)(?:(?P<most>[0-9.]+)|\((?P<low>[^:()]*):(?P<high>[^:()]*)\))", re.IGNORECASE
-)
-_BOUND = re.compile(r"(-?[0-9.]+)(%?)")
-_WHOLE = 100.0
 
 
 def extended_statistic(name: str) -> Callable[[Distribution], float | None] | None:

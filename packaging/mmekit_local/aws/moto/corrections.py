@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MOTO", "Correction", "correct_moto"]
 
-
 _MOTOS = "_mmekit_put_bucket"
 
 

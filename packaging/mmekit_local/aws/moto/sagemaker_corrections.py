@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["correct_sagemaker"]
 
-
 _PAGE = 10  # models, unless MaxResults says otherwise
+
+_MARK = "_mmekit_keeps"
+_CONFIG = {  # a member of CreateEndpointConfig: how moto's record would call it
+    "ShadowProductionVariants": "shadow_production_variants",
+    "MetricsConfig": "metrics_config",
+}
+_PENDING = "PendingManualApproval"
 
 
 def correct_sagemaker() -> None:
@@ -142,14 +148,6 @@ def _list_models(response: SageMakerResponse) -> ActionResult:
             "NextToken": page[-1].model_name if page and more else None,
         }
     )
-
-
-_MARK = "_mmekit_keeps"
-_CONFIG = {  # a member of CreateEndpointConfig: how moto's record would call it
-    "ShadowProductionVariants": "shadow_production_variants",
-    "MetricsConfig": "metrics_config",
-}
-_PENDING = "PendingManualApproval"
 
 
 def _keep_members() -> None:

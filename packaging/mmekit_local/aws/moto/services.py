@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Services", "backend_named", "reply_as_asked"]
 
-
 _SHOWN = 60  # characters of what a client sent
 _FORM = b"application/x-www-form-urlencoded"
 _CBOR = b"rpc-v2-cbor"
 _TEXT, _MAP = 3 << 5, 5 << 5  # major types of CBOR (RFC 8949, 3.1)
+
+_CONTROLS = "/moto-api"
 
 
 class Services(DomainDispatcherApplication):
@@ -182,9 +183,6 @@ def _regions() -> frozenset[str]:
     for partition in session.get_available_partitions():
         names.update(session.get_available_regions("s3", partition, allow_non_regional=True))
     return frozenset(names)
-
-
-_CONTROLS = "/moto-api"
 
 
 def backend_named(service: Any) -> Any:

@@ -36,9 +36,22 @@ if TYPE_CHECKING:
 
 __all__ = ["call_wsgi", "decode_chunked", "environ_of", "is_chunked"]
 
-
 _NOT_PASSED_ON = frozenset(("content-length", "transfer-encoding", "upgrade"))
 """How the request came. (Who offers a websocket would be refused as if it were one.)"""
+
+
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
+_TRAILER_BYTES = 16 << 10
+_LENGTH = b"x-amz-decoded-content-length"
+_REPLACED = frozenset(
+    {
+        b"content-encoding",
+        b"content-length",
+        b"x-amz-content-sha256",
+        _LENGTH,
+        b"x-amz-trailer",
+    }
+)
 
 
 def call_wsgi(application: Application, request: ApiRequest) -> ApiReply:
@@ -111,20 +124,6 @@ def environ_of(request: ApiRequest) -> dict[str, Any]:
     environ["CONTENT_LENGTH"] = str(len(body))
     environ[PRESERVED_HEADER_NAMES_ENVIRON_KEY] = spelled
     return environ
-
-
-_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
-_TRAILER_BYTES = 16 << 10
-_LENGTH = b"x-amz-decoded-content-length"
-_REPLACED = frozenset(
-    {
-        b"content-encoding",
-        b"content-length",
-        b"x-amz-content-sha256",
-        _LENGTH,
-        b"x-amz-trailer",
-    }
-)
 
 
 def is_chunked(request: ApiRequest) -> bool:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Bodies", "replacement", "sync_folder", "write_all", "write_whole"]
 
+_OURS = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")
+"""A body, or one that a kill left unfinished. What has another name is somebody else's."""
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all.
@@ -72,10 +75,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-_OURS = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")
-"""A body, or one that a kill left unfinished. What has another name is somebody else's."""
 
 
 class Bodies:

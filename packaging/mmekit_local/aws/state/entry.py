@@ -36,11 +36,30 @@ __all__ = [
     "read_log",
 ]
 
-
 _FORMAT = "mmekit-state-2"
 _FIRST_FORMAT = "mmekit-state-1"
 """Neither the log nor its entries have a name or number."""
 _REMEDY = "Restore the state folder from a copy, or name another one with --state."
+
+_HEADERS = frozenset({"host", "cache-control", "expires", "user-agent", "x-moto-account-id"})
+_FAMILIES = ("content-", "if-", "x-amz-")
+_METADATA = "x-amz-meta-"
+"""What it has is the object's, whatever its name."""
+_PRESIGNED = frozenset(
+    {"x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders"}
+    | {"x-amz-content-sha256", "expires"}
+)
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^\s;,]+))', re.IGNORECASE)
+_FIELD = re.compile(rb"""(?<!\w)name\*?=(?:[\w-]*'[\w-]*')?("[^"\r\n]*"|[^\s;]+)""", re.IGNORECASE)
+_WITHHELD = (  # what operations on these make or take must not lie on a disk
+    "AccessKey",
+    "LoginProfile",
+    "ChangePassword",
+    "MFADevice",
+    "ServerCertificate",
+    "SigningCertificate",
+    "ServiceSpecificCredential",
+)
 
 
 @dataclass(frozen=True)
@@ -196,18 +215,6 @@ def _entry_of(path: Path, number: int, members: dict[str, Any]) -> LogEntry:
         raise damaged(path, f"entry {number} is not understood: {error}") from error
 
 
-_HEADERS = frozenset({"host", "cache-control", "expires", "user-agent", "x-moto-account-id"})
-_FAMILIES = ("content-", "if-", "x-amz-")
-_METADATA = "x-amz-meta-"
-"""What it has is the object's, whatever its name."""
-_PRESIGNED = frozenset(
-    {"x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders"}
-    | {"x-amz-content-sha256", "expires"}
-)
-_BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^\s;,]+))', re.IGNORECASE)
-_FIELD = re.compile(rb"""(?<!\w)name\*?=(?:[\w-]*'[\w-]*')?("[^"\r\n]*"|[^\s;]+)""", re.IGNORECASE)
-
-
 def entry_of(request: ApiRequest, at: float, seed: int, body: str, upload_id: str) -> LogEntry:
     """Return the entry of a request.
 
@@ -300,17 +307,6 @@ def _scope(request: ApiRequest) -> str:
         if name.lower() == "x-amz-credential":
             return value
     return ""
-
-
-_WITHHELD = (  # what operations on these make or take must not lie on a disk
-    "AccessKey",
-    "LoginProfile",
-    "ChangePassword",
-    "MFADevice",
-    "ServerCertificate",
-    "SigningCertificate",
-    "ServiceSpecificCredential",
-)
 
 
 def concerns_secrets(request: ApiRequest) -> bool:

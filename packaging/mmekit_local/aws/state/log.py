@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Lock", "LogEntry", "LogPosition", "StateLog"]
 
-
 _BYTES = 64
+
+_UNFINISHED = re.compile(r"\.log\.\d+")
+_NAMELESS = "-"
+"""A log of the first format; of such a one nothing is told."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,6 @@ def _position(content: bytes) -> LogPosition | None:
         return LogPosition(log, int(answered), int(begun))
     except ValueError:  # a new folder, or one of a version that said nothing
         return None
-
-
-_UNFINISHED = re.compile(r"\.log\.\d+")
-_NAMELESS = "-"
-"""A log of the first format; of such a one nothing is told."""
 
 
 class StateLog:

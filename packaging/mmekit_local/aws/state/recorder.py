@@ -36,12 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = ["StateRecorder", "deterministic", "make_deterministic"]
 
-
 _MODULES: tuple[Any, ...] = (
     moto.iam.models,
     moto.s3.models,
     moto.sagemaker.models,
 )
+
+
+_default = Random()  # noqa: S311 - identifiers, not secrets
+_REST = ("s3", "awslambda")  # whose requests name no operation
+_SERVICES = (*_REST, "iam", "sagemaker", "applicationautoscaling")
+_READING = ("Describe", "List", "Get", "Search", "Simulate", "Validate", "Estimate", "Detect")
+_FIRST_ERROR = 400
+_UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
 
 
 class _ThreadState(threading.local):
@@ -52,7 +59,6 @@ class _ThreadState(threading.local):
 
 
 _thread = _ThreadState()
-_default = Random()  # noqa: S311 - identifiers, not secrets
 
 
 class _SeededRandom(MotoRandom):
@@ -94,13 +100,6 @@ def deterministic(seed: int, at: float) -> Iterator[None]:
 
 def _now() -> datetime:
     return _thread.now or utcnow()
-
-
-_REST = ("s3", "awslambda")  # whose requests name no operation
-_SERVICES = (*_REST, "iam", "sagemaker", "applicationautoscaling")
-_READING = ("Describe", "List", "Get", "Search", "Simulate", "Validate", "Estimate", "Detect")
-_FIRST_ERROR = 400
-_UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
 
 
 class StateRecorder:

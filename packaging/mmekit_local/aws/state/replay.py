@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["compacted", "restore"]
 
-
 logger = logging.getLogger("mmekit.endpoint")
 
 _FIRST_ERROR = 400
 _SAID = 10
 """Of so many failures each is said: when a bucket is missing, so are all its objects."""
+
+
+_COPY_SOURCE = "x-amz-copy-source"
+_CONDITIONS = ("if-", "x-amz-if-")
 
 
 async def restore(
@@ -148,10 +151,6 @@ def _clean_up(state: StateRecorder, replay: _Replay) -> None:
         len(replay.kept),
         state.log.folder,
     )
-
-
-_COPY_SOURCE = "x-amz-copy-source"
-_CONDITIONS = ("if-", "x-amz-if-")
 
 
 @dataclass

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["rolled_back_on_failure"]
 
+_ORIGINAL = "_mmekit_dispose"
+
 
 class _ThreadState(threading.local):
     """Objects that moto has thrown away in this thread and that may be needed again."""
@@ -31,7 +33,6 @@ class _ThreadState(threading.local):
 
 
 _thread = _ThreadState()
-_ORIGINAL = "_mmekit_dispose"
 
 
 @contextlib.contextmanager

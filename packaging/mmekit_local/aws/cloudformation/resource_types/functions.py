@@ -36,8 +36,10 @@ __all__ = [
     "PermissionType",
 ]
 
-
 _NOT_CONFIGURATION = ("Code", "Tags", "ReservedConcurrentExecutions")
+
+_PAGE = 1000
+_ANSWERS = "cloudformation-custom-resource-response"
 
 
 class FunctionType(ResourceType):
@@ -144,10 +146,6 @@ def _code(described: dict[str, Any], runtime: str) -> dict[str, Any]:
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr(name, described["ZipFile"])
     return {"ZipFile": packed.getvalue()}
-
-
-_PAGE = 1000
-_ANSWERS = "cloudformation-custom-resource-response"
 
 
 class BucketDeploymentType(ResourceType):

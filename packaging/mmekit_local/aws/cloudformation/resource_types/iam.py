@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["InlinePolicyType", "ManagedPolicyType", "RoleType"]
 
-
 _DESCRIBING = ("Path", "Description", "MaxSessionDuration", "PermissionsBoundary", "Tags")
 _OF_AWS = ":iam::aws:policy/"
 

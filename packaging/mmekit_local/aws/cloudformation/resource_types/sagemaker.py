@@ -24,7 +24,6 @@ __all__ = [
     "ScalingPolicyType",
 ]
 
-
 _UPDATED = (
     "EndpointConfigName",
     "RetainAllVariantProperties",
@@ -35,6 +34,9 @@ _UPDATED = (
 
 
 _SETTLED = ("InService", "Failed", "OutOfService", "UpdateRollbackFailed")
+
+_SERVICE = "application-autoscaling"
+_IDENTITY = ("ServiceNamespace", "ResourceId", "ScalableDimension")
 
 
 class ModelType(ResourceType):
@@ -147,10 +149,6 @@ class EndpointType(ResourceType):
             except ResourceError:
                 return
             context.closing.wait(0.1)
-
-
-_SERVICE = "application-autoscaling"
-_IDENTITY = ("ServiceNamespace", "ResourceId", "ScalableDimension")
 
 
 class ScalableTargetType(ResourceType):
