@@ -109,12 +109,12 @@ def _values(statistics: Statistics) -> Distribution | None:
 
 def _extended_statistics(statistics: Statistics) -> dict[str, float] | None:
     """Return what a data point has beside the usual statistics."""
-    asked = [name for name in statistics.stats if name not in _USUAL]
-    found = {name: _statistic(statistics, name) for name in asked}
+    extended = [name for name in statistics.stats if name not in _USUAL]
+    found = {name: _statistic(statistics, name) for name in extended}
     return {name: value for name, value in found.items() if value is not None} or None
 
 
-class _Asked:
+class _NamespaceFilter:
     """The metrics of the namespaces that are asked for, which moto does not look at."""
 
     def __init__(self, backend: CloudWatchBackend, queries: Sequence[dict[str, Any]]) -> None:
@@ -132,7 +132,7 @@ class _Asked:
 
 
 def _get_metric_data(
-    backend: CloudWatchBackend, queries: Sequence[dict[str, Any]], **asked: Any
+    backend: CloudWatchBackend, queries: Sequence[dict[str, Any]], **others: Any
 ) -> list[dict[str, Any]]:
     """Leave out the times of which there is no such statistic, and refuse what moto invents."""
     names = {query["Id"] for query in queries}
@@ -144,7 +144,9 @@ def _get_metric_data(
                 "(MetricStat) and compute it. The same request works on AWS."
             )
     compute: Any = CloudWatchBackend._mmekit_data  # type: ignore[attr-defined] # noqa: SLF001
-    results: list[dict[str, Any]] = compute(_Asked(backend, queries), queries=queries, **asked)
+    results: list[dict[str, Any]] = compute(
+        _NamespaceFilter(backend, queries), queries=queries, **others
+    )
     for result in results:
         pairs = zip(result["timestamps"], result["values"], strict=True)
         told = [(when, value) for when, value in pairs if value is not None]
@@ -154,8 +156,8 @@ def _get_metric_data(
 
 
 def _get_metric_statistics(response: CloudWatchResponse) -> ActionResult:
-    asked = response._get_param  # noqa: SLF001 - the way in which moto's own methods ask
-    usual, extended = asked("Statistics") or [], asked("ExtendedStatistics") or []
+    parameter = response._get_param  # noqa: SLF001 - the way in which moto's own methods ask
+    usual, extended = parameter("Statistics") or [], parameter("ExtendedStatistics") or []
     if bool(usual) == bool(extended):
         what = "Must specify either Statistics or ExtendedStatistics"
         raise InvalidParameterCombination(f"{what}, but not both" if usual else what)
@@ -167,18 +169,18 @@ def _get_metric_statistics(response: CloudWatchResponse) -> ActionResult:
                 f"The value {name} for parameter ExtendedStatistics is not supported."
             )
     points = response.cloudwatch_backend.get_metric_statistics(
-        asked("Namespace"),
-        asked("MetricName"),
-        asked("StartTime"),
-        asked("EndTime"),
+        parameter("Namespace"),
+        parameter("MetricName"),
+        parameter("StartTime"),
+        parameter("EndTime"),
         response._get_int_param("Period"),  # noqa: SLF001 - as above
         [*usual, *extended],
-        unit=asked("Unit"),
-        dimensions=asked("Dimensions") or [],
+        unit=parameter("Unit"),
+        dimensions=parameter("Dimensions") or [],
     )
     if extended:
         points = [point for point in points if _extended_statistics(point)]
-    return ActionResult({"Label": asked("MetricName"), "Datapoints": points})
+    return ActionResult({"Label": parameter("MetricName"), "Datapoints": points})
 
 
 def extended_statistic(name: str) -> Callable[[Distribution], float | None] | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOTO", "Correction", "correct_moto"]
 
-_MOTOS = "_mmekit_put_bucket"
+_ORIGINAL = "_mmekit_put_bucket"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ MOTO = (
     ),
     Correction(
         "models listed",
-        "ListModels heeds neither NameContains, MaxResults, SortBy nor NextToken",
+        "ignores NameContains, MaxResults, SortBy and NextToken of ListModels",
     ),
     Correction(
         "newest first",
@@ -147,13 +147,13 @@ def correct_moto() -> None:
 
 def _correct_buckets() -> None:
     """Set right what differs; a second time does no harm."""
-    setattr(FakeBucket, "get_permission", _permission)  # noqa: B010
-    if not hasattr(S3Response, _MOTOS):
-        setattr(S3Response, _MOTOS, S3Response._bucket_response_put)  # noqa: SLF001
+    setattr(FakeBucket, "get_permission", _get_permission)  # noqa: B010
+    if not hasattr(S3Response, _ORIGINAL):
+        setattr(S3Response, _ORIGINAL, S3Response._bucket_response_put)  # noqa: SLF001
         setattr(S3Response, "_bucket_response_put", _put_bucket)  # noqa: B010
 
 
-def _permission(bucket: FakeBucket, action: str, resource: str) -> Any:
+def _get_permission(bucket: FakeBucket, action: str, resource: str) -> Any:
     """Leave out statements with a condition: moto knows no request's values, and would deny.
 
     A policy that refuses plain HTTP (aws:SecureTransport) would shut the bucket altogether, and
@@ -163,8 +163,8 @@ def _permission(bucket: FakeBucket, action: str, resource: str) -> Any:
         return PermissionResult.NEUTRAL
     statements = json.loads(bucket.policy)["Statement"]
     listed = statements if isinstance(statements, list) else [statements]
-    heeded = [one for one in listed if not one.get("Condition")]
-    return IAMPolicy(json.dumps({"Statement": heeded})).is_action_permitted(action, resource)
+    unconditional = [one for one in listed if not one.get("Condition")]
+    return IAMPolicy(json.dumps({"Statement": unconditional})).is_action_permitted(action, resource)
 
 
 def _put_bucket(
@@ -173,7 +173,7 @@ def _put_bucket(
     """Give a new bucket the tags that CreateBucket names: moto has not heard of them."""
     tags = _tags(response.body) if not querystring else {}
     is_new = bucket_name not in response.backend.buckets
-    answer = getattr(response, _MOTOS)(request, bucket_name, querystring)
+    answer = getattr(response, _ORIGINAL)(request, bucket_name, querystring)
     if tags and is_new:
         response.backend.put_bucket_tagging(bucket_name, tags)
     return answer

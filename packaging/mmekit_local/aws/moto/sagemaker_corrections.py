@@ -33,13 +33,13 @@ _PENDING = "PendingManualApproval"
 
 def correct_sagemaker() -> None:
     """Set right what differs; a second time does no harm."""
-    _keep_members()
+    _keep_forgotten_members()
     setattr(FakeEndpointConfig, "validate_instance_type", _validate_instance_type)  # noqa: B010
     setattr(SageMakerResponse, "list_models", _list_models)  # noqa: B010
     setattr(SageMakerResponse, "describe_endpoint_config", _describe_config)  # noqa: B010
     if not hasattr(SageMakerResponse, "_mmekit_create_model"):
         setattr(SageMakerResponse, "_mmekit_create_model", SageMakerResponse.create_model)  # noqa: B010
-        setattr(SageMakerResponse, "create_model", _create_as_isolated_as_asked)  # noqa: B010
+        setattr(SageMakerResponse, "create_model", _create_model)  # noqa: B010
     setattr(SageMakerModelBackend, "add_tags", _add_tags)  # noqa: B010
     if not hasattr(SageMakerModelBackend, "_mmekit_resource"):
         usual = SageMakerModelBackend._get_resource_from_arn  # noqa: SLF001 - of what has tags
@@ -114,7 +114,7 @@ def _without_empty(described: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value not in (None, {}, [])}
 
 
-def _create_as_isolated_as_asked(response: Any) -> ActionResult:
+def _create_model(response: Any) -> ActionResult:
     """Keep EnableNetworkIsolation, which moto forgets."""
     created: ActionResult = response._mmekit_create_model()  # noqa: SLF001 - set above
     model = response.sagemaker_backend.describe_model(response._get_param("ModelName"))  # noqa: SLF001
@@ -124,23 +124,29 @@ def _create_as_isolated_as_asked(response: Any) -> ActionResult:
 
 def _list_models(response: SageMakerResponse) -> ActionResult:
     """Filter, sort and page, which moto does for all but models."""
-    asked = response._get_param  # noqa: SLF001 - the way in which moto's own methods ask
+    parameter = response._get_param  # noqa: SLF001 - the way in which moto's own methods ask
     models = [
         model
         for model in response.sagemaker_backend.list_models()
-        if (asked("NameContains") or "") in model.model_name
-        and (not asked("CreationTimeBefore") or model.creation_time < asked("CreationTimeBefore"))
-        and (not asked("CreationTimeAfter") or model.creation_time > asked("CreationTimeAfter"))
+        if (parameter("NameContains") or "") in model.model_name
+        and (
+            not parameter("CreationTimeBefore")
+            or model.creation_time < parameter("CreationTimeBefore")
+        )
+        and (
+            not parameter("CreationTimeAfter")
+            or model.creation_time > parameter("CreationTimeAfter")
+        )
     ]
-    by_name = asked("SortBy") == "Name"
+    by_name = parameter("SortBy") == "Name"
     models.sort(
         key=lambda model: model.model_name if by_name else model.creation_time,
-        reverse=asked("SortOrder") != "Ascending",
+        reverse=parameter("SortOrder") != "Ascending",
     )
     names = [model.model_name for model in models]
-    token = asked("NextToken")
+    token = parameter("NextToken")
     first = names.index(token) + 1 if token in names else 0
-    page = models[first : first + int(asked("MaxResults") or _PAGE)]
+    page = models[first : first + int(parameter("MaxResults") or _PAGE)]
     more = first + len(page) < len(models)
     return ActionResult(
         {
@@ -150,20 +156,20 @@ def _list_models(response: SageMakerResponse) -> ActionResult:
     )
 
 
-def _keep_members() -> None:
+def _keep_forgotten_members() -> None:
     """Let moto keep what matters here; a second time does no harm."""
     for name, around in (
-        ("create_endpoint_config", _config),
-        ("create_endpoint", _endpoint),
-        ("create_model_package", _package),
-        ("update_model_package", _package_update),
+        ("create_endpoint_config", _create_config),
+        ("create_endpoint", _create_endpoint),
+        ("create_model_package", _create_package),
+        ("update_model_package", _update_package),
     ):
         method = getattr(SageMakerResponse, name)
         if not hasattr(method, _MARK):
-            setattr(SageMakerResponse, name, _around(method, around))
+            setattr(SageMakerResponse, name, _wrapped(method, around))
 
 
-def _around(method: Any, around: Any) -> Any:
+def _wrapped(method: Any, around: Any) -> Any:
     @functools.wraps(method)
     def answered(response: SageMakerResponse) -> Any:
         return around(response, functools.partial(method, response))
@@ -172,28 +178,28 @@ def _around(method: Any, around: Any) -> Any:
     return answered
 
 
-def _asked(response: SageMakerResponse, member: str) -> Any:
+def _parameter(response: SageMakerResponse, member: str) -> Any:
     return response._get_param(member)  # noqa: SLF001 - the way in which moto's own methods ask
 
 
-def _config(response: SageMakerResponse, create: Callable[[], Any]) -> Any:
+def _create_config(response: SageMakerResponse, create: Callable[[], Any]) -> Any:
     answer = create()
-    record = response.sagemaker_backend.endpoint_configs[_asked(response, "EndpointConfigName")]
+    record = response.sagemaker_backend.endpoint_configs[_parameter(response, "EndpointConfigName")]
     for member, attribute in _CONFIG.items():
-        if (value := _asked(response, member)) is not None:
+        if (value := _parameter(response, member)) is not None:
             setattr(record, attribute, value)
     return answer
 
 
-def _endpoint(response: SageMakerResponse, create: Callable[[], Any]) -> Any:
+def _create_endpoint(response: SageMakerResponse, create: Callable[[], Any]) -> Any:
     answer = create()
-    if (deployment := _asked(response, "DeploymentConfig")) is not None:
-        record = response.sagemaker_backend.endpoints[_asked(response, "EndpointName")]
+    if (deployment := _parameter(response, "DeploymentConfig")) is not None:
+        record = response.sagemaker_backend.endpoints[_parameter(response, "EndpointName")]
         setattr(record, "last_deployment_config", deployment)  # noqa: B010 - moto has no such
     return answer
 
 
-def _package(response: SageMakerResponse, create: Callable[[], Any]) -> Any:
+def _create_package(response: SageMakerResponse, create: Callable[[], Any]) -> Any:
     answer = create()
     for package in response.sagemaker_backend.model_packages.values():
         if package.model_package_version is not None and package.model_approval_status is None:
@@ -201,10 +207,10 @@ def _package(response: SageMakerResponse, create: Callable[[], Any]) -> Any:
     return answer
 
 
-def _package_update(response: SageMakerResponse, update: Callable[[], Any]) -> Any:
+def _update_package(response: SageMakerResponse, update: Callable[[], Any]) -> Any:
     """Let what an update does not name stay as it is."""
     packages = response.sagemaker_backend.model_packages
-    package = packages.get(_asked(response, "ModelPackageArn"))
+    package = packages.get(_parameter(response, "ModelPackageArn"))
     before = {} if package is None else dict(vars(package))
     answer = update()
     for member, attribute in (
@@ -212,6 +218,6 @@ def _package_update(response: SageMakerResponse, update: Callable[[], Any]) -> A
         ("ApprovalDescription", "approval_description"),
         ("CustomerMetadataProperties", "customer_metadata_properties"),
     ):
-        if package is not None and _asked(response, member) is None:
+        if package is not None and _parameter(response, member) is None:
             setattr(package, attribute, before[attribute])
     return answer
