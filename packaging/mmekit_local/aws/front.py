@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.observability.metrics import Metrics
     from mmekit_local.sagemaker.options import EndpointLimits
 
-__all__ = ["AwsFront", "Routes"]
+__all__ = ["AwsFront"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
