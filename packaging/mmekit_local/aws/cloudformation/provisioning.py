@@ -207,6 +207,7 @@ class Provisioning:
     def _roll_back(self) -> str:
         """Undo what has been made and changed; return why that failed, "" when it did not."""
         failures = []
+        # What was cancelled is the operation: its rollback runs to the end all the same.
         context = replace(self._context, cancelled=threading.Event())
         for old, new in reversed(self._journal):
             kind = resource_type_of(new.type)

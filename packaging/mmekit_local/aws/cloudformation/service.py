@@ -143,6 +143,7 @@ class Stacks:
     def _begin(self, stack: Stack, context: StackContext, work: Callable[[], None]) -> None:
         """Work on a stack in a thread of its own, after what is being done to it has ended."""
         self._keep(stack)
+        # Only now: an operation that cannot be written down must not end the one before it.
         before = self._work.get(stack.id)
         if before is not None:
             before[1].cancelled.set()

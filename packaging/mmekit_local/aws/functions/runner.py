@@ -103,6 +103,7 @@ class _Run:
                 reader, writer = await asyncio.open_connection(sock=ours)
                 stack.callback(writer.close)
                 fork = await self._template.fork(theirs, writing)
+            # Whatever happens from here: a function does not outlive its invocation.
             stack.push_async_callback(self._template.kill, fork)
             looking = asyncio.ensure_future(self._watch_memory(fork))
             stack.callback(looking.cancel)

@@ -115,6 +115,7 @@ class StateRecorder:
         make_deterministic()
         self.log = log
         self._pending: list[LogEntry] = []
+        # Taken again by flush_pending: what is pending goes ahead of every other entry.
         self._pending_lock = threading.RLock()
         self._replaying: LogEntry | None = None
 
