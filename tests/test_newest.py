@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 # What is installed anew, and what is run with it: tests, or a module of ours.
 RELIED_ON = {
-    "moto": (["moto[server]"], ["coverage", "services", "storage", "undo"]),
+    "moto": (["moto[server]"], ["coverage", "moto_itself", "rollback", "services", "storage"]),
     "botocore": (["botocore", "boto3", "s3transfer"], ["boto3", "coverage", "services"]),
     "jgo": (["jgo"], "mmekit.engine"),  # fetches DJL's engine by it
 }

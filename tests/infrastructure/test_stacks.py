@@ -7,10 +7,10 @@ import signal
 import pytest
 from botocore.exceptions import ClientError
 
-from mmekit_local.aws.cloudformation.operations import Operations
-from mmekit_local.aws.cloudformation.record import Stack
-from mmekit_local.aws.cloudformation.site import Clients, Site
-from mmekit_local.aws.cloudformation.table import StackTable
+from mmekit_local.aws.cloudformation.context import Clients, StackContext
+from mmekit_local.aws.cloudformation.stack import Stack
+from mmekit_local.aws.cloudformation.stack_operations import StackOperations
+from mmekit_local.aws.cloudformation.stack_table import StackTable
 from mmekit_local.sagemaker.errors import AwsError
 
 from .conftest import IMAGE, start_service, until
@@ -182,8 +182,8 @@ def test_an_update_that_came_to_no_end_is_done_again_with_the_same_template(stat
     place = {"account": "123456789012", "region": "us-east-1"}
     stacks, begun = StackTable(), []
     stacks.keep(Stack(id="arn", name="cut", template=text, status=status, **place))
-    operations = Operations(stacks, lambda *work: begun.append(work), lambda _: None, aws=None)
-    site = Site(
+    operations = StackOperations(stacks, lambda *work: begun.append(work), lambda _: None, aws=None)
+    context = StackContext(
         **place,
         stack_id="",
         stack_name="",
@@ -193,7 +193,7 @@ def test_an_update_that_came_to_no_end_is_done_again_with_the_same_template(stat
         note=lambda *_: None,
     )
     with contextlib.suppress(AwsError):
-        operations.perform("UpdateStack", {"StackName": "cut", "TemplateBody": text}, site)
+        operations.known["UpdateStack"]({"StackName": "cut", "TemplateBody": text}, context)
     assert len(begun) == begins
 
 
@@ -323,6 +323,18 @@ def test_a_change_set_shows_no_secret(local):
     shown = formation.describe_change_set(StackName="discreet", ChangeSetName="first")
     assert shown["Parameters"] == [{"ParameterKey": "Secret", "ParameterValue": "****"}]
     local.delete("discreet")
+
+
+def test_a_change_set_without_changes_fails_and_lists_none(local):
+    formation = local.client("cloudformation")
+    text = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    formation.create_stack(StackName="same", TemplateBody=text)
+    formation.create_change_set(StackName="same", ChangeSetName="none", TemplateBody=text)
+    shown = formation.describe_change_set(StackName="same", ChangeSetName="none")
+    assert (shown["Status"], shown["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
+    assert "didn't contain changes" in shown["StatusReason"]
+    assert shown["Changes"] == []
+    local.delete("same")
 
 
 def test_what_is_retained_stays(local):

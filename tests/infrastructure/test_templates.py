@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from mmekit_local.aws.cloudformation.functions import Scope
+from mmekit_local.aws.cloudformation.intrinsic_functions import Evaluator
 from mmekit_local.aws.cloudformation.parameters import resolved_parameters
 from mmekit_local.aws.cloudformation.template import Template
 from mmekit_local.ports import free_port
@@ -97,7 +97,7 @@ def loaded(text, parameters=None, resources=None):
     """The scope of a template of a few lines."""
     template = Template.parse(text)
     made = resources or {}
-    return Scope(
+    return Evaluator(
         template,
         {"AWS::Region": "eu-central-1", **(parameters or {})},
         reference=lambda name: made[name]["id"],

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.observability.metrics import Metrics
     from mmekit_local.sagemaker.options import EndpointLimits
 
-__all__ = ["Front", "Routes"]
+__all__ = ["AwsFront"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -61,7 +61,7 @@ class Routes(Protocol):
         ...
 
 
-class Front:
+class AwsFront:
     """Takes every request and hands it to whoever answers it.
 
     Parameters

@@ -68,9 +68,9 @@ class _UntilNobodyReads(_Handler):
 def _lines_on_stdout() -> Iterator[None]:
     handler = _UntilNobodyReads(sys.stdout)
     handler.setFormatter(LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    heard = [logger, logging.getLogger("mmekit.http")]
-    before = [(one, one.level, one.propagate) for one in heard]
-    for one in heard:
+    loggers = [logger, logging.getLogger("mmekit.http")]
+    before = [(one, one.level, one.propagate) for one in loggers]
+    for one in loggers:
         one.addHandler(handler)
         one.setLevel(logging.INFO)
         one.propagate = False

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from mmekit.aws_environment import announcement, reachable_url
 from mmekit.settings import LOCAL_REGION
 from mmekit_local.aws.cloudformation import Stacks
-from mmekit_local.aws.front import Front
+from mmekit_local.aws.front import AwsFront
 from mmekit_local.aws.functions import Functions
 from mmekit_local.aws.listening import cannot_listen
 from mmekit_local.aws.moto.aws import Aws
 from mmekit_local.aws.moto.identities import role_variables
 from mmekit_local.aws.state.log import StateLog
-from mmekit_local.aws.state.recorder import State
-from mmekit_local.aws.state.restore import restore
+from mmekit_local.aws.state.recorder import StateRecorder
+from mmekit_local.aws.state.replay import restore
 from mmekit_local.http import HttpServer, OriginPolicy
 from mmekit_local.printed import lines_per_second
 from mmekit_local.sagemaker.asynchronous import AsyncInference
@@ -53,7 +53,7 @@ __all__ = ["serve"]
 logger = logging.getLogger("mmekit.endpoint")
 
 _CLOSING_SECONDS = 2
-_PAYING_SECONDS = 1.0
+_FLUSH_SECONDS = 1.0
 
 
 async def serve(
@@ -87,7 +87,7 @@ async def serve(
                 one.forget(endpoint)
 
         controller = EndpointController(
-            options, make_fleet, event_log, _note(state), forget, metrics
+            options, make_fleet, event_log, _outcome_recorder(state), forget, metrics
         )
         control_plane = ControlPlane(aws, controller)
         asynchronous = AsyncInference(controller.serving, aws, metrics)
@@ -96,14 +96,18 @@ async def serve(
         page = PageRoutes(monitor, event_log, controller.statuses, data_plane)
         functions = Functions(_url(listener), folder / "functions", lambda: aws.is_replaying)
         stacks = Stacks(
-            _url(listener), aws, controller, state.note if state else _forgotten, _note(state)
+            _url(listener),
+            aws,
+            controller,
+            state.record_change if state else _discard,
+            _outcome_recorder(state),
         )
-        front = Front(
+        front = AwsFront(
             data_plane, control_plane, stacks, aws, functions, metrics, options.limits, page
         )
         server = HttpServer(front.responder, front.limits, policy)
-        asked = asyncio.Event()
-        _stop_at_signals(asked)
+        stop_requested = asyncio.Event()
+        _stop_at_signals(stop_requested)
         tasks = [
             asyncio.ensure_future(work)
             for work in (publish(monitor, logs, captures), asynchronous.run())
@@ -111,7 +115,7 @@ async def serve(
         try:
             if state is not None:
                 await restore(state, aws, control_plane, controller, stacks)
-                tasks.append(asyncio.ensure_future(_pay(state)))
+                tasks.append(asyncio.ensure_future(_flush_pending(state)))
             tasks.append(
                 asyncio.ensure_future(Autoscaler(controller, options.autoscaling_minute).run())
             )
@@ -120,7 +124,7 @@ async def serve(
             except OSError as error:  # Linux lets two bind to a port, until one of them listens
                 raise cannot_listen(error, options) from error
             _announce(listener, options.state)
-            await asked.wait()
+            await stop_requested.wait()
         finally:
             logger.info("stopping")
             page.close()
@@ -138,46 +142,46 @@ async def serve(
 
 
 @contextlib.contextmanager
-def _state(folder: Path | None) -> Iterator[State | None]:
+def _state(folder: Path | None) -> Iterator[StateRecorder | None]:
     if folder is None:
         yield None
         return
     log = StateLog(folder)
     try:
-        state = State(log)
+        state = StateRecorder(log)
         yield state
         try:
-            state.pay()
+            state.flush_pending()
         except OSError as error:
             logger.warning("the last changes are not written down: %s", error)
     finally:
         log.close()
 
 
-def _note(state: State | None) -> Callable[[dict[str, Any]], None]:
+def _outcome_recorder(state: StateRecorder | None) -> Callable[[dict[str, Any]], None]:
     """Return what writes down what has become of something, now or as soon as there is room."""
 
-    def note(change: dict[str, Any]) -> None:
+    def record(change: dict[str, Any]) -> None:
         if state is not None:
             try:
-                state.note_made(change)
+                state.record_outcome(change)
             except OSError as error:
                 logger.warning("a change cannot be written down yet: %s", error)
 
-    return note
+    return record
 
 
-def _forgotten(_: dict[str, Any]) -> None:
+def _discard(_: dict[str, Any]) -> None:
     """Write nothing down, where nothing is kept."""
 
 
-async def _pay(state: State) -> None:
+async def _flush_pending(state: StateRecorder) -> None:
     """Write down, until cancelled, what there was no room for once there is."""
     while True:
-        await asyncio.sleep(_PAYING_SECONDS)
-        if state.owes:
+        await asyncio.sleep(_FLUSH_SECONDS)
+        if state.has_pending:
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(state.pay)
+                await asyncio.to_thread(state.flush_pending)
 
 
 def _fleets(  # noqa: PLR0913 - what a fleet is made of
@@ -212,12 +216,12 @@ def _fleets(  # noqa: PLR0913 - what a fleet is made of
     return make_fleet
 
 
-def _stop_at_signals(asked: asyncio.Event) -> None:
+def _stop_at_signals(stop_requested: asyncio.Event) -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # whoever runs it in a thread stops it otherwise
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop_requested.set)
 
 
 def _url(listener: socket.socket) -> str:

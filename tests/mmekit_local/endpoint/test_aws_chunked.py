@@ -6,14 +6,14 @@ import tracemalloc
 
 import pytest
 
-from mmekit_local.aws.moto.aws_chunked import decode
+from mmekit_local.aws.moto.wsgi import decode_chunked
 from mmekit_local.sagemaker.api import ApiRequest
 
 CODED = (b"x-amz-content-sha256", b"STREAMING-UNSIGNED-PAYLOAD-TRAILER")
 
 
 def decoded(body, *headers):
-    return decode(ApiRequest("PUT", b"/a/b", b"", [CODED, *headers], (body,)))
+    return decode_chunked(ApiRequest("PUT", b"/a/b", b"", [CODED, *headers], (body,)))
 
 
 def test_chunks_are_joined_and_trailers_become_headers():

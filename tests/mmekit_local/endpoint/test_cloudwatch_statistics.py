@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from moto.backends import get_backend
 
 from mmekit_local.aws.moto.aws import Aws
-from mmekit_local.aws.moto.cloudwatch_statistics import extended_statistic
+from mmekit_local.aws.moto.cloudwatch import extended_statistic
 from mmekit_local.sagemaker.observability.metrics import INVOCATIONS, Metrics
 from mmekit_local.sagemaker.observability.observations import condensed
 from mmekit_local.sagemaker.specification import EndpointId

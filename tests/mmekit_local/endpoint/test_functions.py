@@ -16,7 +16,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from mmekit_local.aws.functions.task_root import can_mount
+from mmekit_local.aws.functions.runtime import can_mount
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from mmekit.errors import EndpointError
-from mmekit_local.aws.state.entry import Entry, line_of
+from mmekit_local.aws.state.entry import LogEntry, line_of
 from mmekit_local.aws.state.log import StateLog
 
 
@@ -18,7 +18,7 @@ def test_bytes_that_two_requests_bring_at_once_stay_for_the_one_that_is_taken(tm
         with log.bodies.kept(b"same") as second:
             assert first == second
         assert (tmp_path / "bodies" / first).read_bytes() == b"same"
-        log.append(Entry(1.0, method="PUT", body=first))
+        log.append(LogEntry(1.0, method="PUT", body=first))
     assert (tmp_path / "bodies" / first).exists()
     with pytest.raises(ValueError, match="refused"), log.bodies.kept(b"other") as other:
         raise ValueError("refused")
@@ -39,10 +39,10 @@ def test_a_folder_in_use_is_refused_with_a_remedy(tmp_path):
 def written(tmp_path):
     """A log of three entries, the second with a body."""
     log = StateLog(tmp_path)
-    log.append(Entry(1.0, change={"number": 1}))
+    log.append(LogEntry(1.0, change={"number": 1}))
     with log.bodies.kept(b"content") as body:
-        log.append(Entry(2.0, method="PUT", body=body))
-    log.append(Entry(3.0, change={"number": 3}))
+        log.append(LogEntry(2.0, method="PUT", body=body))
+    log.append(LogEntry(3.0, change={"number": 3}))
     log.close()
     return tmp_path
 
@@ -50,11 +50,11 @@ def written(tmp_path):
 @pytest.mark.parametrize("written_bytes", [1, 8, 20, -1])
 def test_an_entry_that_a_kill_tore_is_left_out(written, written_bytes):
     with (written / "log").open("ab") as file:
-        file.write(line_of(Entry(4.0, change={"number": "torn"}), 4)[:written_bytes])
+        file.write(line_of(LogEntry(4.0, change={"number": "torn"}), 4)[:written_bytes])
     log = StateLog(written)
     assert log.torn
     assert [entry.at for entry in log.entries] == [1.0, 2.0, 3.0]
-    log.append(Entry(4.0, change={"number": 4}))
+    log.append(LogEntry(4.0, change={"number": 4}))
     log.close()
     log = StateLog(written)
     assert [entry.at for entry in log.entries] == [1.0, 2.0, 3.0, 4.0]
@@ -112,7 +112,7 @@ def test_a_log_of_the_first_format_is_read_and_goes_on(tmp_path):
         line({"format": "mmekit-state-1"}) + line({"at": 1.0, "change": {"a": 1}})
     )
     log = StateLog(tmp_path)
-    log.append(Entry(2.0, change={"a": 2}))
+    log.append(LogEntry(2.0, change={"a": 2}))
     log.close()
     log = StateLog(tmp_path)
     assert [entry.at for entry in log.entries] == [1.0, 2.0]
@@ -131,7 +131,7 @@ def test_an_entry_whose_change_is_refused_is_taken_back(written):
     def refuse():
         with (
             log.bodies.kept(b"other") as body,
-            log.appended(Entry(4.0, method="PUT", body=body)),
+            log.appended(LogEntry(4.0, method="PUT", body=body)),
         ):
             assert (written / "log").read_bytes().count(b"\n") == 5
             assert (written / "bodies" / body).exists()
@@ -141,7 +141,7 @@ def test_an_entry_whose_change_is_refused_is_taken_back(written):
         refuse()
     assert (written / "log").read_bytes() == before
     assert len(list((written / "bodies").iterdir())) == 1
-    log.append(Entry(5.0))
+    log.append(LogEntry(5.0))
     log.close()
     log = StateLog(written)
     assert [entry.at for entry in log.entries] == [1.0, 2.0, 3.0, 5.0]
@@ -150,8 +150,8 @@ def test_an_entry_whose_change_is_refused_is_taken_back(written):
 
 def test_an_entry_whose_change_was_being_made_is_told_from_one_that_was_answered(written):
     script = (
-        "import os, pathlib, sys; from mmekit_local.aws.state.log import Entry, StateLog\n"
-        "with StateLog(pathlib.Path(sys.argv[1])).appended(Entry(4.0)): os._exit(9)"
+        "import os, pathlib, sys; from mmekit_local.aws.state.log import LogEntry, StateLog\n"
+        "with StateLog(pathlib.Path(sys.argv[1])).appended(LogEntry(4.0)): os._exit(9)"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(written)], check=False, timeout=60)
     assert ended.returncode == 9
@@ -161,7 +161,7 @@ def test_an_entry_whose_change_was_being_made_is_told_from_one_that_was_answered
         assert [entry.at for entry in log.entries] == [1.0, 2.0, 3.0, 4.0]
         log.close()
     log = StateLog(written)
-    log.append(Entry(5.0))
+    log.append(LogEntry(5.0))
     log.close()
     log = StateLog(written)
     assert not log.unanswered
@@ -214,7 +214,7 @@ def test_files_of_somebody_else_stay_where_they_are(tmp_path):
         (tmp_path / name).write_text(name)
     log = StateLog(tmp_path)
     with log.bodies.kept(b"content") as body:
-        log.append(Entry(1.0, method="PUT", body=body))
+        log.append(LogEntry(1.0, method="PUT", body=body))
     log.replace(log.entries)
     log.close()
     assert [name for name in strange if (tmp_path / name).read_text() != name] == []

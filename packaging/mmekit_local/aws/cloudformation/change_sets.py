@@ -5,22 +5,21 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.deployment import changes
-from mmekit_local.aws.cloudformation.described import described_change_set, shown_parameters
-from mmekit_local.aws.cloudformation.errors import template_error
-from mmekit_local.aws.cloudformation.record import ChangeSet
-from mmekit_local.aws.cloudformation.sources import require_acknowledgement, template_of
-from mmekit_local.aws.cloudformation.table import given_parameters, is_true, tags_of
-from mmekit_local.aws.cloudformation.template import Template
+from mmekit_local.aws.cloudformation.descriptions import described_change_set
+from mmekit_local.aws.cloudformation.parameters import given_parameters, shown_parameters
+from mmekit_local.aws.cloudformation.provisioning import changes
+from mmekit_local.aws.cloudformation.stack import ChangeSet, template_error
+from mmekit_local.aws.cloudformation.stack_table import is_true, tags_of
+from mmekit_local.aws.cloudformation.template import Template, require_acknowledgement, template_of
 from mmekit_local.sagemaker.errors import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit_local.aws.cloudformation.record import Stack
-    from mmekit_local.aws.cloudformation.site import Site
-    from mmekit_local.aws.cloudformation.table import StackTable
-    from mmekit_local.aws.cloudformation.work import Work
+    from mmekit_local.aws.cloudformation.context import StackContext
+    from mmekit_local.aws.cloudformation.stack import Stack
+    from mmekit_local.aws.cloudformation.stack_operations import StackOperations
+    from mmekit_local.aws.cloudformation.stack_table import StackTable
     from mmekit_local.aws.moto.aws import Aws
 
 __all__ = ["ChangeSets"]
@@ -44,12 +43,12 @@ class ChangeSets:
         The operations, by name.
     """
 
-    def __init__(self, stacks: StackTable, work: Work, aws: Aws) -> None:
+    def __init__(self, stacks: StackTable, work: StackOperations, aws: Aws) -> None:
         self._stacks = stacks
-        self._work = work
+        self._operations = work
         self._aws = aws
         self._change_sets: dict[str, tuple[Stack, ChangeSet]] = {}
-        self.known: dict[str, Callable[[dict[str, Any], Site], dict[str, Any]]] = {
+        self.known: dict[str, Callable[[dict[str, Any], StackContext], dict[str, Any]]] = {
             "CreateChangeSet": self._create_change_set,
             "DeleteChangeSet": self._delete_change_set,
             "DescribeChangeSet": self._describe_change_set,
@@ -57,25 +56,25 @@ class ChangeSets:
             "ListChangeSets": self._list_change_sets,
         }
 
-    def _create_change_set(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
+    def _create_change_set(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
         kind = members.get("ChangeSetType", "UPDATE")
         if kind == "CREATE":
-            stack = self._work.new_stack(members, site, reviewing=True)
-            template = template_of(members, site, self._aws)
+            stack = self._operations.new_stack(members, context, reviewing=True)
+            template = template_of(members, context, self._aws)
         elif kind == "UPDATE":
-            stack = self._stacks.find(members, site)
-            template = template_of(members, site, self._aws, stack)
+            stack = self._stacks.find(members, context)
+            template = template_of(members, context, self._aws, stack)
             require_acknowledgement(template, members)
         else:
             raise template_error(f"ChangeSetType {kind} is not supported here.")
         given = given_parameters(members, stack.parameters)
-        values = self._work.values(stack, template, given, site)
+        values = self._operations.values(stack, template, given, context)
         if stack.id not in self._stacks:
             stack.set_status("REVIEW_IN_PROGRESS", "User Initiated")
             self._stacks.keep(stack)
         identity = f"changeSet/{members['ChangeSetName']}/{uuid.uuid4()}"
         change_set = ChangeSet(
-            id=f"arn:aws:cloudformation:{site.region}:{site.account}:{identity}",
+            id=f"arn:aws:cloudformation:{context.region}:{context.account}:{identity}",
             name=str(members["ChangeSetName"]),
             kind=kind,
             template=template.text,
@@ -86,6 +85,7 @@ class ChangeSets:
             changes=changes(stack, template),
         )
         if kind == "UPDATE" and stack.has(template.text, given):
+            change_set.changes = ()
             change_set.reason = (
                 "The submitted information didn't contain changes. Submit different information "
                 "to create a change set."
@@ -93,8 +93,8 @@ class ChangeSets:
         self._change_sets[change_set.id] = stack, change_set
         return {"Id": change_set.id, "StackId": stack.id}
 
-    def _execute_change_set(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        stack, change_set = self._change_set(members, site)
+    def _execute_change_set(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        stack, change_set = self._change_set(members, context)
         if change_set.reason or change_set.executed:
             raise AwsError(
                 400,
@@ -105,31 +105,39 @@ class ChangeSets:
         if change_set.kind == "CREATE" and stack.status == "REVIEW_IN_PROGRESS":
             if is_true(members.get("DisableRollback")):
                 stack.on_failure = "DO_NOTHING"
-            self._work.create(stack, template, change_set.parameters, site, change_set.tags)
+            self._operations.create(
+                stack, template, change_set.parameters, context, change_set.tags
+            )
         else:
-            self._work.update(stack, template, change_set.parameters, site, change_set.tags)
+            self._operations.update(
+                stack, template, change_set.parameters, context, change_set.tags
+            )
         change_set.executed = True
         # As for DeleteStack: the caller waits a little.
         return {"StackId": stack.id}
 
-    def _describe_change_set(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        return described_change_set(*self._change_set(members, site))
+    def _describe_change_set(
+        self, members: dict[str, Any], context: StackContext
+    ) -> dict[str, Any]:
+        return described_change_set(*self._change_set(members, context))
 
-    def _delete_change_set(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        _, change_set = self._change_set(members, site)
+    def _delete_change_set(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        _, change_set = self._change_set(members, context)
         del self._change_sets[change_set.id]
         return {}
 
-    def _list_change_sets(self, members: dict[str, Any], site: Site) -> dict[str, Any]:
-        wanted = self._stacks.find(members, site)
+    def _list_change_sets(self, members: dict[str, Any], context: StackContext) -> dict[str, Any]:
+        wanted = self._stacks.find(members, context)
         found = [pair for pair in self._change_sets.values() if pair[0] is wanted]
         return {"Summaries": [described_change_set(*pair) for pair in found]}
 
-    def _change_set(self, members: dict[str, Any], site: Site) -> tuple[Stack, ChangeSet]:
+    def _change_set(
+        self, members: dict[str, Any], context: StackContext
+    ) -> tuple[Stack, ChangeSet]:
         name = str(members.get("ChangeSetName", ""))
         if name in self._change_sets:
             return self._change_sets[name]
-        stack = self._stacks.find(members, site)
+        stack = self._stacks.find(members, context)
         for other, change_set in reversed(self._change_sets.values()):
             if other is stack and change_set.name == name:
                 return stack, change_set

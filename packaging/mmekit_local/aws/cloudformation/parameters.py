@@ -10,12 +10,17 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.aws.cloudformation.errors import template_error
+from mmekit_local.aws.cloudformation.stack import template_error
+from mmekit_local.aws.cloudformation.stack_table import is_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["resolved_parameters"]
+    from mmekit_local.aws.cloudformation.template import Template
+
+__all__ = ["given_parameters", "resolved_parameters", "shown_parameters"]
+
+_HIDDEN = "****"
 
 _SSM = re.compile(r"AWS::SSM::Parameter::Value<(.+)>")
 
@@ -53,6 +58,29 @@ def resolved_parameters(
     if missing:
         raise template_error(f"Parameters: [{', '.join(missing)}] must have values")
     return {name: _value(name, described[name], text, stored) for name, text in texts.items()}
+
+
+def given_parameters(members: dict[str, Any], before: dict[str, str]) -> dict[str, str]:
+    """Return the parameters that a request gives, or says shall stay as they were before."""
+    given = {}
+    for one in members.get("Parameters") or ():
+        name = one["ParameterKey"]
+        if is_true(one.get("UsePreviousValue")):
+            if name in before:
+                given[name] = before[name]
+        else:
+            given[name] = str(one.get("ParameterValue", ""))
+    return given
+
+
+def shown_parameters(template: Template, values: dict[str, Any]) -> dict[str, str]:
+    """Return parameters as they may be seen."""
+    shown = {}
+    for name, one in template.parameters.items():
+        value = values[name]
+        text = ",".join(value) if isinstance(value, list) else str(value)
+        shown[name] = _HIDDEN if str(one.get("NoEcho", False)).lower() == "true" else text
+    return shown
 
 
 def _value(

@@ -1,17 +1,30 @@
-"""A CloudFormation template: its text, read and checked, and the order of its resources."""
+"""A CloudFormation template: which one a request means, its text, the order of its resources."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from mmekit_local.aws.cloudformation.errors import template_error
+from mmekit_local.aws.cloudformation.stack import template_error
+from mmekit_local.sagemaker.errors import AwsError
 
-__all__ = ["Template", "references"]
+if TYPE_CHECKING:
+    from mmekit_local.aws.cloudformation.context import StackContext
+    from mmekit_local.aws.cloudformation.stack import Stack
+    from mmekit_local.aws.moto.aws import Aws
+
+__all__ = [
+    "Template",
+    "needed_capabilities",
+    "references",
+    "require_acknowledgement",
+    "template_of",
+]
 
 _SECTIONS = frozenset(
     {
@@ -180,6 +193,15 @@ def _section(sections: dict[str, Any], name: str) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
+def needed_capabilities(template: Template) -> list[str]:
+    """Return the capabilities that a template's author must have acknowledged."""
+    iam = [one for one in template.resources.values() if one["Type"].startswith("AWS::IAM::")]
+    names = ("RoleName", "UserName", "GroupName", "ManagedPolicyName", "InstanceProfileName")
+    if any(name in one.get("Properties", {}) for one in iam for name in names):
+        return ["CAPABILITY_NAMED_IAM"]
+    return ["CAPABILITY_IAM"] if iam else []
+
+
 class _Loader(yaml.SafeLoader):
     """YAML with CloudFormation's tags; dates stay text, as in "Version: 2012-10-17"."""
 
@@ -230,3 +252,65 @@ def _loaded(text: str) -> Any:
         raise template_error(f"Template format error: YAML not well-formed.{line} {problem}") from (
             error
         )
+
+
+def template_of(
+    members: dict[str, Any], context: StackContext, aws: Aws, stack: Stack | None = None
+) -> Template:
+    """Return the template that a request means.
+
+    Parameters
+    ----------
+    members
+        Of the request: TemplateBody, TemplateURL or UsePreviousTemplate.
+    context
+        Whose buckets have the URL's object.
+    aws
+        Has the buckets.
+    stack
+        What has the previous template.
+
+    Raises
+    ------
+    AwsError
+        There is none, or it is no template.
+    """
+    if members.get("TemplateBody"):
+        return Template.parse(str(members["TemplateBody"]))
+    if members.get("TemplateURL"):
+        return Template.parse(_fetched(str(members["TemplateURL"]), context, aws))
+    if stack is not None and stack.template:
+        return Template.parse(stack.template)
+    raise template_error("Either Template URL or Template Body must be specified.")
+
+
+def require_acknowledgement(template: Template, members: dict[str, Any]) -> None:
+    """Make sure that a request says that roles may be made, where the template makes some.
+
+    Raises
+    ------
+    AwsError
+        It does not.
+    """
+    needed = needed_capabilities(template)
+    given = set(members.get("Capabilities") or ())
+    if "CAPABILITY_NAMED_IAM" in given:
+        given.add("CAPABILITY_IAM")
+    if set(needed) - given:
+        raise AwsError(
+            400,
+            "InsufficientCapabilitiesException",
+            f"Requires capabilities : [{', '.join(needed)}]",
+        )
+
+
+def _fetched(url: str, context: StackContext, aws: Aws) -> str:
+    """Return a template in S3, whose URL has the bucket in its path or in its host."""
+    parts = urlsplit(url)
+    path = unquote(parts.path).lstrip("/")
+    virtual = re.fullmatch(r"(.+)\.s3[.-].*amazonaws\.com", parts.hostname or "")
+    bucket, _, key = (virtual[1], "", path) if virtual else path.partition("/")
+    content = aws.read_object(context.account, context.region, bucket, key)
+    if content is None:
+        raise template_error(f"S3 error: The specified key does not exist: {url}")
+    return content.decode("utf-8", "replace")

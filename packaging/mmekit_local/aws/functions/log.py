@@ -1,7 +1,8 @@
-"""What CloudWatch Logs shows of an invocation: START, the function's lines, END and REPORT."""
+"""What CloudWatch Logs shows of an invocation: START, what the function prints, END and REPORT."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
 import sys
@@ -11,10 +12,9 @@ from typing import TYPE_CHECKING
 from moto.backends import get_backend
 
 if TYPE_CHECKING:
-    from mmekit_local.aws.functions.function import Function
-    from mmekit_local.aws.functions.runner import Invocation, Outcome
+    from mmekit_local.aws.functions.function import Function, FunctionInvocation, InvocationResult
 
-__all__ = ["RUNNING", "entries_of", "new_stream", "tail_of", "write"]
+__all__ = ["RUNNING", "PrintedOutput", "entries_of", "new_stream", "tail_of", "write"]
 
 RUNNING = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 """The runtime of every function here."""
@@ -23,6 +23,8 @@ _STREAMS = 1000  # of a group; it lives in this process' memory
 _LONGEST = 256 * 1024 - 26  # characters; CloudWatch Logs' limit, 26 bytes of overhead included
 _TAIL_BYTES = 4096  # of AWS's LogType=Tail
 
+_BYTES = 1 << 20  # of one invocation; the rest is read and dropped
+
 
 def new_stream(version: str) -> str:
     """Return the name of a log stream, as every execution environment of AWS's has one."""
@@ -30,7 +32,7 @@ def new_stream(version: str) -> str:
 
 
 def entries_of(
-    invocation: Invocation, outcome: Outcome, began_ms: int, ended_ms: int
+    invocation: FunctionInvocation, outcome: InvocationResult, began_ms: int, ended_ms: int
 ) -> list[tuple[int, str]]:
     """Return the log's entries as AWS has them: milliseconds since the epoch and text, each."""
     request, function = invocation.request_id, invocation.function
@@ -67,7 +69,7 @@ def tail_of(entries: list[tuple[int, str]]) -> bytes:
     return "".join(text for _, text in entries).encode()[-_TAIL_BYTES:]
 
 
-def write(invocation: Invocation, entries: list[tuple[int, str]]) -> None:
+def write(invocation: FunctionInvocation, entries: list[tuple[int, str]]) -> None:
     """Bring an invocation's log to CloudWatch Logs, into a stream of its own."""
     function = invocation.function
     backend = get_backend("logs")[function.account][function.region]
@@ -82,3 +84,52 @@ def write(invocation: Invocation, entries: list[tuple[int, str]]) -> None:
     streams = backend.groups[function.log_group].streams
     for name in list(streams)[: max(0, len(streams) - _STREAMS)]:
         del streams[name]
+
+
+class PrintedOutput(asyncio.Protocol):
+    """Takes the bytes of a pipe, with the time at which they came.
+
+    Attributes
+    ----------
+    ended : asyncio.Future
+        Done when nobody can write any more.
+    """
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pieces: list[tuple[int, bytes]] = []
+        self._added: list[tuple[int, str]] = []
+        self._bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what came, up to a limit."""
+        if self._bytes < _BYTES:
+            self._pieces.append((_now(), data))
+            self._bytes += len(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Note that this was all."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def add(self, text: str) -> None:
+        """Add an entry after all that was printed: it is the runtime's own."""
+        self._added.append((_now(), text))
+
+    def entries(self) -> tuple[tuple[int, str], ...]:
+        """Return a line an entry: milliseconds since the epoch when it began, and its text."""
+        found: list[tuple[int, str]] = []
+        rest, since = b"", 0
+        for at, piece in self._pieces:
+            since = since if rest else at
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                found.append((since, line.decode("utf-8", "replace") + "\n"))
+                since = at
+        if rest:
+            found.append((since, rest.decode("utf-8", "replace") + "\n"))
+        return (*found, *self._added)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

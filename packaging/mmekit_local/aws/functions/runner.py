@@ -10,82 +10,33 @@ import signal
 import socket
 import struct
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from mmekit.aws_environment import leads_elsewhere, past_proxies
-from mmekit_local.aws.functions.forks import Nursery
-from mmekit_local.aws.functions.output import Output
+from mmekit_local.aws.functions.function import FunctionInvocation, InvocationResult
+from mmekit_local.aws.functions.log import PrintedOutput
+from mmekit_local.aws.functions.template_process import TemplateProcess
 from mmekit_local.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mmekit_local.aws.functions.forks import Ending, Fork
-    from mmekit_local.aws.functions.function import Function
+    from mmekit_local.aws.functions.template_process import Fork, ProcessExit
 
-__all__ = ["Invocation", "Outcome", "Runner"]
+__all__ = ["Runner"]
 
 _LENGTH = struct.Struct(">I")  # as in runtime.py
 _INIT_S = 10.0  # AWS's limit for importing the handler, before its own time limit counts
 _LAST_S = 2.0  # for what a process that has ended wrote
-_LOOK_S = 0.25  # between two looks at a process' memory
+_WATCH_S = 0.25  # between two looks at a process' memory
 _KIB_PER_MIB = 1 << 10
 _RESPONSE_BYTES = 6_291_556
 
 
-@dataclass(frozen=True)
-class Invocation:
-    """One call of a function.
-
-    Parameters
-    ----------
-    event
-        JSON.
-    root
-        The folder with the function's code.
-    stream
-        The name of its log stream.
-    """
-
-    function: Function
-    request_id: str
-    event: bytes = field(repr=False)
-    root: Path
-    stream: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of an invocation.
-
-    Attributes
-    ----------
-    payload
-        The handler's answer, or the error in Lambda's shape; JSON.
-    failed
-        Whether it is an error.
-    output
-        Entries of its log: milliseconds since the epoch and a text, each.
-    init_s, seconds
-        How long the import of the handler took, and its run.
-    memory_mb
-        The most memory that it had.
-    """
-
-    payload: bytes
-    failed: bool
-    output: tuple[tuple[int, str], ...]
-    init_s: float
-    seconds: float
-    memory_mb: int
-    timed_out: bool = False
-
-
 class Runner:
-    """Has processes forked by a nursery, which it starts when it is first needed.
+    """Has processes forked by a template process, which it starts when it is first needed.
 
     Parameters
     ----------
@@ -98,10 +49,10 @@ class Runner:
     def __init__(self, url: str, folder: Path) -> None:
         self._url = url
         self._folder = folder
-        self._nursery: Nursery | None = None
+        self._template: TemplateProcess | None = None
         self._starting = asyncio.Lock()
 
-    async def run(self, invocation: Invocation) -> Outcome:
+    async def run(self, invocation: FunctionInvocation) -> InvocationResult:
         """Run a function's handler to its end, or to its time limit.
 
         Raises
@@ -110,33 +61,35 @@ class Runner:
             No process could be had.
         """
         async with self._starting:
-            if self._nursery is None or self._nursery.over:
-                self._nursery = await Nursery.start(self._folder)
-            nursery = self._nursery
+            if self._template is None or self._template.over:
+                self._template = await TemplateProcess.start(self._folder)
+            template = self._template
         scratch = ScratchFolder("tmp-", self._folder)
         try:
-            return await _Run(nursery, invocation, self._url, scratch.path).outcome()
+            return await _Run(template, invocation, self._url, scratch.path).outcome()
         finally:
             await asyncio.to_thread(scratch.remove)
 
     async def close(self) -> None:
         """End every process that was forked."""
-        if self._nursery is not None:
-            await self._nursery.close()
+        if self._template is not None:
+            await self._template.close()
 
 
 class _Run:
     """One invocation under way."""
 
-    def __init__(self, nursery: Nursery, invocation: Invocation, url: str, tmp: Path) -> None:
-        self._nursery = nursery
+    def __init__(
+        self, template: TemplateProcess, invocation: FunctionInvocation, url: str, tmp: Path
+    ) -> None:
+        self._template = template
         self._invocation = invocation
         self._seconds = invocation.function.seconds
         self._spec = _spec(invocation, url, tmp)
-        self._output = Output()
+        self._output = PrintedOutput()
         self._grew_too_large = False
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> InvocationResult:
         began = time.perf_counter()
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
@@ -149,15 +102,18 @@ class _Run:
                 stack.callback(pipe.close)
                 reader, writer = await asyncio.open_connection(sock=ours)
                 stack.callback(writer.close)
-                fork = await self._nursery.fork(theirs, writing)
-            stack.push_async_callback(self._nursery.kill, fork)
-            looking = asyncio.ensure_future(self._look(fork))
+                fork = await self._template.fork(theirs, writing)
+            # Whatever happens from here: a function does not outlive its invocation.
+            stack.push_async_callback(self._template.kill, fork)
+            looking = asyncio.ensure_future(self._watch_memory(fork))
             stack.callback(looking.cancel)
             body = json.dumps(self._spec).encode()
             writer.write(_LENGTH.pack(len(body)) + body)
             return await self._follow(fork, reader, began)
 
-    async def _follow(self, fork: Fork, reader: asyncio.StreamReader, began: float) -> Outcome:
+    async def _follow(
+        self, fork: Fork, reader: asyncio.StreamReader, began: float
+    ) -> InvocationResult:
         init_s, started = 0.0, began
         message: dict[str, Any] | None = None
         timed_out = False
@@ -170,18 +126,18 @@ class _Run:
             took = time.perf_counter() - started
         except asyncio.TimeoutError:
             timed_out, took = True, self._seconds
-            await self._nursery.kill(fork)
+            await self._template.kill(fork)
         else:  # a handler that has answered is followed by the end of its process at once
             await asyncio.wait([fork.ended], timeout=_LAST_S)
-            await self._nursery.kill(fork)
-        ending = fork.ended.result()
+            await self._template.kill(fork)
+        ended = fork.ended.result()
         await asyncio.wait([self._output.ended], timeout=_LAST_S)
         if timed_out:
             payload, failed = self._time_out(), True
         else:
-            payload, failed = self._payload(message, ending)
-        memory_mb = -(-ending.memory_kib // _KIB_PER_MIB)
-        return Outcome(
+            payload, failed = self._payload(message, ended)
+        memory_mb = -(-ended.memory_kib // _KIB_PER_MIB)
+        return InvocationResult(
             payload,
             failed,
             self._output.entries(),
@@ -194,14 +150,14 @@ class _Run:
     def _time_out(self) -> bytes:
         sentence = f"Task timed out after {self._seconds:.2f} seconds"
         request_id = self._invocation.request_id
-        self._output.add(f"{_stamp()} {request_id} {sentence}\n")
+        self._output.add(f"{_timestamp()} {request_id} {sentence}\n")
         return _error("Sandbox.Timedout", f"RequestId: {request_id} Error: {sentence}")
 
-    def _payload(self, message: dict[str, Any] | None, ending: Ending) -> tuple[bytes, bool]:
+    def _payload(self, message: dict[str, Any] | None, ended: ProcessExit) -> tuple[bytes, bool]:
         if message is None:
             kind = "Runtime.OutOfMemory" if self._grew_too_large else "Runtime.ExitError"
-            how = f"RequestId: {self._invocation.request_id} Error: {_how(ending.status)}"
-            self._output.add(f"{_stamp()} {how}\n")
+            how = f"RequestId: {self._invocation.request_id} Error: {_exit_reason(ended.status)}"
+            self._output.add(f"{_timestamp()} {how}\n")
             return _error(kind, how), True
         if "error" in message:
             self._output.add(message["log"])
@@ -215,18 +171,18 @@ class _Run:
             return _error("Function.ResponseSizeTooLarge", sentence), True
         return answer, False
 
-    async def _look(self, fork: Fork) -> None:
+    async def _watch_memory(self, fork: Fork) -> None:
         limit = self._invocation.function.memory_mb << 20
         while not fork.ended.done():
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_WATCH_S)
             if fork.process is not None:
                 with contextlib.suppress(psutil.Error):
                     if psutil.Process(fork.process).memory_info().rss > limit:
                         self._grew_too_large = True
-                        await self._nursery.kill(fork)
+                        await self._template.kill(fork)
 
 
-def _spec(invocation: Invocation, url: str, tmp: Path) -> dict[str, Any]:
+def _spec(invocation: FunctionInvocation, url: str, tmp: Path) -> dict[str, Any]:
     """Return what the process is told: AWS's variables are in its developer guide."""
     function = invocation.function
     own = {name: value for name, value in function.environment if not leads_elsewhere(name)}
@@ -299,7 +255,7 @@ async def _message(reader: asyncio.StreamReader) -> dict[str, Any] | None:
     return message
 
 
-def _how(status: int) -> str:
+def _exit_reason(status: int) -> str:
     if status == 0:
         return "Runtime exited without providing a reason"
     if status == -signal.SIGKILL:
@@ -313,7 +269,7 @@ def _error(kind: str, message: str) -> bytes:
     return json.dumps({"errorType": kind, "errorMessage": message}).encode()
 
 
-def _stamp() -> str:
+def _timestamp() -> str:
     seconds = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{stamp}.{int(seconds * 1000) % 1000:03}Z"

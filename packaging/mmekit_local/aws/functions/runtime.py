@@ -1,12 +1,15 @@
 """Inside a function's process: calls the handler and answers as AWS's Python runtime does.
 
-Run by the nursery in a process that has just been forked; the standard library alone. Source of
-what is imitated: AWS's ``awslambdaric``, the Python runtime interface client, its ``bootstrap.py``.
+Run by the template process in a process that has just been forked; the standard library alone.
+Source of what is imitated: AWS's ``awslambdaric``, the Python runtime interface client, its
+``bootstrap.py``. Where Linux gives a mount namespace of its own, to everybody or to nobody but
+root, the code is at /var/task, where LAMBDA_TASK_ROOT says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import decimal
 import importlib
 import json
@@ -23,9 +26,16 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+__all__ = ["TASK_ROOT", "can_mount", "flush", "mount", "receive", "run"]
+
 _LENGTH = struct.Struct(">I")
-_TASK_ROOT, _RUNTIME_ROOT = "/var/task", "/var/runtime"
+TASK_ROOT = "/var/task"
+_RUNTIME_ROOT = "/var/runtime"
 _INDENT = "\u00a0"  # as AWS's log has it, where blanks at a line's start would be lost
+
+_NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000  # sched.h
+_READ_ONLY, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 1, 32, 4096, 16384, 1 << 18  # mount.h
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class RuntimeFault(Exception):  # noqa: N818 - AWS's word
@@ -109,7 +119,7 @@ def _set_up(spec: dict[str, Any]) -> None:
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     paths = [root, *(os.path.abspath(_found(path, root)) for path in given)]  # noqa: PTH100
     for path in paths:
-        _forget_what_it_brings(path)
+        _unload_shadowed(path)
     sys.path[:0] = paths
     sys.argv = [""]
     handler = logging.StreamHandler(sys.stdout)
@@ -125,11 +135,11 @@ def _set_up(spec: dict[str, Any]) -> None:
 
 def _found(path: str, root: str) -> str:
     """Return where a path below /var/task is, on a machine that has no such folder."""
-    below = path == _TASK_ROOT or path.startswith(f"{_TASK_ROOT}/")
-    return root + path[len(_TASK_ROOT) :] if below else path
+    below = path == TASK_ROOT or path.startswith(f"{TASK_ROOT}/")
+    return root + path[len(TASK_ROOT) :] if below else path
 
 
-def _forget_what_it_brings(root: str) -> None:
+def _unload_shadowed(root: str) -> None:
     """Let a library in the archive, such as a newer boto3, be imported in place of ours."""
     if not Path(root).is_dir():
         return
@@ -192,7 +202,7 @@ def _fail(channel: socket.socket, error: Exception, request_id: str, root: str) 
         own = [frame for frame in frames if not frame.filename.startswith(ours)]
         trace = traceback.format_list(own)
     shown = {
-        "errorMessage": str(error).replace(root, _TASK_ROOT),
+        "errorMessage": str(error).replace(root, TASK_ROOT),
         "errorType": kind,
         "requestId": request_id,
         "stackTrace": [_as_on_aws(entry, root) for entry in trace],
@@ -208,7 +218,7 @@ def _fail(channel: socket.socket, error: Exception, request_id: str, root: str) 
 
 def _as_on_aws(entry: str, root: str) -> str:
     """Let an entry of a trace name the folders that AWS's environments have."""
-    entry = entry.replace(root, _TASK_ROOT)
+    entry = entry.replace(root, TASK_ROOT)
     botocore = sys.modules.get("botocore")
     if botocore is None or botocore.__file__ is None:
         return entry
@@ -236,3 +246,68 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
         pieces.append(piece)
         count -= len(piece)
     return b"".join(pieces)
+
+
+def can_mount(folder: Path) -> bool:
+    """Whether processes of this one may see their code there: tried once, by one that ends."""
+    if _libc is None:
+        return False
+    process = os.fork()
+    if process == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            mount(str(folder))
+            status = 0 if Path(TASK_ROOT).samefile(folder) else 1
+        os._exit(status)
+    _, status = os.waitpid(process, 0)
+    return status == 0
+
+
+def mount(root: str) -> None:
+    """Let this process, and what it starts, see a folder at /var/task, read-only as AWS has it.
+
+    Raises
+    ------
+    OSError
+        The kernel does not allow it. The process is not to be used then.
+    """
+    user, group = os.getuid(), os.getgid()
+    _call("unshare", _NEW_MOUNTS | (_NEW_USER if user else 0))
+    if user:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    _mount("none", "/", _RECURSIVE | _PRIVATE)
+    # It may lie below the folder that is about to be hidden.
+    source = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    if not Path(TASK_ROOT).is_dir():
+        _make_place(Path(TASK_ROOT))
+    _mount(f"/proc/self/fd/{source}", TASK_ROOT, _BIND)
+    os.close(source)
+    _mount("none", TASK_ROOT, _REMOUNT | _BIND | _READ_ONLY)
+
+
+def _make_place(place: Path) -> None:
+    """Make a folder in another that is not ours to write to: in a copy, with all that it has."""
+    parent = place.parent
+    before = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    _mount("tmpfs", str(parent), 0, "tmpfs")
+    for name in os.listdir(before):  # noqa: PTH208 - of a folder that is hidden by now
+        old, new = Path(f"/proc/self/fd/{before}/{name}"), parent / name
+        if old.is_symlink():
+            new.symlink_to(old.readlink())
+        elif old.is_dir():
+            new.mkdir()
+            _mount(str(old), str(new), _BIND | _RECURSIVE)
+    place.mkdir()
+    os.close(before)
+
+
+def _mount(source: str, target: str, flags: int, kind: str = "none") -> None:
+    _call("mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None)
+
+
+def _call(name: str, *arguments: object) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")

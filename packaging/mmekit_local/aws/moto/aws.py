@@ -14,11 +14,10 @@ from moto.backends import get_backend
 from moto.s3.exceptions import MissingBucket
 from moto.utilities.utils import get_partition
 
-from mmekit_local.aws.moto import aws_chunked
-from mmekit_local.aws.moto.cloudwatch_corrections import correct_cloudwatch, put_observations
+from mmekit_local.aws.moto.cloudwatch import put_observations
 from mmekit_local.aws.moto.corrections import correct_moto
 from mmekit_local.aws.moto.services import Services, reply_as_asked
-from mmekit_local.aws.moto.wsgi import call_wsgi, environ_of
+from mmekit_local.aws.moto.wsgi import call_wsgi, decode_chunked, environ_of, is_chunked
 from mmekit_local.sagemaker.api import (
     ApiReply,
     ApiRequest,
@@ -31,7 +30,7 @@ from mmekit_local.sagemaker.errors import AwsError, control_reply, unsigned
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit_local.aws.state.recorder import State
+    from mmekit_local.aws.state.recorder import StateRecorder
     from mmekit_local.sagemaker.observability.observations import Observation
 
 __all__ = ["Aws", "no_room"]
@@ -53,9 +52,8 @@ class Aws:
         Where changes are written down; None where they are not.
     """
 
-    def __init__(self, state: State | None = None) -> None:
+    def __init__(self, state: StateRecorder | None = None) -> None:
         correct_moto()
-        correct_cloudwatch()
         self._state = state
         self._application = Services()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
@@ -88,7 +86,7 @@ class Aws:
     @property
     def is_replaying(self) -> bool:
         """Whether what a state folder holds is being played back."""
-        return self._state is not None and self._state.is_playing
+        return self._state is not None and self._state.is_replaying
 
     def read_object(self, account: str, region: str, bucket: str, key: str) -> bytes | None:
         """Return an S3 object's bytes, or None when there is no such object. Blocks."""
@@ -111,9 +109,9 @@ class Aws:
         named = request.header(b"x-amz-target") is not None
         if (named or signed) and caller_of_request(request) is None:
             return control_reply(_no_caller(request), new_request_id())
-        if aws_chunked.is_chunked(request):
+        if is_chunked(request):
             try:
-                request = aws_chunked.decode(request)
+                request = decode_chunked(request)
             except ValueError:
                 bad = AwsError(400, "IncompleteBody", "The body is not aws-chunked.")
                 return reply_as_asked(bad, request)

@@ -1,171 +1,192 @@
-"""Where moto differs from AWS in ways that matter here, set right."""
+"""Where moto differs from AWS in ways that matter here, set right: a table of it all, and S3."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
-from moto.core.responses import ActionResult
-from moto.core.utils import get_service_model
-from moto.sagemaker.exceptions import ValidationError
-from moto.sagemaker.models import (
-    FakeEndpoint,
-    FakeEndpointConfig,
-    Model,
-    SageMakerModelBackend,
-)
-from moto.sagemaker.responses import SageMakerResponse
+from moto.iam.access_control import IAMPolicy, PermissionResult
+from moto.s3.models import FakeBucket
+from moto.s3.responses import S3Response
 
-from mmekit_local.aws.moto.bucket_corrections import correct_buckets
+from mmekit_local.aws.moto.cloudwatch import correct_cloudwatch
 from mmekit_local.aws.moto.identities import correct_identities
-from mmekit_local.aws.moto.kept_members import keep_members
+from mmekit_local.aws.moto.sagemaker_corrections import correct_sagemaker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
-__all__ = ["correct_moto"]
+__all__ = ["MOTO", "Correction", "correct_moto"]
 
-_PAGE = 10  # models, unless MaxResults says otherwise
+_ORIGINAL = "_mmekit_put_bucket"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Something that moto does otherwise than AWS, and that is set right here.
+
+    Attributes
+    ----------
+    subject
+        What it is about.
+    moto
+        What moto does with it. tests/mmekit_local/endpoint/test_moto_itself.py asks moto without
+        these corrections: when a newer one answers as AWS does, the correction can go.
+    seen
+        The last version that was seen to do it.
+    """
+
+    subject: str
+    moto: str
+    seen: str = "5.2.5"
+
+
+MOTO = (
+    Correction(
+        "instance types",
+        "refuses ml.m6i.large, ml.g5.xlarge and others: its list is of 2020",
+    ),
+    Correction(
+        "models listed",
+        "ignores NameContains, MaxResults, SortBy and NextToken of ListModels",
+    ),
+    Correction(
+        "newest first",
+        "lists the oldest endpoints and configs first where nobody names an order",
+    ),
+    Correction(
+        "empty members",
+        "describes what was not given as empty: VpcConfig {}, Containers []",
+    ),
+    Correction(
+        "network isolation",
+        "forgets EnableNetworkIsolation of CreateModel",
+    ),
+    Correction(
+        "tags of the same key",
+        "keeps both",
+    ),
+    Correction(
+        "the ARN of nothing",
+        "fails with 500 when it is asked for the tags of an ARN that nothing has",
+    ),
+    Correction(
+        "shadow variants",
+        "forgets ShadowProductionVariants and MetricsConfig of CreateEndpointConfig",
+    ),
+    Correction(
+        "deployment config",
+        "forgets DeploymentConfig of CreateEndpoint",
+    ),
+    Correction(
+        "status of a model package",
+        "gives none, and an update that names neither clears status and description",
+    ),
+    Correction(
+        "a policy with a condition",
+        "takes each condition for met: a Deny of plain HTTP shuts the bucket",
+    ),
+    Correction(
+        "tags of a new bucket",
+        "forgets the tags that CreateBucket names",
+    ),
+    Correction(
+        "percentiles",
+        "has none: a data point without a value, and a GetMetricData that fails",
+    ),
+    Correction(
+        "namespace of a metric",
+        "does not look at it in GetMetricData where there are dimensions",
+    ),
+    Correction(
+        "who am I",
+        "says user/moto, of which SageMaker's SDKs make no role",
+    ),
+    Correction(
+        "the role of who am I",
+        "does not know it",
+    ),
+    Correction(
+        "code of a function",
+        "takes bytes that are no zip, and a key that is not there",
+    ),
+    Correction(
+        "running a function",
+        "asks Docker, and answers 'error running docker' where there is none",
+    ),
+    # Not by a question to a client, but read in its sources:
+    Correction(
+        "chance and clock",
+        "draws other identifiers and dates at each replay: state.recorder",
+    ),
+    Correction(
+        "completing an upload",
+        "forgets the upload before it is completed: state.rollback",
+    ),
+    Correction(
+        "expressions of metrics",
+        "computes some by itself, and wrongly, in GetMetricData",
+    ),
+    Correction(
+        "pages of other sites",
+        "lets them read every answer: services",
+    ),
+)
+"""All corrections, of moto 5.1.22 to 5.2.5; pyproject.toml lets in what has been tried."""
 
 
 def correct_moto() -> None:
-    """Set right what differs; a second time does no harm."""
-    correct_buckets()
+    """Set right what differs, but for functions (`Functions` does); a second time does no harm."""
+    correct_sagemaker()
+    correct_cloudwatch()
     correct_identities()
-    keep_members()
-    setattr(FakeEndpointConfig, "validate_instance_type", _validate_instance_type)  # noqa: B010
-    setattr(SageMakerResponse, "list_models", _list_models)  # noqa: B010
-    setattr(SageMakerResponse, "describe_endpoint_config", _describe_config)  # noqa: B010
-    if not hasattr(SageMakerResponse, "_mmekit_create_model"):
-        setattr(SageMakerResponse, "_mmekit_create_model", SageMakerResponse.create_model)  # noqa: B010
-        setattr(SageMakerResponse, "create_model", _create_as_isolated_as_asked)  # noqa: B010
-    setattr(SageMakerModelBackend, "add_tags", _add_tags)  # noqa: B010
-    if not hasattr(SageMakerModelBackend, "_mmekit_resource"):
-        usual = SageMakerModelBackend._get_resource_from_arn  # noqa: SLF001 - of what has tags
-        setattr(SageMakerModelBackend, "_mmekit_resource", usual)  # noqa: B010
-        setattr(SageMakerModelBackend, "_get_resource_from_arn", _resource)  # noqa: B010
-    for listing in ("list_endpoints", "list_endpoint_configs"):
-        if not hasattr(SageMakerResponse, f"_mmekit_{listing}"):
-            listed = getattr(SageMakerResponse, listing)
-            setattr(SageMakerResponse, f"_mmekit_{listing}", listed)
-            setattr(SageMakerResponse, listing, _newest_first(listed))
-    for described in (Model, FakeEndpoint):
-        if not hasattr(described, "_mmekit_described"):
-            setattr(described, "_mmekit_described", described.response_object)  # noqa: B010
-            setattr(described, "response_object", property(_described))  # noqa: B010
-    # CloudFormation shall call resources as their templates say.
-    for kind, member in (
-        (Model, "ModelName"),
-        (FakeEndpointConfig, "EndpointConfigName"),
-        (FakeEndpoint, "EndpointName"),
-    ):
-        setattr(kind, "cloudformation_name_type", staticmethod(_constant(member)))  # noqa: B010
-    if not hasattr(Model, "_mmekit_create"):
-        setattr(Model, "_mmekit_create", Model.create_from_cloudformation_json)  # noqa: B010
-        setattr(Model, "create_from_cloudformation_json", classmethod(_create_model))  # noqa: B010
+    _correct_buckets()
 
 
-def _validate_instance_type(_: FakeEndpointConfig, instance_type: str) -> None:
-    """Know the instance types that botocore knows: moto's own list ends in 2020."""
-    known: list[str] = (
-        get_service_model("sagemaker").shape_for("ProductionVariantInstanceType").metadata["enum"]
-    )
-    if instance_type not in known:
-        raise ValidationError(
-            f"1 validation error detected: Value '{instance_type}' at "
-            "'productionVariants.1.member.instanceType' failed to satisfy constraint: Member "
-            f"must satisfy enum value set: [{', '.join(known)}]"
-        )
+def _correct_buckets() -> None:
+    """Set right what differs; a second time does no harm."""
+    setattr(FakeBucket, "get_permission", _get_permission)  # noqa: B010
+    if not hasattr(S3Response, _ORIGINAL):
+        setattr(S3Response, _ORIGINAL, S3Response._bucket_response_put)  # noqa: SLF001
+        setattr(S3Response, "_bucket_response_put", _put_bucket)  # noqa: B010
 
 
-def _described(record: Any) -> dict[str, Any]:
-    return _without_empty(type(record)._mmekit_described.fget(record))  # noqa: SLF001 - set above
+def _get_permission(bucket: FakeBucket, action: str, resource: str) -> Any:
+    """Leave out statements with a condition: moto knows no request's values, and would deny.
+
+    A policy that refuses plain HTTP (aws:SecureTransport) would shut the bucket altogether, and
+    this port is plain HTTP on loopback.
+    """
+    if bucket.policy is None:
+        return PermissionResult.NEUTRAL
+    statements = json.loads(bucket.policy)["Statement"]
+    listed = statements if isinstance(statements, list) else [statements]
+    unconditional = [one for one in listed if not one.get("Condition")]
+    return IAMPolicy(json.dumps({"Statement": unconditional})).is_action_permitted(action, resource)
 
 
-def _describe_config(response: SageMakerResponse) -> ActionResult:
-    name = response._get_param("EndpointConfigName")  # noqa: SLF001 - as in _list_models
-    return ActionResult(_without_empty(response.sagemaker_backend.describe_endpoint_config(name)))
-
-
-def _newest_first(usual: Callable[[SageMakerResponse], ActionResult]) -> Callable[..., Any]:
-    """List in the order that AWS has when nobody names one."""
-
-    def listed(response: SageMakerResponse) -> ActionResult:
-        response.params.setdefault("SortOrder", "Descending")
-        return usual(response)
-
-    return listed
-
-
-def _resource(backend: SageMakerModelBackend, arn: str) -> Any:
-    """Return what an ARN names; moto fails where there is nothing of that name."""
-    try:
-        found = backend._mmekit_resource(arn)  # type: ignore[attr-defined] # noqa: SLF001
-    except (AttributeError, KeyError, ValueError):
-        found = None
-    if found is None:
-        raise ValidationError(f'Could not find "{arn}".')
-    return found
-
-
-def _add_tags(
-    backend: SageMakerModelBackend, arn: str, tags: list[dict[str, str]]
-) -> list[dict[str, str]]:
-    """Overwrite tags of the same keys; moto keeps both."""
-    resource = backend._get_resource_from_arn(arn)  # noqa: SLF001 - as moto's own does
-    kept = {tag["Key"]: tag for tag in (*(resource.tags or ()), *tags)}
-    resource.tags = list(kept.values())
-    return list(kept.values())
-
-
-def _without_empty(described: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is empty, as AWS does: an empty VpcConfig is none that clients understand."""
-    return {name: value for name, value in described.items() if value not in (None, {}, [])}
-
-
-def _create_as_isolated_as_asked(response: Any) -> ActionResult:
-    """Keep EnableNetworkIsolation, which moto forgets."""
-    created: ActionResult = response._mmekit_create_model()  # noqa: SLF001 - set above
-    model = response.sagemaker_backend.describe_model(response._get_param("ModelName"))  # noqa: SLF001
-    model.enable_network_isolation = bool(response._get_param("EnableNetworkIsolation"))  # noqa: SLF001
-    return created
-
-
-def _list_models(response: SageMakerResponse) -> ActionResult:
-    """Filter, sort and page, which moto does for all but models."""
-    asked = response._get_param  # noqa: SLF001 - the way in which moto's own methods ask
-    models = [
-        model
-        for model in response.sagemaker_backend.list_models()
-        if (asked("NameContains") or "") in model.model_name
-        and (not asked("CreationTimeBefore") or model.creation_time < asked("CreationTimeBefore"))
-        and (not asked("CreationTimeAfter") or model.creation_time > asked("CreationTimeAfter"))
-    ]
-    by_name = asked("SortBy") == "Name"
-    models.sort(
-        key=lambda model: model.model_name if by_name else model.creation_time,
-        reverse=asked("SortOrder") != "Ascending",
-    )
-    names = [model.model_name for model in models]
-    token = asked("NextToken")
-    first = names.index(token) + 1 if token in names else 0
-    page = models[first : first + int(asked("MaxResults") or _PAGE)]
-    more = first + len(page) < len(models)
-    return ActionResult(
-        {
-            "Models": [model.response_object for model in page],
-            "NextToken": page[-1].model_name if page and more else None,
-        }
-    )
-
-
-def _create_model(
-    kind: Any, resource_name: str, cloudformation_json: dict[str, Any], *more: Any, **named: Any
+def _put_bucket(
+    response: Any, request: Any, bucket_name: str, querystring: Mapping[str, Any]
 ) -> Any:
-    """Take Containers as well as PrimaryContainer, which moto requires."""
-    properties = {"PrimaryContainer": None, **cloudformation_json["Properties"]}
-    described = {**cloudformation_json, "Properties": properties}
-    return kind._mmekit_create(resource_name, described, *more, **named)  # noqa: SLF001
+    """Give a new bucket the tags that CreateBucket names: moto has not heard of them."""
+    tags = _tags(response.body) if not querystring else {}
+    is_new = bucket_name not in response.backend.buckets
+    answer = getattr(response, _ORIGINAL)(request, bucket_name, querystring)
+    if tags and is_new:
+        response.backend.put_bucket_tagging(bucket_name, tags)
+    return answer
 
 
-def _constant(value: str) -> Callable[[], str]:
-    return lambda: value
+def _tags(body: Any) -> dict[str, str]:
+    if not body:
+        return {}
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - no more than moto itself does with it
+    except ET.ParseError:
+        return {}
+    return {
+        tag.findtext("{*}Key") or "": tag.findtext("{*}Value") or ""
+        for tag in root.findall("{*}Tags/{*}Tag")
+    }

@@ -1,4 +1,9 @@
-"""Which of moto's services answers a request, and what is said where none does."""
+"""Which of moto's services answers a request, and what is said where none does.
+
+moto picks one by path, scope or body. Its own controls, which read and reset everything, are a
+service like the others to it, under several names; here whatever has their paths is nothing,
+whatever way leads to it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,9 @@ from xml.sax.saxutils import escape
 import botocore.session
 from botocore.model import OperationNotFoundError
 from moto.backends import list_of_moto_modules
+from moto.moto_server import werkzeug_app
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
-from mmekit_local.aws.moto.backends import backend_named
 from mmekit_local.sagemaker.api import (
     ApiReply,
     caller_of,
@@ -27,12 +32,14 @@ if TYPE_CHECKING:
 
     from mmekit_local.sagemaker.api import ApiRequest, Caller
 
-__all__ = ["Services", "reply_as_asked"]
+__all__ = ["Services", "backend_named", "reply_as_asked"]
 
 _SHOWN = 60  # characters of what a client sent
 _FORM = b"application/x-www-form-urlencoded"
 _CBOR = b"rpc-v2-cbor"
 _TEXT, _MAP = 3 << 5, 5 << 5  # major types of CBOR (RFC 8949, 3.1)
+
+_CONTROLS = "/moto-api"
 
 
 class Services(DomainDispatcherApplication):
@@ -176,3 +183,21 @@ def _regions() -> frozenset[str]:
     for partition in session.get_available_partitions():
         names.update(session.get_available_regions("s3", partition, allow_non_regional=True))
     return frozenset(names)
+
+
+def backend_named(service: Any) -> Any:
+    """Return the WSGI application that is a service."""
+    # Else flask-cors tells pages of every site that they may read the answers.
+    setattr(werkzeug_app, "DISABLE_GLOBAL_CORS", True)  # noqa: B010
+    application = werkzeug_app.create_backend_app(service)
+    controls = any(_CONTROLS in rule.rule for rule in application.url_map.iter_rules())
+    return _nothing if controls else application
+
+
+def _nothing(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    headers = [
+        ("Content-Type", "application/json"),
+        ("x-amzn-errortype", "UnknownOperationException"),
+    ]
+    start_response("404 Not Found", headers)
+    return [json.dumps({"message": "There is nothing at this path."}).encode()]

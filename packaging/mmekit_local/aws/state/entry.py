@@ -1,32 +1,69 @@
-"""The lines of a state log: how an entry is written, and what can be told of what is read.
+"""The entries of a state log: what is written of a request, and how lines are written and read.
 
-A line is the CRC-32 of the rest, a space, and JSON. The first names the format and the log; each
-of the others is an entry and has its number, from 1. So a line that was changed is noticed, and so
-is one that is missing, stands twice or stands elsewhere.
+What playing a request back needs is written, and no secret. A line is the CRC-32 of the rest, a
+space, and JSON. The first names the format and the log; each of the others is an entry and has its
+number, from 1. So a line that was changed is noticed, and so is one that is missing, stands twice
+or stands elsewhere.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
 
 from mmekit.errors import EndpointError
+from mmekit_local.redaction import is_secret
+from mmekit_local.sagemaker.api import operations_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Content", "Entry", "beginning", "damaged", "line_of", "read_log"]
+    from mmekit_local.sagemaker.api import ApiRequest
+
+__all__ = [
+    "LogContent",
+    "LogEntry",
+    "body_of",
+    "concerns_secrets",
+    "damaged",
+    "entry_of",
+    "header_line",
+    "line_of",
+    "read_log",
+]
 
 _FORMAT = "mmekit-state-2"
 _FIRST_FORMAT = "mmekit-state-1"
 """Neither the log nor its entries have a name or number."""
 _REMEDY = "Restore the state folder from a copy, or name another one with --state."
 
+_HEADERS = frozenset({"host", "cache-control", "expires", "user-agent", "x-moto-account-id"})
+_FAMILIES = ("content-", "if-", "x-amz-")
+_METADATA = "x-amz-meta-"
+"""What it has is the object's, whatever its name."""
+_PRESIGNED = frozenset(
+    {"x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders"}
+    | {"x-amz-content-sha256", "expires"}
+)
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^\s;,]+))', re.IGNORECASE)
+_FIELD = re.compile(rb"""(?<!\w)name\*?=(?:[\w-]*'[\w-]*')?("[^"\r\n]*"|[^\s;]+)""", re.IGNORECASE)
+_WITHHELD = (  # what operations on these make or take must not lie on a disk
+    "AccessKey",
+    "LoginProfile",
+    "ChangePassword",
+    "MFADevice",
+    "ServerCertificate",
+    "SigningCertificate",
+    "ServiceSpecificCredential",
+)
+
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """One change: a request to AWS that succeeded, or something that became of an endpoint.
 
     Attributes
@@ -55,7 +92,7 @@ class Entry:
     change: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What an entry is about, for people."""
         return (
             f"{self.method} {self.path}" if self.method else f"change of {', '.join(self.change)}"
@@ -63,7 +100,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Content:
+class LogContent:
     """What a log says.
 
     Attributes
@@ -77,24 +114,24 @@ class Content:
     """
 
     identity: str
-    entries: list[Entry]
+    entries: list[LogEntry]
     size: int
     torn: bool
 
 
-def beginning(identity: str) -> bytes:
+def header_line(identity: str) -> bytes:
     """Return the first line of a log."""
     return _line({"format": _FORMAT, "log": identity})
 
 
-def line_of(entry: Entry, number: int) -> bytes:
+def line_of(entry: LogEntry, number: int) -> bytes:
     """Return the line of an entry; what is at its default is left out."""
     members = {one.name: getattr(entry, one.name) for one in fields(entry)}
     kept = {name: value for name, value in members.items() if value or name == "at"}
     return _line({"number": number, **kept})
 
 
-def read_log(path: Path) -> Content:
+def read_log(path: Path) -> LogContent:
     """Read a log.
 
     Raises
@@ -118,7 +155,7 @@ def read_log(path: Path) -> Content:
     if not read:
         if not _could_begin(torn):
             raise damaged(path, "it is no log of mmekit")
-        return Content("", [], 0, bool(torn))
+        return LogContent("", [], 0, bool(torn))
     known = read[0].get("format")
     if known not in (_FORMAT, _FIRST_FORMAT):
         raise damaged(path, "it is no log of this version of mmekit")
@@ -130,7 +167,7 @@ def read_log(path: Path) -> Content:
             what = f"line {number + 1} has entry {found} where entry {number} belongs"
             raise damaged(path, f"{what}: lines are missing, or not in their order")
         entries.append(_entry_of(path, number, members))
-    return Content(str(read[0].get("log", "")), entries, len(content) - len(torn), bool(torn))
+    return LogContent(str(read[0].get("log", "")), entries, len(content) - len(torn), bool(torn))
 
 
 def damaged(path: Path, what: str, remedy: str = _REMEDY) -> EndpointError:
@@ -170,9 +207,108 @@ def _members_of(path: Path, number: int, line: bytes, *, last: bool) -> dict[str
     return members
 
 
-def _entry_of(path: Path, number: int, members: dict[str, Any]) -> Entry:
+def _entry_of(path: Path, number: int, members: dict[str, Any]) -> LogEntry:
     try:
         headers = tuple((str(name), str(value)) for name, value in members.pop("headers", ()))
-        return Entry(headers=headers, **members)
+        return LogEntry(headers=headers, **members)
     except (TypeError, ValueError) as error:
         raise damaged(path, f"entry {number} is not understood: {error}") from error
+
+
+def entry_of(request: ApiRequest, at: float, seed: int, body: str, upload_id: str) -> LogEntry:
+    """Return the entry of a request.
+
+    Parameters
+    ----------
+    request
+        The request.
+    at, seed, body, upload_id
+        As `Entry` has them.
+    """
+    headers = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in request.headers
+        if _is_kept(name.decode("latin-1"))
+    ]
+    scope = _scope(request)
+    if scope:
+        headers.append(("authorization", f"AWS4-HMAC-SHA256 Credential={scope}, "))
+    return LogEntry(
+        at,
+        seed=seed,
+        method=request.method,
+        path=request.path.decode("latin-1"),
+        query=_without_secrets(request.query.decode("latin-1")),
+        headers=tuple(headers),
+        body=body,
+        upload_id=upload_id,
+    )
+
+
+def body_of(request: ApiRequest, service: str) -> bytes:
+    """Return the body of a request as it is kept: a form without secrets, all else as it is.
+
+    Parameters
+    ----------
+    request
+        The request.
+    service
+        moto's name of the service that answers it.
+    """
+    body = b"".join(request.body)
+    kind = (request.header(b"content-type") or b"").decode("latin-1")
+    if service == "s3" and request.method == "POST" and (boundary := _BOUNDARY.search(kind)):
+        return _form_without_secrets(body, (boundary[1] or boundary[2]).encode("latin-1"))
+    if service == "iam":
+        return _without_secrets(body.decode("latin-1")).encode("latin-1")
+    return body
+
+
+def _is_kept(name: str) -> bool:
+    if name.startswith(_METADATA):
+        return True
+    known = name in _HEADERS or name.startswith(_FAMILIES)
+    return known and name != "content-length" and not is_secret(name)
+
+
+def _is_credential(name: str) -> bool:
+    """Say whether a parameter or a field is a secret, or is only of use together with one."""
+    return not name.startswith(_METADATA) and (name in _PRESIGNED or is_secret(name))
+
+
+def _without_secrets(query: str) -> str:
+    """Return a query, or a form, without what proves who sent it.
+
+    Of a presigned URL nothing remains but the scope: its signature would be good for others.
+    """
+    named = ((unquote(item.partition("=")[0]).lower(), item) for item in query.split("&"))
+    return "&".join(item for name, item in named if item and not _is_credential(name))
+
+
+def _form_without_secrets(body: bytes, boundary: bytes) -> bytes:
+    """Return a multipart form without the fields that prove who sent it."""
+    start, *parts = re.split(rb"(?:^|(?<=\n))--" + re.escape(boundary), body)
+    kept = [start]
+    for part in parts:
+        head = re.split(rb"\r?\n\r?\n", part, maxsplit=1)[0]
+        names = [found.strip(b'"').decode("latin-1") for found in _FIELD.findall(head)]
+        if "file" in names or not any(_is_credential(one.lower()) for one in names):
+            kept.append(b"--" + boundary + part)
+    return b"".join(kept)
+
+
+def _scope(request: ApiRequest) -> str:
+    """Return the credential scope of a request's signature: who, when, where, which service."""
+    authorization = (request.header(b"authorization") or b"").decode("latin-1")
+    _, found, rest = authorization.partition("Credential=")
+    if found:
+        return rest.partition(",")[0].strip()
+    for name, value in parse_qsl(request.query.decode("latin-1")):
+        if name.lower() == "x-amz-credential":
+            return value
+    return ""
+
+
+def concerns_secrets(request: ApiRequest) -> bool:
+    """Say whether a request is about secrets of IAM's, which are not kept."""
+    return any(word in one for one in operations_of(request) for word in _WITHHELD)

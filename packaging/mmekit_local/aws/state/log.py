@@ -16,27 +16,100 @@ nothing here has written are left alone.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmekit.errors import EndpointError
-from mmekit_local.aws.state.bodies import Bodies
-from mmekit_local.aws.state.entry import Entry, beginning, damaged, line_of, read_log
-from mmekit_local.aws.state.files import replacement, sync_folder, write_all
-from mmekit_local.aws.state.lock import Lock, Progress
+from mmekit_local.aws.state.bodies import Bodies, replacement, sync_folder, write_all
+from mmekit_local.aws.state.entry import LogEntry, damaged, header_line, line_of, read_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Entry", "StateLog"]
+__all__ = ["Lock", "LogEntry", "LogPosition", "StateLog"]
+
+_BYTES = 64
 
 _UNFINISHED = re.compile(r"\.log\.\d+")
 _NAMELESS = "-"
 """A log of the first format; of such a one nothing is told."""
+
+
+@dataclass(frozen=True)
+class LogPosition:
+    """How far a log has come.
+
+    Attributes
+    ----------
+    log
+        Its name.
+    answered
+        The number of the last entry whose change was made.
+    begun
+        The number of the last entry that was begun: the one after `answered` while it is made.
+    """
+
+    log: str
+    answered: int
+    begun: int
+
+
+class Lock:
+    """A folder's lock, held until it is closed or the process ends.
+
+    Attributes
+    ----------
+    found : Progress or None
+        What whoever had it last said.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    EndpointError
+        Somebody else has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            what = "Another `mme up` uses this state folder."
+            remedy = "Stop it, or choose another folder with --state."
+            raise EndpointError(what, where=str(path.parent), remedy=remedy) from error
+        self.found = _position(os.pread(self._file, _BYTES, 0))
+
+    def write(self, progress: LogPosition) -> None:
+        """Say how far the log has come.
+
+        Raises
+        ------
+        OSError
+            There is no room, which may be the first time.
+        """
+        text = f"{progress.log} {progress.answered} {progress.begun}"
+        os.pwrite(self._file, text.ljust(_BYTES - 1).encode() + b"\n", 0)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        os.close(self._file)
+
+
+def _position(content: bytes) -> LogPosition | None:
+    parts = content.decode("latin-1").split()
+    try:
+        log, answered, begun = parts
+        return LogPosition(log, int(answered), int(begun))
+    except ValueError:  # a new folder, or one of a version that said nothing
+        return None
 
 
 class StateLog:
@@ -91,7 +164,7 @@ class StateLog:
             self._lock.close()
             raise
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: LogEntry) -> None:
         """Add an entry; it is on the disk when this returns.
 
         Raises
@@ -103,7 +176,7 @@ class StateLog:
             pass
 
     @contextlib.contextmanager
-    def appended(self, entry: Entry) -> Iterator[None]:
+    def appended(self, entry: LogEntry) -> Iterator[None]:
         """Add an entry for the block, which makes its change; it is taken back if that raises.
 
         Nobody else adds one meanwhile: their order is the order in which changes are made.
@@ -115,7 +188,7 @@ class StateLog:
         """
         with self._writing:
             number = self._count + 1
-            self._lock.tell(Progress(self._identity or _NAMELESS, self._count, number))
+            self._lock.write(LogPosition(self._identity or _NAMELESS, self._count, number))
             line = line_of(entry, number)
             self._write(line)
             self.bodies.need(entry.body)
@@ -125,14 +198,14 @@ class StateLog:
                 self.bodies.release(entry.body)
                 # What cannot be taken back now is taken back before anything else is added.
                 with contextlib.suppress(OSError):
-                    self._take_back()
+                    self._truncate()
                 raise
             self._count, self._end = number, self._end + len(line)
             # The entry is there; that it has been answered is only of use after a kill.
             with contextlib.suppress(OSError):
-                self._lock.tell(Progress(self._identity or _NAMELESS, number, number))
+                self._lock.write(LogPosition(self._identity or _NAMELESS, number, number))
 
-    def replace(self, entries: Iterable[Entry], *, sweeps: bool = True) -> None:
+    def replace(self, entries: Iterable[LogEntry], *, sweeps: bool = True) -> None:
         """Replace all entries by these, and remove the bodies that none of them needs.
 
         Parameters
@@ -151,7 +224,7 @@ class StateLog:
         with self._writing:
             identity = _new_identity()
             lines = (line_of(entry, number) for number, entry in enumerate(entries, 1))
-            content = beginning(identity) + b"".join(lines)
+            content = header_line(identity) + b"".join(lines)
             file = replacement(self._path, content)
             self._file.close()
             self._file, self._identity = file, identity
@@ -159,7 +232,7 @@ class StateLog:
             # Else the log that was there might come back, and need what is removed now.
             sync_folder(self.folder)
             with contextlib.suppress(OSError):
-                self._lock.tell(Progress(identity, self._count, self._count))
+                self._lock.write(LogPosition(identity, self._count, self._count))
         self.bodies.need_all(entry.body for entry in entries)
         if sweeps:
             self.bodies.sweep()
@@ -196,14 +269,14 @@ class StateLog:
         self._file = os.fdopen(os.open(self._path, flags, 0o600), "ab", buffering=0)
         try:
             if self.torn:
-                self._take_back()
+                self._truncate()
             if not self._end:
                 self._identity = _new_identity()
-                line = beginning(self._identity)
+                line = header_line(self._identity)
                 self._write(line)
                 self._end = len(line)
                 sync_folder(self.folder)
-            self._lock.tell(Progress(self._identity or _NAMELESS, answered, begun))
+            self._lock.write(LogPosition(self._identity or _NAMELESS, answered, begun))
         except BaseException:
             self._file.close()
             raise
@@ -211,15 +284,15 @@ class StateLog:
     def _write(self, line: bytes) -> None:
         try:
             if os.fstat(self._file.fileno()).st_size != self._end:
-                self._take_back()
+                self._truncate()
             write_all(self._file.fileno(), line)
             os.fsync(self._file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._take_back()
+                self._truncate()
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
-    def _take_back(self) -> None:
+    def _truncate(self) -> None:
         """Remove what stands behind the last entry whose change was made."""
         os.ftruncate(self._file.fileno(), self._end)
         os.fsync(self._file.fileno())

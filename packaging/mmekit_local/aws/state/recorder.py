@@ -1,4 +1,8 @@
-"""State that survives: changes are written down as they are made, and played back at the start."""
+"""State that survives: changes are written down as they are made, and played back at the start.
+
+moto draws identifiers from one generator and reads the clock; what is kept is played back with both
+as they were, so that identifiers and dates come back too.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,21 @@ import secrets
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime, timezone
+from random import Random
 from typing import TYPE_CHECKING, Any
 
+import moto.iam.models
+import moto.s3.models
+import moto.sagemaker.models
 from moto.backends import get_backend
+from moto.core.utils import utcnow
+from moto.moto_api._internal import mock_random
+from moto.moto_api._internal.moto_random import MotoRandom
 
-from mmekit_local.aws.state.asked import withheld
-from mmekit_local.aws.state.log import Entry
-from mmekit_local.aws.state.repeatable import make_repeatable, moment
-from mmekit_local.aws.state.undo import as_it_was
-from mmekit_local.aws.state.written import body_of, entry_of
+from mmekit_local.aws.state.entry import body_of, concerns_secrets, entry_of
+from mmekit_local.aws.state.log import LogEntry
+from mmekit_local.aws.state.rollback import rolled_back_on_failure
 from mmekit_local.sagemaker.api import ApiReply, ApiRequest, operation_of
 
 if TYPE_CHECKING:
@@ -24,8 +34,16 @@ if TYPE_CHECKING:
 
     from mmekit_local.aws.state.log import StateLog
 
-__all__ = ["State"]
+__all__ = ["StateRecorder", "deterministic", "make_deterministic"]
 
+_MODULES: tuple[Any, ...] = (
+    moto.iam.models,
+    moto.s3.models,
+    moto.sagemaker.models,
+)
+
+
+_default = Random()  # noqa: S311 - identifiers, not secrets
 _REST = ("s3", "awslambda")  # whose requests name no operation
 _SERVICES = (*_REST, "iam", "sagemaker", "applicationautoscaling")
 _READING = ("Describe", "List", "Get", "Search", "Simulate", "Validate", "Estimate", "Detect")
@@ -33,7 +51,58 @@ _FIRST_ERROR = 400
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
 
 
-class State:
+class _ThreadState(threading.local):
+    """What a thread of this process takes for chance and for now."""
+
+    source: Random | None = None
+    now: datetime | None = None
+
+
+_thread = _ThreadState()
+
+
+class _SeededRandom(MotoRandom):
+    """moto's generator, drawing from the thread's own while it has one."""
+
+    def random(self) -> float:
+        return (_thread.source or _default).random()
+
+    def getrandbits(self, k: int, /) -> int:
+        return (_thread.source or _default).getrandbits(k)
+
+
+def make_deterministic() -> None:
+    """Let moto's generator and clock be chosen; a second time does no harm."""
+    mock_random.__class__ = _SeededRandom
+    for module in _MODULES:
+        if hasattr(module, "utcnow"):
+            module.utcnow = _now
+
+
+@contextlib.contextmanager
+def deterministic(seed: int, at: float) -> Iterator[None]:
+    """Let this thread's calls of moto draw from a seed and take a moment for now.
+
+    Parameters
+    ----------
+    seed
+        Of the generator.
+    at
+        Seconds since the epoch.
+    """
+    _thread.source = Random(seed)  # noqa: S311 - identifiers, not secrets
+    _thread.now = datetime.fromtimestamp(at, timezone.utc).replace(tzinfo=None)  # moto is naive
+    try:
+        yield
+    finally:
+        _thread.source = _thread.now = None
+
+
+def _now() -> datetime:
+    return _thread.now or utcnow()
+
+
+class StateRecorder:
     """Writes down what changes, unless it is playing it back.
 
     Parameters
@@ -43,11 +112,12 @@ class State:
     """
 
     def __init__(self, log: StateLog) -> None:
-        make_repeatable()
+        make_deterministic()
         self.log = log
-        self._owed: list[Entry] = []
-        self._owing = threading.RLock()
-        self._playing: Entry | None = None
+        self._pending: list[LogEntry] = []
+        # Taken again by flush_pending: what is pending goes ahead of every other entry.
+        self._pending_lock = threading.RLock()
+        self._replaying: LogEntry | None = None
 
     def perform(
         self, request: ApiRequest, service: str, ask: Callable[[ApiRequest], ApiReply]
@@ -72,10 +142,10 @@ class State:
         OSError
             There is no room for it on the disk; nothing has been changed.
         """
-        playing = self._playing
-        if playing is not None:
-            with moment(playing.seed, playing.at):
-                return _renamed(ask(request), playing.upload_id)
+        replaying = self._replaying
+        if replaying is not None:
+            with deterministic(replaying.seed, replaying.at):
+                return _with_upload_id(ask(request), replaying.upload_id)
         if not _changes_something(request, service):
             return ask(request)
         upload_id = secrets.token_hex(32) if _begins_upload(request, service) else ""
@@ -84,10 +154,10 @@ class State:
             with (
                 self.log.bodies.kept(body_of(request, service)) as body,
                 self._written(entry_of(request, at, seed, body, upload_id)),
-                as_it_was(request, service),
-                moment(seed, at),
+                rolled_back_on_failure(request, service),
+                deterministic(seed, at),
             ):
-                return _renamed(_unless_refused(ask(request)), upload_id)
+                return _with_upload_id(_unless_refused(ask(request)), upload_id)
         except _RefusedError as refused:
             return refused.reply
 
@@ -99,14 +169,14 @@ class State:
         OSError
             There is no room for it on the disk.
         """
-        if self._playing is None:
+        if self._replaying is None:
             with (
                 self.log.bodies.kept(b"".join(request.body)) as body,
                 self._written(entry_of(request, time.time(), 0, body, "")),
             ):
                 pass
 
-    def note(self, change: dict[str, Any]) -> None:
+    def record_change(self, change: dict[str, Any]) -> None:
         """Write down what is to become of an endpoint or a stack.
 
         Raises
@@ -114,11 +184,11 @@ class State:
         OSError
             There is no room for it on the disk.
         """
-        if self._playing is None:
-            with self._written(Entry(time.time(), change=change)):
+        if self._replaying is None:
+            with self._written(LogEntry(time.time(), change=change)):
                 pass
 
-    def note_made(self, change: dict[str, Any]) -> None:
+    def record_outcome(self, change: dict[str, Any]) -> None:
         """Write down what has become of an endpoint or a stack, at the latest before anything else.
 
         Raises
@@ -126,22 +196,22 @@ class State:
         OSError
             There is no room for it on the disk now. It is not forgotten.
         """
-        if self._playing is None:
-            with self._owing:
-                self._owed.append(Entry(time.time(), change=change))
-                self.pay()
+        if self._replaying is None:
+            with self._pending_lock:
+                self._pending.append(LogEntry(time.time(), change=change))
+                self.flush_pending()
 
     @property
-    def is_playing(self) -> bool:
+    def is_replaying(self) -> bool:
         """Whether what was written down is being played back."""
-        return self._playing is not None
+        return self._replaying is not None
 
     @property
-    def owes(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether there is something that there was no room for."""
-        return bool(self._owed)
+        return bool(self._pending)
 
-    def pay(self) -> None:
+    def flush_pending(self) -> None:
         """Write down what there was no room for.
 
         Raises
@@ -149,12 +219,12 @@ class State:
         OSError
             There still is none.
         """
-        with self._owing:
-            while self._owed:
-                self.log.append(self._owed[0])
-                del self._owed[0]
+        with self._pending_lock:
+            while self._pending:
+                self.log.append(self._pending[0])
+                del self._pending[0]
 
-    def request_of(self, entry: Entry) -> ApiRequest:
+    def request_of(self, entry: LogEntry) -> ApiRequest:
         """Return the request of an entry; what is asked from now on is played back as this entry.
 
         Raises
@@ -162,7 +232,7 @@ class State:
         EndpointError
             Its body is damaged.
         """
-        self._playing = entry
+        self._replaying = entry
         headers = [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in entry.headers
         ]
@@ -174,15 +244,15 @@ class State:
             body=(self.log.bodies.read(entry.body),),
         )
 
-    def played(self) -> None:
+    def end_replay(self) -> None:
         """Write down again: everything has been played back."""
-        self._playing = None
+        self._replaying = None
 
     @contextlib.contextmanager
-    def _written(self, entry: Entry) -> Iterator[None]:
+    def _written(self, entry: LogEntry) -> Iterator[None]:
         """Write an entry down for the block, which makes its change, and before it what is owed."""
-        with self._owing:
-            self.pay()
+        with self._pending_lock:
+            self.flush_pending()
             with self.log.appended(entry):
                 yield
 
@@ -206,7 +276,7 @@ def _changes_something(request: ApiRequest, service: str) -> bool:
         return request.method in ("PUT", "POST", "DELETE")
     if service not in _SERVICES:
         return False
-    return not operation_of(request).startswith(_READING) and not withheld(request)
+    return not operation_of(request).startswith(_READING) and not concerns_secrets(request)
 
 
 def _begins_upload(request: ApiRequest, service: str) -> bool:
@@ -214,7 +284,7 @@ def _begins_upload(request: ApiRequest, service: str) -> bool:
     return service == "s3" and request.method == "POST" and b"uploads" in named
 
 
-def _renamed(reply: ApiReply, upload_id: str) -> ApiReply:
+def _with_upload_id(reply: ApiReply, upload_id: str) -> ApiReply:
     """Call a multipart upload as it shall be called: moto names them by chance of its own."""
     found = _UPLOAD_ID.search(reply.body) if upload_id and reply.status < _FIRST_ERROR else None
     if found is None:

@@ -108,11 +108,7 @@ class EndpointController:
         records = Records(account, region).endpoints
         for name, record in list(records.items()):
             endpoint = EndpointId(account, region, name)
-            hosted = self._hosted.get(endpoint)
-            if hosted is not None and hosted.record is not record:
-                # CloudFormation's update: moto deletes and creates anew, SageMaker updates.
-                hosted = self._take_over(endpoint, hosted, record)
-            if hosted is None:
+            if endpoint not in self._hosted:
                 self._begin_creation(endpoint, record)
         for endpoint, hosted in list(self._hosted.items()):
             here = (endpoint.account, endpoint.region) == (account, region)
@@ -282,21 +278,6 @@ class EndpointController:
         records[endpoint.name] = hosted.record
         self.serving.pop(endpoint, None)
         hosted.change = self._begin(self._delete(endpoint, hosted))
-
-    def _take_over(
-        self, endpoint: EndpointId, hosted: HostedEndpoint, record: FakeEndpoint
-    ) -> HostedEndpoint | None:
-        """Go on under a new record where that is an update; else clear the way for a creation."""
-        if hosted.record.endpoint_status == "InService":
-            record.creation_time = hosted.record.creation_time
-            hosted.record = record
-            self.begin_update(endpoint)
-            self.update(endpoint, record.endpoint_config_name)
-            return hosted
-        self.serving.pop(endpoint, None)
-        if not self._restoring:
-            self._begin(self._lifecycle.retire(hosted))
-        return None
 
     async def _delete(self, endpoint: EndpointId, hosted: HostedEndpoint) -> None:
         async with self._lifecycle.minimum_state_time():
