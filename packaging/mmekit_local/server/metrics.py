@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from mmekit_local.server.memory import process_memory
-from mmekit_local.server.slots import ParkingState, SlotWorker
+from mmekit_local.server.slots import SlotParking, SlotWorker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -71,10 +71,10 @@ def of_processes(model: ServedModel) -> list[ProcessMetrics]:
     return [_of_process(pid, number, counters.get(pid, {})) for pid, number in slots.items()]
 
 
-def parking_of(model: ServedModel) -> ParkingState:
+def parking_of(model: ServedModel) -> SlotParking:
     """Return since when a model is parked, and how often it was parked and woken."""
     known = [one.parking for one in tuple(model.pool.workers) if isinstance(one, SlotWorker)]
-    return max(known, key=lambda one: (one.parks + one.wakes, one.wakes), default=ParkingState())
+    return max(known, key=lambda one: (one.parks + one.wakes, one.wakes), default=SlotParking())
 
 
 def _of_process(pid: int, slots: int, counters: dict[str, int]) -> ProcessMetrics:

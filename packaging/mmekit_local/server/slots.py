@@ -68,7 +68,7 @@ def why_not(spec: WorkerSpec) -> str | None:
 
 
 @dataclass(frozen=True)
-class ParkingState:
+class SlotParking:
     """Since when a model is parked, and how often that has happened.
 
     Attributes
@@ -132,7 +132,7 @@ class SlotWorker(Worker):
     ) -> None:
         super().__init__(spec, number, on_exit)
         self.scoreboard: Scoreboard | None = None
-        self.parking = ParkingState()
+        self.parking = SlotParking()
         self._granted = False
         self._heard = False
         self._fork_servers = fork_servers
@@ -238,7 +238,7 @@ class SlotWorker(Worker):
                 continue
             if "slot" in message:
                 self._granted = True
-                self.parking = ParkingState(**message["parking"])
+                self.parking = SlotParking(**message["parking"])
                 self._place = message["slot"]
                 self._take_process(message["pid"], fds)
             elif message.get("given_up"):

@@ -54,7 +54,7 @@ LONGEST = 16 << 10
 _HEADER = struct.Struct("@PIPNPNi")
 
 
-class WorkerConnection:
+class SlotConnection:
     """The connection of one worker.
 
     Attributes

@@ -22,7 +22,7 @@ from mmekit_runtime.slots.connection import (
     LONGEST,
     AtomicSender,
     PendingAnswer,
-    WorkerConnection,
+    SlotConnection,
 )
 from mmekit_runtime.slots.descriptors import Pipes
 from mmekit_runtime.slots.memory import private_bytes
@@ -81,8 +81,8 @@ class RequestLoop:
         self._scoreboard = scoreboard
         self._sender = AtomicSender(scoreboard) if AtomicSender.is_possible() else None
         self._start = start
-        self._by_fd: dict[int, WorkerConnection] = {}
-        self._by_number: dict[int, WorkerConnection] = {}
+        self._by_fd: dict[int, SlotConnection] = {}
+        self._by_number: dict[int, SlotConnection] = {}
         # Of those that are ready it names first who has been for longest; poll() does not.
         self._poll = select.epoll()
         self._pipes = Pipes()
@@ -161,12 +161,12 @@ class RequestLoop:
             if crowded is not None:
                 self._tell(crowded)
 
-    def _waiting(self, served: list[WorkerConnection]) -> int:
+    def _waiting(self, served: list[SlotConnection]) -> int:
         """Return on how many other connections a request waits, those that came meanwhile too."""
         ready = (self._by_fd.get(fd) for fd, _ in self._poll.poll(0))
         return sum(one is not None and one not in served for one in ready)
 
-    def _take(self, chosen: list[WorkerConnection]) -> int:
+    def _take(self, chosen: list[SlotConnection]) -> int:
         """Answer the requests of connections that can be read.
 
         Returns how many there were, those that load the model not counted.
@@ -247,7 +247,7 @@ class RequestLoop:
 
     def _receive_slot(self, message: dict[str, Any], fds: list[int]) -> None:
         if len(fds) == message["fds"]:
-            self._add(WorkerConnection(message["slot"], fds, self._pipes))
+            self._add(SlotConnection(message["slot"], fds, self._pipes))
             return
         # The kernel drops what there is no room for.
         _logger.error("mmekit: no descriptors are left for a worker slot")
@@ -261,7 +261,7 @@ class RequestLoop:
             with contextlib.suppress(OSError):
                 self._channel.send(message)
 
-    def _add(self, connection: WorkerConnection) -> None:
+    def _add(self, connection: SlotConnection) -> None:
         self._by_fd[connection.sock.fileno()] = connection
         self._by_number[connection.number] = connection
         # It may have been that of a slot that was dropped in the middle of an answer.
@@ -270,7 +270,7 @@ class RequestLoop:
         if len(self._by_fd) == 1:
             _print_to(connection)
 
-    def _drop(self, connection: WorkerConnection, *, tell: bool = True) -> None:
+    def _drop(self, connection: SlotConnection, *, tell: bool = True) -> None:
         self._poll.unregister(connection.sock.fileno())
         del self._by_fd[connection.sock.fileno()]
         del self._by_number[connection.number]
@@ -286,7 +286,7 @@ class RequestLoop:
 
     # Answering.
 
-    def _answer(self, taken: list[tuple[WorkerConnection, WireRequest]]) -> None:
+    def _answer(self, taken: list[tuple[SlotConnection, WireRequest]]) -> None:
         together = []
         for connection, message in taken:
             if not message.content:
@@ -303,7 +303,7 @@ class RequestLoop:
             self._answer_together(self._service.handler, together)
 
     def _answer_together(
-        self, handler: Handler | None, taken: list[tuple[WorkerConnection, WireRequest]]
+        self, handler: Handler | None, taken: list[tuple[SlotConnection, WireRequest]]
     ) -> None:
         assert handler is not None  # noqa: S101
         for connection, _ in taken:
@@ -320,7 +320,7 @@ class RequestLoop:
         for (connection, _), reply in zip(taken, replies, strict=True):
             self._send(connection, reply_bytes(reply))
 
-    def _answer_alone(self, connection: WorkerConnection, message: WireRequest) -> None:
+    def _answer_alone(self, connection: SlotConnection, message: WireRequest) -> None:
         self._scoreboard.begin(connection.number)
         began = time.monotonic_ns()
         output = self._service.invoke(message)
@@ -330,7 +330,7 @@ class RequestLoop:
         else:
             self._send_later(connection, PendingAnswer(b"", stream_chunks(output), output), TAKEN)
 
-    def _count(self, connections: list[WorkerConnection], began: int, errors: int) -> None:
+    def _count(self, connections: list[SlotConnection], began: int, errors: int) -> None:
         self._scoreboard.add(
             requests=len(connections),
             errors=errors,
@@ -367,7 +367,7 @@ class RequestLoop:
             load_ns / 1e6,
         )
 
-    def _send(self, connection: WorkerConnection, data: bytes, output: Any = None) -> None:
+    def _send(self, connection: SlotConnection, data: bytes, output: Any = None) -> None:
         sent = 0
         if self._sender is not None and len(data) <= LONGEST:
             self._sender.prepare(data)
@@ -380,13 +380,13 @@ class RequestLoop:
             self._send_later(connection, PendingAnswer(data[sent:], output=output), SENDING)
             self._go_on(connection)
 
-    def _send_later(self, connection: WorkerConnection, pending: PendingAnswer, state: int) -> None:
+    def _send_later(self, connection: SlotConnection, pending: PendingAnswer, state: int) -> None:
         """Have an answer leave in turns, as far as its connection takes it."""
         self._scoreboard.states[connection.number] = state
         connection.pending = pending
         self._poll.modify(connection.sock.fileno(), select.EPOLLOUT)
 
-    def _go_on(self, connection: WorkerConnection) -> bool:
+    def _go_on(self, connection: SlotConnection) -> bool:
         """Send more of an answer; whether the model was asked for it."""
         pending = connection.pending
         assert pending is not None  # noqa: S101
@@ -408,7 +408,7 @@ class RequestLoop:
             _finalize(pending.output)
         return is_making
 
-    def _done(self, connection: WorkerConnection) -> None:
+    def _done(self, connection: SlotConnection) -> None:
         connection.message = None
         self._scoreboard.states[connection.number] = IDLE
 
@@ -423,7 +423,7 @@ def _finalize(output: Any) -> None:
         _logger.exception("Failed on finalize function")
 
 
-def _print_to(connection: WorkerConnection) -> None:
+def _print_to(connection: SlotConnection) -> None:
     """Let what the model prints go to a worker's streams."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()
