@@ -22,11 +22,14 @@ with contextlib.suppress(ValueError):  # not the main thread
 # that are fitted or asked take four times as long. Before a library looks at it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Servers and services are forked from a process that has imported these: see server_process.py and
-# mmekit_local/endpoint/service_process.py.
+# Servers, services and `mme` are forked from a process that has imported these: see
+# server_process.py, mme_command.py and mmekit_local/endpoint/service_process.py.
 if sys.platform == "linux":
     multiprocessing.set_forkserver_preload(
-        ["mmekit_local.aws.service", "mmekit_local.server.__main__", "uvloop"]
+        [
+            *("mmekit.archive", "mmekit.cli", "mmekit_bench", "mmekit_local.aws.service"),
+            *("mmekit_local.server.__main__", "uvloop"),
+        ]
     )
 
 # How long an example takes, or to make one, decides nothing: that is the machine's affair.

@@ -62,21 +62,34 @@ def give_slots(folder: Path) -> Path:
     return folder
 
 
-class _ForkedProcess:
-    """A server that has been forked, spoken of as a `subprocess.Popen` is.
+def fork(
+    module: str, arguments: list[str], folder: Path, environment: dict[str, str], *streams: int
+) -> Any:
+    """Fork a process that becomes a module's program, with descriptors as its standard streams.
 
-    What to import is said in conftest.py, as one process is forked from for all kinds.
+    They are closed here. What the process that it is forked from has imported is said in
+    conftest.py, as there is one for all kinds.
     """
+    ends = [Connection(number) for number in streams]
+    given = {"given": (module, arguments, str(folder), environment, *ends)}
+    script = str(Path(__file__).with_name("forked_program.py"))
+    process = multiprocessing.get_context("forkserver").Process(
+        target=runpy.run_path, args=(script, given, "forked"), daemon=True
+    )
+    process.start()
+    for end in ends:
+        end.close()
+    return process
+
+
+class _ForkedServer:
+    """A server that has been forked, spoken of as a `subprocess.Popen` is."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
         stdin, stdout = os.pipe(), os.pipe()
-        with Connection(stdin[0], writable=False) as read, Connection(stdout[1]) as written:
-            given = {"given": (arguments, environment, read, written)}
-            script = str(Path(__file__).with_name("forked_server.py"))
-            self._process = multiprocessing.get_context("forkserver").Process(
-                target=runpy.run_path, args=(script, given, "forked"), daemon=True
-            )
-            self._process.start()
+        module = "mmekit_local.server.__main__"
+        ends = (stdin[0], stdout[1], os.dup(stdout[1]))
+        self._process = fork(module, arguments, Path.cwd(), environment, *ends)
         self.stdin = os.fdopen(stdin[1], "w")
         self.stdout = os.fdopen(stdout[0], errors="replace")
         self.pid = self._process.pid
@@ -135,7 +148,7 @@ class ServerProcess:
         given = ["--port", "0", *arguments]
         self.process: Any
         if forked and before is None and sys.platform == "linux":
-            self.process = _ForkedProcess(given, variables)
+            self.process = _ForkedServer(given, variables)
         else:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mmekit_local.server", *given],

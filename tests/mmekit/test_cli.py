@@ -24,6 +24,7 @@ import mmekit
 from mmekit.archive import STOCK_IMAGE, unpack, verify
 from mmekit.cli import application
 from mmekit_local import ports
+from tests.mme_command import run_mme
 
 ON_AN_ENDPOINT = """
 import os, sys
@@ -55,16 +56,9 @@ print("answered", answer["Body"].read().decode())
 
 @pytest.fixture
 def mme(tmp_path):
-    def run(*arguments, **variables):
-        return subprocess.run(
-            [sys.executable, "-m", "mmekit.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "120", **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(*arguments, forked=True, **variables):
+        environment = {**os.environ, "COLUMNS": "120", **variables}
+        return run_mme(*arguments, folder=tmp_path, environment=environment, forked=forked)
 
     return run
 
@@ -101,8 +95,8 @@ def artifacts(tmp_path):
 
 
 def test_version_and_help_answer_without_loading_any_room(mme):
-    assert mme("--version").stdout == f"mmekit {mmekit.__version__}\n"
-    helped = mme("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert mme("--version", forked=False).stdout == f"mmekit {mmekit.__version__}\n"
+    helped = mme("--help", forked=False, PYTHONPROFILEIMPORTTIME="1")
     for command in (
         *("check", "measure", "pack", "environment", "serve", "up", "invoke", "demo", "bench"),
     ):
@@ -206,7 +200,8 @@ def test_debug_shows_the_traceback(mme, tmp_path):
 @pytest.mark.parametrize("library", ["httptools", "moto"])
 def test_a_command_whose_extra_is_not_installed_names_it(mme, tmp_path, library):
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules['{library}'] = None")
-    finished = mme("up", "--port", "0", "--", "true", PYTHONPATH=str(tmp_path))
+    arguments = ("up", "--port", "0", "--", "true")
+    finished = mme(*arguments, forked=False, PYTHONPATH=str(tmp_path))
     assert finished.returncode == 1
     assert f"mme: `mme up` needs {library}" in finished.stderr
     assert 'pip install "mmekit[local]"' in finished.stderr

@@ -15,6 +15,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.mme_command import run_mme
 from tests.mmekit_local.endpoint.service_process import ServiceProcess
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
@@ -106,9 +107,8 @@ def command(tmp_path):
 def bench(command):
     def run(*arguments, **variables):
         options = command(*arguments, **variables)
-        return subprocess.run(
-            **options, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        words, folder, environment = options["args"][3:], options["cwd"], options["env"]
+        return run_mme(*words, folder=folder, environment=environment)
 
     return run
 
