@@ -1,8 +1,10 @@
 """What tests of all rooms share."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +21,16 @@ with contextlib.suppress(ValueError):  # not the main thread
 # As servers do it. Threads of OpenMP wait actively: with workers of pytest side by side, models
 # that are fitted or asked take four times as long. Before a library looks at it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Servers, services and `mme` are forked from a process that has imported these: see
+# server_process.py, mme_command.py and mmekit_local/endpoint/service_process.py.
+if sys.platform == "linux":
+    multiprocessing.set_forkserver_preload(
+        [
+            *("mmekit.archive", "mmekit.cli", "mmekit_bench", "mmekit_local.aws.service"),
+            *("mmekit_local.server.__main__", "uvloop"),
+        ]
+    )
 
 # How long an example takes, or to make one, decides nothing: that is the machine's affair.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

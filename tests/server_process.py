@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ import psutil
 import mmekit_runtime
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
 
 RUNTIME = Path(mmekit_runtime.__file__).parent
@@ -58,6 +62,58 @@ def give_slots(folder: Path) -> Path:
     return folder
 
 
+def fork(
+    module: str, arguments: list[str], folder: Path, environment: dict[str, str], *streams: int
+) -> Any:
+    """Fork a process that becomes a module's program, with descriptors as its standard streams.
+
+    They are closed here. What the process that it is forked from has imported is said in
+    conftest.py, as there is one for all kinds.
+    """
+    ends = [Connection(number) for number in streams]
+    given = {"given": (module, arguments, str(folder), environment, *ends)}
+    script = str(Path(__file__).with_name("forked_program.py"))
+    process = multiprocessing.get_context("forkserver").Process(
+        target=runpy.run_path, args=(script, given, "forked"), daemon=True
+    )
+    process.start()
+    for end in ends:
+        end.close()
+    return process
+
+
+class _ForkedServer:
+    """A server that has been forked, spoken of as a `subprocess.Popen` is."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        stdin, stdout = os.pipe(), os.pipe()
+        module = "mmekit_local.server.__main__"
+        ends = (stdin[0], stdout[1], os.dup(stdout[1]))
+        self._process = fork(module, arguments, Path.cwd(), environment, *ends)
+        self.stdin = os.fdopen(stdin[1], "w")
+        self.stdout = os.fdopen(stdout[0], errors="replace")
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("the server", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
 class ServerProcess:
     """A server on a free port of loopback, and a client for it.
 
@@ -69,6 +125,9 @@ class ServerProcess:
         Variables that it has besides this process's own.
     before
         Called in the new process before it becomes the server.
+    forked
+        Whether it may be forked from a process that has imported what a server needs. Not where
+        its memory is measured: much of it would be shared.
 
     Attributes
     ----------
@@ -81,20 +140,26 @@ class ServerProcess:
         *arguments: str,
         environment: dict[str, str] | None = None,
         before: Callable[[], object] | None = None,
+        forked: bool = True,
     ) -> None:
         # Not with PYTHONPATH of whoever runs the tests: it would hide the models' runtime.
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mmekit_local.server", "--port", "0", *arguments],
-            env={**inherited, **(environment or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            preexec_fn=before,  # noqa: PLW1509  there are no threads yet that could hold a lock
-        )
-        assert self.process.stdout
+        variables = {**inherited, **(environment or {})}
+        given = ["--port", "0", *arguments]
+        self.process: Any
+        if forked and before is None and sys.platform == "linux":
+            self.process = _ForkedServer(given, variables)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mmekit_local.server", *given],
+                env=variables,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                preexec_fn=before,  # noqa: PLW1509  no threads yet that could hold a lock
+            )
         self.lines: list[str] = []
         for line in self.process.stdout:
             self.lines.append(line)

@@ -11,6 +11,7 @@ import functools
 import ipaddress
 import json
 import re
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,6 +41,7 @@ _INSTANCE_TYPE = re.compile(
     r"\.(medium|large|\d*xlarge|metal)$"
 )
 _INSTANCE_SHAPE = "ProductionVariantInstanceType"
+_making = threading.Lock()  # boto3's sessions are not for several threads at a time; clients are
 _ROLE = re.compile(r"^arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/\S+$")
 
 MAY_BE: Mapping[str, str] = {
@@ -102,6 +104,7 @@ def _check_instance_type(name: str) -> str:
     return name
 
 
+@functools.cache
 def _endpoint_families() -> frozenset[str]:
     """Return m5, g6e … as botocore's description of CreateEndpointConfig has them."""
     shape = _local_session().get_service_model("sagemaker").shape_for(_INSTANCE_SHAPE)
@@ -262,10 +265,7 @@ class Settings(BaseSettings):
         return self.client_maker(service, **config)()
 
     def client_maker(self, service: str, **config: Any) -> Callable[[], Any]:
-        """Return a function that makes such clients, faster than one by one: of one session.
-
-        Not for several threads at a time; each of the clients is.
-        """
+        """Return a function that makes such clients, faster than one by one: of one session."""
         from botocore.config import Config
 
         session = _session(self.target)
@@ -280,7 +280,12 @@ class Settings(BaseSettings):
                 # A bucket's name as a host name does not resolve here, and a proxy is in the way.
                 "config": Config(s3={"addressing_style": "path"}, proxies={}).merge(chosen),
             }
-        return functools.partial(session.client, service, **arguments)
+
+        def make() -> Any:
+            with _making:
+                return session.client(service, **arguments)
+
+        return make
 
 
 def local_region() -> str | None:
@@ -297,8 +302,13 @@ def local_region() -> str | None:
     return Settings(target="local").region
 
 
+@functools.cache
 def _local_session() -> Any:
-    """Return a botocore session that reads neither profiles nor files of the user's."""
+    """Return a botocore session that reads neither profiles nor files of the user's.
+
+    It is one for the whole process: each has to read the descriptions of services anew, which
+    takes longer than all that a client is asked for.
+    """
     import botocore.session
 
     ignored = ("profile", "config_file", "credentials_file")
@@ -310,7 +320,7 @@ def _session(target: str) -> Any:
     from botocore.exceptions import ProfileNotFound
 
     if target == "local":
-        return boto3.Session(botocore_session=_local_session())
+        return _local_boto3()
     try:
         return boto3.Session()
     except ProfileNotFound as error:
@@ -319,6 +329,13 @@ def _session(target: str) -> Any:
             where="AWS_PROFILE",
             remedy="Set AWS_PROFILE to a profile of ~/.aws/config, or unset it.",
         ) from None
+
+
+@functools.cache
+def _local_boto3() -> Any:
+    import boto3
+
+    return boto3.Session(botocore_session=_local_session())
 
 
 def _dotenv(folder: Path) -> Path | None:

@@ -65,8 +65,9 @@ def trickle(connection):
 
 
 def test_a_client_that_reads_nothing_makes_nobody_keep_its_answers(
-    server, model, traffic, connections
+    start, model, traffic, connections
 ):
+    server = start(forked=False)
     name = server.loaded(model(minWorkers=2, maxWorkers=2))
     running = traffic(server, name, clients=1)
     server.value(name, LARGE)
@@ -139,8 +140,9 @@ def test_when_all_connections_are_being_answered_one_more_is_told_to_come_again(
 
 
 def test_ten_thousand_idle_connections_cost_little_and_keep_nobody_waiting(
-    server, model, traffic, connections
+    start, model, traffic, connections
 ):
+    server = start(forked=False)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(10_000, hard - SPARE)
     if count < 1000:

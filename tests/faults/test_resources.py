@@ -152,7 +152,7 @@ def test_a_model_that_died_without_descriptors_comes_back_with_them(start, model
 
 
 def test_a_model_that_would_not_fit_is_507_and_the_next_that_does_is_loaded(start, model, traffic):
-    server = start("--memory", str(1500 * MIB))
+    server = start("--memory", str(1500 * MIB), forked=False)
     name = server.loaded(model("first", required_memory_mb=100, reserved_memory_mb=100))
     running = traffic(server, name, clients=2)
 
@@ -168,7 +168,7 @@ def test_a_model_that_would_not_fit_is_507_and_the_next_that_does_is_loaded(star
 
 
 def test_of_loads_at_once_only_as_many_are_admitted_as_fit(start, model, tmp_path):
-    server = start("--memory", str(1000 * MIB))
+    server = start("--memory", str(1000 * MIB), forked=False)
     all_asked = tmp_path / "all asked"
     waits = f"import os, time\nwhile not os.path.exists({str(all_asked)!r}): time.sleep(0.01)\n"
 

@@ -24,6 +24,7 @@ import mmekit
 from mmekit.archive import STOCK_IMAGE, unpack, verify
 from mmekit.cli import app
 from mmekit_local import ports
+from tests.mme_command import run_mme
 
 ON_AN_ENDPOINT = """
 import os, sys
@@ -55,16 +56,9 @@ print("answered", answer["Body"].read().decode())
 
 @pytest.fixture
 def mme(tmp_path):
-    def run(*arguments, **variables):
-        return subprocess.run(
-            [sys.executable, "-m", "mmekit.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "120", **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(*arguments, forked=True, **variables):
+        environment = {**os.environ, "COLUMNS": "120", **variables}
+        return run_mme(*arguments, folder=tmp_path, environment=environment, forked=forked)
 
     return run
 
@@ -101,8 +95,8 @@ def artifacts(tmp_path):
 
 
 def test_version_and_help_answer_without_loading_any_room(mme):
-    assert mme("--version").stdout == f"mmekit {mmekit.__version__}\n"
-    helped = mme("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert mme("--version", forked=False).stdout == f"mmekit {mmekit.__version__}\n"
+    helped = mme("--help", forked=False, PYTHONPROFILEIMPORTTIME="1")
     for command in (
         *("check", "measure", "pack", "environment", "serve", "up", "invoke", "demo", "bench"),
     ):

@@ -16,6 +16,7 @@ import pytest
 from botocore.config import Config
 
 from mmekit_bench.cli.bench import _keep
+from tests.mme_command import run_mme
 from tests.mmekit_local.endpoint.service_process import ServiceProcess
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
@@ -107,9 +108,8 @@ def command(tmp_path):
 def bench(command):
     def run(*arguments, **variables):
         options = command(*arguments, **variables)
-        return subprocess.run(
-            **options, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        words, folder, environment = options["args"][3:], options["cwd"], options["env"]
+        return run_mme(*words, folder=folder, environment=environment)
 
     return run
 

@@ -52,7 +52,7 @@ def start(group):
     servers = []
 
     def start(*arguments: str, **options: Callable[[], object]) -> ServerProcess:
-        servers.append(ServerProcess(*arguments, environment=VARIABLES, **options))
+        servers.append(ServerProcess(*arguments, environment=VARIABLES, forked=False, **options))
         return servers[-1]
 
     yield start
@@ -66,7 +66,7 @@ def own(shared_model):
 
     What counts of pages that are shared depends on who else runs on the machine.
     """
-    server = ServerProcess(environment=VARIABLES)
+    server = ServerProcess(environment=VARIABLES, forked=False)
     try:
         server.value(server.loaded(shared_model(HEAVY, **SETTINGS)), "size")
         return taken(server) // MIB - SIZE

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.mme_command import run_mme
 
 
 @pytest.fixture
 def mme(here):
     def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "mmekit.cli", *map(str, arguments)],
-            cwd=here,
-            env={**os.environ, "COLUMNS": "80"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {**os.environ, "COLUMNS": "80"}
+        return run_mme(*arguments, folder=here, environment=environment)
 
     return run
 

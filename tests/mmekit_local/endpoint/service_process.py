@@ -1,7 +1,7 @@
 """The endpoint service as a process of its own, as `mme up` runs it, with a chosen container.
 
 It is forked from a process that has imported what a service needs: that takes a second of a core,
-and there are more than a hundred of them.
+and there are more than a hundred of them. What it imports is said in tests/conftest.py.
 """
 
 import argparse
@@ -18,8 +18,6 @@ from mmekit_local.aws import run
 from mmekit_local.sagemaker import CommandLauncher, EndpointLimits, EndpointOptions
 
 processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-if sys.platform == "linux":
-    processes.set_forkserver_preload(["mmekit_local.aws.service", "mmekit_local.http", "uvloop"])
 
 
 class ServiceProcess:

@@ -1,0 +1,46 @@
+"""`mme` as a process, the way it is used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+from tests.server_process import fork
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def run_mme(
+    *arguments: object, folder: Path, environment: Mapping[str, str], forked: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run `mme` until it ends.
+
+    It is forked, on Linux, from a process that has imported it: that takes longer than most of
+    what it does. Not where it matters what an interpreter finds at its start.
+    """
+    words = [*map(str, arguments)]
+    if not forked or sys.platform != "linux":
+        return subprocess.run(
+            [sys.executable, "-m", "mmekit.cli", *words],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with open(os.devnull) as nothing:  # noqa: PTH123  a device
+            streams = [os.dup(one.fileno()) for one in (nothing, out, err)]
+        process = fork("mmekit.cli", words, folder, dict(environment), *streams)
+        process.join()
+        printed = []
+        for file in (out, err):
+            file.seek(0)
+            printed.append(file.read())
+    return subprocess.CompletedProcess(["mme", *words], process.exitcode, *printed)
