@@ -1,6 +1,9 @@
 # `make demo` and `make test` need nothing but Python 3.10+, make and the network; both set up
 # what they need and reuse it the next time. Written for GNU make 3.81 (macOS) and later.
 
+# Many containers set it: the tests would then be compiled anew by each process of each run.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 ARGS ?=
 QUICK ?=
@@ -19,10 +22,10 @@ demo: setup ## train, package and serve six models: notebooks 0 to 5 and 9 again
 	@$(BIN)/mme demo $(ARGS)
 
 test: setup ## run the tests (ARGS="-k archive" for some of them)
-	@$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile $(ARGS)
 
 thorough: setup ## run the tests, those that take long among them: whole notebooks, small benchmarks, kills
-	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "thorough or not thorough" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "thorough or not thorough" $(ARGS)
 
 newest: setup ## try the newest releases of moto, botocore and jgo, where they are newer than ours
 	@MMEKIT_TEST_NEWEST=1 $(BIN)/python -m pytest -n 0 -rsP tests/test_newest.py $(ARGS)

@@ -31,14 +31,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import Machine
-from progress import steps_of
-from publishing import publish
+from reporting import Conditions, publish, steps_of
 from rich.console import Console
 from slot_runs import container, crowd, parked, scale, servers, subjects, waiting
-from slot_runs.groups import NoControlGroupError
-from slot_runs.scale import Results, Scale
-from slot_runs.scale_summary import summary
+from slot_runs.container import NoControlGroupError
+from slot_runs.scale import Results, Scale, summary
 from slot_runs.servers import TITLES, ServerFailure, ServerKind
 
 if TYPE_CHECKING:
@@ -60,7 +57,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     console = Console(stderr=True)
-    machine = Machine.this()
+    machine = Conditions.this()
     machine.warn_if_busy()
     former = scale.read(arguments.output) if arguments.resume else None
     with (

@@ -22,13 +22,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from endpoint_runs import events, plot, report
+from endpoint_runs import events, report
 from endpoint_runs.crowd import run_crowds
 from endpoint_runs.overhead import measure_overhead
 from endpoint_runs.report import Results
-from machine import Machine
-from progress import steps_of
-from publishing import publish, try_to_draw
+from reporting import Conditions, publish, steps_of, try_to_draw
 from rich.console import Console
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     console = Console(stderr=True)
-    machine = Machine.this()
+    machine = Conditions.this()
     machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
@@ -76,7 +74,7 @@ class Bench:
         self._left_out: dict[str, str] = {}
         self._task: TaskID = progress.add_task("", total=len(arguments.parts))
 
-    def results(self, machine: Machine, began: float) -> Results:
+    def results(self, machine: Conditions, began: float) -> Results:
         """Measure everything that was asked for."""
         given = self._arguments
         quick = given.quick
@@ -161,7 +159,7 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     output: Path = arguments.output
     report.write(results, output)
     if results.overheads or results.crowds:
-        try_to_draw(lambda: plot.draw(results, output), console)
+        try_to_draw(lambda: report.draw(results, output), console)
     if arguments.publish:
         publish(output, report.NAME, console)
 

@@ -15,28 +15,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from machine import Machine
-from publishing import put_into_readme
+from endpoint_runs import service
+from endpoint_runs.service import BUCKET
+from reporting import LOAD_COLUMNS, Conditions, put_into_readme, table, under_load
+from slot_runs import servers
 
-from mmekit.archive import Sample, read_package, unpack
-from mmekit.settings import Settings
+from mmekit.archive import SampleRequest, read_package, unpack
 from mmekit_bench import Load, Target, measure
-from mmekit_local.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from endpoint_runs.service import Service
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = (
@@ -48,9 +44,7 @@ MODELS = (
 UNDER_LOAD = "linear_regression"
 CONNECTIONS = (1, 8)
 
-_START_S = 60
-_STOP_S = 40
-_POLL_S = 0.05
+_ENDPOINT = "main-job"
 _WARM_UP_S = 2
 _COLD_BUDGET_MS = 20_000
 
@@ -84,15 +78,15 @@ def main() -> int:
         print(f"{arguments.archives} lacks {', '.join(missing)}: run make demo", file=sys.stderr)
         return 1
     began = time.monotonic()
-    machine = Machine.this()
+    machine = Conditions.this()
     machine.warn_if_busy()
     latencies = _latencies(arguments.archives, arguments.cold_calls, arguments.warm_calls)
     loads = _loads(_archive(arguments.archives, UNDER_LOAD), arguments.seconds, arguments.tool)
-    table = _table(machine, latencies, loads)
-    print(f"\n{table}\nmeasured in {time.monotonic() - began:.0f} s")
-    _write(arguments.output, machine, latencies, loads, table)
+    text = _tables(machine, latencies, loads)
+    print(f"\n{text}\nmeasured in {time.monotonic() - began:.0f} s")
+    _write(arguments.output, machine, latencies, loads, text)
     if arguments.publish:
-        put_into_readme("main_job", table)
+        put_into_readme("main_job", text)
     return 0
 
 
@@ -114,7 +108,7 @@ def _archive(folder: Path, model: str) -> Path:
     return folder / f"{model}.tar.gz"
 
 
-def _sample(model: str) -> Sample:
+def _sample(model: str) -> SampleRequest:
     sample = read_package(ROOT / "model_packages" / model).sample_request
     if sample is None:
         raise FileNotFoundError(f"{model} has no sample request")
@@ -125,53 +119,29 @@ def _sample(model: str) -> Sample:
 
 
 def _latencies(archives: Path, cold_calls: int, warm_calls: int) -> list[Latency]:
-    with _running("up") as url:
-        settings = Settings(target="local", local_url=url)
-        _create_endpoint(settings)
+    with (
+        tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
+        # Models take as many threads as they take for a user.
+        service.running(Path(name).resolve(), environment={}) as up,
+    ):
+        up.create_model(_ENDPOINT, f"s3://{BUCKET}/{_ENDPOINT}/")
+        up.create_endpoint(_ENDPOINT, {"InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1})
         found = []
         for model in MODELS:
-            found.append(_latency(settings, archives, model, cold_calls, warm_calls))
+            found.append(_latency(up, archives, model, cold_calls, warm_calls))
             last = found[-1]
             print(f"{model}: first {last.first_ms:.0f}, cold {last.cold_ms:.0f} ms")
         return found
 
 
-def _create_endpoint(settings: Settings) -> None:
-    settings.client("s3").create_bucket(Bucket=settings.bucket)
-    sagemaker = settings.client("sagemaker")
-    name = settings.endpoint_name
-    sagemaker.create_model(
-        ModelName=name,
-        ExecutionRoleArn=settings.role,
-        PrimaryContainer={
-            "Image": settings.image_uri,
-            "Mode": "MultiModel",
-            "ModelDataUrl": settings.model_data_url,
-        },
-    )
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": name,
-        "InstanceType": settings.instance_type,
-        "InitialInstanceCount": 1,
-    }
-    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    waiter = sagemaker.get_waiter("endpoint_in_service")
-    waiter.wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": _START_S})
-
-
-def _latency(
-    settings: Settings, archives: Path, model: str, cold_calls: int, warm_calls: int
-) -> Latency:
-    s3 = settings.client("s3")
-    runtime = settings.client("sagemaker-runtime")
+def _latency(up: Service, archives: Path, model: str, cold_calls: int, warm_calls: int) -> Latency:
+    runtime = up.client("sagemaker-runtime")
     sample = _sample(model)
 
     def invoke(target: str) -> float:
         began = time.perf_counter()
         answer = runtime.invoke_endpoint(
-            EndpointName=settings.endpoint_name,
+            EndpointName=_ENDPOINT,
             TargetModel=target,
             ContentType=sample.content_type,
             Body=sample.body,
@@ -180,9 +150,9 @@ def _latency(
         return (time.perf_counter() - began) * 1000
 
     targets = [f"{model}-{number}.tar.gz" for number in range(cold_calls)]
-    for target in targets:
-        key = f"{settings.prefix}/{target}"
-        s3.upload_file(str(_archive(archives, model)), settings.bucket, key)
+    up.upload(
+        _archive(archives, model), [f"{_ENDPOINT}/{target}" for target in targets], lambda: None
+    )
     # The connection is made before the clock runs: what is measured is the model, not TCP.
     with contextlib.suppress(runtime.exceptions.ClientError):
         invoke("none.tar.gz")
@@ -201,12 +171,15 @@ def _latency(
 
 
 def _loads(archive: Path, seconds: int, tool: Any) -> list[Load]:
-    with tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name, _running("serve") as url:
-        folder = Path(name).resolve() / "model"
+    with (
+        tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
+        servers.running("embedded") as server,
+    ):
+        folder = Path(name).resolve() / "m"
         unpack(archive, folder)
-        _post(f"{url}/models", json.dumps({"model_name": "m", "url": folder.as_uri()}).encode())
+        server.load("m", folder)
         sample = _sample(UNDER_LOAD)
-        target = Target(f"{url}/models/m/invoke", sample.body, sample.content_type)
+        target = Target(server.url("m"), sample.body, sample.content_type)
         found = []
         for connections in CONNECTIONS:
             measure(target, connections, _WARM_UP_S, tool)  # starts workers up to the maximum
@@ -215,86 +188,40 @@ def _loads(archive: Path, seconds: int, tool: Any) -> list[Load]:
         return found
 
 
-def _post(url: str, body: bytes) -> None:
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, body, headers)  # noqa: S310 - on loopback
-    try:
-        urllib.request.urlopen(request, timeout=_START_S).close()  # noqa: S310
-    except urllib.error.HTTPError as error:
-        raise RuntimeError(f"{url} answered {error.read().decode()}") from error
-
-
-# Processes.
-
-
-@contextlib.contextmanager
-def _running(command: str) -> Iterator[str]:
-    """Run a command of `mme` on a free port until the block ends; yield its URL."""
-    port = free_port()
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(
-            [sys.executable, "-m", "mmekit.cli", command, "--port", str(port)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            deadline = time.monotonic() + _START_S
-            while not _listens(port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    raise RuntimeError(f"mme {command} did not start:\n{log.read()}")
-                time.sleep(_POLL_S)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 # What comes out.
 
 
-def _table(machine: Machine, latencies: list[Latency], loads: list[Load]) -> str:
-    lines = [
-        f"Measured on {machine}.",
-        "",
-        "| model class, local endpoint | first call | cold | warm, median | warm, p99 |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {one.model} | {one.first_ms:,.0f} ms | {one.cold_ms:,.0f} ms "
-        f"| {one.warm_ms:.1f} ms | {one.warm_p99_ms:.1f} ms |"
+def _tables(machine: Conditions, latencies: list[Latency], loads: list[Load]) -> str:
+    calls = [
+        (
+            one.model,
+            *(f"{value:,.0f} ms" for value in (one.first_ms, one.cold_ms)),
+            *(f"{value:.1f} ms" for value in (one.warm_ms, one.warm_p99_ms)),
+        )
         for one in latencies
     ]
-    lines += [
-        "",
-        f"| {UNDER_LOAD}, embedded server | requests/s | p50 | p95 | p99 | errors |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {one.connections} {'connection' if one.connections == 1 else 'connections'} "
-        f"({one.tool}) | {one.requests_per_second:,.0f} "
-        f"| {one.p50_ms:.2f} ms | {one.p95_ms:.2f} ms | {one.p99_ms:.2f} ms | {one.errors} |"
+    under = [
+        (
+            f"{one.connections} connection{'s' if one.connections > 1 else ''} ({one.tool})",
+            *under_load(one),
+        )
         for one in loads
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(
+        (
+            f"Measured on {machine}.\n",
+            table(
+                ("model class, local endpoint",),
+                ("first call", "cold", "warm, median", "warm, p99"),
+                calls,
+            ),
+            table((f"{UNDER_LOAD}, embedded server",), LOAD_COLUMNS, under),
+        )
+    )
 
 
 def _write(
-    folder: Path, machine: Machine, latencies: list[Latency], loads: list[Load], table: str
+    folder: Path, machine: Conditions, latencies: list[Latency], loads: list[Load], text: str
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {
@@ -303,7 +230,7 @@ def _write(
         "loads": [{**asdict(one), "requests_per_second": one.requests_per_second} for one in loads],
     }
     (folder / "main_job.json").write_text(json.dumps(content, indent=2) + "\n")
-    (folder / "main_job.md").write_text(table)
+    (folder / "main_job.md").write_text(text)
 
 
 if __name__ == "__main__":

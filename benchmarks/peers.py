@@ -30,16 +30,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from machine import Machine
 from peer_runs import loopback, plot, processes, report, subjects
-from peer_runs.cells import Plan, measure_cell, unavailable
+from peer_runs.cells import Kept
 from peer_runs.environments import PeerUnavailable
-from peer_runs.kept import Kept
+from peer_runs.measurement import Plan, measure_cell, unavailable
 from peer_runs.peers import PEERS
 from peer_runs.report import Results
-from peer_runs.summary import summary
-from progress import steps_of
-from publishing import publish, try_to_draw
+from reporting import Conditions, publish, steps_of, try_to_draw
 from rich.console import Console
 from slot_runs.subjects import ROOT, TRAINED, MissingSubjectError
 
@@ -77,7 +74,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     """Measure, print and write; 1 when there is nothing to tell."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console(stderr=True)
-    machine = Machine.this()
+    machine = Conditions.this()
     machine.warn_if_busy()
     processes.adopt_orphans()
     kept = Kept(arguments.found)
@@ -226,7 +223,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _write(machine: Machine, kept: Kept, arguments: argparse.Namespace, console: Console) -> int:
+def _write(machine: Conditions, kept: Kept, arguments: argparse.Namespace, console: Console) -> int:
     output: Path = arguments.output
     cells = [kept.get(peer, model) for model in subjects.NAMES for peer in PEERS]
     found = tuple(cell for cell in cells if cell is not None)
@@ -236,7 +233,7 @@ def _write(machine: Machine, kept: Kept, arguments: argparse.Namespace, console:
     results = Results(machine, found, arguments.seconds)
     report.write(results, output)
     try_to_draw(lambda: plot.draw(results, output), console)
-    published = not arguments.publish or publish(output, report.NAME, console, summary)
+    published = not arguments.publish or publish(output, report.NAME, console, report.summary)
     print(report.markdown(results))
     return 0 if published else 1
 

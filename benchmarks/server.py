@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import Machine
-from publishing import publish, try_to_draw
+from reporting import Conditions, publish, try_to_draw
 from rich.console import Console
-from server_runs import plot, report
+from server_runs import report
 from server_runs.crowd import Crowd, ask_crowd
 from server_runs.duel import Bout, Effort, fight
 from server_runs.overhead import Overhead, measure_overhead
@@ -70,7 +69,7 @@ def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console(stderr=True)
-    machine = Machine.this()
+    machine = Conditions.this()
     machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
@@ -105,7 +104,7 @@ class Bench:
         self._plan = _plan(arguments)
         self._left_out: dict[str, str] = {}
 
-    def results(self, machine: Machine) -> Results:
+    def results(self, machine: Conditions) -> Results:
         """Measure everything that was asked for."""
         began = time.monotonic()
         trained = subjects.prepare("ridge", subjects.TRAINED, self._work)
@@ -194,7 +193,7 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     output: Path = arguments.output
     report.write(results, output)
     if results.bouts:
-        try_to_draw(lambda: plot.draw(results, output), console)
+        try_to_draw(lambda: report.draw(results, output), console)
     if arguments.publish:
         publish(output, report.NAME, console)
 

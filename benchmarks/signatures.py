@@ -20,7 +20,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-from machine import Machine
+from reporting import Conditions
 from sklearn.linear_model import Ridge
 from slot_runs.servers import running, why_not
 
@@ -57,7 +57,7 @@ def main() -> int:
     reason = why_not(arguments.server)
     if reason is not None:
         sys.exit(reason)
-    machine = Machine.this()
+    machine = Conditions.this()
     machine.warn_if_busy()
     print(machine)
     with contextlib.ExitStack() as stack:

@@ -130,7 +130,7 @@ def _soak(arguments: argparse.Namespace, work: Path, progress: Progress) -> Outc
     with running(arguments.server) as server:
         loaded = models.load_all(server, work)
         traffic = Traffic(server, loaded, arguments.clients)
-        hurt = faults.Faults(server, loaded, traffic, chance)
+        hurt = faults.Faults(server, loaded, chance)
         began = time.monotonic()
         settle_at = min(_SETTLED_MINUTES * 60, seconds / 2)
         settled: Memory | None = None

@@ -25,24 +25,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import Machine
-from progress import steps_of
-from publishing import publish, published_content, try_to_draw
+from reporting import Conditions, publish, published_content, steps_of, try_to_draw
 from rich.console import Console
-from slot_runs import answers, generators, plot, report, runs, servers, subjects, turns
-from slot_runs.outcome import MIB
+from slot_runs import answers, report, runs, servers, subjects
 from slot_runs.report import Results
 from slot_runs.runs import Plan, Run
 from slot_runs.servers import TITLES, ServerFailure, ServerKind
 from slot_runs.subjects import MODES, ROOT, MissingSubjectError, Mode, Trained
-from slot_runs.summary import summary
-from slot_runs.targets import Pair
+from slot_runs.targets import MIB, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.progress import Progress, TaskID
-    from slot_runs.turns import Turns
 
     from mmekit_bench import Tool
 
@@ -57,7 +52,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     console = Console(stderr=True)
-    machine = Machine.this()
+    machine = Conditions.this()
     machine.warn_if_busy()
     with (
         tempfile.TemporaryDirectory(prefix="mme-benchmark-") as name,
@@ -92,7 +87,7 @@ class Bench:
         self._plan = _plan(arguments, self._servers)
         self._task: TaskID = progress.add_task("", total=None)
 
-    def results(self, machine: Machine, began: float) -> Results:
+    def results(self, machine: Conditions, began: float) -> Results:
         """Measure everything that was asked for."""
         arguments = self._arguments
         trained = [one for one in map(self._prepare, arguments.models) if one is not None]
@@ -158,12 +153,12 @@ class Bench:
         )
         return found
 
-    def _turns(self, server: ServerKind, trained: Trained) -> Turns:
+    def _turns(self, server: ServerKind, trained: Trained) -> runs.Turns:
         name = f"{server}-{trained.subject.name}-turns"
         folder = self._work / f"run-{name}"
         folder.mkdir()
         head = f"{TITLES[server]}, {trained.subject.title}"
-        found = turns.take(
+        found = runs.take_turns(
             server, trained, self._plan, folder, lambda text: self._say(f"{head}: {text}")
         )
         shutil.rmtree(folder)
@@ -171,14 +166,14 @@ class Bench:
         self._progress.console.print(f"  1 connection, p50, slots / plain: {found.ratio:.2f}")
         return found
 
-    def _generators(self, trained: list[Trained]) -> generators.Generators | None:
+    def _generators(self, trained: list[Trained]) -> runs.Generators | None:
         if not trained or not self._plan.checks_generator:
             return None
         self._say("our load generator against wrk")
         folder = self._work / "run-generators"
         folder.mkdir()
         try:
-            found = generators.check(trained[0], self._plan.seconds, folder)
+            found = runs.check(trained[0], self._plan.seconds, folder)
         except ServerFailure as error:
             self._failed("load generators", error)
             return None
@@ -233,8 +228,8 @@ def _write(results: Results, arguments: argparse.Namespace, console: Console) ->
     output: Path = arguments.output
     report.write(results, output)
     if results.pairs:
-        try_to_draw(lambda: plot.draw(results, output), console)
-    return not arguments.publish or publish(output, report.NAME, console, summary)
+        try_to_draw(lambda: report.draw(results, output), console)
+    return not arguments.publish or publish(output, report.NAME, console, report.summary)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ LONGEST = (
     "test_docker",
     "test_processes",
     "test_cli",
+    "test_deploy",
+    "test_embedded",
+    "test_rehearsal",
+    "test_setup",
     "test_bench_command",
 )
 """Files of tests that take a worker for long: they are begun first, so that none is left alone."""
@@ -46,6 +51,16 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """Say in a line what was skipped, by reason: each of them alone is shown by -rs."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if reasons and "s" not in terminalreporter.reportchars:
+        said = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"skipped: {said}")
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ class Trial:
         self.run("mme", "--version")
         say("a plain install brings nothing that only rehearses or measures")
         said = self.run("mme", "up", "--", "true", succeeds=False)
-        expect('pip install "mmekit[local]"' in said, f"no word of the extra in: {said}")
+        expect("pip install 'mmekit[local]'" in said, f"no word of the extra in: {said}")
         expect("Traceback" not in said, said)
         say("without the extra, `mme up` says which one it needs")
 

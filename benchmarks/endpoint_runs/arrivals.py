@@ -1,9 +1,9 @@
-"""Open-loop HTTP load: requests are sent when they are due, however many are still unanswered.
+"""An open loop of mmekit_bench that tells of each answer whether its model was cold.
 
 A program of its own, so that the load never shares an interpreter with what waits for it. It reads
-a plan (JSON) and writes an array with a row for each arrival: model, due (seconds from the start),
-response time (seconds from when it was due), status (0: no answer), 1 if it was the first answer of
-the model's process::
+a plan (JSON) and writes an array with a row for each arrival, in order: model, due (seconds from
+the start), response time (seconds from when it was due), status (0: no answer), 1 if it was the
+first answer of the model's process::
 
     python arrivals.py plan.json answers.npy
 """
@@ -16,110 +16,89 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httptools
 import numpy as np
+
+from mmekit_bench import Destination, LoadPlan, Payload
+from mmekit_bench.loops import OpenLoop
+
+if TYPE_CHECKING:
+    from mmekit_bench.connections import RawConnection
 
 _GIVE_UP_S = 120
 _LEAD_S = 0.2
+_TICK_S = 0.1
+_CONNECTIONS = 256
+_OK = 200
+_COLD = b"cold=1\r\n"
 
 
-class _Connection(asyncio.Protocol):
-    """A kept-alive connection, one exchange at a time."""
+class _Arrivals(OpenLoop):
+    """Takes down a row for each arrival; it is its own recorder."""
 
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self.is_open = False
-        self._parser = httptools.HttpResponseParser(self)
-        self._answer: asyncio.Future[tuple[int, bool]] | None = None
-        self._cold = False
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.is_open = True
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.is_open = False
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result((0, False))
-
-    def on_message_begin(self) -> None:
-        self._cold = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"content-type":
-            self._cold = value.endswith(b"cold=1")
-
-    def on_message_complete(self) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result((self._parser.get_status_code(), self._cold))
-
-    async def ask(self, request: bytes) -> tuple[int, bool]:
-        self._answer = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        return await asyncio.wait_for(self._answer, _GIVE_UP_S)
-
-
-class _Arrivals:
-    """Sends what is due."""
-
-    def __init__(self, plan: dict[str, Any]) -> None:
-        self._port: int = plan["port"]
-        self._requests = [base64.b64decode(text) for text in plan["requests"]]
-        self._models: list[int] = plan["models"]
-        self._due: list[float] = plan["due"]
-        self._idle: list[_Connection] = []
-        self.answers = np.zeros((len(self._models), 5))
+    def __init__(self, plan: LoadPlan, requests: list[bytes]) -> None:
+        # Models of several classes take bodies of several kinds: whole requests, and no body more.
+        super().__init__(plan, requests)
+        self.rows: list[tuple[float, ...]] = []
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        began = time.perf_counter() + _LEAD_S
-        under_way: set[asyncio.Task[None]] = set()
-        for place, due in enumerate(self._due):
-            wait = began + due - time.perf_counter()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            task = loop.create_task(self._ask(place, began))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-        await asyncio.gather(*under_way)
+        """Let all requests arrive, and wait for all answers."""
+        await self.connect()
+        self.start(self, time.perf_counter() + _LEAD_S)
+        while self.in_flight or not self.done:
+            self.tick()
+            await asyncio.sleep(_TICK_S)
+        self.close()
 
-    async def _ask(self, place: int, began: float) -> None:
-        model, due = self._models[place], self._due[place]
-        try:
-            connection = await self._connection()
-            status, cold = await connection.ask(self._requests[model])
-            if connection.is_open:
-                self._idle.append(connection)
-        except (OSError, asyncio.TimeoutError):
-            status, cold = 0, False
-        taken = time.perf_counter() - began - due
-        self.answers[place] = (model, due, taken, status, cold)
+    def is_first(self, target: int) -> bool:  # noqa: ARG002 - what a recorder is asked
+        """Say that no answer is another: the models say themselves which are cold."""
+        return False
 
-    async def _connection(self) -> _Connection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
-                return connection
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, "127.0.0.1", self._port)
-        return connection
+    def fail(self, finished: float, due: float, target: int, kind: str) -> None:  # noqa: ARG002
+        """Take down a request without an answer."""
+        self._row(finished, due, target, 0, cold=False)
+
+    def _record(self, done: RawConnection) -> None:
+        status = int(done.error.split()[0]) if done.error else _OK
+        head, _, _ = done.begun.partition(b"\r\n\r\n")
+        self._row(done.finished, done.due, done.target, status, cold=_COLD in head + b"\r\n")
+
+    def _row(self, finished: float, due: float, target: int, status: int, *, cold: bool) -> None:
+        self.rows.append((target, due - self._begin, finished - due, status, cold))
+
+
+def _plan(given: dict[str, Any]) -> LoadPlan:
+    return LoadPlan(
+        Destination.of_url(f"http://127.0.0.1:{given['port']}"),
+        Payload(b""),
+        tuple(map(str, range(len(given["requests"])))),
+        distribution=given["distribution"],
+        connections=_CONNECTIONS,
+        rate=given["rate"],
+        outstanding=given["arrivals"],
+        duration=None,
+        requests=given["arrivals"],
+        timeout=_GIVE_UP_S,
+    )
+
+
+async def _run(given: dict[str, Any]) -> np.ndarray:
+    arrivals = _Arrivals(_plan(given), [base64.b64decode(text) for text in given["requests"]])
+    await arrivals.run()
+    return np.array(sorted(arrivals.rows, key=lambda row: row[1]), dtype=float)
 
 
 def main() -> None:
     """Run a plan."""
-    arrivals = _Arrivals(json.loads(Path(sys.argv[1]).read_text()))
+    given = json.loads(Path(sys.argv[1]).read_text())
     try:
         import uvloop  # not on Windows
     except ImportError:
-        asyncio.run(arrivals.run())
+        answers = asyncio.run(_run(given))
     else:
-        uvloop.run(arrivals.run())
-    np.save(sys.argv[2], arrivals.answers)
+        answers = uvloop.run(_run(given))
+    np.save(sys.argv[2], answers)
 
 
 if __name__ == "__main__":

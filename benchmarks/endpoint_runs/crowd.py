@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 PERCENTILES = (50.0, 99.0, 99.9)
 INSTANCES = 2
 _ENDPOINT = "crowd"
-_EXPONENT = 1.0
 _PROBED = 12
 _POLL_S = 2.0
 _OK = 200
@@ -85,9 +84,9 @@ class Crowd:
     slices: tuple[tuple[float, float, float], ...]
 
 
-def ideal_hits(trace: Sequence[int], capacity: int) -> float:
+def ideal_hits(trace: Sequence[float], capacity: int) -> float:
     """Return the share of a trace that one least-recently-used cache answers from memory."""
-    kept: OrderedDict[int, None] = OrderedDict()
+    kept: OrderedDict[float, None] = OrderedDict()
     hits = 0
     for model in trace:
         if model in kept:
@@ -134,8 +133,6 @@ def _memory_for(
 
     From loading a few and some more, in turn of all classes, into a server as the endpoint has it.
     """
-    from slot_runs import processes
-
     say("crowd: measuring what a model takes")
     folders = []
     for number in range(3 * _PROBED):
@@ -151,7 +148,7 @@ def _memory_for(
                 folder.name, models[(number - 1) % len(models)].request, "application/json"
             )
             if number in (_PROBED, 3 * _PROBED):
-                sizes.append(processes.of_server(server).proportional)
+                sizes.append(servers.of_server(server).proportional)
     marginal = (sizes[1] - sizes[0]) / (2 * _PROBED)
     return int(sizes[0] + marginal * (fitting - _PROBED))
 
@@ -197,21 +194,19 @@ def _run(
     memory: int,
     work: Path,
 ) -> Crowd:
-    chance = np.random.default_rng(0)
     arrivals = int(rate * seconds)
-    weights = np.ones(count) if traffic == "uniform" else np.arange(1, count + 1) ** -_EXPONENT
-    # Which model is popular has nothing to do with its class.
-    order = chance.permutation(count)
-    trace = order[chance.choice(count, arrivals, p=weights / weights.sum())]
+    # The most popular first; which one that is has nothing to do with its class.
+    order = np.random.default_rng(0).permutation(count)
     plan, found = work / f"{traffic}.json", work / f"{traffic}.npy"
-    requests = [_request(service, models, number) for number in range(count)]
+    requests = [_request(service, models, number) for number in order]
     plan.write_text(
         json.dumps(
             {
                 "port": service.port,
                 "requests": [base64.b64encode(one).decode() for one in requests],
-                "models": trace.tolist(),
-                "due": (np.arange(arrivals) / rate).tolist(),
+                "distribution": traffic.lower(),
+                "rate": rate,
+                "arrivals": arrivals,
             }
         )
     )
@@ -246,7 +241,7 @@ def _run(
         fitted=counting.fitted,
         hit_rate=1 - loads / arrivals,
         warm_rate=(hit["Sum"] - hits_before["Sum"]) / arrivals,
-        ideal_hit_rate=ideal_hits(trace.tolist(), max(1, round(counting.fitted))),
+        ideal_hit_rate=ideal_hits(answers[:, 0].tolist(), max(1, round(counting.fitted))),
         loads=loads,
         cold=int((waited & good).sum()),
         cold_ms=_percentiles(answers[waited & good, 2]),

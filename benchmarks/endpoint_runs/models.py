@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 CLASSES = ("ridge", "extra trees", "multi-output tree", "logistic regression")
-COLD = "cold=1"
-"""What the content type of a model's first answer ends with."""
 
 # The first answer of a process says so: nothing else in an answer tells a client that it was cold.
 _MODEL = '''"""Numbers in, a prediction out; the first answer of each process is marked."""

@@ -10,8 +10,8 @@ import psutil
 
 from endpoint_runs.models import small_model
 from endpoint_runs.service import BUCKET, running
-from mmekit_bench import Destination, Load, Payload, Plan, put_load
-from mmekit_bench.wrk import is_installed, put_load_with_wrk
+from mmekit_bench import Destination, Load, LoadPlan, Payload, put_load
+from mmekit_bench.load import is_wrk_installed, put_load_with_wrk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +85,7 @@ def _cpu_seconds(service: Service) -> float:
     return float(times.user + times.system)
 
 
-def _plans(service: Service, mode: str, work: Path) -> tuple[Plan, Plan]:
+def _plans(service: Service, mode: str, work: Path) -> tuple[LoadPlan, LoadPlan]:
     model = small_model("ridge", work, worker_slots=mode == "slots")
     key = f"{mode}.tar.gz"
     service.upload(model.archive, [f"overhead/{key}"], lambda: None)
@@ -98,14 +98,14 @@ def _plans(service: Service, mode: str, work: Path) -> tuple[Plan, Plan]:
     payload = Payload(model.request, "application/json")
     origin = f"http://127.0.0.1:{container.port}"
     return (
-        Plan(Destination(origin, path=f"/models/{name}/invoke"), payload, (name,)),
-        Plan(Destination(service.url, endpoint="overhead"), payload, (key,)),
+        LoadPlan(Destination(origin, path=f"/models/{name}/invoke"), payload, (name,)),
+        LoadPlan(Destination(service.url, endpoint="overhead"), payload, (key,)),
     )
 
 
-def _measure(plan: Plan, connections: int, seconds: int) -> Load:
+def _measure(plan: LoadPlan, connections: int, seconds: int) -> Load:
     plan = replace(plan, connections=connections, duration=float(seconds))
-    return put_load_with_wrk(plan, seconds) if is_installed() else put_load(plan).load
+    return put_load_with_wrk(plan, seconds) if is_wrk_installed() else put_load(plan).load
 
 
 def _middle(

@@ -1,20 +1,23 @@
-"""The results as tables and as JSON, and which targets were reached."""
+"""The results as tables, as JSON and as a picture, and which targets were reached."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from reporting import table
 
 from endpoint_runs.crowd import PERCENTILES
 from endpoint_runs.models import CLASSES
 from endpoint_runs.overhead import MODES
+from mmekit_bench.plot import figure_written_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from machine import Machine
+    from reporting import Conditions
 
     from endpoint_runs.crowd import Crowd
     from endpoint_runs.events import Killed, Serverless, Together
@@ -39,7 +42,7 @@ class Results:
         What was not measured, and why.
     """
 
-    machine: Machine
+    machine: Conditions
     overheads: tuple[Overhead, ...]
     crowds: tuple[Crowd, ...]
     together: Together | None
@@ -182,7 +185,7 @@ def markdown(results: Results) -> str:
     if results.overheads or results.crowds:
         lines += [f"![What the tables say]({NAME}.svg)", ""]
     rows = [(one.what, one.target, one.reached, _MET[one.met]) for one in outcomes(results)]
-    lines += ["## To reach", "", *_table(("", "target", "reached", "met"), rows)]
+    lines += ["## To reach", "", table(("", "target", "reached", "met"), (), rows)]
     lines += _overheads(results.overheads)
     lines += _crowds(results.crowds)
     if results.left_out:
@@ -219,8 +222,9 @@ def _overheads(overheads: Sequence[Overhead]) -> list[str]:
             "endpoint in turn; of several rounds the one with the middle ratio. Milliseconds."
         ),
         "",
-        *_table(
+        table(
             ("", "connections", "", "requests/s", "p50", "p99", "errors", "endpoint's CPU, us"),
+            (),
             rows,
         ),
     ]
@@ -271,11 +275,52 @@ def _crowds(crowds: Sequence[Crowd]) -> list[str]:
             "whose loads take no time: a hit is whatever needed no load of its own."
         ),
         "",
-        *_table(names, rows),
+        table(names, (), rows),
     ]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return [*lines, ""]
+_CONTAINER, _ENDPOINT = "#9a9fa6", "#0969da"
+_WIDTH = 0.38
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Write endpoint.svg.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    """
+    panels = (1 if results.overheads else 0) + len(results.crowds)
+    with figure_written_to(folder / f"{NAME}.svg", (4.5 * panels, 3.6)) as figure:
+        axes = figure.subplots(1, panels, squeeze=False)
+        row = list(axes[0])
+        if results.overheads:
+            _throughput(row.pop(0), results.overheads)
+        for panel, crowd in zip(row, results.crowds, strict=True):
+            _response_times(panel, crowd)
+
+
+def _throughput(axes: Any, overheads: Sequence[Overhead]) -> None:
+    places = range(len(overheads))
+    for offset, colour, name in (
+        (-_WIDTH / 2, _CONTAINER, "container"),
+        (_WIDTH / 2, _ENDPOINT, "endpoint"),
+    ):
+        heights = [getattr(one, name).requests_per_second for one in overheads]
+        axes.bar([place + offset for place in places], heights, _WIDTH, color=colour, label=name)
+    labels = [f"{MODES[one.mode].split(',')[0]}\n{one.connections}" for one in overheads]
+    axes.set_xticks(list(places), labels, fontsize=7)
+    axes.set_title("requests/s by connections (more is better)")
+
+
+def _response_times(axes: Any, crowd: Crowd) -> None:
+    seconds = [start for start, _, _ in crowd.slices]
+    for values, colour, label in (
+        ([p50 for _, p50, _ in crowd.slices], _CONTAINER, "p50"),
+        ([p99 for _, _, p99 in crowd.slices], _ENDPOINT, "p99"),
+    ):
+        axes.plot(seconds, values, color=colour, label=label, linewidth=1)
+    axes.set_yscale("log")
+    axes.set_xlabel("seconds")
+    axes.set_title(f"{crowd.models:,} models, {crowd.traffic}, {crowd.rate:g}/s: ms")

@@ -27,7 +27,7 @@ from botocore.credentials import Credentials
 from mmekit_local.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 REGION = "us-east-1"
 BUCKET = "benchmark"
@@ -39,6 +39,9 @@ _POLL_S = 0.02
 _TAIL = 4000
 # Of the shell that started this; the servers must decide for themselves.
 _DROPPED = ("MMEKIT_WORKER_SLOTS", "MMEKIT_SLOTS_DIR", "MMEKIT_SLOTS_IDLE_S")
+
+
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 
 
 class ServiceFailure(Exception):  # noqa: N818  it is the service's
@@ -176,15 +179,23 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(work: Path, *options: str) -> Iterator[Service]:
-    """Run `mme up` on a free port of loopback until the block ends; `BUCKET` is there."""
+def running(
+    work: Path, *options: str, environment: Mapping[str, str] = _ENVIRONMENT
+) -> Iterator[Service]:
+    """Run `mme up` on a free port of loopback until the block ends; `BUCKET` is there.
+
+    Parameters
+    ----------
+    environment
+        Further variables of it; otherwise models take one thread each, as in the image.
+    """
     port = free_port()
     log = Path(tempfile.mkstemp(prefix="service-", suffix=".log", dir=work)[1])
     kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "mmekit.cli", "up", "--port", str(port), *options],
-            env={**kept, "OMP_NUM_THREADS": "1"},
+            env={**kept, **environment},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from publishing import pyplot, save
-
+from mmekit_bench.plot import figure_written_to
 from peer_runs import subjects
 from peer_runs.peers import OURS, PEERS
 from peer_runs.report import NAME
@@ -33,23 +32,16 @@ def draw(results: Results, folder: Path) -> None:
     ImportError
         matplotlib is not installed.
     """
-    plt = pyplot(NAME, font_size=8)
     models = list(dict.fromkeys(cell.model for cell in results.cells))
-    figure, axes = plt.subplots(
-        len(models),
-        len(FIGURES),
-        figsize=(3.6 * len(FIGURES), 2.3 * len(models)),
-        squeeze=False,
-        sharey="row",
-        layout="constrained",
-    )
-    for row, model in zip(axes, models, strict=True):
-        cells = [cell for cell in results.cells if cell.model == model]
-        for one, panel in zip(FIGURES, row, strict=True):
-            _panel(panel, one, cells)
-        row[0].invert_yaxis()
-        row[0].set_ylabel(subjects.TITLES[model])
-    save(figure, folder, NAME)
+    size = (3.6 * len(FIGURES), 2.3 * len(models))
+    with figure_written_to(folder / f"{NAME}.svg", size, font_size=8) as figure:
+        axes = figure.subplots(len(models), len(FIGURES), squeeze=False, sharey="row")
+        for row, model in zip(axes, models, strict=True):
+            cells = [cell for cell in results.cells if cell.model == model]
+            for one, panel in zip(FIGURES, row, strict=True):
+                _panel(panel, one, cells)
+            row[0].invert_yaxis()
+            row[0].set_ylabel(subjects.TITLES[model])
 
 
 def _panel(panel: Any, figure: Figure, cells: Sequence[Cell]) -> None:
@@ -71,7 +63,6 @@ def _panel(panel: Any, figure: Figure, cells: Sequence[Cell]) -> None:
     if any(values):
         panel.set_xscale("log")
     panel.margins(x=0.25)
-    panel.spines[["top", "right"]].set_visible(False)
     better = "less" if figure.least else "more"
     what = figure.what.removeprefix("first in ")
     panel.set_title(f"{what}, {figure.unit} ({better} is better)", fontsize=7)

@@ -1,12 +1,12 @@
-"""The results as tables and as JSON."""
+"""The results as tables and as JSON, and the table in the README."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tables import milliseconds, table
+from reporting import IncompleteRunError, milliseconds, table
 
 from peer_runs import subjects, targets
 from peer_runs.cells import ASKED, CONNECTIONS, COUNTS
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from machine import Machine
+    from reporting import Conditions
 
     from peer_runs.cells import Cell, Memory
     from peer_runs.targets import Outcome
+
+    _CellContent = Mapping[str, Any]
 
 NAME = "peers"
 _MET = {True: "yes", False: "**no**", None: ""}
@@ -58,7 +60,7 @@ class Results:
         Of each measurement under load, in the last run.
     """
 
-    machine: Machine
+    machine: Conditions
     cells: tuple[Cell, ...]
     seconds: int
 
@@ -256,3 +258,71 @@ def _peer(name: str) -> str:
 
 def _title(model: str) -> str:
     return subjects.TITLES[model]
+
+
+MODEL = "catboost_classifier"
+_MODELS = 50
+_CONNECTIONS = 8
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Return a row for each server: those first that isolate models, then by throughput.
+
+    Raises
+    ------
+    IncompleteRunError
+        A server is missing.
+    """
+    cells = [cell for cell in content["cells"] if cell["model"] == MODEL]
+    missing = PEERS.keys() - {cell["peer"] for cell in cells}
+    if missing:
+        raise IncompleteRunError(f"{MODEL} on {', '.join(sorted(missing))}")
+
+    def place(cell: _CellContent) -> tuple[bool, float]:
+        load = _published_load(cell)
+        return not PEERS[cell["peer"]].isolated, -_per_second(load) if load else 0.0
+
+    rows = [
+        [
+            PEERS[cell["peer"]].title,
+            _readme_cold(cell),
+            _readme_memory(cell["memory"]),
+            _readme_memory([cell["idle"] or {"models": 0}]),
+            *_under_load(cell),
+            "yes" if PEERS[cell["peer"]].isolated else "no",
+        ]
+        for cell in sorted(cells, key=place)
+    ]
+    memory = (f"memory, {_MODELS} models", f"{_MODELS - ASKED} of them idle")
+    numbers = ("cold load", *memory, f"requests/s at {_CONNECTIONS}", "p99")
+    return table(("",), (*numbers, "each model apart"), rows)
+
+
+def _readme_cold(cell: _CellContent) -> str:
+    cold = cell["cold"]
+    if cold is None:
+        return "-"
+    return f"{'start, ' if cold['kind'] == 'start' else ''}{milliseconds(cold['median_ms'])}"
+
+
+def _readme_memory(measured: Sequence[Mapping[str, Any]]) -> str:
+    found = [one for one in measured if one["models"] == _MODELS]
+    if not found:
+        return "-"
+    about = "" if found[0]["measured_with"] == _MODELS else "≈ "
+    return f"{about}{found[0]['proportional'] / MIB:,.0f} MiB"
+
+
+def _under_load(cell: _CellContent) -> tuple[str, str]:
+    load = _published_load(cell)
+    if load is None:
+        return "-", "-"
+    return f"{_per_second(load):,.0f}", milliseconds(load["p99_ms"])
+
+
+def _published_load(cell: _CellContent) -> Mapping[str, Any] | None:
+    return next((one for one in cell["loads"] if one["connections"] == _CONNECTIONS), None)
+
+
+def _per_second(load: Mapping[str, Any]) -> float:
+    return float(load["requests"] / load["seconds"])

@@ -3,5 +3,5 @@
 - `duel`: the same model on both servers, asked in turn;
 - `overhead`: an echo through the server, and the same echo straight from the engine;
 - `crowd`: many models, of which some are wanted more than others;
-- `report`, `plot`: what came of it.
+- `report`: what came of it.
 """

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slot_runs import subjects
+from slot_runs.crowd import allow_descriptors
 from slot_runs.servers import running
-from slot_runs.thousand import allow_descriptors
 
-from mmekit_bench.destination import Destination
-from mmekit_bench.load import put_load
-from mmekit_bench.payload import Payload
-from mmekit_bench.plan import Plan
+from mmekit_bench import Destination, LoadPlan, Payload, put_load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 
     from slot_runs.subjects import Trained
 
-    from mmekit_bench.result import Load
+    from mmekit_bench import Load
 
 _AT_ONCE = 4
 
@@ -73,7 +70,7 @@ def ask_crowd(
             list(pool.map(lambda folder: server.load(folder.name, folder), folders))
         say(f"{connections} connections for {seconds} s")
         result = put_load(
-            Plan(
+            LoadPlan(
                 Destination.of_url(f"http://127.0.0.1:{server.port}"),
                 Payload(trained.subject.load, trained.subject.content_type),
                 names,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slot_runs import subjects
 from slot_runs.servers import running
 
-from mmekit_bench.generators import Target, measure
+from mmekit_bench import Target, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from slot_runs.servers import ServerKind
     from slot_runs.subjects import Mode, Trained
 
-    from mmekit_bench.generators import Tool
-    from mmekit_bench.result import Load
+    from mmekit_bench import Load, Tool
 
 _MODEL = "m"
 

@@ -1,4 +1,4 @@
-"""The results as tables and as JSON, with what was to be reached."""
+"""The results as tables, as JSON and as a picture, with what was to be reached."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from reporting import LOAD_COLUMNS, table, under_load
 from slot_runs.servers import TITLES
 from slot_runs.subjects import MODES
-from tables import LOAD_COLUMNS, table, under_load
+
+from mmekit_bench.plot import figure_written_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from machine import Machine
+    from reporting import Conditions
+    from slot_runs.servers import ServerKind
     from slot_runs.subjects import Mode
 
     from server_runs.crowd import Crowd
@@ -49,7 +52,7 @@ class Results:
         How long it took.
     """
 
-    machine: Machine
+    machine: Conditions
     bouts: tuple[Bout, ...]
     overhead: Overhead | None
     crowd: Crowd | None
@@ -198,3 +201,46 @@ def _content(results: Results) -> dict[str, Any]:
         "crowd": results.crowd and {**asdict(results.crowd), "tail": results.crowd.tail},
         "left_out": dict(results.left_out),
     }
+
+
+_COLOURS: dict[ServerKind, str] = {"embedded": "#0969da", "djl": "#9a9fa6"}
+_WIDTH = 0.38
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Write server.svg, a row of panels for each mode.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    """
+    with figure_written_to(folder / f"{NAME}.svg", (9, 6.4)) as figure:
+        axes = figure.subplots(len(MODES), 2)
+        for row, mode in zip(axes, MODES, strict=True):
+            _bars(row[0], results, mode, lambda one: one.typical.requests_per_second, "{:,.0f}")
+            row[0].set_title(f"{mode}: requests/s (more is better)")
+            _bars(row[1], results, mode, lambda one: one.p99_ms, "{:,.2g}")
+            row[1].set_yscale("log")
+            row[1].set_title(f"{mode}: p99, ms (less is better)")
+
+
+def _bars(
+    axes: Any, results: Results, mode: Mode, figure: Callable[[Bout], float], form: str
+) -> None:
+    present = [kind for kind in TITLES if any(one.server == kind for one in results.bouts)]
+    for place, kind in enumerate(present):
+        bouts = [one for one in results.bouts if (one.mode, one.server) == (mode, kind)]
+        heights = [figure(one) for one in bouts]
+        offset = (place - (len(present) - 1) / 2) * _WIDTH
+        bars = axes.bar(
+            [number + offset for number in range(len(bouts))],
+            heights,
+            _WIDTH,
+            color=_COLOURS[kind],
+            label=TITLES[kind],
+        )
+        axes.bar_label(bars, [form.format(one) for one in heights], padding=2, fontsize=8)
+        axes.set_xticks(range(len(bouts)), [str(one.connections) for one in bouts])
+    axes.set_xlabel("connections")
+    axes.margins(y=0.15)

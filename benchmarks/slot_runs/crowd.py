@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit_local.server.limits import ServerLimits
-from slot_runs import processes, subjects
+from slot_runs import servers, subjects
 from slot_runs.servers import ServerFailure, ServerKind, family, running
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def load_many(
     source = trained.unpacked("slots")
     folders = [subjects.copy(source, work / f"m{number}") for number in range(count)]
     with running(kind) as server:
-        before = processes.available()
+        before = servers.available()
         loading = load(server, folders, say)
         times = loading.times
         loaded = [folder.name for folder in folders[: len(times)]]
@@ -103,9 +103,9 @@ def load_many(
         began = time.monotonic()
         answer_ms, wrong = _ask(server, trained, loaded)
         answer_s = time.monotonic() - began
-        shrunk = before - processes.available()
+        shrunk = before - servers.available()
         say("measuring memory")
-        footprint = processes.of_server(server)
+        footprint = servers.of_server(server)
         descriptors = max(_descriptors(process.pid) for process in family(server))
         alive = awake(server, folders)
         say("unloading")
@@ -162,7 +162,7 @@ class Loading:
 
 def awake(server: Server, folders: Sequence[Path]) -> int:
     """Return how many models have a process of their own."""
-    return sum(one.proportional > _SHELL for one in processes.of_models(server, folders))
+    return sum(one.proportional > _SHELL for one in servers.of_models(server, folders))
 
 
 def load(server: Server, folders: Sequence[Path], say: Callable[[str], None]) -> Loading:
@@ -185,8 +185,8 @@ def _load(
                 times += pool.map(lambda folder: server.load(folder.name, folder), batch)
             except (ServerFailure, OSError) as error:
                 return f"model {len(times)} and following: {error}"
-            if processes.available() < _LEAST_AVAILABLE:
-                return f"only {processes.available() >> 20} MiB were left on this machine"
+            if servers.available() < _LEAST_AVAILABLE:
+                return f"only {servers.available() >> 20} MiB were left on this machine"
             say(f"{len(times)} of {len(folders)} models loaded")
             batch = [folder for _, folder in zip(range(_AT_ONCE * 5), rest, strict=False)]
     return None

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slot_runs import crowd, processes, subjects
+from slot_runs import crowd, servers, subjects
 from slot_runs.servers import ServerFailure, ServerKind, ask, family, running
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Parked:
         How many there were.
     private
         Bytes of private memory that each after the first takes: of its shells, and of everything
-        that grew with it in the fork server, its parents and, where it is ours, the server.
+        that grew with it in the fork server, its templates and, where it is ours, the server.
     server_private
         The same of the server's own process.
     wake_ms
@@ -109,9 +109,9 @@ def measure(
 
 def _private(server: Server) -> tuple[int, int]:
     """Return the private bytes of what is ours, and of the server's own process."""
-    own = processes.footprint([server.pid]).private
+    own = servers.footprint([server.pid]).private
     pids = [process.pid for process in family(server)]
-    ours = processes.footprint(pids).private
+    ours = servers.footprint(pids).private
     return (ours if server.kind == "embedded" else ours - own), own
 
 

@@ -1,4 +1,4 @@
-"""The results as tables and as JSON."""
+"""The results as tables, as JSON and as a picture, and the table in the README."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tables import LOAD_COLUMNS, table, under_load
+from reporting import (
+    LOAD_COLUMNS,
+    IncompleteRunError,
+    milliseconds,
+    table,
+    under_load,
+)
 
+from mmekit_bench.plot import figure_written_to
 from slot_runs import targets
-from slot_runs.outcome import MIB, to_reach
 from slot_runs.servers import TITLES
+from slot_runs.subjects import MODES, NAMES
+from slot_runs.targets import MIB, to_reach
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from machine import Machine
+    from reporting import Conditions
 
-    from slot_runs.generators import Generators
-    from slot_runs.outcome import Outcome
-    from slot_runs.runs import Plan, Run
-    from slot_runs.subjects import Subject
-    from slot_runs.targets import Pair
+    from mmekit_bench import Load
+    from slot_runs.runs import Generators, Plan, Run
+    from slot_runs.subjects import Mode, Subject
+    from slot_runs.targets import Outcome, Pair
+
+    _RunContent = Mapping[str, Any]
+    _Reading = Callable[[_RunContent], float]
 
 NAME = "worker_slots"
 _ABOUT_LOADS = (
@@ -52,7 +62,7 @@ class Results:
         How long it took.
     """
 
-    machine: Machine
+    machine: Conditions
     plan: Plan
     subjects: tuple[Subject, ...]
     pairs: tuple[Pair, ...]
@@ -209,3 +219,139 @@ def _of_run(run: Run) -> dict[str, Any]:
             for one in run.measured
         ],
     }
+
+
+_LOADS = (("ridge", 8), ("catboost", 32), ("setfit", 8))
+"""The models and numbers of connections whose throughput has a target."""
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Return the README's table: plain engine → worker slots for each figure, by server.
+
+    Raises
+    ------
+    IncompleteRunError
+        A server, a model or a number of connections is missing.
+    """
+    runs = {(run["server"], run["subject"], run["mode"]): run for run in content["runs"]}
+    titles = {one["name"]: one["title"] for one in content["subjects"]}
+    _check(runs)
+
+    def row(what: str, subject: str, value: _Reading, text: Callable[[float], str]) -> list[str]:
+        found = [[text(value(runs[server, subject, mode])) for mode in MODES] for server in TITLES]
+        return [what, *map(" → ".join, found)]
+
+    rows = [
+        row(f"cold load, {titles[name]}", name, lambda run: run["cold"]["median_ms"], milliseconds)
+        for name in NAMES
+    ]
+    rows += [
+        row(f"memory of one more, {titles[name]}", name, _marginal_mib, "{:,.1f} MiB".format)
+        for name in NAMES
+    ]
+    for name, connections in _LOADS:
+        what = f"{titles[name]}, {connections} connections"
+        per_second = _reading_under_load("requests_per_second", connections)
+        rows.append(row(f"{what}, requests/s", name, per_second, "{:,.0f}".format))
+        rows.append(
+            row(f"{what}, p99", name, _reading_under_load("p99_ms", connections), milliseconds)
+        )
+    return table(("",), list(TITLES.values()), rows)
+
+
+def _check(runs: Mapping[tuple[str, str, str], _RunContent]) -> None:
+    for server, title in TITLES.items():
+        for name in NAMES:
+            if any((server, name, mode) not in runs for mode in MODES):
+                raise IncompleteRunError(f"{name} on {title}")
+        for name, connections in _LOADS:
+            loads = [runs[server, name, mode]["load"] for mode in MODES]
+            if any(connections not in [one["connections"] for one in load] for load in loads):
+                raise IncompleteRunError(f"{name} at {connections} connections on {title}")
+
+
+def _marginal_mib(run: _RunContent) -> float:
+    return float(run["memory"]["marginal_private"] / (1 << 20))
+
+
+def _reading_under_load(figure: str, connections: int) -> _Reading:
+    def value(run: _RunContent) -> float:
+        return float(next(one[figure] for one in run["load"] if one["connections"] == connections))
+
+    return value
+
+
+CONNECTIONS = 8
+
+_COLOURS: dict[Mode, str] = {"plain": "#9a9fa6", "slots": "#0969da"}
+_LABELS: dict[Mode, str] = {"plain": "plain engine", "slots": "worker slots"}
+_WIDTH = 0.38
+_PERCENTILES = ("p50", "p95", "p99", "p99.9")
+_MARKERS = "osD^v"
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Write worker_slots.svg, a row of panels for each server.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    """
+    servers = list(dict.fromkeys(pair.server for pair in results.pairs))
+    with figure_written_to(folder / f"{NAME}.svg", (12, 3.6 * len(servers))) as figure:
+        axes = figure.subplots(len(servers), 3, squeeze=False)
+        for row, server in zip(axes, servers, strict=True):
+            pairs = [pair for pair in results.pairs if pair.server == server]
+            _bars(row[0], pairs, "cold_ms")
+            row[0].set_title(f"{TITLES[server]}: cold load, ms (less is better)")
+            _bars(row[1], pairs, "requests")
+            row[1].set_title(f"requests/s, {CONNECTIONS} connections (more is better)")
+            _latencies(row[2], pairs)
+            row[2].set_title(f"latency, ms, {CONNECTIONS} connections (less is better)")
+
+
+def _bars(axes: Any, pairs: Sequence[Pair], figure: str) -> None:
+    for offset, mode in ((-_WIDTH / 2, "plain"), (_WIDTH / 2, "slots")):
+        heights = [_figure(pair, mode, figure) for pair in pairs]  # type: ignore[arg-type]
+        bars = axes.bar(
+            [number + offset for number in range(len(pairs))],
+            heights,
+            _WIDTH,
+            color=_COLOURS[mode],  # type: ignore[index]
+            label=_LABELS[mode],  # type: ignore[index]
+        )
+        axes.bar_label(bars, [f"{height:,.0f}" for height in heights], padding=2, fontsize=8)
+    axes.set_yscale("log")
+    axes.margins(y=0.15)
+    axes.set_xticks(range(len(pairs)), [pair.subject for pair in pairs])
+
+
+def _figure(pair: Pair, mode: Mode, figure: str) -> float:
+    run = pair.plain if mode == "plain" else pair.slots
+    if figure == "cold_ms":
+        return run.cold.median_ms
+    load = run.load(CONNECTIONS)
+    return load.requests_per_second if load else 0.0
+
+
+def _latencies(axes: Any, pairs: Sequence[Pair]) -> None:
+    for marker, pair in zip(_MARKERS, pairs, strict=False):
+        for run in (pair.plain, pair.slots):
+            load = run.load(CONNECTIONS)
+            if load is None:
+                continue
+            axes.plot(
+                _PERCENTILES,
+                _percentiles(load),
+                color=_COLOURS[run.mode],
+                marker=marker,
+                markersize=4,
+                linestyle="--" if run.mode == "plain" else "-",
+                label=pair.subject if run.mode == "slots" else None,
+            )
+    axes.set_yscale("log")
+
+
+def _percentiles(load: Load) -> list[float]:
+    return [load.p50_ms, load.p95_ms, load.p99_ms, load.p999_ms]

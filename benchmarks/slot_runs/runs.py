@@ -1,15 +1,17 @@
-"""One model on one server in one mode: loads, memory, answers and load, in this order."""
+"""One model on one server in one mode, both modes in turn, and our load generator against wrk."""
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit_bench import Load, Target, Tool, measure
-from slot_runs import answers, processes, subjects
+from slot_runs import answers, servers, subjects
 from slot_runs.servers import ServerKind, running
+from slot_runs.subjects import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 _SHARE_OF_MEMORY = 0.7
 _MIB = 1 << 20
 _KEPT = "cold-first"
+"""The model that stays loaded, for what follows the loads."""
 _APART_S = 0.25
 """Between loads that are timed: each is that of a model that somebody asks for just then."""
-"""The model that stays loaded, for what follows the loads."""
 
 
 @dataclass(frozen=True)
@@ -206,13 +208,13 @@ def _loads(
         server.invoke(target.name, subject.load, subject.content_type)
         folders.append(target)
         if number == 0:
-            after_first = processes.available()
-            (first,) = processes.of_models(server, folders)
+            after_first = servers.available()
+            (first,) = servers.of_models(server, folders)
             room = int(after_first * _SHARE_OF_MEMORY) // max(first.private, _MIB)
             wanted = min(wanted, 1 + max(1, room))
-    each = (after_first - processes.available()) // (len(folders) - 1)
+    each = (after_first - servers.available()) // (len(folders) - 1)
     say("memory")
-    found = processes.of_models(server, folders)
+    found = servers.of_models(server, folders)
     memory = Memory(
         models=len(folders),
         private=int(statistics.median(one.private for one in found)),
@@ -251,3 +253,99 @@ def _under_load(
         say(f"{connections} connections")
         found.append(Measured(workers, measure(target, connections, plan.seconds, plan.tool)))
     return found
+
+
+_TURN_S = 1
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What each turn of a second gave.
+
+    Attributes
+    ----------
+    plain_ms, slots_ms
+        The response times at p50, in milliseconds, turn by turn.
+    """
+
+    plain_ms: tuple[float, ...]
+    slots_ms: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Slots / plain, of the medians of the turns."""
+        return statistics.median(self.slots_ms) / statistics.median(self.plain_ms)
+
+
+def take_turns(
+    kind: ServerKind, trained: Trained, plan: Plan, work: Path, say: Callable[[str], None]
+) -> Turns:
+    """Measure a model in both modes on a server of its own.
+
+    Parameters
+    ----------
+    work
+        A folder for the models; it is this measurement's.
+    """
+    targets: dict[Mode, Target] = {}
+    found: dict[Mode, list[float]] = {mode: [] for mode in MODES}
+    subject = trained.subject
+    with running(kind) as server:
+        for mode in MODES:
+            folder = subjects.copy(trained.unpacked(mode), work / f"turns-{mode}")
+            server.load(folder.name, folder)
+            target = Target(server.url(folder.name), subject.load, subject.content_type)
+            targets[mode] = target
+            if warm_up := plan.warm_up_s.get(kind):
+                say(f"{mode}: warming up")
+                measure(target, 1, warm_up, plan.tool)
+        for turn in range(plan.turns):
+            say(f"1 connection, turn {turn + 1} of {plan.turns}")
+            for mode, times in found.items():
+                times.append(measure(targets[mode], 1, _TURN_S, plan.tool).p50_ms)
+    return Turns(tuple(found["plain"]), tuple(found["slots"]))
+
+
+CONNECTIONS = 8
+_LIMIT = 0.9
+_ROUNDS = 2
+_TOOLS: tuple[Tool, Tool] = ("python", "wrk")
+
+
+@dataclass(frozen=True)
+class Generators:
+    """The better of two measurements with each, in turn, on the same model."""
+
+    subject: str
+    ours: Load
+    wrk: Load
+
+    @property
+    def ratio(self) -> float:
+        """Requests a second, ours / wrk."""
+        return self.ours.requests_per_second / self.wrk.requests_per_second
+
+    @property
+    def ours_was_the_limit(self) -> bool:
+        """Whether our generator asked so slowly that it was measured, not the server."""
+        return self.ratio < _LIMIT
+
+
+def check(trained: Trained, seconds: int, work: Path) -> Generators | None:
+    """Measure with both on the embedded server with worker slots; None when wrk is missing."""
+    if shutil.which("wrk") is None:
+        return None
+    subject = trained.subject
+    with running("embedded") as server:
+        server.load("m", subjects.copy(trained.unpacked("slots"), work / "generators"))
+        target = Target(server.url("m"), subject.load, subject.content_type)
+        measure(target, CONNECTIONS, 1, "wrk")
+        both = [
+            tuple(measure(target, CONNECTIONS, seconds, tool) for tool in _TOOLS)
+            for _ in range(_ROUNDS)
+        ]
+    # What else the machine does can only slow one down.
+    ours, wrk = (
+        max(loads, key=lambda load: load.requests_per_second) for loads in zip(*both, strict=True)
+    )
+    return Generators(subject.name, ours, wrk)

@@ -1,4 +1,4 @@
-"""The servers under test, each started for one run and ended after it."""
+"""The servers under test, each started for one run and ended after it; what they take."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
@@ -20,6 +21,7 @@ import psutil
 from mmekit.errors import MmekitError, ServerError
 from mmekit_local.ports import free_port
 from mmekit_local.server.djl import DjlServing, require_djl
+from mmekit_local.server.memory import process_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -301,3 +303,52 @@ def _end(relatives: Iterable[psutil.Process]) -> None:
 
 def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-_TAIL:]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of some processes together.
+
+    Attributes
+    ----------
+    private
+        What they share with no other.
+    proportional
+        With their shares of what they share (PSS).
+    """
+
+    processes: int
+    private: int
+    proportional: int
+
+
+def footprint(pids: Iterable[int]) -> Footprint:
+    """Measure processes."""
+    found = [process_memory(pid) for pid in pids]
+    return Footprint(
+        len(found),
+        sum(one.private_bytes for one in found),
+        sum(one.proportional_bytes for one in found),
+    )
+
+
+def of_models(server: Server, folders: Sequence[Path]) -> list[Footprint]:
+    """Measure the processes that belong to each model: those that work in its folder.
+
+    That is a worker of the plain engine, a model process, and the stubs before it.
+    """
+    by_folder: dict[str, list[int]] = defaultdict(list)
+    for process in family(server):
+        with contextlib.suppress(OSError):
+            by_folder[os.readlink(f"/proc/{process.pid}/cwd")].append(process.pid)  # noqa: PTH115
+    return [footprint(by_folder[str(folder)]) for folder in folders]
+
+
+def of_server(server: Server) -> Footprint:
+    """Measure all processes of a server."""
+    return footprint(process.pid for process in family(server))
+
+
+def available() -> int:
+    """Return the machine's MemAvailable in bytes."""
+    return int(psutil.virtual_memory().available)

@@ -6,16 +6,47 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slot_runs.outcome import MIB, Outcome
+from reporting import table
+
+from slot_runs.servers import TITLES
 from slot_runs.subjects import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from slot_runs.answers import Comparison
-    from slot_runs.runs import Run
+    from slot_runs.runs import Run, Turns
     from slot_runs.servers import ServerKind
-    from slot_runs.turns import Turns
+
+MIB = 1 << 20
+GIB = 1 << 30
+_MET = {True: "yes", False: "**no**", None: ""}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table.
+
+    Attributes
+    ----------
+    met
+        None where there is nothing to be met.
+    """
+
+    what: str
+    target: str
+    server: ServerKind
+    reached: str
+    met: bool | None
+
+
+def to_reach(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the section of a report with what was to be reached, and what was."""
+    rows = [
+        (one.what, one.target, TITLES[one.server], one.reached, _MET[one.met]) for one in outcomes
+    ]
+    return ["## To reach", "", table(("", "target", "server", "reached", "met"), (), rows)]
+
 
 SCIKIT_LEARN = ("ridge", "forest")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from slot_runs.servers import Server
 
     from soak_run.models import Loaded
-    from soak_run.traffic import Mishap, Traffic
+    from soak_run.traffic import Mishap
 
 _DEATHS_A_MINUTE = 3
 """With the fourth a server gives a model up, and is right to."""
@@ -65,14 +65,11 @@ class Faults:
         How often each fault was injected.
     """
 
-    def __init__(
-        self, server: Server, models: Sequence[Loaded], traffic: Traffic, chance: random.Random
-    ) -> None:
+    def __init__(self, server: Server, models: Sequence[Loaded], chance: random.Random) -> None:
         self.counts: Counter[str] = Counter()
         self._server = server
         self._models = models
         self._chance = chance
-        self._traffic = traffic
         self._hits: list[_Hit] = []
         self._deaths: dict[str, deque[float]] = {
             one.name: deque(maxlen=_DEATHS_A_MINUTE) for one in models
@@ -94,7 +91,7 @@ class Faults:
             self._bodies_in_tiny_chunks,
             self._flood_of_lines,
             self._model_that_comes_and_goes,
-            self._killed_parents,
+            self._killed_templates,
         )
         embedded = (
             self._killed_fork_server,
@@ -139,7 +136,7 @@ class Faults:
             self._keep(name, [])
         for model in self._models:
             # Without this, what is measured depends on what was killed last: processes that a dead
-            # parent has forked share their memory with nobody.
+            # template process has forked share their memory with nobody.
             self._server.unload(model.name)
             self._server.load(model.name, model.folder)
         deadline = time.monotonic() + seconds
@@ -192,7 +189,7 @@ class Faults:
         self._post(model, of_rows(-2))
         return None
 
-    def _killed_parents(self) -> None:
+    def _killed_templates(self) -> None:
         folders = {str(one.folder) for one in self._models} | {str(self._passing)}
         for process in family(self._server):
             with contextlib.suppress(psutil.Error, OSError):

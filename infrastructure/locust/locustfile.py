@@ -23,7 +23,7 @@ from locust import User, events, task
 
 from mmekit.settings import Settings
 from mmekit_bench import Payload, listed_targets
-from mmekit_bench.boto3_loop import runtime_client
+from mmekit_bench.connections import runtime_client
 from mmekit_bench.traffic import picks, weights
 
 _MOST_USERS = 200  # who are started from the web page

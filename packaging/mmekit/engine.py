@@ -121,7 +121,7 @@ def _install(folder: Path) -> None:
         raise EngineError(
             what,
             where=str(folder),
-            remedy="make room on that disk, or set XDG_CACHE_HOME to a folder that can be written",
+            remedy="free space on that disk, or set XDG_CACHE_HOME to a folder that can be written",
         ) from error
 
 

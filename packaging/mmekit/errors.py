@@ -14,6 +14,7 @@
     │   ├── UnsafeArchiveError     unpacking it would write where or what it must not
     │   │   └── BudgetError        reading it would cost more than a limit allows; says which
     │   └── ManifestError          its manifest is missing, unreadable or contradicted by its files
+    ├── MissingExtraError          a library is missing that an extra of mmekit brings
     ├── EngineError                DJL's Python engine cannot be fetched or found
     ├── ServerError                the embedded server cannot start or go on
     │   └── ModelLoadError         a model could not be loaded
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit.archive import Finding
+    from mmekit.findings import Finding
 
 __all__ = [
     "ArchiveError",
@@ -47,6 +48,7 @@ __all__ = [
     "ImageError",
     "ManifestError",
     "MeasureError",
+    "MissingExtraError",
     "MmekitError",
     "ModelLoadError",
     "PackageError",
@@ -171,6 +173,27 @@ class BudgetError(UnsafeArchiveError):
 
 class ManifestError(ArchiveError):
     """The manifest is missing, unreadable or contradicted by the files."""
+
+
+class MissingExtraError(MmekitError):
+    """A library is not installed that only some of the commands need.
+
+    Parameters
+    ----------
+    extra
+        The extra of mmekit that brings it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        remedy: str | None = None,
+        extra: str = "",
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.extra = extra
 
 
 class EngineError(MmekitError):

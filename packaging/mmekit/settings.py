@@ -83,8 +83,8 @@ def _default_bucket(chosen: Mapping[str, Any]) -> str:
 def _check_target(target: str) -> str:
     if target == "aws" and is_entered():
         raise SettingsError(
-            "MME_TARGET is aws, and to this program AWS is the rehearsal: it was started by "
-            "`mme up -- COMMAND`, or from a notebook.",
+            "MME_TARGET is aws, and this program may reach the local service only: it was "
+            "started by `mme up -- COMMAND`, or from a notebook.",
             where=f"MME_TARGET, {MARK}",
             remedy="Run it in a shell of its own, or set MME_TARGET=aws for `mme up -- COMMAND`.",
         )
@@ -381,7 +381,10 @@ def published_image(region: str, instance_type: str) -> str:
     tables = (Path(folder, "core", "image_uri_config", "djl-lmi.json") for folder in folders)
     table = next((path for path in tables if path.is_file()), None)
     if table is None:
-        raise _unset("image_uri", "sagemaker-core, which knows AWS's images, is not installed")
+        raise _unset(
+            "image_uri",
+            "sagemaker-core, which knows AWS's images, is not installed: pip install 'mmekit[aws]'",
+        )
     entry = json.loads(table.read_text(encoding="utf-8"))["versions"][DJL_VERSION]
     if region not in entry["registries"]:
         raise _unset("image_uri", f"AWS publishes no DJL Serving image for {region}")

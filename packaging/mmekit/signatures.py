@@ -68,10 +68,10 @@ def signature(X: Any, y: Any = None, model: Any = None) -> Signature:  # noqa: N
     frame = table if is_named else pd.DataFrame(table)
     names = [str(name) for name in frame.columns]
     if not names:
-        raise PackageError("The table has no columns", remedy="give the table of the training")
+        raise PackageError("The table has no columns", remedy="give the training table")
     if len(set(names)) != len(names):
         raise PackageError(
-            f"Two columns have one name: {', '.join(names)}", remedy="rename one, and train again"
+            f"Column names are not unique: {', '.join(names)}", remedy="rename one, and train again"
         )
     told = None if model is None else signature_of(model)
     known = {} if told is None else {column.name: column for column in told.inputs}
@@ -162,7 +162,7 @@ def _objects(name: str, cells: Any, *, gaps: bool) -> Column:
     inferred = pd.api.types.infer_dtype(cells, skipna=True) if cells.dtype == object else "other"
     if inferred not in _OBJECTS:
         raise PackageError(
-            f"The column {name} holds {cells.dtype} ({inferred}), which no request can say",
+            f"The column {name} holds {cells.dtype} ({inferred}), which a request cannot contain",
             remedy="turn it into numbers, texts, times or categories before training",
         )
     kind, dtype = _OBJECTS[inferred]
@@ -187,7 +187,7 @@ def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
     for value in plain:
         if not isinstance(value, (str, int, float, bool)) or isinstance(value, dt.date):
             raise PackageError(
-                f"A category is {value!r}, which JSON cannot say",
+                f"A category is {value!r}, which JSON cannot represent",
                 remedy="make the categories texts or numbers, and train again",
             )
     return plain

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmekit.archive import parse_properties, read_package, read_properties, unpack
+from mmekit.archive.contents import read_contents
 from mmekit.archive.conventions import ENTRY_POINT as CONVENTIONS
-from mmekit.archive.package import CONTENT_TYPES, as_served, read_contents
+from mmekit.archive.package import CONTENT_TYPES, as_served
 from mmekit.archive.proof import REMEDY, agree, prove
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
-from mmekit.archive.variants import variants
+from mmekit.archive.request_variants import variants
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, ModelLoadError, PackageError
 from mmekit_runtime.signature import Signature
@@ -134,7 +135,7 @@ class LocalModel:
             raise ModelLoadError(
                 f"The model did not load ({initialised.status}): {_reason(initialised)}",
                 where=where,
-                remedy="mend what the reason names; the log has the traceback",
+                remedy="correct what the reason names; the log has the traceback",
             )
 
     def invoke(

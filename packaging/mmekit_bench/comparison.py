@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mmekit_bench.recording import Recording, Second
-    from mmekit_bench.result import Result
+    from mmekit_bench.result import LoadResult
 
 __all__ = ["Row", "Verdict", "compare", "differences"]
 
@@ -19,7 +19,7 @@ Verdict = Literal["better", "worse", "within noise", "unknown"]
 
 _BLOCKS = 10
 _FEWEST = 3
-_SURE = (9.92, 5.84, 4.60, 4.03, 3.71, 3.50, 3.36, 3.25)
+_STUDENT_T = (9.92, 5.84, 4.60, 4.03, 3.71, 3.50, 3.36, 3.25)
 """Student's t for 99 %, two-sided, with 2 to 9 degrees of freedom."""
 
 _FLOOR = 0.03
@@ -52,7 +52,7 @@ class Row:
         return self.second / self.first if self.first else None
 
 
-def compare(first: Result, second: Result) -> tuple[Row, ...]:
+def compare(first: LoadResult, second: LoadResult) -> tuple[Row, ...]:
     """Hold two results against each other.
 
     A difference is within noise when it is no larger than 3 %, or than what the variation from
@@ -62,7 +62,7 @@ def compare(first: Result, second: Result) -> tuple[Row, ...]:
     return (*(_judged(figure, first, second) for figure in figures), *_plain(first, second))
 
 
-def differences(first: Result, second: Result) -> list[str]:
+def differences(first: LoadResult, second: LoadResult) -> list[str]:
     """Return what differs in what was asked and on what: it may explain what was found."""
     pairs = {
         "destination": (first.plan.destination.url, second.plan.destination.url),
@@ -109,7 +109,7 @@ def _percentile(percent: int) -> _Figure:
     return _Figure(f"p{percent}", "ms", of_all, of_second)
 
 
-def _judged(figure: _Figure, first: Result, second: Result) -> Row:
+def _judged(figure: _Figure, first: LoadResult, second: LoadResult) -> Row:
     one, other = figure.of_all(first.recording), figure.of_all(second.recording)
     spreads = [
         _spread([figure.of_second(at) for at in result.recording.series if at.answered])
@@ -126,10 +126,10 @@ def _judged(figure: _Figure, first: Result, second: Result) -> Row:
     return Row(figure.name, figure.unit, one, other, verdict)
 
 
-def _plain(first: Result, second: Result) -> tuple[Row, ...]:
+def _plain(first: LoadResult, second: LoadResult) -> tuple[Row, ...]:
     """Return the figures of which there are too few to judge a difference."""
     found = []
-    named: dict[str, tuple[str, Callable[[Result], float]]] = {
+    named: dict[str, tuple[str, Callable[[LoadResult], float]]] = {
         "p99.9": ("ms", lambda result: result.recording.later.percentile(99.9)),
         "first calls, median": ("ms", lambda result: result.recording.first.percentile(50)),
         "errors": ("", lambda result: float(result.recording.failed)),
@@ -154,8 +154,8 @@ def _spread(values: Sequence[float]) -> float | None:
     blocks = [
         statistics.fmean(values[at : at + size]) for at in range(0, len(values) - size + 1, size)
     ]
-    sure = _SURE[min(len(blocks) - _FEWEST, len(_SURE) - 1)]
-    return sure * statistics.stdev(blocks) / math.sqrt(len(blocks))
+    t = _STUDENT_T[min(len(blocks) - _FEWEST, len(_STUDENT_T) - 1)]
+    return t * statistics.stdev(blocks) / math.sqrt(len(blocks))
 
 
 def _named(targets: Sequence[str]) -> str:

@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from mmekit.errors import MmekitError
-from mmekit_bench.alarm import Alarm
-from mmekit_bench.closed_loop import ClosedLoop
-from mmekit_bench.destination import Heads
-from mmekit_bench.messages import Failure, Message, Progress, messages
-from mmekit_bench.open_loop import OpenLoop
-from mmekit_bench.own_time import Watch
-from mmekit_bench.plan import Plan
-from mmekit_bench.recording import Recorder
+from mmekit_bench.clock import OwnTimeMeter, PreciseTimer
+from mmekit_bench.loops import ClosedLoop, OpenLoop
+from mmekit_bench.plan import LoadPlan
+from mmekit_bench.recording import (
+    Failure,
+    GeneratorMessage,
+    LoadProgress,
+    LoadRecorder,
+    messages,
+)
+from mmekit_bench.requests import RequestHeads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit_bench.own_time import OwnTime
+    from mmekit_bench.clock import OwnTime
     from mmekit_bench.recording import Recording
 
 __all__ = ["main"]
@@ -39,13 +42,13 @@ _LAG_EVERY_S = 0.02
 _DRAIN_S = 0.005
 
 
-class _Run:
-    """One load over raw HTTP."""
+class _RunningLoad:
+    """One load, from the first connection to the last answer."""
 
-    def __init__(self, plan: Plan, tell: Callable[[Progress], None]) -> None:
+    def __init__(self, plan: LoadPlan, tell: Callable[[LoadProgress], None]) -> None:
         self._plan = plan
         self._tell = tell
-        self._heads = Heads(plan.destination, plan.targets, plan.payload)
+        self._heads = RequestHeads(plan.destination, plan.targets, plan.payload)
         self._load = (OpenLoop if plan.is_open else ClosedLoop)(plan, self._heads)
         self._stop = asyncio.Event()
 
@@ -56,32 +59,33 @@ class _Run:
     async def run(self) -> Recording:
         """Put the load on and return what was found."""
         await self._load.connect()
-        gc.collect()
-        gc.disable()  # a pause would be taken for the server's, and hardly anything is to be freed
+        if self._plan.client == "raw":
+            gc.collect()
+            gc.disable()  # a pause would be taken for the server's; hardly anything is to be freed
         begin = time.perf_counter() + self._plan.warm_up
-        self._recorder = Recorder(self._plan.targets, begin, self._plan.profile)
+        self._recorder = LoadRecorder(self._plan.targets, begin, self._plan.profile)
         if self._plan.duration is not None:
             self._recorder.end = begin + self._plan.duration
-        self._watch = Watch()
+        self._meter = OwnTimeMeter()
         self._load.start(self._recorder, begin)
         self._listen_for_lag()
         own_time = await self._measure(begin)
         self._load.stop()
         await self._drain()
         self._load.close()
-        self._alarm.close()
+        self._timer.close()
         return self._recorder.result(own_time)
 
     async def _measure(self, begin: float) -> OwnTime:
         recorder, load = self._recorder, self._load
         watching, said = False, 0.0
         while (now := time.perf_counter()) < recorder.end and not self._stop.is_set():
-            if load.done and not load.under_way:
+            if load.done and not load.in_flight:
                 break
             if not watching and now >= begin:
                 watching = True
                 self._start_watching()
-            with self._watch.housekeeping():
+            with self._meter.housekeeping():
                 recorder.fold(now)
             load.tick()
             if now - said >= 1:
@@ -94,11 +98,11 @@ class _Run:
             recorder.end = min(recorder.end, max(now, begin))
         elif now < recorder.end:  # all were sent and answered
             recorder.end = recorder.last
-        return self._watch.result(recorder.count - self._counted)
+        return self._meter.result(recorder.count - self._counted)
 
     def _start_watching(self) -> None:
         self._counted = self._recorder.count
-        self._watch.start()
+        self._meter.start()
 
     _counted = 0
 
@@ -114,7 +118,7 @@ class _Run:
         """Wait for what is under way, which counts: it is the slowest that come last."""
         self._stop.clear()
         latest = time.perf_counter() + self._plan.timeout
-        while self._load.under_way and time.perf_counter() < latest:
+        while self._load.in_flight and time.perf_counter() < latest:
             await asyncio.sleep(_DRAIN_S)
             self._load.tick()
             self._heads.expire()
@@ -125,38 +129,30 @@ class _Run:
         def ring() -> None:
             nonlocal due
             now = time.perf_counter()
-            self._watch.late(now - due)
+            self._meter.late(now - due)
             due = now + _LAG_EVERY_S
-            self._alarm.set(due)
+            self._timer.set(due)
 
-        self._alarm = Alarm(ring)
-        self._alarm.set(due)
+        self._timer = PreciseTimer(ring)
+        self._timer.set(due)
 
     def _say(self, elapsed: float) -> None:
         series = self._recorder.series
         self._tell(
-            Progress(
+            LoadProgress(
                 elapsed=elapsed,
-                under_way=self._load.under_way,
+                in_flight=self._load.in_flight,
                 errors=self._recorder.errors,
                 latest=series[-1] if series else None,
             )
         )
 
 
-async def _raw(plan: Plan) -> Recording:
-    run = _Run(plan, _tell)
+async def _put_on(plan: LoadPlan) -> Recording:
+    run = _RunningLoad(plan, _tell)
     loop = asyncio.get_running_loop()
     _when_input_ends(lambda: loop.call_soon_threadsafe(run.stop))
     return await run.run()
-
-
-def _threads(plan: Plan) -> Recording:
-    from mmekit_bench.boto3_loop import Boto3Loop
-
-    loop = Boto3Loop(plan, _tell)
-    _when_input_ends(loop.stop)
-    return loop.run()
 
 
 def _when_input_ends(act: Callable[[], object]) -> None:
@@ -169,32 +165,29 @@ def _when_input_ends(act: Callable[[], object]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _tell(progress: Progress) -> None:
-    _write(Message(progress=progress))
+def _tell(progress: LoadProgress) -> None:
+    _write(GeneratorMessage(progress=progress))
 
 
-def _write(message: Message) -> None:
+def _write(message: GeneratorMessage) -> None:
     sys.stdout.buffer.write(messages.dump_json(message) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def main() -> None:
     """Put the load on that standard input describes."""
-    plan = TypeAdapter(Plan).validate_json(_first_line())
+    plan = TypeAdapter(LoadPlan).validate_json(_first_line())
     try:
-        if plan.client == "boto3":
-            recording = _threads(plan)
+        try:
+            import uvloop  # not on Windows
+        except ImportError:
+            recording = asyncio.run(_put_on(plan))
         else:
-            try:
-                import uvloop  # not on Windows
-            except ImportError:
-                recording = asyncio.run(_raw(plan))
-            else:
-                recording = uvloop.run(_raw(plan))
+            recording = uvloop.run(_put_on(plan))
     except MmekitError as error:
-        _write(Message(failure=Failure(error.what, error.where, error.remedy)))
+        _write(GeneratorMessage(failure=Failure(error.what, error.where, error.remedy)))
     else:
-        _write(Message(recording=recording))
+        _write(GeneratorMessage(recording=recording))
 
 
 def _first_line() -> bytes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Counter", "Histogram"]
+__all__ = ["DurationCounter", "Histogram"]
 
 _PARTS = 256  # of each power of two
 _POWERS = 40  # of a microsecond: up to twelve days
@@ -67,7 +67,7 @@ class Histogram:
         return [(_middle_ms(bucket), count) for bucket, count in self.buckets]
 
 
-class Counter:
+class DurationCounter:
     """Counts durations, many at a time."""
 
     def __init__(self) -> None:

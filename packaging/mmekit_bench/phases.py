@@ -23,7 +23,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PHASES", "Call", "PhaseRow", "drawn", "read_calls", "summarise"]
+__all__ = ["PHASES", "PhaseRow", "TimedCall", "drawn", "read_calls", "summarise"]
 
 PHASES = (
     "init",
@@ -41,7 +41,7 @@ _ANSWERED = "inference"
 
 
 @dataclass(frozen=True)
-class Call:
+class TimedCall:
     """One line.
 
     Attributes
@@ -83,19 +83,21 @@ class PhaseRow:
     subsequent_ms: float | None
 
 
-def read_calls(lines: Iterable[str]) -> tuple[Call, ...]:
+def read_calls(lines: Iterable[str]) -> tuple[TimedCall, ...]:
     """Return the calls that a log tells of; all other lines of it are passed over.
 
     Examples
     --------
     >>> read_calls(["12:30 [INFO] mmekit phases: size=9 call=2 inference=0.3", "ready"])
-    (Call(size=9, number=2, phases=(('inference', 0.3),)),)
+    (TimedCall(size=9, number=2, phases=(('inference', 0.3),)),)
     """
     found = (_LINE.search(line) for line in lines)
-    return tuple(Call(int(match[1]), int(match[2]), _figures(match[3])) for match in found if match)
+    return tuple(
+        TimedCall(int(match[1]), int(match[2]), _figures(match[3])) for match in found if match
+    )
 
 
-def summarise(calls: Iterable[Call]) -> tuple[PhaseRow, ...]:
+def summarise(calls: Iterable[TimedCall]) -> tuple[PhaseRow, ...]:
     """Return a row for each phase, first calls and later ones apart."""
     counted = [call for call in calls if call.counts]
     first = [call for call in counted if call.number <= 1]
@@ -118,7 +120,7 @@ def _figures(text: str) -> tuple[tuple[str, float], ...]:
     return tuple((name, float(value)) for name, _, value in pairs)
 
 
-def _median(name: str, calls: Iterable[Call]) -> float | None:
+def _median(name: str, calls: Iterable[TimedCall]) -> float | None:
     values = [ms for call in calls for phase, ms in call.phases if phase == name]
     return median(values) if values else None
 

@@ -1,18 +1,23 @@
-"""What a load is to be: everything that the generator is told."""
+"""What a load is to be, everything that the generator is told: where to, what, how much, when."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
-from mmekit.errors import MmekitError
-from mmekit_bench.destination import Destination  # noqa: TC001 - pydantic reads it
-from mmekit_bench.payload import Payload  # noqa: TC001 - pydantic reads it
-from mmekit_bench.profile import Profile
-from mmekit_bench.traffic import weights
+from pydantic import ConfigDict
 
-__all__ = ["Client", "Plan"]
+from mmekit.errors import EndpointError, MmekitError
+from mmekit_bench.traffic import Profile, weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mmekit.settings import Settings
+
+__all__ = ["Client", "Destination", "LoadPlan", "Payload", "listed_targets"]
 
 MOST_RATE = 100_000
 MOST_CONNECTIONS = 10_000
@@ -20,7 +25,123 @@ Client = Literal["raw", "boto3"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Destination:
+    """One place that answers HTTP.
+
+    Attributes
+    ----------
+    origin
+        ``http://host:port`` or ``https://host``.
+    endpoint
+        The name of a SageMaker endpoint; None for a container.
+    path
+        Where a container is asked. None stands for ``/models/{target}/invoke``.
+    """
+
+    origin: str
+    endpoint: str | None = None
+    path: str | None = None
+
+    @classmethod
+    def of_url(cls, url: str) -> Destination:
+        """Return a container; without a path in the URL it is asked for models by name.
+
+        Raises
+        ------
+        MmekitError
+            It is no URL of HTTP.
+        """
+        parts = urlsplit(url)
+        try:
+            well_formed = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # the port is no number
+            well_formed = False
+        if not well_formed:
+            raise MmekitError(
+                f"{url!r} is no URL of HTTP.",
+                where="--url",
+                remedy="Write http://HOST:PORT, or the whole http://HOST:PORT/models/NAME/invoke.",
+            )
+        path = parts.path.rstrip("/") + (f"?{parts.query}" if parts.query else "")
+        return cls(f"{parts.scheme}://{parts.netloc}", path=path or None)
+
+    @classmethod
+    def of_endpoint(cls, name: str, settings: Settings) -> Destination:
+        """Return an endpoint of the target that the settings name."""
+        runtime = settings.client("sagemaker-runtime")
+        return cls(runtime.meta.endpoint_url.rstrip("/"), endpoint=name)
+
+    @property
+    def url(self) -> str:
+        """What requests are sent to, for people to read."""
+        if self.endpoint is not None:
+            return f"{self.origin}/endpoints/{self.endpoint}/invocations"
+        return self.origin + (self.path or "/models/{target}/invoke")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urlsplit(self.origin)
+        return parts.hostname or "", parts.port or (443 if self.encrypted else 80)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it speaks TLS."""
+        return self.origin.startswith("https:")
+
+    def unreachable(self, reason: str) -> EndpointError:
+        """Return the error that nobody answers here."""
+        if self.endpoint is None:
+            remedy = "Start the container (mme serve), or correct --url."
+        elif self.encrypted:
+            remedy = "Check the network and the region: MME_REGION, or AWS_REGION."
+        else:
+            remedy = "Start the local endpoint (mme up), or set MME_LOCAL_URL to where it listens."
+        host, port = self.address
+        return EndpointError(
+            f"Nobody answers at {host}:{port}: {reason}.", where=self.url, remedy=remedy
+        )
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A request's body and the content type that it is sent with."""
+
+    __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    body: bytes
+    content_type: str = "application/json"
+
+    @classmethod
+    def of_file(cls, path: Path) -> Payload:
+        """Read a file, whose suffix says the content type; JSON when it says nothing.
+
+        Raises
+        ------
+        OSError
+            It cannot be read.
+        """
+        from mmekit.archive.package import CONTENT_TYPES  # the generator starts without it
+
+        return cls(path.read_bytes(), CONTENT_TYPES.get(path.suffix, cls.content_type))
+
+    @classmethod
+    def of_package(cls, folder: Path) -> Payload:
+        """Read a package folder's sample request.
+
+        Raises
+        ------
+        PackageError
+            There is no such package, or it has no sample request.
+        """
+        from mmekit.testing import read_sample
+
+        sample = read_sample(folder)
+        return cls(sample.body, sample.content_type)
+
+
+@dataclass(frozen=True)
+class LoadPlan:
     """A load, from the first request to the last.
 
     Attributes
@@ -46,7 +167,7 @@ class Plan:
     warm_up
         Seconds of the same load before.
     ramp, spike
-        As `mmekit_bench.profile.Profile.of` reads them.
+        As `mmekit_bench.traffic.Profile.of` reads them.
     client
         ``raw`` HTTP, or ``boto3`` in threads.
     timeout
@@ -77,9 +198,17 @@ class Plan:
 
         Raises
         ------
+        EndpointError
+            boto3 shall call what is no endpoint.
         MmekitError
             It is too much for one client, or cannot be read.
         """
+        if self.client == "boto3" and self.destination.endpoint is None:
+            raise EndpointError(
+                "boto3 calls endpoints, and this is a container.",
+                where="--client boto3",
+                remedy="Name an endpoint, or take --client raw.",
+            )
         _ = self.shares
         highest = self.profile.highest
         if self.rate is not None and not 0 < highest <= MOST_RATE:
@@ -112,3 +241,45 @@ class Plan:
     def shares(self) -> tuple[float, ...]:
         """Each target's share of the requests."""
         return weights(self.distribution, len(self.targets))
+
+
+def listed_targets(endpoint: str, settings: Settings) -> tuple[str, ...]:
+    """Return the archives under an endpoint's prefix in S3, in the order of their names.
+
+    Raises
+    ------
+    EndpointError
+        The endpoint is not there or may not be described, or nothing is under its prefix.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    remedy = "Name the target models: --targets a.tar.gz,b.tar.gz."
+    try:
+        prefix = _model_data_url(settings.client("sagemaker"), endpoint)
+        if prefix is None:
+            return ("",)
+        bucket, _, path = prefix.removeprefix("s3://").partition("/")
+        pages = settings.client("s3").get_paginator("list_objects_v2")
+        keys = [
+            entry["Key"].removeprefix(path)
+            for page in pages.paginate(Bucket=bucket, Prefix=path)
+            for entry in page.get("Contents", ())
+        ]
+    except ClientError as error:
+        raise EndpointError(str(error), where=endpoint, remedy=remedy) from error
+    except BotoCoreError as error:
+        raise Destination.of_endpoint(endpoint, settings).unreachable(str(error)) from error
+    archives = tuple(sorted(key for key in keys if key.endswith(".tar.gz")))
+    if not archives:
+        raise EndpointError("There is no archive.", where=prefix, remedy="Upload one: NAME.tar.gz.")
+    return archives
+
+
+def _model_data_url(sagemaker: Any, endpoint: str) -> str | None:
+    """Return the prefix of a multi-model endpoint; None for one with a single model."""
+    described = sagemaker.describe_endpoint(EndpointName=endpoint)
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
+    name = config["ProductionVariants"][0]["ModelName"]
+    container = sagemaker.describe_model(ModelName=name)["PrimaryContainer"]
+    url: str = container["ModelDataUrl"]
+    return url if container.get("Mode") == "MultiModel" else None

@@ -1,29 +1,39 @@
-"""What a load found, from single answers to figures."""
+"""What a load found, from single answers to figures, and what its generator tells of it."""
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter as Tally
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from mmekit_bench.histogram import Counter, Histogram
-from mmekit_bench.own_time import OwnTime  # noqa: TC001 - pydantic reads it
+from mmekit_bench.clock import OwnTime  # noqa: TC001 - pydantic reads it
+from mmekit_bench.histogram import DurationCounter, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from mmekit_bench.profile import Profile
+    from mmekit_bench.traffic import Profile
 
     _Floats = NDArray[np.float64]
     _Numbers = NDArray[np.int64]
 
-__all__ = ["Recorder", "Recording", "Second", "TargetFigures"]
+__all__ = [
+    "Failure",
+    "GeneratorMessage",
+    "LoadProgress",
+    "LoadRecorder",
+    "Recording",
+    "Second",
+    "TargetStatistics",
+    "messages",
+]
 
 _SUCCESS, _FIRST = 0, 1  # what an answer is counted as; other numbers are kinds of errors
 _ROUNDING_S = 1e-9
@@ -58,7 +68,7 @@ class Second:
 
 
 @dataclass(frozen=True)
-class TargetFigures:
+class TargetStatistics:
     """One target model.
 
     Attributes
@@ -108,7 +118,7 @@ class Recording:
     waited: Histogram
     errors: dict[str, int]
     dropped: int
-    targets: tuple[TargetFigures, ...]
+    targets: tuple[TargetStatistics, ...]
     series: tuple[Second, ...]
     own_time: OwnTime
 
@@ -123,6 +133,49 @@ class Recording:
         return sum(self.errors.values())
 
 
+@dataclass(frozen=True)
+class LoadProgress:
+    """Where a load has got to.
+
+    Attributes
+    ----------
+    elapsed
+        Seconds since measuring began; below zero in the warm-up.
+    in_flight
+        Requests that wait or are being answered.
+    errors
+        So far, by kind.
+    latest
+        The last second that is over, if there is one.
+    """
+
+    elapsed: float
+    in_flight: int
+    errors: dict[str, int] = field(default_factory=dict)
+    latest: Second | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there could be no load."""
+
+    what: str
+    where: str | None
+    remedy: str | None
+
+
+@dataclass(frozen=True)
+class GeneratorMessage:
+    """A line that the generator writes, in JSON: one of the three."""
+
+    progress: LoadProgress | None = None
+    recording: Recording | None = None
+    failure: Failure | None = None
+
+
+messages: TypeAdapter[GeneratorMessage] = TypeAdapter(GeneratorMessage)
+
+
 @dataclass
 class _Open:
     """A second that is not over."""
@@ -130,7 +183,7 @@ class _Open:
     answered: int = 0
     errors: int = 0
     dropped: int = 0
-    times: Counter = field(default_factory=Counter)
+    times: DurationCounter = field(default_factory=DurationCounter)
 
     def closed(self, second: int, level: float) -> Second:
         """Return it as it is to stay."""
@@ -149,7 +202,7 @@ class _Open:
         )
 
 
-class Recorder:
+class LoadRecorder:
     """Takes down answers, cheaply for each of them, and sums them up now and then.
 
     Moments are those of `time.perf_counter`.
@@ -184,11 +237,12 @@ class Recorder:
         self._numbers, self._codes = array("L"), array("L")
         self._drops = array("d")
         self._has_answered = bytearray(len(targets))
-        self._first, self._later, self._waited = Counter(), Counter(), Counter()
+        self._first, self._later = DurationCounter(), DurationCounter()
+        self._waited = DurationCounter()
         self._inside = self._dropped = 0
         self._errors: dict[str, int] = {}
-        self._answers: Tally[int] = Tally()
-        self._failures: Tally[int] = Tally()
+        self._answers: Counter[int] = Counter()
+        self._failures: Counter[int] = Counter()
         self._first_ms: dict[int, float] = {}
         self._sums, self._most = np.zeros(len(targets)), np.zeros(len(targets))
         self._laters = np.zeros(len(targets), np.int64)
@@ -309,9 +363,9 @@ class Recorder:
     def _opened(self, second: int) -> _Open:
         return self._open.setdefault(second, _Open())
 
-    def _figures(self, number: int) -> TargetFigures:
+    def _figures(self, number: int) -> TargetStatistics:
         laters = int(self._laters[number])
-        return TargetFigures(
+        return TargetStatistics(
             target=self._targets[number],
             answered=self._answers[number],
             errors=self._failures[number],

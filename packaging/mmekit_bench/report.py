@@ -1,10 +1,12 @@
-"""A result, and a comparison of two, as tables for people."""
+"""A load as people see it in a terminal: while it lasts, its result, a comparison of two."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -13,16 +15,21 @@ from mmekit_bench.result import PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
 
     from rich.console import RenderableType
+    from typing_extensions import Self
 
     from mmekit_bench.comparison import Verdict
     from mmekit_bench.histogram import Histogram
-    from mmekit_bench.plan import Plan
-    from mmekit_bench.result import Result
+    from mmekit_bench.plan import LoadPlan
+    from mmekit_bench.recording import LoadProgress
+    from mmekit_bench.result import LoadResult
 
-__all__ = ["compared", "described", "reported"]
+__all__ = ["Display", "compared", "described", "reported"]
 
+_BARS = " ▁▂▃▄▅▆▇█"
+_WIDTH = 60
 _SHOWN_TARGETS = 10
 _CHECK_LIMIT = 0.9
 _COLOURS: dict[Verdict, str] = {
@@ -33,7 +40,7 @@ _COLOURS: dict[Verdict, str] = {
 }
 
 
-def described(plan: Plan) -> str:
+def described(plan: LoadPlan) -> str:
     """Return a plan as one line."""
     if plan.rate is None:
         load = f"closed loop, {plan.ramp or plan.connections} connections"
@@ -45,7 +52,7 @@ def described(plan: Plan) -> str:
     return f"{load}{spike}; {targets if len(plan.targets) > 1 else plan.targets[0] or 'one model'}"
 
 
-def reported(result: Result) -> RenderableType:
+def reported(result: LoadResult) -> RenderableType:
     """Return a result as tables and remarks."""
     recording = result.recording
     summary = Text()
@@ -66,7 +73,7 @@ def reported(result: Result) -> RenderableType:
     return Group(*parts)
 
 
-def compared(first: Result, second: Result, names: Sequence[str]) -> RenderableType:
+def compared(first: LoadResult, second: LoadResult, names: Sequence[str]) -> RenderableType:
     """Return two results side by side.
 
     Parameters
@@ -94,7 +101,7 @@ def compared(first: Result, second: Result, names: Sequence[str]) -> RenderableT
     return Group(table, notes) if notes else table
 
 
-def _percentiles(result: Result) -> Table:
+def _percentiles(result: LoadResult) -> Table:
     recording = result.recording
     table = Table("ms", "calls", "mean", *(f"{percent:g}%" for percent in PERCENTILES))
     for column in table.columns[1:]:
@@ -109,7 +116,7 @@ def _percentiles(result: Result) -> Table:
     return table
 
 
-def _targets(result: Result) -> Table:
+def _targets(result: LoadResult) -> Table:
     table = Table("target model", "answered", "failed", "first, ms", "later, mean ms", "most, ms")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -131,7 +138,7 @@ def _errors(errors: dict[str, int]) -> Table:
     return table
 
 
-def _own_time(result: Result) -> Text:
+def _own_time(result: LoadResult) -> Text:
     own = result.recording.own_time
     share = own.share(result.recording.later.percentile(50))
     text = Text()
@@ -168,3 +175,73 @@ def _figure(value: float) -> str:
     if value == int(value) or value >= 100:  # noqa: PLR2004
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004
+
+
+class Display:
+    """A few lines of a terminal that follow the load; nothing where there is no terminal.
+
+    It is a context manager; a progress is shown by calling it.
+    """
+
+    def __init__(self, plan: LoadPlan) -> None:
+        self._plan = plan
+        self._answered: deque[float] = deque(maxlen=_WIDTH)
+        self._medians: deque[float] = deque(maxlen=_WIDTH)
+        self._seen = -1
+        console = Console(stderr=True)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._shows = console.is_terminal
+
+    def __enter__(self) -> Self:
+        """Begin to show it."""
+        if self._shows:
+            self._live.start()
+            self._live.update(Text("connecting …"), refresh=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Clear the lines."""
+        if self._shows:
+            self._live.stop()
+
+    def __call__(self, progress: LoadProgress) -> None:
+        """Show how far it is."""
+        latest = progress.latest
+        if latest is not None and latest.second > self._seen:
+            self._seen = latest.second
+            self._answered.append(latest.answered)
+            self._medians.append(latest.p50_ms)
+        if self._shows:
+            self._live.update(self._drawn(progress), refresh=True)
+
+    def _drawn(self, progress: LoadProgress) -> Group:
+        lines = [Text(described(self._plan), style="dim"), self._clock(progress)]
+        latest = progress.latest
+        if latest is not None:
+            lines += [
+                Text(f"{latest.answered:>9,} requests/s  {_bars(self._answered)}"),
+                Text(f"{latest.p50_ms:>9.2f} ms, median  {_bars(self._medians)}"),
+                Text(f"{latest.p99_ms:>9.2f} ms, 99 %"),
+            ]
+        lines += [
+            Text(f"{count:>9,} {kind}", style="red") for kind, count in progress.errors.items()
+        ]
+        return Group(*lines)
+
+    def _clock(self, progress: LoadProgress) -> Text:
+        if progress.elapsed < 0:
+            return Text(f"warm-up, {-progress.elapsed:.0f} s to go", style="yellow")
+        whole = "" if self._plan.duration is None else f" of {self._plan.duration:g}"
+        return Text(
+            f"{progress.elapsed:.0f}{whole} s, {progress.in_flight} under way (Ctrl-C ends)"
+        )
+
+
+def _bars(values: deque[float]) -> str:
+    highest = max(values, default=0) or 1
+    return "".join(_BARS[round(value / highest * (len(_BARS) - 1))] for value in values)

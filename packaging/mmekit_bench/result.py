@@ -1,28 +1,38 @@
-"""A load and what it found, as it is kept in a file."""
+"""A load and what it found, on which machine, as it is kept in a file."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
+import platform
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from importlib import metadata
+from pathlib import Path
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from mmekit.errors import MmekitError
-from mmekit_bench.machine import Machine  # noqa: TC001 - pydantic reads it
-from mmekit_bench.plan import Plan  # noqa: TC001 - pydantic reads it
+from mmekit_bench.plan import LoadPlan  # noqa: TC001 - pydantic reads it
 from mmekit_bench.recording import Recording, Second
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["PERCENTILES", "Load", "Result", "read_result"]
+__all__ = [
+    "PERCENTILES",
+    "Load",
+    "LoadResult",
+    "Machine",
+    "read_result",
+    "this_machine",
+    "versions",
+]
 
 PERCENTILES = (50, 66, 75, 80, 90, 95, 98, 99, 99.9, 99.99, 100)
 """Those of locust's table, which published load tests of SageMaker endpoints show."""
 
 FORMAT = 1
+
+_PACKAGES = ("mmekit", "boto3", "httptools", "numpy", "uvloop")
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,30 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Result:
+class Machine:
+    """On what a load was run: without it, figures say little.
+
+    Attributes
+    ----------
+    processor
+        Its processor's name.
+    cores
+        How many of them this process may use.
+    memory_gib
+        All there is.
+    load
+        How many processes wanted a core in the minute before, on average.
+    """
+
+    system: str
+    processor: str
+    cores: int
+    memory_gib: float
+    load: float
+
+
+@dataclass(frozen=True)
+class LoadResult:
     """All there is to know about a load.
 
     Attributes
@@ -77,7 +110,7 @@ class Result:
 
     format: int
     started: str
-    plan: Plan
+    plan: LoadPlan
     recording: Recording
     machine: Machine
     versions: dict[str, str]
@@ -122,10 +155,10 @@ class Result:
         return text.getvalue()
 
 
-_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
+_RESULT: TypeAdapter[LoadResult] = TypeAdapter(LoadResult)
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> LoadResult:
     """Read a file that `mme bench` wrote.
 
     Raises
@@ -152,3 +185,35 @@ def read_result(path: Path) -> Result:
             remedy="Measure again.",
         )
     return result
+
+
+def this_machine() -> Machine:
+    """Describe the machine that the load comes from."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        processor=_processor(),
+        cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        load=round(psutil.getloadavg()[0], 2),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of what the load generator is made of."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

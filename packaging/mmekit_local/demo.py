@@ -9,9 +9,11 @@ results.json and the service's endpoint.log.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -21,15 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mmekit.aws_environment import program_environment
 from mmekit.errors import DemoError
 from mmekit.settings import Settings
 from mmekit_local.companion import local_endpoint
-from mmekit_local.demo_progress import DemoProgress
-from mmekit_local.notebook import Notebook
 from mmekit_local.ports import free_port
 
 try:
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
 
     _Stops = Mapping[str, Callable[[], Awaitable[object]]]
 
-__all__ = ["Result", "run"]
+__all__ = ["ModelResult", "run"]
 
 # Those that train need nothing of each other. Training SetFit takes as long as the others
 # together, so two kernels side by side keep two cores busy.
@@ -55,9 +59,14 @@ _TABLES = "9_tables"
 # Where notebook 9 begins to ask an endpoint, and where notebook 5 deletes it.
 _ASK, _CLEAN_UP = "Ask the endpoint", "Clean up"
 
+_CELL_SECONDS = 600
+_ERROR_LINES = 12
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
-class Result:
+class ModelResult:
     """How one model class did at the endpoint.
 
     Attributes
@@ -76,7 +85,7 @@ class Result:
     answer: str
 
 
-def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Result, ...]:
+def run(root: Path | None = None, *, console: Console | None = None) -> tuple[ModelResult, ...]:
     """Execute all notebooks and print the table of results.
 
     Parameters
@@ -99,6 +108,7 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
         name: _read(root / "notebooks" / f"{name}.ipynb")
         for name in (*_LANE, _SETFIT, _ENDPOINT, _TABLES)
     }
+    progress = _Progress(console, list(notebooks.values()))
     build = root / "build"
     (build / "notebooks").mkdir(parents=True, exist_ok=True)
     results = build / "results.json"
@@ -108,7 +118,7 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
         _alone_in(build),
         tempfile.TemporaryDirectory(prefix="mme-demo-", ignore_cleanup_errors=True) as scratch,
         _endpoint(build / "endpoint.log") as url,
-        DemoProgress(console, list(notebooks.values())) as progress,
+        progress.bars,
     ):
         results.unlink(missing_ok=True)
         region = Settings(target="local").region
@@ -119,23 +129,23 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Re
             await notebooks[name].execute(root, build / "notebooks", environment, progress, stops)
 
         _run_beside_main_thread(lambda: _in_order(execute))
-    found = tuple(Result(**row) for row in json.loads(results.read_text()))
+    found = tuple(ModelResult(**row) for row in json.loads(results.read_text()))
     console.print(_table(found))
     console.print(f"{len(notebooks)} notebooks in {time.monotonic() - started:.0f} s; see {build}")
     return found
 
 
-def _read(path: Path) -> Notebook:
+def _read(path: Path) -> _Notebook:
     if not path.is_file():
         raise DemoError(
             "A notebook of the demonstration is missing.",
             where=str(path),
             remedy="run it in the folder of the repository, where notebooks/ is",
         )
-    return Notebook.read(path)
+    return _Notebook.read(path)
 
 
-def _table(results: Sequence[Result]) -> Table:
+def _table(results: Sequence[ModelResult]) -> Table:
     table = Table("model class", title=f"one endpoint, {len(results)} models")
     table.add_column("cold ms", justify="right")
     table.add_column("warm ms", justify="right")
@@ -272,3 +282,170 @@ def _alone_in(build: Path) -> Iterator[None]:
 def _endpoint(log: Path) -> AbstractContextManager[str]:
     port = free_port()
     return local_endpoint(["--port", str(port)], "127.0.0.1", port, log)
+
+
+@dataclass(frozen=True)
+class _Notebook:
+    """A notebook file, and its content as nbformat has it."""
+
+    path: Path
+    node: Any
+
+    @classmethod
+    def read(cls, path: Path) -> _Notebook:
+        """Read a notebook file of format 4."""
+        return cls(path, nbformat.read(path, as_version=4))  # type: ignore[no-untyped-call]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.path.stem
+
+    @property
+    def code_cells(self) -> int:
+        """How many cells there are to execute."""
+        return sum(cell.cell_type == "code" for cell in self.node.cells)
+
+    async def execute(
+        self,
+        folder: Path,
+        output: Path,
+        environment: Mapping[str, str],
+        progress: _Progress,
+        stops: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+    ) -> None:
+        """Execute every cell in a fresh kernel, and save the notebook with its outputs.
+
+        Parameters
+        ----------
+        folder
+            The kernel's working folder.
+        output
+            The folder to save to, also after an error.
+        environment
+            The kernel's environment variables.
+        progress
+            Is told of it.
+        stops
+            What to wait for before the first cell under a heading, by heading. It is not counted
+            as the notebook's time.
+
+        Raises
+        ------
+        DemoError
+            A cell failed, or the kernel died: names the cell, and has the error's last lines.
+        """
+        positions = [i for i, cell in enumerate(self.node.cells) if cell.cell_type == "code"]
+        ahead = dict(stops or {})
+        current = 0
+        waited = 0.0
+
+        async def at_cell(cell: Any, cell_index: int) -> None:
+            nonlocal current, waited
+            if cell.cell_type != "code":
+                return
+            current = positions.index(cell_index) + 1
+            heading = self._heading_above(cell_index)
+            progress.at_cell(self, current, heading)
+            if heading in ahead:
+                since = time.monotonic()
+                await ahead.pop(heading)()
+                waited += time.monotonic() - since
+
+        client = NotebookClient(
+            self.node,
+            timeout=_CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            on_cell_start=at_cell,
+        )
+        started = time.monotonic()
+        saved = output / self.path.name
+        log = saved.with_suffix(".log")
+        try:
+            with log.open("wb") as stream:
+                await client.async_execute(env=dict(environment), stdout=stream, stderr=stream)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            what = f"{self.path.name} stopped in code cell {current} of {len(positions)}"
+            heading = self._heading_above(positions[current - 1])
+            raise DemoError(
+                f'{what}, under "{heading}":\n{_last_lines(error)}',
+                where=str(saved),
+                remedy="open that notebook for all of the cell's output; what the kernel itself "
+                f"had to say is in {log.name} beside it",
+            ) from None
+        finally:
+            await _let_go(client)
+            nbformat.write(self.node, saved)  # type: ignore[no-untyped-call]
+        log.unlink()
+        progress.finished(self, time.monotonic() - started - waited)
+
+    def _heading_above(self, index: int) -> str:
+        for cell in reversed(self.node.cells[: index + 1]):
+            if cell.cell_type == "markdown":
+                headings: list[str] = _HEADING.findall(cell.source)
+                if headings:
+                    return headings[-1]
+        return self.name
+
+
+async def _let_go(client: NotebookClient) -> None:
+    """End the kernel of a client that was cancelled while it started one.
+
+    nbclient clears up in such a case only when the interpreter exits, and fails at that.
+    """
+    atexit.unregister(client._cleanup_kernel)  # noqa: SLF001 - what it registered
+    if client.km is not None and client.km.has_kernel:
+        await client._async_cleanup_kernel()  # noqa: SLF001 - the one way that waits for the end
+
+
+def _last_lines(error: Exception) -> str:
+    """Return the end of a cell's traceback; it is what says why."""
+    text = error.traceback if isinstance(error, CellExecutionError) else str(error)
+    lines = [line for line in _ANSI.sub("", text).splitlines() if line.strip()]
+    return "\n".join(lines[-_ERROR_LINES:])
+
+
+class _Progress:
+    """Shows each notebook with its cell, its section and the time it takes.
+
+    A terminal gets a bar for each notebook; a file or a pipe, such as the log of a CI run, gets a
+    line when a notebook begins and when it ends.
+    """
+
+    def __init__(self, console: Console, notebooks: Sequence[_Notebook]) -> None:
+        self._console = console
+        self.bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("cell {task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[section]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks = {
+            notebook.name: self.bars.add_task(
+                notebook.name, start=False, total=notebook.code_cells, section=""
+            )
+            for notebook in notebooks
+        }
+
+    def at_cell(self, notebook: _Notebook, number: int, heading: str) -> None:
+        """Show that a code cell begins; ``number`` counts code cells from 1."""
+        task = self._tasks[notebook.name]
+        if number == 1:
+            self.bars.start_task(task)
+            self._say(f"{notebook.name}: {notebook.code_cells} cells")
+        self.bars.update(task, completed=number - 1, section=heading)
+
+    def finished(self, notebook: _Notebook, seconds: float) -> None:
+        """Show that a notebook has run to its end, and how long it has worked."""
+        task = self._tasks[notebook.name]
+        self.bars.update(task, completed=notebook.code_cells, section="")
+        self._say(f"{notebook.name}: done in {seconds:.1f} s")
+
+    def _say(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(line, highlight=False)

@@ -2,6 +2,10 @@
 
 uv because it installs in a second what is in its cache, makes an environment for another Python
 than the one that runs, says why a set cannot be had, and comes from PyPI as a single program.
+
+Not ``uv run --with``, which makes such an environment by itself: it resolves the versions anew at
+each start, so that two containers of one image may differ; it cannot start without a network once
+what it knows of the index is some minutes old; and it removes the environment when it ends.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ import fcntl
 import logging
 import os
 import shutil
+import subprocess
 import sys
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +25,12 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from mmekit.errors import ServerError
+from mmekit_local.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["cache_folder", "find_uv", "locked", "pip_indexes", "uv_variables"]
+__all__ = ["cache_folder", "find_uv", "made_once", "pip_indexes", "run_uv", "uv_variables"]
 
 _logger = logging.getLogger("mmekit.environments")
 
@@ -63,7 +70,7 @@ def find_uv() -> str:
             uv = str(find_uv_bin())
     if uv is None:
         what = "uv, which makes environments, is not installed"
-        raise ServerError(what, where=sys.executable, remedy="pip install uv")
+        raise ServerError(what, where=sys.executable, remedy="pip install 'mmekit[local]'")
     return uv
 
 
@@ -124,8 +131,78 @@ def _of_files(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def run_uv(words: Sequence[str], folder: Path | None = None) -> None:
+    """Run uv, which says on standard output how far it is.
+
+    Parameters
+    ----------
+    words
+        What it is told.
+    folder
+        Where it runs; it reads the settings of a project that is there. None is the working folder.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        It could not do it, and has said why.
+    ServerError
+        There is no uv.
+    """
+    command = [find_uv(), *words]
+    sys.stdout.flush()
+    # Nobody types here. Both of its outputs are one: a log has them in their order.
+    subprocess.run(
+        command,
+        check=True,
+        cwd=folder,
+        env=uv_variables(),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def made_once(key: str, described: str, fill: Callable[[Path, Path], None]) -> Path:
+    """Return the Python of an environment, which is made when it is not there yet.
+
+    It is made under another name and renamed when it is complete; who asks meanwhile waits, and
+    what an interrupted one leaves is removed by the next.
+
+    Parameters
+    ----------
+    key
+        Tells the environment from others; its folder's name, which begins with its kind and ``-``.
+    described
+        What the log says of it.
+    fill
+        Makes it: gets a folder that goes away and, within, the one to make it in. It has to be
+        relocatable, so that it can be renamed.
+
+    Raises
+    ------
+    OSError
+        It cannot be stored.
+    """
+    cache = cache_folder()
+    folder = cache / key
+    python = folder / "bin" / "python"
+    if python.exists():
+        return python
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / f"{key}.lock", folder):
+        if not python.exists():
+            began = time.monotonic()
+            _logger.info("making %s %s: once", folder, described)
+            with scratch_folder(f".{key.partition('-')[0]}-", cache) as scratch:
+                made = scratch / "made"
+                fill(scratch, made)
+                shutil.rmtree(folder, ignore_errors=True)  # one whose Python has been uninstalled
+                made.rename(folder)
+            _logger.info("made %s in %.1f s", folder, time.monotonic() - began)
+    return python
+
+
 @contextmanager
-def locked(file: Path, folder: Path) -> Iterator[None]:
+def _locked(file: Path, folder: Path) -> Iterator[None]:
     """Hold a lock that ends with this process; the file is empty and stays.
 
     Parameters

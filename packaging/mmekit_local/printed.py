@@ -1,7 +1,7 @@
 """Lines that processes print, on their way into a log: as many as the log can bear.
 
 A model that prints a million lines would have whoever reads them do nothing else. So each process
-has a ration; what is beyond it is read all the same, as its process would stop otherwise, and left
+has a limit; what is beyond it is read all the same, as its process would stop otherwise, and left
 out, and a line says how much that was. The last lines before the process fell silent are shown:
 they may say why.
 """
@@ -9,16 +9,28 @@ they may say why.
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
 
 from mmekit.errors import SettingsError
+from mmekit_local.redaction import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["VARIABLE", "LineCutter", "Ration", "lines_per_second", "open_pipe", "show_lines"]
+__all__ = [
+    "VARIABLE",
+    "LineRateLimit",
+    "LineSplitter",
+    "ProcessOutput",
+    "lines_per_second",
+    "show_lines",
+]
+
+_logger = logging.getLogger("mmekit.server")
 
 VARIABLE = "MMEKIT_LOG_LINES_PER_S"
 """Lines of one process that a log takes each second; 0 for all there are."""
@@ -41,7 +53,7 @@ _REST_S = 0.005
 """Between two readings: each line is a write of its own, and need not be a reading of its own."""
 
 
-def lines_per_second() -> int:
+def lines_per_second(environ: Mapping[str, str] = os.environ) -> int:
     """Return what the environment says.
 
     Raises
@@ -49,7 +61,7 @@ def lines_per_second() -> int:
     SettingsError
         It is no number.
     """
-    text = os.environ.get(VARIABLE, "").strip()
+    text = environ.get(VARIABLE, "").strip()
     if not text:
         return LINES_PER_S
     if not text.isdecimal():
@@ -58,13 +70,13 @@ def lines_per_second() -> int:
     return int(text)
 
 
-class Ration:
+class LineRateLimit:
     """How many lines may pass: so many a second, and what was not used of late.
 
     Parameters
     ----------
     per_s
-        Lines; 0 for as many as there are.
+        Lines; 0 for as many as there are, None for what the environment says.
     """
 
     def __init__(self, per_s: int | None = None) -> None:
@@ -95,11 +107,11 @@ class Ration:
         return True
 
 
-class LineCutter:
-    """Makes lines of the bytes of one pipe, and leaves out what the ration does not allow."""
+class LineSplitter:
+    """Makes lines of the bytes of one pipe, and leaves out what the limit does not allow."""
 
-    def __init__(self, ration: Ration) -> None:
-        self._ration = ration
+    def __init__(self, rate_limit: LineRateLimit) -> None:
+        self._rate_limit = rate_limit
         self._rest = b""
         self._left_out = 0
         self._last = b""
@@ -111,7 +123,7 @@ class LineCutter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what has come, and return the lines that are whole and may pass."""
-        if self._ration.is_spent:
+        if self._rate_limit.is_spent:
             self._leave_out(data)
             return []
         gap = self.gap()
@@ -121,7 +133,7 @@ class LineCutter:
             rest = b""
         self._rest = rest
         for number, line in enumerate(lines):
-            if not self._ration.take(len(line)):
+            if not self._rate_limit.take(len(line)):
                 self._rest = b""
                 self._leave_out(b"\n".join([*lines[number:], rest]))
                 return [*gap, *lines[:number]]
@@ -135,7 +147,7 @@ class LineCutter:
         last = last[-_LAST_LINES:]
         self._left_out -= len(last)
         note = (
-            f"mmekit: {self._left_out} lines left out: more than {self._ration.per_s} a second "
+            f"mmekit: {self._left_out} lines left out: more than {self._rate_limit.per_s} a second "
             f"({VARIABLE})"
         )
         lines = [note.encode(), *last] if self._left_out > 0 else last
@@ -161,7 +173,7 @@ class LineCutter:
 
 async def show_lines(
     stream: asyncio.StreamReader,
-    ration: Ration,
+    rate_limit: LineRateLimit,
     show: Callable[[bytes], object],
     see: Callable[[bytes], object] | None = None,
 ) -> None:
@@ -174,7 +186,7 @@ async def show_lines(
     see
         Gets all the bytes before.
     """
-    cutter = LineCutter(ration)
+    splitter = LineSplitter(rate_limit)
     timer: asyncio.TimerHandle | None = None
 
     def show_all(lines: Callable[[], list[bytes]]) -> None:
@@ -185,23 +197,23 @@ async def show_lines(
         while data := await stream.read(_LONGEST_LINE):
             if see is not None:
                 see(data)
-            for number, line in enumerate(cutter.feed(data), 1):
+            for number, line in enumerate(splitter.feed(data), 1):
                 show(line)
                 if number % _SHOWN_AT_ONCE == 0:
                     await asyncio.sleep(0)
             if timer is not None:
                 timer.cancel()
                 timer = None
-            if cutter.has_gap:
-                timer = asyncio.get_running_loop().call_later(_GAP_S, show_all, cutter.gap)
+            if splitter.has_gap:
+                timer = asyncio.get_running_loop().call_later(_GAP_S, show_all, splitter.gap)
             await asyncio.sleep(_REST_S)
     finally:
         if timer is not None:
             timer.cancel()
-        show_all(cutter.end)
+        show_all(splitter.end)
 
 
-async def open_pipe() -> tuple[asyncio.StreamReader, asyncio.ReadTransport, int]:
+async def _open_pipe() -> tuple[asyncio.StreamReader, asyncio.ReadTransport, int]:
     """Open a pipe for what a process prints: to read it, to close it, and to give to the process.
 
     Pipes of asyncio's own making may be sockets (uvloop's are), which hold some hundred lines.
@@ -217,3 +229,56 @@ async def open_pipe() -> tuple[asyncio.StreamReader, asyncio.ReadTransport, int]
         os.close(writing)
         raise
     return reader, transport, writing
+
+
+class ProcessOutput:
+    """Pipes for a worker's standard output and error, read line by line into the log.
+
+    Parameters
+    ----------
+    name
+        Stands before every line.
+    lines_per_s
+        As many reach the log; 0 for all there are.
+    on_bytes
+        Sees first what has come, whether it gets into the log or not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lines_per_s: int | None = None,
+        on_bytes: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.name = visible(name)
+        self._on_bytes = on_bytes
+        self._rate_limit = LineRateLimit(lines_per_s)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._transports: list[asyncio.ReadTransport] = []
+
+    async def open(self, level: int) -> int:
+        """Open a pipe and read it; return the end to print into, which is the caller's to close."""
+        stream, transport, writing = await _open_pipe()
+        self._transports.append(transport)
+        show = functools.partial(self._show, level)
+        shown = show_lines(stream, self._rate_limit, show, self._on_bytes)
+        self._tasks.append(asyncio.create_task(shown))
+        return writing
+
+    async def close(self) -> None:
+        """Read what is there, and stop.
+
+        A grandchild may hold the pipe open: what the process itself wrote is there already.
+        """
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=0.5)
+            for task in self._tasks:
+                task.cancel()
+        self._tasks.clear()
+        # uvloop leaves them open at their end.
+        while self._transports:
+            self._transports.pop().close()
+
+    def _show(self, level: int, line: bytes) -> None:
+        text = line.decode(errors="replace")
+        _logger.log(level, "%s: %s", self.name, text, extra={"printed": True})

@@ -1,11 +1,17 @@
-"""What must not be read by others: one list of names, for lines of logs and for what is kept."""
+"""What a log must not hold: secrets, and what would make more than one line of a record.
+
+The list of secrets' names is one, for the lines of logs and for what the state keeps.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 from urllib.parse import unquote
 
-__all__ = ["is_secret", "redacted"]
+__all__ = ["LineFormatter", "is_secret", "redacted", "visible"]
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _WORDS = (
     "authorization",
@@ -83,3 +89,32 @@ def redacted(text: str) -> str:
 def _hidden(found: re.Match[str]) -> str:
     quote = found["value"][0]
     return found["before"] + (f"{quote}{_HIDDEN}{quote}" if quote in "\"'" else _HIDDEN)
+
+
+def visible(text: str) -> str:
+    r"""Return a text with its control characters written out, a line's end as ``\n``.
+
+    >>> visible("a model\n12:00 INFO forged")
+    'a model\\n12:00 INFO forged'
+    """
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+class LineFormatter(logging.Formatter):
+    """Formats records; a record of what a process has printed (``printed``) stays as it is.
+
+    Names of models come from requests: a line's end in one would begin a line of somebody else's
+    making, and an escape would speak to the terminal. A traceback follows in lines of its own.
+    Secrets of requests are in neither.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        text = super().format(record)
+        return text if getattr(record, "printed", False) else redacted(text)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line of a record."""
+        if not getattr(record, "printed", False):
+            record.message = visible(record.message)
+        return super().formatMessage(record)

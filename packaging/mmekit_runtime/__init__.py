@@ -21,16 +21,16 @@ For many libraries even that is written already: ``handle = SklearnHandler("mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from mmekit_runtime.handler import Handler, ImageHandler, TextHandler
-    from mmekit_runtime.libraries.boosting import LightGBMHandler, XGBoostHandler
-    from mmekit_runtime.libraries.catboost_models import CatBoostHandler
+    from mmekit_runtime.handler import Handler, TextHandler
+    from mmekit_runtime.images import ImageHandler
+    from mmekit_runtime.libraries.boosting import CatBoostHandler, LightGBMHandler, XGBoostHandler
     from mmekit_runtime.libraries.mlflow_models import MLflowHandler
     from mmekit_runtime.libraries.networks import OnnxHandler, TorchScriptHandler
     from mmekit_runtime.libraries.scikit_learn import SklearnHandler
     from mmekit_runtime.libraries.sentences import SentenceTransformersHandler, SetFitHandler
     from mmekit_runtime.messages import Parameters, Prediction, Reply, Request, RequestError
     from mmekit_runtime.signature import Column, Signature
-    from mmekit_runtime.table_handler import TableHandler
+    from mmekit_runtime.tables import TableHandler
 
 __all__ = [
     "CatBoostHandler",
@@ -55,11 +55,11 @@ __all__ = [
     "XGBoostHandler",
 ]
 
-_ROOMS = {
-    "CatBoostHandler": "libraries.catboost_models",
+_MODULES = {
+    "CatBoostHandler": "libraries.boosting",
     "Column": "signature",
     "Handler": "handler",
-    "ImageHandler": "handler",
+    "ImageHandler": "images",
     "LightGBMHandler": "libraries.boosting",
     "MLflowHandler": "libraries.mlflow_models",
     "OnnxHandler": "libraries.networks",
@@ -67,7 +67,7 @@ _ROOMS = {
     "SetFitHandler": "libraries.sentences",
     "Signature": "signature",
     "SklearnHandler": "libraries.scikit_learn",
-    "TableHandler": "table_handler",
+    "TableHandler": "tables",
     "TextHandler": "handler",
     "TorchScriptHandler": "libraries.networks",
     "XGBoostHandler": "libraries.boosting",
@@ -80,7 +80,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    room = _ROOMS.get(name, "messages")
-    value = getattr(import_module(f"{__name__}.{room}"), name)
+    module = _MODULES.get(name, "messages")
+    value = getattr(import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value

@@ -1,19 +1,13 @@
-"""Request bodies, taken to pieces: rows or columns of cells, and the names that they come with.
-
-What a cell means is for others to say (`mmekit_runtime.decoding`, `mmekit_runtime.tables`).
-"""
+"""Readers of request bodies: JSON, JSON lines, CSV, arrays of numpy, Parquet and Arrow."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 import re
 import zipfile
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,21 +22,16 @@ from mmekit_runtime.media_types import (
     media_type,
 )
 from mmekit_runtime.messages import Parameters, RequestError
+from mmekit_runtime.parsed_body import ParsedBody, columns_of, described, listed, refuse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
 
     from numpy.typing import NDArray
 
 
-UNPACKED_VARIABLE = "MMEKIT_MAX_UNPACKED_BYTES"
-MAX_UNPACKED = 256 << 20
-"""Bytes that a body may unpack to, where the variable names no other number."""
 _CHARSET = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii")
-# What a message says of names that somebody has sent, and how deep it looks into lists.
-_SAID = 20
-_DEPTH = 3
 # One cell may be as long as a request: a text is one.
 csv.field_size_limit(1 << 30)
 
@@ -72,44 +61,17 @@ MISSING_CELLS = frozenset(
 )
 
 FORMS = '{"instances": [...]}, {"inputs": [...]} or a list'
+_CELL_BYTES = 8
+"""That a cell of a column takes at least, where equal ones are kept once."""
 _ROWS_MEMBERS = ("instances", "inputs", "dataframe_records")
 _PARAMETERS = ("parameters", "params")
-_RECORD_MEMBERS = ("instances", "inputs", "features", "text", "data")
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a body says.
-
-    Attributes
-    ----------
-    rows
-        A list or array with an entry a row, or one row alone; None when there are ``columns``.
-    columns
-        Lists or arrays of cells by the column's name; None when there are ``rows``.
-    names
-        What the cells of a row are called, in their order; None when nobody says.
-    is_text
-        Whether cells are still texts, as in CSV.
-    parameters
-        What is asked for beside the rows.
-    """
-
-    rows: Any = None
-    columns: Mapping[str, Any] | None = None
-    names: tuple[str, ...] | None = None
-    is_text: bool = False
-    parameters: Parameters = field(default_factory=Parameters)
-
-    @property
-    def has_names(self) -> bool:
-        """Whether it says which cell is of which column."""
-        if self.names is not None or self.columns is not None:
-            return True
-        return isinstance(self.rows, list) and bool(self.rows) and isinstance(self.rows[0], dict)
+class Zoned(np.ndarray[Any, Any]):
+    """Moments in UTC of a column that has a zone."""
 
 
-def kind_of(content_type: str, body: bytes, known: Collection[str]) -> tuple[str, str]:
+def media_type_of(content_type: str, body: bytes, known: Collection[str]) -> tuple[str, str]:
     """Return the media type of a body that is not empty, and what follows it in the header.
 
     Raises
@@ -143,7 +105,7 @@ def lines_of(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def read_json(body: bytes) -> Content:
+def read_json(body: bytes) -> ParsedBody:
     """Read JSON: a list, or an object whose members say what kind of table it is.
 
     The objects are those of TensorFlow Serving (``instances``, ``inputs``) and of MLflow's scoring
@@ -154,7 +116,7 @@ def read_json(body: bytes) -> Content:
     except (ValueError, RecursionError) as error:
         raise RequestError(400, "JSON", f"text that is not JSON ({error})") from error
     if not isinstance(content, dict):
-        return Content(content)
+        return ParsedBody(content)
     found = [name for name in (*_ROWS_MEMBERS, "dataframe_split") if name in content]
     if not found:
         raise RequestError(400, FORMS, f"a JSON object with {listed(list(content), 5)}")
@@ -164,11 +126,11 @@ def read_json(body: bytes) -> Content:
     if found[0] == "dataframe_split":
         return _split(rows, parameters)
     if isinstance(rows, dict) and found[0] == "inputs":
-        return Content(columns=columns_of(rows), parameters=parameters)
-    return Content(rows, parameters=parameters)
+        return ParsedBody(columns=columns_of(rows), parameters=parameters)
+    return ParsedBody(rows, parameters=parameters)
 
 
-def read_json_lines(body: bytes) -> Content:
+def read_json_lines(body: bytes) -> ParsedBody:
     """Read JSON lines: an object or a list a line."""
     rows = []
     for number, line in enumerate(lines_of(as_text(body)), start=1):
@@ -178,10 +140,10 @@ def read_json_lines(body: bytes) -> Content:
             except (ValueError, RecursionError) as error:
                 received = f"line {number} that is not JSON ({error})"
                 raise RequestError(400, "JSON on every line", received) from error
-    return Content(rows)
+    return ParsedBody(rows)
 
 
-def read_csv(body: bytes, rest: str, is_header: Callable[[list[str]], bool]) -> Content:
+def read_csv(body: bytes, rest: str, is_header: Callable[[list[str]], bool]) -> ParsedBody:
     """Read CSV, whose first line may be a header.
 
     Parameters
@@ -215,7 +177,7 @@ def read_csv(body: bytes, rest: str, is_header: Callable[[list[str]], bool]) -> 
             what = "the header" if names else "row 1"
             received = f"ragged rows: {what} has {width} cells and row {number} has {len(line)}"
             raise RequestError(400, "rows of equal length", received)
-    return Content(lines, names=names, is_text=True)
+    return ParsedBody(lines, names=names, is_text=True)
 
 
 def load_arrays(body: bytes, kind: str) -> dict[str, NDArray[Any]]:
@@ -242,78 +204,17 @@ def load_arrays(body: bytes, kind: str) -> dict[str, NDArray[Any]]:
     return {"": loaded}
 
 
-def read_arrays(body: bytes, kind: str) -> Content:
+def read_arrays(body: bytes, kind: str) -> ParsedBody:
     """Read npy or npz: an array of rows, one with named fields, or an array for each column."""
     arrays = load_arrays(body, kind)
     if len(arrays) != 1:
         if not arrays:
             raise RequestError(400, "an npz with an array", "none")
-        return Content(columns=columns_of(arrays))
+        return ParsedBody(columns=columns_of(arrays))
     (array,) = arrays.values()
     if array.dtype.names:
-        return Content(columns=columns_of({name: array[name] for name in array.dtype.names}))
-    return Content(array)
-
-
-def rows_by_name(content: Content, names: Sequence[str], optional: Collection[str] = ()) -> Content:
-    """Return the content with its columns in the order of ``names``, whatever order it came in.
-
-    Content without names is returned as it is.
-
-    Raises
-    ------
-    RequestError
-        400 when columns are missing, unknown or named twice; the message names them.
-    """
-    if content.columns is not None:
-        given = content.columns
-        _check_names(list(given), names, optional)
-        count = len(next(iter(given.values()), ()))
-        columns = {name: given[name] if name in given else [None] * count for name in names}
-        return Content(columns=columns, names=tuple(names), parameters=content.parameters)
-    if content.names is not None:
-        # Blanks around a name in a CSV are none of it, unless the training had them.
-        called = tuple(name if name in names else name.strip() for name in content.names)
-        _check_names(called, names, optional)
-        if called == tuple(names):
-            return content
-        places = [called.index(name) if name in called else None for name in names]
-        rows = [[None if place is None else row[place] for place in places] for row in content.rows]
-        return Content(rows, None, tuple(names), content.is_text, content.parameters)
-    if content.has_names:
-        if _are_wrapped(content.rows, names):
-            return replace(content, rows=[record(row) for row in content.rows])
-        rows = _of_records(content.rows, names, optional)
-        return Content(rows, None, tuple(names), parameters=content.parameters)
-    return content
-
-
-def record(line: Any) -> Any:
-    """Return what an object with one known member holds, and anything else as it is."""
-    if isinstance(line, dict):
-        if len(line) == 1:
-            for name in _RECORD_MEMBERS:
-                if name in line:
-                    return line[name]
-        received = f"an object with {listed(list(line), 5)}"
-        raise RequestError(400, 'a list or {"features": [...]} a record', received)
-    return line
-
-
-def described(value: Any, depth: int = _DEPTH) -> str:
-    """Say for a person what came."""
-    if isinstance(value, (list, np.ndarray)):
-        if not depth or (isinstance(value, np.ndarray) and not value.ndim):
-            return "a list"
-        inner = described(value[0], depth - 1) if len(value) else ""
-        return f"a list that holds {inner}" if inner else "an empty list"
-    if isinstance(value, dict):
-        return "a JSON object"
-    if value is None:
-        return "null"
-    if isinstance(value, str):
-        return f"the text {value[:40]!r}"
-    return f"{type(value).__name__} {value!r}"[:60]
+        return ParsedBody(columns=columns_of({name: array[name] for name in array.dtype.names}))
+    return ParsedBody(array)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -338,90 +239,20 @@ def _parameters(content: Mapping[str, Any]) -> Parameters:
     return Parameters.read(given)
 
 
-def _split(split: Any, parameters: Parameters) -> Content:
+def _split(split: Any, parameters: Parameters) -> ParsedBody:
     if not isinstance(split, dict) or not isinstance(split.get("data"), list):
         expected = '{"dataframe_split": {"columns": [...], "data": [[...]]}}'
         raise RequestError(400, expected, described(split))
     rows, names = split["data"], split.get("columns")
     if names is None:
-        return Content(rows, parameters=parameters)
+        return ParsedBody(rows, parameters=parameters)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError(400, "columns to be a list of names", described(names))
     for number, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(names):
             received = f"row {number} that is {described(row)}"
             raise RequestError(400, f"rows of {len(names)} cells, as many as columns", received)
-    return Content(rows, names=tuple(names), parameters=parameters)
-
-
-def columns_of(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return cells by column, of equal numbers; a single cell is a column of one row."""
-    cells: dict[str, Any] = {}
-    for name, given in columns.items():
-        is_column = isinstance(given, list) or (isinstance(given, np.ndarray) and given.ndim)
-        column = given if is_column else [given]
-        if isinstance(column, np.ndarray) and column.ndim != 1:
-            shape = " x ".join(map(str, column.shape))
-            raise RequestError(400, "an array of one dimension a column", f"{name} of {shape}")
-        cells[name] = column
-    counts = {name: len(column) for name, column in cells.items()}
-    if len(set(counts.values())) > 1:
-        said = ", ".join(f"{name} of {count}" for name, count in list(counts.items())[:5])
-        raise RequestError(400, "columns of equal length", said)
-    return cells
-
-
-def _are_wrapped(rows: list[Any], names: Collection[str]) -> bool:
-    """Whether records are objects with one member that holds the row, such as ``features``."""
-    members = list(rows[0])
-    return len(members) == 1 and members[0] in _RECORD_MEMBERS and members[0] not in names
-
-
-def _check_names(given: Sequence[str], names: Sequence[str], optional: Collection[str]) -> None:
-    if list(given) == list(names):
-        return
-    known, there = set(names), Counter(given)
-    unknown = [name for name in there if name not in known]
-    missing = [name for name in names if name not in there and name not in optional]
-    twice = [name for name, count in there.items() if count > 1]
-    if unknown or missing or twice:
-        raise RequestError(400, f"the columns {', '.join(names)}", _misfit(unknown, missing, twice))
-
-
-def _misfit(unknown: list[str], missing: list[str], twice: list[str]) -> str:
-    said = [
-        missing and f"none called {listed(missing)}",
-        unknown and f"also {listed(unknown)}",
-        twice and f"{listed(twice)} twice",
-    ]
-    return "; ".join(part for part in said if part)
-
-
-def listed(names: list[str], most: int = _SAID) -> str:
-    """Say names that somebody has sent, of which there may be many."""
-    said = [repr(name[: _SAID * 2])[1:-1] or "one without a name" for name in names[:most]]
-    more = [f"{len(names) - most} more"] if len(names) > most else []
-    return ", ".join(said + more) or "no members"
-
-
-def _of_records(records: list[Any], names: Sequence[str], optional: Collection[str]) -> list[Any]:
-    known = set(names)
-    get = itemgetter(*names)
-    rows = []
-    for number, one in enumerate(records):
-        if not isinstance(one, dict):
-            received = f"record {number} that is {described(one)}"
-            raise RequestError(400, "objects with the columns' names, every record", received)
-        if one.keys() == known:
-            rows.append(list(get(one)) if len(names) > 1 else [get(one)])
-            continue
-        try:
-            _check_names(list(one), names, optional)
-        except RequestError as error:
-            received = f"in record {number} {error.received}"
-            raise RequestError(400, error.expected, received) from None
-        rows.append([one.get(name) for name in names])
-    return rows
+    return ParsedBody(rows, names=tuple(names), parameters=parameters)
 
 
 def _check_size(body: bytes) -> None:
@@ -430,33 +261,92 @@ def _check_size(body: bytes) -> None:
     refuse_size(size, NPZ)
 
 
-def refuse_size(size: int, kind: str) -> None:
-    """Raise RequestError 400 for a body that unpacks to more than there is room for."""
-    most = most_unpacked()
-    if size > most:
-        received = f"one that unpacks to {size} bytes"
-        raise RequestError(400, f"{kind} that unpacks to at most {most} bytes", received)
+def read_arrow(body: bytes, kind: str) -> ParsedBody:
+    """Read Parquet or Arrow (a stream or a file) with pyarrow; 415 where there is none."""
+    try:
+        import pyarrow as pa
+        from pyarrow import ipc, parquet, types
+    except ImportError as error:
+        raise RequestError(
+            415,
+            "a content type other than Parquet and Arrow, for which this model has no pyarrow",
+            kind,
+        ) from error
+    try:
+        if kind == PARQUET:
+            file = parquet.ParquetFile(pa.BufferReader(body))
+            kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+            # Equal texts are kept once, as in the file, until it is known how much they are.
+            texts = [
+                column.name
+                for column in file.schema_arrow
+                if any(is_kind(column.type) for is_kind in kinds)
+            ]
+            file = parquet.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
+            groups = range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+            # Equal values take next to no bytes, however many they are.
+            cells = file.metadata.num_rows * file.metadata.num_columns
+            refuse_size(max(size, cells * _CELL_BYTES), kind)
+            table = file.read()
+        elif bytes(body[:6]) == b"ARROW1":
+            table = ipc.open_file(pa.BufferReader(body)).read_all()
+        else:
+            table = ipc.open_stream(pa.BufferReader(body)).read_all()
+    except RequestError:
+        raise
+    except Exception as error:  # whatever pyarrow says of bytes that somebody has sent
+        received = f"bytes that pyarrow cannot read ({type(error).__name__}: {error})"[:300]
+        raise RequestError(400, f"a table as {kind}", received) from error
+    refuse_size(max(table.nbytes, table.num_rows * table.num_columns * _CELL_BYTES), kind)
+    index = _index_columns(table.schema)
+    names = [name for name in table.column_names if name not in index]
+    if len(set(names)) != len(names):
+        raise RequestError(400, "columns of different names", listed(names))
+    cells = {name: _cells(table.column(name), kind) for name in names}
+    return ParsedBody(columns=columns_of(cells))
 
 
-def most_unpacked() -> int:
-    """Return how many bytes a body may unpack to; ValueError for a setting that is no number."""
-    text = os.environ.get(UNPACKED_VARIABLE, "").strip()
-    if text and not re.fullmatch(r"[1-9][0-9]{0,14}", text):
-        raise ValueError(f"{UNPACKED_VARIABLE} is {text[:40]!r}, and not a number of bytes")
-    return int(text) if text else MAX_UNPACKED
+def _index_columns(schema: Any) -> set[str]:
+    """Return the columns that pandas wrote for a frame's index, which is none of its columns."""
+    try:
+        said = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+    except (KeyError, ValueError, TypeError):
+        return set()
+    return {name for name in said if isinstance(name, str) and name.startswith("__index_level_")}
 
 
-def _read_arrow(body: bytes, kind: str) -> Content:
-    from mmekit_runtime.arrow import read_arrow
+def _cells(column: Any, kind: str) -> Any:
+    from pyarrow import types
 
-    return read_arrow(body, kind)
+    if types.is_dictionary(column.type):
+        return _of_dictionary(column, kind)
+    numeric = types.is_integer(column.type) or types.is_floating(column.type)
+    if types.is_timestamp(column.type):
+        moments = column.to_numpy()
+        return moments if column.type.tz is None else moments.view(Zoned)
+    return column.to_numpy() if numeric and not column.null_count else column.to_pylist()
 
 
-READERS: Mapping[str, Callable[[bytes, str], Content]] = {
+def _of_dictionary(column: Any, kind: str) -> list[Any]:
+    """Return values that are kept once, each as one object."""
+    cells: list[Any] = []
+    size = 0
+    for chunk in column.chunks:
+        values = chunk.dictionary.to_pylist()
+        sizes = [len(value) if isinstance(value, (str, bytes)) else 0 for value in values]
+        places = chunk.indices.to_pylist()
+        size += sum(sizes[place] for place in places if place is not None)
+        refuse_size(size, kind)
+        cells += [None if place is None else values[place] for place in places]
+    return cells
+
+
+READERS: Mapping[str, Callable[[bytes, str], ParsedBody]] = {
     JSON: lambda body, _: read_json(body),
     JSON_LINES: lambda body, _: read_json_lines(body),
     NPY: read_arrays,
     NPZ: read_arrays,
-    PARQUET: _read_arrow,
-    ARROW: _read_arrow,
+    PARQUET: read_arrow,
+    ARROW: read_arrow,
 }

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.arrow import Zoned
-from mmekit_runtime.bodies import MISSING_CELLS, described
+from mmekit_runtime.bodies import MISSING_CELLS, Zoned
 from mmekit_runtime.decoding import parse_number
 from mmekit_runtime.messages import RequestError
+from mmekit_runtime.parsed_body import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,20 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.bodies import (
-    MISSING_CELLS,
-    READERS,
-    Content,
-    as_text,
-    described,
-    kind_of,
-    lines_of,
-    read_csv,
-    record,
-    rows_by_name,
-)
+from mmekit_runtime.bodies import MISSING_CELLS, READERS, as_text, lines_of, media_type_of, read_csv
 from mmekit_runtime.media_types import CSV, JSON, JSON_LINES, NPY, NPZ, TEXT
 from mmekit_runtime.messages import Parameters, RequestError
+from mmekit_runtime.parsed_body import ParsedBody, described, record, rows_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +56,7 @@ def decode_numbers(
         width, and for names that are not the columns'; 415 for a content type that is not among
         JSON, JSON lines, CSV, npy and npz.
     """
-    kind, rest = kind_of(content_type, body, (JSON, CSV, NPY, NPZ, JSON_LINES))
+    kind, rest = media_type_of(content_type, body, (JSON, CSV, NPY, NPZ, JSON_LINES))
     if kind == CSV:
         content = read_csv(body, rest, lambda line: _is_header(line, names))
     else:
@@ -76,7 +66,7 @@ def decode_numbers(
         array = _parsed(rows, missing=missing, names=names)
     else:
         array = _numbers(rows, missing=missing, names=names)
-    limits = _Limits(features, largest, missing=missing, names=names)
+    limits = _RowLimits(features, largest, missing=missing, names=names)
     return _shaped(array, limits), content.parameters
 
 
@@ -89,7 +79,7 @@ def decode_texts(body: bytes, content_type: str) -> tuple[list[str], Parameters]
         400 for content that is empty, malformed or not text; 415 for a content type that is not
         among JSON, JSON lines, CSV, npy, npz and plain text (a text a line).
     """
-    kind, rest = kind_of(content_type, body, (JSON, TEXT, CSV, NPY, NPZ, JSON_LINES))
+    kind, rest = media_type_of(content_type, body, (JSON, TEXT, CSV, NPY, NPZ, JSON_LINES))
     parameters = Parameters()
     content: Any
     if kind == TEXT:
@@ -170,7 +160,7 @@ def _is_text_header(line: list[str]) -> bool:
     return line[0].strip().lower() in _TEXT_HEADERS
 
 
-def _arranged(content: Content, names: Sequence[str] | None) -> Any:
+def _arranged(content: ParsedBody, names: Sequence[str] | None) -> Any:
     """Return rows of cells in the order of training."""
     if content.has_names:
         if names is not None:
@@ -194,7 +184,7 @@ def _column(name: str, cells: Any) -> NDArray[Any]:
     return numbers
 
 
-def _column_of_texts(content: Content) -> Any:
+def _column_of_texts(content: ParsedBody) -> Any:
     if content.columns is not None:
         if len(content.columns) != 1:
             said = f"{len(content.columns)} columns: {', '.join(list(content.columns)[:5])}"
@@ -281,7 +271,7 @@ def _csv_texts(lines: list[list[str]]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Limits:
+class _RowLimits:
     features: int | None
     largest: float | None
     missing: bool
@@ -295,7 +285,7 @@ class _Limits:
         return f"one or more rows of {width} finite numbers{bound}{gaps}"
 
 
-def _shaped(array: NDArray[Any], limits: _Limits) -> NDArray[np.float64]:
+def _shaped(array: NDArray[Any], limits: _RowLimits) -> NDArray[np.float64]:
     expected, features, largest = limits.expected, limits.features, limits.largest
     if array.size == 0:
         raise RequestError(400, expected, "no record")

@@ -16,9 +16,9 @@ from uuid import UUID
 
 import numpy as np
 
-from mmekit_runtime.answers import as_list, is_frame
 from mmekit_runtime.media_types import CSV, JSON, JSON_LINES, NPY, media_type
 from mmekit_runtime.messages import Prediction, RequestError
+from mmekit_runtime.predictions import as_list, is_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmekit_runtime.answers import prediction_of
+from mmekit_runtime.batching import alike, joined, kind_of, row_count
 from mmekit_runtime.decoding import decode_numbers, decode_texts
 from mmekit_runtime.encoding import encode
 from mmekit_runtime.estimators import names_of, takes_missing
-from mmekit_runtime.images import decode_image
-from mmekit_runtime.joining import alike, joined, kind_of, row_count
 from mmekit_runtime.messages import (
     Parameters,
     Prediction,
@@ -24,13 +22,12 @@ from mmekit_runtime.messages import (
     RequestError,
     is_out_of_memory,
 )
+from mmekit_runtime.predictions import prediction_of
 from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
 
 _logger = logging.getLogger("mmekit_runtime")
 
@@ -270,32 +267,6 @@ class TextHandler(Handler):
     def decode(self, body: bytes, content_type: str) -> tuple[list[str], Parameters]:
         """Read a request's texts and its parameters."""
         return decode_texts(body, content_type)
-
-
-class ImageHandler(Handler):
-    """A model whose rows are images, one a request: a body is a JPEG or PNG.
-
-    The content type is image/jpeg, image/png, application/x-image, or none. ``predict`` gets
-    float32 of shape (n, 3, height, width): red, green and blue from 0 to 255, scaled bilinearly, as
-    the pixels lie in the file (how the camera was held is not regarded). Pillow reads them, and
-    belongs into requirements.txt where the image of the container has none.
-
-    Attributes
-    ----------
-    size
-        Width and height in pixels to which images are scaled. A `load` that knows sets it.
-    most_pixels
-        How many an image may have before; 400 for those that have more, or more than 32,768 a
-        side. Pillow refuses twice its own ``Image.MAX_IMAGE_PIXELS``, some 179 million, anyway.
-    """
-
-    size: tuple[int, int] = (224, 224)
-    most_pixels: ClassVar[int] = 50_000_000
-
-    def decode(self, body: bytes, content_type: str) -> tuple[NDArray[np.float32], Parameters]:
-        """Read a request's image; there are no parameters in it."""
-        pixels = decode_image(body, content_type, self.size, self.most_pixels)
-        return pixels, Parameters()
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
-"""Requests whose body is an image. Pillow reads it, which is imported with the first."""
+"""Models whose requests are images. Pillow reads them, which is imported with the first."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from mmekit_runtime.handler import Handler
 from mmekit_runtime.media_types import IMAGE, JPEG, PNG, media_type
-from mmekit_runtime.messages import RequestError
+from mmekit_runtime.messages import Parameters, RequestError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,6 +17,32 @@ if TYPE_CHECKING:
 
 _KINDS = (JPEG, PNG, IMAGE)
 _LONGEST_SIDE = 1 << 15
+
+
+class ImageHandler(Handler):
+    """A model whose rows are images, one a request: a body is a JPEG or PNG.
+
+    The content type is image/jpeg, image/png, application/x-image, or none. ``predict`` gets
+    float32 of shape (n, 3, height, width): red, green and blue from 0 to 255, scaled bilinearly, as
+    the pixels lie in the file (how the camera was held is not regarded). Pillow reads them, and
+    belongs into requirements.txt where the image of the container has none.
+
+    Attributes
+    ----------
+    size
+        Width and height in pixels to which images are scaled. A `load` that knows sets it.
+    most_pixels
+        How many an image may have before; 400 for those that have more, or more than 32,768 a
+        side. Pillow refuses twice its own ``Image.MAX_IMAGE_PIXELS``, some 179 million, anyway.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    most_pixels: ClassVar[int] = 50_000_000
+
+    def decode(self, body: bytes, content_type: str) -> tuple[NDArray[np.float32], Parameters]:
+        """Read a request's image; there are no parameters in it."""
+        pixels = decode_image(body, content_type, self.size, self.most_pixels)
+        return pixels, Parameters()
 
 
 def decode_image(

@@ -6,8 +6,6 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mmekit_runtime.attributes import attributes_among
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -16,6 +14,80 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _MEMBERS = frozenset({"prediction", "predictions", "probabilities", "classes"})
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "No available memory for the cache blocks")
+
+
+# The field names that clients, proxies and SageMaker send (RFC 9110 and the registry of IANA), and
+# those that DJL Serving and its engine look at or add themselves.
+_HEADERS = frozenset(
+    [
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "age",
+        "authorization",
+        "b3",
+        "baggage",
+        "cache-control",
+        "connection",
+        "cookie",
+        "date",
+        "dnt",
+        "early-data",
+        "expect",
+        "forwarded",
+        "from",
+        "host",
+        "keep-alive",
+        "max-forwards",
+        "origin",
+        "pragma",
+        "priority",
+        "range",
+        "referer",
+        "save-data",
+        "server",
+        "te",
+        "trailer",
+        "traceparent",
+        "tracestate",
+        "transfer-encoding",
+        "upgrade",
+        "upgrade-insecure-requests",
+        "user-agent",
+        "via",
+        "warning",
+        "x-cache",
+        "x-correlation-id",
+        "x-csrf-token",
+        "x-http-method-override",
+        "x-max-items",
+        "x-next-token",
+        "x-priority",
+        "x-real-ip",
+        "x-request-id",
+        "x-requested-with",
+        "x-starting-token",
+        "x-synchronous",
+        "device_id",
+        "handler",
+        "model_dir",
+        "requestid",
+    ]
+)
+_HEADER_PREFIXES = (
+    "access-control-",
+    "content-",
+    "if-",
+    "proxy-",
+    "sec-",
+    "x-amz-",
+    "x-amzn-",
+    "x-b3-",
+    "x-datadog-",
+    "x-envoy-",
+    "x-forwarded-",
+)
 
 
 class RequestError(Exception):
@@ -160,13 +232,30 @@ class Request:
             pairs = (pair.partition("=") for pair in named.split(";"))
             attributes = {name.strip(): value.strip() for name, equals, value in pairs if equals}
         else:
-            attributes = attributes_among(properties)
+            attributes = _attributes_among(properties)
         return cls(
             body=body,
             content_type=lowered.get("content-type") or "",
             accept=lowered.get("accept") or "",
             attributes=attributes,
         )
+
+
+def _attributes_among(properties: Mapping[str, Any]) -> dict[str, str]:
+    """Return the custom attributes among the properties of a request: all that are no headers.
+
+    DJL Serving takes X-Amzn-SageMaker-Custom-Attributes to pieces, and makes each pair a property
+    of the Input as every header is one (RequestParser.parseRequest): nothing says which is which.
+    What is the name of a header is therefore none of an attribute.
+
+    >>> _attributes_among({"Accept": "*/*", "X-Amzn-Trace-Id": "Root=1", "threshold": "0.7"})
+    {'threshold': '0.7'}
+    """
+    return {
+        name: value
+        for name, value in properties.items()
+        if (lower := name.lower()) not in _HEADERS and not lower.startswith(_HEADER_PREFIXES)
+    }
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Request bodies to tables: rows or columns of cells to the columns of a signature.
+"""Models of tables: what a request says becomes columns with names and types, as in training.
 
 A table is either an array of float64, where every column is a number or a boolean, or a dict of
 columns, each an array. Both can be joined; a pandas DataFrame is made of them once for a call.
@@ -7,23 +7,107 @@ columns, each an array. Both can be joined; a pandas DataFrame is made of them o
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mmekit_runtime.bodies import READERS, Content, described, kind_of, read_csv, rows_by_name
+from mmekit_runtime.bodies import READERS, media_type_of, read_csv
 from mmekit_runtime.cells import Conversion, FromText, FromValue, largest_of
 from mmekit_runtime.decoding import is_name, names_columns
+from mmekit_runtime.estimators import names_of, signature_of, wants_frame
+from mmekit_runtime.handler import Handler
 from mmekit_runtime.media_types import ARROW, CSV, JSON, JSON_LINES, NPY, NPZ, PARQUET
 from mmekit_runtime.messages import Parameters, RequestError
+from mmekit_runtime.parsed_body import ParsedBody, described, rows_by_name
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-    from mmekit_runtime.signature import Signature
+    from mmekit_runtime.signature import Column, Signature
 
 _KINDS = (JSON, CSV, JSON_LINES, PARQUET, ARROW, NPY, NPZ)
 _EXACT = 1 << 53
+_DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32"}
+
+
+class TableHandler(Handler):
+    """A model with a table: ``predict`` gets the columns, in the order and types of training.
+
+    A request may name its columns, in any order and format (docs/handlers.md), or give rows in the
+    order of training. What a model takes is said by signature.json, which `mmekit.signature` makes
+    of the training's table; without one, by the estimator itself, as far as it tells. A model that
+    knows no names gets rows of numbers, as from a `Handler`.
+
+    Attributes
+    ----------
+    frame
+        Whether ``predict`` gets a pandas DataFrame or an array: float64 where every column is a
+        number, otherwise objects. None asks the signature, and then the estimator: a frame where it
+        selects columns by name, so that nobody else needs pandas in the container.
+    signature
+        What was found when the model was loaded; None where nothing is known.
+    """
+
+    frame: ClassVar[bool | None] = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signature: Signature | None = None
+        self._reader: TableReader | None = None
+        self._gives_frames = False
+
+    def prepare(self, folder: Path) -> Any:
+        """Load the model unless it is loaded, and return it.
+
+        Raises
+        ------
+        ValueError
+            signature.json cannot be read.
+        """
+        if self._loaded is not None:
+            return self._loaded.model
+        model = super().prepare(folder)
+        signature = self._written_signature() or signature_of(model)
+        if signature is not None and signature.inputs:
+            signature = self._completed(signature)
+            self._gives_frames = self._wants_frames(signature, model)
+            self._reader = TableReader(signature, self.largest)
+        self.signature = signature
+        return model
+
+    def decode(self, body: bytes, content_type: str) -> tuple[Any, Parameters]:
+        """Read a request's table and its parameters.
+
+        It is in a form that can be joined with others: an array, or a dict of columns. `predict`
+        gets what was joined, in the form that ``frame`` says.
+        """
+        if self._reader is None:
+            return super().decode(body, content_type)
+        return self._reader.read(body, content_type)
+
+    def _for_predict(self, rows: Any) -> Any:
+        if self._reader is None or self.signature is None:
+            return rows
+        return (frame_of if self._gives_frames else array_of)(rows, self.signature)
+
+    def _completed(self, signature: Signature) -> Signature:
+        """Return the signature with what the handler itself says of missing values."""
+        if self.missing is None:
+            return signature
+        return signature.with_missing(missing=self.missing)
+
+    def _wants_frames(self, signature: Signature, model: Any) -> bool:
+        if self.frame is not None:
+            return self.frame
+        if signature.frame is not None:
+            return signature.frame
+        if names_of(model) is not None:
+            return wants_frame(model)
+        # Nobody knows: numbers alone are as good in an array.
+        return not all(one.is_number or one.type == "boolean" for one in signature.inputs)
 
 
 class TableReader:
@@ -77,7 +161,7 @@ class TableReader:
             type; the message names column, row (from 0), value and what was expected. 415 for a
             content type that is not among JSON, CSV, JSON lines, Parquet, Arrow, npy and npz.
         """
-        kind, rest = kind_of(content_type, body, _KINDS)
+        kind, rest = media_type_of(content_type, body, _KINDS)
         if kind == CSV:
             content = read_csv(body, rest, self._is_header)
         else:
@@ -95,7 +179,7 @@ class TableReader:
         # A line of names that are none of the columns': no row, where a number belongs.
         return self._has_no_texts and all(map(is_name, line))
 
-    def _matrix(self, content: Content) -> NDArray[np.float64] | None:
+    def _matrix(self, content: ParsedBody) -> NDArray[np.float64] | None:
         """Return rows that are finite numbers already, quickly; None where a closer look is due."""
         if not self._are_floats or content.is_text or content.columns is not None:
             return None
@@ -111,7 +195,7 @@ class TableReader:
         # Also false for NaN.
         return matrix if np.abs(matrix).max() <= self._largest else None
 
-    def _converted(self, content: Content) -> NDArray[np.float64] | dict[str, NDArray[Any]]:
+    def _converted(self, content: ParsedBody) -> NDArray[np.float64] | dict[str, NDArray[Any]]:
         columns = self._columns(content)
         conversions = self._from_texts if content.is_text else self._from_values
         table = {
@@ -122,7 +206,7 @@ class TableReader:
             return np.column_stack([cells.astype(np.float64) for cells in table.values()])
         return table
 
-    def _columns(self, content: Content) -> list[Any]:
+    def _columns(self, content: ParsedBody) -> list[Any]:
         """Return the cells of each column, in the order of training."""
         width = len(self._names)
         expected = f"one or more rows of {width}: {', '.join(self._names)}"
@@ -164,3 +248,97 @@ def _is_plain(conversion: Conversion, cells: NDArray[Any]) -> bool:
     if kind == "f":
         return conversion.keeps_gaps or not np.isnan(cells).any()
     return kind == "b" or bool((np.abs(cells) <= _EXACT).all())
+
+
+def frame_of(table: NDArray[np.float64] | dict[str, NDArray[Any]], signature: Signature) -> Any:
+    """Return a pandas DataFrame with the columns and dtypes of training."""
+    import pandas as pd
+
+    if isinstance(table, np.ndarray):
+        if all(
+            column.type == "double" and column.dtype in (None, "float64")
+            for column in signature.inputs
+        ):
+            return pd.DataFrame(table, columns=list(signature.names))
+        table = {name: table[:, place] for place, name in enumerate(signature.names)}
+    columns = {column.name: _series(table[column.name], column) for column in signature.inputs}
+    return pd.DataFrame(columns)
+
+
+def array_of(
+    table: NDArray[np.float64] | dict[str, NDArray[Any]], signature: Signature
+) -> NDArray[Any]:
+    """Return an array of shape (n, columns): float64 where all are numbers, otherwise objects.
+
+    Numbers of float32 are rounded to it, and are an array of float32 where all of them are.
+    """
+    if isinstance(table, np.ndarray):
+        return _rounded(table, signature)
+    if all(cells.dtype.kind in "iufb" for cells in table.values()):
+        columns = [table[name].astype(np.float64) for name in signature.names]
+        return _rounded(np.column_stack(columns), signature)
+    array = np.empty((len(next(iter(table.values()))), len(table)), dtype=object)
+    for place, name in enumerate(signature.names):
+        array[:, place] = table[name]
+    return array
+
+
+def _rounded(rows: NDArray[np.float64], signature: Signature) -> NDArray[Any]:
+    singles = list(signature.singles)
+    if all(singles):
+        return rows.astype(np.float32)
+    if any(singles):
+        rows = rows.copy()
+        rows[:, singles] = rows[:, singles].astype(np.float32)
+    return rows
+
+
+def _series(cells: NDArray[Any], column: Column) -> Any:  # noqa: PLR0911  a dtype each
+    import pandas as pd
+
+    dtype = column.dtype or _DTYPES.get(column.type)
+    if dtype == "category":
+        return pd.Categorical(cells, categories=column.categories, ordered=column.ordered)
+    if dtype is None or dtype in ("object", "date", "time", "float64"):
+        return _as_trained(cells, column)
+    if "," in dtype and dtype.startswith("datetime64"):
+        zone = dtype[dtype.index(",") + 1 : -1].strip()
+        return pd.Series(cells).dt.tz_localize("UTC").dt.tz_convert(zone).astype(dtype)
+    if dtype in ("str", "string") or dtype.startswith("string["):
+        return pd.Series(cells, dtype=_text_dtype(dtype))
+    if cells.dtype.kind == "f" and dtype[0] in "iu":
+        # Whole numbers with gaps, where there were none in training.
+        return cells if np.isnan(cells).any() else cells.astype(dtype)
+    if dtype in ("bool", "boolean") and cells.dtype.kind == "f":
+        gaps = np.isnan(cells)
+        if dtype == "boolean" or not gaps.any():
+            values = pd.array(cells == 1, dtype="boolean")
+            values[gaps] = pd.NA
+            return values if dtype == "boolean" else values.astype("bool")
+        return np.where(gaps, np.nan, (cells == 1).astype(object))
+    if dtype[0] in "IUF" and cells.dtype.kind == "f":
+        return pd.Series(np.where(np.isnan(cells), pd.NA, cells.astype(object))).astype(dtype)
+    return pd.Series(cells).astype(dtype)
+
+
+def _as_trained(cells: NDArray[Any], column: Column) -> Any:
+    if column.dtype == "object" and column.type == "boolean" and cells.dtype.kind in "fb":
+        gap = None if column.missing_is == "none" else float("nan")
+        values = [gap if value != value else bool(value) for value in cells.tolist()]  # noqa: PLR0124
+        filled = np.empty(len(values), dtype=object)
+        filled[:] = values
+        return filled
+    if cells.dtype.kind == "O" and column.dtype in ("object", "date", "time", None):
+        import pandas as pd
+
+        # Said, as a column of texts would become one of another type by itself.
+        return pd.Series(cells, dtype=object)
+    return cells
+
+
+def _text_dtype(dtype: str) -> Any:
+    if dtype != "str":
+        return dtype
+    pandas = sys.modules["pandas"]
+    # pandas 3 reads texts as its own type, called str; before, they were objects.
+    return "str" if int(pandas.__version__.split(".")[0]) > 2 else object  # noqa: PLR2004

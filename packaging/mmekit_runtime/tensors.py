@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.bodies import READERS, kind_of, listed, load_arrays, read_csv
+from mmekit_runtime.bodies import READERS, load_arrays, media_type_of, read_csv
 from mmekit_runtime.decoding import is_name, parse_number
 from mmekit_runtime.media_types import CSV, JSON, JSON_LINES, NPY, NPZ
 from mmekit_runtime.messages import Parameters, RequestError
+from mmekit_runtime.parsed_body import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +113,7 @@ def decode_tensors(
     RequestError
         400 for content that does not fit, 415 for another content type.
     """
-    kind, rest = kind_of(content_type, body, _KINDS)
+    kind, rest = media_type_of(content_type, body, _KINDS)
     parameters = Parameters()
     given: Any
     if kind in (NPY, NPZ):

@@ -47,7 +47,7 @@ class IncompleteError(Exception):
         self.needed = needed
 
 
-class Message(NamedTuple):
+class WireRequest(NamedTuple):
     """A request.
 
     Attributes
@@ -62,7 +62,7 @@ class Message(NamedTuple):
     content: tuple[tuple[str | None, bytes], ...]
 
 
-class Answer(NamedTuple):
+class WireAnswer(NamedTuple):
     """What a worker answers to one request.
 
     Attributes
@@ -95,7 +95,7 @@ def encode_request(
     return b"".join(parts)
 
 
-def encode_answer(answer: Answer) -> bytes:
+def encode_answer(answer: WireAnswer) -> bytes:
     """Return the bytes of an answer, as ``Output.send`` writes them.
 
     Raises
@@ -137,7 +137,7 @@ def _write_content(parts: list[bytes], content: Sequence[tuple[str | None, bytes
         parts += (_INT.pack(len(value)), value)
 
 
-def decode_request(data: bytes | bytearray) -> tuple[Message, int] | None:
+def decode_request(data: bytes | bytearray) -> tuple[WireRequest, int] | None:
     """Read the request at the beginning of ``data``; return it and its length in bytes.
 
     None when it is not whole yet.
@@ -150,7 +150,7 @@ def decode_request(data: bytes | bytearray) -> tuple[Message, int] | None:
     cursor = Cursor(data)
     try:
         properties = dict(read_properties(cursor))
-        return Message(properties, read_content(cursor, _count(cursor))), cursor.position
+        return WireRequest(properties, read_content(cursor, _count(cursor))), cursor.position
     except IncompleteError:
         return None
     except UnicodeDecodeError as error:

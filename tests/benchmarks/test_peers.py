@@ -81,7 +81,7 @@ def peer_of():
 
 
 def measured(peer, subject, work, counts=(1, 3)):
-    from peer_runs.cells import Plan, measure_cell
+    from peer_runs.measurement import Plan, measure_cell
 
     work.mkdir()
     return measure_cell(peer, subject, Plan(counts, ()), 60, work, lambda _: None)
@@ -118,8 +118,7 @@ def test_a_peer_that_takes_too_much_memory_is_stopped(peer_of, subject, tmp_path
 
 
 def test_cells_are_kept_and_come_back_whole(tmp_path):
-    from peer_runs.cells import Cell, Cold, Memory
-    from peer_runs.kept import Kept
+    from peer_runs.cells import Cell, Cold, Kept, Memory
 
     from mmekit_bench import Load
 
@@ -178,10 +177,10 @@ def test_mmekit_is_compared_with_the_best_of_the_others(cells):
 
 
 def test_what_was_never_measured_has_a_dash_and_its_reason(cells):
-    from machine import Machine
     from peer_runs.report import Results, markdown
+    from reporting import Conditions
 
-    text = markdown(Results(Machine(2, 24, "Linux 6", "3.11.7", 0.0), tuple(cells), 3))
+    text = markdown(Results(Conditions(2, 24, "Linux 6", "3.11.7", 0.0), tuple(cells), 3))
 
     assert "- (≈ 4,000 MiB from 9)" in text
     assert "- Multi Model Server: CatBoost, 500 trees (memory 50): it was late." in text

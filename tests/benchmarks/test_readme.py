@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("worker_slots", "slot_runs.summary"),
-        ("at_scale", "slot_runs.scale_summary"),
-        ("peers", "peer_runs.summary"),
+        ("worker_slots", "slot_runs.report"),
+        ("at_scale", "slot_runs.scale"),
+        ("peers", "peer_runs.report"),
     ],
 )
 def test_the_table_in_the_readme_is_that_of_the_published_figures(name, module, monkeypatch):
@@ -38,34 +38,34 @@ def without(content, name, left_out):
 @pytest.mark.parametrize(
     ("name", "module", "left_out", "said"),
     [
-        ("worker_slots", "slot_runs.summary", lambda run: run["server"] == "djl", "on DJL Serving"),
-        ("worker_slots", "slot_runs.summary", lambda run: run["subject"] == "setfit", "setfit on"),
-        ("peers", "peer_runs.summary", lambda cell: cell["peer"] == "ray", "on ray"),
-        ("peers", "peer_runs.summary", lambda cell: "catboost" in cell["model"], "catboost"),
+        ("worker_slots", "slot_runs.report", lambda run: run["server"] == "djl", "on DJL Serving"),
+        ("worker_slots", "slot_runs.report", lambda run: run["subject"] == "setfit", "setfit on"),
+        ("peers", "peer_runs.report", lambda cell: cell["peer"] == "ray", "on ray"),
+        ("peers", "peer_runs.report", lambda cell: "catboost" in cell["model"], "catboost"),
     ],
 )
 def test_a_run_that_left_something_out_changes_nothing_that_is_published(
     name, module, left_out, said, monkeypatch, tmp_path
 ):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    publishing = importlib.import_module("publishing")
+    reporting = importlib.import_module("reporting")
     readme, published = tmp_path / "README.md", tmp_path / "published"
     readme.write_text((ROOT / "README.md").read_text())
-    monkeypatch.setattr(publishing, "README", readme)
-    monkeypatch.setattr(publishing, "PUBLISHED", published)
+    monkeypatch.setattr(reporting, "README", readme)
+    monkeypatch.setattr(reporting, "PUBLISHED", published)
     content = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text())
     partial = without(content, name, left_out)
     (tmp_path / f"{name}.json").write_text(json.dumps(partial))
     console = Console(file=io.StringIO(), width=200)
     summary = importlib.import_module(module).summary
 
-    assert not publishing.publish(tmp_path, name, console, summary)
+    assert not reporting.publish(tmp_path, name, console, summary)
 
     assert said in console.file.getvalue()
     assert readme.read_text() == (ROOT / "README.md").read_text()
     assert not published.exists()
 
     (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    assert publishing.publish(tmp_path, name, console, summary)
+    assert reporting.publish(tmp_path, name, console, summary)
     assert readme.read_text() == (ROOT / "README.md").read_text()
     assert json.loads((published / f"{name}.json").read_text()) == content

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture
 def results(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from machine import Machine
+    from reporting import Conditions
     from slot_runs.parked import Parked
     from slot_runs.scale import Results, Scale
 
@@ -20,7 +20,7 @@ def results(monkeypatch):
         found = tuple(
             Parked(kind, 20, size, 10, (1.0, 2.0), (0.5, 0.7)) for kind, size in parked.items()
         )
-        machine = Machine(2, 24, "Linux 6", "3.11.7", 0.0)
+        machine = Conditions(2, 24, "Linux 6", "3.11.7", 0.0)
         return Results(machine, Scale(parked=found), left_out, seconds)
 
     return make

@@ -9,26 +9,26 @@ from tests.faults.conftest import gone
 DYING = """
 
 class Dying:
-    # In place of the ledger: the process is killed at a write of a slot's state, which says that
-    # an answer is about to be sent (the first), or has been (the second).
+    # In place of the scoreboard: the process is killed at a write of a slot's state, which says
+    # that an answer is about to be sent (the first), or has been (the second).
 
-    def __init__(self, ledger, write, before):
-        self.ledger, self.left, self.before = ledger, write, before
+    def __init__(self, scoreboard, write, before):
+        self.scoreboard, self.left, self.before = scoreboard, write, before
         self.states = self
 
     def __getattr__(self, name):
-        return getattr(self.ledger, name)
+        return getattr(self.scoreboard, name)
 
     def __setitem__(self, number, state):
         self.left -= 1
         if self.left or not self.before:
-            self.ledger.states[number] = state
+            self.scoreboard.states[number] = state
         if not self.left:
             os.kill(os.getpid(), signal.SIGKILL)
 
 def die(write, before):
-    process = next(one for one in gc.get_objects() if type(one).__name__ == "ModelProcess")
-    process._ledger = Dying(process._ledger, write, before)
+    loop = next(one for one in gc.get_objects() if type(one).__name__ == "RequestLoop")
+    loop._scoreboard = Dying(loop._scoreboard, write, before)
     return "the last answer"
 """
 

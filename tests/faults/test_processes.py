@@ -89,15 +89,15 @@ def test_a_killed_fork_server_takes_no_request_at_all(server, model, traffic, un
     assert server.client.get("/ping").status_code == 200
 
 
-def test_parents_that_are_killed_take_no_request_and_no_load(server, model, traffic, until):
+def test_killed_template_processes_take_no_request_and_no_load(server, model, traffic, until):
     name = server.loaded(model("hit", minWorkers=2, maxWorkers=2))
     running = traffic(server, name, clients=2)
     (process,) = server.described(name)["processes"]
     (fork_server,) = server.fork_servers()
 
-    for parent in fork_server.children():
-        if parent.pid != process["pid"]:
-            kill(parent.pid)
+    for template in fork_server.children():
+        if template.pid != process["pid"]:
+            kill(template.pid)
     running.more()
     server.loaded(model("next"))
 

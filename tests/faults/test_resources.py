@@ -13,8 +13,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mmekit_local.server.deaths import MAX_DEATHS
 from mmekit_local.server.memory import MIB
+from mmekit_local.server.worker import MAX_CRASHES
 from tests.faults.conftest import fill, kill
 
 STEPPING = """
@@ -80,7 +80,7 @@ def test_an_engine_that_does_not_fit_on_the_disk_is_one_clear_message(start, sma
         pytest.skip("the engine can only be fetched with a network")
     assert "Traceback" not in str(error.value)
     assert "could not be stored: No space left on device" in str(error.value)
-    assert "make room on that disk" in str(error.value)
+    assert "free space on that disk" in str(error.value)
     assert not list(small_folder.rglob(ENGINE_SCRIPT))
 
 
@@ -143,7 +143,7 @@ def test_a_model_that_died_without_descriptors_comes_back_with_them(start, model
     for pid in pids:
         kill(pid)
     # More often than a model's workers may die.
-    until(lambda: server.log.count("did not start: Too many open files") > 2 * MAX_DEATHS)
+    until(lambda: server.log.count("did not start: Too many open files") > 2 * MAX_CRASHES)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (20_000, 20_000))
 
     assert server.value(name, "1 + 1") == "2"

@@ -140,6 +140,7 @@ def refusal(change: Callable[[], Any]) -> bool:
     return False
 
 
+@pytest.mark.thorough
 def test_what_a_full_disk_refuses_does_not_happen_and_what_is_answered_stays(begin, small_folder):
     service = begin()
     s3 = service.client("s3")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mmekit.archive import unpack
 from mmekit.archive.budget import Limits
 from mmekit.archive.manifest import verify
-from mmekit.archive.members import pax_record
+from mmekit.archive.tar_members import pax_record
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ArchiveError
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmekit_local.http import Response
+from mmekit_local.http import HttpResponse
 from tests.fuzz.conversations import Ask, Said, Talk, hold_all, talks
 from tests.mmekit_local.endpoint.conftest import _start_service
 from tests.mmekit_local.http.conftest import serving
@@ -48,7 +48,7 @@ LARGEST = 600_000
 def test_everybody_hears_the_answers_to_what_they_said(conversations, errors_end):
     async def echo(request):
         await asyncio.sleep(0)
-        return Response(200, "OK", [], request.target.encode() + b" " + request.body)
+        return HttpResponse(200, "OK", [], request.target.encode() + b" " + request.body)
 
     async def scenario():
         limits = {"errors_end": errors_end, "body_bytes": LARGEST, "connections": 100}

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmekit.engine import engine_folder
-from mmekit_local.http import Request
+from mmekit_local.http import HttpRequest
 from mmekit_local.server import openapi
-from mmekit_local.server.front import Front
-from mmekit_local.server.memory import Memory
+from mmekit_local.server.api import ContainerApi
+from mmekit_local.server.memory import ServerMemory
 from mmekit_local.server.registry import Registry
 
 thoroughly = settings.get_profile("fuzz")
@@ -78,11 +78,11 @@ bodies = st.one_of(
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
     """No model at all."""
-    return Registry(engine_folder(), tmp_path_factory.mktemp("s"), Memory())
+    return Registry(engine_folder(), tmp_path_factory.mktemp("s"), ServerMemory())
 
 
 def ask(registry, *request):
-    return asyncio.run(Front(registry).answer(Request(*request)))
+    return asyncio.run(ContainerApi(registry).answer(HttpRequest(*request)))
 
 
 @thoroughly

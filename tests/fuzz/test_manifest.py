@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmekit.archive.manifest import Digest, Manifest, read_manifest
-from mmekit.archive.measured import Measured, Memory
+from mmekit.archive.measured import Measured, MeasuredMemory
 from mmekit.archive.package import MANIFEST_FILE
 from mmekit.errors import ManifestError
 
@@ -42,7 +42,7 @@ MANIFEST = Manifest(
         modules=(),
         preload=("numpy",),
         threads={"numpy": 1},
-        memory=Memory(1, 2, 3, "kernel", None),
+        memory=MeasuredMemory(1, 2, 3, "kernel", None),
         fork_failure=None,
         fingerprint="0",
     ),

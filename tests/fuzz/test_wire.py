@@ -16,8 +16,8 @@ from mmekit_local.server import replies
 from mmekit_local.server.replies import ReplyReader
 from mmekit_runtime.wire import (
     MAX_PART_BYTES,
-    Answer,
     Cursor,
+    WireAnswer,
     WireError,
     decode_request,
     encode_answer,
@@ -30,7 +30,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 contents = st.lists(st.tuples(st.none() | texts, st.binary(max_size=20)), max_size=3)
 requests = st.builds(encode_request, st.dictionaries(texts, texts, max_size=3), contents)
 answers = st.builds(
-    Answer,
+    WireAnswer,
     st.integers(100, 999),
     texts,
     st.lists(st.tuples(texts, texts), max_size=3).map(tuple),
@@ -135,7 +135,7 @@ def test_a_large_answer_is_not_read_anew_with_every_piece(monkeypatch):
 
     monkeypatch.setattr(replies, "Cursor", cursor)
     parts = tuple((f"part-{number}", bytes(100_000)) for number in range(5))
-    data = encode_answer(Answer(200, "OK", (), parts))
+    data = encode_answer(WireAnswer(200, "OK", (), parts))
 
     reply = asyncio.run(everything(data, range(0, len(data), 1000)))
 

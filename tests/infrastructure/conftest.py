@@ -6,8 +6,6 @@ import io
 import json
 import pathlib
 import re
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -16,8 +14,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.mmekit_local.endpoint.service_process import ServiceProcess
+
 ROOT = pathlib.Path(__file__).parents[2]
-SERVICE = ROOT / "tests" / "mmekit_local" / "endpoint" / "service_process.py"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
 REGION = "us-east-1"
 
@@ -26,7 +25,7 @@ REGION = "us-east-1"
 class Local:
     """The endpoint service, with containers that echo."""
 
-    process: subprocess.Popen
+    process: ServiceProcess
     url: str
     clients: dict = dataclasses.field(default_factory=dict)
 
@@ -158,12 +157,7 @@ def local():
 def start_service(folder, *options):
     """Run a service whose log goes below `folder`."""
     log_path = folder / "log.txt"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(SERVICE), "--port", "0", *options],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    process = ServiceProcess(options, log_path)
 
     def announced():
         text = log_path.read_text()

@@ -311,7 +311,7 @@ def test_the_synthesised_stack_is_deployed_invoked_and_destroyed(local, assembly
     assert done.exit_code == 0, done.output
     assert "MultiModelEndpoint.EndpointName = by-cdk" in done.output
     published = run_mme("cdk", "publish", assembly)
-    assert "0 uploaded, 5 there already" in published.output
+    assert "0 uploaded, 5 already there" in published.output
 
     outputs = local.outputs("MultiModelEndpoint")
     assert outputs["ModelDataUrl"] == f"s3://{outputs['BucketName']}/models"
@@ -344,7 +344,7 @@ def test_the_synthesised_stack_is_deployed_invoked_and_destroyed(local, assembly
     names = [one["Name"] for one in local.client("s3").list_buckets()["Buckets"]]
     assert outputs["BucketName"] not in names
     assert local.client("sagemaker").list_endpoints(NameContains="by-cdk")["Endpoints"] == []
-    assert "it is not there" in run_mme("cdk", "destroy", assembly).output
+    assert "does not exist" in run_mme("cdk", "destroy", assembly).output
 
 
 def test_assets_are_published_in_every_region(local, run_mme, tmp_path, monkeypatch):
@@ -365,7 +365,7 @@ def test_assets_are_published_in_every_region(local, run_mme, tmp_path, monkeypa
     (tmp_path / "manifest.json").write_text(json.dumps({"artifacts": artifacts}))
     done = run_mme("cdk", "publish", tmp_path)
     assert done.exit_code == 0, done.output
-    assert "2 uploaded, 0 there already" in done.output
+    assert "2 uploaded, 0 already there" in done.output
     found = local.client("s3", "eu-central-1").list_objects_v2(Bucket="assets-eu-central-1")
     assert [one["Key"] for one in found["Contents"]] == ["one", "two"]
 

@@ -1,3 +1,5 @@
+"""The tree of errors, and what each of them says: what happened, where, and the remedy."""
+
 import pickle
 import re
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Settings: what variables and a file say, what holds where nobody says anything, and refusals."""
+
 import json
 import os
 import subprocess

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmekit_bench import Destination, Payload, Plan, Result, put_load
-from mmekit_bench.machine import this_machine, versions
-from mmekit_bench.own_time import Watch
-from mmekit_bench.profile import Profile
-from mmekit_bench.recording import Recorder
+from mmekit_bench import Destination, LoadPlan, LoadResult, Payload, put_load
+from mmekit_bench.clock import OwnTimeMeter
+from mmekit_bench.recording import LoadRecorder
+from mmekit_bench.result import this_machine, versions
+from mmekit_bench.traffic import Profile
 
 BODY = b'{"instances": [[1.0]]}'
 
@@ -32,7 +32,7 @@ class Server:
     def plan(self, *targets, **more):
         """A short load; whatever is not said is half a second on one connection."""
         more = {"duration": 0.5, **more}
-        return Plan(Destination.of_url(self.url), Payload(BODY), targets or ("plain",), **more)
+        return LoadPlan(Destination.of_url(self.url), Payload(BODY), targets or ("plain",), **more)
 
     def load(self, *targets, **more):
         return put_load(self.plan(*targets, **more))
@@ -68,8 +68,8 @@ def server():
 def _drawn_result(median_ms, seconds=20, rate=200, seed=0, target="m"):
     """A load with answers that were drawn, not waited for."""
     random = np.random.default_rng(seed)
-    plan = Plan(Destination.of_url("http://h/m"), Payload(b""), (target,), duration=seconds)
-    recorder = Recorder(plan.targets, 0.0, Profile.of(1, seconds))
+    plan = LoadPlan(Destination.of_url("http://h/m"), Payload(b""), (target,), duration=seconds)
+    recorder = LoadRecorder(plan.targets, 0.0, Profile.of(1, seconds))
     recorder.end = seconds
     for second in range(seconds):
         pace = random.normal(1, 0.03)  # no second is like the other
@@ -78,8 +78,8 @@ def _drawn_result(median_ms, seconds=20, rate=200, seed=0, target="m"):
             took = median_ms / 1e3 * random.lognormal(0, 0.3) * pace
             recorder.add(due + took, due, due, 0, first=False)
         recorder.fold(second + 1)
-    recording = recorder.result(Watch().result(1))
-    return Result(1, "2026-01-01T00:00:00+00:00", plan, recording, this_machine(), versions())
+    recording = recorder.result(OwnTimeMeter().result(1))
+    return LoadResult(1, "2026-01-01T00:00:00+00:00", plan, recording, this_machine(), versions())
 
 
 @pytest.fixture

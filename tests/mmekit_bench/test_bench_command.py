@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import boto3
 import pytest
 from botocore.config import Config
 
-ENDPOINT_TESTS = Path(__file__).parents[1] / "mmekit_local" / "endpoint"
+from mmekit_bench.cli.bench import _keep
+from tests.mmekit_local.endpoint.service_process import ServiceProcess
+
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
 TARGETS = ("a.tar.gz", "team/b.tar.gz")
 # An archive of the small container's: model.json, which says nothing.
@@ -46,23 +47,19 @@ def wait_until(condition, process):
 def endpoint_url(tmp_path_factory):
     """A local endpoint `echo` with two models; its containers echo."""
     folder = tmp_path_factory.mktemp("service")
-    command = [sys.executable, str(ENDPOINT_TESTS / "service_process.py"), "--port", "0"]
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    with (
-        (folder / "log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process,
-    ):
+    process = ServiceProcess([], folder / "log", TMPDIR=str(folder))
 
-        def announced():
-            return re.search(r"listen on (http://[\d.:]+)", (folder / "log").read_text())
+    def announced():
+        return re.search(r"listen on (http://[\d.:]+)", (folder / "log").read_text())
 
-        try:
-            wait_until(announced, process)
-            url = announced()[1]
-            create_endpoint(url, folder)
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)
+    try:
+        wait_until(announced, process)
+        url = announced()[1]
+        create_endpoint(url, folder)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 def create_endpoint(url, folder):
@@ -200,6 +197,14 @@ def test_a_packages_sample_request_is_sent_with_its_content_type(bench, server, 
     seen = server.seen()["heads"]["plain"]
     assert seen["body"] == (package / "sample_request.json").read_text()
     assert seen["headers"]["content-type"] == "application/json"
+
+
+def test_figures_are_kept_where_no_picture_can_be_drawn(a_result, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match="matplotlib"):
+        _keep(a_result(5.0), tmp_path / "kept.json")
+    assert (tmp_path / "kept.json").exists()
+    assert capsys.readouterr().out == f"{tmp_path}: kept.json, kept.csv\n"
 
 
 # Not by importing it: locust exchanges Python's sockets and threads for gevent's.

@@ -11,10 +11,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from mmekit.errors import MmekitError
-from mmekit_bench import signing
-from mmekit_bench.histogram import Counter, Histogram
-from mmekit_bench.profile import Profile
-from mmekit_bench.traffic import picks, weights
+from mmekit_bench.histogram import DurationCounter, Histogram
+from mmekit_bench.requests import Signer
+from mmekit_bench.traffic import Profile, picks, weights
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_a_profile_that_cannot_be_read_is_told_with_the_form(ramp, spike):
 
 def test_percentiles_of_a_histogram_are_those_of_the_durations():
     seconds = np.random.default_rng(5).lognormal(-6, 1.5, 50_000)
-    counter = Counter()
+    counter = DurationCounter()
     for part in np.array_split(seconds, 7):
         counter.add(part)
     histogram = counter.result()
@@ -129,7 +128,7 @@ def test_percentiles_of_a_histogram_are_those_of_the_durations():
 def test_a_histogram_without_durations_says_zero():
     assert Histogram().count == 0
     assert Histogram().percentile(99) == 0
-    assert Counter().result() == Histogram()
+    assert DurationCounter().result() == Histogram()
 
 
 @pytest.mark.parametrize("token", [None, "a-session-token/with=signs"])
@@ -141,7 +140,7 @@ def test_signatures_are_those_of_botocore(monkeypatch, token, target):
     credentials = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", token)
     moment = 1_790_000_000.0
 
-    signer = signing.Signer(credentials, "eu-central-1", host)
+    signer = Signer(credentials, "eu-central-1", host)
     for _ in range(2):  # the second time with the key that was kept
         ours = signer.sign(path, headers, hashlib.sha256(body).hexdigest(), moment)
 

@@ -1,13 +1,14 @@
 """Loads on a real server: what is sent, what is counted, and what goes wrong."""
 
+import sys
 import threading
 import time
 
 import pytest
 
 from mmekit.errors import EndpointError, MmekitError
-from mmekit_bench import Destination, Payload, Plan, Target, measure, put_load
-from mmekit_bench.wrk import is_installed, put_load_with_wrk
+from mmekit_bench import Destination, LoadPlan, Payload, Target, measure, put_load
+from mmekit_bench.load import is_wrk_installed, put_load_with_wrk
 
 BODY = b'{"instances": [[1.0]]}'
 
@@ -151,7 +152,7 @@ def test_a_server_that_dies_meanwhile_leaves_what_was_found_until_then(start_ser
 def test_nobody_at_home_is_an_error_with_a_remedy(free_port):
     destination = Destination.of_url(f"http://127.0.0.1:{free_port}/models/m/invoke")
     with pytest.raises(EndpointError, match="connection refused") as raised:
-        put_load(Plan(destination, Payload(b""), ("m",)))
+        put_load(LoadPlan(destination, Payload(b""), ("m",)))
     assert "mme serve" in raised.value.remedy
     assert f":{free_port}/models/m/invoke" in raised.value.where
 
@@ -174,6 +175,12 @@ def test_more_than_one_client_can_do_is_refused_before_anything_is_sent(server, 
     assert raised.value.where == where
     assert "at most" in raised.value.remedy
     assert server.seen()["count"] == {}
+
+
+def test_who_lacks_what_the_generator_needs_is_told_before_it_starts(server, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httptools", None)
+    with pytest.raises(ModuleNotFoundError, match="httptools"):
+        server.load("plain")
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://a/b", "http://", "http://a:b/"])
@@ -211,7 +218,7 @@ def test_the_client_that_takes_part_in_what_it_measures_says_so(server):
     assert not any("is part of the figures" in said for said in own_time.limits(20 * median_ms))
 
 
-@pytest.mark.skipif(not is_installed(), reason="wrk is not installed")
+@pytest.mark.skipif(not is_wrk_installed(), reason="wrk is not installed")
 def test_wrk_sends_the_same_requests_in_the_same_shares(server):
     plan = server.plan("plain", "status-507", "other", distribution="top-2", connections=4)
     found = put_load_with_wrk(plan, 1)
@@ -229,7 +236,7 @@ def test_wrk_sends_the_same_requests_in_the_same_shares(server):
     "tool",
     [
         "python",
-        pytest.param("wrk", marks=pytest.mark.skipif(not is_installed(), reason="no wrk")),
+        pytest.param("wrk", marks=pytest.mark.skipif(not is_wrk_installed(), reason="no wrk")),
     ],
 )
 def test_benchmarks_measure_with_either_generator(server, tool):

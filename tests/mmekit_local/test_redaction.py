@@ -4,8 +4,7 @@ import logging
 
 import pytest
 
-from mmekit_local.lines import LineFormatter
-from mmekit_local.redaction import is_secret, redacted
+from mmekit_local.redaction import LineFormatter, is_secret, redacted
 
 HEADERS = (
     *("Authorization", "proxy-authorization", "PROXY_AUTHORIZATION", "Cookie", "set-cookie"),

@@ -25,7 +25,7 @@ from mmekit.archive.conventions import ENTRY_POINT
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError
 from mmekit_local.server.djl import HOME_VARIABLE
-from mmekit_runtime.conventions.entry import Entry
+from mmekit_runtime.conventions.entry_point import EntryPoint
 from tests import skops_files
 
 ROWS = np.arange(12.0).reshape(6, 2)
@@ -497,7 +497,7 @@ def test_a_batch_of_the_servers_is_answered_one_by_one(folder, monkeypatch):
         inputs.properties[f"batch_{index:03d}_Content-Type"] = "application/json"
         inputs.content.add(f"batch_{index:03d}.data", bytearray(body))
 
-    output = Entry()(inputs)
+    output = EntryPoint()(inputs)
 
     good, bad = map(json.loads, output.content.values)
     assert good["predictions"] == pytest.approx([3])

@@ -1,4 +1,4 @@
-"""Request bodies to rows."""
+"""How request bodies become rows, whatever their content type, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions to answers."""
+"""How predictions become answers, in the format that Accept prefers."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mmekit_runtime.bodies import most_unpacked, refuse_size
 from mmekit_runtime.messages import RequestError
+from mmekit_runtime.parsed_body import most_unpacked, refuse_size
 from mmekit_runtime.signature import Signature
 from mmekit_runtime.slots import keys
-from mmekit_runtime.slots.manifest import read_park_after, read_preload, read_processes
+from mmekit_runtime.slots.settings import read_park_after, read_preload, read_processes
 from mmekit_runtime.slots.stub import unsupported
 from mmekit_runtime.texts import MANIFEST_BYTES, PROPERTIES_BYTES, SIGNATURE_BYTES, read_text
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmekit.engine import engine_folder
-from mmekit_local.server.replies import Reply, ReplyReader
+from mmekit_local.server.replies import ReplyReader, WorkerReply
 from mmekit_runtime.wire import WireError, encode_request
 
 
@@ -91,7 +91,7 @@ def test_we_read_what_the_engine_writes_in_pieces_of_any_size(
     answers = [reader.feed(data[start : start + step]) for start in range(0, len(data), step)]
 
     assert answers[:-1] == [None] * (len(answers) - 1)
-    assert answers[-1] == Reply(status, message, tuple(properties.items()), tuple(content))
+    assert answers[-1] == WorkerReply(status, message, tuple(properties.items()), tuple(content))
 
 
 def test_a_stream_is_read_to_its_end():

@@ -16,7 +16,7 @@ from PIL import Image
 from mmekit.testing import load_handler, read_sample
 
 # torch warns that the exporter which needs no further library is the older one.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("resnet_onnx", "resnet_torchscript")

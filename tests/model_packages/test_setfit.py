@@ -18,7 +18,7 @@ from mmekit.errors import ModelLoadError
 from mmekit.testing import agree, load_handler, read_sample
 
 # Libraries of the sentence model warn of their own deprecations.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[2]
 ONNX = ROOT / "model_packages" / "setfit_onnx"

@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from mmekit.engine import engine_folder
-from mmekit_local.server.replies import Reply, ReplyReader
+from mmekit_local.server.replies import ReplyReader, WorkerReply
 from mmekit_local.server.worker import STARTED, WorkerSpec
 from mmekit_runtime.slots import stub
 from mmekit_runtime.slots.channel import Channel
@@ -125,7 +125,7 @@ class Conversation:
         self.sock.settimeout(60)
         self.sock.connect(path)
 
-    def ask(self, body: bytes | str, **properties: str) -> Reply:
+    def ask(self, body: bytes | str, **properties: str) -> WorkerReply:
         """Send one request and return its answer."""
         self.send(body, **properties)
         return self.receive()
@@ -136,7 +136,7 @@ class Conversation:
         named = {key.replace("_", "-"): value for key, value in properties.items()}
         self.sock.sendall(encode_request({"handler": "handle", **named}, (("data", data),)))
 
-    def receive(self) -> Reply:
+    def receive(self) -> WorkerReply:
         """Return the next answer; ConnectionError at the end of the connection."""
         reader = ReplyReader()
         reply = None
@@ -156,7 +156,7 @@ class Conversation:
         """Return how much of what was sent has not been taken, in bytes of the kernel's memory."""
         return struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
 
-    def initialise(self, **properties: str) -> Reply:
+    def initialise(self, **properties: str) -> WorkerReply:
         """Send the empty request that loads the model, and return its answer."""
         self.send_load(**properties)
         return self.receive()
@@ -444,7 +444,7 @@ class BareForkServer:
         assert answer.status < 300, answer
         return claim
 
-    def parents(self) -> list[psutil.Process]:
+    def templates(self) -> list[psutil.Process]:
         """Return the processes that model processes are forked from."""
         return psutil.Process(self.process.pid).children()
 
@@ -510,7 +510,7 @@ class Slots:
         return [first, *others]
 
     def processes(self) -> list[psutil.Process]:
-        """Return fork servers, parents and model processes: forks have one command line."""
+        """Return all that a fork server is and forks: forks have one command line."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -528,7 +528,7 @@ class Slots:
                     found.append(process)
         return found
 
-    def parents(self) -> list[psutil.Process]:
+    def templates(self) -> list[psutil.Process]:
         """Return the processes that model processes are forked from."""
         others = [self.fork_server(), *self.model_processes()]
         return [one for one in self.processes() if one not in others]
@@ -545,10 +545,11 @@ class Slots:
         """Return what workers have left where the server has put their sockets."""
         return list(self._sockets.iterdir())
 
-    def ledgers(self) -> int:
+    def scoreboards(self) -> int:
         """Return the number of model processes that the fork server has."""
         (server,) = self.roots()
-        return sum(count for name, count in open_files(server).items() if "mmekit-ledger" in name)
+        files = open_files(server).items()
+        return sum(count for name, count in files if "mmekit-scoreboard" in name)
 
     def waiting_connections(self) -> int:
         """Return the number of clients that the fork server has not accepted yet."""

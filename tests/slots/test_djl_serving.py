@@ -80,7 +80,7 @@ class Djl:
         return psutil.Process(self._server.pid).children()
 
     def processes(self):
-        """Return fork servers, parents and model processes."""
+        """Return fork servers, template processes and model processes."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -141,7 +141,7 @@ def test_a_model_is_served_through_slots(djl, load):
 
     assert len(djl.stubs()) == 1
     assert pid not in [one.pid for one in djl.workers()]
-    assert "mmekit: worker slot: a parent with" in djl.log
+    assert "mmekit: worker slot: a template process with" in djl.log
 
 
 def test_many_clients_at_once_are_answered_by_one_process(djl, load):

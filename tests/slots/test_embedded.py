@@ -158,7 +158,7 @@ def test_a_library_that_crashes_the_parents_leaves_the_plain_engine(model, tmp_p
     name = running.loaded(model(option__preload="crashing"))
 
     assert int(running.value(name, "os.getppid()")) == running.process.pid
-    running.wait_for("no parent process could be started")
+    running.wait_for("no template process could be started")
     running.close()
 
 
@@ -344,7 +344,7 @@ def test_what_a_model_prints_is_in_the_server_s_log(server, load, until):
     until(lambda: f"WARNING W-{name}: in distress" in server.log)
 
 
-def test_the_ledger_counts_requests_errors_and_calls(server, load, until):
+def test_the_scoreboard_counts_requests_errors_and_calls(server, load, until):
     name = load(PREDICTING, minWorkers=4, maxWorkers=4)
     headers = {"Content-Type": "text/csv"}
     url = f"/models/{name}/invoke"
@@ -382,7 +382,7 @@ def test_one_line_says_how_a_model_was_loaded(server, load, until):
         return [one for one in server.lines if f"W-{name}" in one and "worker slot:" in one]
 
     (line,) = until(lines)
-    assert "a parent with wave was ready in" in line
+    assert "a template process with wave was ready in" in line
     assert "loaded in" in line
 
 
@@ -395,7 +395,7 @@ def test_models_that_come_and_go_leave_nothing_behind(own_server, model, until):
         assert own_server.unload(name).status_code == 200
 
     come_and_go(0)
-    # A fork server, a parent, and the shell that ends what they might leave.
+    # A fork server, a template process, and the shell that ends what they might leave.
     processes = until(lambda: len(found := own_server.children()) == 3 and found)
     before = [open_files(one) for one in (psutil.Process(own_server.pid), *processes)]
     for number in range(1, 25):

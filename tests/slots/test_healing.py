@@ -261,10 +261,10 @@ def test_a_fork_server_that_dies_leaves_its_models_at_work(slots, model, until):
     first, second = slots.start_many(2, model())
     pid = first.value("os.getpid()")
     server = slots.fork_server()
-    parents = [process for process in slots.processes() if str(process.pid) != pid]
+    templates = [process for process in slots.processes() if str(process.pid) != pid]
 
     kill(server.pid)
-    until(lambda: not any(process in slots.processes() for process in parents))
+    until(lambda: not any(process in slots.processes() for process in templates))
 
     assert first.value("os.getpid()") == pid
     assert second.value("os.getpid()") == pid
@@ -292,15 +292,15 @@ def test_a_worker_of_a_model_whose_fork_server_died_gets_a_process_of_the_next_o
     assert first.value("os.getpid()") != second.value("os.getpid()")
 
 
-def test_parents_that_die_are_made_anew(slots, model, until):
+def test_template_processes_that_die_are_made_anew(slots, model, until):
     worker = slots.start(model(name="first", option__preload="wave"))
     pid = worker.value("os.getpid()")
     server = slots.fork_server()
-    parents = [one for one in slots.processes() if one != server and str(one.pid) != pid]
+    templates = [one for one in slots.processes() if one != server and str(one.pid) != pid]
 
-    for parent in parents:
-        kill(parent.pid)
-    until(lambda: not any(parent in slots.processes() for parent in parents))
+    for template in templates:
+        kill(template.pid)
+    until(lambda: not any(template in slots.processes() for template in templates))
 
     assert worker.value("os.getpid()") == pid
     assert slots.start(model(name="second", option__preload="wave")).is_slot
@@ -309,12 +309,14 @@ def test_parents_that_die_are_made_anew(slots, model, until):
     assert slots.fork_server() == server
 
 
-@pytest.mark.parametrize("stopped", ["parents", "fork server"])
-def test_a_parent_that_dies_when_it_is_asked_to_fork_is_replaced(slots, model, until, stopped):
+@pytest.mark.parametrize("stopped", ["templates", "fork server"])
+def test_a_template_process_that_dies_when_it_is_asked_to_fork_is_replaced(
+    slots, model, until, stopped
+):
     slots.start(model(name="first"))
     (server,) = slots.roots()
-    (parent,) = (one for one in slots.processes() if one.cwd() == "/" and one != server)
-    asleep = server if stopped == "fork server" else parent
+    (template,) = (one for one in slots.processes() if one.cwd() == "/" and one != server)
+    asleep = server if stopped == "fork server" else template
     sockets = open_files(server)["socket"]
 
     os.kill(asleep.pid, signal.SIGSTOP)
@@ -324,7 +326,7 @@ def test_a_parent_that_dies_when_it_is_asked_to_fork_is_replaced(slots, model, u
     else:
         # Of its worker, and of the process to be.
         until(lambda: open_files(server)["socket"] == sockets + 2)
-    kill(parent.pid)
+    kill(template.pid)
     if asleep is server:
         os.kill(server.pid, signal.SIGCONT)
     worker.connect()
@@ -333,11 +335,11 @@ def test_a_parent_that_dies_when_it_is_asked_to_fork_is_replaced(slots, model, u
     assert worker.is_slot
 
 
-def test_parents_that_cannot_fork_leave_the_plain_engine(slots, model, until):
+def test_template_processes_that_cannot_fork_leave_the_plain_engine(slots, model, until):
     folder = model()
     old = "        return os.fork()\n    except OSError as error:"
     new = "        raise OSError(11, 'no processes left')\n    except OSError as error:"
-    model.change_runtime(folder, "nursery", old, new)
+    model.change_runtime(folder, "template_process", old, new)
 
     worker = slots.launch(folder)
     worker.connect()
@@ -375,9 +377,9 @@ def test_a_fork_server_whose_runtime_was_deleted_serves_on_until_it_needs_it(slo
     assert second.is_slot
     server = slots.fork_server()
 
-    for parent in slots.parents():
-        kill(parent.pid)
-    until(lambda: not slots.parents())
+    for template in slots.templates():
+        kill(template.pid)
+    until(lambda: not slots.templates())
     refused = slots.start(model(name="third"))
     assert not refused.is_slot
     served = slots.start(model(name="fourth"))

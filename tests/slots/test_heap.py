@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 HOLES = """
 import os, sys
 from array import array
-from mmekit_runtime.slots import heap
+from mmekit_runtime.slots import copy_on_write
 
 size = int(sys.argv[1])
 
@@ -28,7 +28,7 @@ def allocate(number):
 kept = allocate(int(sys.argv[2]))
 del kept[::2]
 if sys.argv[3] == "settled":
-    plugs = heap.settle()
+    plugs = copy_on_write.prepare_to_fork()
 page = os.sysconf("SC_PAGESIZE")
 pages = {id(one) // page for one in kept}
 last = max(map(id, kept))
@@ -43,10 +43,10 @@ else:
 
 GROWTH = """
 import psutil
-from mmekit_runtime.slots import heap
+from mmekit_runtime.slots import copy_on_write
 
 process, before = psutil.Process(), psutil.Process().memory_info().rss
-plugs = heap.settle()
+plugs = copy_on_write.prepare_to_fork()
 print(process.memory_info().rss - before)
 """
 

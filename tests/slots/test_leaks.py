@@ -38,7 +38,7 @@ def test_models_that_come_and_go_leave_nothing_behind(slots, model, until):
     def rest():
         """Wait until the last model has gone, and see that nothing new has stayed."""
         until(lambda: not slots.model_processes())
-        until(lambda: slots.ledgers() == 0)
+        until(lambda: slots.scoreboards() == 0)
         until(lambda: slots.processes() == before)
 
     come_and_go(0)

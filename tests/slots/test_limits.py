@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 SIZE = 20
 ROOMY = 120
-"""MiB, more than a server, its fork server and a parent have besides."""
+"""MiB, more than a server, its fork server and a template process have besides."""
 VARIABLES = {"MMEKIT_SLOTS_SPARES": "0", "MMEKIT_SLOTS_RESERVE_MB": "24"}
 
 HEAVY = """
@@ -62,7 +62,7 @@ def start(group):
 
 @pytest.fixture(scope="module")
 def own(shared_model):
-    """Return the MiB that a server, its fork server and a parent have besides.
+    """Return the MiB that a server, its fork server and a template process have besides.
 
     What counts of pages that are shared depends on who else runs on the machine.
     """

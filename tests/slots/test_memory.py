@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mmekit_runtime.slots import room
+from mmekit_runtime.slots import admission
 
 MIB = 1 << 20
 
@@ -267,7 +267,7 @@ def test_a_server_has_models_park_for_what_it_wants_to_be_free(bare, meminfo, un
         return [Path(f"/proc/{pid}").exists() for pid in pids]
 
     # Nobody parks who was asked just now.
-    until(lambda: time.monotonic() - asked_at > 2 * room.IDLE_S)
+    until(lambda: time.monotonic() - asked_at > 2 * admission.IDLE_S)
     assert order(1) == {"made": 1, "more": True, "fds": 0}
     until(lambda: there() == [True, False, False])
     assert order(2) == {"made": 2, "more": False, "fds": 0}

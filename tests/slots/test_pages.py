@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from mmekit_runtime.slots import pages
+from mmekit_runtime.slots import copy_on_write
 from mmekit_runtime.slots.memory import private_bytes
 
 PAGE = mmap.PAGESIZE
@@ -67,7 +67,7 @@ def test_a_page_is_written_to_or_not(memory, child):
         for number in (0, 1, 7, COUNT - 1):
             space[number * PAGE + 5] = 2
 
-    assert within(pages.written(child(write)), start) == {0, 1, 7, COUNT - 1}
+    assert within(copy_on_write.written(child(write)), start) == {0, 1, 7, COUNT - 1}
 
 
 def test_pages_that_are_copied_in_advance_are_the_child_s_own_and_say_the_same(memory, child):
@@ -75,13 +75,13 @@ def test_pages_that_are_copied_in_advance_are_the_child_s_own_and_say_the_same(m
     runs = [(start, 500 * PAGE), (start + 1000 * PAGE, 500 * PAGE)]
 
     def copy():
-        pages.copy(runs)
+        copy_on_write.copy(runs)
         assert all(space[number * PAGE] == 1 for number in range(COUNT))
 
     before = private_bytes(child(lambda: None))
     pid = child(copy)
 
-    assert within(pages.written(pid), start) == {*range(500), *range(1000, 1500)}
+    assert within(copy_on_write.written(pid), start) == {*range(500), *range(1000, 1500)}
     assert private_bytes(pid) - before > 900 * PAGE
 
 
@@ -90,20 +90,20 @@ def test_what_is_not_mapped_any_more_is_passed_over(child):
     start = ctypes.addressof(ctypes.c_char.from_buffer(gone))
     gone.close()
 
-    child(lambda: pages.copy([(start, PAGE), (PAGE, PAGE)]))
+    child(lambda: copy_on_write.copy([(start, PAGE), (PAGE, PAGE)]))
 
 
 def test_runs_are_merged_up_to_a_limit():
     first = [(8 * PAGE, 2 * PAGE), (20 * PAGE, PAGE)]
-    second = [(9 * PAGE, 3 * PAGE), (30 * PAGE, 2 * pages.MOST_BYTES)]
+    second = [(9 * PAGE, 3 * PAGE), (30 * PAGE, 2 * copy_on_write.MOST_BYTES)]
 
-    both = pages.merged(first, second)
+    both = copy_on_write.merged(first, second)
 
     assert both[:2] == [(8 * PAGE, 4 * PAGE), (20 * PAGE, PAGE)]
     assert both[2][0] == 30 * PAGE
-    assert sum(length for _, length in both) == pages.MOST_BYTES
-    assert pages.merged(both, second) == both
-    assert pages.merged([], []) == []
+    assert sum(length for _, length in both) == copy_on_write.MOST_BYTES
+    assert copy_on_write.merged(both, second) == both
+    assert copy_on_write.merged([], []) == []
 
 
 def test_of_a_process_that_is_gone_nothing_is_known(child):
@@ -113,4 +113,4 @@ def test_of_a_process_that_is_gone_nothing_is_known(child):
     os.waitpid(pid, 0)
 
     with pytest.raises(OSError, match="No such"):
-        pages.written(pid)
+        copy_on_write.written(pid)

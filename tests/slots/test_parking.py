@@ -162,7 +162,7 @@ def test_workers_that_end_while_their_model_is_parked_are_gone_at_once(slots, mo
     second.hang_up()
 
     assert second.process.wait(60) == 1
-    until(lambda: slots.ledgers() == 0)
+    until(lambda: slots.scoreboards() == 0)
     assert slots.model_processes() == []
 
 
@@ -215,48 +215,48 @@ def test_a_woken_process_that_dies_is_replaced(slots, model, parked):
 def test_a_parked_model_has_four_descriptors_in_the_fork_server(slots, model, until):
     slots.start(model(name="first", option__park_after=SOON))
     (server,) = slots.roots()
-    until(lambda: slots.ledgers() == 0)
+    until(lambda: slots.scoreboards() == 0)
     before = server.num_fds()
 
     slots.start(model(name="second", option__park_after=SOON))
-    until(lambda: slots.ledgers() == 0)
+    until(lambda: slots.scoreboards() == 0)
 
     # Its connection, its lifeline, and where its output goes: one pipe, in these tests.
     assert server.num_fds() - before == 3
 
 
-def test_parents_stay_while_models_are_parked(impatient_slots, model, until):
+def test_template_processes_stay_while_models_are_parked(impatient_slots, model, until):
     worker = impatient_slots.start(model(option__park_after=SOON))
-    parent = psutil.Process(int(worker.value("os.getppid()")))
+    template = psutil.Process(int(worker.value("os.getppid()")))
     bystander = impatient_slots.start(model(name="other", option__park_after=0))
     until(lambda: len(impatient_slots.model_processes()) == 1)
     bystander.kill()
     until(lambda: not impatient_slots.model_processes())
 
-    assert worker.value("os.getppid()") == str(parent.pid)
+    assert worker.value("os.getppid()") == str(template.pid)
 
 
 def test_a_wake_takes_the_process_that_was_forked_ahead(bare, model, until):
     server = bare(model(option__park_after=SOON), MMEKIT_SLOTS_SPARES="1")
     claim = server.start()
-    (parent,) = server.parents()
+    (template,) = server.templates()
     first = psutil.Process(int(claim.value("os.getpid()")))
     until(lambda: b"parked after" in server.output)
     # Who is asked in the very moment of parking stays.
-    until(lambda: first not in parent.children())
-    (spare,) = until(lambda: {*parent.children()} - {first})
+    until(lambda: first not in template.children())
+    (spare,) = until(lambda: {*template.children()} - {first})
 
     assert claim.value("os.getpid()") == str(spare.pid)
-    until(lambda: {*parent.children()} - {first, spare})
+    until(lambda: {*template.children()} - {first, spare})
 
 
 def test_a_spare_that_dies_is_not_given(bare, model, until):
     server = bare(model(option__park_after=SOON), MMEKIT_SLOTS_SPARES="1")
     claim = server.start()
-    (parent,) = server.parents()
+    (template,) = server.templates()
     first = psutil.Process(int(claim.value("os.getpid()")))
     until(lambda: b"parked after" in server.output)
-    (spare,) = until(lambda: {*parent.children()} - {first})
+    (spare,) = until(lambda: {*template.children()} - {first})
 
     spare.kill()
 
@@ -267,12 +267,12 @@ def test_a_spare_that_dies_is_not_given(bare, model, until):
 def test_what_models_write_to_is_copied_before_the_next_is_there(bare, model, until):
     server = bare(model(), MMEKIT_SLOTS_SPARES="1")
     first = server.start("first")
-    (parent,) = server.parents()
+    (template,) = server.templates()
     # It counts references to what lies on many a page.
     first.value("[list(vars(one).values()) for one in list(sys.modules.values())] and 1")
     pid = int(first.value("os.getpid()"))
 
-    (spare,) = until(lambda: {*parent.children()} - {psutil.Process(pid)})
+    (spare,) = until(lambda: {*template.children()} - {psutil.Process(pid)})
     until(lambda: private_bytes(spare.pid) > 0.8 * private_bytes(pid))
     second = server.start("second")
 

@@ -50,21 +50,21 @@ def test_a_storm_of_forks_and_one_of_deaths_block_nobody(bare, model, until):
     folder = model()
     model.change_runtime(
         folder,
-        "nursery",
-        '                run(fds[0], is_spare=message["fork"] == "spare")\n',
+        "template_process",
+        "                importlib.import_module(_MODEL_PROCESS).run(fds[0], is_spare=is_spare)\n",
         "                signal.pause()\n",
     )
     server = bare(folder)
     assert "slot" in server.ask("first").hear()
-    (parent,) = server.parents()
+    (template,) = server.templates()
 
-    parent.suspend()
+    template.suspend()
     claims = [server.ask(f"m{number}") for number in range(FORKS)]
-    parent.resume()
+    template.resume()
     pids = {claim.hear()["pid"] for claim in claims}
 
     assert len(pids) == FORKS
-    both = (parent, psutil.Process(server.process.pid))
+    both = (template, psutil.Process(server.process.pid))
     for one in both:
         one.suspend()
     for claim in claims[: FORKS // 2]:
@@ -74,17 +74,17 @@ def test_a_storm_of_forks_and_one_of_deaths_block_nobody(bare, model, until):
     for claim in claims[: FORKS // 2]:
         assert claim.hear() == {"ended": 1, "given_up": "", "fds": 0}
     assert "slot" in server.ask("last").hear()
-    until(lambda: len(parent.children()) == 2 + FORKS // 2)
+    until(lambda: len(template.children()) == 2 + FORKS // 2)
 
 
-def test_a_parent_that_was_stopped_is_replaced(bare, model):
+def test_a_template_process_that_was_stopped_is_replaced(bare, model):
     folder = model()
-    model.change_runtime(folder, "parents", "_FORK_S = 20.0", "_FORK_S = 0.5")
+    model.change_runtime(folder, "templates", "_FORK_S = 20.0", "_FORK_S = 0.5")
     server = bare(folder, MMEKIT_SLOTS_IDLE_S="1")
     first = server.start("first")
-    (parent,) = server.parents()
+    (template,) = server.templates()
 
-    parent.suspend()
+    template.suspend()
     second = server.start("second")
 
     assert second.value("1 + 1") == "2"
@@ -95,8 +95,8 @@ def test_a_parent_that_was_stopped_is_replaced(bare, model):
 def test_a_model_whose_state_is_in_doubt_is_ended_and_says_why(slots, model, until):
     folder = model(name="first")
     old = "        process.initialised = True\n"
-    new = old + "        assert 'DOUBT' not in self.environ, 'a bug'\n"
-    model.change_runtime(folder, "hosts", old, new)
+    new = old + "        assert 'DOUBT' not in self._first_worker['environ'], 'a bug'\n"
+    model.change_runtime(folder, "hosted_model", old, new)
     sound = slots.start(folder)
 
     doubtful = slots.launch(folder, DOUBT="yes")
@@ -106,7 +106,9 @@ def test_a_model_whose_state_is_in_doubt_is_ended_and_says_why(slots, model, unt
     assert doubtful.process.wait(60) == 1
     assert "the fork server failed: AssertionError: a bug" in doubtful.wait_for("ERROR::mmekit")
     until(lambda: len(slots.model_processes()) == 1)
-    until(lambda: re.search("a model is ended:\n.*AssertionError: a bug", slots.log, re.DOTALL))
+    until(
+        lambda: re.search("the fork server failed:\n.*AssertionError: a bug", slots.log, re.DOTALL)
+    )
     assert sound.value("1 + 1") == "2"
 
 

@@ -8,24 +8,23 @@
 from mmekit.archive.budget import Limits
 from mmekit.archive.check import check
 from mmekit.archive.describe import Description, describe
-from mmekit.archive.example import Example
-from mmekit.archive.findings import Finding, Severity
-from mmekit.archive.images import (
+from mmekit.archive.manifest import Digest, Manifest, read_manifest, verify
+from mmekit.archive.measure import measure
+from mmekit.archive.measured import Measured, MeasuredMemory, read_measured
+from mmekit.archive.openapi import openapi
+from mmekit.archive.pack import Packed, pack
+from mmekit.archive.package import Example, Package, SampleRequest, read_package
+from mmekit.archive.properties import Properties, parse_properties, read_properties
+from mmekit.archive.requirements import parse_requirements, remaining
+from mmekit.archive.stock_images import (
     STOCK_IMAGE,
     Image,
     container_environment,
     declared_image,
     find_image,
 )
-from mmekit.archive.manifest import Digest, Manifest, read_manifest, verify
-from mmekit.archive.measure import measure
-from mmekit.archive.measured import Measured, Memory, read_measured
-from mmekit.archive.openapi import openapi
-from mmekit.archive.pack import Packed, pack
-from mmekit.archive.package import Package, Sample, read_package
-from mmekit.archive.properties import Properties, parse_properties, read_properties
-from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.unpack import unpack
+from mmekit.findings import Finding, Severity
 
 __all__ = [
     "STOCK_IMAGE",
@@ -37,11 +36,11 @@ __all__ = [
     "Limits",
     "Manifest",
     "Measured",
-    "Memory",
+    "MeasuredMemory",
     "Package",
     "Packed",
     "Properties",
-    "Sample",
+    "SampleRequest",
     "Severity",
     "check",
     "container_environment",

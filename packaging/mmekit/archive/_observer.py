@@ -10,7 +10,6 @@ beforehand, fork, and do the same in the child.
 
 from __future__ import annotations
 
-import ast
 import base64
 import contextlib
 import importlib.metadata
@@ -26,71 +25,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
+
+# What stands beside a copy of this file; no module of a model is called so.
+IMPORTS_MODULE, PROOF_MODULE = "_mmekit_imports", "_mmekit_proof"
 
 _FRAMES = 6
 _FRAMES_OF_OTHERS = 3
-_NOT_THE_MODEL_S = frozenset({"djl_python", "djl_python_engine", "mmekit", "mmekit_runtime"})
-_IMPORT_FUNCTION = ("<frozen importlib._bootstrap>", "_find_and_load")
-
-
-class ImportWitness:
-    """A finder that finds nothing, and remembers who asked for which module.
-
-    Attributes
-    ----------
-    importers
-        For each top-level module, the module that asked for it first.
-    asked
-        The modules that were asked for by the model's own code, or by any code while no other
-        import was going on; in that order, found or not.
-    """
-
-    def __init__(self, model_folder: str) -> None:
-        self.importers: dict[str, str] = {}
-        self.asked: dict[str, None] = {}
-        self._model_folder = model_folder
-
-    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
-        """Note the importing module; leave the search to the real finders."""
-        self._note_outermost()
-        if "." in name or name in self.importers:
-            return
-        frame = sys._getframe(1)  # noqa: SLF001 - the importer is known by its frame alone
-        while frame.f_back is not None and _belongs_to_import(frame.f_globals.get("__name__", "")):
-            frame = frame.f_back
-        self.importers[name] = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-    def _note_outermost(self) -> None:
-        """Note the import that all others on the stack serve, inside of the model's own modules."""
-        frame = sys._getframe(2)  # noqa: SLF001
-        outermost = None
-        while frame is not None:
-            if (frame.f_code.co_filename, frame.f_code.co_name) == _IMPORT_FUNCTION:
-                name = frame.f_locals["name"]
-                if _is_of_model(name, self._model_folder):
-                    break
-                if name.partition(".")[0] not in sys.stdlib_module_names:
-                    outermost = name
-            frame = frame.f_back  # type: ignore[assignment]
-        if outermost is not None:
-            self.asked[outermost] = None
-
-
-def _belongs_to_import(module: str) -> bool:
-    return module == __name__ or module.partition(".")[0] in ("importlib", "_frozen_importlib")
-
-
-def _is_of_model(name: str, model_folder: str) -> bool:
-    # By place, not by name: a folder of weights may be called as a library is.
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return name.partition(".")[0] in _NOT_THE_MODEL_S or (
-        file is not None and str(file).startswith(f"{model_folder}{os.sep}")
-    )
 
 
 def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     """Load the model and answer the sample; return what was seen."""
+    imports = _sibling(IMPORTS_MODULE)
     # What a worker has imported before it comes to the model (djl_python_engine.py).
     before = set(sys.modules)
     from djl_python.arg_parser import ArgParser  # noqa: F401
@@ -98,20 +44,20 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     from djl_python.python_sync_engine import PythonSyncEngine  # noqa: F401
 
     of_engine = set(sys.modules)
-    witness = ImportWitness(model_folder)
-    sys.meta_path.insert(0, witness)
+    recorder = imports.ImportRecorder(model_folder)
+    sys.meta_path.insert(0, recorder)
     handler = _load_and_ask(model_folder, job)
 
     memory = _memory()
-    sys.meta_path.remove(witness)
+    sys.meta_path.remove(recorder)
     loaded = {name for name in sys.modules if name not in before}
     found = {
         "memory": memory,
-        "preload": _importable(_with_packages(witness.asked), model_folder),
-        "third_party": _importable(
+        "preload": imports.importable(imports.with_packages(recorder.asked), model_folder),
+        "third_party": imports.importable(
             [name for name in sys.modules if name not in of_engine], model_folder
         ),
-        **_libraries(Path(model_folder), loaded, witness.importers),
+        **imports.libraries_of(Path(model_folder), loaded, recorder.importers),
     }
     known: Any = getattr(handler, "signature", None)
     signature = known.to_json().decode() if hasattr(known, "to_json") else None
@@ -119,14 +65,21 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     return {**found, "signature": signature, "proof": _prove(handler, job)}
 
 
+def _sibling(name: str) -> Any:
+    """Import a module beside this file; nothing else of that folder may be found meanwhile."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    try:
+        return importlib.import_module(name)
+    finally:
+        del sys.path[0]
+
+
 def _prove(handler: Any, job: dict[str, Any]) -> dict[str, Any] | None:
     """Compare answers in batches with answers alone; None for what never gets batches."""
     runtime = sys.modules.get("mmekit_runtime")
     if job["sample"] is None or runtime is None or not isinstance(handler, runtime.Handler):
         return None
-    sys.path.insert(0, str(Path(__file__).parent))
-    prove = importlib.import_module(job["proof"]).prove
-    del sys.path[0]
+    prove = _sibling(PROOF_MODULE).prove
     different = [base64.b64decode(body) for body in job["different"]]
     sample = Path(job["sample"]).read_bytes()
     return dict(vars(prove(handler, runtime.Request, sample, job["content_type"], different)))
@@ -225,127 +178,14 @@ def _memory_without_proc(peak: int) -> dict[str, Any]:
     return {"proportional": resident, "private": resident, "peak": peak, "source": "psutil"}
 
 
-def _with_packages(names: Iterable[str]) -> list[str]:
-    """Put the packages that a module is in before it.
-
-    They are imported anyway. Named, they are what two models have in common that use different
-    parts of a library.
-    """
-    packages: dict[str, None] = {}
-    for name in names:
-        parts = name.split(".")
-        packages.update({".".join(parts[: i + 1]): None for i in range(len(parts))})
-    return list(packages)
-
-
-def _importable(names: Iterable[str], model_folder: str) -> list[str]:
-    """Return those of the names that are modules of libraries, imported under that very name."""
-    return [
-        name
-        for name in names
-        if name in sys.modules
-        and getattr(getattr(sys.modules[name], "__spec__", None), "name", None) == name
-        and name.partition(".")[0] not in sys.stdlib_module_names
-        and not _is_of_model(name, model_folder)
-    ]
-
-
-def _libraries(
-    model_folder: Path, loaded: set[str], importers: dict[str, str]
-) -> dict[str, dict[str, str] | list[str]]:
-    own = {name.partition(".")[0] for name in loaded if _is_of_model(name, str(model_folder))}
-    own |= _NOT_THE_MODEL_S
-    standard = sys.stdlib_module_names
-    candidates = {
-        name
-        for name in {module.partition(".")[0] for module in loaded} - own - standard
-        if name.isidentifier() and not name.startswith("_")
-    }
-    providers = _providers(candidates)
-    imports = sorted(name for name in candidates if providers.get(name))
-    # A library that another library tried to import may be absent: nobody relies on it.
-    asked = {
-        name
-        for name, importer in importers.items()
-        if importer in own or importer in standard or importer == __name__
-    }
-    asked |= _named_in_source(model_folder)
-    return {
-        "imports": imports,
-        "modules": sorted(
-            name
-            for name in loaded
-            if re.fullmatch(r"[^.]+\.[a-zA-Z]\w*", name)
-            and name.partition(".")[0] in imports
-            and getattr(getattr(sys.modules[name], "__spec__", None), "name", None) == name
-        ),
-        "libraries": {d: v for name in imports for d, v in providers[name].items()},
-        "required": sorted({d for name in imports if name in asked for d in providers[name]}),
-    }
-
-
-def _providers(top_level: set[str]) -> dict[str, dict[str, str]]:
-    """Return for each top-level module the distributions (and versions) that installed it.
-
-    importlib.metadata.packages_distributions knows no wheels without top_level.txt on Python 3.10,
-    and several distributions may share a namespace: only one whose file was loaded counts.
-    """
-    files = {
-        str(Path(file).resolve())
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in top_level and (file := getattr(module, "__file__", None))
-    }
-    providers: dict[str, dict[str, str]] = {}
-    for distribution in importlib.metadata.distributions():
-        record = distribution.read_text("RECORD")
-        if record is None:
-            names = (distribution.read_text("top_level.txt") or "").split()
-        else:
-            paths = [line.partition(",")[0] for line in record.splitlines()]
-            by_name: dict[str, list[str]] = {}
-            for path in paths:
-                first = re.split(r"[/.]", path, maxsplit=1)[0]
-                if first in top_level:
-                    by_name.setdefault(first, []).append(path)
-            root = str(Path(str(distribution.locate_file(""))).resolve())
-            names = [
-                name
-                for name, owned in by_name.items()
-                if any(os.path.join(root, path) in files for path in owned)  # noqa: PTH118 - many
-            ]
-        canonical = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
-        for name in names:
-            providers.setdefault(name, {})[canonical] = distribution.version
-    return providers
-
-
-def _named_in_source(model_folder: Path) -> set[str]:
-    """Return the top-level modules that the model's own files import outside of a try."""
-    names: set[str] = set()
-    for path in sorted(model_folder.glob("*.py")):
-        try:
-            nodes: list[ast.AST] = [ast.parse(path.read_bytes())]
-        except (SyntaxError, ValueError):
-            continue
-        while nodes:
-            node = nodes.pop()
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names.add(node.module.partition(".")[0])
-            if not isinstance(node, ast.Try):
-                nodes.extend(ast.iter_child_nodes(node))
-    return names
-
-
 def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) -> None:
     """Import what the job names, fork, and load the model and answer the sample in the child.
 
     ``report`` is told what is known before the fork, and again after it.
     """
-    from mmekit_runtime.slots import heap, nursery
+    from mmekit_runtime.slots import copy_on_write, template_process
 
-    for name in nursery.BASE_IMPORTS:
+    for name in template_process.BASE_IMPORTS:
         importlib.import_module(name)
     preload: list[str] = []
     threads: dict[str, int] = {}
@@ -353,18 +193,18 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
     for name in dict.fromkeys([*job["preload"], *job["third_party"]]):
         if name in sys.modules and name not in job["preload"]:
             continue
-        running = nursery.thread_count()
+        running = template_process.thread_count()
         try:
             importlib.import_module(name)
         except BaseException:  # noqa: BLE001, S112 - the model imports it in another way
             continue
         preload.append(name)
-        started = nursery.thread_count() - running
+        started = template_process.thread_count() - running
         if started > 0:
             threads[name] = started
     report(preload=preload, threads=threads, forked=None, failure=None)
     if not threads:
-        plugs = heap.settle()
+        plugs = copy_on_write.prepare_to_fork()
         report(preload=preload, threads=threads, **_in_child(model_folder, job))
         del plugs
 
@@ -413,13 +253,14 @@ def _lines(error: BaseException, model_folder: str) -> str:
         hidden = following.__suppress_context__
         following = following.__cause__ or (None if hidden else following.__context__)
     frames = [frame for one in reversed(chain) for frame in _frames(one)]
+    not_the_models = _sibling(IMPORTS_MODULE).NOT_THE_MODELS
     own, others = [], []
     for file, *where in frames:
         if file.is_relative_to(model_folder):
             name = file.relative_to(model_folder)
-            if name.parts[0] not in _NOT_THE_MODEL_S:
+            if name.parts[0] not in not_the_models:
                 own.append((name.as_posix(), *where))
-        elif _NOT_THE_MODEL_S.isdisjoint(file.parts[-3:-1]):
+        elif not_the_models.isdisjoint(file.parts[-3:-1]):
             others.append((str(file).rpartition("site-packages/")[2], *where))
     shown = dict.fromkeys(own[-_FRAMES:] or others[-_FRAMES_OF_OTHERS:])
     return "".join(

@@ -121,7 +121,7 @@ class Budget:
         if self.packed > _PACKED_FROM_BYTES + _PACKED_RATIO * self.unpacked:
             self._refuse(
                 "packed",
-                f"{self.packed} bytes of it hold no more than {self.unpacked} bytes: there may be "
+                f"{self.packed} bytes of it unpack to {self.unpacked} bytes: there may be "
                 f"{_PACKED_RATIO} for each, and {_PACKED_FROM_BYTES}",
             )
 
@@ -132,7 +132,7 @@ class Budget:
         if self.unpacked > self.limits.read_bytes:
             self._refuse(
                 "read_bytes",
-                f"more than {self.limits.read_bytes} bytes have to be read, whatever they are",
+                f"more than {self.limits.read_bytes} bytes have to be read",
             )
         if self.unpacked > self._most_unpacked:
             self._refuse("ratio", self._times(self.unpacked))
@@ -167,7 +167,7 @@ class Budget:
         if self.tail > self.limits.tail_bytes:
             self._refuse(
                 "tail_bytes",
-                f"more than {self.limits.tail_bytes} bytes stand behind its last member",
+                f"more than {self.limits.tail_bytes} bytes follow its last member",
             )
 
     def take_kept(self, name: str, size: int) -> None:
@@ -193,6 +193,6 @@ class Budget:
         raise BudgetError(
             f"{what} must not be unpacked: {reason}",
             where=self.where,
-            remedy="do not use this archive, or pack it again from files that you trust",
+            remedy="do not use this archive; pack it again from files that you trust",
             limit=limit,
         )

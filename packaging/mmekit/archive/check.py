@@ -5,29 +5,27 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from mmekit.archive.example import Example
-from mmekit.archive.findings import Finding, ordered
-from mmekit.archive.images import STOCK_IMAGE, Image
+from mmekit.archive.contents import Contents, model_folder, read_contents
 from mmekit.archive.manifest import read_manifest, verify
 from mmekit.archive.measure import fingerprint
 from mmekit.archive.measured import read_measured
-from mmekit.archive.nesting import model_folder
 from mmekit.archive.package import (
     MANIFEST_FILE,
     RUNTIME_FOLDER,
-    Contents,
+    Example,
     as_served,
     join,
     read_artifacts,
-    read_contents,
     read_package,
 )
 from mmekit.archive.rules import RULES
-from mmekit.archive.rules.secrets import without_secrets
+from mmekit.archive.rules.files import without_secrets
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import HOOK_FILE, build_of
+from mmekit.archive.stock_images import STOCK_IMAGE, Image
 from mmekit.archive.unpack import unpack
 from mmekit.errors import ArchiveError, ManifestError, TextError, UnsafeArchiveError
+from mmekit.findings import Finding, ordered
 
 
 def check(
@@ -122,7 +120,7 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
             Finding(
                 "note",
                 "nested-folder",
-                f"Everything is inside of the folder {root.name}, where servers look as well.",
+                f"Everything is in the folder {root.name}, where servers look as well.",
                 "Pack flat: tar czf model.tar.gz -C <folder> .",
                 where,
             )
@@ -187,7 +185,7 @@ def _worker_slots(subject: Subject, build: str | None) -> Finding:
             f"{memory.required_mb} MiB; required_memory_mb is about the former."
         )
     remedy = (
-        "Nothing is to be done. MMEKIT_WORKER_SLOTS=off in the container's environment runs the "
+        "No action is needed. MMEKIT_WORKER_SLOTS=off in the container's environment runs the "
         "plain engine instead; required_memory_mb then has to be that of a whole process."
     )
     return Finding("note", "worker-slots", message, remedy, subject.contents.where)

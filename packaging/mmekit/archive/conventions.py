@@ -18,11 +18,11 @@ from mmekit_runtime.model_files import RECOMMENDING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmekit.archive.package import Contents
-    from mmekit.archive.properties import Entry, Properties
+    from mmekit.archive.contents import Contents
+    from mmekit.archive.properties import Properties, PropertyLine
 
 ENTRY_POINT = "mmekit_runtime.conventions"
-"""What serves them on every rung, as option.entryPoint."""
+"""What serves them on every platform, as option.entryPoint."""
 
 SKLEARN = "djl_python.sklearn_handler"
 XGBOOST = "djl_python.xgboost_handler"
@@ -35,8 +35,8 @@ INFERENCE_FILE = "code/inference.py"
 CODE_REQUIREMENTS = "code/requirements.txt"
 """What SageMaker's framework containers install; DJL Serving looks beside model.py only."""
 
-Rung = Literal["the embedded server", "DJL Serving 0.36", "SageMaker's stock image"]
-_EVERY: tuple[Rung, ...] = (
+Platform = Literal["the embedded server", "DJL Serving 0.36", "SageMaker's stock image"]
+_EVERY: tuple[Platform, ...] = (
     "the embedded server",
     "DJL Serving 0.36",
     "SageMaker's stock image",
@@ -69,7 +69,7 @@ class Convention:
         The script, by name; None when DJL's handler needs none.
     functions
         SageMaker's functions that the script has.
-    rungs
+    platforms
         Where it runs as it is.
     ignored
         SageMaker's functions of which DJL 0.36 takes no notice, as their parameters have other
@@ -81,7 +81,7 @@ class Convention:
     made_for: str
     script: str | None
     functions: tuple[str, ...]
-    rungs: tuple[Rung, ...]
+    platforms: tuple[Platform, ...]
     ignored: tuple[str, ...] = ()
     is_packed: bool = False
 
@@ -108,7 +108,9 @@ def convention_of(contents: Contents, properties: Properties) -> Convention | No
     return _of_files(contents, properties)
 
 
-def packed_properties(text: bytes, entries: tuple[Entry, ...], convention: Convention) -> bytes:
+def packed_properties(
+    text: bytes, entries: tuple[PropertyLine, ...], convention: Convention
+) -> bytes:
     """Return serving.properties with the entry point that serves a convention everywhere.
 
     The line that named another entry point becomes a comment; one that goes on in the next line
@@ -135,7 +137,7 @@ def _escaped(character: str) -> str:
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
-class _Source:
+class _Script:
     """What a script defines."""
 
     def __init__(self, contents: Contents, name: str) -> None:
@@ -168,7 +170,7 @@ def _packed(contents: Contents, properties: Properties) -> Convention:
         made_for = script or (INFERENCE_FILE if INFERENCE_FILE in contents else SKLEARN)
     if made_for not in HANDLERS:
         script = made_for
-    functions = () if script is None else _Source(contents, script).functions
+    functions = () if script is None else _Script(contents, script).functions
     return Convention(made_for, script, functions, _EVERY, is_packed=True)
 
 
@@ -176,7 +178,7 @@ def _of_handler(contents: Contents, handler: str) -> Convention:
     script = _model_file(contents)
     if script is None:
         return Convention(handler, None, (), _EVERY)
-    found = _Source(contents, script)
+    found = _Script(contents, script)
     ignored = () if found.is_decorated else found.ignored
     return Convention(handler, script, found.functions, _EVERY, ignored)
 
@@ -184,7 +186,7 @@ def _of_handler(contents: Contents, handler: str) -> Convention:
 def _of_files(contents: Contents, properties: Properties) -> Convention | None:
     """Return the convention of files without an entry point."""
     script = _model_file(contents)
-    found = _Source(contents, script or "")
+    found = _Script(contents, script or "")
     if "handle" in found.names:
         return None
     if found.is_conventional and script is not None:
@@ -193,7 +195,7 @@ def _of_files(contents: Contents, properties: Properties) -> Convention | None:
         return Convention(script, script, found.functions, ())
     program = f"code/{properties.env[_PROGRAM]}" if _PROGRAM in properties.env else INFERENCE_FILE
     if program in contents:
-        return Convention(program, program, _Source(contents, program).functions, ())
+        return Convention(program, program, _Script(contents, program).functions, ())
     return _of_handler(contents, SKLEARN) if _is_recommended(contents) and not script else None
 
 
@@ -205,7 +207,7 @@ def _of_entry(contents: Contents, entry: str) -> Convention | None:
     """
     if not entry.endswith(".py") or entry not in contents:
         return None
-    found = _Source(contents, entry)
+    found = _Script(contents, entry)
     if "handle" in found.names:
         return Convention(entry, entry, found.functions, _EVERY) if "/" in entry else None
     return Convention(entry, entry, found.functions, ()) if found.is_conventional else None

@@ -6,25 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmekit.archive.example import Example
+from mmekit.archive.contents import Contents, Member, read_contents
+from mmekit.archive.files import check_length
 from mmekit.archive.manifest import Manifest, read_manifest
 from mmekit.archive.measured import read_measured
-from mmekit.archive.package import (
-    MANIFEST_FILE,
-    Contents,
-    Member,
-    merge,
-    read_artifacts,
-    read_contents,
-    read_package,
-)
+from mmekit.archive.package import MANIFEST_FILE, Example, merge, read_artifacts, read_package
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Properties, parse_entries, properties_of
-from mmekit.archive.signatures import FILE_NAME as SIGNATURE_FILE
-from mmekit.archive.signatures import signature_among
 from mmekit.archive.tarball import open_tarball
-from mmekit.archive.texts import see_length
 from mmekit.errors import ArchiveError
+from mmekit_runtime.signature import FILE_NAME as SIGNATURE_FILE
 
 if TYPE_CHECKING:
     from mmekit.archive.measured import Measured
@@ -165,7 +156,7 @@ def _described(  # noqa: PLR0913 - what is known of each kind of source
 ) -> Description:
     properties = _properties(contents)
     told = None if measured is None else measured.signature
-    signature = signature or signature_among(contents) or told
+    signature = signature or contents.signature or told
     return Description(
         name=name,
         where=contents.where,
@@ -232,7 +223,7 @@ def small_files(archive: Path, content: bytes | None = None) -> Contents:
         for member in tar:
             name = member.name.removeprefix("./")
             if name in _READ and member.isreg():
-                see_length(name, member.size, str(archive))
+                check_length(name, member.size, str(archive))
                 found[name] = Member.made_of(name, tar.read_whole(member))
     return Contents.of(str(archive), found.values())
 
@@ -253,12 +244,12 @@ def example_of(archive: Path, content: bytes | None = None) -> Example | None:
         file = archive / SIGNATURE_FILE
         if file.is_file():
             made = Member(SIGNATURE_FILE, file.stat().st_size, file)
-            signature = signature_among(Contents.of(str(archive), [made]))
+            signature = Contents.of(str(archive), [made]).signature
     else:
         files = small_files(archive, content)
         member = files.files.get(MANIFEST_FILE)
         manifest = None if member is None else Manifest.from_json(member.read(), where=str(archive))
-        signature = signature_among(files)
+        signature = files.signature
     if manifest is not None:
         signature = manifest.signature or signature
         if manifest.example is not None:

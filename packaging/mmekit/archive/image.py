@@ -127,7 +127,7 @@ def image_holding(name: str, holds: Iterable[str], known: Iterable[Image] = ()) 
         else:
             image = _with(image, item)
     if not image.python:
-        raise _undeclared(name, "it is not said which Python it has")
+        raise _undeclared(name, "its Python version is missing")
     return image
 
 
@@ -135,11 +135,11 @@ def _with(image: Image, item: str) -> Image:
     try:
         requirement = Requirement(item)
     except InvalidRequirement:
-        raise _undeclared(image.name, f"{item!r} is no distribution and no image") from None
+        raise _undeclared(image.name, f"{item!r} is neither a distribution nor an image") from None
     versions = list(requirement.specifier)
     is_version = all(one.operator == "==" and "*" not in one.version for one in versions)
     if requirement.extras or requirement.url or requirement.marker or not is_version:
-        raise _undeclared(image.name, f"{item!r} is no version of a distribution")
+        raise _undeclared(image.name, f"{item!r} is not a version of a distribution")
     name = canonicalize_name(requirement.name)
     pinned = {one: version for one, version in image.pinned.items() if one != name}
     resolved = {one: version for one, version in image.resolved.items() if one != name}
@@ -153,7 +153,7 @@ def _with(image: Image, item: str) -> Image:
 
 def _undeclared(name: str, why: str) -> ImageError:
     return ImageError(
-        f"It cannot be understood what the image holds: {why}",
+        f"The contents of the image are not declared correctly: {why}",
         where=name,
         remedy="name its Python and what is installed in it, such as "
         f"{name}=python3.11,catboost==1.2.8; or the image that it was built from, such as "

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive.example import Example
-from mmekit.archive.measured import UNREADABLE, Measured
-from mmekit.archive.nesting import is_apple_double
-from mmekit.archive.package import MANIFEST_FILE
-from mmekit.archive.signatures import signature_from
+from mmekit.archive.contents import is_apple_double
+from mmekit.archive.files import check_length, read_text
+from mmekit.archive.measured import UNREADABLE, Measured, signature_from
+from mmekit.archive.package import MANIFEST_FILE, Example
 from mmekit.archive.tarball import open_tarball
-from mmekit.archive.texts import read_text, see_length
 from mmekit.errors import ManifestError, TextError
 
 if TYPE_CHECKING:
@@ -162,7 +160,7 @@ def verify(path: Path) -> Manifest:
     differences = _differences(manifest.files, digests)
     if differences:
         raise ManifestError(
-            f"The files are not what the manifest says: {'; '.join(differences)}",
+            f"The files do not match the manifest: {'; '.join(differences)}",
             where=str(path),
             remedy="pack the model again; an archive must not be changed by hand",
         )
@@ -212,7 +210,7 @@ def _digests_of_archive(archive: Path) -> tuple[dict[str, Digest], bytes | None]
             name = member.name.removeprefix("./")
             if name == MANIFEST_FILE:
                 with _refusing_as_manifest():
-                    see_length(name, member.size, str(archive))
+                    check_length(name, member.size, str(archive))
                 text = tar.read_whole(member)
                 continue
             source = tar.extractfile(member)

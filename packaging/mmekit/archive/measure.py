@@ -19,16 +19,15 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmekit.archive import _observer, proof
-from mmekit.archive.atomic import write_atomically
+from mmekit.archive import _imports, _observer, proof
+from mmekit.archive.files import write_atomically
 from mmekit.archive.measured import FORMAT, Measured
 from mmekit.archive.package import (
     MEASURED_FILE,
     MODEL_FILE,
     REQUIREMENTS_FILE,
-    Contents,
     Package,
     merge,
     read_artifacts,
@@ -37,17 +36,18 @@ from mmekit.archive.package import (
 from mmekit.archive.pickles import name_of_main, where_to_put
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import Properties, parse_properties
+from mmekit.archive.request_variants import variants
 from mmekit.archive.runtime import runtime_members
-from mmekit.archive.signatures import signature_among
-from mmekit.archive.variants import variants
 from mmekit.aws_environment import without_account
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, MeasureError, SettingsError
 from mmekit_runtime.slots.stub import fork_server_environment
 
+if TYPE_CHECKING:
+    from mmekit.archive.contents import Contents
+
 DEFAULT_TIMEOUT_S = 300.0
 _OUTPUT_LINES = 12
-_PROOF_MODULE = "_mmekit_proof"  # no module of a model is called so
 
 
 def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Measured:
@@ -70,7 +70,7 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
     Returns
     -------
     Measured
-        Memory, versions and imports.
+        MeasuredMemory, versions and imports.
 
     Raises
     ------
@@ -147,7 +147,11 @@ class _Stage:
         self._script = scratch / "script" / "observer.py"
         self._script.parent.mkdir()
         shutil.copyfile(_observer.__file__, self._script)
-        shutil.copyfile(proof.__file__, self._script.with_name(f"{_PROOF_MODULE}.py"))
+        for file, name in (
+            (_imports.__file__, _observer.IMPORTS_MODULE),
+            (proof.__file__, _observer.PROOF_MODULE),
+        ):
+            shutil.copyfile(file, self._script.with_name(f"{name}.py"))
 
     def observe(self, timeout_s: float) -> dict[str, Any]:
         """Load the model and answer the sample in a fresh process."""
@@ -213,7 +217,7 @@ class _Stage:
         job.write_text(json.dumps(self._job | task))
         self._findings_file.unlink(missing_ok=True)
         arguments = [self._script, self._engine, self._folder, job, self._findings_file]
-        process = _Process(
+        process = _MeasuringProcess(
             [self._properties.python_executable or sys.executable, *map(str, arguments)],
             self._folder,
             environment,
@@ -240,7 +244,7 @@ def _job(package: Package, contents: Contents, properties: Properties) -> dict[s
     sample = package.sample_request
     different: tuple[bytes, ...] = ()
     if sample is not None:
-        signature = signature_among(contents)
+        signature = contents.signature
         different = variants(sample.body, sample.content_type, signature)
     return {
         "entry_point": properties.entry_point or MODEL_FILE,
@@ -248,7 +252,6 @@ def _job(package: Package, contents: Contents, properties: Properties) -> dict[s
         "parameters": properties.init_parameters,
         "sample": None if sample is None else str(sample.path),
         "content_type": None if sample is None else sample.content_type,
-        "proof": _PROOF_MODULE,
         "different": [base64.b64encode(body).decode() for body in different],
     }
 
@@ -299,7 +302,7 @@ def _exit(status: int) -> str:
     return f"signal {signal.Signals(-status).name}"
 
 
-class _Process:
+class _MeasuringProcess:
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
         try:
             self._process = subprocess.Popen(

@@ -11,16 +11,15 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmekit.archive.files import read_text
 from mmekit.archive.package import MEASURED_FILE
-from mmekit.archive.signatures import signature_from
-from mmekit.archive.texts import read_text
 from mmekit.errors import PackageError
+from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from mmekit_runtime.signature import Signature
 
 FORMAT = 3
 _OLDER_FORMATS = (1, 2)
@@ -32,8 +31,8 @@ _LEAST_REQUIRED_MB = 16
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Memory of one worker process after a load and a prediction, in bytes.
+class MeasuredMemory:
+    """MeasuredMemory of one worker process after a load and a prediction, in bytes.
 
     Attributes
     ----------
@@ -105,7 +104,7 @@ class Measured:
         How many threads importing a module started, for those of ``preload`` that started any. A
         process with threads cannot be forked: the fork server leaves them to each model.
     memory
-        Memory of the process.
+        MeasuredMemory of the process.
     fork_failure
         Why the model did not load or answer in a forked process; None if it did, or nobody tried.
     unproven
@@ -125,7 +124,7 @@ class Measured:
     modules: tuple[str, ...]
     preload: tuple[str, ...]
     threads: Mapping[str, int]
-    memory: Memory
+    memory: MeasuredMemory
     fork_failure: str | None
     fingerprint: str
     unproven: str | None = None
@@ -154,7 +153,7 @@ class Measured:
             modules=tuple(map(str, content["modules"])),
             preload=tuple(map(str, content["preload"])),
             threads={str(k): int(v) for k, v in content["threads"].items()},
-            memory=Memory(
+            memory=MeasuredMemory(
                 int(memory["proportional"]),
                 int(memory["private"]),
                 int(memory["peak"]),
@@ -166,6 +165,11 @@ class Measured:
             unproven=None if unproven is None else str(unproven),
             signature=signature_from(content.get("signature")),
         )
+
+
+def signature_from(content: Any) -> Signature | None:
+    """Read a signature that is a part of other JSON; ValueError says what is wrong."""
+    return None if content is None else Signature.from_json(json.dumps(content))
 
 
 def read_measured(artifacts: Path) -> Measured | None:

@@ -14,10 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmekit import __version__
-from mmekit.archive.atomic import atomic_file
 from mmekit.archive.check import check_subject
-from mmekit.archive.example import Example
-from mmekit.archive.images import STOCK_IMAGE, Image
+from mmekit.archive.contents import Contents, Member
+from mmekit.archive.files import atomic_file, check_length
 from mmekit.archive.manifest import Digest, Manifest
 from mmekit.archive.measure import fingerprint, measure
 from mmekit.archive.measured import read_measured
@@ -25,8 +24,7 @@ from mmekit.archive.package import (
     MANIFEST_FILE,
     MEASURED_FILE,
     REQUIREMENTS_FILE,
-    Contents,
-    Member,
+    Example,
     merge,
     read_artifacts,
     read_package,
@@ -35,14 +33,14 @@ from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import packed_runtime
+from mmekit.archive.stock_images import STOCK_IMAGE, Image
 from mmekit.archive.tarball import GzipWriter, TarWriter
-from mmekit.archive.texts import see_length
 from mmekit.errors import ArchiveError, CheckError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit.archive.findings import Finding
+    from mmekit.findings import Finding
 
 _logger = logging.getLogger("mmekit.archive")
 
@@ -148,7 +146,7 @@ def pack(
         # What can be seen without running it is said before it is run.
         _refuse_errors(check_subject(_completed(given)))
         if measured is not None:
-            say(f"{source.name}: {MEASURED_FILE} is of other files, so it is measured anew")
+            say(f"{source.name}: {MEASURED_FILE} does not match the files; measuring again")
         measured = measure(package, artifacts)
     completed = _completed(replace(given, is_archive=True, measured=measured))
     findings = check_subject(completed)
@@ -165,7 +163,7 @@ def pack(
         example=completed.example,
     )
     text = manifest.to_json()
-    see_length(MANIFEST_FILE, len(text), str(package))
+    check_length(MANIFEST_FILE, len(text), str(package))
     contents = contents.with_members(Member.made_of(MANIFEST_FILE, text))
     sha256, size = _write(contents, Path(output), compress)
     return Packed(Path(output), sha256, size, tuple(contents.files), findings)
@@ -262,7 +260,7 @@ def _write(contents: Contents, output: Path, compress: int | None) -> tuple[str,
         raise ArchiveError(
             f"The archive cannot be written: {error.strerror or error}",
             where=str(output),
-            remedy="make room on that disk, or choose another place",
+            remedy="free space on that disk, or choose another place",
         ) from error
     return hashing.sha256.hexdigest(), hashing.size
 

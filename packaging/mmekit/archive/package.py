@@ -1,4 +1,4 @@
-"""What an archive is made of: a package folder, its artefacts, and the files in both.
+"""A package folder, its sample, and its artefacts, which become one archive.
 
 A package folder (``model_packages/<name>``) holds what a person writes: model.py,
 serving.properties, requirements.txt and a sample request with its answer. An artefact folder holds
@@ -7,27 +7,26 @@ what training left behind. Names inside either are relative, with forward slashe
 
 from __future__ import annotations
 
-import hashlib
-import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any
 
+from mmekit.archive.contents import Contents, Member, read_contents
 from mmekit.archive.conventions import (
     CODE_REQUIREMENTS,
     INFERENCE_FILE,
     convention_of,
     packed_properties,
 )
-from mmekit.archive.nesting import is_apple_double
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import parse_entries, properties_of
-from mmekit.archive.texts import see_length
 from mmekit.errors import PackageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from mmekit_runtime.signature import Column, Signature
+
 
 MODEL_FILE = "model.py"
 REQUIREMENTS_FILE = "requirements.txt"
@@ -49,124 +48,23 @@ CONTENT_TYPES = MappingProxyType(
     }
 )
 
-_CHUNK = 1 << 20
 _SAMPLES = ("sample_request", "sample_response")
-# What editors, caches and file managers leave behind.
-_UNWANTED_NAMES = frozenset(
-    {
-        ".DS_Store",
-        ".git",
-        ".gitignore",
-        ".gitkeep",
-        ".idea",
-        ".ipynb_checkpoints",
-        ".mypy_cache",
-        ".pytest_cache",
-        ".ruff_cache",
-        ".vscode",
-        "Thumbs.db",
-        "__MACOSX",
-        "__pycache__",
-    }
-)
-_UNWANTED_SUFFIXES = (".pyc", ".pyo", ".swp", "~")
+_MOST_BYTES = 64 << 10
+_VALUES = {
+    "boolean": True,
+    "integer": 1,
+    "long": 1,
+    "float": 0.5,
+    "double": 0.5,
+    "datetime": "2026-03-01T12:00:00",
+    "string": "text",
+    "any": "value",
+}
+_TIMES = {"date": "2026-03-01", "time": "12:30:00"}
 
 
 @dataclass(frozen=True)
-class Member:
-    """One file: on disk (``path``) or made up in memory (``data``)."""
-
-    name: str
-    size: int
-    path: Path | None = None
-    data: bytes = b""
-
-    @classmethod
-    def made_of(cls, name: str, data: bytes) -> Member:
-        """Return a file that exists in memory only."""
-        return cls(name, len(data), None, data)
-
-    def open(self) -> BinaryIO:
-        """Open the content for reading."""
-        return io.BytesIO(self.data) if self.path is None else self.path.open("rb")
-
-    def read(self) -> bytes:
-        """Return the content."""
-        return self.data if self.path is None else self.path.read_bytes()
-
-    def sha256(self) -> str:
-        """Return the content's SHA-256 as hexadecimal digits."""
-        digest = hashlib.sha256()
-        with self.open() as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Contents:
-    """The files of a package, of an artefact folder or of a whole archive.
-
-    Attributes
-    ----------
-    where
-        What findings and errors call the place.
-    files
-        The files by name, sorted.
-    """
-
-    where: str
-    files: Mapping[str, Member]
-
-    @classmethod
-    def of(cls, where: str, members: Iterable[Member]) -> Contents:
-        """Collect members."""
-        by_name = {member.name: member for member in members}
-        return cls(where, dict(sorted(by_name.items())))
-
-    def __contains__(self, name: object) -> bool:
-        """Return whether there is a file of that name."""
-        return name in self.files
-
-    def __iter__(self) -> Iterator[Member]:
-        """Iterate over the files in the order of their names."""
-        return iter(self.files.values())
-
-    @property
-    def size(self) -> int:
-        """Return the bytes of all files together."""
-        return sum(member.size for member in self)
-
-    def text(self, name: str, encoding: str = "utf-8") -> str | None:
-        """Return a file's text (undecodable bytes replaced); None when there is no such file.
-
-        Raises
-        ------
-        TextError
-            It is longer than anybody writes one.
-        """
-        data = self.data(name)
-        return None if data is None else data.decode(encoding, "replace")
-
-    def data(self, name: str) -> bytes | None:
-        """Return the bytes of a file that is read as a text, as `text` does."""
-        member = self.files.get(name)
-        if member is None:
-            return None
-        see_length(name, member.size, self.where)
-        return member.read()
-
-    def with_members(self, *members: Member) -> Contents:
-        """Return a copy in which the given files are added or replaced."""
-        return Contents.of(self.where, [*self, *members])
-
-    def without(self, *names: str) -> Contents:
-        """Return a copy without the named files."""
-        return Contents.of(self.where, [member for member in self if member.name not in names])
-
-
-@dataclass(frozen=True)
-class Sample:
+class SampleRequest:
     """A sample request: its body and the content type that its suffix stands for."""
 
     path: Path
@@ -198,7 +96,7 @@ class Package:
     folder: Path
     name: str
     contents: Contents
-    sample_request: Sample | None
+    sample_request: SampleRequest | None
 
 
 def read_package(folder: Path) -> Package:
@@ -224,7 +122,7 @@ def read_package(folder: Path) -> Package:
     request = None
     if requests:
         path = root / requests[0]
-        request = Sample(path, CONTENT_TYPES[path.suffix])
+        request = SampleRequest(path, CONTENT_TYPES[path.suffix])
     tests = [name for name in contents.files if _is_test(name)]
     return Package(root, root.name, contents.without(*samples, *tests, MEASURED_FILE), request)
 
@@ -247,42 +145,8 @@ def read_artifacts(folder: Path) -> Contents:
     return contents
 
 
-def read_contents(folder: Path) -> Contents:
-    """Return every file below a folder, without what caches and editors leave behind.
-
-    Links are followed, as a model hub's download folder consists of them.
-
-    Raises
-    ------
-    PackageError
-        There is no such folder, or something in it cannot be read.
-    """
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise PackageError(f"The folder {problem}", where=str(folder), remedy="check the path")
-    return Contents.of(str(folder), _walk(folder, "", ()))
-
-
-def outward_links(contents: Contents) -> tuple[str, ...]:
-    """Name the links in a package folder that lead out of it.
-
-    Those among the artefacts, which may come from a model hub's cache, are none of them.
-    """
-    root = Path(contents.where)
-    found = set()
-    for member in contents:
-        if member.path is None or not member.path.is_relative_to(root):
-            continue
-        steps = [member.path, *member.path.parents]
-        for step in reversed(steps[: steps.index(root)]):
-            if step.is_symlink() and not step.resolve().is_relative_to(root.resolve()):
-                found.add(step.relative_to(root).as_posix())
-                break
-    return tuple(sorted(found))
-
-
 def merge(package: Package, artifacts: Contents) -> Contents:
-    """Join a package with its artefacts, in a form that runs on every rung.
+    """Join a package with its artefacts, in a form that runs on every platform.
 
     That differs from `join` for a package that was made for another convention than a ``handle``
     in model.py.
@@ -296,7 +160,7 @@ def merge(package: Package, artifacts: Contents) -> Contents:
 
 
 def as_served(contents: Contents) -> Contents:
-    """Return a model's files with an entry point that runs on every rung.
+    """Return a model's files with an entry point that runs on every platform.
 
     Where the package has code/requirements.txt and no other, that is copied to where DJL Serving
     looks for it.
@@ -334,18 +198,11 @@ def join(package: Package, artifacts: Contents) -> Contents:
     for name in joined.files:
         if name == MANIFEST_FILE or name.startswith(f"{RUNTIME_FOLDER}/"):
             raise PackageError(
-                f"{name} is a name that packing itself gives",
+                f"{name} is a reserved name, which packing writes",
                 where=joined.where,
                 remedy="rename the file",
             )
     return joined
-
-
-def _is_of_macos(path: Path) -> bool:
-    if not path.name.startswith("._") or not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return is_apple_double(path.name, stream.read(4))
 
 
 def _is_sample(name: str) -> bool:
@@ -357,23 +214,68 @@ def _is_test(name: str) -> bool:
     return name.startswith("test_") and name.endswith(".py") and "/" not in name
 
 
-def _walk(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Member]:
-    real = folder.resolve()
-    if real in parents:
-        raise PackageError("A link leads back to a folder above it", where=str(folder))
-    for path in sorted(folder.iterdir()):
-        if path.name in _UNWANTED_NAMES or path.name.endswith(_UNWANTED_SUFFIXES):
-            continue
-        if _is_of_macos(path):
-            continue
-        name = prefix + path.name
-        if path.is_dir():
-            yield from _walk(path, f"{name}/", (*parents, real))
-        elif path.is_file():
-            yield Member(name, path.stat().st_size, path)
-        else:
-            raise PackageError(
-                "This is neither a file nor a folder, or a link that leads nowhere",
-                where=str(path),
-                remedy="remove it",
-            )
+@dataclass(frozen=True)
+class Example:
+    """A request that a model answers.
+
+    Attributes
+    ----------
+    content_type, request
+        The request's Content-Type and body.
+    answer
+        The body of its answer, where that is known.
+    """
+
+    content_type: str
+    request: str
+    answer: str | None = None
+
+    @classmethod
+    def of(cls, package: Package) -> Example | None:
+        """Return a package's sample; None for one that is no text, or more than 64 KiB."""
+        sample = package.sample_request
+        if sample is None or sample.path.stat().st_size > _MOST_BYTES:
+            return None
+        try:
+            request = sample.body.decode()
+        except UnicodeDecodeError:
+            return None
+        return cls(sample.content_type, request, _answer(package))
+
+    @classmethod
+    def made_of(cls, signature: Signature) -> Example:
+        """Return a request with one record, made of what the columns may hold."""
+        record = {column.name: _value(column) for column in signature.inputs}
+        text = json.dumps({"instances": [record]}, ensure_ascii=False)
+        return cls("application/json", text)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any] | None) -> Example | None:
+        """Read what a manifest holds."""
+        if content is None:
+            return None
+        answer = content["answer"]
+        return cls(
+            str(content["content_type"]),
+            str(content["request"]),
+            None if answer is None else str(answer),
+        )
+
+
+def _answer(package: Package) -> str | None:
+    file = package.folder / "sample_response.json"
+    if not file.is_file() or file.stat().st_size > _MOST_BYTES:
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _value(column: Column) -> Any:
+    among = column.known if column.known is not None else column.categories
+    if among:
+        return among[0]
+    if "," in (column.dtype or ""):
+        return "2026-03-01T12:00:00+00:00"
+    return _TIMES.get(column.dtype or "", _VALUES.get(column.type, "value"))

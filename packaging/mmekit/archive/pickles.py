@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mmekit.archive.package import Member
+    from mmekit.archive.contents import Member
 
 PICKLE_SUFFIXES = (".joblib", ".pkl", ".pickle", ".cloudpkl", ".skops")
 """Files of these hold objects of libraries' classes, and not only numbers."""

@@ -80,7 +80,7 @@ def prove(
     was_disabled, log.disabled = log.disabled, True  # that a body is refused is no news
     try:
         for attributes in _ASKED_FOR:
-            asked = _Asked(handler, request, content_type, attributes)
+            asked = _BatchCaller(handler, request, content_type, attributes)
             difference, unproven = _examine(asked, sample, different)
             if difference or (unproven and not attributes):
                 return Proof(where, difference, unproven)
@@ -110,7 +110,7 @@ def agree(answer: Any, expected: Any, tolerance: float = 1e-6) -> bool:
     return next(_differences(answer, expected, tolerance, ""), None) is None
 
 
-class _Asked:
+class _BatchCaller:
     """A handler that is asked with one content type and the same attributes."""
 
     def __init__(
@@ -134,7 +134,7 @@ class _Asked:
 
 
 def _examine(
-    asked: _Asked, sample: bytes, different: Sequence[bytes]
+    asked: _BatchCaller, sample: bytes, different: Sequence[bytes]
 ) -> tuple[str | None, str | None]:
     """Return what differs, and what keeps it from being known."""
     (alone,) = asked(sample)
@@ -155,7 +155,7 @@ def _examine(
     return None, _NOTHING_ELSE if len(known) == 1 else None
 
 
-def _answered(asked: _Asked, different: Sequence[bytes]) -> dict[bytes, Any]:
+def _answered(asked: _BatchCaller, different: Sequence[bytes]) -> dict[bytes, Any]:
     """Return the replies to bodies that the model answers when it gets them alone."""
     known: dict[bytes, Any] = {}
     deadline = time.monotonic() + _SECONDS
@@ -168,7 +168,9 @@ def _answered(asked: _Asked, different: Sequence[bytes]) -> dict[bytes, Any]:
     return known
 
 
-def _difference(asked: _Asked, batch: tuple[bytes, ...], known: Mapping[bytes, Any]) -> str | None:
+def _difference(
+    asked: _BatchCaller, batch: tuple[bytes, ...], known: Mapping[bytes, Any]
+) -> str | None:
     replies = asked(*batch)
     if len(replies) != len(batch):
         return f"{len(batch)} requests got {len(replies)} answers"

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mmekit.archive.texts import read_text
+from mmekit.archive.files import read_text
 from mmekit.errors import PropertiesError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ LENIENT_INTEGERS = ("option.predict_timeout", "option.model_loading_timeout")
 
 
 @dataclass(frozen=True)
-class Entry:
+class PropertyLine:
     """One key and its value, with the line (from 1) that the key stands on."""
 
     line: int
@@ -81,7 +81,7 @@ class Problem:
         Whether the load fails (True), or DJL logs a warning and uses the default (False).
     """
 
-    entry: Entry
+    entry: PropertyLine
     expected: str
     fatal: bool
 
@@ -235,7 +235,7 @@ def parse_properties(text: str, *, where: str = FILE_NAME) -> Properties:
 
 def parse_entries(
     text: str, *, where: str = FILE_NAME, skip_malformed: bool = False
-) -> tuple[Entry, ...]:
+) -> tuple[PropertyLine, ...]:
     """Split the text into keys and values by the syntax of java.util.Properties.
 
     Duplicates are kept, in order; the last one of a key is the one that counts. A malformed line
@@ -245,7 +245,7 @@ def parse_entries(
     for number, line in _logical_lines(text):
         key, value = _split(line)
         try:
-            entries.append(Entry(number, _unescape(key), _unescape(value)))
+            entries.append(PropertyLine(number, _unescape(key), _unescape(value)))
         except ValueError:
             if skip_malformed:
                 continue
@@ -257,7 +257,7 @@ def parse_entries(
     return tuple(entries)
 
 
-def find_problems(entries: tuple[Entry, ...]) -> list[Problem]:
+def find_problems(entries: tuple[PropertyLine, ...]) -> list[Problem]:
     """Return every value that DJL Serving cannot use, in the order of the file."""
     # Only the last entry of a key is ever read.
     last = {entry.key: entry for entry in entries}
@@ -274,7 +274,7 @@ def find_problems(entries: tuple[Entry, ...]) -> list[Problem]:
 _MODEL_PROPERTIES = ("minWorkers", "maxWorkers", "cpu.minWorkers", "cpu.maxWorkers")
 
 
-def properties_of(entries: Iterable[Entry]) -> Properties:
+def properties_of(entries: Iterable[PropertyLine]) -> Properties:
     """Return the typed settings; a value that DJL cannot use counts as absent."""
     raw = {entry.key: entry.value for entry in entries}
     options = {

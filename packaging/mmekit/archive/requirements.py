@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
-from mmekit.archive.texts import see_lines
+from mmekit.archive.files import check_lines
 
 if TYPE_CHECKING:
-    from mmekit.archive.images import Image
+    from collections.abc import Iterable
+
+    from packaging.utils import NormalizedName
+
+    from mmekit.archive.stock_images import Image
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
@@ -47,7 +55,7 @@ def parse_requirements(text: str) -> tuple[Line, ...]:
     """
     joined = text.replace("\\\r\n", "").replace("\\\n", "").splitlines()
     lines = [line for line in (_COMMENT.sub("", one).strip() for one in joined) if line]
-    see_lines("requirements.txt", len(lines), "requirements.txt")
+    check_lines("requirements.txt", len(lines), "requirements.txt")
     return tuple(Line(line, _requirement(line)) for line in lines)
 
 
@@ -67,6 +75,38 @@ def remaining(lines: tuple[Line, ...], image: Image | None) -> tuple[Line, ...]:
         if image is None or line.requirement is None or not image.satisfies(line.requirement)
     ]
     return tuple(left) if any(not line.is_option for line in left) else ()
+
+
+@cache
+def dependencies_of(name: str, extras: frozenset[str] = frozenset()) -> tuple[NormalizedName, ...]:
+    """Return the distributions that one of this environment requires, and with these extras.
+
+    Raises
+    ------
+    importlib.metadata.PackageNotFoundError
+        It is not installed here.
+    """
+    required = (Requirement(text) for text in importlib.metadata.requires(name) or ())
+    return tuple(
+        canonicalize_name(one.name)
+        for one in required
+        if one.marker is None
+        or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+    )
+
+
+def with_dependencies(requirements: Iterable[Requirement]) -> set[str]:
+    """Return what pip would install for requirements, as far as it is installed here."""
+    found: set[str] = set()
+    waiting = [(canonicalize_name(one.name), frozenset(one.extras)) for one in requirements]
+    while waiting:
+        name, extras = waiting.pop()
+        if name in found and not extras:
+            continue
+        found.add(name)
+        with suppress(importlib.metadata.PackageNotFoundError, InvalidRequirement):
+            waiting += ((one, frozenset()) for one in dependencies_of(name, extras))
+    return found
 
 
 def _requirement(line: str) -> Requirement | None:

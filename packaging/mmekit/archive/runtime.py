@@ -11,7 +11,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from mmekit.archive.package import RUNTIME_FOLDER, Contents, Member, read_contents
+from mmekit.archive.contents import Contents, Member, read_contents
+from mmekit.archive.package import RUNTIME_FOLDER
 from mmekit.errors import PackageError
 
 HOOK_FILE = "sitecustomize.py"

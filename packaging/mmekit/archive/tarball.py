@@ -18,14 +18,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mmekit.archive.budget import Budget, Limits
-from mmekit.archive.gunzip import Gunzip
-from mmekit.archive.members import CountingFile, Tarball, pax_record
+from mmekit.archive.tar_members import CountingFile, Tarball, pax_record
 from mmekit.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_INPUT = 1 << 16
+_GZIP = zlib.MAX_WBITS | 16
 _BLOCK = 512
 _COPY = 1 << 18
 _BUFFER = 1 << 16
@@ -45,6 +46,67 @@ _DAMAGED = (
     OverflowError,
     ValueError,
 )
+
+
+class Gunzip(io.RawIOBase):
+    """What a .gz holds, from front to back; a damaged one is a zlib.error or an EOFError.
+
+    Python's own reader takes a header's file name byte by byte, however long it is, and knows no
+    limit. zlib reads gzip's headers and compares its checksums by itself.
+
+    Parameters
+    ----------
+    source
+        The .gz.
+    budget
+        Where bytes are counted on their way in and out.
+    """
+
+    def __init__(self, source: BinaryIO, budget: Budget) -> None:
+        super().__init__()
+        self._source = source
+        self._budget = budget
+        self._stream = zlib.decompressobj(_GZIP)
+        self._waiting = b""
+        self._is_first = True
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        """Fill a buffer as far as one step goes; 0 is the end."""
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while size and not data:
+            if (self._is_first or self._stream.eof) and not self._begins():
+                break
+            if not self._waiting and not self._fill():
+                raise EOFError("the gzip stream ends in the middle")
+            data = self._stream.decompress(self._waiting, size)
+            self._waiting = self._stream.unconsumed_tail or self._stream.unused_data
+            self._budget.take_unpacked(len(data))
+        return data
+
+    def _begins(self) -> bool:
+        """Begin the next stream of several; zeros may stand before it, and at the end."""
+        while not self._waiting or not (self._is_first or self._waiting.strip(b"\0")):
+            if not self._fill():
+                return False
+        if not self._is_first:
+            self._waiting = self._waiting.lstrip(b"\0")
+        self._is_first = False
+        self._stream = zlib.decompressobj(_GZIP)
+        return True
+
+    def _fill(self) -> bool:
+        self._waiting = self._source.read(_INPUT)
+        self._budget.take_packed(len(self._waiting))
+        return bool(self._waiting)
 
 
 class Sink(Protocol):
@@ -184,7 +246,7 @@ def open_tarball(
                     budget.take_tail(len(rest))
                     is_padding = is_padding and not rest.strip(b"\0")
                 if not is_padding:
-                    raise tarfile.ReadError("something stands behind its end")
+                    raise tarfile.ReadError("data follows its end")
     except _DAMAGED as error:
         raise ArchiveError(
             f"The archive is damaged, or no tar.gz at all: {error}",

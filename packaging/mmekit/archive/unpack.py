@@ -21,7 +21,7 @@ from mmekit.errors import ArchiveError, UnsafeArchiveError
 
 if TYPE_CHECKING:
     from mmekit.archive.budget import Limits
-    from mmekit.archive.members import Tarball
+    from mmekit.archive.tar_members import Tarball
 
 _COPY = 1 << 18
 _PART_MAX_BYTES, _NAME_MAX_BYTES = 255, 1024
@@ -90,7 +90,7 @@ def unpack(
         raise ArchiveError(
             f"The archive cannot be unpacked: {error.strerror or error}",
             where=f"{archive} into {destination}",
-            remedy="make room on that disk, or give access to the folder",
+            remedy="free space on that disk, or give access to the folder",
         ) from error
     finally:
         if temporary is not None:
@@ -238,5 +238,5 @@ class _Unpacking:
         raise UnsafeArchiveError(
             f"{name!r} must not be unpacked: {reason}",
             where=str(self.archive),
-            remedy="do not use this archive, or pack it again from files that you trust",
+            remedy="do not use this archive; pack it again from files that you trust",
         )

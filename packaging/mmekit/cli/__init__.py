@@ -6,15 +6,12 @@ wings add their commands by an entry point in the group ``mmekit.commands``, who
 them on `mmekit.cli.application.app`: this wing knows neither of them.
 """
 
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution  # noqa: I001
 
 from mmekit.cli import (
-    archives,  # noqa: F401
-    assemblies,  # noqa: F401
-    callers,  # noqa: F401
-    deployment,  # noqa: F401
-    describing,  # noqa: F401
     scaffolds,  # noqa: F401
+    archives,  # noqa: F401
+    endpoints,  # noqa: F401
 )
 from mmekit.cli.application import app
 

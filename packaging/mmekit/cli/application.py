@@ -1,7 +1,9 @@
-"""The application behind `mme`, to which every module of commands adds its own."""
+"""The application behind `mme`, to which modules of commands add theirs, and common options."""
 
 from __future__ import annotations
 
+from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -9,51 +11,53 @@ from typer.core import TyperGroup
 
 from mmekit import __version__
 from mmekit.errors import CheckError, MmekitError
+from mmekit.extras import optional_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit.archive import Finding
+    from mmekit.findings import Finding
 
-__all__ = ["app", "print_findings"]
+__all__ = ["Artifacts", "Image", "PackageFolder", "Panel", "app", "not_empty", "print_findings"]
 
-# The other wings are in every installation, the libraries that they need in these extras.
-_EXTRAS = {"mmekit_local": "local", "mmekit_bench": "bench"}
+
+class Panel(str, Enum):
+    """The groups of commands that `mme --help` shows, in its order."""
+
+    PACKAGE = "Package a model"
+    REHEARSE = "Rehearse on this machine"
+    MEASURE = "Measure"
+    DEPLOY = "Deploy and invoke an endpoint"
 
 
 class _ReportingGroup(TyperGroup):
     """Says what happened, where and what to do about it, instead of a traceback."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the commands by their panels; within one, in the order of their registration."""
+        panels = [panel.value for panel in Panel]
+        return sorted(
+            super().list_commands(ctx),
+            key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", "")),
+        )
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except BrokenPipeError:
             raise  # `mme check … | head`: click ends quietly
         except (MmekitError, OSError) as error:
             if ctx.params["debug"]:
                 raise
             _complain(error)
-        except ModuleNotFoundError as error:
-            extra = _extra_for(error)
-            if extra is None or ctx.params["debug"]:
+
+    def _invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            # Which command it was is known only now.
+            with optional_libraries(f"`mme {ctx.invoked_subcommand}`"):
                 raise
-            _complain(
-                MmekitError(
-                    f"`mme {ctx.invoked_subcommand}` needs {error.name}, which is not installed.",
-                    remedy=f'pip install "mmekit[{extra}]"',
-                )
-            )
-
-
-def _extra_for(error: ModuleNotFoundError) -> str | None:
-    """Return the extra of the wing that was the first to be asked; none for anybody else's code."""
-    at = error.__traceback__
-    while at is not None:
-        wing = at.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-        if wing in _EXTRAS:
-            return _EXTRAS[wing]
-        at = at.tb_next
-    return None
 
 
 def _complain(error: MmekitError | OSError) -> NoReturn:
@@ -85,14 +89,19 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click hands it over 
 @app.callback()
 def mme(
     *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print it.")
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print it."),
     ] = False,
 ) -> None:
-    """Package Python models for DJL Serving and rehearse SageMaker multi-model endpoints.
+    """Package Python models for DJL Serving and serve them from SageMaker multi-model endpoints.
 
-    **A model's way:** mme init, mme check, mme pack, mme up, mme invoke.
+    The same archives and boto3 calls work on this machine (`mme up`) and on AWS. MME_TARGET says
+    which of the two a command means: local, the default, or aws.
+
+    **From a trained model to a response:** mme init, mme check, mme pack, mme up, mme deploy, mme
+    invoke.
     """
 
 
@@ -104,7 +113,7 @@ def print_findings(findings: Sequence[Finding], *, stderr: bool = False) -> None
 
     colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     table = Table(show_lines=True)
-    for heading in ("Severity", "Where", "What and what to do about it"):
+    for heading in ("Severity", "Where", "Finding and remedy"):
         table.add_column(heading, overflow="fold")
     for finding in findings:
         table.add_row(
@@ -113,3 +122,41 @@ def print_findings(findings: Sequence[Finding], *, stderr: bool = False) -> None
             Text(f"{finding.message}\nRemedy: {finding.remedy}"),
         )
     Console(stderr=stderr).print(table)
+
+
+def not_empty(text: str) -> str:
+    """Refuse a value that is given and empty."""
+    if not text:
+        raise typer.BadParameter("the value is empty")
+    return text
+
+
+Artifacts = Annotated[
+    Path,
+    typer.Option(
+        "--artifacts",
+        exists=True,
+        file_okay=False,
+        help="The folder with the trained model's artefacts, such as "
+        "build/artifacts/extra_trees_classifier.",
+    ),
+]
+Image = Annotated[
+    str | None,
+    typer.Option(
+        "--image",
+        metavar="IMAGE",
+        help="The container image to compare libraries with: a stock DJL image, an entry of "
+        "images.json, a declaration such as mine:1=python3.11,catboost==1.2.8, or `none` to skip "
+        "it. Default: djl-inference:0.36.0-cpu-full.",
+    ),
+]
+PackageFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PACKAGE",
+        exists=True,
+        file_okay=False,
+        help="The package folder: model.py, serving.properties.",
+    ),
+]

@@ -1,24 +1,32 @@
-"""Commands about packages and archives: check, measure, pack, environment."""
+"""Commands about packages and archives: check, describe, measure, pack, environment."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmekit.cli.application import app, print_findings
-from mmekit.cli.options import Artifacts, Image, PackageFolder
+from mmekit.cli.application import Artifacts, Image, PackageFolder, Panel, app, print_findings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.table import Table
+
     from mmekit import archive as room
-    from mmekit.archive import Memory as MeasuredMemory
+    from mmekit.archive import Description, Measured, MeasuredMemory
+    from mmekit_runtime.signature import Column
+
+_MIB = 1 << 20
+_VALUES = 8
+_BODY = 400
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.PACKAGE)
 def check(
     path: Annotated[
-        Path, typer.Argument(exists=True, help="A package folder, or a packed archive.")
+        Path, typer.Argument(exists=True, help="A package folder, or an archive (.tar.gz).")
     ],
     *,
     artifacts: Annotated[
@@ -26,13 +34,15 @@ def check(
         typer.Option(
             exists=True,
             file_okay=False,
-            help="The folder that training wrote, to check package and artefacts together.",
+            help="The folder with the artefacts of PATH, to check them together.",
         ),
     ] = None,
     image: Image = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what would go wrong on an endpoint, and the remedy; exit 1 when that is an error.
+    """Find what would fail on an endpoint; exit 1 on errors.
+
+    The model is not run.
 
     **Example:** mme check model_packages/extra_trees_classifier --artifacts
     build/artifacts/extra_trees_classifier
@@ -40,7 +50,10 @@ def check(
     from mmekit import archive
 
     if artifacts is not None and not path.is_dir():
-        raise typer.BadParameter("an archive has its artefacts inside", param_hint="--artifacts")
+        raise typer.BadParameter(
+            "only a package folder has its artefacts elsewhere",
+            param_hint="--artifacts",
+        )
     findings = archive.check(path, artifacts=artifacts, image=_image(image))
     if as_json:
         import json
@@ -50,19 +63,56 @@ def check(
     elif findings:
         print_findings(findings)
     else:
-        typer.echo(f"{path}: nothing found")
+        typer.echo(f"{path}: no findings")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
 
 
-@app.command()
-def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
-    """Load the model in a fresh worker and write down its memory and libraries.
+@app.command(rich_help_panel=Panel.PACKAGE)
+def describe(
+    path: Annotated[
+        Path, typer.Argument(exists=True, help="A package folder, or an archive (.tar.gz).")
+    ],
+    *,
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            "--artifacts",
+            exists=True,
+            file_okay=False,
+            help="The folder with the artefacts of PATH: their signature and measurement.",
+        ),
+    ] = None,
+    as_openapi: Annotated[bool, typer.Option("--openapi", help="Print OpenAPI 3.1.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a model's inputs, outputs, memory and libraries.
 
-    The sample request is asked for in batches, too: an answer that depends on the requests beside
-    it is an error. The observation is kept in measured.json beside the artefacts, and every later
-    `mme pack` reads it, which measures anew by itself when artefacts or code have changed. Measure
-    again when libraries have.
+    The model is not run. What is missing for a complete description is listed, too.
+
+    **Example:** mme describe build/archives/extra_trees_classifier.tar.gz
+    """
+    import json
+
+    from mmekit import archive
+
+    described = archive.describe(path, artifacts=artifacts)
+    if as_openapi:
+        typer.echo(json.dumps(archive.openapi(described), indent=2, ensure_ascii=False))
+    elif as_json:
+        typer.echo(json.dumps(_members(described), indent=2, ensure_ascii=False))
+    else:
+        _print(described)
+
+
+@app.command(rich_help_panel=Panel.PACKAGE)
+def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
+    """Measure the memory and libraries of a model by loading it.
+
+    It is loaded once, in a worker process of its own. The sample request is answered alone and in
+    batches: a response that depends on the other requests of its batch is an error. The result is
+    written to measured.json beside the artefacts. `mme pack` reads it, and measures again if the
+    artefacts or the code have changed. Run this after updating libraries.
 
     **Example:** mme measure model_packages/setfit_classifier --artifacts
     build/artifacts/setfit_classifier
@@ -75,24 +125,28 @@ def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
         + ", ".join(f"{name} {measured.libraries[name]}" for name in measured.required)
     )
     if measured.unproven is not None:
-        typer.echo(f"Batches are not proven: {measured.unproven}.")
+        typer.echo(f"Whether batches change responses is unknown: {measured.unproven}.")
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.PACKAGE)
 def pack(
     package: PackageFolder,
     *,
     artifacts: Artifacts,
     output: Annotated[
-        Path, typer.Option("--output", "-o", dir_okay=False, help="The archive: NAME.tar.gz.")
+        Path,
+        typer.Option("--output", "-o", dir_okay=False, help="The archive: NAME.tar.gz."),
     ],
     worker_slots: Annotated[
         bool,
-        typer.Option(help="Let stock DJL Serving load by forking, one process behind all workers."),
+        typer.Option(
+            help="Load by forking a template process, and serve all workers from one process, "
+            "also in the stock image."
+        ),
     ] = True,
     image: Image = None,
 ) -> None:
-    """Join a package folder and its artefacts into an archive, the same bytes every time.
+    """Build a reproducible model.tar.gz from package and artefacts.
 
     **Example:** mme pack model_packages/extra_trees_classifier --artifacts
     build/artifacts/extra_trees_classifier -o build/archives/extra_trees_classifier.tar.gz
@@ -112,14 +166,14 @@ def pack(
     typer.echo(f"{packed.path}: {packed.size / 2**20:.1f} MiB, SHA-256 {packed.sha256}")
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.PACKAGE)
 def environment(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what belongs into the SageMaker model's Environment for the best throughput.
+    """Print the recommended Environment of a SageMaker model.
 
-    Lines of NAME=value, as for `docker run --env-file`, or with --json the object for create_model.
+    NAME=value lines as for `docker run --env-file`, or with --json the Environment of create_model.
 
     **Example:** mme environment --json
     """
@@ -140,7 +194,7 @@ def _image(text: str | None) -> room.Image | None:
         from mmekit.archive import STOCK_IMAGE
 
         return STOCK_IMAGE
-    from mmekit_local.containers import image_of
+    from mmekit.archive.images import image_of
 
     return image_of(text)
 
@@ -148,3 +202,103 @@ def _image(text: str | None) -> room.Image | None:
 def _described(memory: MeasuredMemory) -> str:
     text = f"{memory.required_mb} MiB"
     return text if memory.forked_mb is None else f"{text}, {memory.forked_mb} MiB forked"
+
+
+def _print(described: Description) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    console.print(_table(("", ""), _facts(described), headed=False))
+    signature = described.signature
+    for title, columns in (
+        ("Inputs", () if signature is None else signature.inputs),
+        ("Outputs", () if signature is None else signature.outputs),
+    ):
+        if columns:
+            console.print(Text(f"\n{title}", style="bold"))
+            heads = ("Column", "Type", "Missing", "Values")
+            console.print(_table(heads, [_column(column) for column in columns]))
+    example = described.example
+    if example is not None:
+        console.print(Text(f"\nSample request, {example.content_type}", style="bold"))
+        console.print(Text(_shortened(example.request)))
+        if example.answer is not None:
+            console.print(Text("\nSample response", style="bold"))
+            console.print(Text(_shortened(example.answer)))
+    if described.lacks:
+        console.print(Text("\nMissing", style="bold"))
+        for lack in described.lacks:
+            console.print(Text(f"- {lack}"))
+
+
+def _facts(described: Description) -> Iterator[tuple[str, str]]:
+    yield "Model", described.name
+    yield ("Archive" if described.is_archive else "Package"), described.where
+    in_mib = described.size >= _MIB
+    yield "Size", f"{described.size / (_MIB if in_mib else 1024):.1f} {'MiB' if in_mib else 'KiB'}"
+    if described.is_archive:
+        yield "Image", described.image or "unknown"
+    slots = {None: "added by mme pack", True: "yes", False: "no"}[described.worker_slots]
+    least, most = described.min_workers, described.max_workers
+    if least is not None or most is not None:
+        slots += f"; {least or 'default'} to {most or 'default'} workers"
+    yield "Worker slots", slots
+    if described.required_memory_mb is not None:
+        yield "Memory", _memory(described.required_memory_mb, described.measured)
+    if described.measured is not None:
+        yield "Python", described.measured.python
+        yield "Libraries", _libraries(described.measured)
+
+
+def _memory(required: int, measured: Measured | None) -> str:
+    text = f"{required} MiB are required to load it"
+    if measured is not None:
+        text += f"; a separate process takes {measured.memory.required_mb} MiB"
+    return text
+
+
+def _libraries(measured: Measured) -> str:
+    return ", ".join(f"{name} {measured.libraries[name]}" for name in measured.required) or "none"
+
+
+def _column(column: Column) -> tuple[str, str, str, str]:
+    among = column.known if column.known is not None else column.categories
+    values = ""
+    if among is not None:
+        values = ", ".join(map(str, among[:_VALUES]))
+        if len(among) > _VALUES:
+            values += f" and {len(among) - _VALUES} more"
+    kind = column.type if column.dtype in (None, column.type) else f"{column.type} ({column.dtype})"
+    missing = "yes" if column.missing else "no"
+    return column.name, kind, missing if column.required else "optional", values
+
+
+def _table(heads: Sequence[str], rows: Any, *, headed: bool = True) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=headed)
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _shortened(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= _BODY else f"{text[:_BODY]} … ({len(text)} characters)"
+
+
+def _members(described: Description) -> dict[str, Any]:
+    import json
+    from dataclasses import asdict
+
+    members = {name: getattr(described, name) for name in described.__dataclass_fields__}
+    for name in ("measured", "signature"):
+        if members[name] is not None:
+            members[name] = json.loads(members[name].to_json())
+    if described.example is not None:
+        members["example"] = asdict(described.example)
+    return members

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import app
+from mmekit.cli.application import Panel, app
 
 if TYPE_CHECKING:
     from mmekit.scaffold import Initialised
@@ -19,59 +19,61 @@ _COLUMNS = 8
 _ANSWER = 200
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.PACKAGE)
 def init(  # noqa: PLR0913  an option each
-    name: Annotated[str, typer.Argument(help="What the model is called.")],
+    name: Annotated[str, typer.Argument(help="The name of the model.")],
     *,
     artifact: Annotated[
-        Path, typer.Option("--artifact", "-a", help="The file or folder that training wrote.")
+        Path, typer.Option("--artifact", "-a", help="The trained model: a file or a folder.")
     ],
     example: Annotated[
         Path | None,
         typer.Option(
             "--example",
             "-e",
-            help="Rows as the model is asked, as CSV, Parquet, JSON or npy: names, types, sample.",
+            help="Rows to take column names, types and a sample request from: CSV, Parquet, JSON "
+            "or npy.",
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="The example's column that is no feature.")
+        str | None, typer.Option(help="The column of --example with the labels; it is dropped.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Otherwise model_packages/NAME.")
+        Path | None,
+        typer.Option("--output", "-o", help="Default: model_packages/NAME."),
     ] = None,
     artifacts: Annotated[
         Path | None,
-        typer.Option(help="Where the artefact is laid; otherwise build/artifacts/NAME."),
+        typer.Option(help="The folder for the artefact. Default: build/artifacts/NAME."),
     ] = None,
     code: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A module or package of yours that a pickle asks for; those in the working folder "
-            "and beside the artefact are found."
+            help="A module or package that a pickle imports. Those in the working directory and "
+            "beside the artefact are found without it."
         ),
     ] = None,
     trust: Annotated[
         list[str] | None,
-        typer.Option(help="A type in a skops file that skops does not know and you do."),
+        typer.Option(help="A type in a skops file to trust, although skops does not."),
     ] = None,
     convert_to_skops: Annotated[
         bool,
         typer.Option(
             "--convert-to-skops",
-            help="Make a skops file of a pickle, if it answers the example as the pickle does.",
+            help="Convert a pickle to skops, if both predict the same for the example.",
         ),
     ] = False,
-    link: Annotated[bool, typer.Option("--link", help="Link the artefact: no copy.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Link the artefact, do not copy.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace what an earlier init wrote.")
+        bool, typer.Option("--force", help="Overwrite the files of an earlier init.")
     ] = False,
 ) -> None:
-    """Make a package folder of a trained model, ready to pack, without a line of code.
+    """Create a package folder from a trained model, without code.
 
-    It tells by the content what the artefact is: scikit-learn (joblib, pickle, cloudpickle, skops),
-    XGBoost, LightGBM, CatBoost, ONNX, TorchScript, or a folder of SetFit, sentence-transformers or
-    MLflow. The model is loaded once, and a pickle runs the code that is in it.
+    The format is detected: scikit-learn (joblib, pickle, cloudpickle, skops), XGBoost, LightGBM,
+    CatBoost, ONNX, TorchScript, or a folder of SetFit, sentence-transformers or MLflow. The model
+    is loaded once; loading a pickle runs the code in it.
 
     **Example:** mme init churn --artifact model.joblib --example customers.csv
     """
@@ -100,10 +102,10 @@ def _report(name: str, done: Initialised) -> None:
     inspected = done.inspected
     _say("Found", f"{inspected.title}, {inspected.library}; saved as {inspected.form}")
     if inspected.runs_code:
-        _say("", "Loading it runs code that is in it: take it from nobody you do not trust.")
+        _say("", "Loading it runs the code in it: load only files that you trust.")
     if done.skops_types is not None:
         _say("", _safer(done.skops_types))
-    _say("Takes", _taken(done))
+    _say("Inputs", _taken(done))
     _say("Package", f"{done.package}: model.py with {inspected.handler}, {_listed(done)}")
     _say("Artefacts", f"{done.artifacts}: {inspected.path.name} {_placed(done)}")
     _say("Sample", _sample(done))
@@ -120,10 +122,10 @@ def _report(name: str, done: Initialised) -> None:
 
 def _safer(unknown: tuple[str, ...]) -> str:
     trust = "".join(f" --trust {one}" for one in unknown)
-    named = f" (the types {', '.join(unknown)} are yours to trust)" if unknown else ""
+    named = f" (if you trust the types {', '.join(unknown)})" if unknown else ""
     return (
-        "skops is the safer format: its files hold data and run nothing. It can hold this model"
-        f"{named}: --convert-to-skops{trust}, or when it is saved: "
+        "skops is the safer format: loading it runs no code. It can hold this model"
+        f"{named}: use --convert-to-skops{trust}, or save it with "
         'skops.io.dump(model, "model.skops")'
     )
 
@@ -139,7 +141,7 @@ def _taken(done: Initialised) -> str:
     )
     said = f"a table of {len(signature.inputs)}: {names}{more}"
     if done.left_out:
-        said += f"; {', '.join(done.left_out)} of the example left out, as no feature"
+        said += f"; {', '.join(done.left_out)} of the example dropped, as no feature"
     if signature.frame:
         said += "; as a pandas DataFrame"
     return said
@@ -156,8 +158,8 @@ def _placed(done: Initialised) -> str:
     said = {
         "copied": "copied there",
         "linked": "linked there",
-        "converted": "made of the pickle, the same answers to the example",
-        "left": "was there",
+        "converted": "converted from the pickle, with the same predictions for the example",
+        "left": "already there",
     }[done.placed]
     return f"{said}, signature.json beside it" if done.signature is not None else said
 
@@ -168,9 +170,9 @@ def _sample(done: Initialised) -> str:
     answer = json.dumps(done.answer, ensure_ascii=False)
     if len(answer) > _ANSWER:
         answer = f"{answer[:_ANSWER]}…"
-    origin = "made up, as there is no --example" if done.sample.made_up else "from the example"
+    origin = "generated, as there is no --example" if done.sample.made_up else "from the example"
     rows = len(done.sample.instances)
-    return f"{rows} row{'s' if rows > 1 else ''} {origin}; answered {answer}"
+    return f"{rows} row{'s' if rows > 1 else ''} {origin}; response {answer}"
 
 
 def _say(label: str, text: str) -> None:

@@ -5,13 +5,12 @@
 of them can be interrupted and run again.
 """
 
-from mmekit.deploy.account import Account, saying_what_failed
-from mmekit.deploy.archives import PackedModel, packed_models
+from mmekit.deploy.account import Account, Site, deploy_errors
 from mmekit.deploy.capacity import Capacity, capacity_of
+from mmekit.deploy.cost import Cost, cost_of
 from mmekit.deploy.deployment import Deployment, read_deployment
+from mmekit.deploy.models import PackedModel, packed_models
 from mmekit.deploy.plan import Plan, plan_deployment, plan_removal
-from mmekit.deploy.prices import Cost, cost_of
-from mmekit.deploy.site import Site
 from mmekit.deploy.status import Status, status_of
 from mmekit.deploy.step import Action, Difference, Report, Step
 
@@ -30,10 +29,10 @@ __all__ = [
     "Step",
     "capacity_of",
     "cost_of",
+    "deploy_errors",
     "packed_models",
     "plan_deployment",
     "plan_removal",
     "read_deployment",
-    "saying_what_failed",
     "status_of",
 ]

@@ -1,12 +1,19 @@
-"""The account and region that are deployed to: AWS's or the local service's."""
+"""The account and region that are deployed to, and a deployment in them.
+
+An `Account` is AWS's or the local service's. A `Site` is what every step of a plan looks at: the
+deployment, the account, and the names that its resources have there.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mmekit.errors import DeployError
-from mmekit.settings import LOCAL_ACCOUNT, Settings
+from mmekit.archive import container_environment
+from mmekit.errors import DeployError, SettingsError
+from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings, published_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,12 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TAG",
+    "VARIANT",
     "Account",
+    "Site",
     "code_of",
+    "deploy_errors",
     "is_denied",
     "is_missing",
     "owner",
-    "saying_what_failed",
     "tags",
 ]
 
@@ -42,6 +51,7 @@ _UNKNOWN_CALLER = frozenset(
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
 _MISSING = frozenset({"404", "ObjectNotFoundException"})
 _MISSING_SPOKEN = ("Could not find", "No scaling policy found", "No scalable target found")
+VARIANT = "AllTraffic"
 
 
 class Account:
@@ -68,7 +78,7 @@ class Account:
         self.region = self.settings.region
         self.is_real = self.settings.target == "aws"
         self._clients: dict[str, Any] = {}
-        with saying_what_failed(self.settings):
+        with deploy_errors(self.settings):
             identity = self.client("sts").get_caller_identity()
         self.number = str(identity["Account"])
         self.partition = str(identity["Arn"]).split(":")[1]
@@ -125,7 +135,7 @@ def is_denied(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def saying_what_failed(settings: Settings) -> Iterator[None]:
+def deploy_errors(settings: Settings) -> Iterator[None]:
     """Turn errors of boto3 into DeployError with a remedy."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -152,7 +162,7 @@ def _remedy(code: str, operation: str) -> str:
     if code in _EXPIRED:
         return (
             "The credentials have expired: renew them (`aws sso login`, or whatever gave you "
-            "them), then run the command again; it goes on where it stopped."
+            "them), then run the command again to resume."
         )
     if code in _UNKNOWN_CALLER:
         return (
@@ -161,12 +171,12 @@ def _remedy(code: str, operation: str) -> str:
         )
     if code in _DENIED:
         return (
-            f"Whoever runs this needs the permission for {operation}; docs/deploying.md lists "
-            "what each is for. Then run the command again; it goes on where it stopped."
+            f"The caller needs the permission for {operation}; docs/deploying.md lists "
+            "what each is for. Then run the command again to resume."
         )
     if code in ("ResourceLimitExceeded", "LimitExceeded", "LimitExceededException"):
         return "Ask for a higher quota in the console's Service Quotas, or choose a smaller one."
-    return "Run the command again when that is mended; it goes on where it stopped."
+    return "Correct that and run the command again to resume."
 
 
 def _remedy_of_failure(error: Exception, settings: Settings) -> str:
@@ -183,4 +193,88 @@ def _remedy_of_failure(error: Exception, settings: Settings) -> str:
         return "Sign in (`aws configure sso`, `aws login`), or choose a profile with AWS_PROFILE."
     if settings.target == "local":
         return "Start the local service with `mme up`; MME_LOCAL_URL names another address."
-    return "Run the command again when that is mended; it goes on where it stopped."
+    return "Correct that and run the command again to resume."
+
+
+@dataclass(frozen=True)
+class Site:
+    """A deployment in an account.
+
+    Attributes
+    ----------
+    account
+        Where.
+    deployment
+        What.
+    """
+
+    account: Account
+    deployment: Deployment
+
+    @property
+    def name(self) -> str:
+        """Return the deployment's name, which is the endpoint's."""
+        return self.deployment.name
+
+    @property
+    def bucket(self) -> str:
+        """Return the bucket's name."""
+        own = f"{self.name}-{self.account.number}-{self.account.region}".lower()
+        return self.deployment.bucket or own
+
+    @property
+    def prefix(self) -> str:
+        """Return what every archive's key begins with; it ends with a slash."""
+        return f"{self.deployment.prefix}/"
+
+    @property
+    def data_url(self) -> str:
+        """Return the model's ModelDataUrl."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def role_name(self) -> str:
+        """Return the name of the role that is made where none is given; IAM has no regions."""
+        return f"{self.name}-{self.account.region}"
+
+    @property
+    def role(self) -> str:
+        """Return the ARN of the role that the endpoint runs as."""
+        own = f"arn:{self.account.partition}:iam::{self.account.number}:role/{self.role_name}"
+        return self.deployment.role or own
+
+    @cached_property
+    def image(self) -> str:
+        """Return the URI of the container image.
+
+        Raises
+        ------
+        DeployError
+            The file names none, and AWS publishes none for the region.
+        """
+        deployment = self.deployment
+        if deployment.image is not None:
+            return deployment.image
+        try:
+            return published_image(self.account.region, deployment.instance_type)
+        except SettingsError as error:
+            raise DeployError(
+                error.what.replace("MME_IMAGE_URI is not set", "The file names no image"),
+                where=f"{deployment.name}, {self.account.region}",
+                remedy="Name an image of yours as `image`, or deploy to another region; the table "
+                "is that of sagemaker-core.",
+            ) from None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the containers."""
+        is_stock = self.image.endswith(f":{CPU_TAG}")
+        return {
+            **(container_environment() if is_stock else {}),
+            **self.deployment.environment,
+        }
+
+    @property
+    def scaled_resource(self) -> str:
+        """Return what Application Auto Scaling calls the variant."""
+        return f"endpoint/{self.name}/variant/{VARIANT}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit.deploy.account import owner, tags
-from mmekit.deploy.site import VARIANT
+from mmekit.deploy.account import VARIANT, owner, tags
 from mmekit.deploy.step import Action, Report, Step, differences
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.account import Site
 
 __all__ = ["plan_alarms", "plan_alarms_removal"]
 

@@ -14,7 +14,7 @@ from mmekit.errors import DeployError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.account import Site
 
 __all__ = ["bucket_owner", "plan_bucket", "plan_bucket_removal"]
 
@@ -85,9 +85,9 @@ def _state(site: Site) -> dict[str, Any] | None:
             return None
         if is_denied(error):
             raise DeployError(
-                "The bucket belongs to somebody else, or you may not use it.",
+                "The bucket belongs to another account, or you have no permission to use it.",
                 where=bucket,
-                remedy="Choose another name as `bucket`; buckets' names are the world's.",
+                remedy="Choose another name as `bucket`; bucket names are global.",
             ) from error
         if code_of(error) in ("301", "PermanentRedirect"):
             raise _elsewhere(site, "another region") from error
@@ -209,9 +209,9 @@ def _make(site: Site) -> None:
         if code_of(error) != "BucketAlreadyExists":
             raise
         raise DeployError(
-            "The bucket belongs to somebody else.",
+            "The bucket belongs to another account.",
             where=site.bucket,
-            remedy="Choose another name as `bucket`; buckets' names are the world's.",
+            remedy="Choose another name as `bucket`; bucket names are global.",
         ) from error
     _protect(site)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mmekit.archive import Manifest
-    from mmekit.deploy.archives import PackedModel
+    from mmekit.deploy.models import PackedModel
 
 __all__ = ["Capacity", "capacity_of"]
 

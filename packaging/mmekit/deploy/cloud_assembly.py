@@ -71,7 +71,7 @@ class Assembly:
     def __init__(self, folder: Path, settings: Settings) -> None:
         if settings.target != "local":
             raise DeployError(
-                "Only the local service needs this; on AWS cdk does it itself.",
+                "This command is for the local service; on AWS use cdk.",
                 where="MME_TARGET",
                 remedy="Set MME_TARGET to local, or run cdk bootstrap and cdk deploy.",
             )
@@ -138,7 +138,7 @@ class Assembly:
             with self._asking(name):
                 found = _described(formation, name)
                 if found is None:
-                    say(f"{name}: it is not there")
+                    say(f"{name}: does not exist")
                     continue
                 formation.delete_stack(StackName=name)
                 self._wait(formation, "stack_delete_complete", found["StackId"])
@@ -200,9 +200,9 @@ class Assembly:
             ]
             status = (_described(formation, stack) or {}).get("StackStatus", "it is gone")
             raise DeployError(
-                f"The stack did not come about: {'; '.join(reasons) or status}",
+                f"The stack failed: {'; '.join(reasons) or status}",
                 where=stack,
-                remedy="Correct it, synthesise and deploy again: what failed was rolled back.",
+                remedy="Correct it, synthesise and deploy again: the change was rolled back.",
             ) from error
 
     def _files(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -278,7 +278,7 @@ class Assembly:
             what = f"It is no folder of synthesised stacks: {error.strerror}."
             raise DeployError(what, where=str(path), remedy=_REDO) from error
         except ValueError as error:
-            raise DeployError(f"It is no JSON: {error}", where=str(path), remedy=_REDO) from error
+            raise DeployError(f"It is not JSON: {error}", where=str(path), remedy=_REDO) from error
         return found
 
     def _asking(self, where: str) -> _Asking:

@@ -31,7 +31,7 @@ from mmekit.settings import (
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["Alarms", "Autoscaling", "Deployment", "Network", "Package", "read_deployment"]
+__all__ = ["Alarms", "Autoscaling", "Deployment", "ModelEntry", "Network", "read_deployment"]
 
 _LONGEST_NAME = 32  # account and region are added to name a bucket, which may have 63
 _NAME = rf"^[a-zA-Z0-9](-?[a-zA-Z0-9]){{0,{_LONGEST_NAME - 1}}}$"
@@ -60,7 +60,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, str_strip_whitespace=True)
 
 
-class Package(_Part):
+class ModelEntry(_Part):
     """A model: its archive, and what the archive is packed from.
 
     Attributes
@@ -92,7 +92,7 @@ class Package(_Part):
         return None if path is None else Path(folder, path.expanduser())
 
     @model_validator(mode="after")
-    def _artifacts_belong_to_a_package(self) -> Package:
+    def _artifacts_belong_to_a_package(self) -> ModelEntry:
         if self.artifacts is not None and self.package is None:
             raise ValueError("artifacts without package: name the package folder too")
         return self
@@ -185,7 +185,7 @@ class Deployment(_Part):
     """
 
     name: Annotated[str, StringConstraints(pattern=_NAME)]
-    packages: tuple[Package, ...] = Field(min_length=1)
+    packages: tuple[ModelEntry, ...] = Field(min_length=1)
     region: RegionName | None = None
     bucket: BucketName | None = None
     prefix: KeyPrefix = "models"
@@ -219,16 +219,16 @@ def read_deployment(file: Path) -> Deployment:
         The file is missing, is no YAML, or says what cannot be; every fault is named.
     """
     try:
-        content = yaml.load(file.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(file.read_bytes(), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise DeployError(
-            "There is no deployment file.",
+            "The deployment file does not exist.",
             where=str(file),
             remedy="Write one (docs/deploying.md begins with an example), or name yours.",
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DeployError(
-            f"The deployment file is no YAML: {_spoken(error)}.",
+            f"The deployment file is not YAML: {_spoken(error)}.",
             where=str(file),
             remedy="Correct it; docs/deploying.md begins with an example.",
         ) from None
@@ -245,7 +245,7 @@ def read_deployment(file: Path) -> Deployment:
         ) from None
 
 
-class _Loader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     """Refuses a key that is given twice, where YAML's readers silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
@@ -274,7 +274,7 @@ def _sentence(error: ErrorDetails) -> str:
         case "missing":
             return f"{path} is missing."
         case "extra_forbidden":
-            return f"{path} is no field."
+            return f"{path} is not a field."
         case "value_error" if not name:
             said = error["msg"].removeprefix("Value error, ")
             return f"{path}: {said}." if path else f"{said[0].upper()}{said[1:]}."

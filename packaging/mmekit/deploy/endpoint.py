@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mmekit.deploy.account import is_missing, owner, tags
-from mmekit.deploy.site import VARIANT
+from mmekit.deploy.account import VARIANT, is_missing, owner, tags
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.account import Site
 
 __all__ = [
     "EndpointState",
@@ -217,9 +216,9 @@ def _wait_for(site: Site, config: str, report: Report) -> None:
         return
     if state is None:
         raise DeployError(
-            "The endpoint was removed meanwhile.",
+            "The endpoint was deleted meanwhile.",
             where=site.name,
-            remedy="Run `mme deploy` again if it shall be there.",
+            remedy="Run `mme deploy` again to create it.",
         )
     kept = ""
     if state.status == _IN_SERVICE:
@@ -228,7 +227,7 @@ def _wait_for(site: Site, config: str, report: Report) -> None:
         f"The endpoint did not come into service: {state.failure or state.status}.{kept}",
         where=site.name,
         remedy="Its logs (/aws/sagemaker/Endpoints/" + site.name + " in CloudWatch; locally what "
-        "`mme up` prints) say more. Mend the file, then run `mme deploy` again.",
+        "`mme up` prints) say more. Correct the file, then run `mme deploy` again.",
     )
 
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mmekit.deploy.account import TAG, code_of, is_missing, tags
-from mmekit.deploy.site import VARIANT
+from mmekit.deploy.account import TAG, VARIANT, code_of, is_missing, tags
 from mmekit.deploy.step import Action, Report, Step, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.account import Site
 
 __all__ = [
     "Hosting",

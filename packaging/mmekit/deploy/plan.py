@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
+from mmekit.deploy.account import Site, is_denied
 from mmekit.deploy.alarms import plan_alarms, plan_alarms_removal
 from mmekit.deploy.bucket import plan_bucket, plan_bucket_removal
 from mmekit.deploy.endpoint import plan_endpoint, plan_endpoint_removal, settled_endpoint
-from mmekit.deploy.former import plan_former_removal
-from mmekit.deploy.hosting import own_configs, own_models, plan_hosting, removal_of
-from mmekit.deploy.objects import plan_objects, plan_objects_removal, stored_archives
+from mmekit.deploy.hosting import own_configs, own_data_urls, own_models, plan_hosting, removal_of
+from mmekit.deploy.models import plan_objects, plan_objects_removal, stored_archives
 from mmekit.deploy.role import plan_role, plan_role_removal
 from mmekit.deploy.scaling import plan_scaling, plan_scaling_removal
 from mmekit.deploy.step import Action, Report, Step
@@ -18,12 +21,10 @@ from mmekit.deploy.step import Action, Report, Step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit.deploy.archives import PackedModel
     from mmekit.deploy.endpoint import EndpointState
-    from mmekit.deploy.objects import StoredArchive
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.models import PackedModel, StoredArchive
 
-__all__ = ["Plan", "plan_deployment", "plan_removal"]
+__all__ = ["Plan", "plan_deployment", "plan_former_removal", "plan_removal"]
 
 _SIGNS = {Action.CREATE: "+", Action.CHANGE: "~", Action.KEEP: " ", Action.REMOVE: "-"}
 
@@ -134,3 +135,40 @@ def _renewed(
     made = serving.config_made
     since = {one.key for one in stored if one.replaces and made is not None and one.modified > made}
     return {model.key: model.sha256 for model in models if model.key in changing | since}
+
+
+def plan_former_removal(site: Site) -> tuple[Step, ...]:
+    """Plan to remove what the deployment uploaded elsewhere, and the buckets it made for that.
+
+    Its models say where. So they have to outlive these steps, for the next run to find what an
+    interrupted one has left.
+    """
+    archives: dict[str, Step] = {}
+    buckets: dict[str, Step] = {}
+    for former in _former_sites(site):
+        try:
+            stored = stored_archives(former)
+        except ClientError as error:
+            if not is_denied(error):
+                raise
+            note = "may not be looked up: what is there stays"
+            archives[former.data_url] = Step(Action.KEEP, "archives", former.data_url, note=note)
+            continue
+        for step in plan_objects_removal(former, stored):
+            url = f"{former.data_url}{step.name}"
+            # One prefix may be in another: what is under the present one is not former.
+            if step.action is Action.REMOVE and not url.startswith(site.data_url):
+                archives[url] = dataclasses.replace(step, name=url)
+        bucket = plan_bucket_removal(former) if former.bucket != site.bucket else None
+        if bucket is not None and bucket.action is Action.REMOVE:
+            buckets[bucket.name] = bucket
+    return (*archives.values(), *buckets.values())
+
+
+def _former_sites(site: Site) -> list[Site]:
+    sites = []
+    for url in sorted(own_data_urls(site) - {site.data_url}):
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        before = {"bucket": bucket, "prefix": prefix.rstrip("/")}
+        sites.append(Site(site.account, site.deployment.model_copy(update=before)))
+    return sites

@@ -16,7 +16,7 @@ from mmekit.errors import DeployError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.account import Site
 
 __all__ = ["plan_role", "plan_role_removal", "role_permissions"]
 

@@ -1,26 +1,26 @@
-"""What there is of a deployment."""
+"""The status of a deployment: endpoint, instances, models, cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.deploy.cost import cost_of
 from mmekit.deploy.endpoint import endpoint_state
-from mmekit.deploy.objects import stored_archives
-from mmekit.deploy.prices import cost_of
+from mmekit.deploy.models import stored_archives
 
 if TYPE_CHECKING:
+    from mmekit.deploy.account import Site
+    from mmekit.deploy.cost import Cost
     from mmekit.deploy.endpoint import EndpointState
-    from mmekit.deploy.objects import StoredArchive
-    from mmekit.deploy.prices import Cost
-    from mmekit.deploy.site import Site
+    from mmekit.deploy.models import StoredArchive
 
 __all__ = ["Status", "status_of"]
 
 
 @dataclass(frozen=True)
 class Status:
-    """A deployment, as it is.
+    """A deployment as it is now.
 
     Attributes
     ----------
@@ -79,5 +79,6 @@ def status_of(site: Site) -> Status:
             endpoint.instance_type,
             instances=endpoint.desired_instances,
             models=len(models),
+            account=site.account,
         )
     return Status(site.name, str(site.account), site.data_url, endpoint, models, cost)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import PackageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from mmekit_runtime.signature import Signature
 
 SKLEARN = "sklearn"
 SKOPS = "skops"
@@ -50,6 +53,7 @@ _NOT_SERVED = {
 _SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json")
 _SETFIT_FILES = ("model_head.pkl", "config_setfit.json")
 _MLMODEL = "MLmodel"
+TABLE, TEXTS, TENSORS = "a table", "texts", "arrays"
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def recognise(path: Path) -> Artifact:
         return _folder(path)
     if not path.is_file():
         raise PackageError(
-            "There is no such artefact", where=str(path), remedy="name the file or folder"
+            "The artefact does not exist", where=str(path), remedy="name the file or folder"
         )
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
@@ -235,10 +239,76 @@ def _is_onnx(path: Path, head: bytes) -> bool:
 
 def _unknown(path: Path) -> PackageError:
     return PackageError(
-        "Nothing is known here that `mme init` could serve",
+        "`mme init` does not recognise this artefact",
         where=str(path),
         remedy="it knows scikit-learn (joblib, pickle, cloudpickle, skops), XGBoost (.ubj, .json), "
         "LightGBM (.txt), CatBoost (.cbm), ONNX, TorchScript, and folders of SetFit, "
         "sentence-transformers and MLflow; for anything else write model.py by hand, as "
         "docs/handlers.md shows",
     )
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """An artefact that was loaded once.
+
+    Attributes
+    ----------
+    path
+        The file or folder that the package takes.
+    form
+        How it was saved, for people.
+    title
+        The model's class, and what it consists of.
+    library
+        The library's name and version.
+    handler, options
+        The handler of mmekit_runtime, and what it is given beside the artefact's name.
+    requirements
+        Lines of requirements.txt.
+    rows
+        What a row is: `TABLE`, `TEXTS` or `TENSORS`.
+    model
+        The loaded model.
+    names, width
+        The model's own columns and their number, where it knows them.
+    environment
+        What belongs into ``option.env``.
+    signature
+        The columns and their types, where the file itself names them: ONNX.
+    categories
+        The categories of columns, in the order of training, where the file names them: LightGBM.
+    coded
+        The names of columns of categories that the file knows by their places alone: XGBoost.
+    computes
+        Whether every column without a name is a number to the model.
+    frames
+        Whether the handler can give the model a DataFrame.
+    wrote
+        The version of scikit-learn that the file says wrote it; None where it says none.
+    code
+        Files and folders of modules that travel in the package.
+    runs_code
+        Whether loading it runs code that is in it.
+    """
+
+    path: Path
+    form: str
+    title: str
+    library: str
+    handler: str
+    requirements: tuple[str, ...]
+    rows: str = TABLE
+    model: Any = None
+    names: tuple[str, ...] | None = None
+    width: int | None = None
+    options: Mapping[str, Any] | None = None
+    environment: Mapping[str, str] | None = None
+    signature: Signature | None = None
+    categories: Mapping[str, tuple[Any, ...]] | None = None
+    coded: frozenset[str] = frozenset()
+    computes: bool = False
+    frames: bool = False
+    wrote: str | None = None
+    code: tuple[Path, ...] = ()
+    runs_code: bool = False

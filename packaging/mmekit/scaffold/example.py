@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmekit.errors import PackageError
 from mmekit.scaffold.pickles import missing_library
+from mmekit.signatures import signature as signature_of_table
+from mmekit_runtime.estimators import signature_of, takes_missing
+from mmekit_runtime.signature import FILE_NAME, Column, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from mmekit.scaffold.artifact import Inspected
 
 _TARGETS = ("target", "label", "labels", "class", "y", "outcome")
 _ROW_MEMBERS = ("instances", "inputs", "dataframe_records", "data")
@@ -21,7 +26,7 @@ _MEMBERS = '{"instances": [...]}, {"dataframe_split": {...}}, or a list of recor
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleRows:
     """Rows as they would be asked.
 
     Attributes
@@ -46,7 +51,7 @@ class Example:
         return len(self.rows) if self.frame is None else len(self.frame)
 
 
-def read_example(path: Path) -> Example:
+def read_example(path: Path) -> ExampleRows:
     """Read a file of CSV, Parquet, JSON, JSON lines or npy.
 
     Raises
@@ -55,7 +60,9 @@ def read_example(path: Path) -> Example:
         The file is not there, is of another kind, or holds no rows.
     """
     if not path.is_file():
-        raise PackageError("There is no such example", where=str(path), remedy="check the path")
+        raise PackageError(
+            "The example file does not exist", where=str(path), remedy="check the path"
+        )
     with path.open("rb") as stream:
         head = stream.read(64)
     try:
@@ -78,15 +85,17 @@ def read_example(path: Path) -> Example:
             f"The example cannot be read: {' '.join(str(error).split())}", where=str(path)
         ) from error
     if not len(example):
-        raise PackageError(
-            "The example has no rows", where=str(path), remedy="give it a row at least"
-        )
+        raise PackageError("The example has no rows", where=str(path), remedy="add a row")
     return example
 
 
 def features_of(
-    example: Example, names: Sequence[str] | None, width: int | None, target: str | None, where: str
-) -> Example:
+    example: ExampleRows,
+    names: Sequence[str] | None,
+    width: int | None,
+    target: str | None,
+    where: str,
+) -> ExampleRows:
     """Leave out the columns that are no features, and put the others into the model's order.
 
     Parameters
@@ -138,13 +147,13 @@ def features_of(
     return _chosen(example, kept)
 
 
-def _chosen(example: Example, kept: list[Any]) -> Example:
+def _chosen(example: ExampleRows, kept: list[Any]) -> ExampleRows:
     left_out = tuple(str(name) for name in example.frame.columns if name not in kept)
     names = tuple(map(str, kept)) if example.names else ()
-    return Example(example.frame[kept], (), names, left_out)
+    return ExampleRows(example.frame[kept], (), names, left_out)
 
 
-def _of_frame(frame: Any, *, named: bool = True) -> Example:
+def _of_frame(frame: Any, *, named: bool = True) -> ExampleRows:
     if named:
         doubles = frame.columns[frame.columns.duplicated()]
         if len(doubles):
@@ -153,10 +162,10 @@ def _of_frame(frame: Any, *, named: bool = True) -> Example:
     # What pandas.DataFrame.to_csv and to_parquet leave of an index is no column.
     unnamed = [name for name in frame.columns if str(name).startswith(("Unnamed: 0", "__index_"))]
     frame = frame.drop(columns=unnamed).reset_index(drop=True)
-    return Example(frame, (), tuple(map(str, frame.columns)) if named else ())
+    return ExampleRows(frame, (), tuple(map(str, frame.columns)) if named else ())
 
 
-def _of_csv(path: Path) -> Example:
+def _of_csv(path: Path) -> ExampleRows:
     pandas = _pandas(path)
     frame = pandas.read_csv(path)
     if all(_is_number(str(name)) for name in frame.columns):
@@ -164,7 +173,7 @@ def _of_csv(path: Path) -> Example:
     return _of_frame(frame)
 
 
-def _of_json(path: Path) -> Example:
+def _of_json(path: Path) -> ExampleRows:
     text = path.read_text(encoding="utf-8-sig")
     try:
         content = json.loads(text)
@@ -172,7 +181,7 @@ def _of_json(path: Path) -> Example:
         content = [json.loads(line) for line in text.splitlines() if line.strip()]
     if isinstance(content, dict):
         content = _rows_of_object(content, path)
-        if isinstance(content, Example):
+        if isinstance(content, ExampleRows):
             return content
     if not isinstance(content, list):
         raise ValueError(f"expected {_MEMBERS}")  # noqa: TRY004  the file's content is wrong
@@ -194,23 +203,23 @@ def _rows_of_object(content: dict[str, Any], path: Path) -> Any:
     raise ValueError(f"expected {_MEMBERS}; it has {_listed(list(content))}")
 
 
-def _columns(columns: dict[str, Any], path: Path) -> Example:
+def _columns(columns: dict[str, Any], path: Path) -> ExampleRows:
     values = list(columns.values())
     if all(isinstance(value, list) and not _is_nested(value) for value in values):
         return _of_frame(_pandas(path).DataFrame(columns))
     # Tensors by name: a row has a part of each.
     rows = [dict(zip(columns, parts, strict=True)) for parts in zip(*values, strict=True)]
-    return Example(None, tuple(rows))
+    return ExampleRows(None, tuple(rows))
 
 
-def _of_rows(rows: list[Any], path: Path) -> Example:
+def _of_rows(rows: list[Any], path: Path) -> ExampleRows:
     if rows and all(isinstance(row, dict) for row in rows):
         if any(isinstance(value, (list, dict)) for row in rows for value in row.values()):
-            return Example(None, tuple(rows))
+            return ExampleRows(None, tuple(rows))
         return _of_frame(_pandas(path).DataFrame(rows))
     if rows and all(isinstance(row, list) and not _is_nested(row) for row in rows):
         return _of_frame(_pandas(path).DataFrame(rows), named=False)
-    return Example(None, tuple(rows))
+    return ExampleRows(None, tuple(rows))
 
 
 def _is_nested(row: list[Any]) -> bool:
@@ -236,3 +245,104 @@ def _pandas(path: Path) -> Any:
 def _listed(names: Sequence[str], most: int = 12) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
+
+
+def signature_beside(artifact: Path) -> Signature | None:
+    """Return the signature that the training wrote beside its artefact; None if it wrote none.
+
+    Raises
+    ------
+    PackageError
+        There is a signature.json, and it is none.
+    """
+    try:
+        return Signature.read(artifact.parent)
+    except ValueError as error:
+        raise PackageError(
+            str(error),
+            where=str(artifact.parent / FILE_NAME),
+            remedy="write it anew: mmekit.signature(X, y, model).to_json()",
+        ) from error
+
+
+def signature_for(
+    inspected: Inspected, frame: Any, written: Signature | None, *, y: Any = None
+) -> Signature | None:
+    """Return what the model takes; None where nobody knows the names of its columns.
+
+    Parameters
+    ----------
+    frame
+        The example's columns, in the model's order; None without an example.
+    written
+        What MLflow wrote down; an example counts more.
+    y
+        What the model answers to the example, for the outputs.
+
+    Raises
+    ------
+    PackageError
+        The model's columns hold categories, and nobody says what their order was in training.
+    """
+    told = inspected.signature or signature_of(inspected.model)
+    if frame is not None:
+        signature: Signature | None = signature_of_table(frame, y, inspected.model)
+    else:
+        signature = written or told
+    if signature is None:
+        return None
+    known = {} if told is None else {column.name: column for column in told.inputs}
+    gaps = told is None and bool(takes_missing(inspected.model))
+    columns = tuple(
+        _completed(column, known.get(column.name), inspected, gaps=gaps)
+        for column in signature.inputs
+    )
+    _check_categories(columns, inspected)
+    is_frame = told.frame if told is not None and signature.frame is None else signature.frame
+    # An estimator of XGBoost takes categories in a frame alone.
+    is_frame = inspected.frames and (is_frame or bool(inspected.coded))
+    return Signature(columns, signature.outputs, is_frame)
+
+
+def _completed(column: Column, told: Column | None, inspected: Inspected, *, gaps: bool) -> Column:
+    if told is not None and inspected.signature is not None:
+        return told  # the file says its columns' types itself
+    categories = (inspected.categories or {}).get(column.name)
+    if categories is not None:
+        return _category(column, categories)
+    if column.type == "any" and inspected.categories is not None:
+        return replace(column, type="double", dtype="float64", missing=True)
+    if told is not None:
+        column = replace(
+            column,
+            known=told.known or column.known,
+            missing=column.missing or told.missing,
+        )
+    is_number = column.is_number or column.type == "boolean"
+    if gaps and is_number:
+        column = replace(column, missing=True)
+    computes = told.type == "double" if told is not None else inspected.computes
+    if computes and column.type in ("integer", "long") and column.is_number:
+        # Whole by chance, for all that anybody knows: the model computes with it as with any other.
+        return replace(column, type="double", dtype="float64")
+    return column
+
+
+def _category(column: Column, values: tuple[Any, ...]) -> Column:
+    kinds: Mapping[type, str] = {str: "string", bool: "boolean", int: "long", float: "double"}
+    found = {type(value) for value in values}
+    kind = kinds.get(found.pop(), "any") if len(found) == 1 else "any"
+    return Column(column.name, kind, dtype="category", categories=values, missing=True)
+
+
+def _check_categories(columns: tuple[Column, ...], inspected: Inspected) -> None:
+    for column in columns:
+        if column.name in inspected.coded and column.categories is None:
+            raise PackageError(
+                f"The column {column.name} holds categories: the model knows their places in the "
+                "order of training, and not what they are called",
+                where=str(inspected.path),
+                remedy="write signature.json beside the artefact when training: "
+                "mmekit.signature(X, y).to_json(); or give rows of the training's DataFrame as "
+                "--example in Parquet, which keeps its categories",
+            )

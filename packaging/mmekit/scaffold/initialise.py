@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import MmekitError, PackageError
-from mmekit.scaffold import package_files
-from mmekit.scaffold.inspected import TEXTS
-from mmekit.scaffold.placement import (
+from mmekit.scaffold import package_folder
+from mmekit.scaffold.artifact import TEXTS
+from mmekit.scaffold.package_folder import (
     check_place,
     place,
-    strangers,
+    unrelated_files,
     with_companions,
     write_package,
     write_signature,
@@ -33,7 +33,7 @@ from mmekit.scaffold.source import (
 )
 
 if TYPE_CHECKING:
-    from mmekit.scaffold.inspected import Inspected
+    from mmekit.scaffold.artifact import Inspected
     from mmekit_runtime.signature import Signature
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -125,7 +125,7 @@ def init(wishes: Wishes) -> Initialised:
         left_out=() if source.example is None else source.example.left_out,
         test=package / _test_name(wishes.name),
         skops_types=skops_types,
-        notes=source.notes + strangers(artifacts, source.inspected.path),
+        notes=source.notes + unrelated_files(artifacts, source.inspected.path),
     )
 
 
@@ -151,13 +151,13 @@ def _files(
     inspected = source.inspected
     tolerance = _TOLERANCE_OF_TEXTS if inspected.environment and inspected.rows == TEXTS else None
     return {
-        "model.py": package_files.model_text(
+        "model.py": package_folder.model_text(
             inspected.handler, inspected.path.name, inspected.options
         ),
-        "serving.properties": package_files.properties_text(wishes.name, inspected.environment),
-        "requirements.txt": package_files.requirements_text(inspected.requirements),
+        "serving.properties": package_folder.properties_text(wishes.name, inspected.environment),
+        "requirements.txt": package_folder.requirements_text(inspected.requirements),
         sample.file: sample.body,
-        _test_name(wishes.name): package_files.testing_text(
+        _test_name(wishes.name): package_folder.testing_text(
             wishes.name, _expression(artifacts, package), tolerance or _TOLERANCE
         ),
     }
@@ -179,7 +179,7 @@ def _ask(source: Source, files: dict[str, str | bytes], sample: SampleRows, scra
     if not answer.ok:
         said = answer.json()
         raise PackageError(
-            f"The model does not answer its sample ({answer.status}): "
+            f"The model fails on its sample request ({answer.status}): "
             f"{said.get('error') or said.get('message')}",
             where=source.where,
             remedy="give rows that it can answer: --example FILE"
@@ -202,7 +202,7 @@ def _library_s_own(source: Source, rows: int) -> Any:
         predicted = model.predict(given) if hasattr(model, "predict") else model.transform(given)
     except Exception as error:
         raise PackageError(
-            f"The model itself does not answer the example: {type(error).__name__}: {error}",
+            f"The model itself fails on the example: {type(error).__name__}: {error}",
             where=source.where,
             remedy="give rows as training saw them; CSV and JSON keep no types, so that dates and "
             "categories are texts: a Parquet file keeps them",
@@ -219,7 +219,7 @@ def _compare(content: Any, expected: Any, where: str) -> None:
     given = content.get("predictions")
     if json.dumps(expected, default=str) != json.dumps(given) and not agree(given, expected, 1e-9):
         raise MmekitError(
-            "The package answers otherwise than the model itself: this is a fault of mmekit's",
+            "The package predicts otherwise than the model itself: this is a bug of mmekit",
             where=where,
             remedy=f"report it, with both answers: {str(given)[:200]} and {str(expected)[:200]}",
         )

@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from mmekit.errors import PackageError
 from mmekit.scaffold import artifact as kinds
-from mmekit.scaffold.inspected import TABLE, TENSORS, TEXTS, Inspected
+from mmekit.scaffold.artifact import TABLE, TENSORS, TEXTS, Inspected
 from mmekit.scaffold.pickles import missing_library, unpickle, written_by
 from mmekit_runtime.estimators import names_of, takes_missing
 

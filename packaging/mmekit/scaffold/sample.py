@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmekit.errors import PackageError
-from mmekit.scaffold.inspected import TABLE, TENSORS, TEXTS
+from mmekit.scaffold.artifact import TABLE, TENSORS, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmekit.scaffold.example import Example
-    from mmekit.scaffold.inspected import Inspected
+    from mmekit.scaffold.artifact import Inspected
+    from mmekit.scaffold.example import ExampleRows
     from mmekit_runtime.signature import Column, Signature
 
 _ROWS = 2
@@ -79,7 +79,7 @@ class SampleRows:
 
 
 def sample_of(
-    inspected: Inspected, example: Example | None, signature: Signature | None, where: str
+    inspected: Inspected, example: ExampleRows | None, signature: Signature | None, where: str
 ) -> SampleRows:
     """Return a few rows that the model can be asked.
 
@@ -105,7 +105,7 @@ def sample_of(
     return SampleRows(tuple(dict(zip(example.names, row, strict=True)) for row in rows), head)
 
 
-def texts_of(example: Example, where: str) -> list[str]:
+def texts_of(example: ExampleRows, where: str) -> list[str]:
     """Return an example's texts: its strings, or its only column of texts.
 
     Raises
@@ -166,9 +166,9 @@ def _made_up(inspected: Inspected, signature: Signature | None, where: str) -> t
     if width is not None:
         return tuple([float(number)] * width for number in range(_ROWS))
     raise PackageError(
-        "Nothing says what a request to this model looks like",
+        "The inputs of this model are not known",
         where=where,
-        remedy="give a few rows of what it is asked: --example FILE (CSV, Parquet, JSON, npy)",
+        remedy="give a few rows as its input: --example FILE (CSV, Parquet, JSON, npy)",
     )
 
 

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import PackageError
 from mmekit.scaffold import artifact as kinds
-from mmekit.scaffold.artifact import Artifact, recognise
-from mmekit.scaffold.columns import beside, signature_for
-from mmekit.scaffold.conversion import convert, unknown_types
-from mmekit.scaffold.example import Example, features_of, read_example
-from mmekit.scaffold.inspected import TENSORS, TEXTS, Inspected
+from mmekit.scaffold.artifact import TENSORS, TEXTS, Artifact, Inspected, recognise
+from mmekit.scaffold.example import (
+    ExampleRows,
+    features_of,
+    read_example,
+    signature_beside,
+    signature_for,
+)
 from mmekit.scaffold.inspection import inspect, pin
 from mmekit.scaffold.mlflow_folder import MlflowFolder, read_mlflow
+from mmekit.scaffold.pickles import convert, unknown_types
 from mmekit.scaffold.sample import texts_of
 
 if TYPE_CHECKING:
@@ -83,7 +87,7 @@ class Source:
     """A loaded artefact, its example and its signature, before anything is written."""
 
     inspected: Inspected
-    example: Example | None
+    example: ExampleRows | None
     signature: Signature | None
     where: str
     notes: tuple[str, ...] = ()
@@ -112,9 +116,9 @@ def source_of(wishes: Wishes) -> Source:
 def _check_name(name: str, path: Path) -> None:
     if name in _TAKEN:
         raise PackageError(
-            f"{name} is what a file of the package or the archive is called",
+            f"{name} is the name of a file that init or packing writes",
             where=str(path),
-            remedy="call it otherwise; a module that a pickle names, in training too",
+            remedy="rename it; a module that a pickle imports, in training too",
         )
 
 
@@ -177,7 +181,7 @@ def _with_example(
         return Source(inspected, example, None, where)
     if inspected.rows == TENSORS:
         return Source(_with_shape(inspected, example), example, None, where)
-    trained = beside(inspected.path)
+    trained = signature_beside(inspected.path)
     names = inspected.names if trained is None else trained.names
     if example is not None:
         example = features_of(example, names, inspected.width, wishes.target, where)
@@ -255,7 +259,7 @@ def _with_line(lines: tuple[str, ...], name: str) -> tuple[str, ...]:
     return lines if any(re.match(rf"{name}\b", line) for line in lines) else (*lines, pin(name))
 
 
-def _with_shape(inspected: Inspected, example: Example | None) -> Inspected:
+def _with_shape(inspected: Inspected, example: ExampleRows | None) -> Inspected:
     """Say the shape and type of a row where the file does not: TorchScript takes anything."""
     if inspected.handler != "TorchScriptHandler" or example is None:
         return inspected
@@ -301,7 +305,7 @@ def converted(source: Source, wishes: Wishes, scratch: Path) -> Source:
         )
     if source.example is None:
         raise PackageError(
-            "Nobody can know whether the skops file answers as the pickle does",
+            "Without an example, the skops file cannot be compared with the pickle",
             where=where,
             remedy="give rows to compare the answers on: --example FILE",
         )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import app
+from mmekit.cli.application import Panel, app
 
 if TYPE_CHECKING:
-    from mmekit_bench import Destination, Payload, Plan, Result
+    from mmekit_bench import Destination, LoadPlan, LoadResult, Payload
 
 
 class Client(str, Enum):
@@ -41,7 +42,7 @@ bench = typer.Typer(
     rich_markup_mode="markdown",
     subcommand_metavar="[compare A.json B.json]",
 )
-app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench", rich_help_panel=Panel.MEASURE)
 
 
 @bench.callback()
@@ -50,13 +51,11 @@ def load(  # noqa: PLR0913 - an option each
     *,
     endpoint: Annotated[
         str | None,
-        typer.Option(help="The endpoint, on the target that MME_TARGET names."),
+        typer.Option(help="The endpoint to load, on the target of MME_TARGET."),
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(
-            help="A container instead: http://HOST:PORT with --targets, or the whole URL to ask."
-        ),
+        typer.Option(help="A container instead: http://HOST:PORT with --targets, or the full URL."),
     ] = None,
     targets: Annotated[
         str | None,
@@ -64,62 +63,71 @@ def load(  # noqa: PLR0913 - an option each
             "--targets",
             "--models",
             metavar="A,B,…",
-            help="Target models, the hottest first. Otherwise all under the endpoint's prefix.",
+            help="Target models, the most requested first. Default: all of the endpoint.",
         ),
     ] = None,
     distribution: Annotated[
-        str, typer.Option(metavar="one|uniform|hot|top-N|zipf", help="hot: 9 of 10 ask the first.")
+        str,
+        typer.Option(
+            metavar="one|uniform|hot|top-N|zipf",
+            help="How models are chosen; hot: 9 of 10 times the first.",
+        ),
     ] = "uniform",
     data: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="The body of every request.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The request body."),
     ] = None,
     package: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Send this package's sample request."),
+        typer.Option(exists=True, file_okay=False, help="Use the sample request of this package."),
     ] = None,
     content_type: Annotated[
-        str | None, typer.Option(help="Otherwise what the suffix of --data stands for.")
+        str | None, typer.Option(help="Default: by the suffix of --data.")
     ] = None,
     connections: Annotated[
         int | None,
         typer.Option(
-            "--connections", "-c", min=1, help="Requests under way: 1, and up to 64 with --rate."
+            "--connections",
+            "-c",
+            min=1,
+            help="Concurrent requests. Default: 1; 64 with --rate.",
         ),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Open loop: so many requests a second, come what may."),
+        typer.Option(min=0.001, help="Open loop: requests a second, sent whatever the responses."),
     ] = None,
     arrivals: Annotated[
-        Arrivals, typer.Option(help="Of an open loop: in even steps, or at random.")
+        Arrivals, typer.Option(help="With --rate: at even intervals, or a Poisson process.")
     ] = Arrivals.EVEN,
     outstanding: Annotated[
-        int, typer.Option(min=1, help="Of an open loop: what comes on top of so many is dropped.")
+        int, typer.Option(min=1, help="With --rate: drop requests beyond so many pending ones.")
     ] = 1000,
     duration: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds; 10 unless there are --requests.")
+        float | None, typer.Option(min=0.1, help="Seconds to run. Default: 10, without --requests.")
     ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="How many at most.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="The most requests to send.")] = None,
     warm_up: Annotated[
-        float, typer.Option(min=0, help="Seconds of the same load that do not count.")
+        float, typer.Option(min=0, help="Seconds of load before the measurement.")
     ] = 0,
     ramp: Annotated[
         str | None,
-        typer.Option(metavar="FROM:TO", help="Connections, or with --rate the rate, rise evenly."),
+        typer.Option(metavar="FROM:TO", help="Raise connections, or the --rate, linearly."),
     ] = None,
     spike: Annotated[
         str | None,
-        typer.Option(metavar="TIMES@START+LENGTH", help="10@5+3: tenfold from second 5 to 8."),
+        typer.Option(
+            metavar="TIMES@START+LENGTH",
+            help="10@5+3: tenfold load from second 5 to 8.",
+        ),
     ] = None,
     client: Annotated[
-        Client, typer.Option(help="raw HTTP, or signed boto3 calls in threads.")
+        Client, typer.Option(help="Raw HTTP, or signed boto3 calls in threads.")
     ] = Client.RAW,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds that an answer may take.")
-    ] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for a response.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the random choices.")] = 0,
     check_with: Annotated[
-        Generator | None, typer.Option(help="Put the same load on with wrk right after.")
+        Generator | None, typer.Option(help="Repeat the load with wrk, for comparison.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -128,11 +136,13 @@ def load(  # noqa: PLR0913 - an option each
             "-o",
             dir_okay=False,
             metavar="FILE.json",
-            help="Keep the result, and beside it FILE.csv (each second) and FILE.svg (plots).",
+            help="Write the result, FILE.csv (by second) and FILE.svg (plots).",
         ),
     ] = None,
 ) -> None:
-    """Put load on an endpoint or a container, and say how it bore it.
+    """Load-test an endpoint or a container.
+
+    Reports throughput, latency percentiles and errors.
 
     **Examples:** mme bench --endpoint mmekit -c 8 --package
     model_packages/extra_trees_classifier -o build/bench.json  ·  mme bench --url
@@ -141,10 +151,10 @@ def load(  # noqa: PLR0913 - an option each
     """
     if context.invoked_subcommand is not None:
         return
-    from mmekit_bench import Plan
+    from mmekit_bench import LoadPlan
 
     if (data is None) == (package is None):
-        raise typer.BadParameter("give either --data or --package: it is what is sent")
+        raise typer.BadParameter("give either --data or --package, for the request body")
     if duration is None and requests is None:
         duration = _A_WHILE_S
     if duration is None and (ramp or spike):
@@ -152,9 +162,9 @@ def load(  # noqa: PLR0913 - an option each
     if output is not None and output.suffix != ".json":
         raise typer.BadParameter(f"--output {output} does not end with .json")
     if check_with is not None and (rate is not None or ramp or spike):
-        raise typer.BadParameter("wrk has no open loop, no ramp and no spike to check")
+        raise typer.BadParameter("wrk supports none of --rate, --ramp and --spike")
     destination, names = _destination(endpoint, url, targets)
-    plan = Plan(
+    plan = LoadPlan(
         destination=destination,
         payload=_payload(data, package, content_type),
         targets=names,
@@ -177,10 +187,16 @@ def load(  # noqa: PLR0913 - an option each
 
 @bench.command()
 def compare(
-    first: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="A.json")],
-    second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="B.json")],
+    first: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, metavar="A.json", help="The first result."),
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, metavar="B.json", help="The second result."),
+    ],
 ) -> None:
-    """Hold two results against each other: ratios, and which differences are more than noise.
+    """Compare two results: ratios, and significant differences.
 
     **Example:** mme bench compare before.json after.json
     """
@@ -200,7 +216,7 @@ def _destination(
     from mmekit_bench import Destination, listed_targets
 
     if bool(endpoint) == bool(url):
-        raise typer.BadParameter("give either --endpoint or --url: it is who is asked")
+        raise typer.BadParameter("give either --endpoint or --url, to say where requests go")
     named = tuple(name.strip() for name in (targets or "").split(",") if name.strip())
     if endpoint:
         settings = Settings()
@@ -223,19 +239,19 @@ def _payload(data: Path | None, package: Path | None, content_type: str | None) 
     return payload if content_type is None else replace(payload, content_type=content_type)
 
 
-def _run(plan: Plan, check_with: Generator | None, output: Path | None) -> None:
+def _run(plan: LoadPlan, check_with: Generator | None, output: Path | None) -> None:
     """Put the load on, print and keep what it found; exit 1 when there was no answer at all."""
     from dataclasses import replace
 
     from rich.console import Console
 
-    from mmekit_bench import put_load
-    from mmekit_bench.live import Display
-    from mmekit_bench.report import reported
-    from mmekit_bench.wrk import put_load_with_wrk, require_wrk
+    from mmekit_bench.load import put_load, put_load_with_wrk, require_wrk
+    from mmekit_bench.report import Display, reported
 
     if check_with is not None:
         require_wrk()
+    # The processes that generate the load import it: that it is missing is said before they start.
+    import_module("httptools")
     with Display(plan) as display:
         result = put_load(plan, display)
     if check_with is not None and not result.interrupted:
@@ -248,17 +264,16 @@ def _run(plan: Plan, check_with: Generator | None, output: Path | None) -> None:
         raise typer.Exit(1)
 
 
-def _keep(result: Result, output: Path) -> None:
-    from mmekit.errors import MmekitError
-    from mmekit_bench.plot import draw
+def _keep(result: LoadResult, output: Path) -> None:
+    from mmekit_bench.plot import draw_load
 
+    series, picture = output.with_suffix(".csv"), output.with_suffix(".svg")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(result.to_json())
-    output.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
-    written = [output.name, output.with_suffix(".csv").name]
+    series.write_text(result.to_csv(), encoding="utf-8")
+    written = [output.name, series.name]
     try:
-        draw(result, output.with_suffix(".svg"))
-        written.append(output.with_suffix(".svg").name)
-    except MmekitError as error:  # the figures are there all the same
-        typer.echo(f"mme: {error}", err=True)
-    typer.echo(f"{output.parent}: {', '.join(written)}")
+        draw_load(result, picture)
+        written.append(picture.name)
+    finally:  # the figures are there all the same
+        typer.echo(f"{output.parent}: {', '.join(written)}")

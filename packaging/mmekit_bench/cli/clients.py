@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import app
-from mmekit.cli.options import not_empty
+from mmekit.cli.application import Panel, app, not_empty
 from mmekit.errors import MmekitError
 
 if TYPE_CHECKING:
-    from mmekit_bench.clients import Call, Question, Summary
+    from mmekit_bench.clients import Call, CallRequest, ExecutionSummary
 
 
 class RetryMode(str, Enum):
@@ -29,14 +28,19 @@ _INTERRUPTED = 130  # as a shell has it for Ctrl-C
 _MOST_CLIENTS = 10_000
 
 clients = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-app.add_typer(clients, name="clients", help="Let N clients call at the same moment.")
+app.add_typer(
+    clients,
+    name="clients",
+    help="Send N concurrent requests, directly or through Lambda.",
+    rich_help_panel=Panel.MEASURE,
+)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and 0 < int(part) <= _MOST_CLIENTS for part in parts):
         raise typer.BadParameter(
-            f"{text!r} is no list of numbers from 1 to {_MOST_CLIENTS}, such as 160,170,180,250"
+            f"{text!r} is not a list of numbers from 1 to {_MOST_CLIENTS}, such as 160,170,180,250"
         )
     return tuple(dict.fromkeys(map(int, parts)))
 
@@ -47,18 +51,16 @@ Numbers = Annotated[
         "--clients",
         "-n",
         metavar="N,N,…",
-        help="How many call at once; several numbers run one after the other.",
+        help="Concurrent clients; several numbers run in sequence.",
     ),
 ]
-Data = Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The body of every request.")]
-ContentType = Annotated[
-    str | None, typer.Option(help="Otherwise what the suffix of --data stands for.")
-]
-TargetModel = Annotated[str | None, typer.Option(help="Of a multi-model endpoint.")]
+Data = Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The request body.")]
+ContentType = Annotated[str | None, typer.Option(help="Default: by the suffix of --data.")]
+TargetModel = Annotated[str | None, typer.Option(help="The model of a multi-model endpoint.")]
 MaxAttempts = Annotated[
-    int | None, typer.Option(min=0, help="How often botocore tries again when throttled.")
+    int | None, typer.Option(min=0, help="The most retries of botocore, such as when throttled.")
 ]
-Mode = Annotated[RetryMode | None, typer.Option("--retry-mode", help="How botocore does it.")]
+Mode = Annotated[RetryMode | None, typer.Option("--retry-mode", help="The retry mode of botocore.")]
 Output = Annotated[
     Path, typer.Option(file_okay=False, help="The folder for the CSV files and the report.")
 ]
@@ -68,21 +70,23 @@ Output = Annotated[
 def call_lambda(  # noqa: PLR0913 - an option each
     *,
     numbers: Numbers,
-    function: Annotated[str, typer.Option(help="Its name or ARN.", callback=not_empty)],
+    function: Annotated[str, typer.Option(help="The function's name or ARN.", callback=not_empty)],
     data: Data,
     content_type: ContentType = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="Whom it asks; otherwise its variable ENDPOINT_NAME says.")
+        str | None,
+        typer.Option(help="The endpoint. Default: the function's ENDPOINT_NAME."),
     ] = None,
     target_model: TargetModel = None,
     max_attempts: MaxAttempts = None,
     retry_mode: Mode = None,
     output: Output = Path("results"),
 ) -> None:
-    """Invoke the Lambda function of infrastructure/lambda, which asks an endpoint.
+    """Invoke a Lambda function that invokes an endpoint.
 
-    --max-attempts and --retry-mode are the function's, when it asks; without them, its own
-    variables say. The target is that of MME_TARGET.
+    The function is that of infrastructure/lambda. --max-attempts and --retry-mode apply to the
+    function's own requests, and override its environment variables. MME_TARGET says whether the
+    function is local or on AWS.
 
     **Example:** mme clients call-lambda --function call-sagemaker -n 160,170,180,250
     --data request.json --max-attempts 100
@@ -90,15 +94,15 @@ def call_lambda(  # noqa: PLR0913 - an option each
     from mmekit.settings import Settings
     from mmekit_bench.clients import LambdaCall
 
-    question = _question(data, content_type, target_model, max_attempts, retry_mode)
-    _run(LambdaCall(Settings(), function, question, endpoint), _numbers(numbers), output)
+    request = _request(data, content_type, target_model, max_attempts, retry_mode)
+    _run(LambdaCall(Settings(), function, request, endpoint), _numbers(numbers), output)
 
 
 @clients.command("call-sagemaker")
 def call_sagemaker(
     *,
     numbers: Numbers,
-    endpoint: Annotated[str, typer.Option(help="Its name.", callback=not_empty)],
+    endpoint: Annotated[str, typer.Option(help="The name of the endpoint.", callback=not_empty)],
     data: Data,
     content_type: ContentType = None,
     target_model: TargetModel = None,
@@ -106,31 +110,31 @@ def call_sagemaker(
     retry_mode: Mode = None,
     output: Output = Path("results"),
 ) -> None:
-    """Invoke an endpoint, without a Lambda function in between.
+    """Invoke an endpoint directly.
 
-    Without --max-attempts, nobody tries again. The target is that of MME_TARGET.
+    Without --max-attempts there are no retries. MME_TARGET says whether it is local or on AWS.
 
     **Example:** mme clients call-sagemaker --endpoint serverless -n 160 --data request.json
     """
     from mmekit.settings import Settings
     from mmekit_bench.clients import EndpointCall
 
-    question = _question(data, content_type, target_model, max_attempts, retry_mode)
-    _run(EndpointCall(Settings(), endpoint, question), _numbers(numbers), output)
+    request = _request(data, content_type, target_model, max_attempts, retry_mode)
+    _run(EndpointCall(Settings(), endpoint, request), _numbers(numbers), output)
 
 
-def _question(
+def _request(
     data: Path,
     content_type: str | None,
     target_model: str | None,
     max_attempts: int | None,
     retry_mode: RetryMode | None,
-) -> Question:
+) -> CallRequest:
     from mmekit.archive.package import CONTENT_TYPES
-    from mmekit_bench.clients import Question
+    from mmekit_bench.clients import CallRequest
 
     guessed = CONTENT_TYPES.get(data.suffix) or mimetypes.guess_type(data.name)[0]
-    return Question(
+    return CallRequest(
         body=data.read_bytes(),
         content_type=content_type or guessed or "application/octet-stream",
         target_model=target_model,
@@ -140,25 +144,28 @@ def _question(
 
 
 def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
-    """Run crowd after crowd, write each one's table, and draw them all."""
+    """Let so many call, then the next number of them; write each one's table, and draw them all."""
     from contextlib import ExitStack
     from datetime import datetime
 
-    from mmekit_bench.clients import Table, crowd, draw, summary_of
+    from mmekit_bench.clients import ExecutionTable, call_together, summary_of
+    from mmekit_bench.plot import draw_executions
 
     date = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-    summaries: list[Summary] = []
+    summaries: list[ExecutionSummary] = []
     interrupted = False
     with ExitStack() as stack:
         tables = [
-            stack.enter_context(Table(output / f"{call.name}_execution_{date}_{number}.csv"))
+            stack.enter_context(
+                ExecutionTable(output / f"{call.name}_execution_{date}_{number}.csv")
+            )
             for number in numbers
         ]
         call.check()
         for number, table in zip(numbers, tables, strict=True):
             executions = []
             try:
-                for execution in crowd(call, number):
+                for execution in call_together(call, number):
                     table.add(execution)
                     executions.append(execution)
             except KeyboardInterrupt:
@@ -172,22 +179,22 @@ def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
         _print_table(summaries)
         picture = output / f"{call.name}_execution_{date}.svg"
         try:
-            draw(summaries, call.title, picture)
+            draw_executions(summaries, call.title, picture)
             typer.echo(str(picture))
         except MmekitError as error:  # the figures are there all the same
             typer.echo(f"mme: {error}", err=True)
     if interrupted:
-        typer.echo("mme: Interrupted; what was answered until then is kept.", err=True)
+        typer.echo("mme: interrupted; the responses so far are kept.", err=True)
         raise typer.Exit(_INTERRUPTED)
     if not any(one.answered for one in summaries):
         raise typer.Exit(1)
 
 
-def _print_table(summaries: list[Summary]) -> None:
+def _print_table(summaries: list[ExecutionSummary]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmekit_bench.clients.summary import PERCENTILES
+    from mmekit_bench.clients import PERCENTILES
 
     table = Table()
     for heading in ("Clients", "Answered", "Throttled", "Failed", "Retries", "most"):
@@ -204,10 +211,10 @@ def _print_table(summaries: list[Summary]) -> None:
     Console().print(table)
     failure = next((one.first_failure for one in summaries if one.first_failure), None)
     if failure is not None:
-        typer.echo(f"The first that failed: {failure}", err=True)
+        typer.echo(f"The first failure: {failure}", err=True)
         if "Task timed out" in failure:
             typer.echo(
-                "  remedy: Give the function more time (its Timeout, at most 900 s; retries take "
-                "part of it), or fewer retries with --max-attempts.",
+                "  remedy: Raise the Timeout of the function (at most 900 s, retries included), "
+                "or lower --max-attempts.",
                 err=True,
             )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mmekit.settings import Settings
 
-__all__ = ["Call", "EndpointCall", "LambdaCall", "Outcome", "Question", "Reply"]
+__all__ = ["Call", "CallRequest", "CallResult", "EndpointCall", "LambdaCall", "Outcome"]
 
 Outcome = Literal["answered", "throttled", "failed"]
 
@@ -23,7 +23,7 @@ _THROTTLED = ("ThrottlingException", "TooManyRequestsException")
 
 
 @dataclass(frozen=True)
-class Question:
+class CallRequest:
     """What is asked, and how often again.
 
     Parameters
@@ -50,7 +50,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Reply:
+class CallResult:
     """What one client got.
 
     Attributes
@@ -88,8 +88,8 @@ class Call(Protocol):
     def client_maker(self) -> Callable[[], Any]:
         """Return a function that makes boto3 clients."""
 
-    def ask(self, client: Any) -> Reply:
-        """Ask once; whatever goes wrong is in the reply."""
+    def ask(self, client: Any) -> CallResult:
+        """Ask once; whatever goes wrong is in the result."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ class LambdaCall:
 
     settings: Settings
     function: str
-    question: Question
+    request: CallRequest
     endpoint: str | None = None
     name: str = "lambda"
 
     @property
     def title(self) -> str:
         """Who is asked, and how often again."""
-        attempts = self.question.max_attempts
+        attempts = self.request.max_attempts
         how = "retries as it is set" if attempts is None else f"at most {attempts} retries"
         return f"function {self.function}, {how}"
 
@@ -138,7 +138,7 @@ class LambdaCall:
             "lambda", **_config({"total_max_attempts": 1, "mode": "standard"})
         )
 
-    def ask(self, client: Any) -> Reply:
+    def ask(self, client: Any) -> CallResult:
         """Invoke the function and wait for its answer."""
         try:
             response = client.invoke(FunctionName=self.function, Payload=self._event())
@@ -147,19 +147,19 @@ class LambdaCall:
             return _refused(error)
         status = response["StatusCode"]
         if "FunctionError" in response:
-            return Reply(status, body, _outcome_of(body), None)
-        return Reply(status, body, "answered", _retries_told(body))
+            return CallResult(status, body, _outcome_of(body), None)
+        return CallResult(status, body, "answered", _retries_told(body))
 
     def _event(self) -> bytes:
-        question = self.question
+        request = self.request
         event = {
-            "body": base64.b64encode(question.body).decode(),
+            "body": base64.b64encode(request.body).decode(),
             "isBase64Encoded": True,
-            "content_type": question.content_type,
+            "content_type": request.content_type,
             "endpoint": self.endpoint,
-            "target_model": question.target_model,
-            "max_attempts": question.max_attempts,
-            "retry_mode": question.retry_mode,
+            "target_model": request.target_model,
+            "max_attempts": request.max_attempts,
+            "retry_mode": request.retry_mode,
         }
         said = {name: value for name, value in event.items() if value is not None}
         return json.dumps(said).encode()
@@ -177,13 +177,13 @@ class EndpointCall:
 
     settings: Settings
     endpoint: str
-    question: Question
+    request: CallRequest
     name: str = "sagemaker"
 
     @property
     def title(self) -> str:
         """Who is asked, and how often again."""
-        return f"endpoint {self.endpoint}, at most {self.question.max_attempts or 0} retries"
+        return f"endpoint {self.endpoint}, at most {self.request.max_attempts or 0} retries"
 
     def check(self) -> None:
         """Say before anybody calls that nobody would be answered.
@@ -205,30 +205,32 @@ class EndpointCall:
             raise EndpointError(f"The endpoint is {status}.", where=self.endpoint, remedy=remedy)
 
     def client_maker(self) -> Callable[[], Any]:
-        """Return a function that makes clients, which try again as often as the question says."""
-        question = self.question
+        """Return a function that makes clients, which try again as often as the request says."""
+        request = self.request
         retries = {
-            "max_attempts": question.max_attempts or 0,
-            "mode": question.retry_mode or "standard",
+            "max_attempts": request.max_attempts or 0,
+            "mode": request.retry_mode or "standard",
         }
         return self.settings.client_maker("sagemaker-runtime", **_config(retries))
 
-    def ask(self, client: Any) -> Reply:
+    def ask(self, client: Any) -> CallResult:
         """Invoke the endpoint and wait for its answer."""
-        question = self.question
-        target = {"TargetModel": question.target_model} if question.target_model else {}
+        request = self.request
+        target = {"TargetModel": request.target_model} if request.target_model else {}
         try:
             response = client.invoke_endpoint(
                 EndpointName=self.endpoint,
-                Body=question.body,
-                ContentType=question.content_type,
+                Body=request.body,
+                ContentType=request.content_type,
                 **target,
             )
             body = response["Body"].read().decode("utf-8", "replace")
         except Exception as error:  # noqa: BLE001 - a row of the table, whatever it is
             return _refused(error)
         metadata = response["ResponseMetadata"]
-        return Reply(metadata["HTTPStatusCode"], body, "answered", metadata.get("RetryAttempts", 0))
+        return CallResult(
+            metadata["HTTPStatusCode"], body, "answered", metadata.get("RetryAttempts", 0)
+        )
 
 
 def _config(retries: dict[str, Any]) -> dict[str, Any]:
@@ -256,13 +258,13 @@ def _try(ask: Callable[[], Any], settings: Settings, where: str) -> dict[str, An
         raise EndpointError(str(error), where=where, remedy=remedy) from error
 
 
-def _refused(error: Exception) -> Reply:
+def _refused(error: Exception) -> CallResult:
     response: dict[str, Any] = getattr(error, "response", {})
     metadata = response.get("ResponseMetadata", {})
     code = str(response.get("Error", {}).get("Code", type(error).__name__))
     body = json.dumps({"errorMessage": str(error), "errorType": code}, ensure_ascii=False)
     outcome: Outcome = "throttled" if code in _THROTTLED else "failed"
-    return Reply(metadata.get("HTTPStatusCode"), body, outcome, metadata.get("RetryAttempts"))
+    return CallResult(metadata.get("HTTPStatusCode"), body, outcome, metadata.get("RetryAttempts"))
 
 
 def _outcome_of(body: str) -> Outcome:

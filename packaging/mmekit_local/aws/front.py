@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from mmekit_local.aws.cloudformation import Stacks
     from mmekit_local.aws.functions import Functions
     from mmekit_local.aws.moto.aws import Aws
-    from mmekit_local.http import Request as HttpRequest
-    from mmekit_local.http import Response
+    from mmekit_local.http import HttpRequest, HttpResponse
     from mmekit_local.sagemaker.control.control_plane import ControlPlane
     from mmekit_local.sagemaker.data_plane import DataPlane
     from mmekit_local.sagemaker.errors import AwsError
@@ -125,7 +124,7 @@ class AwsFront:
             errors_end=False,
         )
 
-    async def answer(self, request: HttpRequest) -> Response:
+    async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer one request."""
         try:
             invoked = _invoked(request.method, request.target)
@@ -183,7 +182,7 @@ class AwsFront:
             return self._limits.body_bytes
         return _LARGEST_OBJECT
 
-    def _refuse(self, status: int, message: str) -> Response:
+    def _refuse(self, status: int, message: str) -> HttpResponse:
         if status == _FORBIDDEN:
             error = access_denied(message)
         elif status == _TOO_LARGE:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mmekit_local.aws.listening import listening
 from mmekit_local.http import run_in_loop
-from mmekit_local.lines import LineFormatter
+from mmekit_local.redaction import LineFormatter
 from mmekit_local.sagemaker.instances.launcher import launcher_named
 from mmekit_runtime.slots.descriptors import raise_descriptor_limit
 

@@ -23,7 +23,7 @@ from mmekit_local.aws.moto.identities import role_variables
 from mmekit_local.aws.state.log import StateLog
 from mmekit_local.aws.state.recorder import StateRecorder
 from mmekit_local.aws.state.replay import restore
-from mmekit_local.http import HttpServer, Policy
+from mmekit_local.http import HttpServer, OriginPolicy
 from mmekit_local.printed import lines_per_second
 from mmekit_local.sagemaker.asynchronous import AsyncInference
 from mmekit_local.sagemaker.control.autoscaling import Autoscaler
@@ -70,7 +70,7 @@ async def serve(
         be read.
     """
     lines_per_second()
-    policy = Policy.of(options.host, listener.getsockname()[0], PAGE_PATHS)
+    policy = OriginPolicy.of(options.host, listener.getsockname()[0], PAGE_PATHS)
     for prefix in ("mmekit-endpoint-", "mme-"):  # of a service, and of containers, that was killed
         await asyncio.to_thread(sweep, prefix)
     with _state(options.state) as state, scratch_folder("mmekit-endpoint-") as folder:

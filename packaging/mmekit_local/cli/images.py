@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from mmekit.cli.application import app
+from mmekit.cli.application import Panel, app
 
 images = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(
     images,
     name="images",
-    help="Which server an image URI stands for on the local endpoint, and images for AWS.",
+    help="Choose what runs for a container image; push images to ECR.",
+    rich_help_panel=Panel.REHEARSE,
 )
 
 Pattern = Annotated[
     str,
-    typer.Argument(metavar="PATTERN", help="Of image URIs, with * and ?, such as '*/my-image:*'."),
+    typer.Argument(metavar="PATTERN", help="Image URIs with * and ?, such as '*/my-image:*'."),
 ]
 
 
@@ -26,17 +27,17 @@ def _pairs(given: list[str] | None) -> tuple[tuple[str, str], ...]:
     pairs = [item.partition("=") for item in given or ()]
     for name, sign, _ in pairs:
         if not sign or not name:
-            raise typer.BadParameter(f"{name!r} is no NAME=VALUE")
+            raise typer.BadParameter(f"{name!r} is not NAME=VALUE")
     return tuple((name, value) for name, _, value in pairs)
 
 
 @images.command("list")
 def list_images(
     uri: Annotated[
-        str | None, typer.Argument(metavar="[URI]", help="Say what runs for this one.")
+        str | None, typer.Argument(metavar="[URI]", help="Show only what runs for this image.")
     ] = None,
 ) -> None:
-    """Show the rules, the first that matches first; the last are built in."""
+    """List the rules by precedence, the built-in ones last."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -47,9 +48,9 @@ def list_images(
     if uri is not None:
         rule = rules.find(uri)
         if rule is None:
-            typer.echo("nothing: no rule is about it, and an endpoint with it fails")
+            typer.echo("nothing: no rule matches it, and creating an endpoint with it fails")
         else:
-            typer.echo(rule.refusal or _spoken(rule.words()))
+            typer.echo(rule.refusal or _quoted(rule.words()))
         return
     table = Table()
     for heading in ("Pattern", "Runs", "Environment", "Holds", "From"):
@@ -58,7 +59,7 @@ def list_images(
         variables = "\n".join(f"{name}={value}" for name, value in rule.environment)
         origin = "built in" if rule.folder is None else str(rules.file)
         holds = "\n".join(rule.holds)
-        runs = f"nothing. {rule.refusal}" if rule.refusal else _spoken(rule.command)
+        runs = f"nothing. {rule.refusal}" if rule.refusal else _quoted(rule.command)
         cells = (rule.pattern, runs, variables, holds, origin)
         table.add_row(*map(Text, cells))
     Console().print(table)
@@ -71,27 +72,28 @@ def add(
         list[str],
         typer.Argument(
             metavar="-- COMMAND",
-            help="A program and its arguments; `mms HANDLER.py`, `djl` and `embedded` are ours.",
+            help="The program to run, with arguments; or `mms HANDLER.py`, `djl`, `embedded`.",
         ),
     ],
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", metavar="NAME=VALUE", help="May be given several times."),
+        typer.Option("--env", metavar="NAME=VALUE", help="A variable for COMMAND; repeatable."),
     ] = None,
     holds: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ITEM",
-            help="What is in it, for `mme check --image` and `mme pack --image`: python3.11, "
-            "catboost==1.2.8, or the image that it was built from. May be given several times.",
+            help="A content of the image, for `--image` of `mme check` and `mme pack`: python3.11, "
+            "catboost==1.2.8, or its base image; repeatable.",
         ),
     ] = None,
 ) -> None:
-    """Let an image stand for a command; a rule of the same pattern is replaced.
+    """Run a command instead of the container of an image.
 
-    The command gets a SageMaker container's variables, among them SAGEMAKER_BIND_TO_PORT. The
-    rule goes into the file that MME_IMAGES names, or into images.json in this folder or above. A
-    running `mme up` heeds it for the next container that it starts.
+    A rule with the same pattern is replaced. The command gets the environment variables of a
+    SageMaker container, among them SAGEMAKER_BIND_TO_PORT. The rule is written to the file that
+    MME_IMAGES names, or to images.json in this folder or above it. A running `mme up` uses it for
+    the containers that it starts next.
 
     **Example:** mme images add 'my-registry/my-image:1' --env WORKERS=2 -- python serving/serve.py
     """
@@ -103,7 +105,7 @@ def add(
         image_holding(pattern, holds, STOCK_IMAGES)  # refused before it is written
     rules = ImageRules.read(may_be_new=True).adding(pattern, command, _pairs(env), holds or ())
     rules.write()
-    typer.echo(f"{rules.file}: {pattern} runs {_spoken(command)}")
+    typer.echo(f"{rules.file}: {pattern} runs {_quoted(command)}")
     if command[0] == "mms":
         from mmekit_local.containers.mms import unprovided_imports
 
@@ -118,12 +120,12 @@ def add(
 
 @images.command()
 def remove(pattern: Pattern) -> None:
-    """Forget a rule of images.json, by its very pattern."""
+    """Remove the rule with this pattern from images.json."""
     from mmekit_local.containers import ImageRules
 
     rules = ImageRules.read().removing(pattern)
     rules.write()
-    typer.echo(f"{rules.file}: nothing more about {pattern}")
+    typer.echo(f"{rules.file}: removed {pattern}")
 
 
 @images.command()
@@ -131,45 +133,46 @@ def push(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", exists=True, file_okay=False, help="The one with the Dockerfile."
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+            help="The folder with the Dockerfile.",
         ),
     ],
     *,
     repository: Annotated[
-        str, typer.Option(metavar="NAME", help="Of ECR; it is created when it is not there.")
+        str, typer.Option(metavar="NAME", help="The ECR repository; it is created if missing.")
     ],
-    tag: Annotated[str, typer.Option(metavar="TAG")] = "latest",
+    tag: Annotated[str, typer.Option(metavar="TAG", help="The tag of the image.")] = "latest",
     build_arg: Annotated[
         list[str] | None,
-        typer.Option("--build-arg", metavar="NAME=VALUE", help="May be given several times."),
+        typer.Option(
+            "--build-arg", metavar="NAME=VALUE", help="A build argument of Docker; repeatable."
+        ),
     ] = None,
     region: Annotated[
-        str | None, typer.Option(help="Otherwise what AWS's own configuration says.")
+        str | None, typer.Option(help="The AWS region. Default: that of the AWS configuration.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done; nothing is.")
+        bool, typer.Option("--dry-run", help="Print the commands and exit.")
     ] = False,
 ) -> None:
-    """Build an image with Docker and push it to ECR in your account.
+    """Build an image with Docker and push it to ECR.
 
     **Example:** mme images push infrastructure/containers/mms --repository mmekit-mms-catboost
     --build-arg HANDLER=catboost
     """
-    from mmekit_local.containers.ecr import push_commands, push_image
+    from mmekit_local.containers.ecr import ImagePush
 
-    arguments = _pairs(build_arg)
+    image = ImagePush(folder, repository, tag, _pairs(build_arg), region)
     if dry_run:
-        for line in push_commands(folder, repository, arguments=arguments, tag=tag, region=region):
+        for line in image.script():
             typer.echo(line)
     else:
-        typer.echo(
-            push_image(
-                folder, repository, arguments=arguments, tag=tag, region=region, say=typer.echo
-            )
-        )
+        typer.echo(image.run(typer.echo))
 
 
-def _spoken(words: tuple[str, ...] | list[str]) -> str:
+def _quoted(words: tuple[str, ...] | list[str]) -> str:
     import shlex
 
     return shlex.join(words)

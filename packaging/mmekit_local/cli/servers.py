@@ -1,96 +1,92 @@
-"""Commands that serve models: serve, up."""
+"""Commands that serve models: serve, up, and demo, which does it for the notebooks here."""
 
 from __future__ import annotations
 
+import re
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmekit.cli.application import app
-from mmekit.cli.options import Containers, Host, Memory, NoInstall, Server
+from mmekit.cli.application import Panel, app
+
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
-@app.command()
-def serve(
-    *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
-    host: Host = "127.0.0.1",
-    memory: Memory = None,
-    server: Annotated[
-        Server,
-        typer.Option(
-            help="djl is the real DJL Serving that MMEKIT_DJL_HOME names, mms Multi Model Server, "
-            "which is installed on first use."
-        ),
-    ] = Server.EMBEDDED,
-    handler: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            metavar="FILE",
-            help="For --server mms: the Python file with handle(data, context).",
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            metavar="DIR",
-            help="Serve this one model instead: an unpacked archive, loaded at start and asked at "
-            "/invocations.",
-        ),
-    ] = None,
-    no_install: NoInstall = False,
-) -> None:
-    """Be one container: SageMaker's contract in front of DJL's Python engine, or another server.
+class Server(str, Enum):
+    """The kinds of container that `mme serve` can be."""
 
-    Without --model it is a multi-model container, which is told by POST /models what to load.
-
-    **Examples:** mme serve --port 8080 --memory 4GiB  ·  mme serve --model build/unpacked/ridge
-    """
-    from mmekit_local.server import ServerOptions, run, run_djl
-
-    _see_who_installs(server.value, no_install=no_install)
-    options = ServerOptions(
-        port=port, host=host, memory=memory, model=model, installs=not no_install
-    )
-    if (server is Server.MMS) != (handler is not None):
-        raise typer.BadParameter("--server mms and --handler FILE go together")
-    if handler is not None:
-        from mmekit_local.containers.mms import run_mms
-
-        run_mms(options, handler)
-    else:
-        start = run_djl if server is Server.DJL else run
-        start(options)
+    EMBEDDED = "embedded"
+    DJL = "djl"
+    MMS = "mms"
 
 
-@app.command()
+class Containers(str, Enum):
+    """What the containers of `mme up` can be."""
+
+    EMBEDDED = "embedded"
+    DJL = "djl"
+    DOCKER = "docker"
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a size such as 4GiB or 512MiB")
+    return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")]
+Host = Annotated[
+    str,
+    typer.Option(help="The address to listen on. There is no authentication; keep to loopback."),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        parser=_bytes,
+        metavar="SIZE",
+        help="The memory for models of a container, such as 4GiB; a load beyond it gets 507. "
+        "Default: that of the machine, and with `up` of the instance type.",
+    ),
+]
+NoInstall = Annotated[
+    bool,
+    typer.Option(
+        "--no-install",
+        help="Install nothing: refuse models whose requirements.txt is not satisfied here. "
+        "Default: uv creates a virtual environment for each set of requirements, once.",
+    ),
+]
+
+
+@app.command(rich_help_panel=Panel.REHEARSE)
 def up(  # noqa: PLR0913 - an option each
     command: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[-- COMMAND]",
-            help="Run this meanwhile; the service ends when it does. To the command AWS is the "
-            "service, and your credentials are gone. The service's output goes to standard error.",
+            help="Run a command and stop when it ends. It gets the local endpoint as AWS and test "
+            "credentials instead of yours; the service logs to standard error.",
         ),
     ] = None,
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8950,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")
+    ] = 8950,
     host: Host = "127.0.0.1",
     server: Annotated[
         Containers,
         typer.Option(
-            help="What DJL Serving's images are: embedded, or the DJL Serving that MMEKIT_DJL_HOME "
-            "names; `mme images` says what others are. docker runs every image itself."
+            help="What runs for DJL Serving's images: the embedded server, or DJL Serving from "
+            "MMEKIT_DJL_HOME (djl). docker runs every image itself. "
+            "For other images see mme images."
         ),
     ] = Containers.EMBEDDED,
     instances: Annotated[
         int | None,
-        typer.Option(min=1, help="Containers a variant. Otherwise its InitialInstanceCount."),
+        typer.Option(min=1, help="Instances of each variant. Default: its InitialInstanceCount."),
     ] = None,
     memory: Memory = None,
     state: Annotated[
@@ -98,8 +94,8 @@ def up(  # noqa: PLR0913 - an option each
         typer.Option(
             file_okay=False,
             metavar="DIR",
-            help="Keep buckets, models and endpoints here, and go on with what is here already. "
-            "Without it everything is temporary.",
+            help="Store buckets, models and endpoints in this folder, and restore them at the next "
+            "start. Default: nothing is kept.",
         ),
     ] = None,
     state_seconds: Annotated[
@@ -107,7 +103,7 @@ def up(  # noqa: PLR0913 - an option each
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="Let endpoints be Creating, Updating and Deleting at least for so long.",
+            help="The least time that an endpoint is Creating, Updating or Deleting.",
         ),
     ] = 0.0,
     autoscaling_minute: Annotated[
@@ -115,15 +111,15 @@ def up(  # noqa: PLR0913 - an option each
         typer.Option(
             min=0.1,
             metavar="SECONDS",
-            help="How long a minute of Application Auto Scaling lasts.",
+            help="The length of a minute of Application Auto Scaling.",
         ),
     ] = 60.0,
     no_install: NoInstall = False,
 ) -> None:
-    """Be SageMaker, S3 and the rest of AWS on one port, for unmodified boto3.
+    """Run SageMaker, S3 and more of AWS locally, for plain boto3.
 
-    Run a program as its COMMAND, point boto3 at it with AWS_ENDPOINT_URL, or use the settings of
-    this repository, whose default it is. Ctrl-C ends it and every container it started.
+    All services are on one port. Run a program as its COMMAND, or point boto3 at it with
+    AWS_ENDPOINT_URL. `mme` and the notebooks use it by default. Ctrl-C stops it and all containers.
 
     **Examples:** mme up  ·  mme up --instances 2  ·  mme up --state ~/.mme  ·  mme up -- jupyter
     lab notebooks
@@ -173,6 +169,77 @@ def up(  # noqa: PLR0913 - an option each
     )
 
 
+@app.command(rich_help_panel=Panel.REHEARSE)
+def serve(
+    *,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")
+    ] = 8080,
+    host: Host = "127.0.0.1",
+    memory: Memory = None,
+    server: Annotated[
+        Server,
+        typer.Option(
+            help="The model server: embedded, DJL Serving from MMEKIT_DJL_HOME (djl), or Multi "
+            "Model Server (mms), which is installed on first use."
+        ),
+    ] = Server.EMBEDDED,
+    handler: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="With --server mms: the Python file with handle(data, context).",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            metavar="DIR",
+            help="Serve a single model at /invocations: the folder of an unpacked archive. "
+            "Default: multi-model, loaded by POST /models.",
+        ),
+    ] = None,
+    no_install: NoInstall = False,
+) -> None:
+    """Run one container of an endpoint, without SageMaker around it.
+
+    The embedded server implements SageMaker's container contract with DJL's Python engine.
+
+    **Examples:** mme serve --port 8080 --memory 4GiB  ·  mme serve --model build/unpacked/ridge
+    """
+    from mmekit_local.server import ServerOptions, run, run_djl
+
+    _see_who_installs(server.value, no_install=no_install)
+    options = ServerOptions(
+        port=port, host=host, memory=memory, model=model, installs=not no_install
+    )
+    if (server is Server.MMS) != (handler is not None):
+        raise typer.BadParameter("--server mms and --handler FILE are only valid together")
+    if handler is not None:
+        from mmekit_local.containers.mms import run_mms
+
+        run_mms(options, handler)
+    else:
+        start = run_djl if server is Server.DJL else run
+        start(options)
+
+
+@app.command(rich_help_panel=Panel.REHEARSE)
+def demo() -> None:
+    """Run the repository's notebooks on a local endpoint.
+
+    They train, package and serve six models. Run it in the repository's folder: it writes
+    build/artifacts, build/archives and build/notebooks, and prints a table of latencies.
+    """
+    from mmekit_local.demo import run
+
+    run()
+
+
 def _see_who_installs(server: str, *, no_install: bool) -> None:
     if no_install and server != "embedded":
-        raise typer.BadParameter(f"--no-install is for the embedded server, and not for {server}")
+        raise typer.BadParameter(f"--no-install is for the embedded server, not for {server}")

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import ipaddress
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psutil
 
 from mmekit.errors import ImageError
-from mmekit_local.containers.door import HOST_OPTION, Door
 from mmekit_local.containers.images import ImageRules
 from mmekit_local.containers.launcher import require_architecture
 from mmekit_local.ports import free_port
@@ -29,12 +32,28 @@ if TYPE_CHECKING:
 
     from mmekit_local.sagemaker import Container, Placement
 
-__all__ = ["INSIDE_PORT", "DockerLauncher", "remove_leftovers", "require_docker", "run_command"]
+__all__ = [
+    "INSIDE_PORT",
+    "DockerLauncher",
+    "HostGateway",
+    "remove_leftovers",
+    "require_docker",
+    "run_command",
+]
+
+logger = logging.getLogger("mmekit.endpoint")
 
 INSIDE_PORT = 8080
 """Where a container listens when nobody says otherwise, as SageMaker's documentation has it."""
 
 ISOLATED_NETWORK = "mmekit-isolated"
+
+_HOST = "host.docker.internal"
+_HOST_OPTION = ("--add-host", f"{_HOST}:host-gateway")
+"""For ``docker run``: how a container calls this machine, which Docker Desktop knows by itself."""
+_BRIDGE = "{{range .IPAM.Config}}{{.Gateway}} {{.Subnet}}\n{{end}}"
+_URL_VARIABLE = "AWS_ENDPOINT_URL"
+_PIECE = 1 << 16
 
 _ANSWER_S = 20
 _REMOVAL_S = 30
@@ -57,7 +76,7 @@ def require_docker() -> None:
     if shutil.which("docker") is None:
         raise ImageError("There is no docker.", where="PATH", remedy=remedy)
     try:
-        _told("version", "--format", "{{.Server.Version}}")
+        _ask_docker("version", "--format", "{{.Server.Version}}")
     except subprocess.TimeoutExpired as error:
         what = f"Docker's engine did not answer within {_ANSWER_S} s."
         raise ImageError(what, where="docker version", remedy=remedy) from error
@@ -80,7 +99,7 @@ def remove_leftovers() -> list[str]:
     """
     machine = f"label={_MACHINE_LABEL}={platform.node()}"
     form = f'{{{{.Names}}}} {{{{.Label "{_OWNER_LABEL}"}}}}'
-    listed = _told("ps", "--all", "--filter", machine, "--format", form).splitlines()
+    listed = _ask_docker("ps", "--all", "--filter", machine, "--format", form).splitlines()
     pairs = [line.partition(" ") for line in listed]
     left = [name for name, _, owner in pairs if not is_owned(Path(owner))]
     if left:
@@ -127,7 +146,7 @@ def run_command(placement: Placement, port: int, name: str, owner: Path) -> list
     for variable, value in variables.items():
         command += ["--env", f"{variable}={value}"]
     if placement.account and not placement.isolated:
-        command += HOST_OPTION
+        command += _HOST_OPTION
     if placement.memory is not None:
         # With swap, which an instance has none of, it would be twice as much.
         command += ["--memory", str(placement.memory), "--memory-swap", str(placement.memory)]
@@ -144,7 +163,7 @@ class DockerLauncher:
     """
 
     def __init__(self) -> None:
-        self._door = Door()
+        self._gateway = HostGateway()
         self._environ = dict(os.environ)  # the client's, which may log in to a registry
         self._owner = ScratchFolder("mme-docker-")
         atexit.register(self._owner.remove)
@@ -157,9 +176,7 @@ class DockerLauncher:
         ImageError
             It is not, or there is no image.
         """
-        if not image:
-            remedy = "Give CreateModel an Image, or use --server embedded."
-            raise ImageError("The model has no image.", where="Image", remedy=remedy)
+        _require_image(image, "Image")
         require_architecture(image, instance_type)
 
     async def launch(self, placement: Placement) -> Container:
@@ -172,13 +189,11 @@ class DockerLauncher:
         OSError
             ``docker`` cannot be started.
         """
-        if not placement.image:
-            remedy = "Give CreateModel an Image, or use --server embedded."
-            raise ImageError("The model has no image.", where=placement.label, remedy=remedy)
+        _require_image(placement.image, placement.label)
         if placement.isolated:
             await asyncio.to_thread(_require_isolated_network)
         else:
-            placement = await self._door.placed_behind(placement)
+            placement = await self._gateway.reachable(placement)
         port = free_port()
         name = f"mme-{uuid.uuid4().hex[:12]}"
         models = placement.folder / "models"
@@ -224,7 +239,13 @@ class _DockerContainer:
             await asyncio.wait_for(removing.wait(), _REMOVAL_S)
 
 
-def _told(*words: str) -> str:
+def _require_image(image: str, where: str) -> None:
+    if not image:
+        remedy = "Give CreateModel an Image, or use --server embedded."
+        raise ImageError("The model has no image.", where=where, remedy=remedy)
+
+
+def _ask_docker(*words: str) -> str:
     """Return what docker answers."""
     command = ["docker", *words]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ANSWER_S)
@@ -267,11 +288,11 @@ def _require_isolated_network() -> None:
         what = "Without a network a container can be reached on Linux alone."
         raise ImageError(what, where=where, remedy=remedy)
     with contextlib.suppress(subprocess.CalledProcessError):
-        _told("network", "inspect", ISOLATED_NETWORK)
+        _ask_docker("network", "inspect", ISOLATED_NETWORK)
         return
     apart = "com.docker.network.bridge.enable_icc=false"
     try:
-        _told("network", "create", "--internal", "--opt", apart, ISOLATED_NETWORK)
+        _ask_docker("network", "create", "--internal", "--opt", apart, ISOLATED_NETWORK)
     except subprocess.CalledProcessError as error:
         if "already exists" in error.stderr:  # another instance was faster
             return
@@ -286,7 +307,98 @@ async def _address(name: str, client: Container) -> str | None:
     while client.exit_reason is None:
         # Until it has been made, and for as long as its image is being pulled, there is none.
         with contextlib.suppress(subprocess.CalledProcessError):
-            if address := (await asyncio.to_thread(_told, *inspect)).strip():
+            if address := (await asyncio.to_thread(_ask_docker, *inspect)).strip():
                 return address
         await asyncio.sleep(_INTERVAL_S)
     return None
+
+
+class HostGateway:
+    """Hands connections from Docker's own network on to the rehearsal, which listens on loopback.
+
+    On Linux, containers reach this machine by their bridge's address, where the rehearsal does not
+    listen; this listens there, and closes what comes from elsewhere: other machines may reach that
+    address, too. Docker Desktop brings them to loopback by itself, and this machine
+    has no such address.
+    """
+
+    def __init__(self) -> None:
+        self._server: asyncio.Server | None = None
+        self._opening = asyncio.Lock()
+        self._port: int | None = None
+
+    async def reachable(self, placement: Placement) -> Placement:
+        """Return a placement whose account is reached by the address that counts in a container."""
+        account = dict(placement.account)
+        url = account.get(_URL_VARIABLE)
+        if url is None:
+            return placement
+        target = urlsplit(url)
+        async with self._opening:
+            if self._port is None:
+                self._port = await self._open(target.hostname or "", target.port or 80)
+        account[_URL_VARIABLE] = f"http://{_HOST}:{self._port}"
+        return replace(placement, account=tuple(account.items()))
+
+    def close(self) -> None:
+        """Accept no more; what is under way goes on. The end of the process does it too."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _open(self, host: str, port: int) -> int:
+        """Return the port on which containers reach what listens on a port of this machine."""
+        found = await asyncio.to_thread(_bridge)
+        if found is None:
+            return port
+        gateway, subnet = found
+
+        async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            peer = ipaddress.ip_address(writer.get_extra_info("peername")[0])
+            if peer not in subnet:
+                writer.close()
+                return
+            await _join(reader, writer, host, port)
+
+        try:
+            self._server = await asyncio.start_server(hand_on, gateway, 0)
+        except OSError:  # the bridge is not this machine's: Docker Desktop
+            return port
+        own: int = self._server.sockets[0].getsockname()[1]
+        logger.info("containers reach this service by %s:%d", gateway, own)
+        return own
+
+
+def _bridge() -> tuple[str, ipaddress.IPv4Network] | None:
+    """Return the address of this machine on Docker's network, and that network."""
+    command = ["docker", "network", "inspect", "bridge", "--format", _BRIDGE]
+    try:
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=_ANSWER_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    for line in done.stdout.splitlines():
+        with contextlib.suppress(ValueError):
+            gateway, subnet = line.split()
+            return str(ipaddress.IPv4Address(gateway)), ipaddress.IPv4Network(subnet)
+    return None
+
+
+async def _join(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int
+) -> None:
+    with contextlib.closing(writer):
+        try:
+            answers, asked = await asyncio.open_connection(host, port)
+        except OSError:
+            return
+        with contextlib.closing(asked):
+            await asyncio.gather(_pump(reader, asked), _pump(answers, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, RuntimeError):  # either side may have gone
+        while piece := await reader.read(_PIECE):
+            writer.write(piece)
+            await writer.drain()
+        writer.write_eof()

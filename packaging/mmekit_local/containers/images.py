@@ -1,30 +1,105 @@
-"""What an image URI stands for on this machine: the file images.json and what is built in."""
+"""Which server an image URI stands for here: by images.json, and by what is built in."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-
-from mmekit.archive.atomic import write_atomically
-from mmekit.archive.image import Image, image_holding
-from mmekit.archive.images import declared_image, find_image
-from mmekit.archive.stock_images import STOCK_IMAGES
+from mmekit.archive.images import ImageEntry, ImagesFile
 from mmekit.errors import ImageError
-from mmekit_local.containers import known_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["BUILT_IN", "FILE_VARIABLE", "ImageRule", "ImageRules", "find_file", "image_of"]
+__all__ = ["BUILT_IN", "ImageRule", "ImageRules", "architecture_of"]
 
-FILE_VARIABLE = "MME_IMAGES"
-_FILE = "images.json"
+_ECR = "*.dkr.ecr.*.amazonaws.com*/"  # the account depends on the region; .com.cn is China
+
+_DJL = (
+    f"{_ECR}djl-inference[:@]*",
+    f"{_ECR}djl-serving[:@]*",
+    "deepjavalibrary/djl-serving*",
+    "*/mmekit-djl[:@]*",  # infrastructure/containers/djl: the stock image and more
+)
+"""Those of DJL Serving."""
+
+_HANDLER = Path(__file__).parent / "frameworks" / "framework_handler.py"
+_PYTHON = "3.11"
+"""On which all of these run; the images have 3.8, 3.10 and 3.12."""
+_USUAL = ("numpy<2", "scipy<1.14", "pandas<2.3", "boto3")
+_TOOLKITS: dict[str, dict[str, tuple[str, ...]]] = {
+    # Versions: the Dockerfiles and requirements.txt of aws/sagemaker-scikit-learn-container and
+    # aws/sagemaker-xgboost-container at their releases.
+    "scikit-learn": {
+        "1.2-1": ("scikit-learn==1.2.1", *_USUAL),
+        "1.4-2": ("scikit-learn==1.4.2", *_USUAL),
+    },
+    "xgboost": {
+        "1.5-1": ("xgboost==1.5.2", "scikit-learn==1.2.1", *_USUAL),
+        "1.7-1": ("xgboost==1.7.4", "scikit-learn==1.2.1", *_USUAL),
+        "3.0-5": ("xgboost-cpu==3.0.5", "scikit-learn==1.4.2", *_USUAL),
+    },
+}
+
+_DOCKER = "`mme up --server docker` runs the image itself."
+_OTHERS = (
+    f"Its server is not rehearsed without Docker. {_DOCKER} Or pack the model for DJL Serving "
+    "(`mme init`), whose images are djl-inference."
+)
+
+
+def _refused() -> Iterator[tuple[str, str]]:
+    for name, versions in _TOOLKITS.items():
+        known = " and ".join(versions)
+        yield (
+            f"*/sagemaker-{name}[:@]*",
+            f"Of sagemaker-{name}, the versions {known} are rehearsed. {_DOCKER}",
+        )
+    for name in ("pytorch", "tensorflow", "mxnet", "huggingface-*"):
+        yield f"*/{name}-inference*", _OTHERS
+    yield "*tritonserver*", _OTHERS
+
+
+_REFUSED = dict(_refused())
+"""Those that nothing here runs instead of, and why."""
+
+
+def _toolkits() -> Iterator[tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]]:
+    """Yield the images of AWS's toolkits: pattern, arguments of ``mms``, and variables."""
+    for name, versions in _TOOLKITS.items():
+        variables = (("MMEKIT_FRAMEWORK", name),)
+        for version, requirements in versions.items():
+            arguments = [str(_HANDLER), "--python", _PYTHON]
+            for one in requirements:
+                arguments += ["--requirement", one]
+            yield f"{_ECR}sagemaker-{name}:{version}*", tuple(arguments), variables
+
+
+_AWS = re.compile(r".*\.dkr\.ecr\..*/(djl-|sagemaker-|pytorch-|tensorflow-|mxnet-|huggingface-).*")
+_ARM = re.compile(r".*(graviton|arm64|aarch64).*")
+
+
+def architecture_of(uri: str) -> str | None:
+    """Return what an image is built for, ``arm64`` or ``x86_64``; None when its name tells not.
+
+    Examples
+    --------
+    >>> architecture_of("1.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full")
+    'x86_64'
+    >>> architecture_of("deepjavalibrary/djl-serving:0.36.0-aarch64")
+    'arm64'
+    >>> architecture_of("1.dkr.ecr.us-east-1.amazonaws.com/mine:1") is None
+    True
+    """
+    _, _, name = uri.rpartition("/")
+    if _ARM.fullmatch(name):
+        return "arm64"
+    stock = _AWS.fullmatch(uri) or uri.startswith("deepjavalibrary/djl-serving")
+    return "x86_64" if stock else None
 
 
 @dataclass(frozen=True)
@@ -73,29 +148,14 @@ class ImageRule:
 
 
 BUILT_IN = (
-    *(ImageRule(pattern, ("djl",)) for pattern in known_images.DJL),
+    *(ImageRule(pattern, ("djl",)) for pattern in _DJL),
     *(
         ImageRule(pattern, ("mms", *arguments), environment)
-        for pattern, arguments, environment in known_images.toolkits()
+        for pattern, arguments, environment in _toolkits()
     ),
-    *(ImageRule(pattern, (), refusal=why) for pattern, why in known_images.REFUSED.items()),
+    *(ImageRule(pattern, (), refusal=why) for pattern, why in _REFUSED.items()),
 )
 """Images that are known by name; what images.json says comes before."""
-
-
-class _Rule(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    pattern: Annotated[str, StringConstraints(min_length=1)]
-    command: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
-    environment: dict[str, str] = {}
-    holds: list[Annotated[str, StringConstraints(min_length=1)]] = []
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    images: list[_Rule]
 
 
 @dataclass(frozen=True)
@@ -129,38 +189,14 @@ class ImageRules:
         ImageError
             It is not what such a file may be; what and where is said.
         """
-        path = file or find_file()
-        try:
-            content = _File.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            if FILE_VARIABLE in os.environ and file is None and not may_be_new:
-                raise _unreadable(path, f"{FILE_VARIABLE} names a file that is not there") from None
-            return cls(path)
-        except OSError as error:
-            raise _unreadable(path, error.strerror or str(error)) from error
-        except ValidationError as error:
-            raise _unreadable(path, _spoken(error.errors()[0])) from None
-        except ValueError as error:  # of json, and of the encoding
-            raise _unreadable(path, str(error)) from None
-        folder = path.absolute().parent
-        return cls(path, tuple(_rule(one, folder) for one in content.images))
+        found = ImagesFile.read(file, may_be_new=may_be_new)
+        folder = found.path.absolute().parent
+        return cls(found.path, tuple(_rule(one, folder) for one in found.entries))
 
     def find(self, uri: str) -> ImageRule | None:
         """Return the rule for an image, or None."""
         every = (*self.rules, *BUILT_IN)
         return next((rule for rule in every if rule.matches(uri)), None)
-
-    def declared(self, uri: str) -> Image | None:
-        """Return what the file says that an image holds; None when it does not say it.
-
-        Raises
-        ------
-        ImageError
-            It says what nobody can understand.
-        """
-        rules = (rule for rule in self.rules if rule.holds and rule.matches(uri))
-        rule = next(rules, None)
-        return None if rule is None else image_holding(uri, rule.holds, STOCK_IMAGES)
 
     def adding(
         self,
@@ -219,72 +255,19 @@ class ImageRules:
         OSError
             It cannot be written.
         """
-        images = [
-            {
-                "pattern": rule.pattern,
-                "command": list(rule.command),
-                **({"environment": dict(rule.environment)} if rule.environment else {}),
-                **({"holds": list(rule.holds)} if rule.holds else {}),
-            }
+        entries = (
+            ImageEntry(
+                pattern=rule.pattern,
+                command=list(rule.command),
+                environment=dict(rule.environment),
+                holds=list(rule.holds),
+            )
             for rule in self.rules
-        ]
-        text = json.dumps({"images": images}, indent=2, ensure_ascii=False) + "\n"
-        self.file.absolute().parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.file, text.encode())
-
-
-def image_of(text: str) -> Image | None:
-    """Return the image that packing and checking are to compare with.
-
-    Parameters
-    ----------
-    text
-        A stock image's name or URI, one that images.json says the contents of, or an image that is
-        declared in this very line, such as ``mine:1=python3.11,catboost==1.2.8``. ``none`` is one
-        that nothing is known about: None.
-
-    Raises
-    ------
-    ImageError
-        Nothing is known about it.
-    """
-    if text == "none":
-        return None
-    if "=" in text:
-        return declared_image(text)
-    image = find_image(text) or ImageRules.read().declared(text)
-    if image is None:
-        raise ImageError(
-            "Nothing is known about what this image holds.",
-            where=text,
-            remedy=f"Say it in the same place: {text}=python3.11,catboost==1.2.8; or once for all: "
-            f"mme images add '{text}' --holds python3.11 --holds catboost==1.2.8 -- djl. With "
-            "none, nothing is compared. Known are "
-            + ", ".join(one.name for one in STOCK_IMAGES)
-            + ".",
         )
-    return image
+        ImagesFile(self.file, tuple(entries)).write()
 
 
-def find_file() -> Path:
-    """Return where images.json is: MME_IMAGES, or this folder or the next above that has one.
-
-    The search ends with the project's root, as for the file .env; when there is none, it is to
-    be in this folder.
-    """
-    named = os.environ.get(FILE_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / _FILE).is_file():
-            return folder / _FILE
-        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
-            break
-    return here / _FILE
-
-
-def _rule(one: _Rule, folder: Path) -> ImageRule:
+def _rule(one: ImageEntry, folder: Path) -> ImageRule:
     environment = tuple(one.environment.items())
     return ImageRule(one.pattern, tuple(one.command), environment, folder, tuple(one.holds))
 
@@ -318,17 +301,3 @@ def _parted(word: str) -> tuple[str, str]:
 
 def _is_file(word: str, folder: Path) -> bool:
     return "/" in word and not word.startswith("/") and (folder / word).exists()
-
-
-def _spoken(error: Any) -> str:
-    """Say what is wrong and where: images[0].command."""
-    place = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in error["loc"])
-    return f"{place.lstrip('.') or 'the whole'}: {error['msg']}"
-
-
-def _unreadable(file: Path, why: str) -> ImageError:
-    remedy = (
-        'It is to look like {"images": [{"pattern": "*/my-image:*", "command": ["python", '
-        '"serve.py"], "environment": {"NAME": "value"}}]}; `mme images add` writes it.'
-    )
-    return ImageError(f"The file of images cannot be used: {why}", where=str(file), remedy=remedy)

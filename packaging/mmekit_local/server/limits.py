@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mmekit.errors import SettingsError
 from mmekit_local.http import HttpLimits
+from mmekit_local.printed import LINES_PER_S, lines_per_second
 from mmekit_runtime.slots.descriptors import descriptor_limit
 from mmekit_runtime.wire import MAX_PART_BYTES
 
@@ -29,8 +30,9 @@ MAX_REQUEST_BYTES = "SERVING_MAX_REQUEST_SIZE"
 REQUEST_TIMEOUT_S = "MMEKIT_REQUEST_TIMEOUT_S"
 CONCURRENCY = "MMEKIT_CONCURRENCY"
 
+# Ten digits at most, as int() takes its time over thousands of them.
 _NUMBER = re.compile(r"0*([1-9][0-9]{0,9})")
-_MOST = 2**31 - 1
+_MOST = 2**31 - 1  # an int of Java, which SERVING_MAX_REQUEST_SIZE is
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class ServerLimits:
     concurrency
         Containers that this one plays, as on a serverless endpoint: a model may have as many
         workers, whatever it says itself.
+    log_lines_per_s
+        Of what one process prints; 0 for all there are.
     """
 
     workers: int = 1024
@@ -61,6 +65,7 @@ class ServerLimits:
     request_bytes: int = 64 << 20
     request_s: int = 60
     concurrency: int = 1
+    log_lines_per_s: int = LINES_PER_S
 
     @classmethod
     def of(cls, environ: Mapping[str, str] = os.environ) -> ServerLimits:
@@ -69,7 +74,7 @@ class ServerLimits:
         Raises
         ------
         SettingsError
-            A value is not a whole number from 1.
+            A value is not a whole number from 1; that of the log may be 0.
 
         Examples
         --------
@@ -88,6 +93,7 @@ class ServerLimits:
             request_bytes=read(MAX_REQUEST_BYTES, cls.request_bytes, MAX_PART_BYTES),
             request_s=read(REQUEST_TIMEOUT_S, cls.request_s),
             concurrency=read(CONCURRENCY, cls.concurrency),
+            log_lines_per_s=lines_per_second(environ),
         )
 
     def http(self) -> HttpLimits:

@@ -7,10 +7,11 @@ can be set below the machine's.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import threading
 import time
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +22,21 @@ import psutil
 from mmekit_runtime.slots.memory import taken_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+
+    from mmekit_local.server.fork_servers import ForkServers, ServerMemoryChannel
 
 MIB = 1 << 20
 DEFAULT_RESERVED_MB = 500
 _MEASURED_AGAIN = 8
+"""Processes beyond the new ones that a look measures, at a millisecond each."""
 _YOUNG_S = 3.0
 """A process may still be loading its model when it is measured for the first time."""
+_WAIT_S = 2.0
+"""How long a load waits for models that are busy."""
+_AGAIN_S = 0.1
+_PERIOD_S = 1.0
+"""After which fork servers are told what is left of the limit."""
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -67,7 +76,7 @@ class _Limited:
 def _narrowest(groups: Iterable[_Limited]) -> Cgroup | None:
     found = []
     for one in groups:
-        with suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
             total = int((one.folder / one.use).read_text())
             found.append(Cgroup(one.limit, max(0, total - taken_back(str(one.folder)))))
     return min(found, key=lambda one: one.limit - one.used, default=None)
@@ -101,7 +110,7 @@ def _limited(folder: Path) -> _Limited | None:
         ("memory.max", "memory.current"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             text = (folder / limit).read_text().strip()
             # "max", or in version 1 a number beyond any memory.
             if not text.isdigit() or int(text) >= psutil.virtual_memory().total:
@@ -143,7 +152,7 @@ def proportional_bytes(pid: int) -> int:
     return process_memory(pid).proportional_bytes
 
 
-class Memory:
+class ServerMemory:
     """The memory of one server.
 
     Parameters
@@ -243,11 +252,119 @@ class Memory:
         """Return the bytes by which ``required`` more do not fit; none is missing up to 0."""
         return required + reserved + self.loading - self.available(pids, shared)
 
-    @contextmanager
+    @contextlib.contextmanager
     def claimed(self, required: int) -> Iterator[None]:
         """Count bytes as taken while a load lasts."""
+        # In the event loop's thread alone, so without a lock.
         self.loading += required
         try:
             yield
         finally:
             self.loading -= required
+
+
+class MemoryAdmission:
+    """The memory of a server and its models, those of all its fork servers.
+
+    Parameters
+    ----------
+    memory
+        Measures.
+    fork_servers
+        Whose models park.
+    model_pids
+        Returns the ids of the processes that answer.
+    """
+
+    def __init__(
+        self,
+        memory: ServerMemory,
+        fork_servers: ForkServers,
+        model_pids: Callable[[], Collection[int]],
+    ) -> None:
+        self._memory = memory
+        self._fork_servers = fork_servers
+        self._model_pids = model_pids
+        self._one_at_a_time = asyncio.Lock()
+        self._reporting: asyncio.Task[None] | None = None
+        self._change = asyncio.Event()
+        self._forwarding: dict[ServerMemoryChannel, asyncio.Task[None]] = {}
+        fork_servers.on_open = self._change.set
+        fork_servers.on_want = self._forward
+
+    @contextlib.asynccontextmanager
+    async def admit(self, required: int, reserved: int) -> AsyncIterator[bool]:
+        """Say whether ``required`` bytes fit, and count them as taken while the load lasts.
+
+        Before the answer is no, idle models park, the least recently used first.
+        """
+        if self._reporting is None and self._memory.own_limit is not None:
+            self._reporting = asyncio.create_task(self._report_regularly())
+        missing = self._missing(required, reserved)
+        if missing > 0 and required + reserved <= self._memory.limit:
+            until = time.monotonic() + _WAIT_S
+            async with self._one_at_a_time:
+                missing = await self._make_room(required, reserved, until)
+        if missing > 0:
+            yield False
+            return
+        with self._memory.claimed(required):
+            yield True
+
+    async def close(self) -> None:
+        """Tell and pass on nothing more."""
+        tasks = [*self._forwarding.values(), *([self._reporting] if self._reporting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _missing(self, required: int, reserved: int) -> int:
+        shared = self._fork_servers.pids(besides=(pids := self._model_pids()))
+        return self._memory.missing(required, reserved, pids, shared)
+
+    async def _make_room(self, required: int, reserved: int, until: float) -> int:
+        """Have models park until so much is free; return the bytes that are missing then."""
+        while True:
+            may_park_later = False
+            for channel in self._fork_servers.channels():
+                missing = self._missing(required, reserved)
+                if missing <= 0:
+                    return missing
+                seconds = max(_AGAIN_S, until - time.monotonic())
+                may_park_later |= await channel.park(missing, seconds)
+            missing = self._missing(required, reserved)
+            if missing <= 0 or not may_park_later or time.monotonic() > until:
+                return missing
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _report_regularly(self) -> None:
+        """Tell fork servers what is left of the limit, while any model is awake."""
+        limit = self._memory.own_limit
+        while limit is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._change.wait(), _PERIOD_S)
+            news = self._change.is_set()
+            self._change.clear()
+            channels, pids = self._fork_servers.channels(), self._model_pids()
+            if not channels or not (pids or news):
+                continue
+            at = time.monotonic()
+            shared = self._fork_servers.pids(besides=pids)
+            # Measuring takes the kernel a millisecond for each process.
+            left = await asyncio.to_thread(self._memory.measure, pids, shared)
+            for channel in channels:
+                channel.report(limit, left, at, len(channels))
+
+    def _forward(self, channel: ServerMemoryChannel, wanted: int) -> None:
+        """Have the models of other fork servers park for one that waits in this."""
+        others = [one for one in self._fork_servers.channels() if one is not channel]
+        if channel in self._forwarding or not others:
+            return
+
+        async def ask() -> None:
+            for other in others:
+                await other.park(wanted, _WAIT_S)
+            self._change.set()
+
+        task = self._forwarding[channel] = asyncio.create_task(ask())
+        task.add_done_callback(lambda _: self._forwarding.pop(channel))

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 import mmekit
-from mmekit_local.server import figures
+from mmekit_local.server import metrics
 
 Content = dict[str, Any]
 
@@ -168,7 +168,7 @@ def _ping() -> Content:
 
 
 def _metrics() -> Content:
-    media_type = figures.CONTENT_TYPE
+    media_type = metrics.CONTENT_TYPE
     answer = {"description": "As Prometheus reads it.", "content": {media_type: {"schema": _TEXT}}}
     return _operation("readMetrics", {"200": answer})
 
@@ -279,7 +279,7 @@ def _model() -> Content:
 
 
 def _process() -> Content:
-    fields = dataclasses.fields(figures.ProcessFigures)
+    fields = dataclasses.fields(metrics.ProcessMetrics)
     return _object(**{one.name: _NUMBER if one.type == "float" else _INTEGER for one in fields})
 
 

@@ -13,23 +13,28 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmekit_local.server import refusal
-from mmekit_local.server.deaths import MAX_DEATHS, WINDOW_S, Deaths
-from mmekit_local.server.jobs import Job, deliver, message_of, taken
-from mmekit_local.server.link import ModelGivenUp, NeverBegun, NoDescriptors, StreamUnwanted
+from mmekit_local.server import errors
+from mmekit_local.server.batches import QueuedRequest, deliver_replies, encode_batch, take_batch
+from mmekit_local.server.worker import MAX_CRASHES, WINDOW_S, CrashCounter
+from mmekit_local.server.worker_connection import (
+    ModelGivenUp,
+    NeverBegun,
+    NoDescriptors,
+    StreamUnwanted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from mmekit_local.server.forms import Content
-    from mmekit_local.server.launcher import WorkerLauncher
-    from mmekit_local.server.link import WorkerFailure
-    from mmekit_local.server.replies import Reply, Stream
+    from mmekit_local.server.replies import ReplyStream, WorkerReply
+    from mmekit_local.server.slots import WorkerLauncher
     from mmekit_local.server.worker import Worker
+    from mmekit_local.server.worker_connection import WorkerFailure
 
 _logger = logging.getLogger("mmekit.server")
 
-_TOO_OFTEN = f"{MAX_DEATHS + 1} workers died or did not start within {WINDOW_S:.0f} s"
+_TOO_OFTEN = f"{MAX_CRASHES + 1} workers died or did not start within {WINDOW_S:.0f} s"
 _QUICK_S = 0.01
 """An answer that takes less is worth to have the next request ready."""
 _RETRY_S = 1.0
@@ -52,7 +57,7 @@ class PoolSize:
 
 
 @dataclass
-class Tally:
+class PoolCounters:
     """What a pool has counted: requests answered and refused, and seconds in all."""
 
     answered: int = 0
@@ -61,7 +66,7 @@ class Tally:
     worker_s: float = 0.0
 
 
-class Pool:
+class WorkerPool:
     """The workers of one model: minimum to maximum, and a queue that is first in, first out.
 
     Parameters
@@ -81,19 +86,19 @@ class Pool:
         self.size = size
         self._handler = handler
         self.failed = False
-        self.tally = Tally()
+        self.counters = PoolCounters()
         self.workers: list[Worker] = []
         self._launcher = launcher
         self._idle: list[Worker] = []
-        self._queue: deque[Job] = deque()
-        self._running: dict[Worker, deque[list[Job]]] = {}
+        self._queue: deque[QueuedRequest] = deque()
+        self._running: dict[Worker, deque[list[QueuedRequest]]] = {}
         self._takes_ahead = size.max_workers == size.batch_size == 1
         self._quick = False
         self._idle_since: dict[Worker, float] = {}
         self._starting = 0
         self._failures = 0
         self._overdue: set[int | None] = set()
-        self._deaths = Deaths()
+        self._crashes = CrashCounter()
         self._batch_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
@@ -116,23 +121,25 @@ class Pool:
             await self.close()
             raise failures[0]
 
-    def submit(self, properties: Mapping[str, str], content: Content) -> asyncio.Future[Reply]:
-        """Queue a request; the future has the worker's reply or fails with a `Refusal`.
+    def submit(
+        self, properties: Mapping[str, str], content: Content
+    ) -> asyncio.Future[WorkerReply]:
+        """Queue a request; the future has the worker's reply or fails with an `ApiError`.
 
         A request whose future is cancelled before its turn is left out.
         """
-        result: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[WorkerReply] = asyncio.get_running_loop().create_future()
         result.add_done_callback(self._count_refusal)
         if self._closed:
-            result.set_exception(refusal.unavailable("Worker shutting down"))
+            result.set_exception(errors.unavailable("Worker shutting down"))
         elif self.failed:
-            result.set_exception(refusal.unavailable(f"Model is not ready: {self.name}"))
+            result.set_exception(errors.unavailable(f"Model is not ready: {self.name}"))
         elif self._is_full():
-            result.set_exception(refusal.no_capacity(self.name))
+            result.set_exception(errors.no_capacity(self.name))
             if self._wants_more() or self._is_empty():
                 self._scale_up()
         else:
-            self._queue.append(Job(properties, content, result))
+            self._queue.append(QueuedRequest(properties, content, result))
             self._dispatch()
             if self._wants_more():
                 self._scale_up()
@@ -146,11 +153,13 @@ class Pool:
                 timer.cancel()
         for task in self._starts:
             task.cancel()
-        running = (job for batches in self._running.values() for batch in batches for job in batch)
-        jobs = [*self._queue, *running]
+        running = (
+            request for batches in self._running.values() for batch in batches for request in batch
+        )
+        requests = [*self._queue, *running]
         self._queue.clear()
-        for job in jobs:
-            job.refuse(refusal.unavailable("Worker shutting down"))
+        for request in requests:
+            request.refuse(errors.unavailable("Worker shutting down"))
         # A stop is not cancelled: nobody else would end that worker.
         await asyncio.gather(*self._starts, *self._stops, return_exceptions=True)
         workers, self.workers, self._idle = self.workers, [], []
@@ -168,16 +177,16 @@ class Pool:
     def _is_empty(self) -> bool:
         return not self.workers and not self._starting
 
-    def _count_refusal(self, done: asyncio.Future[Reply]) -> None:
+    def _count_refusal(self, done: asyncio.Future[WorkerReply]) -> None:
         if not done.cancelled() and done.exception() is not None:
-            self.tally.refused += 1
+            self.counters.refused += 1
 
     # Starting and stopping workers.
 
     async def _start_one(self) -> None:
         # Whoever calls has counted it as starting, at once: two calls may come in one turn.
         try:
-            worker = await self._launcher.launch(self._on_death)
+            worker = await self._launcher.launch(self._on_exit)
         finally:
             self._starting -= 1
         self.workers.append(worker)
@@ -214,10 +223,10 @@ class Pool:
         # Of the starts that fail together, as the slots of one process do, the first counts. One
         # that this server had no descriptors for counts for nothing.
         blameless = isinstance(error, NoDescriptors)
-        if blameless or not self._deaths.too_often(None, f"did not start: {error}"):
+        if blameless or not self._crashes.too_often(None, f"did not start: {error}"):
             self._retry_timer = asyncio.get_running_loop().call_later(_RETRY_S, self._try_again)
         elif self._is_empty():
-            self._give_up(f"{_TOO_OFTEN}: {self._deaths}")
+            self._mark_failed(f"{_TOO_OFTEN}: {self._crashes}")
 
     def _try_again(self) -> None:
         self._retry_timer = None
@@ -231,7 +240,7 @@ class Pool:
             self._starting += 1
             _spawn(self._start_in_background(), self._starts)
 
-    def _on_death(self, worker: Worker, failure: WorkerFailure) -> None:
+    def _on_exit(self, worker: Worker, failure: WorkerFailure) -> None:
         if worker not in self.workers:
             return
         self.workers.remove(worker)
@@ -243,7 +252,7 @@ class Pool:
             return
         if isinstance(failure, ModelGivenUp):
             # What the fork server has counted, which replaces processes without asking.
-            self._give_up(str(failure))
+            self._mark_failed(str(failure))
             return
         if isinstance(failure, StreamUnwanted):
             _logger.info("worker %s of model %s is replaced: %s", worker.pid, self.name, failure)
@@ -257,19 +266,19 @@ class Pool:
             if self._failures > self.size.retry_threshold:
                 seconds, allowed = worker.spec.predict_timeout_s, self.size.retry_threshold
                 took = f"{self._failures} of its requests took longer than {seconds:g} s"
-                self._give_up(f"{took}, retry_threshold allows {allowed}")
+                self._mark_failed(f"{took}, retry_threshold allows {allowed}")
                 return
         _logger.warning("worker %s of model %s died: %s", worker.pid, self.name, failure)
-        if self._deaths.too_often(worker.pid, f"died: {failure}"):
-            self._give_up(f"{_TOO_OFTEN}: {self._deaths}")
+        if self._crashes.too_often(worker.pid, f"died: {failure}"):
+            self._mark_failed(f"{_TOO_OFTEN}: {self._crashes}")
         elif self._retry_timer is None:
             self._replace()
 
-    def _give_up(self, reason: str) -> None:
+    def _mark_failed(self, reason: str) -> None:
         _logger.error("model %s is marked as failed: %s", self.name, reason)
         self.failed = True
         while self._queue:
-            error = refusal.unavailable(f"Model is not ready: {self.name}")
+            error = errors.unavailable(f"Model is not ready: {self.name}")
             self._queue.popleft().refuse(error)
 
     # Handing out requests.
@@ -278,13 +287,13 @@ class Pool:
         while self._queue and self._idle:
             wanted = self.size.batch_size
             if len(self._queue) < wanted:
-                wait = self._queue[0].since + self.size.max_batch_delay_s - time.monotonic()
+                wait = self._queue[0].queued_at + self.size.max_batch_delay_s - time.monotonic()
                 if wait > 0:
                     if self._batch_timer is None:
                         loop = asyncio.get_running_loop()
                         self._batch_timer = loop.call_later(wait, self._batch_is_due)
                     return
-            batch = taken(self._queue, wanted)
+            batch = take_batch(self._queue, wanted)
             message = self._message(batch)
             if message is not None:
                 self._begin(batch)
@@ -302,7 +311,7 @@ class Pool:
         """
         for worker, batches in self._running.items():
             while self._queue and len(batches) == 1 and worker in self.workers:
-                batch = taken(self._queue, 1)
+                batch = take_batch(self._queue, 1)
                 message = self._message(batch)
                 if message is not None:
                     self._send(worker, batch, message)
@@ -311,70 +320,70 @@ class Pool:
         self._batch_timer = None
         self._dispatch()
 
-    def _message(self, batch: list[Job]) -> bytes | None:
+    def _message(self, batch: list[QueuedRequest]) -> bytes | None:
         """Return what carries a batch; None where there is none, or where nothing can carry it.
 
         Before a worker is taken: what fails here costs no worker.
         """
         try:
-            return message_of(batch, self._handler) if batch else None
+            return encode_batch(batch, self._handler) if batch else None
         except Exception as error:  # whatever it was, these requests have an answer
             _logger.exception("requests to model %s cannot be sent to a worker", self.name)
-            _refuse(batch, error)
+            _refuse_batch(batch, error)
             return None
 
-    def _begin(self, batch: list[Job]) -> None:
+    def _begin(self, batch: list[QueuedRequest]) -> None:
         now = time.monotonic()
-        for job in batch:
-            job.sent = now
-            self.tally.queue_s += now - job.since
+        for request in batch:
+            request.sent_at = now
+            self.counters.queue_s += now - request.queued_at
 
-    def _send(self, worker: Worker, batch: list[Job], message: bytes) -> None:
+    def _send(self, worker: Worker, batch: list[QueuedRequest], message: bytes) -> None:
         """Give a worker a batch; `_finished` gives it back, whatever becomes of either."""
         self._running.setdefault(worker, deque()).append(batch)
         answer = worker.send(message)
         answer.add_done_callback(lambda done: self._finished(worker, done))
 
-    def _finished(self, worker: Worker, done: asyncio.Future[Reply]) -> None:
+    def _finished(self, worker: Worker, done: asyncio.Future[WorkerReply]) -> None:
         """Answer a batch, and give its worker back; one that failed is known as dead by now."""
         batch = self._running[worker][0]
-        stream: Stream | None = None
+        stream: ReplyStream | None = None
         try:
             failure = done.exception()
             if failure is None:
                 stream = done.result().stream
                 self._answer(batch, done.result())
             else:
-                self._lose(batch, failure)
+                self._fail_batch(batch, failure)
         except Exception as error:  # whatever it was, nobody waits for ever
             _logger.exception("answers of model %s are lost", self.name)
-            _refuse(batch, error)
+            _refuse_batch(batch, error)
             if stream is not None:
                 stream.abandon()
         finally:
             if stream is None:
-                self._free(worker, alive=not done.exception())
+                self._finish_batch(worker, alive=not done.exception())
             else:
-                stream.when_ended(lambda: self._free(worker))
+                stream.when_ended(lambda: self._finish_batch(worker))
 
-    def _answer(self, batch: list[Job], reply: Reply) -> None:
-        took = time.monotonic() - batch[0].sent
-        self.tally.answered += len(batch)
-        self.tally.worker_s += took
+    def _answer(self, batch: list[QueuedRequest], reply: WorkerReply) -> None:
+        took = time.monotonic() - batch[0].sent_at
+        self.counters.answered += len(batch)
+        self.counters.worker_s += took
         self._quick = took < _QUICK_S
-        deliver(batch, reply)
+        deliver_replies(batch, reply)
 
-    def _lose(self, batch: list[Job], failure: BaseException) -> None:
+    def _fail_batch(self, batch: list[QueuedRequest], failure: BaseException) -> None:
         if isinstance(failure, NeverBegun) and not self.failed and not self._closed:
             self._queue.extendleft(batch)
             return
         message = str(failure)
         if "disconnected" in message:
             message = f"java.util.concurrent.ExecutionException: {message}"
-        for job in batch:
-            job.refuse(refusal.unavailable(message))
+        for request in batch:
+            request.refuse(errors.unavailable(message))
 
-    def _free(self, worker: Worker, *, alive: bool = True) -> None:
+    def _finish_batch(self, worker: Worker, *, alive: bool = True) -> None:
         """Go on after a batch: with what was sent ahead, or with what waits."""
         batches = self._running[worker]
         batches.popleft()
@@ -423,9 +432,9 @@ class Pool:
             self._watch_idle(max(0.05, oldest + self.size.max_idle_s - now))
 
 
-def _refuse(batch: list[Job], error: Exception) -> None:
-    for job in batch:
-        job.refuse(refusal.Refusal(500, type(error).__name__, str(error)))
+def _refuse_batch(batch: list[QueuedRequest], error: Exception) -> None:
+    for request in batch:
+        request.refuse(errors.ApiError(500, type(error).__name__, str(error)))
 
 
 def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:

@@ -15,35 +15,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 import mmekit_runtime
 from mmekit.archive.package import RUNTIME_FOLDER
-from mmekit_local.server import refusal
-from mmekit_local.server.concurrency import workers_that_play
+from mmekit_local.server import errors
 from mmekit_local.server.environments import Environments
-from mmekit_local.server.examination import examined
 from mmekit_local.server.fork_servers import ForkServers
-from mmekit_local.server.launcher import SPARE_DESCRIPTORS, WorkerLauncher
 from mmekit_local.server.limits import ServerLimits
-from mmekit_local.server.link import NoDescriptors, WorkerFailure
-from mmekit_local.server.memory import DEFAULT_RESERVED_MB, MIB, Memory
-from mmekit_local.server.pool import Pool, PoolSize
-from mmekit_local.server.room import Room
+from mmekit_local.server.load_plan import plan_load
+from mmekit_local.server.memory import DEFAULT_RESERVED_MB, MIB, MemoryAdmission, ServerMemory
+from mmekit_local.server.pool import PoolSize, WorkerPool
+from mmekit_local.server.slots import SPARE_DESCRIPTORS, WorkerLauncher
 from mmekit_local.server.worker import InitialisationError, WorkerSpec
+from mmekit_local.server.worker_connection import NoDescriptors, WorkerFailure
 from mmekit_runtime.slots import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mmekit.archive.properties import Properties
-    from mmekit_local.server.examination import Examined
+    from mmekit_local.server.load_plan import ModelLoadPlan
 
 _logger = logging.getLogger("mmekit.server")
 
+_INTERPRETER_BYTES = 64 * MIB
 _WORKER_LOST = "java.io.IOException: "
 
 
 @dataclass(frozen=True)
-class Model:
+class ServedModel:
     """A loaded model.
 
     Attributes
@@ -55,8 +56,7 @@ class Model:
     name: str
     url: str
     properties: Properties
-    pool: Pool
-    loaded_at: float
+    pool: WorkerPool
     admitted_bytes: int
     at_start: bool = False
 
@@ -88,7 +88,7 @@ class Registry:
         self,
         engine: Path,
         sockets: Path,
-        memory: Memory,
+        memory: ServerMemory,
         limits: ServerLimits | None = None,
         *,
         installs: bool = True,
@@ -97,15 +97,15 @@ class Registry:
         self._sockets = sockets
         self._memory = memory
         self._limits = limits or ServerLimits()
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, ServedModel] = {}
         self._loading: dict[str, str] = {}
         self._installs = installs
         self._environments = Environments()
         self._fork_servers = ForkServers(sockets)
-        self._room = Room(memory, self._fork_servers, self._answering)
+        self._admission = MemoryAdmission(memory, self._fork_servers, self._model_pids)
         self._loads = itertools.count()
 
-    def __iter__(self) -> Iterator[Model]:
+    def __iter__(self) -> Iterator[ServedModel]:
         """Yield the loaded models by name."""
         return iter(sorted(self._models.values(), key=lambda model: model.name))
 
@@ -114,7 +114,7 @@ class Registry:
         return len(self._models)
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> ServerMemory:
         """What decides whether one more model fits."""
         return self._memory
 
@@ -128,11 +128,11 @@ class Registry:
         """The name of the model that was loaded at start, None when there is none."""
         return next((model.name for model in self._models.values() if model.at_start), None)
 
-    def get(self, name: str) -> Model | None:
+    def get(self, name: str) -> ServedModel | None:
         """Return a loaded model, None when there is none of that name."""
         return self._models.get(name)
 
-    async def load(self, name: str, url: str, *, at_start: bool = False) -> Model:
+    async def load(self, name: str, url: str, *, at_start: bool = False) -> ServedModel:
         """Load a model; return it once its minimum of workers is ready.
 
         Parameters
@@ -149,13 +149,14 @@ class Registry:
             507 when memory does not suffice, 500 when the model cannot be loaded.
         """
         if name in self._models or name in self._loading:
-            raise refusal.already_loaded(name)
+            raise errors.already_loaded(name)
         if len(self._models) + len(self._loading) >= self._limits.models:
-            raise refusal.too_many_models(self._limits.models)
+            raise errors.too_many_models(self._limits.models)
         if not descriptors.are_left(SPARE_DESCRIPTORS):
-            raise refusal.no_descriptors()
+            raise errors.no_descriptors()
         if "/" in name:
             _logger.warning("model %r cannot be reached: in a path its slash divides", name)
+        # Nothing is awaited between the checks and here: of two loads of a name one is refused.
         self._loading[name] = url
         try:
             model = await self._load(name, url, at_start=at_start)
@@ -172,82 +173,87 @@ class Registry:
         Refusal
             404 when it is not loaded.
         """
+        # First, so that requests from here on get 404 and not a pool that is being closed.
         model = self._models.pop(name, None)
         if model is None:
-            raise refusal.no_such_model(name)
+            raise errors.no_such_model(name)
         await model.pool.close()
         _logger.info("Model %s unregistered.", name)
 
-    async def give_up_making(self) -> None:
+    async def stop_making_environments(self) -> None:
         """End the environments that are being made, and so the loads that wait for them."""
         await self._environments.close()
 
     async def close(self) -> None:
         """Unload every model."""
         models, self._models = list(self._models.values()), {}
-        await self.give_up_making()
+        await self.stop_making_environments()
         await asyncio.gather(*(model.pool.close() for model in models))
-        await self._room.close()
+        await self._admission.close()
         await self._fork_servers.close()
 
-    def _answering(self) -> set[int]:
+    def _model_pids(self) -> set[int]:
         """Return the ids of all processes that answer."""
         workers = (worker for model in self._models.values() for worker in model.pool.workers)
         return {worker.pid for worker in workers if worker.pid}
 
-    async def _load(self, name: str, url: str, *, at_start: bool) -> Model:
+    async def _load(self, name: str, url: str, *, at_start: bool) -> ServedModel:
         began = time.monotonic()
         # In a thread: a disk may take its time, and a model may have many files.
         most = self._limits.workers
-        found = await asyncio.to_thread(examined, url, most, installs=self._installs)
-        properties, required = found.properties, found.required
-        python = found.python
-        if found.recipe is not None:
-            python = await self._environments.python_of(found.recipe)
+        plan = await asyncio.to_thread(plan_load, url, most, installs=self._installs)
+        properties, required = plan.properties, plan.required
+        python = plan.python
+        if plan.environment is not None:
+            python = await self._environments.python_of(plan.environment)
         given = properties.reserved_memory_mb
         reserved = (DEFAULT_RESERVED_MB if given is None else given) * MIB
-        async with self._room.admit(required, reserved) as fits:
+        async with self._admission.admit(required, reserved) as fits:
             if not fits:
-                raise refusal.no_room()
-            launcher = self._launcher(name, found, python)
-            most = workers_that_play(self._limits.concurrency, required, slots=launcher.gives_slots)
+                raise errors.no_room()
+            launcher = self._launcher(name, plan, python)
+            most = _workers_that_play(
+                self._limits.concurrency, required, slots=launcher.gives_slots
+            )
             size = _pool_size(properties, most)
-            pool = Pool(name, size, launcher, properties.handler or "handle")
+            pool = WorkerPool(name, size, launcher, properties.handler or "handle")
             try:
                 await pool.start()
             except InitialisationError as error:
                 if error.answer.status == 507:  # noqa: PLR2004
-                    raise refusal.out_of_memory() from error
+                    raise errors.out_of_memory() from error
                 message = f"Failed to initialize model: {error}"
-                raise refusal.load_failed(message) from error
+                raise errors.load_failed(message) from error
             except NoDescriptors as error:
-                raise refusal.no_descriptors() from error
+                raise errors.no_descriptors() from error
             except WorkerFailure as error:
-                raise refusal.load_failed(str(error).removeprefix(_WORKER_LOST)) from error
+                raise errors.load_failed(str(error).removeprefix(_WORKER_LOST)) from error
         elapsed = (time.monotonic() - began) * 1000
         _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
-        return Model(name, url, properties, pool, time.time(), required, at_start)
+        return ServedModel(name, url, properties, pool, required, at_start)
 
-    def _launcher(self, name: str, found: Examined, python: str) -> WorkerLauncher:
-        properties = found.properties
+    def _launcher(self, name: str, plan: ModelLoadPlan, python: str) -> WorkerLauncher:
+        properties = plan.properties
         init_properties = {
             "handler": properties.handler or "handle",
             **properties.init_parameters,
-            **found.told,
+            **plan.init_parameters,
         }
         spec = WorkerSpec(
+            # It stands before each line that the model prints.
             model_name=(properties.model_name or name)[:15],
-            folder=found.folder,
+            folder=plan.folder,
             engine=self._engine,
             sockets=self._sockets,
             init_properties=init_properties,
             environment=properties.env,
             python=python,
-            entry_point=found.entry_point,
-            libraries=self._libraries(found.folder),
+            entry_point=plan.entry_point,
+            libraries=self._libraries(plan.folder),
             load_timeout_s=float(properties.model_loading_timeout_s),
             predict_timeout_s=float(properties.predict_timeout_s),
             identity=f"{next(self._loads)} {name}",
+            log_lines_per_s=self._limits.log_lines_per_s,
         )
         return WorkerLauncher(spec, self._fork_servers)
 
@@ -282,3 +288,25 @@ def _default_max_workers() -> int:
     cores = os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     return max(1, cores // min(cores, int(threads))) if threads.isdigit() and threads != "0" else 2
+
+
+def _workers_that_play(concurrency: int, required: int, *, slots: bool) -> int:
+    """Return how many workers a model may have, each of which plays a container.
+
+    A worker slot costs next to nothing. A process of the plain engine holds interpreter and model,
+    for which on SageMaker each container has memory of its own: here half of what the machine has
+    left must do.
+
+    Parameters
+    ----------
+    concurrency
+        How many containers there would be at most.
+    required
+        Bytes that a model takes.
+    slots
+        Whether its workers are slots.
+    """
+    if slots or concurrency == 1:
+        return concurrency
+    room = psutil.virtual_memory().available // 2
+    return min(concurrency, max(1, room // (required + _INTERPRETER_BYTES)))

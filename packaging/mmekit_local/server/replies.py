@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 
 _MOST_WAITING = 1 << 20
+"""Bytes of a stream; with more of them no more is read from the worker, which waits then."""
 
 
-class Stream:
+class ReplyStream:
     """The chunks of one answer; whoever iterates waits for those to come.
 
     Attributes
@@ -95,7 +96,7 @@ class Stream:
         else:
             self._on_end = callback
 
-    def __aiter__(self) -> Stream:
+    def __aiter__(self) -> ReplyStream:
         """Iterate over the chunks."""
         return self
 
@@ -116,7 +117,7 @@ class Stream:
         return chunk
 
 
-class Reply(NamedTuple):
+class WorkerReply(NamedTuple):
     """What a worker answers to one request.
 
     Attributes
@@ -135,7 +136,7 @@ class Reply(NamedTuple):
     message: str
     properties: tuple[tuple[str, str], ...]
     content: tuple[tuple[str | None, bytes], ...]
-    stream: Stream | None = None
+    stream: ReplyStream | None = None
 
     @property
     def body(self) -> bytes:
@@ -153,10 +154,10 @@ class ReplyReader:
         self._buffer = bytearray()
         # A large reply comes in hundreds of pieces: it is not read anew with each of them.
         self._needed = 0
-        self._stream: Stream | None = None
+        self._stream: ReplyStream | None = None
 
     @property
-    def stream(self) -> Stream | None:
+    def stream(self) -> ReplyStream | None:
         """The stream whose end has not come yet."""
         return self._stream
 
@@ -165,7 +166,7 @@ class ReplyReader:
         """How many bytes there are beyond the last whole answer."""
         return 0 if self._stream is not None else len(self._buffer)
 
-    def feed(self, data: bytes) -> Reply | None:
+    def feed(self, data: bytes) -> WorkerReply | None:
         """Take more bytes; return the reply when it is whole, or when a stream's first chunk is.
 
         A stream without any chunk is an empty reply, as DJL Serving has it. What follows a reply
@@ -186,13 +187,14 @@ class ReplyReader:
         cursor = Cursor(self._buffer)
         try:
             status = cursor.short()
+            # Three digits, or it is no status line on the way out.
             if not 100 <= status <= 999:  # noqa: PLR2004
                 raise WireError(f"the status {status}")
             message = cursor.text() or ""
             properties = read_properties(cursor)
             parts = cursor.short()
             if parts < 0:
-                return self._begin_stream(cursor, Reply(status, message, properties, ()))
+                return self._begin_stream(cursor, WorkerReply(status, message, properties, ()))
             content = read_content(cursor, parts)
         except IncompleteError as error:
             self._needed = error.needed
@@ -200,21 +202,21 @@ class ReplyReader:
         except UnicodeDecodeError as error:
             raise WireError("a text that is not UTF-8") from error
         self._drop(cursor.position)
-        return Reply(status, message, properties, content)
+        return WorkerReply(status, message, properties, content)
 
-    def _begin_stream(self, cursor: Cursor, head: Reply) -> Reply:
+    def _begin_stream(self, cursor: Cursor, head: WorkerReply) -> WorkerReply:
         more, chunk = _chunk(cursor)
         if not more:
             self._drop(cursor.position)
             return head._replace(content=((None, chunk),))
         del self._buffer[: cursor.position]
         self._needed = 0
-        self._stream = stream = Stream()
+        self._stream = stream = ReplyStream()
         stream.add(chunk)
         self._read_chunks(stream)
         return head._replace(stream=stream)
 
-    def _read_chunks(self, stream: Stream) -> None:
+    def _read_chunks(self, stream: ReplyStream) -> None:
         cursor = Cursor(self._buffer)
         done = 0
         try:

@@ -13,22 +13,19 @@ import importlib.metadata
 import re
 import shlex
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from mmekit.archive.texts import read_text, see_lines
+from mmekit.archive.files import check_lines, read_text
 from mmekit.errors import TextError
-from mmekit_local.server import refusal
+from mmekit_local.server import errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from packaging.utils import NormalizedName
 
 FILE_NAME = "requirements.txt"
 LINKS_FOLDER = "requirements"
@@ -78,7 +75,7 @@ _WEB = ("http", "https")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Requirements:
     """What a requirements.txt asks for, in a form that needs no other file.
 
     Attributes
@@ -166,24 +163,7 @@ class Installed:
         return True
 
 
-@cache
-def needs_of(name: str) -> tuple[NormalizedName, ...]:
-    """Return the distributions that one of this environment needs, without its extras.
-
-    Raises
-    ------
-    importlib.metadata.PackageNotFoundError
-        It is not here.
-    """
-    needs = (Requirement(text) for text in importlib.metadata.requires(name) or ())
-    return tuple(
-        canonicalize_name(need.name)
-        for need in needs
-        if need.marker is None or need.marker.evaluate({"extra": ""})
-    )
-
-
-def lacking(wanted: Wanted, installed: Installed) -> list[str]:
+def lacking(wanted: Requirements, installed: Installed) -> list[str]:
     """Return the lines that an environment does not satisfy; of an address nobody can say it."""
     found = []
     for line, requirement in zip(wanted.lines, wanted.requirements, strict=True):
@@ -217,7 +197,7 @@ def missing_requirements(folder: Path) -> list[str]:
     return missing
 
 
-def read_wanted(folder: Path) -> Wanted:
+def read_requirements(folder: Path) -> Requirements:
     """Return what a model's requirements.txt asks for; nothing where there is none.
 
     Files that it names (``-r``, ``-c``) are read, from the model's folder alone.
@@ -229,7 +209,7 @@ def read_wanted(folder: Path) -> Wanted:
     """
     file = folder / FILE_NAME
     if not file.is_file():
-        return Wanted()
+        return Requirements()
     reading = _Reading(folder)
     reading.read(file, constrains=False, depth=0)
     return reading.wanted()
@@ -244,14 +224,14 @@ class _Reading:
         self._constraints: list[str] = []
         self._options: list[str] = []
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> Requirements:
         options = list(self._options)
         if "--index" in options:
             # pip takes the best of what all indexes have, uv that of the first that has any.
             options += ["--index-strategy", "unsafe-best-match"]
         if any(" --hash" in line for line in self._lines) and "--require-hashes" not in options:
             options.append("--require-hashes")  # pip does, as soon as one line has one
-        return Wanted(tuple(self._lines), tuple(self._constraints), tuple(options))
+        return Requirements(tuple(self._lines), tuple(self._constraints), tuple(options))
 
     def read(self, file: Path, *, constrains: bool, depth: int) -> None:
         if depth > _DEPTH:
@@ -265,7 +245,7 @@ class _Reading:
             else:
                 _see(line)
                 (self._constraints if constrains else self._lines).append(line)
-        see_lines(FILE_NAME, len(self._lines) + len(self._constraints), str(self._folder))
+        check_lines(FILE_NAME, len(self._lines) + len(self._constraints), str(self._folder))
 
     def _take_options(self, line: str, file: Path, depth: int) -> None:
         try:
@@ -347,7 +327,7 @@ def _see(line: str) -> None:
 def _refuse(line: str, why: str, remedy: str) -> NoReturn:
     quoted = shown(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…")
     message = f"{FILE_NAME} has a line that is not followed, {quoted!r}: {why}; {remedy}"
-    raise refusal.load_failed(message, "ModelException")
+    raise errors.load_failed(message, "ModelException")
 
 
 def _logical_lines(file: Path, folder: Path) -> list[str]:
@@ -365,11 +345,11 @@ def _logical_lines(file: Path, folder: Path) -> list[str]:
             begun = ""
         lines.append(_COMMENT.sub("", begun).strip())
         found = [line for line in lines if line]
-        see_lines(file.name, len(found), str(folder))
+        check_lines(file.name, len(found), str(folder))
     except TextError as error:
-        raise refusal.load_failed(error.what, "ModelException") from error
+        raise errors.load_failed(error.what, "ModelException") from error
     except OSError as error:
-        raise refusal.load_failed(str(error), "IOException") from error
+        raise errors.load_failed(str(error), "IOException") from error
     return found
 
 

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING
 
 from mmekit.engine import engine_folder
 from mmekit.errors import ModelLoadError, ServerError
-from mmekit_local.guard import leaving_nothing, when_stdin_ends
-from mmekit_local.http import HttpServer, Policy, run_in_loop
-from mmekit_local.lines import LineFormatter
-from mmekit_local.printed import lines_per_second
+from mmekit_local.guard import killing_descendants, when_stdin_ends
+from mmekit_local.http import HttpServer, OriginPolicy, run_in_loop
+from mmekit_local.redaction import LineFormatter
 from mmekit_local.scratch import ScratchFolder, sweep
+from mmekit_local.server.api import ContainerApi
 from mmekit_local.server.description import name_of
-from mmekit_local.server.front import Front
+from mmekit_local.server.errors import ApiError
 from mmekit_local.server.limits import ServerLimits
-from mmekit_local.server.memory import Memory
-from mmekit_local.server.refusal import Refusal
+from mmekit_local.server.memory import ServerMemory
 from mmekit_local.server.registry import Registry
 from mmekit_runtime.slots.descriptors import raise_descriptor_limit
 
@@ -80,23 +79,21 @@ def run(options: ServerOptions) -> None:
     EngineError
         DJL's Python engine is not to be had.
     SettingsError
-        ``MMEKIT_ALLOWED_HOSTS``, ``MMEKIT_LOG_LINES_PER_S`` or one of `mmekit_local.server.limits`
-        cannot be read.
+        ``MMEKIT_ALLOWED_HOSTS`` or one of `mmekit_local.server.limits` cannot be read.
     """
     limits = ServerLimits.of()
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    lines_per_second()
     engine = engine_folder()
     raise_descriptor_limit()
     listener = _listen(options.host, options.port)
-    policy = Policy.of(options.host, listener.getsockname()[0])
-    with leaving_nothing() as variables, _socket_folder() as sockets:
+    policy = OriginPolicy.of(options.host, listener.getsockname()[0])
+    with killing_descendants() as variables, _socket_folder() as sockets:
         os.environ.update(variables)  # for all that is started from here on
-        memory = Memory(options.memory)
+        memory = ServerMemory(options.memory)
         registry = Registry(engine, sockets, memory, limits, installs=options.installs)
-        server = HttpServer(Front(registry).responder, limits.http(), policy)
+        server = HttpServer(ContainerApi(registry).responder, limits.http(), policy)
         run_in_loop(_serve(options, listener, registry, server))
 
 
@@ -163,7 +160,7 @@ async def _serve(
         host, port = listener.getsockname()[:2]
         _logger.info("serving on http://%s:%d", host, port)
         await asked.wait()
-        await registry.give_up_making()
+        await registry.stop_making_environments()
         await server.close(_DRAIN_S)
     finally:
         await registry.close()
@@ -185,7 +182,7 @@ async def _load_at_start(folder: Path, registry: Registry, asked: asyncio.Event)
         return False
     try:
         load.result()
-    except Refusal as error:
+    except ApiError as error:
         what = f"the model could not be loaded: {error.what}"
         remedy = "what it printed is above; `mme check` finds the usual mistakes"
         raise ModelLoadError(what, where=str(folder), remedy=remedy) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import socket
@@ -19,20 +20,27 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from mmekit_local.printed import ProcessOutput
 from mmekit_local.server.fork_servers import SlotRefused, setting
-from mmekit_local.server.link import ModelGivenUp, WorkerFailure
-from mmekit_local.server.output import Output
-from mmekit_local.server.worker import Worker, WorkerSpec
-from mmekit_runtime.slots import keys, stub
+from mmekit_local.server.worker import EngineWorker, Worker, WorkerSpec
+from mmekit_local.server.worker_connection import ModelGivenUp, NoDescriptors, WorkerFailure
+from mmekit_runtime.slots import descriptors, keys, stub
 from mmekit_runtime.slots.channel import Channel
-from mmekit_runtime.slots.ledger import Ledger
+from mmekit_runtime.slots.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmekit_local.server.fork_servers import ForkServers
 
+    OnExit = Callable[[Worker, WorkerFailure], None]
+
 _logger = logging.getLogger("mmekit.server")
+
+_numbers = itertools.count()
+
+SPARE_DESCRIPTORS = 32
+"""More than the start of a worker takes, and of a fork server before it."""
 
 _HEARD_TIMEOUT_S = 10.0
 _ANSWER_TIMEOUT_S = 120.0
@@ -60,7 +68,7 @@ def why_not(spec: WorkerSpec) -> str | None:
 
 
 @dataclass(frozen=True)
-class Parking:
+class ParkingState:
     """Since when a model is parked, and how often that has happened.
 
     Attributes
@@ -77,11 +85,11 @@ class Parking:
     wake_s: float = 0.0
 
 
-class Streams:
+class OutputPipes:
     """The pipes into which a model's processes print; one pair for all its slots."""
 
-    def __init__(self, name: str) -> None:
-        self._output = Output(name)
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._output = ProcessOutput(f"W-{spec.model_name}", spec.log_lines_per_s)
         self._writers: list[int] = []
         self._opening = asyncio.Lock()
 
@@ -105,7 +113,7 @@ class SlotWorker(Worker):
 
     Attributes
     ----------
-    ledger
+    scoreboard
         The counters of the model process; None before it is connected, and while it is parked.
     parking
         When the model was parked and woken, as the fork server has told it last.
@@ -118,17 +126,17 @@ class SlotWorker(Worker):
         self,
         spec: WorkerSpec,
         number: int,
-        on_death: Callable[[Worker, WorkerFailure], None],
+        on_exit: Callable[[Worker, WorkerFailure], None],
         fork_servers: ForkServers,
-        streams: Streams,
+        pipes: OutputPipes,
     ) -> None:
-        super().__init__(spec, number, on_death)
-        self.ledger: Ledger | None = None
-        self.parking = Parking()
+        super().__init__(spec, number, on_exit)
+        self.scoreboard: Scoreboard | None = None
+        self.parking = ParkingState()
         self._granted = False
         self._heard = False
         self._fork_servers = fork_servers
-        self._streams = streams
+        self._pipes = pipes
         self._lifeline: Channel | None = None
         self._pid: int | None = None
         self._place = 0
@@ -145,19 +153,19 @@ class SlotWorker(Worker):
         return self._pid
 
     async def _connect(self) -> None:
-        streams = await self._streams.writers()
+        pipes = await self._pipes.writers()
         for _ in range(_ATTEMPTS):
             ours, theirs = socket.socketpair()
             ours.setblocking(False)  # noqa: FBT003
             try:
                 with theirs:
-                    given = await self._ask((*streams, theirs.fileno()))
+                    given = await self._ask((*pipes, theirs.fileno()))
             except BaseException:
                 ours.close()
                 raise
             if given:
                 loop = asyncio.get_running_loop()
-                await loop.create_connection(lambda: self._link, sock=ours)
+                await loop.create_connection(lambda: self._connection, sock=ours)
                 return
             # The fork server ended just now; the next one will have us.
             ours.close()
@@ -183,14 +191,14 @@ class SlotWorker(Worker):
             "acknowledge": True,
         }
         loop = asyncio.get_running_loop()
-        loop.add_reader(fd, self._hear)
+        loop.add_reader(fd, self._read_messages)
         try:
             lifeline.send(message, fds)
         except OSError:
-            self._let_go()
+            self._disconnect()
             return False
         # Not wait_for: before Python 3.12 it loses a cancellation that comes with the answer.
-        unheard = loop.call_later(_HEARD_TIMEOUT_S, self._miss, reached.lose)
+        unheard = loop.call_later(_HEARD_TIMEOUT_S, self._replace_if_silent, reached.replace)
         timer = loop.call_later(_ANSWER_TIMEOUT_S, self._refuse, "the fork server does not answer")
         try:
             await self._replied.wait()
@@ -201,11 +209,11 @@ class SlotWorker(Worker):
             raise SlotRefused(self._refusal)
         return self._granted
 
-    def _miss(self, lose: Callable[[str], None]) -> None:
+    def _replace_if_silent(self, replace: Callable[[str], None]) -> None:
         """Let go of a fork server that has not even heard: it was stopped, or is stuck."""
         if not self._heard:
-            lose(f"has not answered for {_HEARD_TIMEOUT_S:g} s")
-            self._let_go()
+            replace(f"has not answered for {_HEARD_TIMEOUT_S:g} s")
+            self._disconnect()
 
     def _write_later(self, channel: Channel) -> None:
         asyncio.get_running_loop().add_writer(channel.fileno(), self._flush, channel)
@@ -217,12 +225,12 @@ class SlotWorker(Worker):
                 return
         asyncio.get_running_loop().remove_writer(channel.fileno())
 
-    def _hear(self) -> None:
+    def _read_messages(self) -> None:
         assert self._lifeline is not None  # noqa: S101
-        messages = self._lifeline.heard()
+        messages = self._lifeline.receive_all()
         if messages is None:
             # Its end, or garbage: the model process has a duplicate of the other end.
-            self._let_go()
+            self._disconnect()
             return
         for message, fds in messages:
             if "heard" in message:
@@ -230,7 +238,7 @@ class SlotWorker(Worker):
                 continue
             if "slot" in message:
                 self._granted = True
-                self.parking = Parking(**message["parking"])
+                self.parking = ParkingState(**message["parking"])
                 self._place = message["slot"]
                 self._take_process(message["pid"], fds)
             elif message.get("given_up"):
@@ -247,18 +255,18 @@ class SlotWorker(Worker):
         """Note which process answers; none does while the model is parked."""
         self._pid, self._process = pid or None, None
         self._process_since = time.monotonic()
-        if self.ledger:
-            self.ledger.close()
-            self.ledger = None
+        if self.scoreboard:
+            self.scoreboard.close()
+            self.scoreboard = None
         if not pid:
             return
         with contextlib.suppress(psutil.Error, OSError):
             self._process = psutil.Process(pid)
         if fds:
             try:
-                self.ledger = Ledger(fds[0])
+                self.scoreboard = Scoreboard(fds[0])
             except (OSError, ValueError) as error:
-                self._refuse(f"its ledger cannot be read: {error}")
+                self._refuse(f"its scoreboard cannot be read: {error}")
             finally:
                 os.close(fds[0])
         else:
@@ -274,16 +282,16 @@ class SlotWorker(Worker):
         now = time.monotonic()
         began = max(since, self._process_since)
         loading_s = max(timeout_s, self.spec.load_timeout_s)
-        if self.ledger is None:
+        if self.scoreboard is None:
             if (left := began + loading_s - now) <= 0:
                 raise WorkerFailure("the model has not been woken in time")
             return left
-        worked_s = self.ledger.worked_s(self._place)
+        worked_s = self.scoreboard.worked_s(self._place)
         if worked_s is not None:
             return timeout_s - worked_s
-        counters = self.ledger.counters()
+        counters = self.scoreboard.counters()
         limit_s = timeout_s if counters["load_ns"] else loading_s
-        longest_s = self.ledger.longest_s()
+        longest_s = self.scoreboard.longest_s()
         if longest_s is None:
             left = max(began, counters["answered_ns"] / 1e9) + limit_s - now
         else:
@@ -300,7 +308,7 @@ class SlotWorker(Worker):
         self._process_since = now
         return timeout_s
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         """Take the end of the lifeline for the end of the slot."""
         if self._lifeline:
             loop, fd = asyncio.get_running_loop(), self._lifeline.fileno()
@@ -314,7 +322,7 @@ class SlotWorker(Worker):
     def _failed(self, failure: WorkerFailure) -> WorkerFailure:
         if self._lifeline:
             # Why is said there, before the connection ends.
-            self._hear()
+            self._read_messages()
         return super()._failed(ModelGivenUp(self._given_up) if self._given_up else failure)
 
     async def _end(self) -> None:
@@ -331,7 +339,67 @@ class SlotWorker(Worker):
                 if self._process:
                     with contextlib.suppress(psutil.Error):
                         self._process.kill()
-                self._let_go()
-        if self.ledger:
-            self.ledger.close()
-            self.ledger = None
+                self._disconnect()
+        if self.scoreboard:
+            self.scoreboard.close()
+            self.scoreboard = None
+
+
+class WorkerLauncher:
+    """Starts the workers of one model.
+
+    A model never fails to load because it gets no worker slots: it runs on the plain engine then,
+    and one line in the log says why.
+    """
+
+    def __init__(self, spec: WorkerSpec, fork_servers: ForkServers) -> None:
+        self.spec = spec
+        self._fork_servers = fork_servers
+        self._pipes = OutputPipes(spec)
+        self._why_not = why_not(spec)
+        if self._why_not:
+            self._log_why_not()
+
+    @property
+    def gives_slots(self) -> bool:
+        """Whether a further worker is a slot, and so costs milliseconds."""
+        return self._why_not is None
+
+    async def launch(self, on_exit: OnExit) -> Worker:
+        """Return a started worker; `Worker.start` says what may be raised."""
+        # First, as a start that fails half-way, for want of them, leaves some of them open.
+        _require_descriptors()
+        if self.gives_slots:
+            slot = SlotWorker(self.spec, next(_numbers), on_exit, self._fork_servers, self._pipes)
+            try:
+                await slot.start()
+            except (OSError, SlotRefused, WorkerFailure) as error:
+                # They may have run out meanwhile, which says nothing about this model.
+                _require_descriptors()
+                if not isinstance(error, SlotRefused):
+                    raise
+                self._why_not = str(error)
+                self._log_why_not()
+            else:
+                return slot
+        worker = EngineWorker(self.spec, next(_numbers), on_exit)
+        try:
+            await worker.start()
+        except WorkerFailure:
+            _require_descriptors()
+            raise
+        return worker
+
+    async def close(self) -> None:
+        """Let go of what the model's workers shared."""
+        await self._pipes.close()
+
+    def _log_why_not(self) -> None:
+        _logger.info(
+            "model %s: plain engine, no worker slots: %s", self.spec.model_name, self._why_not
+        )
+
+
+def _require_descriptors() -> None:
+    if not descriptors.are_left(SPARE_DESCRIPTORS):
+        raise NoDescriptors

@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mmekit.engine import ENGINE_SCRIPT
-from mmekit_local.lines import visible
-from mmekit_local.server.link import Link, WorkerFailure
-from mmekit_local.server.output import Output
+from mmekit_local.printed import ProcessOutput
+from mmekit_local.redaction import visible
+from mmekit_local.server.worker_connection import WorkerConnection, WorkerFailure
 from mmekit_runtime.slots.keys import OFF_VARIABLE
 from mmekit_runtime.wire import encode_request
 
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from mmekit_local.server.replies import Reply
+    from mmekit_local.server.replies import WorkerReply
 
 STARTED = b"Python engine started."
 START_TIMEOUT_S = 120.0
 """How long DJL Serving waits for the engine's line (PyProcess.startPythonProcess)."""
 
+MAX_CRASHES = 3
+WINDOW_S = 60.0
 _FAILURES = 300
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -48,7 +51,7 @@ def end_with_server() -> None:
 class InitialisationError(Exception):
     """The handler refused to load the model; ``answer`` is what it said."""
 
-    def __init__(self, answer: Reply) -> None:
+    def __init__(self, answer: WorkerReply) -> None:
         super().__init__(answer.message)
         self.answer = answer
 
@@ -69,6 +72,8 @@ class WorkerSpec:
         A folder that has the runtime, for a model that brings none.
     load_timeout_s, predict_timeout_s
         Seconds until a load or a request is given up and its process killed.
+    log_lines_per_s
+        Of what a process prints; None takes what the environment says.
     """
 
     model_name: str
@@ -83,6 +88,7 @@ class WorkerSpec:
     predict_timeout_s: float = 120.0
     identity: str = ""
     libraries: Path | None = None
+    log_lines_per_s: int | None = None
 
     def engine_arguments(self, socket_name: str) -> list[str]:
         """Return the engine's script and arguments: Connection.getPythonStartCmd, one process."""
@@ -123,20 +129,20 @@ class Worker(abc.ABC):
     ----------
     number
         Distinguishes the workers of a server.
-    on_death
+    on_exit
         Called once, with this worker and the reason, when a started worker ends unasked.
     """
 
     _drain_s: ClassVar[float | None] = None
 
     def __init__(
-        self, spec: WorkerSpec, number: int, on_death: Callable[[Worker, WorkerFailure], None]
+        self, spec: WorkerSpec, number: int, on_exit: Callable[[Worker, WorkerFailure], None]
     ) -> None:
         self.spec = spec
         self.number = number
         self.started_at = time.time()
-        self._on_death = on_death
-        self._link = Link(self._failed, self._time_left, self._drain_s)
+        self._on_exit = on_exit
+        self._connection = WorkerConnection(self._failed, self._time_left, self._drain_s)
         self._live = False
 
     @property
@@ -165,26 +171,26 @@ class Worker(abc.ABC):
         try:
             await self._connect()
             request = encode_request(self.spec.init_properties)
-            answer = await self._link.ask(request, self.spec.load_timeout_s)
+            answer = await self._connection.ask(request, self.spec.load_timeout_s)
         except BaseException:
             await self.stop()
             raise
         if answer.status >= _FAILURES:
             await self.stop()
             raise InitialisationError(answer)
-        if self._link.has_failed:  # in the moment after its answer
+        if self._connection.has_failed:  # in the moment after its answer
             await self.stop()
             raise WorkerFailure("java.io.IOException: Python worker disconnected.")
         self._live = True
 
-    def send(self, request: bytes) -> asyncio.Future[Reply]:
+    def send(self, request: bytes) -> asyncio.Future[WorkerReply]:
         """Send a request; the future fails with `WorkerFailure`, the worker being dead then."""
-        return self._link.ask(request, self.spec.predict_timeout_s)
+        return self._connection.ask(request, self.spec.predict_timeout_s)
 
     async def stop(self) -> None:
         """End the worker and wait until it is gone, its memory with it."""
         self._live = False
-        self._link.close()
+        self._connection.close()
         await self._end()
 
     def _time_left(self, timeout_s: float, since: float) -> float:  # noqa: ARG002
@@ -203,7 +209,7 @@ class Worker(abc.ABC):
         """Note the end of the connection; returns the reason, when more is known of it."""
         if self._live:
             self._live = False
-            self._on_death(self, failure)
+            self._on_exit(self, failure)
         return failure
 
 
@@ -211,11 +217,11 @@ class EngineWorker(Worker):
     """A process of DJL's Python engine, as DJL Serving starts one for each worker."""
 
     def __init__(
-        self, spec: WorkerSpec, number: int, on_death: Callable[[Worker, WorkerFailure], None]
+        self, spec: WorkerSpec, number: int, on_exit: Callable[[Worker, WorkerFailure], None]
     ) -> None:
-        super().__init__(spec, number, on_death)
+        super().__init__(spec, number, on_exit)
         self._process: asyncio.subprocess.Process | None = None
-        self._output: Output | None = None
+        self._output: ProcessOutput | None = None
         self._announced = asyncio.Event()
         self._last_bytes = b""
 
@@ -231,7 +237,9 @@ class EngineWorker(Worker):
 
     async def _connect(self) -> None:
         spec = self.spec
-        output = self._output = Output(f"W-{spec.model_name}", self._see)
+        output = self._output = ProcessOutput(
+            f"W-{spec.model_name}", spec.log_lines_per_s, self._see
+        )
         printing: list[int] = []
         try:
             printing.append(await output.open(logging.INFO))
@@ -260,7 +268,7 @@ class EngineWorker(Worker):
         await self._wait_for_announcement(process)
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_unix_connection(lambda: self._link, str(self._socket))
+            await loop.create_unix_connection(lambda: self._connection, str(self._socket))
         except OSError as error:
             raise WorkerFailure(f"Failed connect to Python worker process: {error}") from error
 
@@ -306,3 +314,43 @@ class EngineWorker(Worker):
             await self._output.close()
         for path in (self._socket, self._socket.with_name(self._socket.name + ".pid")):
             path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Crash:
+    pid: int | None
+    at: float
+    why: str
+
+
+class CrashCounter:
+    """The last deaths of a model's workers; those that do not come to life count too.
+
+    A model whose workers die more than `MAX_CRASHES` times within `WINDOW_S` is to be given up.
+    """
+
+    def __init__(self) -> None:
+        self._last: deque[_Crash] = deque(maxlen=MAX_CRASHES + 1)
+
+    def too_often(self, pid: int | None, why: str) -> bool:
+        """Count a death, and say whether it is one too many.
+
+        Parameters
+        ----------
+        pid
+            The process, which is counted once for all slots of it; None when it never was ready.
+        why
+            Goes on after the process's id: "died: it was killed".
+        """
+        if pid is not None and any(one.pid == pid for one in self._last):
+            return False
+        now = time.monotonic()
+        self._last.append(_Crash(pid, now, why))
+        return len(self._last) > MAX_CRASHES and now - self._last[0].at < WINDOW_S
+
+    def __str__(self) -> str:
+        """Return what was counted, for a line of the log."""
+        now = time.monotonic()
+        return "; ".join(
+            f"{now - one.at:.1f} s ago {one.pid or 'one'} {one.why}" for one in self._last
+        )

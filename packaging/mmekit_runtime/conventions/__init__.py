@@ -12,10 +12,10 @@ that line. ``option.convention`` says what they were made for:
 Without it, what is in the folder decides. Each request is answered by itself.
 """
 
-from mmekit_runtime.conventions.decorators import provide_decorators
-from mmekit_runtime.conventions.entry import Entry
+from mmekit_runtime.conventions.entry_point import EntryPoint
+from mmekit_runtime.conventions.script import provide_decorators
 
 # Now, as DJL's engine runs model.py once more by itself, right after this import.
 provide_decorators()
 
-handle = Entry()
+handle = EntryPoint()

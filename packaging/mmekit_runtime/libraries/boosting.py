@@ -1,7 +1,7 @@
-"""Boosted trees in the formats of their libraries: XGBoost and LightGBM.
+"""Boosted trees in the formats of their libraries: XGBoost, LightGBM and CatBoost.
 
-These files hold trees and the names of columns, and no estimator of scikit-learn around them. What
-its ``predict`` would answer is worked out here from the objective.
+The files of the first two hold trees and the names of columns, and no estimator of scikit-learn
+around them. What its ``predict`` would answer is worked out here from the objective.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmekit_runtime.libraries.categories import Categories
-from mmekit_runtime.libraries.refusals import no_probabilities
-from mmekit_runtime.messages import Parameters, Prediction
+from mmekit_runtime.libraries.probabilities import no_probabilities, of_two_classes_each
+from mmekit_runtime.messages import Parameters, Prediction, RequestError
 from mmekit_runtime.signature import Signature
-from mmekit_runtime.table_handler import TableHandler
+from mmekit_runtime.tables import TableHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 _EVEN = 0.5
+_SHOWN = 10
+"""Of the categories that training knew, in a refusal."""
 
 
 class BoosterHandler(TableHandler):
@@ -203,3 +206,128 @@ def _of_lightgbm(booster: Any, folder: Path, file: str) -> Categories:
         f"{file} has {len(listed)} columns of categories, and does not say which: signature.json "
         "has to, as mmekit.signature(X) writes it, X being the training's DataFrame"
     )
+
+
+class CatBoostHandler(TableHandler):
+    """A model that CatBoost saved as cbm."""
+
+    frame = False
+    reads = ()
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+
+    def load(self, folder: Path) -> Any:
+        """Return a CatBoostClassifier where the file has classes, a CatBoostRegressor otherwise."""
+        import catboost
+
+        path = str(folder / self.file)
+        # The file does not say which of the two saved it; they differ in what predict answers.
+        self._classes = list(np.asarray(catboost.CatBoost().load_model(path).classes_).tolist())
+        kind = catboost.CatBoostClassifier if self._classes else catboost.CatBoostRegressor
+        model = kind().load_model(path)
+        self._words = tuple(model.get_cat_feature_indices())
+        return model
+
+    def predict(self, model: Any, table: Any, parameters: Parameters) -> Any:
+        """Answer labels for a classifier, and numbers for everything else."""
+        rows = _with_whole_words(np.asarray(table), self._words)
+        # Workers are what fills the cores: threads of theirs would only wait for each other.
+        answer = np.asarray(model.predict(rows, thread_count=1))
+        if answer.ndim == 2 and answer.shape[1] == 1:  # noqa: PLR2004  MultiClass answers a column
+            answer = answer[:, 0]
+        if not parameters.probabilities:
+            return answer
+        if not self._classes:
+            raise no_probabilities(type(model).__name__)
+        probabilities = model.predict_proba(rows, thread_count=1)
+        if answer.ndim == 1:
+            return Prediction(answer, probabilities, self._classes)
+        return of_two_classes_each(answer, probabilities.T)
+
+
+def _with_whole_words(rows: Any, places: Sequence[int]) -> Any:
+    """Write categories as CatBoost takes them: a whole number without a decimal point."""
+    if not places:
+        return rows
+    words = rows.astype(object)
+    for place in places:
+        words[:, place] = [
+            int(value) if isinstance(value, float) and value.is_integer() else value
+            for value in words[:, place]
+        ]
+    return words
+
+
+class Categories:
+    """The numbers of the categories of some columns of a table.
+
+    Parameters
+    ----------
+    columns
+        For each such column its place and its categories, in the order of training.
+    names
+        The names of all columns, for refusals.
+    """
+
+    def __init__(self, columns: Mapping[int, Sequence[Any]], names: Sequence[str]) -> None:
+        self._codes = {
+            place: {value: float(code) for code, value in enumerate(values)}
+            for place, values in columns.items()
+        }
+        self._names = names
+
+    def coded(self, table: Any) -> NDArray[np.float64]:
+        """Return a table of numbers: NaN for what is missing.
+
+        Raises
+        ------
+        RequestError
+            400 for a category that training did not know.
+        """
+        rows = np.asarray(table)
+        if not self._codes and rows.dtype == np.float64:
+            return rows
+        numbers = np.empty(rows.shape, dtype=np.float64)
+        for place in range(rows.shape[1]):
+            codes = self._codes.get(place)
+            column = rows[:, place]
+            if codes is None and column.dtype == np.float64:
+                numbers[:, place] = column
+            else:
+                numbers[:, place] = [
+                    self._number(value, row, place)
+                    if codes is None
+                    else self._code(codes, value, row, place)
+                    for row, value in enumerate(column)
+                ]
+        return numbers
+
+    def _number(self, value: Any, row: int, place: int) -> float:
+        if value is None:
+            return np.nan
+        if not isinstance(value, (int, float, np.number, np.bool_)):
+            raise RequestError(
+                400,
+                f"a number in the column {self._name(place)}",
+                f"{value!r} in row {row}, column {self._name(place)}",
+            )
+        return float(value)
+
+    def _code(self, codes: Mapping[Any, float], value: Any, row: int, place: int) -> float:
+        if value is None or value != value:  # noqa: PLR0124  NaN alone differs from itself
+            return np.nan
+        try:
+            return codes[value]
+        except (KeyError, TypeError):
+            known = ", ".join(map(repr, list(codes)[:_SHOWN]))
+            more = f" and {len(codes) - _SHOWN} more" if len(codes) > _SHOWN else ""
+            raise RequestError(
+                400,
+                f"one of {known}{more} in the column {self._name(place)}",
+                f"{value!r} in row {row}, column {self._name(place)}",
+            ) from None
+
+    def _name(self, place: int) -> str:
+        return self._names[place] if place < len(self._names) else str(place)

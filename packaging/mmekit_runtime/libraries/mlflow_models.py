@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit_runtime.libraries.refusals import no_probabilities
-from mmekit_runtime.table_handler import TableHandler
+from mmekit_runtime.libraries.probabilities import no_probabilities
+from mmekit_runtime.tables import TableHandler
 
 if TYPE_CHECKING:
     from pathlib import Path

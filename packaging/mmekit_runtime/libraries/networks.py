@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmekit_runtime.handler import Handler
-from mmekit_runtime.libraries.refusals import no_probabilities
+from mmekit_runtime.libraries.probabilities import no_probabilities
 from mmekit_runtime.messages import Parameters, Prediction
 from mmekit_runtime.signature import Column, Signature
-from mmekit_runtime.table_handler import TableHandler
-from mmekit_runtime.tables import TableReader
+from mmekit_runtime.tables import TableHandler, TableReader
 from mmekit_runtime.tensors import Tensor, decode_tensors
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmekit_runtime.decoding import decode_texts
-from mmekit_runtime.libraries.multilabel import of_two_classes_each
-from mmekit_runtime.libraries.refusals import no_probabilities
+from mmekit_runtime.libraries.probabilities import no_probabilities, of_two_classes_each
 from mmekit_runtime.messages import Parameters, Prediction
-from mmekit_runtime.table_handler import TableHandler
+from mmekit_runtime.tables import TableHandler
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmekit_runtime.handler import TextHandler
-from mmekit_runtime.libraries.multilabel import of_two_classes_each
-from mmekit_runtime.libraries.refusals import no_probabilities
+from mmekit_runtime.libraries.probabilities import no_probabilities, of_two_classes_each
 from mmekit_runtime.messages import Parameters, Prediction
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct(">I")
 _MARSHAL_VERSION = 4
+# A length that is read as garbage must not have gigabytes collected for it.
 _LONGEST = 8 << 20
 _MAX_FDS = 32
 # Constants of the platform's headers, as the module socket is slow to import.
@@ -157,7 +158,7 @@ class Channel:
         self._buffer += data
         return self._messages()
 
-    def heard(self) -> list[tuple[dict[str, Any], list[int]]] | None:
+    def receive_all(self) -> list[tuple[dict[str, Any], list[int]]] | None:
         """Return the whole messages that have come; None at the end, and when `receive` fails."""
         try:
             received = self.receive()

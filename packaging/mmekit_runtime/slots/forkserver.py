@@ -1,8 +1,8 @@
 """The fork server: gives workers slots of model processes, and mends what breaks.
 
-It imports nothing and keeps everything: the parents that fork (`nursery`, `tree`), the model
-processes (`hosts`), and a duplicate of every connection, so that a model process that dies is
-replaced behind connections that stay open.
+It imports nothing and keeps everything: the template processes that fork (`templates`), the models
+and their processes (`hosted_model`), and a duplicate of every connection, so that a model process
+that dies is replaced behind connections that stay open.
 
 Run as ``python -m mmekit_runtime.slots.forkserver SOCKET READY_FD`` by the first stub, or by a
 server that wants one of its own (``--owner FD``: it ends when that descriptor does).
@@ -20,15 +20,13 @@ import sys
 import time
 
 from mmekit_runtime.slots import descriptors
-from mmekit_runtime.slots.cores import Cores
+from mmekit_runtime.slots.admission import PERIOD_S, Admission, MemoryChannel
 from mmekit_runtime.slots.descriptors import Pipes
-from mmekit_runtime.slots.hosts import Host
+from mmekit_runtime.slots.hosted_model import HostedModel
 from mmekit_runtime.slots.loop import Loop, log
-from mmekit_runtime.slots.manifest import read_preload
-from mmekit_runtime.slots.owner import Owner
-from mmekit_runtime.slots.parents import Parents
-from mmekit_runtime.slots.room import PERIOD_S, Room
+from mmekit_runtime.slots.scaling import Cores
 from mmekit_runtime.slots.slot import Slot
+from mmekit_runtime.slots.templates import Templates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +35,8 @@ if TYPE_CHECKING:
     from mmekit_runtime.slots.channel import Channel
 
 IDLE_S = 300.0
-"""Seconds without any model after which a shared fork server ends, and a parent without one."""
+"""Seconds without any model after which a shared fork server ends, and a template process that has
+none."""
 
 _TURN_S = 5.0
 _LEAST_TURN_S = 0.05
@@ -64,12 +63,16 @@ class ForkServer:
         Tells what comes.
     pipes
         Into which workers print.
-    parents
+    templates
         What model processes are forked from.
     cores
         That its models may use.
-    room
-        The memory that they may.
+    admission
+        Of them to the memory.
+    period_s
+        The seconds over which one looks how busy processes are.
+    dropped_paths
+        Entries of sys.path that are this process's own and not a model's.
     site_environ
         Variables that a sitecustomize of the environment has set here, and would in a worker.
     """
@@ -78,24 +81,25 @@ class ForkServer:
         self.path = path
         self.loop = Loop()
         self.pipes = Pipes()
-        self.parents = Parents(self)
+        self.templates = Templates(self.loop, self._process_exited, self._retire)
         self.cores = Cores()
-        self.room = Room()
+        self.admission = Admission()
+        self.period_s = _TURN_S
         self.site_environ = _site_environ()
         self._key = key
         self._idle_s = self._unused_s = idle_s
         self._look_s = min(_TURN_S, max(_LEAST_TURN_S, idle_s))
-        self._next_look = self._next_room = 0.0
+        self._next_look = self._next_memory_look = 0.0
         self._owner = owner
-        self._hosts: dict[str, Host] = {}
-        self._departed: dict[int, Host] = {}
+        self._models: dict[str, HostedModel] = {}
+        self._departed: dict[int, HostedModel] = {}
         self._is_full = False
         self._idle_since = time.monotonic()
         self._ending = False
-        self._has_left = False
+        self._has_stopped_listening = False
         self._spare = os.open(os.devnull, os.O_RDONLY)
         inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        self._dropped_paths = [*filter(None, inherited), os.getcwd()]  # noqa: PTH109
+        self.dropped_paths = [*filter(None, inherited), os.getcwd()]  # noqa: PTH109
 
     # The loop.
 
@@ -106,67 +110,68 @@ class ForkServer:
             os.unlink(self.path)  # noqa: PTH108
         listener.bind(self.path)
         os.chmod(self.path, 0o600)  # noqa: PTH101
+        # All workers of a server that starts with hundreds of models come at once.
         listener.listen(512)
         listener.setblocking(False)  # noqa: FBT003
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         if self._owner is not None:
-            self.loop.watch(self._owner, self._owner_spoke)
+            self.loop.watch(self._owner, self._owner_is_readable)
         os.write(ready, b"1")
         os.close(ready)
         while not self._ending:
             self._turn()
         # In this order: another may take the address as soon as nobody listens there.
-        self._leave()
+        self._stop_listening()
         listener.close()
-        for host in list(self._hosts.values()):
-            host.end("the fork server ends")
-        self.parents.kill()
+        for model in list(self._models.values()):
+            model.end("the fork server ends")
+        self.templates.kill()
 
-    def retire(self) -> None:
+    def _retire(self) -> None:
         """Leave the address to another; serve on until the last model is gone."""
         log("the folder of this runtime is gone: the next worker starts another fork server")
         self._idle_s = 0.0
-        self._leave()
+        self._stop_listening()
 
-    def _leave(self) -> None:
-        if not self._has_left:
-            self._has_left = True
+    def _stop_listening(self) -> None:
+        if not self._has_stopped_listening:
+            self._has_stopped_listening = True
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)  # noqa: PTH108
 
     def _turn(self) -> None:
-        until_look = min(self._next_look, self._next_room) - time.monotonic()
-        until_look = min(until_look, self.parents.until_spare_s())
+        until_look = min(self._next_look, self._next_memory_look) - time.monotonic()
+        until_look = min(until_look, self.templates.until_spare_s())
         self.loop.turn(min(max(0.0, until_look), self._look_s, self._idle_left()))
         self._reap()
-        self.parents.fork_spares()
+        self.templates.fork_spares()
         now = time.monotonic()
-        if now >= self._next_room:
-            self.room.look(list(self._hosts.values()))
-            self._next_room = now + self.room.period_s
-            if self.room.is_short:
-                self.parents.drop_spares()
+        if now >= self._next_memory_look:
+            self.admission.look(list(self._models.values()))
+            self._next_memory_look = now + self.admission.period_s
+            if self.admission.is_short:
+                self.templates.drop_spares()
         if now >= self._next_look:
             self._next_look = now + self._look_s
-            for host in list(self._hosts.values()):
-                host.look(now)
+            for model in list(self._models.values()):
+                model.look(now)
             # Those that parked models will need as well.
-            used = {host.parent for host in self._hosts.values()}
-            used |= {one.parent for host in self._hosts.values() for one in host.processes}
-            self.parents.end_unused(used, self._unused_s)
-            self.parents.end_stuck(now)
+            used = {model.template for model in self._models.values()}
+            used |= {one.template for model in self._models.values() for one in model.processes}
+            self.templates.end_unused(used, self._unused_s)
+            self.templates.end_stuck(now)
         if self._idle_left() <= 0:
             log("nobody has used this fork server for a while")
             self._ending = True
 
     def _idle_left(self) -> float:
         """Return the seconds until it ends because it has nothing to do."""
-        if self._hosts or self._owner is not None:
+        if self._models or self._owner is not None:
             self._idle_since = time.monotonic()
             return _TURN_S
         return self._idle_since + self._idle_s - time.monotonic()
 
-    def _owner_spoke(self) -> None:
+    def _owner_is_readable(self) -> None:
         assert self._owner is not None  # noqa: S101
         if not os.read(self._owner, 4096):
             self._ending = True
@@ -186,11 +191,12 @@ class ForkServer:
                 connection, _ = listener.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._turn_away(listener)
+                    self._reject_client(listener)
                 return
-            self._welcome(connection)
+            self._add_client(connection)
 
-    def _welcome(self, connection: socket.socket) -> None:
+    def _add_client(self, connection: socket.socket) -> None:
+        # The folder keeps others out; this holds even where somebody has changed its mode.
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _, uid, _ = struct.unpack("3i", credentials)
         if uid != os.getuid():
@@ -200,11 +206,11 @@ class ForkServer:
         channel = self.loop.channel(connection)
         self.loop.watch(
             channel.fileno(),
-            lambda: self._client_spoke(channel),
+            lambda: self._client_is_readable(channel),
             lambda reason: self._refuse(channel, [], reason),
         )
 
-    def _turn_away(self, listener: socket.socket) -> None:
+    def _reject_client(self, listener: socket.socket) -> None:
         """Take the last descriptor to end a connection: its client runs the plain engine then."""
         log("no descriptors are left")
         os.close(self._spare)
@@ -212,7 +218,7 @@ class ForkServer:
             listener.accept()[0].close()
         self._spare = os.open(os.devnull, os.O_RDONLY)
 
-    def _client_spoke(self, channel: Channel) -> None:
+    def _client_is_readable(self, channel: Channel) -> None:
         try:
             messages = channel.receive()
             first = next(messages, None) if messages is not None else None
@@ -228,7 +234,7 @@ class ForkServer:
         self.loop.unwatch(channel.fileno())
         message, fds = first
         if message.get("ask") == "memory" and message.get("key") == self._key:
-            Owner(self, channel)
+            MemoryChannel(channel, self.loop, self.admission, self._look_at_memory)
             return
         if message.get("acknowledge"):
             with contextlib.suppress(OSError):  # it has gone, which shows again
@@ -240,7 +246,7 @@ class ForkServer:
             self._refuse(channel, fds, f"{type(error).__name__}: {error}")
         else:
             if slot is not None:
-                self._place(slot)
+                self._assign(slot)
 
     def _refuse(self, channel: Channel, fds: list[int], reason: str) -> None:
         with contextlib.suppress(OSError):
@@ -268,61 +274,49 @@ class ForkServer:
             return None
         return Slot(channel, message, fds, self.pipes)
 
-    def _place(self, slot: Slot) -> None:
+    def _assign(self, slot: Slot) -> None:
         """Give a slot to its model."""
-        host = self._hosts.get(slot.identity)
-        if host is None or host.ended:
-            host = Host(self, slot, frozenset(read_preload(slot.model_dir)))
-            self._hosts[slot.identity] = host
-            if host.parking.after_s:
-                self._look_s = max(_LEAST_TURN_S, min(self._look_s, host.parking.after_s / 2))
+        model = self._models.get(slot.identity)
+        if model is None or model.ended:
+            model = HostedModel(self, slot)
+            self._models[slot.identity] = model
+            if model.parking.after_s:
+                self._look_s = max(_LEAST_TURN_S, min(self._look_s, model.parking.after_s / 2))
                 self._next_look = min(self._next_look, time.monotonic() + self._look_s)
-        host.add(slot)
+        model.add(slot)
 
-    def forget(self, host: Host) -> None:
+    def forget(self, model: HostedModel) -> None:
         """Forget a model that has no slots any more."""
-        self.room.forget(host)
-        if self._hosts.get(host.identity) is host:
-            del self._hosts[host.identity]
+        self.admission.forget(model)
+        if self._models.get(model.identity) is model:
+            del self._models[model.identity]
 
-    # What hosts need.
+    # What models want.
 
-    def has_departed(self, pid: int, host: Host) -> None:
+    def has_departed(self, pid: int, model: HostedModel) -> None:
         """Have a model told how its process ended, once that is known."""
-        self._departed[pid] = host
+        self._departed[pid] = model
 
-    def process_ended(self, pid: int, status: int) -> None:
-        """Note how a model process ended."""
-        host = self._departed.pop(pid, None)
-        if host is not None:
-            host.process_ended(pid, status)
+    def _process_exited(self, pid: int, status: int) -> None:
+        model = self._departed.pop(pid, None)
+        if model is not None:
+            model.process_ended(pid, status)
 
     def look_at_models_soon(self) -> None:
         """Look at the models when one that has just become ready has answered, most likely."""
         self._next_look = min(self._next_look, time.monotonic() + _ANSWERED_S)
 
-    def look_soon(self) -> None:
+    def look_at_memory_soon(self) -> None:
         """Look at the memory in this turn, if somebody waits for it."""
-        if self.room.period_s < PERIOD_S:
-            self.look()
+        if self.admission.period_s < PERIOD_S:
+            self._look_at_memory()
 
-    def look(self) -> None:
-        """Look at the memory in this turn."""
-        self._next_room = 0.0
+    def _look_at_memory(self) -> None:
+        self._next_memory_look = 0.0
 
-    def look_in(self, seconds: float) -> None:
+    def look_at_models_in(self, seconds: float) -> None:
         """Look at the models again in so many seconds at the latest."""
         self._next_look = min(self._next_look, time.monotonic() + seconds)
-
-    @property
-    def period_s(self) -> float:
-        """The seconds over which one looks how busy processes are."""
-        return _TURN_S
-
-    @property
-    def dropped_paths(self) -> list[str]:
-        """Entries of sys.path that are this process's own and not a model's."""
-        return self._dropped_paths
 
 
 def _site_environ() -> dict[str, str]:

@@ -126,6 +126,7 @@ def socket_folder(environ: dict[str, str] | os._Environ[str]) -> str:
 
 def socket_path(folder: str, key: str) -> str:
     """Return the address of the fork server for a key."""
+    # hashlib would be imported for this alone. It is only an address: the whole key is compared.
     raw = key.encode("utf-8", "surrogateescape")
     half = len(raw) // 2
     return os.path.join(folder, f"{crc32(raw[:half]):08x}{crc32(raw[half:]):08x}")  # noqa: PTH118

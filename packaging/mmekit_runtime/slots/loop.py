@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import selectors
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from socket import socket as Socket  # noqa: N812
+    from typing import Any
 
 _STALLED_S = 0.05
 """Until the next try, where the kernel has no room for descriptors on their way."""
@@ -23,8 +25,24 @@ def log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
 
 
+def guarded(act: Callable[..., None], failed: Callable[[str], None]) -> Callable[..., None]:
+    """Return what does the same, and calls ``failed`` with the reason when that fails."""
+
+    @functools.wraps(act)
+    def guarded(*arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except Exception as error:  # noqa: BLE001  a bug that shows in one model must not end all
+            import traceback
+
+            log(f"the fork server failed:\n{traceback.format_exc()}")
+            failed(f"{type(error).__name__}: {error}")
+
+    return guarded
+
+
 @dataclass
-class _Watch:
+class _Watched:
     react: Callable[[], None] | None = None
     failed: Callable[[str], None] | None = None
     unsent: Channel | None = None
@@ -52,7 +70,7 @@ class Loop:
         try:
             watch = self._selector.get_key(fd).data
         except KeyError:
-            watch = _Watch()
+            watch = _Watched()
         watch.react, watch.failed = react, failed
         self._register(fd, watch)
 
@@ -67,7 +85,7 @@ class Loop:
             wait_s = min(wait_s, _STALLED_S)
         for key, events in self._selector.select(max(0.0, wait_s)):
             watch = key.data
-            # An earlier event of this turn may have closed it.
+            # An earlier event of this turn may have closed it, and another may have its number now.
             if events & selectors.EVENT_WRITE and self._is_watched(key.fd, watch):
                 self._flush(key.fd, watch)
             if events & selectors.EVENT_READ and self._is_watched(key.fd, watch):
@@ -77,32 +95,28 @@ class Loop:
             if channel.pending and channel.fileno() >= 0:
                 self._write_later(channel)
 
-    def _is_watched(self, fd: int, watch: _Watch) -> bool:
+    def _is_watched(self, fd: int, watch: _Watched) -> bool:
         key = self._selector.get_map().get(fd)
         return key is not None and key.data is watch
 
-    def _react(self, fd: int, watch: _Watch) -> None:
-        if watch.react is None:
-            return
-        try:
-            watch.react()
-        except Exception as error:  # noqa: BLE001  a bug that shows in one model must not end all
-            import traceback
-
-            log(f"what descriptor {fd} brought failed:\n{traceback.format_exc()}")
+    def _react(self, fd: int, watch: _Watched) -> None:
+        def failed(reason: str) -> None:
             self.unwatch(fd)
             if watch.failed is not None:
-                watch.failed(f"{type(error).__name__}: {error}")
+                watch.failed(reason)
+
+        if watch.react is not None:
+            guarded(watch.react, failed)()
 
     def _write_later(self, channel: Channel) -> None:
         try:
             watch = self._selector.get_key(channel.fileno()).data
         except KeyError:
-            watch = _Watch()
+            watch = _Watched()
         watch.unsent = channel
         self._register(channel.fileno(), watch)
 
-    def _flush(self, fd: int, watch: _Watch) -> None:
+    def _flush(self, fd: int, watch: _Watched) -> None:
         channel = watch.unsent
         if channel is None:
             return
@@ -118,7 +132,7 @@ class Loop:
                 watch.unsent = None
         self._register(fd, watch)
 
-    def _register(self, fd: int, watch: _Watch) -> None:
+    def _register(self, fd: int, watch: _Watched) -> None:
         events = selectors.EVENT_READ if watch.react else 0
         if watch.unsent is not None:
             events |= selectors.EVENT_WRITE

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-
-from mmekit_runtime.slots.allowance import Allowance
+import time
+from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,17 +53,58 @@ def private_bytes(pid: int | str = "self") -> int:
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(names))
 
 
-class Memory:
+class ServerLimit:
+    """What was left when the server last measured, and what has changed since.
+
+    Attributes
+    ----------
+    limit
+        Bytes that the server and all its processes may take; None where it has no such limit.
+    sharers
+        How many fork servers take of it.
+    """
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self.sharers = 1
+        self._left = 0
+        self._changes: deque[tuple[float, int]] = deque()
+        self._changed = 0
+
+    def update(self, limit: int, left: int, at: float, sharers: int) -> None:
+        """Take what the server has measured.
+
+        Parameters
+        ----------
+        at
+            When it began to, by the monotonic clock: what has changed since counts besides.
+        """
+        self.limit, self._left, self.sharers = limit, left, max(1, sharers)
+        while self._changes and self._changes[0][0] < at:
+            self._changed -= self._changes.popleft()[1]
+
+    def count(self, size: int) -> None:
+        """Count bytes that a process has taken; negative ones have been given back."""
+        if self.limit is not None and size:
+            self._changes.append((time.monotonic(), size))
+            self._changed += size
+
+    def left(self) -> int | None:
+        """Return the bytes that are left; None without a limit."""
+        return None if self.limit is None else self._left - self._changed
+
+
+class AvailableMemory:
     """The machine's memory, or the part that control groups or the server's own limit leave.
 
     Attributes
     ----------
-    allowance
+    server_limit
         What the server that started this fork server leaves of a limit of its own.
     """
 
     def __init__(self) -> None:
-        self.allowance = Allowance()
+        self.server_limit = ServerLimit()
         self._groups = list(_limited_groups())
         kept_at_first()
         self._machine = _meminfo(b"MemTotal:")[0]
@@ -76,7 +117,7 @@ class Memory:
         """With less than this left, models that are idle park, whatever their age."""
         if self._reserve is not None:
             return self._reserve
-        limit = self.allowance.limit
+        limit = self.server_limit.limit
         total = self._total if limit is None else min(self._total, limit)
         most = _MOST_LOW if total < self._machine else _MOST_LOW_OF_MACHINE
         return min(most, total // _LOW_PART)
@@ -92,7 +133,7 @@ class Memory:
         for limit, folder, used in self._groups:
             taken = int(_read(f"{folder}/{used}") or b"0")
             free.append(limit - max(0, taken - taken_back(folder)))
-        left = self.allowance.left()
+        left = self.server_limit.left()
         return min(free) if left is None else min(left, *free)
 
 

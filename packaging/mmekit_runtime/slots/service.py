@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import os
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.messages import Reply, Request, is_out_of_memory
-from mmekit_runtime.wire import Answer, Message, encode_answer
+from mmekit_runtime.wire import WireAnswer, WireRequest, encode_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
 # The engine logs to the root logger, and so does what stands in for it.
 _logger = logging.getLogger()
+
+PREDICT_TIMEOUT_S = 120.0
+"""DJL Serving's, where a model says nothing."""
 
 _COUNT = struct.Struct(">h")
 _CHUNK = struct.Struct(">bi")
@@ -41,7 +46,34 @@ class Arguments:
         self.cluster_size = int(cluster_size) if cluster_size.isdigit() else None
 
 
-class Service:
+def configure_logging(level: str) -> None:
+    """Log as djl_python_engine.py does."""
+    logging.basicConfig(
+        stream=sys.stdout,
+        format="%(levelname)s::%(message)s",
+        level=level.upper(),
+        # What was imported before the fork may have set up logging, and the engine is first.
+        force=True,
+    )
+    filename = os.environ.get("SM_TELEMETRY_LOG_REV_2022_12")
+    if filename is not None:
+        # configure_sm_logging of djl_python_engine.py.
+        from djl_python.sm_log_filter import SMLogFilter
+
+        handler = logging.FileHandler(filename=filename)
+        handler.addFilter(SMLogFilter())
+        _logger.addHandler(handler)
+
+
+def predict_timeout(properties: Mapping[str, str]) -> float:
+    """Return the seconds after which a server gives up a request, read as PyModel does."""
+    try:
+        return max(1.0, float(properties["predict_timeout"]))
+    except (KeyError, ValueError):
+        return PREDICT_TIMEOUT_S
+
+
+class ModelService:
     """The model: its module is imported when this is made.
 
     Attributes
@@ -65,7 +97,7 @@ class Service:
         handle = getattr(module, "handle", None)
         self.handler = handle if isinstance(handle, Handler) else None
 
-    def invoke(self, message: Message) -> Any:
+    def invoke(self, message: WireRequest) -> Any:
         """Return the Output of one request; an exception becomes one, as run_server has it."""
         from djl_python import Input, Output
 
@@ -127,7 +159,7 @@ def as_output(error: BaseException) -> Any:
     return Output().error(str(error))
 
 
-class Recorder:
+class _Recording:
     """A socket for ``Output.send`` that keeps the bytes."""
 
     def __init__(self) -> None:
@@ -140,32 +172,32 @@ class Recorder:
 
 def output_bytes(output: Any) -> bytes:
     """Return what an Output without a stream sends; an error's bytes when it cannot be encoded."""
-    recorder = Recorder()
+    recording = _Recording()
     try:
-        output.send(recorder)
+        output.send(recording)
     except Exception as error:
         _logger.exception("the output could not be sent")
-        recorder = Recorder()
-        as_output(error).send(recorder)
-    return bytes(recorder.data)
+        recording = _Recording()
+        as_output(error).send(recording)
+    return bytes(recording.data)
 
 
-def stream_pieces(output: Any) -> Iterator[bytes]:
-    """Return what an Output with a stream sends, piece by piece: ``Output.send`` of the engine.
+def stream_chunks(output: Any) -> Iterator[bytes]:
+    """Return what an Output with a stream sends, chunk by chunk: ``Output.send`` of the engine.
 
-    The first is its head; an exception of the stream becomes its last piece.
+    The first is its head; an exception of the stream becomes its last chunk.
     """
     head = copy.copy(output)
     head.stream_content, head.content = None, type(output.content)()
-    recorder = Recorder()
+    recording = _Recording()
     try:
-        head.send(recorder)
+        head.send(recording)
     except Exception:
         _logger.exception("the output could not be sent")
         yield output_bytes(head)
         return
     # No content, where the head of a stream says that chunks follow.
-    yield bytes(recorder.data[: -_COUNT.size]) + _COUNT.pack(-1)
+    yield bytes(recording.data[: -_COUNT.size]) + _COUNT.pack(-1)
     while True:
         try:
             chunk = _chunk(output)
@@ -195,17 +227,17 @@ def _chunk(output: Any) -> bytes:
 def reply_bytes(reply: Reply) -> bytes:
     """Return the bytes of a handler's reply."""
     properties = (("Content-Type", reply.content_type),) if reply.content_type else ()
-    return encode_answer(Answer(reply.status, reply.message, properties, ((None, reply.body),)))
+    return encode_answer(WireAnswer(reply.status, reply.message, properties, ((None, reply.body),)))
 
 
-def is_single(message: Message) -> bool:
+def is_single(message: WireRequest) -> bool:
     """Whether this is one request, not a batch of the server's, for the function ``handle``."""
     return "batch_size" not in message.properties and (
         message.properties.get("handler", "handle") == "handle"
     )
 
 
-def request_of(message: Message) -> Request:
+def request_of(message: WireRequest) -> Request:
     """Turn a request of the wire into one of the handler."""
     body = next((value for key, value in message.content if key == "data"), None)
     return Request.read(message.properties, message.content[0][1] if body is None else body)

@@ -1,14 +1,19 @@
-"""One worker, as the fork server keeps it."""
+"""Worker slots and the processes that answer them, as the fork server keeps them."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
+import signal
 import socket
+import time
 from _socket import MSG_DONTWAIT, MSG_PEEK
 
-from mmekit_runtime.wire import WireError, decode_request
+from mmekit_runtime.slots.loop import log
+from mmekit_runtime.slots.scoreboard import BEGUN, MAX_SLOTS, TAKEN, ScoreboardFile
+from mmekit_runtime.wire import WireAnswer, WireError, decode_request, encode_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,9 +21,12 @@ if TYPE_CHECKING:
 
     from mmekit_runtime.slots.channel import Channel
     from mmekit_runtime.slots.descriptors import Pipes
-    from mmekit_runtime.slots.processes import Process
+    from mmekit_runtime.slots.template_process import TemplateProcess
 
 STARTED = b"INFO::Python engine started.\n"
+
+STUCK_S = 1.0
+"""That a chunk of a stream may still take when nobody wants it any more."""
 
 _LONGEST_LINE = select.PIPE_BUF
 """What a pipe that can be written to takes in one step."""
@@ -59,10 +67,10 @@ class Slot:
         self.connection = socket.socket(fileno=fds[2]) if len(fds) > 2 else None  # noqa: PLR2004
         self.stdout, self.stderr = pipes.take(fds[0]), pipes.take(fds[1])
         self.listener: socket.socket | None = None
-        self.process: Process | None = None
+        self.process: ProcessHandle | None = None
         self.number = -1
         self.unread = bytearray()
-        self.move: tuple[int, Process] | None = None
+        self.move: tuple[int, ProcessHandle] | None = None
         self.confirmed = False
         self.ended = False
         self.given_up = ""
@@ -73,6 +81,7 @@ class Slot:
         A server that asks for its slots itself says more, as two of its models may have one folder.
         """
         status = os.stat(self.model_dir)  # noqa: PTH116
+        # A shell sets these, between a server and a worker: they say nothing of the model.
         varying = ("_", "PWD", "OLDPWD", "SHLVL")
         environ = sorted(item for item in self.environ.items() if item[0] not in varying)
         return repr((self.model, self.model_dir, status.st_dev, status.st_ino, environ))
@@ -104,14 +113,40 @@ class Slot:
             if poll.poll(0):
                 os.write(self.stdout, line)
 
+    def first_byte(self) -> bytes | None:
+        """Return the first byte that waits; nothing at the connection's end, None without one."""
+        assert self.connection is not None  # noqa: S101
+        try:
+            return self.connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
     def has_bytes(self) -> bool:
         """Whether a request, or a part of one, waits on its connection."""
+        return self.connection is not None and bool(self.first_byte())
+
+    def answer_error(self, reason: str, status: int = 503) -> None:
+        """Answer its request with an error."""
         if self.connection is None:
-            return False
-        try:
-            return bool(self.connection.recv(1, MSG_PEEK | MSG_DONTWAIT))
-        except OSError:
-            return False
+            return
+        content = {"code": status, "message": reason, "error": reason}
+        answer = WireAnswer(
+            status,
+            reason,
+            (("Content-Type", "application/json"),),
+            ((None, json.dumps(content).encode()),),
+        )
+        # All earlier answers have been read: there is room for these few bytes.
+        with contextlib.suppress(OSError):
+            self.connection.send(encode_answer(answer), MSG_DONTWAIT)
+
+    def answer_for_the_dead(self, state: int, reason: str) -> None:
+        """Answer the request that a process had taken when it died, if there is one."""
+        # Bytes that are still there are the request itself: the successor takes it.
+        if state in (TAKEN, BEGUN) and not self.has_bytes():
+            self.answer_error(reason)
 
     def drain(self) -> bool | None:
         """Read a request away; whether all of it has come, None when the connection has ended."""
@@ -165,3 +200,151 @@ class Slot:
             self.listener.close()
         for fd in (self.stdout, self.stderr):
             self._pipes.let_go(fd)
+
+
+class ProcessHandle:
+    """One process of a model.
+
+    Attributes
+    ----------
+    may_be_spare, was_spare
+        Whether it may be one that was forked ahead; whether it was.
+    is_further
+        Whether it gets slots of other processes, once it is ready, and has none before.
+    channel
+        To the process; None until it is forked.
+    ready
+        Whether it has imported model.py, and has loaded the model if it replaces another process.
+    initialised
+        Whether it has loaded the model.
+    is_known
+        Whether its template process has learned from it.
+    killed
+        Whether it is to end, or has been made to.
+    parking
+        Whether it has been asked to end when it has nothing to do.
+    parked, private_bytes
+        Whether it has said that it does, and what it shared with no other then.
+    suspect
+        The number of a slot that has ended while the model was asked for the next chunk of its
+        stream; None when there is none.
+    """
+
+    def __init__(self, *, is_further: bool = False, may_be_spare: bool = True) -> None:
+        self.attempt = 1
+        self.is_further = is_further
+        self.may_be_spare = may_be_spare
+        self.was_spare = False
+        self.slots: list[Slot] = []
+        self.channel: Channel | None = None
+        self.scoreboard: ScoreboardFile | None = None
+        self.template: TemplateProcess | None = None
+        self.pid = 0
+        self.asked_at = time.monotonic()
+        self.fork_ms = 0.0
+        self.ready = False
+        self.initialised = False
+        self.dead = False
+        self.is_known = False
+        self.killed = False
+        self.parking = False
+        self.parked = False
+        self.private_bytes = 0
+        self.suspect: int | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is something for it to do, once it is there."""
+        return (bool(self.slots) or self.is_further) and not self.killed
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be given slots."""
+        return not (self.dead or self.killed or self.parking)
+
+    def started(self, pid: int, channel: Channel, scoreboard: ScoreboardFile) -> None:
+        """Note that it has been forked."""
+        self.pid, self.channel, self.scoreboard = pid, channel, scoreboard
+
+    def assign(self, slot: Slot) -> None:
+        """Have it answer a slot, with the smallest number that no other has."""
+        used = {self.suspect, *(one.number for one in self.slots)}
+        slot.number = next(number for number in range(MAX_SLOTS) if number not in used)
+        slot.process = self
+        slot.move = None
+        self.slots.append(slot)
+        if self.scoreboard is not None:
+            self.scoreboard.clear(slot.number)
+
+    def state(self, slot: Slot) -> int:
+        """Return a slot's state in the scoreboard."""
+        return 0 if self.scoreboard is None else self.scoreboard.settled(slot.number)
+
+    def end_if_stuck(self) -> None:
+        """End the process if it is stuck in a chunk of a stream that nobody wants any more."""
+        if self.suspect is None or self.scoreboard is None or self.dead:
+            return
+        worked_s = self.scoreboard.worked_s(self.suspect)
+        if worked_s is None:
+            self.suspect = None
+        elif worked_s >= STUCK_S:
+            self.kill()
+
+    def used_at(self) -> float:
+        """Return when it last answered, or was asked for, by the monotonic clock."""
+        if self.scoreboard is None or self.dead:
+            return self.asked_at
+        return max(self.asked_at, self.scoreboard.counters()["answered_ns"] / 1e9)
+
+    def ask_to_park(self) -> None:
+        """Ask it to end, unless something has come in the meantime."""
+        if self.scoreboard is not None and not self.parking:
+            self.parking = True
+            self.tell({"park": self.scoreboard.counters()["answered_ns"]})
+
+    def receive_all(self) -> list[dict[str, Any]] | None:
+        """Return what it has said; None at its end."""
+        assert self.channel is not None  # noqa: S101
+        try:
+            received = self.channel.receive()
+            return None if received is None else [message for message, _ in received]
+        except ConnectionError:
+            return None
+        except OSError as error:
+            # Nothing that it says can be trusted any more; its end shows here next.
+            log(f"model process {self.pid} is ended: {error}")
+            self.kill()
+            return []
+
+    def start_times(self) -> str:
+        """Say how long it took until it had loaded the model."""
+        assert self.scoreboard is not None  # noqa: S101
+        counters = self.scoreboard.counters()
+        return (
+            f"forked in {self.fork_ms:.1f} ms, model.py in {counters['import_ns'] / 1e6:.1f} ms, "
+            f"loaded in {counters['load_ns'] / 1e6:.1f} ms"
+        )
+
+    def tell(self, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
+        """Send it a message; where it is gone, that shows on its channel."""
+        if self.channel is not None:
+            with contextlib.suppress(OSError):
+                self.channel.send(message, fds)
+
+    def kill(self) -> None:
+        """End it now, and what it has started: no template process may be left to do so."""
+        self.killed = True
+        if self.pid:
+            # It leads no group yet when it has just been forked.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of what belongs to it."""
+        self.dead = True
+        if self.channel is not None:
+            self.channel.close()
+        if self.scoreboard is not None:
+            self.scoreboard.close()

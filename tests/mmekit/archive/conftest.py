@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from mmekit.archive import Measured, Memory, measure, read_package
+from mmekit.archive import Measured, MeasuredMemory, measure, read_package
 from mmekit.archive.measure import fingerprint
 from mmekit.archive.package import merge, read_artifacts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mmekit.archive.package import Contents
+    from mmekit.archive.contents import Contents
 
 MODEL = """\
 import joblib
@@ -65,7 +65,9 @@ class Workshop:
             "modules": ("sklearn.linear_model",),
             "preload": ("joblib", "sklearn", "sklearn.linear_model"),
             "threads": {},
-            "memory": Memory(120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000),
+            "memory": MeasuredMemory(
+                120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000
+            ),
             "fork_failure": None,
             "fingerprint": fingerprint(self.contents()),
         }

@@ -13,7 +13,7 @@ import pytest
 
 from mmekit.archive import Limits, check, describe, tarball, unpack, verify
 from mmekit.archive.budget import Budget
-from mmekit.archive.members import pax_record
+from mmekit.archive.tar_members import pax_record
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ArchiveError, BudgetError, UnsafeArchiveError
 

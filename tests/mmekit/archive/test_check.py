@@ -158,7 +158,7 @@ QUOTED = [
     ("option.env=A='1', B=2", "option.env=A=1,B=2"),
     ("option.entryPoint='model.py'", "option.entryPoint=model.py"),
     ('engine="Python"', "engine=Python"),
-    ('maxWorkers="8"', "maxWorkers=8, with nothing around the digits."),
+    ('maxWorkers="8"', "maxWorkers=8, with digits only."),
 ]
 
 

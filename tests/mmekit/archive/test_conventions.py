@@ -10,8 +10,9 @@ import joblib
 import pytest
 
 from mmekit.archive import check, pack, read_package
+from mmekit.archive.contents import Contents, Member
 from mmekit.archive.conventions import ENTRY_POINT, convention_of
-from mmekit.archive.package import Contents, Member, as_served
+from mmekit.archive.package import as_served
 from mmekit.archive.properties import parse_properties
 from mmekit.errors import CheckError, PackageError
 from mmekit.testing import load_handler
@@ -52,7 +53,7 @@ def convention(**files: str):
     return convention_of(contents(**files), parse_properties(files.get("serving_properties", "")))
 
 
-def findings(path, rule="rungs"):
+def findings(path, rule="convention"):
     return [one for one in check(path) if one.rule == rule]
 
 
@@ -67,7 +68,7 @@ def by_hand(path, **files):
 
 
 @pytest.mark.parametrize(
-    ("files", "made_for", "rungs"),
+    ("files", "made_for", "platforms"),
     [
         ({"serving_properties": SKLEARN, "model_skops": ""}, "djl_python.sklearn_handler", EVERY),
         ({"serving_properties": XGBOOST, "model_json": ""}, "djl_python.xgboost_handler", EVERY),
@@ -108,11 +109,11 @@ def by_hand(path, **files):
     ],
 )
 def test_what_a_package_was_made_for_and_where_it_runs_is_seen_without_running_it(
-    files, made_for, rungs
+    files, made_for, platforms
 ):
     found = convention(**files)
 
-    assert (found.made_for, found.rungs) == (made_for, rungs)
+    assert (found.made_for, found.platforms) == (made_for, platforms)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ class TestCheck:
 
         (found,) = findings(tmp_path)
 
-        assert (found.severity, "every rung" in found.remedy) == ("note", True)
+        assert (found.severity, "runs everywhere" in found.remedy) == ("note", True)
         assert not any(one.is_error for one in check(tmp_path))
 
     def test_functions_that_djl_takes_no_notice_of_are_named(self, tmp_path):
@@ -214,7 +215,7 @@ class TestCheck:
 
         (found,) = findings(archive)
 
-        assert "takes no notice of predict_fn" in found.message
+        assert "ignores predict_fn" in found.message
 
     @pytest.mark.parametrize(
         ("properties", "rule"),
@@ -267,7 +268,7 @@ class TestPack:
         assert {"code/inference.py", "mmekit_runtime/conventions/__init__.py"} <= set(packed.files)
         (found,) = findings(workshop.archive)
         assert found.severity == "note"
-        assert "runs on every rung" in found.message
+        assert "runs everywhere" in found.message
         assert not any(one.is_error for one in check(workshop.archive))
         with load_handler(workshop.archive) as model:
             (answer,) = model.invoke("[[1, 2]]").json()

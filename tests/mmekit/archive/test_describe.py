@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mmekit.archive import check, describe, measure, openapi, pack, read_manifest, unpack, verify
 from mmekit.archive.describe import example_of
-from mmekit.archive.example import Example
+from mmekit.archive.package import Example
 from mmekit.cli import app
 from mmekit.errors import ArchiveError
 from mmekit_runtime.signature import Column, Signature
@@ -135,11 +135,11 @@ class TestForPeople:
         text = said(packed)
 
         assert max(map(len, text.splitlines())) <= 80
-        for told in ("age", "Oslo, Bergen", "string (category)", "or left out", "fare", "3.5"):
+        for told in ("age", "Oslo, Bergen", "string (category)", "optional", "fare", "3.5"):
             assert told in text
-        assert "20 MiB are asked for at a load" in text
+        assert "20 MiB are required to load it" in text
         assert "scikit-learn 1.7.2" in text
-        assert "does not say" not in text
+        assert "Missing\n" not in text
 
     def test_what_it_lacks_is_said_with_how_to_say_it(self, workshop):
         text = " ".join(said(workshop.package).split())

@@ -66,16 +66,16 @@ def test_an_image_holds_what_the_one_it_was_built_from_does():
         ("mine:1", "does not say what the image holds"),
         ("mine:1=", "does not say what the image holds"),
         ("=python3.11", "does not say what the image holds"),
-        ("mine:1=catboost==1.2.8", "which Python"),
-        ("mine:1=python3.11,", "'' is no distribution"),
-        ("mine:1=python3.11,other:2", "'other:2' is no distribution and no image"),
-        ("mine:1=python3.11,catboost>=1.2", "no version of a distribution"),
-        ("mine:1=python3.11,catboost==1.2.*", "no version of a distribution"),
-        ("mine:1=python3.11,a[b]==1", "no version of a distribution"),
+        ("mine:1=catboost==1.2.8", "its Python version is missing"),
+        ("mine:1=python3.11,", "'' is neither a distribution"),
+        ("mine:1=python3.11,other:2", "'other:2' is neither a distribution nor an image"),
+        ("mine:1=python3.11,catboost>=1.2", "not a version of a distribution"),
+        ("mine:1=python3.11,catboost==1.2.*", "not a version of a distribution"),
+        ("mine:1=python3.11,a[b]==1", "not a version of a distribution"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_with_an_example(text, why):
-    with pytest.raises(ImageError, match="holds") as refused:
+    with pytest.raises(ImageError, match="image") as refused:
         declared_image(text)
 
     assert why in refused.value.what

@@ -215,7 +215,7 @@ def test_a_trained_anew_artefact_is_measured_anew_and_packing_says_so(workshop):
 
     measured = read_measured(workshop.artifacts)
     assert "invented" not in measured.libraries
-    assert said == ["ridge: measured.json is of other files, so it is measured anew"]
+    assert said == ["ridge: measured.json does not match the files; measuring again"]
     assert verify(workshop.archive).measured == measured
     assert not packed.findings
 

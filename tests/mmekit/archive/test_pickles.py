@@ -16,7 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
 from mmekit.archive import check
-from mmekit.archive.package import Member
+from mmekit.archive.contents import Member
 from mmekit.archive.pickles import Pickled, name_of_main, read_pickle
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmekit.archive import check, measure
-from mmekit.archive.variants import variants
+from mmekit.archive.request_variants import variants
 from mmekit.errors import BatchError
 from mmekit.testing import agree, load_handler, read_sample
 from mmekit_runtime.signature import Column, Signature

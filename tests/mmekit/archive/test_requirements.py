@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from packaging.requirements import Requirement
 
 from mmekit.archive import STOCK_IMAGE, parse_requirements, remaining
+from mmekit.archive.requirements import with_dependencies
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,10 @@ def test_only_what_the_stock_image_lacks_remains(text, left):
 
 def test_everything_remains_for_an_image_that_nothing_is_known_about():
     assert len(remaining(parse_requirements("numpy\nscipy"), None)) == 2
+
+
+def test_what_an_extra_brings_counts_when_it_is_asked_for():
+    plain = with_dependencies([Requirement("hypothesis")])
+    assert "sortedcontainers" in plain
+    assert "numpy" not in plain  # hypothesis[numpy]
+    assert "numpy" in with_dependencies([Requirement("hypothesis[numpy]")])

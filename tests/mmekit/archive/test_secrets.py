@@ -11,8 +11,7 @@ import time
 
 import pytest
 
-from mmekit.archive import check, pack
-from mmekit.archive.rules import secrets as rule
+from mmekit.archive import check, pack, secret_search
 from mmekit.archive.secrets import MOST, Manner, is_binary, secrets_in
 from mmekit.errors import CheckError
 
@@ -276,7 +275,7 @@ def test_of_many_secrets_the_first_are_told():
 
 
 def test_texts_beyond_what_is_searched_are_told(workshop, monkeypatch):
-    monkeypatch.setattr(rule, "_SEARCHED", 4096)
+    monkeypatch.setattr(secret_search, "SEARCHED_BYTES", 4096)
     (workshop.artifacts / "vocab.txt").write_text("word\n" * 2000)
     workshop.pretend_measured()
 

@@ -18,9 +18,9 @@ from mmekit.archive import (
     verify,
 )
 from mmekit.archive.describe import small_files
+from mmekit.archive.files import REQUIREMENTS_LINES, most_bytes, read_text
 from mmekit.archive.properties import parse_entries
 from mmekit.archive.syntax import parsed
-from mmekit.archive.texts import REQUIREMENTS_LINES, most_bytes, read_text
 from mmekit.errors import ManifestError, TextError
 
 NAMES = ["serving.properties", "requirements.txt", "signature.json", "manifest.json", "model.py"]

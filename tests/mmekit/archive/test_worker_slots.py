@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import mmekit_runtime
-from mmekit.archive import Memory, check, container_environment, pack, parse_properties
-from mmekit.archive.package import Contents
+from mmekit.archive import MeasuredMemory, check, container_environment, pack, parse_properties
+from mmekit.archive.contents import Contents
 from mmekit.archive.runtime import build_of, packed_runtime
 from mmekit.errors import CheckError
-from mmekit_runtime.slots.manifest import read_preload, read_processes
+from mmekit_runtime.slots.settings import read_preload, read_processes
 
 RUNTIME = Path(mmekit_runtime.__file__).parent
 ENGINE = "engine=Python\n"
@@ -139,12 +139,12 @@ def test_sixteen_is_never_less_than_the_minimum(workshop):
 
 
 MEMORY = [
-    (Memory(120 << 20, 0, 0, "smaps_rollup", 40 << 20), "", "40"),
-    (Memory(120 << 20, 0, 0, "smaps_rollup", (40 << 20) + 1), "", "41"),
-    (Memory(120 << 20, 0, 0, "smaps_rollup", 2 << 20), "", "16"),
-    (Memory(120 << 20, 0, 0, "psutil", None), "", "120"),
-    (Memory(120 << 20, 0, 0, "smaps_rollup", 40 << 20), "option.preload=none\n", "120"),
-    (Memory(120 << 20, 0, 0, "smaps_rollup", 40 << 20), "option.async_mode=true\n", "120"),
+    (MeasuredMemory(120 << 20, 0, 0, "smaps_rollup", 40 << 20), "", "40"),
+    (MeasuredMemory(120 << 20, 0, 0, "smaps_rollup", (40 << 20) + 1), "", "41"),
+    (MeasuredMemory(120 << 20, 0, 0, "smaps_rollup", 2 << 20), "", "16"),
+    (MeasuredMemory(120 << 20, 0, 0, "psutil", None), "", "120"),
+    (MeasuredMemory(120 << 20, 0, 0, "smaps_rollup", 40 << 20), "option.preload=none\n", "120"),
+    (MeasuredMemory(120 << 20, 0, 0, "smaps_rollup", 40 << 20), "option.async_mode=true\n", "120"),
 ]
 
 

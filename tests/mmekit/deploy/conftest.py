@@ -21,6 +21,7 @@ from botocore.config import Config
 from typer.testing import CliRunner
 
 from mmekit_local.ports import free_port
+from tests.mmekit_local.endpoint.service_process import ServiceProcess
 
 HERE = pathlib.Path(__file__).parent
 REGION = "us-east-1"
@@ -59,7 +60,7 @@ def _service_models_are_read_once():
 class Service:
     """A running endpoint service."""
 
-    process: subprocess.Popen
+    process: ServiceProcess
     url: str
     log_path: pathlib.Path
     clients: dict = dataclasses.field(default_factory=dict)
@@ -137,14 +138,8 @@ def service(container):
     with tempfile.TemporaryDirectory() as name:
         folder, port = pathlib.Path(name), free_port()
         log_path = folder / "log.txt"
-        program = HERE.parents[1] / "mmekit_local" / "endpoint" / "service_process.py"
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(program), "--port", str(port), "--container", container],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "TMPDIR": name},
-            )
+        options = ["--port", str(port), "--container", container]
+        process = ServiceProcess(options, log_path, TMPDIR=name)
         running = Service(process, f"http://127.0.0.1:{port}", log_path)
 
         def listens():

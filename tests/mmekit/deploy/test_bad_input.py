@@ -43,9 +43,9 @@ def cabin(desk):
     ("text", "said"),
     [
         ("", "name is missing. packages is missing."),
-        ("name: [", "is no YAML"),
+        ("name: [", "is not YAML"),
         ("name: a\nname: b\npackages: []", "name is given twice in line 2"),
-        (GOOD + "instance: ml.m5.large", "instance is no field."),
+        (GOOD + "instance: ml.m5.large", "instance is not a field."),
         (GOOD.replace("cabin", "my_cabin"), "name is 'my_cabin'; it may be 1 to 32 letters"),
         (GOOD.replace("cabin", "-cabin"), "name is '-cabin'; it may be"),
         (GOOD.replace("cabin", "c" * 33), "name is 'ccc"),
@@ -129,7 +129,7 @@ def test_what_others_made_is_not_taken_over(cabin, service, nothing_left):
     told = cabin.refused("deploy")
     assert "There is an endpoint of this name that this deployment did not make." in told
     assert "Give the deployment another `name`." in told
-    assert "nothing is left" in cabin.mme("destroy")
+    assert "No resources of" in cabin.mme("destroy")
     assert service.described("cabin")["EndpointStatus"] == "InService"
     sagemaker.delete_endpoint(EndpointName="cabin")
     sagemaker.delete_endpoint_config(EndpointConfigName="other")
@@ -223,7 +223,7 @@ def test_without_the_local_service_it_says_how_to_start_one(cabin):
 def test_a_real_account_is_not_touched_without_a_yes(cabin, service, nothing_left):
     variables = SIGNED_IN | {"AWS_ENDPOINT_URL": service.url}
     told = cabin.refused("deploy", **variables)
-    assert "This is a real account, and nobody is there to say yes." in told
+    assert "A plan for a real account needs confirmation" in told
     assert not any(service.names("cabin").values())
     cabin.mme("deploy", "--yes", **variables)
     assert "real account" in cabin.refused("destroy", **variables)
@@ -248,7 +248,7 @@ def test_somebody_at_a_terminal_is_asked_and_may_say_no(cabin, service, nothing_
         os.write(terminal, b"n\n")
         assert process.wait(60) == 1
     os.close(terminal)
-    assert f"This is AWS account {ACCOUNT}, {REGION}. Make it so?" in seen.decode()
+    assert f"This is AWS account {ACCOUNT}, {REGION}. Apply this plan?" in seen.decode()
     assert not any(service.names("cabin").values())
 
 

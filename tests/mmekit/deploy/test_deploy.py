@@ -290,7 +290,7 @@ def test_destroy_leaves_what_others_made(houses, service):
     sagemaker.delete_model(ModelName="houses-foreign")
     houses.mme("destroy")
     assert service.names() == before
-    assert "nothing is left" in houses.mme("destroy")
+    assert "No resources of" in houses.mme("destroy")
 
 
 def test_a_bucket_of_others_is_used_as_it_is_and_stays(houses, service):

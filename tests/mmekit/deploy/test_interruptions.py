@@ -53,7 +53,7 @@ def test_a_run_killed_after_any_of_its_changes_is_completed_by_the_next(
 
     killed = shore.killed("destroy")
     assert killed.count("DeleteEndpoint") == 1
-    assert "nothing is left" in shore.mme("destroy")
+    assert "No resources of" in shore.mme("destroy")
 
 
 @pytest.mark.timeout(600)  # some twenty runs
@@ -83,7 +83,7 @@ def test_a_kill_while_the_endpoint_is_made_is_waited_out_by_the_next_run(
     wait_until(lambda: service.names()["endpoints"])
     process.kill()
     process.communicate()
-    assert "shore is in service" in shore.mme("deploy") or not changes(shore.mme("deploy"))
+    assert "shore is InService" in shore.mme("deploy") or not changes(shore.mme("deploy"))
     assert service.described("shore")["EndpointStatus"] == "InService"
     shore.mme("destroy")
 
@@ -95,7 +95,7 @@ def test_ctrl_c_says_that_the_next_run_goes_on(shore, service, nothing_left):
     _, said = process.communicate(timeout=60)
     if process.returncode:  # else it was over before the signal came
         assert process.returncode == 130, said
-        assert "run the command again and it goes on" in said
+        assert "run the command again to resume" in said
         assert "Traceback" not in said
     shore.mme("deploy")
     shore.mme("destroy")

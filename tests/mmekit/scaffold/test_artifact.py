@@ -77,8 +77,8 @@ def test_the_one_model_in_a_folder_is_meant(tmp_path):
         (b"binf\0", "format that XGBoost gave up", "model.ubj"),
         (b"GGUF", "GGUF", "language models"),
         (json.dumps({"features_info": {}}).encode(), "CatBoost model as JSON", "model.cbm"),
-        (b"age,city\n1,Oslo\n", "Nothing is known here", "docs/handlers.md"),
-        (b"", "Nothing is known here", "docs/handlers.md"),
+        (b"age,city\n1,Oslo\n", "does not recognise", "docs/handlers.md"),
+        (b"", "does not recognise", "docs/handlers.md"),
     ],
 )
 def test_what_is_not_served_is_called_by_its_name(tmp_path, content, what, remedy):
@@ -96,7 +96,7 @@ def test_a_network_that_needs_its_classes_is_refused_with_the_way_out(tmp_path):
 
 
 def test_a_path_that_leads_nowhere_is_said(tmp_path):
-    with pytest.raises(PackageError, match="no such artefact"):
+    with pytest.raises(PackageError, match="does not exist"):
         recognise(tmp_path / "model.joblib")
 
 

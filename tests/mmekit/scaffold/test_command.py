@@ -31,11 +31,11 @@ def test_it_says_what_it_found_and_what_comes_next(mme, saved, customers, pipeli
     said = " ".join(done.stdout.split())
     for sentence in (
         "Found Pipeline of ColumnTransformer, LogisticRegression, scikit-learn 1.7.2",
-        "Loading it runs code that is in it",
+        "Loading it runs the code in it",
         "skops is the safer format",
-        "age (double), income (double), city (string); left of the example left out",
+        "age (double), income (double), city (string); left of the example dropped",
         "model_packages/churn: model.py with SklearnHandler",
-        "2 rows from the example; answered",
+        "2 rows from the example; response",
         "mme pack model_packages/churn --artifacts build/artifacts/churn",
     ):
         assert sentence in said

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import xgboost
 
-from mmekit.archive import Measured, Memory, pack, unpack
+from mmekit.archive import Measured, MeasuredMemory, pack, unpack
 from mmekit.scaffold import Wishes, init
 from tests.server_process import ServerProcess
 
@@ -26,7 +26,7 @@ MEASURED = Measured(
     modules=(),
     preload=("joblib", "numpy", "pandas", "sklearn", "sklearn.linear_model", "xgboost"),
     threads={},
-    memory=Memory(120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000),
+    memory=MeasuredMemory(120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000),
     fork_failure=None,
     fingerprint="0" * 64,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import signal
@@ -16,7 +15,7 @@ import mmekit_bench.clients
 from mmekit.cli import app
 from mmekit.errors import EndpointError
 from mmekit.settings import Settings
-from mmekit_bench.clients import EndpointCall, Question, crowd
+from mmekit_bench.clients import CallRequest, EndpointCall, call_together, executions
 from mmekit_local.ports import free_port
 from tests.mmekit_bench.clients.conftest import read_table
 
@@ -42,15 +41,15 @@ def outcomes(rows):
 def test_the_public_face():
     assert sorted(mmekit_bench.clients.__all__) == [
         "Call",
+        "CallRequest",
+        "CallResult",
         "EndpointCall",
         "Execution",
+        "ExecutionSummary",
+        "ExecutionTable",
         "LambdaCall",
-        "Question",
-        "Reply",
-        "Summary",
-        "Table",
-        "crowd",
-        "draw",
+        "PERCENTILES",
+        "call_together",
         "summary_of",
     ]
 
@@ -205,11 +204,11 @@ def test_who_does_not_exist_is_asked_by_nobody(service, tmp_path, monkeypatch, a
     assert not list(tmp_path.glob("results/*"))
 
 
-def test_a_crowd_that_does_not_come_together_in_time_is_told_and_not_waited_for(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("mmekit_bench.clients.crowd"), "_START_S", 0.0)
-    call = EndpointCall(Settings(), "any", Question(b"{}"))
+def test_clients_that_do_not_come_together_in_time_are_told_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(executions, "_START_S", 0.0)
+    call = EndpointCall(Settings(), "any", CallRequest(b"{}"))
     with pytest.raises(EndpointError, match="2 clients are too many here: not all had begun"):
-        list(crowd(call, 2))
+        list(call_together(call, 2))
 
 
 def test_without_a_service_the_remedy_is_to_start_one(tmp_path, monkeypatch):

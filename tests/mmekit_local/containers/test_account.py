@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from mmekit_local.containers.door import Door
+from mmekit_local.containers.docker import HostGateway
 from mmekit_local.sagemaker import Placement
 
 ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
@@ -90,8 +90,8 @@ def bridge(tmp_path, monkeypatch):
     return say
 
 
-def asked_through_the_door(tmp_path):
-    """Ask a server that says `hello` by a door; return the address and the answer."""
+def asked_through_the_gateway(tmp_path):
+    """Ask a server that says `hello` by a gateway; return the address and the answer."""
 
     async def story():
         async def hello(reader, writer):
@@ -101,10 +101,9 @@ def asked_through_the_door(tmp_path):
         server = await asyncio.start_server(hello, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         account = (("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}"), ("AWS_REGION", "r"))
-        door = Door()
+        gateway = HostGateway()
         placed = [
-            await door.placed_behind(Placement("e/v/1", tmp_path, account=account))
-            for _ in range(2)
+            await gateway.reachable(Placement("e/v/1", tmp_path, account=account)) for _ in range(2)
         ]
         assert placed[0] == placed[1]
         assert dict(placed[0].account)["AWS_REGION"] == "r"
@@ -118,23 +117,23 @@ def asked_through_the_door(tmp_path):
             answer = b""
         writer.close()
         server.close()
-        door.close()
+        gateway.close()
         return url.port != port, answer
 
     return asyncio.run(story())
 
 
-def test_containers_of_dockers_come_in_by_a_door_on_their_bridge(tmp_path, bridge):
+def test_containers_of_dockers_come_in_by_a_gateway_on_their_bridge(tmp_path, bridge):
     bridge("127.0.0.1 127.0.0.0/8")
-    assert asked_through_the_door(tmp_path) == (True, b"hello world\n")
+    assert asked_through_the_gateway(tmp_path) == (True, b"hello world\n")
 
 
 def test_nobody_else_comes_in_by_it(tmp_path, bridge):
     bridge("127.0.0.1 10.11.0.0/16")
-    assert asked_through_the_door(tmp_path) == (True, b"")
+    assert asked_through_the_gateway(tmp_path) == (True, b"")
 
 
 @pytest.mark.parametrize("line", ["192.0.2.7 192.0.2.0/24", "", "no network"])
 def test_where_the_bridge_is_not_this_machines_docker_hands_on_by_itself(tmp_path, bridge, line):
     bridge(line)
-    assert asked_through_the_door(tmp_path) == (False, b"hello world\n")
+    assert asked_through_the_gateway(tmp_path) == (False, b"hello world\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from mmekit.archive.images import STOCK_IMAGE
+from mmekit.archive.stock_images import STOCK_IMAGE
 from mmekit_local.containers import ImageRules, mms
 
 FOLDER = Path(__file__).resolve().parents[3] / "infrastructure" / "containers"

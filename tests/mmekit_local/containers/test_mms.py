@@ -232,4 +232,4 @@ def test_the_server_and_its_handler_go_together(arguments):
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert refused.returncode == 2
-    assert "go together" in refused.stderr
+    assert "only valid together" in refused.stderr

@@ -9,7 +9,6 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -34,6 +33,7 @@ from mmekit_local.sagemaker.specification import (
     ModelSpecification,
     VariantSpecification,
 )
+from tests.mmekit_local.endpoint.service_process import ServiceProcess
 
 HERE = pathlib.Path(__file__).parent
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-cpu-full"
@@ -44,7 +44,7 @@ REGION = "us-east-1"
 class Service:
     """A running endpoint service."""
 
-    process: subprocess.Popen
+    process: ServiceProcess
     url: str
     folder: pathlib.Path
     log_path: pathlib.Path
@@ -168,13 +168,8 @@ def _start_service(folder, *options, **variables):
     path = os.pathsep.join(
         [str(HERE.parents[2] / "packaging"), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "service_process.py"), "--port", "0", *options],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(state), "PYTHONPATH": path, **variables},
-        )
+    variables = {"TMPDIR": str(state), "PYTHONPATH": path, **variables}
+    process = ServiceProcess(options, log_path, **variables)
     service = Service(process, "", state, log_path)
 
     def announced():

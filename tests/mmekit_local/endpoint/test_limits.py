@@ -1,4 +1,4 @@
-"""Time limits, with short ones."""
+"""How long an endpoint waits for a load and for an answer, here with limits of seconds."""
 
 import pytest
 

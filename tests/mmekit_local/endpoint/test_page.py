@@ -13,7 +13,7 @@ import urllib.parse
 
 import pytest
 
-from mmekit.archive import Example, Manifest, Measured, Memory
+from mmekit.archive import Example, Manifest, Measured, MeasuredMemory
 from mmekit_runtime.signature import Column, Signature
 
 HERE = pathlib.Path(__file__).parent
@@ -43,7 +43,7 @@ def token(service):
 
 def manifest(example):
     """Return manifest.json of an archive with a sample request."""
-    measured = Measured("3.11", {}, (), (), (), (), {}, Memory(1, 1, 1, "psutil"), None, "")
+    measured = Measured("3.11", {}, (), (), (), (), {}, MeasuredMemory(1, 1, 1, "psutil"), None, "")
     return {"manifest.json": Manifest("m", "1", None, False, measured, {}, None, example).to_json()}
 
 
@@ -476,7 +476,7 @@ class TestInChromium:
             reached.append(focus)
         assert reached[0][0] == "Skip to the endpoints"
         assert {"invoke-endpoint", "invoke-target", "invoke-type", "invoke-body"} <= names
-        assert {"Invoke", "Memory", "Requests", "Prometheus metrics"} <= names
+        assert {"Invoke", "MeasuredMemory", "Requests", "Prometheus metrics"} <= names
         assert [name for name, seen in reached if not seen] == []
         page.get_by_role("button", name="Requests").focus()
         page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""Serverless variants."""
+"""Serverless variants: started on demand, as many requests at once as they may have, and gone."""
 
 import asyncio
 import collections

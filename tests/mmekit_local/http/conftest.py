@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import socket
 
-from mmekit_local.http import HttpLimits, HttpServer, Responder, Response
-from mmekit_local.server.front import no_request
+from mmekit_local.http import HttpLimits, HttpResponse, HttpServer, Responder
+from mmekit_local.server.api import no_request
 
 
 async def echo(request):
-    return Response(200, "OK", [], request.body)
+    return HttpResponse(200, "OK", [], request.body)
 
 
 async def until(condition):

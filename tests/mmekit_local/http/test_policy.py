@@ -9,9 +9,9 @@ import socket
 import pytest
 
 from mmekit.errors import SettingsError
-from mmekit_local.http import HttpServer, Policy, Responder, Response
+from mmekit_local.http import HttpResponse, HttpServer, OriginPolicy, Responder
 from mmekit_local.http.policy import VARIABLE
-from mmekit_local.server.front import no_request
+from mmekit_local.server.api import no_request
 
 PATIENCE = 60
 
@@ -22,7 +22,7 @@ def answers(policy, *requests, after=b""):
 
     async def echo(request):
         read.append(request.body)
-        return Response(200, "OK", [], b"heard")
+        return HttpResponse(200, "OK", [], b"heard")
 
     async def main():
         listener = socket.socket()
@@ -49,9 +49,9 @@ def request(*headers, line="GET / HTTP/1.1", body=b""):
     return ("\r\n".join([line, *headers]) + "\r\n\r\n").encode("latin-1") + body
 
 
-def refusal(policy, *headers, method=b"GET", target=b"/"):
+def rejection(policy, *headers, method=b"GET", target=b"/"):
     pairs = [tuple(part.encode("latin-1") for part in one.split(": ", 1)) for one in headers]
-    return policy.refusal(method, target, pairs)
+    return policy.rejection(method, target, pairs)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def refusal(policy, *headers, method=b"GET", target=b"/"):
     ],
 )
 def test_a_name_of_this_machine_to_itself_is_heard(host):
-    assert refusal(Policy(), f"Host: {host}") is None
+    assert rejection(OriginPolicy(), f"Host: {host}") is None
 
 
 @pytest.mark.parametrize(
@@ -76,48 +76,48 @@ def test_a_name_of_this_machine_to_itself_is_heard(host):
     ],
 )
 def test_another_name_is_not(host):
-    refused = refusal(Policy(), f"Host: {host}")
+    refused = rejection(OriginPolicy(), f"Host: {host}")
     assert refused.status == 403
     assert VARIABLE in refused.message
 
 
 def test_a_program_may_leave_the_host_out():
-    assert refusal(Policy()) is None
-    assert refusal(Policy(), "Origin: null").status == 403
-    assert refusal(Policy(), "Origin: http://").status == 403
+    assert rejection(OriginPolicy()) is None
+    assert rejection(OriginPolicy(), "Origin: null").status == 403
+    assert rejection(OriginPolicy(), "Origin: http://").status == 403
 
 
 def test_two_hosts_are_no_request():
     both = ("Host: localhost", "Host: localhost")
-    assert refusal(Policy(), *both).status == 400
+    assert rejection(OriginPolicy(), *both).status == 400
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::"])  # noqa: S104 - nothing is bound
 def test_a_server_on_every_interface_has_every_address_and_the_machines_name(address):
-    policy = Policy(address)
+    policy = OriginPolicy(address)
     machine = socket.gethostname()
     for host in ("10.0.0.7:8950", "[fd00::1]:8950", machine, f"{machine.upper()}:8950"):
-        assert refusal(policy, f"Host: {host}") is None
-    assert refusal(policy, "Host: evil.example").status == 403
+        assert rejection(policy, f"Host: {host}") is None
+    assert rejection(policy, "Host: evil.example").status == 403
 
 
 def test_what_it_is_bound_to_and_what_the_setting_names_are_names_of_it(monkeypatch):
     monkeypatch.setenv(VARIABLE, " Build-1.example , 10.0.0.8,[fd00:0::2] ")
-    policy = Policy.of("Build-2", "10.0.0.7")
+    policy = OriginPolicy.of("Build-2", "10.0.0.7")
     for host in (
         *("10.0.0.7:8950", "10.0.0.8", "[fd00::2]:1", "build-1.example:8950"),
         *("bucket.build-1.EXAMPLE", "build-2:8950", "localhost", "127.0.0.1"),
     ):
-        assert refusal(policy, f"Host: {host}") is None
+        assert rejection(policy, f"Host: {host}") is None
     for host in ("10.0.0.9", "example", "build-1.example.evil", "x.10.0.0.8"):
-        assert refusal(policy, f"Host: {host}").status == 403
+        assert rejection(policy, f"Host: {host}").status == 403
 
 
 @pytest.mark.parametrize("wrong", ["http://a", "a/b", "a:80", "*", "a b", "-a", "a,,[b]"])
 def test_a_setting_that_names_nothing_is_an_error(monkeypatch, wrong):
     monkeypatch.setenv(VARIABLE, wrong)
     with pytest.raises(SettingsError, match=VARIABLE):
-        Policy.of("127.0.0.1", "127.0.0.1")
+        OriginPolicy.of("127.0.0.1", "127.0.0.1")
 
 
 HERE = "Host: localhost:8950"
@@ -135,7 +135,7 @@ HERE = "Host: localhost:8950"
 )
 def test_the_servers_own_page_is_heard(host, origin):
     for site in ((), ("Sec-Fetch-Site: same-origin",)):
-        assert refusal(Policy(), host, f"Origin: {origin}", *site) is None
+        assert rejection(OriginPolicy(), host, f"Origin: {origin}", *site) is None
 
 
 @pytest.mark.parametrize(
@@ -149,39 +149,39 @@ def test_the_servers_own_page_is_heard(host, origin):
 )
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"OPTIONS", b"DELETE"])
 def test_another_page_is_not(origin, method):
-    refused = refusal(Policy(), HERE, f"Origin: {origin}", method=method)
+    refused = rejection(OriginPolicy(), HERE, f"Origin: {origin}", method=method)
     assert refused.status == 403
     assert "a tab of its own" in refused.message
     own = "Origin: http://localhost:8950"
-    assert refusal(Policy(), HERE, own, f"Origin: {origin}", method=method).status == 403
+    assert rejection(OriginPolicy(), HERE, own, f"Origin: {origin}", method=method).status == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "new", ""])
 def test_a_browser_that_asks_for_another_site_is_not_heard(site):
     fetched = f"Sec-Fetch-Site: {site}"
-    assert refusal(Policy(), HERE, fetched).status == 403
-    assert refusal(Policy(), HERE, "Origin: http://localhost:8950", fetched).status == 403
+    assert rejection(OriginPolicy(), HERE, fetched).status == 403
+    assert rejection(OriginPolicy(), HERE, "Origin: http://localhost:8950", fetched).status == 403
 
 
 @pytest.mark.parametrize("site", ["none", "same-origin"])
 def test_an_address_that_somebody_typed_is_heard(site):
-    assert refusal(Policy(), HERE, f"Sec-Fetch-Site: {site}") is None
+    assert rejection(OriginPolicy(), HERE, f"Sec-Fetch-Site: {site}") is None
 
 
-def test_a_link_leads_to_a_door_in_a_tab_of_its_own_and_nowhere_else():
-    policy = Policy(doors=("/_mme/",))
+def test_a_link_leads_to_a_linkable_page_in_a_tab_of_its_own_and_nowhere_else():
+    policy = OriginPolicy(linkable=("/_mme/",))
     visit = (HERE, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
     tab, frame = "Sec-Fetch-Dest: document", "Sec-Fetch-Dest: iframe"
-    assert refusal(policy, *visit, tab, target=b"/_mme/") is None
+    assert rejection(policy, *visit, tab, target=b"/_mme/") is None
     for refused in (
-        refusal(policy, *visit, frame, target=b"/_mme/"),
-        refusal(policy, *visit, target=b"/_mme/"),
-        refusal(policy, *visit, tab, target=b"/_mme/events"),
-        refusal(policy, *visit, tab, target=b"/"),
-        refusal(policy, *visit, tab, target=b"/_mme/", method=b"POST"),
-        refusal(policy, HERE, *visit[1:2], tab, target=b"/_mme/"),
-        refusal(policy, *visit, tab, "Origin: null", target=b"/_mme/"),
-        refusal(policy, "Host: evil.example", *visit[1:], tab, target=b"/_mme/"),
+        rejection(policy, *visit, frame, target=b"/_mme/"),
+        rejection(policy, *visit, target=b"/_mme/"),
+        rejection(policy, *visit, tab, target=b"/_mme/events"),
+        rejection(policy, *visit, tab, target=b"/"),
+        rejection(policy, *visit, tab, target=b"/_mme/", method=b"POST"),
+        rejection(policy, HERE, *visit[1:2], tab, target=b"/_mme/"),
+        rejection(policy, *visit, tab, "Origin: null", target=b"/_mme/"),
+        rejection(policy, "Host: evil.example", *visit[1:], tab, target=b"/_mme/"),
     ):
         assert refused.status == 403
 
@@ -190,7 +190,7 @@ def test_a_link_leads_to_a_door_in_a_tab_of_its_own_and_nowhere_else():
 @pytest.mark.parametrize("who", [[HERE, "Origin: null"], ["Host: evil.example"]])
 def test_the_refusal_comes_before_the_body(who, length):
     head = request(*who, length, line="POST / HTTP/1.1")
-    told, read = answers(Policy(), head, after=b"x" * 100_000)
+    told, read = answers(OriginPolicy(), head, after=b"x" * 100_000)
     assert told.startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert b"connection: close\r\n" in told
     assert told.count(b"HTTP/1.1 ") == 1
@@ -199,24 +199,24 @@ def test_the_refusal_comes_before_the_body(who, length):
 
 def test_nothing_that_follows_a_refusal_is_answered():
     refused = request("Host: evil.example")
-    told, read = answers(Policy(), refused, refused, request("Host: localhost"))
+    told, read = answers(OriginPolicy(), refused, refused, request("Host: localhost"))
     assert told.count(b"HTTP/1.1 ") == 1
     assert read == []
 
 
 def test_what_came_before_a_refusal_is_answered():
-    told, read = answers(Policy(), request(HERE), request("Host: evil.example"))
+    told, read = answers(OriginPolicy(), request(HERE), request("Host: evil.example"))
     assert told.startswith(b"HTTP/1.1 200 OK\r\n")
     assert told.count(b"HTTP/1.1 ") == 1
     assert len(read) == 1
 
 
 def test_the_log_has_each_refusal_once_and_on_one_line(caplog):
-    policy = Policy()
+    policy = OriginPolicy()
     for _ in range(3):
-        refusal(policy, "Host: evil.example\x1b[31m")
-        refusal(policy, HERE, "Origin: null")
+        rejection(policy, "Host: evil.example\x1b[31m")
+        rejection(policy, HERE, "Origin: null")
     for number in range(1000):
-        refusal(policy, f"Host: {number}.example")
+        rejection(policy, f"Host: {number}.example")
     assert len(caplog.messages) == 100
     assert [one for one in caplog.messages if "evil.example" in one and "\x1b" not in one]

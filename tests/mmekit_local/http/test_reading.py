@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from mmekit_local.http import Response
+from mmekit_local.http import HttpResponse
 from tests.mmekit_local.http.conftest import serving
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
@@ -41,7 +41,7 @@ def test_a_request_that_offers_another_protocol_is_answered_in_this_one(offer, b
 
     async def look(request):
         seen.append((request.method, request.target, request.headers))
-        return Response(200, "OK", [], request.body)
+        return HttpResponse(200, "OK", [], request.body)
 
     async def scenario():
         async with serving(look) as (_, connect):
@@ -67,7 +67,7 @@ def test_who_asks_whether_to_go_on_is_told_so_once_it_is_its_turn(offer):
 
         async def slow(request):
             await go_on.wait()
-            return Response(200, "OK", [], request.body)
+            return HttpResponse(200, "OK", [], request.body)
 
         async with serving(slow) as (_, connect):
             reader, writer = await connect()
@@ -104,7 +104,7 @@ def test_a_body_takes_about_as_many_bytes_as_it_has_however_small_its_chunks(off
 
     async def look(request):
         kept.append(request.body == b"x" * length)
-        return Response(200, "OK", [], b"")
+        return HttpResponse(200, "OK", [], b"")
 
     async def scenario():
         async with serving(look) as (_, connect):

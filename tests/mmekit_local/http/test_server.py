@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mmekit_local.http import Response
+from mmekit_local.http import HttpResponse
 from tests.mmekit_local.http.conftest import serving, until
 
 
@@ -52,7 +52,7 @@ def test_the_time_limit_is_for_one_request_not_for_the_connection():
 
 def test_a_client_that_reads_nothing_is_let_go():
     async def large(_):
-        return Response(200, "OK", [], bytes(50 << 20))
+        return HttpResponse(200, "OK", [], bytes(50 << 20))
 
     async def scenario():
         async with serving(large, stall_s=0.1) as (server, connect):
@@ -73,7 +73,7 @@ def test_the_end_waits_for_what_is_under_way_and_not_for_idle_connections():
         async def slow(request):
             asked.set()
             await go_on.wait()
-            return Response(200, "OK", [], b"done")
+            return HttpResponse(200, "OK", [], b"done")
 
         async with serving(slow) as (server, connect):
             idle, _ = await connect()
@@ -102,7 +102,7 @@ def test_whoever_answers_is_told_that_the_client_went_away():
             request.if_gone = gone.set
             asked.set()
             await gone.wait()
-            return Response(200, "OK", [], b"for nobody")
+            return HttpResponse(200, "OK", [], b"for nobody")
 
         async with serving(wait) as (_, connect):
             _, writer = await connect()
@@ -130,7 +130,7 @@ def test_a_request_that_takes_longer_than_a_connection_may_be_idle_is_answered()
     async def scenario():
         async def slow(request):
             await asyncio.sleep(1.2)
-            return Response(200, "OK", [], b"done")
+            return HttpResponse(200, "OK", [], b"done")
 
         async with serving(slow, idle_s=0.5) as (_, connect):
             reader, writer = await connect()
@@ -153,7 +153,7 @@ def test_a_stream_goes_out_as_it_comes_and_is_cancelled_when_the_client_goes_awa
                 ended.set()
 
         async def answer(request):
-            return Response(200, "OK", [("content-type", "text/event-stream")], stream=events())
+            return HttpResponse(200, "OK", [("content-type", "text/event-stream")], stream=events())
 
         async with serving(answer) as (_, connect):
             reader, writer = await connect()
@@ -177,7 +177,7 @@ def test_a_stream_without_end_does_not_keep_the_server_from_ending():
             await asyncio.Event().wait()
 
         async def answer(request):
-            return Response(200, "OK", [], stream=events())
+            return HttpResponse(200, "OK", [], stream=events())
 
         async with serving(answer) as (server, connect):
             reader, writer = await connect()
@@ -191,7 +191,7 @@ def test_a_stream_without_end_does_not_keep_the_server_from_ending():
 
 def test_errors_end_connections_only_where_that_is_asked_for():
     async def missing(request):
-        return Response(404, "Not Found", [], b"")
+        return HttpResponse(404, "Not Found", [], b"")
 
     async def scenario(errors_end):
         async with serving(missing, errors_end=errors_end) as (_, connect):
@@ -207,7 +207,7 @@ def test_a_slow_reader_gets_a_large_answer_whole():
     content = bytes(range(256)) * (16 << 12)
 
     async def large(request):
-        return Response(200, "OK", [], content)
+        return HttpResponse(200, "OK", [], content)
 
     async def scenario():
         async with serving(large, stall_s=60) as (_, connect):
@@ -228,7 +228,7 @@ def test_a_connection_whose_stream_ends_while_the_server_is_closing_ends_with_it
             await go_on.wait()
 
         async def answer(request):
-            return Response(200, "OK", [], stream=events())
+            return HttpResponse(200, "OK", [], stream=events())
 
         async with serving(answer) as (server, connect):
             reader, writer = await connect()
@@ -251,7 +251,7 @@ def test_when_every_connection_is_busy_each_further_one_is_refused():
         async def waiting(request):
             asked.append(request)
             await gate.wait()
-            return Response(200, "OK", [], b"done")
+            return HttpResponse(200, "OK", [], b"done")
 
         async with serving(waiting, connections=2) as (_, connect):
             busy = [await connect() for _ in range(2)]
@@ -311,7 +311,7 @@ def test_blanks_around_a_header_s_value_are_no_part_of_it():
 
     async def look(request):
         seen.extend(request.headers)
-        return Response(200, "OK", [], b"")
+        return HttpResponse(200, "OK", [], b"")
 
     async def scenario():
         async with serving(look) as (_, connect):
@@ -346,7 +346,7 @@ def test_a_stream_whose_client_left_before_it_began_is_closed():
             request.if_gone = gone.set
             asked.set()
             await gone.wait()
-            return Response(200, "OK", [], stream=stream)
+            return HttpResponse(200, "OK", [], stream=stream)
 
         async with serving(answer) as (_, connect):
             _, writer = await connect()
@@ -368,7 +368,7 @@ def test_an_answer_whose_header_is_more_than_a_line_is_not_sent(header, streams)
 
     async def answer(request):
         stream = chunks() if streams else None
-        return Response(200, "OK", [header], b"" if streams else b"never", stream=stream)
+        return HttpResponse(200, "OK", [header], b"" if streams else b"never", stream=stream)
 
     async def scenario():
         async with serving(answer) as (_, connect):

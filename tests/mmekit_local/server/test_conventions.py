@@ -16,9 +16,9 @@ import psutil
 import pytest
 from sklearn.linear_model import Ridge
 
-from mmekit.archive import Measured, Memory, pack, read_properties, unpack
+from mmekit.archive import Measured, MeasuredMemory, pack, read_properties, unpack
+from mmekit.archive.contents import read_contents
 from mmekit.archive.conventions import convention_of
-from mmekit.archive.package import read_contents
 from mmekit.errors import ServerError
 from mmekit_local.ports import free_port
 from mmekit_local.server.djl import HOME_VARIABLE, DjlServing, distribution, java_version
@@ -98,7 +98,9 @@ def model_folders(tmp_path_factory):
             modules=(),
             preload=("joblib", "sklearn", "sklearn.linear_model"),
             threads={},
-            memory=Memory(120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000),
+            memory=MeasuredMemory(
+                120_000_000, 100_000_000, 150_000_000, "smaps_rollup", 20_000_000
+            ),
             fork_failure=None,
             fingerprint="0" * 64,
         )
@@ -215,8 +217,8 @@ def test_a_raw_archive_runs_where_the_check_says_that_it_does(
     if answer.status_code == 200:
         server.client.delete(f"/models/{name}")
 
-    rung = "the embedded server" if isinstance(server, ServerProcess) else "DJL Serving 0.36"
-    assert (answer.status_code == 200) == (rung in found.rungs), answer.text
+    platform = "the embedded server" if isinstance(server, ServerProcess) else "DJL Serving 0.36"
+    assert (answer.status_code == 200) == (platform in found.platforms), answer.text
 
 
 def test_an_exception_of_the_script_is_424_and_the_model_goes_on(server, model_folders):

@@ -17,9 +17,9 @@ import pytest
 from mmekit.engine import engine_folder
 from mmekit_local.containers import launcher_for
 from mmekit_local.environments import pip_indexes
-from mmekit_local.server import recipe
-from mmekit_local.server.refusal import Refusal
-from mmekit_local.server.requirements import Installed, lacking, read_wanted
+from mmekit_local.server import environment_spec
+from mmekit_local.server.errors import ApiError
+from mmekit_local.server.requirements import Installed, lacking, read_requirements
 from tests.server_process import ServerProcess, give_slots, has_ended, wait_until
 
 METADATA = "Metadata-Version: 2.1\nName: tiny\nVersion: {}\n"
@@ -235,10 +235,10 @@ def test_scikit_learn_of_the_index_runs_beside_the_one_that_is_here(start, model
 
 
 def test_that_the_python_of_the_image_is_not_here_is_said_once(caplog, monkeypatch):
-    monkeypatch.setattr(recipe, "_find_python", lambda _: None)
-    recipe._python_of.cache_clear()
+    monkeypatch.setattr(environment_spec, "_find_python", lambda _: None)
+    environment_spec._python_of.cache_clear()
 
-    found = {recipe._python_of("3.99", "an-image:1") for _ in range(3)}
+    found = {environment_spec._python_of("3.99", "an-image:1") for _ in range(3)}
 
     assert found == {(sys.executable, "{}.{}".format(*sys.version_info[:2]))}
     (said,) = caplog.messages
@@ -256,7 +256,7 @@ def wanted(tmp_path):
 
     def read(text):
         (folder / "requirements.txt").write_text(text)
-        return read_wanted(folder)
+        return read_requirements(folder)
 
     return read
 
@@ -287,7 +287,7 @@ def test_lines_are_read_as_pip_reads_them(wanted):
 def test_a_file_that_windows_has_written_is_read(tmp_path, encoding):
     (tmp_path / "requirements.txt").write_bytes("numpy>=1\r\nscipy\r\n".encode(encoding))
 
-    assert read_wanted(tmp_path).lines == ("numpy>=1", "scipy")
+    assert read_requirements(tmp_path).lines == ("numpy>=1", "scipy")
 
 
 def test_that_nothing_is_installed_reaches_every_embedded_container():
@@ -335,14 +335,14 @@ def test_a_line_that_must_not_be_followed_is_refused_with_the_reason(wanted, lin
     if not why:
         assert wanted(f"{line}\nnumpy\n").lines == ("numpy",)
         return
-    with pytest.raises(Refusal, match=why) as refused:
+    with pytest.raises(ApiError, match=why) as refused:
         wanted(f"{line}\n")
     assert refused.value.status == 500
     assert "requirements.txt" in refused.value.what
 
 
 def test_a_password_in_a_line_is_not_said(wanted):
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         wanted("git+ssh://me:hunter2@example.org/a.git\n")
 
     assert "hunter2" not in refused.value.what

@@ -7,8 +7,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
+from mmekit_local.server.errors import ApiError
 from mmekit_local.server.forms import content_of
-from mmekit_local.server.refusal import Refusal
 
 URL_ENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=x"
@@ -32,14 +32,14 @@ def test_a_form_has_as_many_fields_as_a_message_can_carry(query, content_type, f
     content = content_of(query, content_type, form(most))
     assert list(content) == [*before, *[("a", b"1")] * most]
 
-    with pytest.raises(Refusal, match=f"at most {MOST} fields") as refused:
+    with pytest.raises(ApiError, match=f"at most {MOST} fields") as refused:
         content_of(query, content_type, form(most + 1))
 
     assert refused.value.status == 400
 
 
 def test_a_query_has_no_more_fields_than_a_message_can_carry():
-    with pytest.raises(Refusal, match="at most"):
+    with pytest.raises(ApiError, match="at most"):
         content_of("a=1&" * MOST, "text/plain", b"body")
 
 
@@ -78,7 +78,7 @@ def test_a_form_takes_about_as_many_bytes_as_it_has(content_type, body):
     try:
         try:
             content = content_of("", content_type, body)
-        except Refusal as error:
+        except ApiError as error:
             assert error.status == 400  # noqa: PT017  most of them are, but not all
             content = ()
         peak = tracemalloc.get_traced_memory()[1]

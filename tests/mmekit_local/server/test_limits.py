@@ -130,6 +130,22 @@ def test_a_server_does_not_start_with_a_limit_that_is_none():
     assert "Traceback" not in done.stderr
 
 
+def test_what_a_model_prints_is_limited_as_is_set(limited, tmp_path):
+    (tmp_path / "model.py").write_text(
+        "from djl_python import Output\n"
+        "def handle(inputs):\n"
+        "    if not inputs.is_empty():\n"
+        "        print(*range(300), sep='\\n', flush=True)\n"
+        "    return Output().add('done')\n"
+    )
+    server = limited(MMEKIT_LOG_LINES_PER_S="20")
+
+    server.invoke(server.loaded(tmp_path), "1")
+
+    wait_until(lambda: "lines left out: more than 20 a second" in server.log)
+    assert ServerLimits.of({"MMEKIT_LOG_LINES_PER_S": "0"}).log_lines_per_s == 0
+
+
 def test_what_is_not_set_is_as_it_was():
     assert ServerLimits.of({"MMEKIT_MAX_MODELS": " ", "OTHER": "1"}) == ServerLimits()
     assert min(ServerLimits().workers, ServerLimits().models) > CONCURRENT

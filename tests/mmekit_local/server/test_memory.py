@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from mmekit_local.server.memory import MIB, Cgroup, Memory, own_cgroup, process_memory
+from mmekit_local.server.memory import MIB, Cgroup, ServerMemory, own_cgroup, process_memory
 
 HOLDER = "data = bytearray({size}); print('ready', flush=True); input()"
 
@@ -43,13 +43,13 @@ def test_the_memory_of_a_process_is_known(hold):
 
 
 def test_without_a_limit_the_machines_free_memory_counts():
-    available = Memory().available([])
+    available = ServerMemory().available([])
 
     assert available == pytest.approx(psutil.virtual_memory().available, rel=0.2)
 
 
 def test_with_a_limit_what_the_processes_use_counts(hold):
-    memory = Memory(400 * MIB)
+    memory = ServerMemory(400 * MIB)
     before = memory.available([])
     pid = hold(100)
 
@@ -58,7 +58,7 @@ def test_with_a_limit_what_the_processes_use_counts(hold):
 
 
 def test_a_process_that_grows_is_measured_again(hold):
-    memory = Memory(10_000 * MIB)
+    memory = ServerMemory(10_000 * MIB)
     pids = [hold(1) for _ in range(3)]
     first = memory.available(pids)
     memory._measured[pids[0]] = 0
@@ -67,7 +67,7 @@ def test_a_process_that_grows_is_measured_again(hold):
 
 
 def test_what_processes_share_is_measured_each_time(hold):
-    memory = Memory(10_000 * MIB)
+    memory = ServerMemory(10_000 * MIB)
     pids = [hold(1) for _ in range(12)]
     first = memory.available(pids[1:], pids[:1])
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_what_processes_share_is_measured_each_time(hold):
 
 
 def test_loads_under_way_count_as_memory():
-    memory = Memory(1000 * MIB + process_memory(os.getpid()).proportional_bytes)
+    memory = ServerMemory(1000 * MIB + process_memory(os.getpid()).proportional_bytes)
 
     assert memory.missing(600 * MIB, 0, []) <= 0
     with memory.claimed(600 * MIB):
@@ -87,7 +87,7 @@ def test_loads_under_way_count_as_memory():
 
 
 def test_a_reserve_stays_free():
-    memory = Memory(1000 * MIB + process_memory(os.getpid()).proportional_bytes)
+    memory = ServerMemory(1000 * MIB + process_memory(os.getpid()).proportional_bytes)
 
     assert memory.missing(600 * MIB, 500 * MIB, []) > 0
 
@@ -122,7 +122,7 @@ def test_the_limit_of_a_control_group_counts_less_what_it_uses(tmp_path, files, 
     write_cgroup(tmp_path / top / "a" / "b", files, "max", used=300 * MIB)
     write_cgroup(tmp_path / top / "a", files, 1000 * MIB, used=400 * MIB, idle=100 * MIB)
 
-    memory = Memory(cgroup=lambda: own_cgroup(tmp_path, tmp_path / "own"))
+    memory = ServerMemory(cgroup=lambda: own_cgroup(tmp_path, tmp_path / "own"))
 
     assert memory.limit == 1000 * MIB
     assert memory.available([]) == 700 * MIB
@@ -168,9 +168,9 @@ def test_a_control_group_without_a_limit_is_none(tmp_path):
 def test_the_least_of_all_limits_counts():
     around = Cgroup(800 * MIB, 100 * MIB)
 
-    assert Memory(500 * MIB, lambda: around).limit == 500 * MIB
-    assert Memory(900 * MIB, lambda: around).limit == 800 * MIB
+    assert ServerMemory(500 * MIB, lambda: around).limit == 500 * MIB
+    assert ServerMemory(900 * MIB, lambda: around).limit == 800 * MIB
 
     # Beside it this process itself counts, which may have loaded many a library by now.
     narrow = Cgroup(3000 * MIB, 2900 * MIB)
-    assert Memory(3500 * MIB, lambda: narrow).available([]) == 100 * MIB
+    assert ServerMemory(3500 * MIB, lambda: narrow).available([]) == 100 * MIB

@@ -1,4 +1,4 @@
-"""The registry by itself."""
+"""The registry of the server's models by itself: how many, how loaded, with which settings."""
 
 import asyncio
 import os
@@ -6,9 +6,9 @@ import os
 import pytest
 
 from mmekit.engine import engine_folder
+from mmekit_local.server.errors import ApiError
 from mmekit_local.server.limits import ServerLimits
-from mmekit_local.server.memory import Memory
-from mmekit_local.server.refusal import Refusal
+from mmekit_local.server.memory import ServerMemory
 from mmekit_local.server.registry import Registry
 from mmekit_local.server.requirements import missing_requirements
 
@@ -18,10 +18,10 @@ def test_there_is_an_end_to_the_number_of_models(tmp_path):
     (tmp_path / "serving.properties").write_text("engine=Python\nminWorkers=0\n")
 
     async def scenario():
-        registry = Registry(engine_folder(), tmp_path, Memory(), ServerLimits(models=1))
+        registry = Registry(engine_folder(), tmp_path, ServerMemory(), ServerLimits(models=1))
         await registry.load("first", str(tmp_path))
         try:
-            with pytest.raises(Refusal) as refused:
+            with pytest.raises(ApiError) as refused:
                 await registry.load("second", str(tmp_path))
             await registry.unload("first")
             await registry.load("second", str(tmp_path))
@@ -40,7 +40,7 @@ def test_a_disk_that_takes_its_time_holds_up_the_load_and_nobody_else(tmp_path):
     os.mkfifo(tmp_path / "serving.properties")  # whose reader waits for a writer
 
     async def scenario():
-        registry = Registry(engine_folder(), tmp_path, Memory())
+        registry = Registry(engine_folder(), tmp_path, ServerMemory())
         loading = asyncio.ensure_future(registry.load("slow", str(tmp_path)))
         while "slow" not in registry.loading:  # noqa: ASYNC110  it has no such event
             await asyncio.sleep(0)
@@ -69,13 +69,13 @@ def test_settings_that_nobody_writes_are_not_read(tmp_path, name, text):
     (tmp_path / name).write_text(text)
 
     async def scenario():
-        registry = Registry(engine_folder(), tmp_path, Memory())
+        registry = Registry(engine_folder(), tmp_path, ServerMemory())
         try:
             await registry.load("model", str(tmp_path))
         finally:
             await registry.close()
 
-    with pytest.raises(Refusal, match=name) as refused:
+    with pytest.raises(ApiError, match=name) as refused:
         asyncio.run(scenario())
     assert (refused.value.status, refused.value.kind) == (500, "ModelException")
 

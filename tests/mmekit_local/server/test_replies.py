@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmekit_local.server.link import Link
-from mmekit_local.server.replies import Reply, ReplyReader
-from mmekit_runtime.wire import Answer, WireError, encode_answer
+from mmekit_local.server.replies import ReplyReader, WorkerReply
+from mmekit_local.server.worker_connection import WorkerConnection
+from mmekit_runtime.wire import WireAnswer, WireError, encode_answer
 
 TEXT = st.text(max_size=20)
 ANSWERS = st.builds(
-    Answer,
+    WireAnswer,
     st.integers(100, 999),
     TEXT,
     st.lists(st.tuples(TEXT, TEXT), max_size=4).map(tuple),
@@ -50,7 +50,7 @@ def test_a_reply_is_read_in_pieces_of_any_size(answer, size):
 
     for _ in range(2):
         (reply,) = feed(reader, encode_answer(answer), size)
-        assert reply == Reply(*answer)
+        assert reply == WorkerReply(*answer)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
@@ -60,7 +60,7 @@ def test_a_stream_is_handed_out_chunk_by_chunk(size):
         data = STREAMED + chunk(b"one") + chunk(b"two") + chunk(b"", more=False)
         (reply,) = feed(reader, data, size)
         chunks = await gathered(reply.stream)
-        (plain,) = feed(reader, encode_answer(Answer(200, "OK", (), ((None, b"x"),))), size)
+        (plain,) = feed(reader, encode_answer(WireAnswer(200, "OK", (), ((None, b"x"),))), size)
         return reply, chunks, plain.body
 
     reply, chunks, after = asyncio.run(scenario())
@@ -137,7 +137,7 @@ def test_a_stream_is_read_no_faster_than_it_is_taken():
     async def scenario():
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        link = Link(lambda failure: failure)
+        link = WorkerConnection(lambda failure: failure)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: link, sock=ours)
         sent = (
@@ -166,7 +166,7 @@ def test_a_stream_that_nobody_reads_any_more_comes_to_its_end_and_takes_no_memor
     async def scenario():
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        link = Link(lambda failure: failure)
+        link = WorkerConnection(lambda failure: failure)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: link, sock=ours)
         sent = (

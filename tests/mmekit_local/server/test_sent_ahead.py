@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mmekit_local.server.link import Link, NeverBegun, WorkerFailure
-from mmekit_runtime.wire import Answer, encode_answer
+from mmekit_local.server.worker_connection import NeverBegun, WorkerConnection, WorkerFailure
+from mmekit_runtime.wire import WireAnswer, encode_answer
 from tests.server_process import wait_until
 
 MODEL = """
@@ -121,7 +121,7 @@ async def linked():
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     failures = []
-    link = Link(lambda failure: failures.append(failure) or failure)
+    link = WorkerConnection(lambda failure: failures.append(failure) or failure)
     with theirs:
         await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
         yield link, theirs, failures
@@ -129,7 +129,7 @@ async def linked():
 
 
 def answer(text):
-    return encode_answer(Answer(200, "OK", (), ((None, text),)))
+    return encode_answer(WireAnswer(200, "OK", (), ((None, text),)))
 
 
 def test_replies_that_come_together_go_to_those_who_asked():

@@ -16,9 +16,11 @@ def test_a_model_behind_pyfunc_answers_what_it_says(artifacts, served, asked):
         from mlflow import pyfunc
         from mlflow.models import infer_signature
 
-    class Total(pyfunc.PythonModel):
-        def predict(self, context, model_input, params=None):
-            return model_input["a"] * (params or {}).get("factor", 1) + model_input["b"]
+    with warnings.catch_warnings(record=True):  # mlflow shows its own, whatever filters say
+
+        class Total(pyfunc.PythonModel):
+            def predict(self, context, model_input, params=None):
+                return model_input["a"] * (params or {}).get("factor", 1) + model_input["b"]
 
     table = pd.DataFrame({"a": [1.0, 2.0], "b": [10.0, 20.0]})
     signature = infer_signature(table, params={"factor": 1})

@@ -1,28 +1,30 @@
-"""Rules about libraries: what the image has, and what the model was trained with."""
+"""Rules about libraries and pickles: what the image has, and what the model was trained with."""
 
 from __future__ import annotations
 
-import importlib.metadata
+import re
 from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mmekit.archive.findings import Finding
 from mmekit.archive.package import MODEL_FILE, REQUIREMENTS_FILE
-from mmekit.archive.pickles import PICKLE_SUFFIXES
-from mmekit.archive.requirements import parse_requirements, remaining
+from mmekit.archive.pickles import PICKLE_SUFFIXES, where_to_put
+from mmekit.archive.requirements import parse_requirements, remaining, with_dependencies
+from mmekit.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit.archive.findings import Severity
     from mmekit.archive.rules.subject import Subject
+    from mmekit.findings import Severity
+
 
 _SCIKIT_LEARN = "scikit-learn"
 _TIED_TO_A_RELEASE = (_SCIKIT_LEARN, "xgboost", "torch")
 _TIED_TO_A_MAJOR = ("numpy", "scipy", "pydantic")
+# A module that is run as a script asks so; whoever else names it puts something there.
+_AS_A_SCRIPT = re.compile(r"""__name__\s*==\s*["']__main__["']""")
 
 
 def requirements(subject: Subject) -> Iterator[Finding]:
@@ -48,8 +50,8 @@ def missing(subject: Subject) -> Iterator[Finding]:
     if subject.measured is None or subject.image is None:
         return
     lines = parse_requirements(subject.contents.text(REQUIREMENTS_FILE) or "")
-    asked = [line.requirement.name for line in lines if line.requirement is not None]
-    provided = _with_dependencies(asked)
+    asked = (line.requirement for line in lines if line.requirement is not None)
+    provided = with_dependencies(asked)
     for library in subject.measured.required:
         if not subject.image.has(library) and library not in provided:
             yield Finding(
@@ -138,22 +140,31 @@ def _severity(library: str, trained: str, there: str) -> Severity | None:
     return "warning" if own.public != image.public and library == _SCIKIT_LEARN else None
 
 
-def _with_dependencies(names: list[str]) -> set[str]:
-    """Return distributions and all that they require, as far as they are installed here."""
-    found: set[str] = set()
-    waiting = [canonicalize_name(name) for name in names]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
+def of_main(subject: Subject) -> Iterator[Finding]:
+    """Expect nothing of the script or notebook that trained the model."""
+    for pickled in subject.pickled:
+        if not pickled.of_main:
             continue
-        found.add(name)
-        try:
-            required = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        for text in required:
-            try:
-                waiting.append(canonicalize_name(Requirement(text).name))
-            except InvalidRequirement:
-                continue
-    return found
+        names = ", ".join(pickled.of_main)
+        remedy = where_to_put(*pickled.of_main)
+        is_provided = _is_provided(subject)
+        yield Finding(
+            "warning" if is_provided else "error",
+            "class-of-main",
+            f"{pickled.name} looks for {names} in __main__, the script or notebook that trained "
+            "the model. In a worker __main__ is DJL's engine, "
+            + (
+                "and the load relies on what the package's code puts there."
+                if is_provided
+                else "and the load fails: Can't get attribute."
+            ),
+            f"{remedy[0].upper()}{remedy[1:]}; or leave the file out, if the model does not load "
+            "it.",
+            subject.place(pickled.name),
+        )
+
+
+def _is_provided(subject: Subject) -> bool:
+    sources = [name for name in subject.contents.files if name.endswith(".py")]
+    texts = (_AS_A_SCRIPT.sub("", subject.contents.text(name) or "") for name in sources)
+    return any("__main__" in text for text in texts)

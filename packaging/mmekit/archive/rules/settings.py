@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mmekit.archive.findings import Finding
 from mmekit.archive.package import MODEL_FILE
 from mmekit.archive.properties import FILE_NAME, find_problems, parse_entries
 from mmekit.archive.rules.spelling import without_quotes
 from mmekit.errors import PropertiesError
+from mmekit.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit.archive.properties import Entry
+    from mmekit.archive.properties import PropertyLine
     from mmekit.archive.rules.subject import Subject
 
 # ModelInfo.inferEngine: a model file of these types decides, model.py comes after them.
@@ -61,8 +61,7 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
             "error" if problem.fatal else "warning",
             "bad-integer",
             f"{problem}; {consequence}.",
-            f"Write {problem.entry.key}={_suggested(problem.entry)}, with nothing around the "
-            "digits.",
+            f"Write {problem.entry.key}={_suggested(problem.entry)}, with digits only.",
             subject.place(FILE_NAME, problem.entry.line),
         )
 
@@ -76,7 +75,7 @@ def suspicious_lines(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "duplicate-key",
-                f"{entry.key} stands on line {seen[entry.key]} already; only this one counts.",
+                f"{entry.key} is already on line {seen[entry.key]} already; only this one counts.",
                 "Remove one of them.",
                 where,
             )
@@ -180,7 +179,7 @@ def name(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "model-name-missing",
-                "Every model of a multi-model endpoint is called 'model' in the log.",
+                "Without option.modelName, every model is called 'model' in the endpoint's log.",
                 "Add option.modelName=<name>.",
                 subject.place_of("option.modelName"),
             )
@@ -223,7 +222,7 @@ def interpreter(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _suggested(entry: Entry) -> str:
+def _suggested(entry: PropertyLine) -> str:
     value = without_quotes(entry).strip()
     return value if value.isdecimal() else "<number>"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from mmekit.archive.findings import Finding
-from mmekit.archive.signatures import FILE_NAME
+from mmekit.findings import Finding
 from mmekit_runtime.messages import RequestError
-from mmekit_runtime.signature import Signature
+from mmekit_runtime.signature import FILE_NAME, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import ast
 import logging
 from typing import TYPE_CHECKING
 
-from mmekit.archive.findings import Finding
 from mmekit.archive.syntax import is_main, names_of, parsed, statements_at_import
+from mmekit.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def syntax(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "error",
             "syntax-error",
-            f"This is no Python: {getattr(error, 'msg', error)}.",
+            f"This is not valid Python: {getattr(error, 'msg', error)}.",
             "Correct the line.",
             subject.place(subject.code_file, line),
         )
@@ -102,7 +102,7 @@ def work_at_import(subject: Subject) -> Iterator[Finding]:
                 "warning",
                 "loads-at-import",
                 f"{name} runs while the file is imported, and DJL Serving 0.36 imports it three "
-                "times for every worker; a failure there loses its reason.",
+                "times for every worker; the reason of a failure there is not logged.",
                 "Load in Handler.load, or in handle when the inputs are empty.",
                 subject.place(subject.code_file, call.lineno),
             )

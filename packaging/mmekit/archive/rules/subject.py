@@ -10,17 +10,16 @@ from mmekit.archive.conventions import convention_of
 from mmekit.archive.package import MODEL_FILE
 from mmekit.archive.pickles import Pickled, read_pickle
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
-from mmekit.archive.properties import Entry, Properties, parse_entries, properties_of
-from mmekit.archive.rules.secrets import find
-from mmekit.archive.signatures import signature_among
+from mmekit.archive.properties import Properties, PropertyLine, parse_entries, properties_of
+from mmekit.archive.secret_search import search
 
 if TYPE_CHECKING:
+    from mmekit.archive.contents import Contents
     from mmekit.archive.conventions import Convention
-    from mmekit.archive.example import Example
-    from mmekit.archive.images import Image
     from mmekit.archive.measured import Measured
-    from mmekit.archive.package import Contents
-    from mmekit.archive.rules.secrets import Found
+    from mmekit.archive.package import Example
+    from mmekit.archive.secret_search import SecretsFound
+    from mmekit.archive.stock_images import Image
     from mmekit_runtime.signature import Signature
 
 
@@ -61,7 +60,7 @@ class Subject:
     worker_slots: bool = True
 
     @cached_property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[PropertyLine, ...]:
         """The lines of serving.properties that can be read."""
         text = self.contents.text(PROPERTIES_FILE, "latin-1")
         return parse_entries(text or "", skip_malformed=True)
@@ -88,15 +87,15 @@ class Subject:
         return tuple(pickled for pickled in found if pickled is not None)
 
     @cached_property
-    def secrets(self) -> Found:
+    def secrets(self) -> SecretsFound:
         """What looks like a secret in its texts."""
-        return find(self)
+        return search(self.contents, self.entries, self.example)
 
     @cached_property
     def signature(self) -> Signature | None:
         """What the model takes and gives: signature.json, or what it told when it was measured."""
         told = None if self.measured is None else self.measured.signature
-        return signature_among(self.contents) or told
+        return self.contents.signature or told
 
     @cached_property
     def code_file(self) -> str:

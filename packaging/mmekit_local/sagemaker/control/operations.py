@@ -107,6 +107,9 @@ _FAMILIES: dict[str, str] = {
         "Inference components are not rehearsed on this machine. Give a variant a ModelName, "
         f"or a multi-model endpoint several archives. {_ELSEWHERE}"
     ),
+    "InferenceGateway GlobalInferenceGateway": (  # of botocore 1.44.8
+        f"There are no inference gateways on this machine. Invoke the endpoint itself. {_ELSEWHERE}"
+    ),
     (
         "InferenceExperiment InferenceRecommendationsJob InferenceRouter AIBenchmarkJob "
         "AIRecommendationJob AIWorkloadConfig ScalingConfigurationRecommendation "

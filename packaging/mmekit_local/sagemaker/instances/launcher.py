@@ -17,7 +17,7 @@ from mmekit.aws_environment import container_environment, leads_elsewhere, past_
 from mmekit.errors import EndpointError
 from mmekit_local.guard import guard_command
 from mmekit_local.ports import free_port
-from mmekit_local.printed import Ration, lines_per_second, show_lines
+from mmekit_local.printed import LineRateLimit, lines_per_second, show_lines
 from mmekit_local.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -313,8 +313,8 @@ class _ProcessContainer:
         A container whose output is not read stops at its next line.
         """
         assert self._process.stdout is not None  # noqa: S101 - it was asked for
-        ration = Ration(_MODELS * lines_per_second())
-        await show_lines(self._process.stdout, ration, self._say)
+        rate_limit = LineRateLimit(_MODELS * lines_per_second())
+        await show_lines(self._process.stdout, rate_limit, self._say)
 
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()

@@ -1,0 +1,350 @@
+"""The models of a deployment: archives that are packed where that is needed, and their objects."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from mmekit import archive
+from mmekit.archive.describe import small_files
+from mmekit.deploy.account import is_missing
+from mmekit.deploy.bucket import bucket_owner
+from mmekit.deploy.step import Action, Difference, Report, Step
+from mmekit.errors import DeployError, ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from mmekit.archive import Manifest
+    from mmekit.deploy.account import Site
+    from mmekit.deploy.deployment import Deployment, ModelEntry
+    from mmekit.deploy.step import Report
+
+__all__ = [
+    "PackedModel",
+    "StoredArchive",
+    "packed_models",
+    "plan_objects",
+    "plan_objects_removal",
+    "stored_archives",
+]
+
+_CHUNK = 1 << 20
+_PROPERTIES = "serving.properties"  # packing adds lines at its end
+_REQUIREMENTS = "requirements.txt"  # packing leaves out what the image has
+_SHA256 = "sha256"
+_DEPLOYMENT = "mmekit-deployment"
+_REPLACES = "mmekit-replaces"
+_THREADS = 8
+_TENTHS = 10
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """An archive on this machine.
+
+    Attributes
+    ----------
+    key
+        Its key under the prefix.
+    path, sha256, size
+        The file, the SHA-256 of its bytes, and how many they are.
+    manifest
+        None for an archive that `mme pack` did not make.
+    """
+
+    key: str
+    path: Path
+    sha256: str
+    size: int
+    manifest: Manifest | None
+
+
+def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, ...]:
+    """Return the archives of a deployment, packed anew where their package or artefacts changed.
+
+    A package with artefacts is packed to see whether its archive is still what comes out: packing
+    is reproducible, and dates of files say nothing.
+
+    Raises
+    ------
+    DeployError
+        An archive is missing or stale, and there are no artefacts to pack it from; or it is
+        damaged.
+    PackageError
+        A package cannot be packed.
+    """
+    return tuple(_packed(package, report) for package in deployment.packages)
+
+
+def _packed(package: ModelEntry, report: Report) -> PackedModel:
+    file = package.archive
+    if package.package is not None and package.artifacts is not None:
+        _pack(package.package, package.artifacts, file, report)
+    if not file.is_file():
+        raise DeployError(
+            "The archive is missing.", where=str(file), remedy=_how_to_pack(package, file)
+        )
+    manifest = _manifest(file)
+    if package.package is not None and package.artifacts is None and manifest is not None:
+        changed = sorted(_changed(package.package, file, manifest))
+        if changed:
+            raise DeployError(
+                f"The archive is stale: since it was packed, {', '.join(changed)} changed.",
+                where=str(file),
+                remedy=_how_to_pack(package, file),
+            )
+    return PackedModel(package.key, file, _sha256(file), file.stat().st_size, manifest)
+
+
+def _pack(package: Path, artifacts: Path, file: Path, report: Report) -> None:
+    if not artifacts.is_dir() and file.is_file():
+        raise DeployError(
+            "The artefacts are missing, so that it is not known whether the archive is stale.",
+            where=str(artifacts),
+            remedy="Train the model, or leave `artifacts` out of the file to deploy the archive "
+            "as it is.",
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mme-deploy-") as folder:
+        packed = archive.pack(package, artifacts, Path(folder, file.name), say=report)
+        if file.is_file() and _sha256(file) == packed.sha256:
+            return
+        report(f"archive {file}: packed {'anew' if file.is_file() else 'from ' + str(package)}")
+        packed.path.replace(file)
+
+
+def _how_to_pack(package: ModelEntry, file: Path) -> str:
+    source = package.package or "PACKAGE"
+    return (
+        f"Pack it: mme pack {source} --artifacts DIR --output {file}; or name the folder with the "
+        "artefacts as `artifacts`, and deploy packs it."
+    )
+
+
+def _manifest(file: Path) -> Manifest | None:
+    try:
+        return archive.verify(file)
+    except ManifestError as error:
+        if "There is no manifest" in error.what:
+            return None
+        raise
+
+
+def _changed(package: Path, file: Path, manifest: Manifest) -> Iterator[str]:
+    """Name the files of a package that are not in its archive as they are now."""
+    for member in archive.read_package(package).contents:
+        if member.name == _PROPERTIES:
+            packed = small_files(file).data(_PROPERTIES)
+            if packed is None or not packed.startswith(member.read()):
+                yield member.name
+        elif member.name != _REQUIREMENTS:
+            digest = manifest.files.get(member.name)
+            if digest is None or digest.sha256 != member.sha256():
+                yield member.name
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class StoredArchive:
+    """An object under the prefix.
+
+    Attributes
+    ----------
+    key
+        What comes after the prefix: the target model.
+    size
+        Bytes.
+    modified
+        When it was uploaded.
+    sha256
+        What its metadata say; None when they say nothing.
+    owner
+        The deployment that uploaded it; None for nobody's.
+    replaces
+        Whether another archive had the key before it: instances may still have that one.
+    kms_key
+        ARN of what it is encrypted with; None for S3's own.
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    sha256: str | None
+    owner: str | None
+    replaces: bool
+    kms_key: str | None
+
+
+def stored_archives(site: Site) -> tuple[StoredArchive, ...]:
+    """Look up what is under the prefix; nothing when there is no bucket."""
+    s3 = site.account.client("s3")
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=site.bucket, Prefix=site.prefix)
+    try:
+        listed = [one for page in pages for one in page.get("Contents", [])]
+    except ClientError as error:
+        if is_missing(error):
+            return ()
+        raise
+    with ThreadPoolExecutor(_THREADS) as threads:
+        heads = threads.map(lambda one: _head(s3, site.bucket, one["Key"]), listed)
+        return tuple(
+            StoredArchive(
+                one["Key"].removeprefix(site.prefix),
+                one["Size"],
+                one["LastModified"],
+                head.metadata.get(_SHA256),
+                head.metadata.get(_DEPLOYMENT),
+                _REPLACES in head.metadata,
+                head.kms_key,
+            )
+            for one, head in zip(listed, heads, strict=True)
+        )
+
+
+def plan_objects(
+    site: Site, models: Sequence[PackedModel], stored: Sequence[StoredArchive]
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Plan the uploads; and apart from them what is to go when the endpoint is in service.
+
+    Raises
+    ------
+    DeployError
+        Somebody else's object has the key.
+    """
+    there = {one.key: one for one in stored}
+    # Others' buckets encrypt as they like.
+    own = bool(there) and bucket_owner(site) == site.name
+    uploads = tuple(
+        _plan_upload(site, model, there.get(model.key), encrypts=own) for model in models
+    )
+    wanted = {model.key for model in models}
+    gone = [one for one in stored if one.owner == site.name and one.key not in wanted]
+    return uploads, tuple(_removal(site, one) for one in gone)
+
+
+def plan_objects_removal(site: Site, stored: Sequence[StoredArchive]) -> tuple[Step, ...]:
+    """Plan to remove what the deployment uploaded."""
+    return tuple(
+        _removal(site, one)
+        if one.owner == site.name
+        else Step(Action.KEEP, "archive", one.key, note="not uploaded by this deployment")
+        for one in stored
+    )
+
+
+class _Head(NamedTuple):
+    metadata: dict[str, str]
+    kms_key: str | None
+
+
+def _head(s3: Any, bucket: str, key: str) -> _Head:
+    try:
+        found = s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if is_missing(error):  # removed since it was listed
+            return _Head({}, None)
+        raise
+    return _Head(found["Metadata"], found.get("SSEKMSKeyId"))
+
+
+def _plan_upload(
+    site: Site, model: PackedModel, there: StoredArchive | None, *, encrypts: bool
+) -> Step:
+    if there is None:
+        return Step(
+            Action.CREATE,
+            "archive",
+            model.key,
+            note=f"{_mib(model.size)} to upload",
+            perform=lambda report: _upload(site, model, None, report),
+        )
+    key = site.deployment.kms_key
+    is_own = there.owner == site.name
+    if there.sha256 == model.sha256 and is_own and encrypts and there.kms_key != key:
+        # A bucket's new key is for what is uploaded from then on, and the role loses the old one.
+        return Step(
+            Action.CHANGE,
+            "archive",
+            model.key,
+            (Difference("key", there.kms_key or "S3's own", key or "S3's own"),),
+            note=f"{_mib(model.size)} to upload again",
+            perform=lambda report: _upload(site, model, None, report),
+        )
+    if there.sha256 == model.sha256:
+        return Step(Action.KEEP, "archive", model.key, note="the same bytes are there")
+    if not is_own:
+        raise DeployError(
+            f"Under the key {model.key} is an object that this deployment did not upload, and it "
+            "is not known to be the same.",
+            where=f"{site.data_url}{model.key}",
+            remedy="Give the package another `key`, or remove the object.",
+        )
+    change = Difference("sha256", (there.sha256 or "unknown")[:12], model.sha256[:12])
+    return Step(
+        Action.CHANGE,
+        "archive",
+        model.key,
+        (change,),
+        note=f"{_mib(model.size)} to upload; instances that have it keep the old one, so the "
+        "endpoint gets new ones. A new key would need none",
+        perform=lambda report: _upload(site, model, there, report),
+    )
+
+
+def _removal(site: Site, stored: StoredArchive) -> Step:
+    def remove(_: Report) -> None:
+        site.account.client("s3").delete_object(Bucket=site.bucket, Key=site.prefix + stored.key)
+
+    return Step(Action.REMOVE, "archive", stored.key, perform=remove)
+
+
+def _upload(site: Site, model: PackedModel, old: StoredArchive | None, report: Report) -> None:
+    metadata = {_SHA256: model.sha256, _DEPLOYMENT: site.name}
+    if old is not None:
+        metadata[_REPLACES] = old.sha256 or "unknown"
+    progress = _UploadProgress(model, report)
+    site.account.client("s3").upload_file(
+        str(model.path),
+        site.bucket,
+        site.prefix + model.key,
+        ExtraArgs={"Metadata": metadata, "ContentType": "application/gzip"},
+        Callback=progress,
+    )
+
+
+class _UploadProgress:
+    """Says each tenth of an upload that is not over at once."""
+
+    _LARGE = 32 << 20
+
+    def __init__(self, model: PackedModel, report: Report) -> None:
+        self._model = model
+        self._report = report
+        self._sent = 0
+        self._said = 0
+
+    def __call__(self, sent: int) -> None:
+        self._sent += sent
+        tenths = self._sent * _TENTHS // self._model.size
+        if self._model.size >= self._LARGE and self._said < tenths < _TENTHS:
+            self._said = tenths
+            self._report(f"archive {self._model.key}: {tenths}0 % of {_mib(self._model.size)}")
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,140 @@
+"""Being a model process: what was forked from a template process takes a worker's place."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+import signal
+import sys
+from _socket import socket as new_socket
+from pathlib import Path
+from typing import Any, TextIO
+
+from mmekit_runtime.handler import Handler
+from mmekit_runtime.slots import copy_on_write
+from mmekit_runtime.slots.channel import Channel
+from mmekit_runtime.slots.request_loop import RequestLoop
+from mmekit_runtime.slots.scoreboard import Scoreboard
+from mmekit_runtime.slots.service import reply_bytes, request_of
+from mmekit_runtime.wire import decode_request, encode_request
+
+# The engine logs to the root logger, and so does what stands in for it.
+_logger = logging.getLogger()
+
+_WARM_UPS = 64
+
+
+def run(channel_fd: int, *, is_spare: bool = False) -> None:
+    """Be a model process, once the fork server says of which model.
+
+    One that was forked ahead has time until then to make the pages its own that models write to.
+    """
+    template = os.getppid()
+    channel = Channel(new_socket(fileno=channel_fd))
+    channel.sock.setblocking(True)  # noqa: FBT003
+    if is_spare:
+        warm_up(1)
+    first = _first_message(channel)
+    if first is None:
+        return
+    start, (scoreboard_fd, stdout, stderr) = first
+    scoreboard = Scoreboard(scoreboard_fd)
+    os.close(scoreboard_fd)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.close(stdout)
+    os.close(stderr)
+    sys.stdout, sys.stderr = _reopened(sys.stdout), _reopened(sys.stderr)
+    _become_worker(start)
+    try:
+        RequestLoop(channel, scoreboard, start).run()
+    except Exception:
+        _logger.exception("Python engine process died")
+    finally:
+        _logger.info("%d - Python process finished", os.getpid())
+        # Nobody is left to end the group: its template process, which does so, has ended.
+        if os.getppid() != template:
+            # Which would end what the model has started.
+            os.killpg(0, signal.SIGKILL)
+
+
+def _first_message(channel: Channel) -> tuple[dict[str, Any], list[int]] | None:
+    while (received := channel.receive()) is not None:
+        for message, fds in received:
+            if "written" not in message:
+                return message, fds
+            copy_on_write.copy(message["written"])
+    return None
+
+
+def _become_worker(start: dict[str, Any]) -> None:
+    """Become what the worker's own process would have been."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(start["environ"])
+    os.environ.update(start["site_environ"])
+    os.chdir(start["cwd"])
+    sys.argv = list(start["argv"])
+    sys.orig_argv = [sys.executable, *start["argv"]]
+    engine = str(Path(start["argv"][0]).parent)
+    inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    own = {*start["dropped_paths"], *inherited, engine}
+    sys.path[:] = [engine, *inherited, *(path for path in sys.path if path not in own)]
+    random.seed()
+    # numpy imports it when it is first asked for, and seeds it then.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.seed()
+
+
+class _WorkerStream(io.FileIO):
+    """A standard stream whose reader may go away: a model's worker ends, and its model prints on.
+
+    What is printed until the stream is that of another worker is lost, and no request fails.
+    """
+
+    def write(self, data: Any) -> int:
+        """Write, or pretend to."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _reopened(stream: TextIO) -> TextIO:
+    # Line by line, as a worker's output is read while the model works.
+    raw = io.BufferedWriter(_WorkerStream(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
+
+
+class _Echo(Handler):
+    """Answers the first column."""
+
+    def load(self, folder: Path) -> None:  # noqa: ARG002
+        return None
+
+    def predict(self, model: None, rows: Any, parameters: Any) -> Any:  # noqa: ARG002
+        return rows[:, 0]
+
+
+def warm_up(times: int = _WARM_UPS) -> None:
+    """Answer a few requests without a model, so that forks find the code warm.
+
+    CPython rewrites the bytecode of a function while it is new; done before the fork it is done
+    once, and the pages stay shared.
+    """
+    handler = _Echo()
+    handler.prepare(Path())
+    properties = {"Content-Type": "application/json", "Accept": "*/*", "handler": "handle"}
+    data = encode_request(properties, (("data", b'{"instances": [[1.0, 2.0]]}'),))
+    for _ in range(times):
+        found = decode_request(data)
+        assert found is not None  # noqa: S101
+        for reply in handler.answer([request_of(found[0]), request_of(found[0])]):
+            reply_bytes(reply)
