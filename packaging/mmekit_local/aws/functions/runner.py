@@ -17,7 +17,7 @@ import psutil
 from mmekit.aws_environment import leads_elsewhere, past_proxies
 from mmekit_local.aws.functions.function import FunctionInvocation, InvocationResult
 from mmekit_local.aws.functions.log import PrintedOutput
-from mmekit_local.aws.functions.template_process import TemplateProcess
+from mmekit_local.aws.functions.template_process import FunctionTemplateProcess
 from mmekit_local.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Runner:
     def __init__(self, url: str, folder: Path) -> None:
         self._url = url
         self._folder = folder
-        self._template: TemplateProcess | None = None
+        self._template: FunctionTemplateProcess | None = None
         self._starting = asyncio.Lock()
 
     async def run(self, invocation: FunctionInvocation) -> InvocationResult:
@@ -62,7 +62,7 @@ class Runner:
         """
         async with self._starting:
             if self._template is None or self._template.over:
-                self._template = await TemplateProcess.start(self._folder)
+                self._template = await FunctionTemplateProcess.start(self._folder)
             template = self._template
         scratch = ScratchFolder("tmp-", self._folder)
         try:
@@ -80,7 +80,7 @@ class _Run:
     """One invocation under way."""
 
     def __init__(
-        self, template: TemplateProcess, invocation: FunctionInvocation, url: str, tmp: Path
+        self, template: FunctionTemplateProcess, invocation: FunctionInvocation, url: str, tmp: Path
     ) -> None:
         self._template = template
         self._invocation = invocation

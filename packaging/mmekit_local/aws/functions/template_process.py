@@ -5,7 +5,7 @@ time would take seconds of a core. So both are imported here, once, and a functi
 as a fork of this one: it has the standard library and boto3, as AWS's runtime has, and nothing else
 that happens to be installed.
 
-`TemplateProcess` is the service's side. It runs this very file by its path, isolated:
+`FunctionTemplateProcess` is the service's side. It runs this very file by its path, isolated:
 ``python -I -S template_process.py FD FOLDERS``. FD is a Unix stream socket, FOLDERS the JSON list
 of places to import boto3 from. Messages are of one size, `_MESSAGE`. From the service: ``F`` (fork;
 it brings two descriptors, the channel and where output goes) and ``K`` (kill), with the token of an
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Fork", "ProcessExit", "TemplateProcess"]
+__all__ = ["Fork", "FunctionTemplateProcess", "ProcessExit"]
 
 _MESSAGE = struct.Struct("<cQqq")
 _DESCRIPTORS = 2
@@ -234,7 +234,7 @@ class Fork:
         self.ended: asyncio.Future[ProcessExit] = asyncio.get_running_loop().create_future()
 
 
-class TemplateProcess:
+class FunctionTemplateProcess:
     """The running program, as the service sees it; `start` starts one.
 
     Attributes
@@ -257,7 +257,7 @@ class TemplateProcess:
         self._loop.add_reader(control.fileno(), self._receive)
 
     @classmethod
-    async def start(cls, folder: Path) -> TemplateProcess:
+    async def start(cls, folder: Path) -> FunctionTemplateProcess:
         """Start the program in a folder, and wait until it can fork.
 
         Raises
