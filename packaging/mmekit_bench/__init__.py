@@ -1,5 +1,11 @@
 """Load on an endpoint or a container, and what it found: percentiles, plots, comparisons.
 
+`plan` says what a load is to be, `load` has it put on by `generator`, a process of its own, whose
+`loops` ask through `connections`. `recording` makes figures of the answers, the percentiles by
+`histogram`; `result` keeps them in a file, `comparison` holds two side by side, `report` and `plot`
+show them. `clients` is something else: many clients with one call each. `phases` is where a call's
+time goes inside a container.
+
 What this exports is imported with its first use: the commands of this wing are hung on `mme`
 whether they are asked for or not, and what they need may not be installed.
 """

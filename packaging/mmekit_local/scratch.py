@@ -45,15 +45,15 @@ class ScratchFolder:
         name = f"{prefix}{uuid.uuid4().hex[:8]}"
         # It gets its name when it is locked: whoever sweeps meanwhile must not take it for a dead
         # one's.
-        unborn = parent / f".{name}"
-        unborn.mkdir(mode=0o700)
-        with contextlib.ExitStack() as undo:
-            undo.callback(shutil.rmtree, unborn, ignore_errors=True)
-            self._marker = os.open(unborn / _MARKER, os.O_RDWR | os.O_CREAT, 0o600)
-            undo.callback(os.close, self._marker)
+        unnamed = parent / f".{name}"
+        unnamed.mkdir(mode=0o700)
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(shutil.rmtree, unnamed, ignore_errors=True)
+            self._marker = os.open(unnamed / _MARKER, os.O_RDWR | os.O_CREAT, 0o600)
+            cleanup.callback(os.close, self._marker)
             fcntl.flock(self._marker, fcntl.LOCK_EX)
-            self.path = unborn.rename(parent / name)
-            undo.pop_all()
+            self.path = unnamed.rename(parent / name)
+            cleanup.pop_all()
 
     def remove(self) -> None:
         """Remove the folder with all that is in it."""

@@ -17,6 +17,12 @@ requests, writing answers, errors and batches are done here::
     handle = Ridge()
 
 For many libraries even that is written already: ``handle = SklearnHandler("model.joblib")``.
+
+A request's way: `wire` is its bytes, `handler` calls the verbs. A body is decoded to rows or texts
+by `decoding`, to a table of the training's types by `tables` and `cells`, to arrays by `tensors`;
+`bodies` reads its format. `batching` joins requests into one call, `predictions` and `encoding`
+make the answer of what came back. The rooms: `libraries` has the handlers that need no code,
+`conventions` other entry points than the verbs, `slots` one process behind all workers of a model.
 """
 
 TYPE_CHECKING = False

@@ -297,15 +297,15 @@ class Claim(Conversation):
         asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         asking.connect(str(path))
         asking.settimeout(60)
-        self.lifeline = Channel(asking)
+        self.control = Channel(asking)
         self.reply: dict[str, Any] = {}
         with theirs:
-            self.lifeline.send(message, (*streams, theirs.fileno()))
-            self.lifeline.finish()
+            self.control.send(message, (*streams, theirs.fileno()))
+            self.control.finish()
 
     def hear(self) -> dict[str, Any] | None:
         """Return what the fork server says next; None at the end of the slot."""
-        while (messages := self.lifeline.receive()) is not None:
+        while (messages := self.control.receive()) is not None:
             for message, fds in messages:
                 for fd in fds:
                     os.close(fd)
@@ -316,7 +316,7 @@ class Claim(Conversation):
     def close(self) -> None:
         """End the slot."""
         self.sock.close()
-        self.lifeline.close()
+        self.control.close()
 
 
 class MemoryLine:

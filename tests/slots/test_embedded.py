@@ -1,4 +1,4 @@
-"""The server's own door to worker slots: no stub, and as many slots as it wants."""
+"""Worker slots that the server asks for itself: no stub, and as many slots as it wants."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_model_that_cannot_have_slots_runs_on_the_plain_engine(
     server.wait_for(f"model {name}: plain engine, no worker slots: {reason}")
 
 
-def test_a_library_that_crashes_the_parents_leaves_the_plain_engine(model, tmp_path):
+def test_a_library_that_crashes_the_template_process_leaves_the_plain_engine(model, tmp_path):
     (tmp_path / "crashing.py").write_text("import os\nos.abort()\n")
     running = ServerProcess(environment={"PYTHONPATH": str(tmp_path)})
     name = running.loaded(model(option__preload="crashing"))

@@ -221,7 +221,7 @@ def test_a_parked_model_has_four_descriptors_in_the_fork_server(slots, model, un
     slots.start(model(name="second", option__park_after=SOON))
     until(lambda: slots.scoreboards() == 0)
 
-    # Its connection, its lifeline, and where its output goes: one pipe, in these tests.
+    # Its connection, its control channel, and where its output goes: one pipe, in these tests.
     assert server.num_fds() - before == 3
 
 

@@ -27,7 +27,8 @@ def test_where_the_limit_of_open_files_comes_near_workers_get_the_plain_engine(
         given.append(claim)
 
     assert claim.reply["plain"] == f"the limit of open files ({limit}, ulimit -Hn) is near"
-    # Two for a slot, its connection and its lifeline; two for a process, its channel and its page.
+    # Two for a slot, its connection and its control channel; two for a process, its channel and
+    # its page.
     assert len(given) > (limit - 128) / (2 + 2 / slots_of_a_model)
     assert "plain" in server.ask("another").hear()
     assert server.log.count("is near") == 1
@@ -41,7 +42,7 @@ def test_where_the_limit_of_open_files_comes_near_workers_get_the_plain_engine(
     # What has ended makes room.
     for one in given[:40]:
         one.close()
-        assert one.lifeline.fileno() < 0
+        assert one.control.fileno() < 0
     server.start(f"m{len(given) // slots_of_a_model - 1}")
 
 

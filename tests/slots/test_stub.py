@@ -1,4 +1,4 @@
-"""The stub's door: how a worker of DJL Serving becomes a slot, and when it does not."""
+"""The stub: how a worker of DJL Serving becomes a slot, and when it does not."""
 
 from __future__ import annotations
 

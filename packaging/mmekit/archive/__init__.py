@@ -1,5 +1,11 @@
 """A package folder and its artefacts become a checked, reproducible model.tar.gz.
 
+`package` is what a person wrote, `properties` its serving.properties. `measure` loads the model
+once, `check` has the `rules` look at what would be packed, `pack` makes the archive, with a
+`manifest` in it, and `tarball` its bytes; `unpack` reads one that nobody vouches for, within a
+`budget`. `stock_images` and `images` are what container images hold, `describe` and `openapi` what
+a model takes and gives.
+
 >>> from mmekit.archive import parse_properties
 >>> parse_properties("engine=Python").max_idle_time_s
 60

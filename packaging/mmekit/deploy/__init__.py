@@ -1,5 +1,9 @@
 """From one file to a running endpoint, on AWS or on the local service, and back.
 
+A resource, a module (`bucket`, `role`, `models`, `hosting`, `endpoint`, `scaling`, `alarms`), which
+says by a `Step` what would become of it; `plan` puts them in order, and performs them. Apart from
+that is `cloud_assembly`: what `cdk synth` wrote, put on the local service.
+
 `read_deployment` reads the file, a `Site` is what it says in an `Account`. `plan_deployment` and
 `plan_removal` say what would be done, `Plan.perform` does it, `status_of` says what there is. Each
 of them can be interrupted and run again.

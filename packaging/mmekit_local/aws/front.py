@@ -208,8 +208,8 @@ def _refusal(request: ApiRequest) -> AwsError | None:
     if request.method not in _READING or request.header(b"authorization") is not None:
         return None
     # A picture's address on a page may say this much, and an old browser does not say whose page.
-    asked = parse_qsl(request.query.decode("latin-1"))
-    if any(name == "Action" and not value.startswith(_ASKING) for name, value in asked):
+    query = parse_qsl(request.query.decode("latin-1"))
+    if any(name == "Action" and not value.startswith(_ASKING) for name, value in query):
         return unsigned()
     return None
 

@@ -223,8 +223,8 @@ def _bring_pip(python: str) -> None:
     """
     install = ["pip", "install", "--quiet", "--python", python]
     where = "import ensurepip, pathlib; print(pathlib.Path(ensurepip.__file__).parent / '_bundled')"
-    asked = [python, "-c", where]
-    found = subprocess.run(asked, env=uv_variables(), capture_output=True, text=True, check=False)
+    command = [python, "-c", where]
+    found = subprocess.run(command, env=uv_variables(), capture_output=True, text=True, check=False)
     with contextlib.suppress(subprocess.CalledProcessError):
         if found.returncode == 0:
             run_uv([*install, "--no-index", "--find-links", found.stdout.strip(), "pip"])

@@ -103,9 +103,9 @@ class HttpServer:
             return
         limit = self.limits.connections
         if limit is not None and len(self.connections) > limit:
-            self._make_room(connection, limit)
+            self._end_surplus(connection, limit)
 
-    def _make_room(self, newest: HttpConnection, limit: int) -> None:
+    def _end_surplus(self, newest: HttpConnection, limit: int) -> None:
         unasked = [one for one in self.connections if one.is_unasked and one is not newest]
         # Several, so that not every connection from now on has to look through all.
         ended = heapq.nsmallest(limit // _SHARE + 1, unasked, key=lambda one: one.idle_since)

@@ -106,7 +106,7 @@ def out_of_memory(message: str = "OOM", kind: str = "EngineException") -> ApiErr
     return ApiError(507, kind, message)
 
 
-def no_room() -> ApiError:
+def not_enough_memory() -> ApiError:
     """507: loading was not tried, as memory would run out."""
     return out_of_memory("No enough memory to load the model.", "WlmOutOfMemoryException")
 

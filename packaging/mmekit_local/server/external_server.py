@@ -192,10 +192,10 @@ def serve_external(server: ExternalServer, *, exit_with_stdin: bool) -> None:
     from mmekit_local.server.run import warn_of
 
     warn_of(server.host)
-    asked = threading.Event()
+    stop_requested = threading.Event()
 
     def end(*_: object) -> None:
-        asked.set()
+        stop_requested.set()
         server.terminate()
 
     handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -208,10 +208,10 @@ def serve_external(server: ExternalServer, *, exit_with_stdin: bool) -> None:
             _logger.info("serving on http://%s:%d", server.host, server.port)
             server.wait()
         except ServerError:
-            if not asked.is_set():
+            if not stop_requested.is_set():
                 raise
             return
-        if not asked.is_set():
+        if not stop_requested.is_set():
             raise server.ended()
     finally:
         server.stop()

@@ -304,7 +304,7 @@ class MemoryAdmission:
         if missing > 0 and required + reserved <= self._memory.limit:
             until = time.monotonic() + _WAIT_S
             async with self._one_at_a_time:
-                missing = await self._make_room(required, reserved, until)
+                missing = await self._park_others(required, reserved, until)
         if missing > 0:
             yield False
             return
@@ -322,7 +322,7 @@ class MemoryAdmission:
         shared = self._fork_servers.pids(besides=(pids := self._model_pids()))
         return self._memory.missing(required, reserved, pids, shared)
 
-    async def _make_room(self, required: int, reserved: int, until: float) -> int:
+    async def _park_others(self, required: int, reserved: int, until: float) -> int:
         """Have models park until so much is free; return the bytes that are missing then."""
         while True:
             may_park_later = False

@@ -210,7 +210,7 @@ class Registry:
         reserved = (DEFAULT_RESERVED_MB if given is None else given) * MIB
         async with self._admission.admit(required, reserved) as fits:
             if not fits:
-                raise errors.no_room()
+                raise errors.not_enough_memory()
             launcher = self._launcher(name, plan, python)
             most = _workers_that_play(
                 self._limits.concurrency, required, slots=launcher.gives_slots
@@ -308,5 +308,5 @@ def _workers_that_play(concurrency: int, required: int, *, slots: bool) -> int:
     """
     if slots or concurrency == 1:
         return concurrency
-    room = psutil.virtual_memory().available // 2
-    return min(concurrency, max(1, room // (required + _INTERPRETER_BYTES)))
+    available = psutil.virtual_memory().available // 2
+    return min(concurrency, max(1, available // (required + _INTERPRETER_BYTES)))

@@ -148,18 +148,20 @@ async def _serve(
     options: ServerOptions, listener: socket.socket, registry: Registry, server: HttpServer
 ) -> None:
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+    stop_requested = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop_requested.set)
     if options.exit_with_stdin:
-        when_stdin_ends(lambda: _call_soon(loop, asked.set))
+        when_stdin_ends(lambda: _call_soon(loop, stop_requested.set))
     try:
-        if options.model is not None and not await _load_at_start(options.model, registry, asked):
+        if options.model is not None and not await _load_at_start(
+            options.model, registry, stop_requested
+        ):
             return
         await server.start(listener)
         host, port = listener.getsockname()[:2]
         _logger.info("serving on http://%s:%d", host, port)
-        await asked.wait()
+        await stop_requested.wait()
         await registry.stop_making_environments()
         await server.close(_DRAIN_S)
     finally:
@@ -167,13 +169,13 @@ async def _serve(
         _logger.info("stopped")
 
 
-async def _load_at_start(folder: Path, registry: Registry, asked: asyncio.Event) -> bool:
+async def _load_at_start(folder: Path, registry: Registry, stop_requested: asyncio.Event) -> bool:
     """Load the only model; False when the server shall end before that is done."""
     # As java.net.URL writes a folder.
     path = await asyncio.to_thread(lambda: folder.resolve().as_uri().removeprefix("file://"))
     url = f"file:{path}/"
     load = asyncio.create_task(registry.load(name_of(url), url, at_start=True))
-    wait = asyncio.create_task(asked.wait())
+    wait = asyncio.create_task(stop_requested.wait())
     await asyncio.wait((load, wait), return_when=asyncio.FIRST_COMPLETED)
     wait.cancel()
     if not load.done():

@@ -137,7 +137,7 @@ class SlotWorker(Worker):
         self._heard = False
         self._fork_servers = fork_servers
         self._pipes = pipes
-        self._lifeline: Channel | None = None
+        self._control: Channel | None = None
         self._pid: int | None = None
         self._place = 0
         self._process_since = 0.0
@@ -175,7 +175,7 @@ class SlotWorker(Worker):
         """Ask for a slot; False when the fork server ended before it answered, or never does."""
         reached = await self._fork_servers.connect(self.spec)
         fd = reached.connection.fileno()
-        lifeline = self._lifeline = Channel(reached.connection, self._write_later)
+        control = self._control = Channel(reached.connection, self._write_later)
         self._replied.clear()
         self._gone.clear()
         self._heard = not reached.acknowledges
@@ -193,7 +193,7 @@ class SlotWorker(Worker):
         loop = asyncio.get_running_loop()
         loop.add_reader(fd, self._read_messages)
         try:
-            lifeline.send(message, fds)
+            control.send(message, fds)
         except OSError:
             self._disconnect()
             return False
@@ -226,8 +226,8 @@ class SlotWorker(Worker):
         asyncio.get_running_loop().remove_writer(channel.fileno())
 
     def _read_messages(self) -> None:
-        assert self._lifeline is not None  # noqa: S101
-        messages = self._lifeline.receive_all()
+        assert self._control is not None  # noqa: S101
+        messages = self._control.receive_all()
         if messages is None:
             # Its end, or garbage: the model process has a duplicate of the other end.
             self._disconnect()
@@ -309,26 +309,26 @@ class SlotWorker(Worker):
         return timeout_s
 
     def _disconnect(self) -> None:
-        """Take the end of the lifeline for the end of the slot."""
-        if self._lifeline:
-            loop, fd = asyncio.get_running_loop(), self._lifeline.fileno()
+        """Take the end of the control channel for the end of the slot."""
+        if self._control:
+            loop, fd = asyncio.get_running_loop(), self._control.fileno()
             loop.remove_reader(fd)
             loop.remove_writer(fd)
-            self._lifeline.close()
-            self._lifeline = None
+            self._control.close()
+            self._control = None
         self._replied.set()
         self._gone.set()
 
     def _failed(self, failure: WorkerFailure) -> WorkerFailure:
-        if self._lifeline:
+        if self._control:
             # Why is said there, before the connection ends.
             self._read_messages()
         return super()._failed(ModelGivenUp(self._given_up) if self._given_up else failure)
 
     async def _end(self) -> None:
-        if self._lifeline:
+        if self._control:
             with contextlib.suppress(OSError):
-                self._lifeline.sock.shutdown(socket.SHUT_WR)
+                self._control.sock.shutdown(socket.SHUT_WR)
             # It closes its end when the memory of the last slot's process is free.
             try:
                 await asyncio.wait_for(self._gone.wait(), _END_TIMEOUT_S)

@@ -72,8 +72,8 @@ class SlotConnection:
         self.sock = new_socket(fileno=fds[0])
         self.sock.setblocking(True)  # noqa: FBT003
         # The stub sees its end only when neither the fork server nor this process holds its
-        # lifeline: slots survive the death of the fork server.
-        self.lifeline = fds[1]
+        # control channel: slots survive the death of the fork server.
+        self.control = fds[1]
         self._pipes = pipes
         self.stdout, self.stderr = pipes.take(fds[2]), pipes.take(fds[3])
         self.message: WireRequest | None = None
@@ -122,7 +122,7 @@ class SlotConnection:
     def close(self) -> None:
         """Close everything that belongs to it."""
         self.sock.close()
-        os.close(self.lifeline)
+        os.close(self.control)
         for fd in (self.stdout, self.stderr):
             self._pipes.let_go(fd)
 

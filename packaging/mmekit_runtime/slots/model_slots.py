@@ -79,7 +79,7 @@ class ModelSlots:
 
     def watch(self, slot: Slot) -> None:
         """End a slot when whoever has asked for it ends."""
-        self._model.watch(slot.lifeline.fileno(), self._lifeline_is_readable, slot)
+        self._model.watch(slot.control.fileno(), self._control_is_readable, slot)
 
     def streams(self) -> tuple[int, int]:
         """Return where a new process prints to."""
@@ -103,7 +103,7 @@ class ModelSlots:
         }
         scoreboard = None if process is None or slot.is_stub else process.scoreboard
         try:
-            slot.lifeline.send(reply, [] if scoreboard is None else [scoreboard.fd])
+            slot.control.send(reply, [] if scoreboard is None else [scoreboard.fd])
         except OSError:
             self.end(slot, 1)
 
@@ -140,7 +140,7 @@ class ModelSlots:
         if slot.process is None:
             self._model.watch(slot.connection.fileno(), self._connection_is_readable, slot)
             return
-        fds = (slot.connection.fileno(), slot.lifeline.fileno(), slot.stdout, slot.stderr)
+        fds = (slot.connection.fileno(), slot.control.fileno(), slot.stdout, slot.stderr)
         slot.process.tell({"slot": slot.number}, fds)
 
     def _connection_is_readable(self, slot: Slot) -> None:
@@ -183,10 +183,10 @@ class ModelSlots:
             slot.answer_error(reason, self._model.refusal_status())
             self._model.request_refused(slot)
 
-    def _lifeline_is_readable(self, slot: Slot) -> None:
+    def _control_is_readable(self, slot: Slot) -> None:
         """End a slot whose stub was killed or whose server let go."""
         try:
-            data = slot.lifeline.sock.recv(4096)
+            data = slot.control.sock.recv(4096)
         except BlockingIOError:
             return
         except OSError:
@@ -227,7 +227,7 @@ class ModelSlots:
         self._slots.remove(slot)
         if not self._slots:
             self._model.slots_ended()
-        self._loop.unwatch(slot.lifeline.fileno())
+        self._loop.unwatch(slot.control.fileno())
         for one in (slot.listener, slot.connection):
             if one is not None:
                 self._loop.unwatch(one.fileno())
@@ -294,7 +294,7 @@ class ModelSlots:
         slots = [*self._slots, *self._closing]
         self._slots, self._closing = [], []
         for slot in slots:
-            for one in (slot.lifeline, slot.listener, slot.connection):
+            for one in (slot.control, slot.listener, slot.connection):
                 with contextlib.suppress(Exception):
                     self._loop.unwatch(one.fileno())  # type: ignore[union-attr]
             with contextlib.suppress(Exception):

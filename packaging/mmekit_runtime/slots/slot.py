@@ -37,7 +37,7 @@ class Slot:
 
     Attributes
     ----------
-    lifeline
+    control
         To whoever asked; its end is the end of the slot.
     connection
         To whoever sends requests; None until it has connected.
@@ -52,9 +52,9 @@ class Slot:
     """
 
     def __init__(
-        self, lifeline: Channel, message: dict[str, Any], fds: list[int], pipes: Pipes
+        self, control: Channel, message: dict[str, Any], fds: list[int], pipes: Pipes
     ) -> None:
-        self.lifeline = lifeline
+        self.control = control
         self.argv: list[str] = message["argv"]
         self.environ: dict[str, str] = message["environ"]
         self.cwd: str = message["cwd"]
@@ -171,9 +171,9 @@ class Slot:
         self.ended = True
         with contextlib.suppress(OSError):
             if self.is_stub:
-                self.lifeline.sock.send(b"%d\n" % code, MSG_DONTWAIT)
+                self.control.sock.send(b"%d\n" % code, MSG_DONTWAIT)
             else:
-                self.lifeline.send({"ended": code, "given_up": self.given_up})
+                self.control.send({"ended": code, "given_up": self.given_up})
         if self.is_stub:
             for name in (self.socket_name, f"{self.socket_name}.pid"):
                 with contextlib.suppress(OSError):
@@ -184,14 +184,14 @@ class Slot:
         """Leave it to the plain engine: whoever asked has had no answer yet."""
         self.ended = True
         with contextlib.suppress(OSError):
-            self.lifeline.send({"plain": reason})
+            self.control.send({"plain": reason})
         self._let_go()
 
     def _let_go(self) -> None:
         # For the other ends they end now, though a busy model process may still have duplicates.
         with contextlib.suppress(OSError):
-            self.lifeline.sock.shutdown(socket.SHUT_RDWR)
-        self.lifeline.close()
+            self.control.sock.shutdown(socket.SHUT_RDWR)
+        self.control.close()
         if self.connection:
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)

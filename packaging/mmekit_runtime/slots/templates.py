@@ -249,8 +249,8 @@ class Templates:
         self._tree.remove(template)
         self._due.pop(template, None)
         self.drop_spare(template)
-        for number, (asked, _, _) in list(self._forking.items()):
-            if asked is template:
+        for number, (forking, _, _) in list(self._forking.items()):
+            if forking is template:
                 self._has_forked(number, 0)
         while template.wanted:
             _, forked = template.wanted.popleft()

@@ -25,7 +25,7 @@ from mmekit_local.aws.cloudformation.descriptions import StackDescriptions
 from mmekit_local.aws.cloudformation.stack import Resource, Stack
 from mmekit_local.aws.cloudformation.stack_operations import StackOperations
 from mmekit_local.aws.cloudformation.stack_table import StackTable
-from mmekit_local.aws.moto.aws import no_room
+from mmekit_local.aws.moto.aws import disk_failure
 from mmekit_local.sagemaker.api import ApiReply, ApiRequest, new_request_id
 from mmekit_local.sagemaker.control.records import sagemaker_regions
 from mmekit_local.sagemaker.errors import AwsError, unknown_region
@@ -177,7 +177,7 @@ class Stacks:
         try:
             self._record_change({"stack": stack.as_members()})
         except OSError as error:
-            raise AwsError(500, "InternalFailure", no_room(error)) from error
+            raise AwsError(500, "InternalFailure", disk_failure(error)) from error
 
     def _settle(self, stack_id: str | None) -> None:
         found = self._work.get(stack_id or "")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mmekit_local.aws.state.recorder import StateRecorder
     from mmekit_local.sagemaker.observability.observations import Observation
 
-__all__ = ["Aws", "no_room"]
+__all__ = ["Aws", "disk_failure"]
 
 logger = logging.getLogger("mmekit.endpoint")
 
@@ -81,7 +81,7 @@ class Aws:
         try:
             await loop.run_in_executor(self._threads, self._state.keep, request)
         except OSError as error:
-            raise AwsError(500, "InternalFailure", no_room(error)) from error
+            raise AwsError(500, "InternalFailure", disk_failure(error)) from error
 
     @property
     def is_replaying(self) -> bool:
@@ -123,8 +123,8 @@ class Aws:
                 return reply_as_asked(_ambiguous(request), request)
             return self._state.perform(request, service, self._ask)
         except OSError as error:  # of the state folder
-            logger.warning("%s", no_room(error))
-            return _failure_as_asked(request, no_room(error))
+            logger.warning("%s", disk_failure(error))
+            return _failure_as_asked(request, disk_failure(error))
 
     def _service_of(self, request: ApiRequest) -> str:
         """Return moto's name of the service that will answer a request."""
@@ -147,13 +147,13 @@ class Aws:
             return reply_as_asked(unknown, request)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                logger.warning("%s", no_room(error))
-                return _failure_as_asked(request, no_room(error))
+                logger.warning("%s", disk_failure(error))
+                return _failure_as_asked(request, disk_failure(error))
             logger.exception("moto failed at %s %s", request.method, request.path.decode())
             return _failure_as_asked(request, f"{type(error).__name__}: {error}")
 
 
-def no_room(error: OSError) -> str:
+def disk_failure(error: OSError) -> str:
     """Return what a client is told of a disk that is full, or fails."""
     where = error.filename or tempfile.gettempdir()
     return (

@@ -295,7 +295,7 @@ class ModelCache:
         patience = began + self._limits.load_seconds
 
         async def unload() -> bool:
-            return await self._make_room(_ON_DISK, began, patience)
+            return await self._evict_or_wait(_ON_DISK, began, patience)
 
         return await self._disk.fetch(address, self._used_names.__contains__, unload)
 
@@ -327,11 +327,11 @@ class ModelCache:
             await self._loader.unload(stored)
             if no_disk and await self._disk.delete_unused(self._used_names.__contains__):
                 continue
-            if not await self._make_room(_ON_DISK if no_disk else _IN_MEMORY, began, patience):
+            if not await self._evict_or_wait(_ON_DISK if no_disk else _IN_MEMORY, began, patience):
                 raise model_error(self._endpoint, reply.status, reply.text)
 
-    async def _make_room(self, where: str, began: float, patience: float) -> bool:
-        """Unload a model for one that gets no room, or wait a little; False when that is of no use.
+    async def _evict_or_wait(self, where: str, began: float, patience: float) -> bool:
+        """Evict a model for one that does not fit, or wait a little; False when that is of no use.
 
         Parameters
         ----------
@@ -384,7 +384,7 @@ class ModelCache:
             victim = await self._evict(f"unloaded to make room {_ON_DISK}", idle=True)
             if victim is None:
                 return
-            await self._disk.make_room(0, self._used_names.__contains__)
+            await self._disk.free_space(0, self._used_names.__contains__)
 
     def _begin_unloading(
         self, model: LoadedModel, *, deletes: bool, drains: bool = False

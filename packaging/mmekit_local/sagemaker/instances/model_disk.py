@@ -146,7 +146,7 @@ class ModelDisk:
             self._stored.move_to_end(name)
             return stored
         content = await self._download(address)
-        await self.make_room(len(content), is_used)
+        await self.free_space(len(content), is_used)
         place = self._folder / f"{name}-{next(self._numbers)}" / "model"
         while True:
             try:
@@ -160,10 +160,10 @@ class ModelDisk:
         stored = StoredModel(name, address, place, size)
         self._stored[name] = stored
         self.used += size
-        await self.make_room(0, is_used)
+        await self.free_space(0, is_used)
         return stored
 
-    async def make_room(self, size: int, is_used: Callable[[str], bool]) -> None:
+    async def free_space(self, size: int, is_used: Callable[[str], bool]) -> None:
         """Delete the least recently used models that nobody uses until `size` bytes fit."""
         budget = self.budget
         for stored in self.stored:
@@ -176,7 +176,7 @@ class ModelDisk:
     async def delete_unused(self, is_used: Callable[[str], bool]) -> bool:
         """Delete every model that nobody uses; return whether there was one."""
         used = self.used
-        await self.make_room(self.budget, is_used)
+        await self.free_space(self.budget, is_used)
         return self.used < used
 
     async def delete(self, stored: StoredModel) -> None:
