@@ -1,5 +1,6 @@
 """`mme bench` as a process, on an endpoint and on a container."""
 
+import ast
 import csv
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from xml.etree import ElementTree as ET
 
@@ -223,9 +225,17 @@ def test_callers_of_locust_find_the_models_and_print_the_percentile_table(
     assert "99.99%" in table
 
 
-def test_the_scenario_for_locust_compiles(root):
-    source = (root / "infrastructure" / "locust" / "locustfile.py").read_text()
-    compile(source, "locustfile.py", "exec")
+def test_what_the_scenario_for_locust_imports_of_us_is_there(root):
+    tree = ast.parse((root / "infrastructure" / "locust" / "locustfile.py").read_text())
+    ours = [
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("mmekit")
+        for alias in node.names
+    ]
+    assert ours
+    for module, name in ours:
+        assert hasattr(import_module(module), name), f"{module} has no {name}"
 
 
 @pytest.mark.parametrize(
