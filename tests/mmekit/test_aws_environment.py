@@ -461,7 +461,7 @@ def test_with_the_target_aws_a_command_keeps_what_leads_to_the_account(tmp_path,
 def test_in_a_rehearsal_the_target_aws_is_refused_and_not_taken_for_it(monkeypatch):
     for name, value in rehearsal.program_environment({}, URL, "us-east-1").items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match="to this program AWS is the rehearsal"):
+    with pytest.raises(SettingsError, match="may reach the local service only"):
         Settings(target="aws", region="eu-central-1", role="arn:aws:iam::123456789012:role/r")
     monkeypatch.setenv("MME_TARGET", "aws")
     with pytest.raises(SettingsError, match="shell of its own"):

@@ -17,6 +17,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from mmekit.errors import MissingExtraError
 from mmekit_bench.cli.bench import _keep
 from tests.mme_command import run_mme
 from tests.mmekit_local.endpoint.service_process import ServiceProcess
@@ -203,7 +204,7 @@ def test_a_packages_sample_request_is_sent_with_its_content_type(bench, server, 
 
 def test_figures_are_kept_where_no_picture_can_be_drawn(a_result, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ModuleNotFoundError, match="matplotlib"):
+    with pytest.raises(MissingExtraError, match="matplotlib"):
         _keep(a_result(5.0), tmp_path / "kept.json")
     assert (tmp_path / "kept.json").exists()
     assert capsys.readouterr().out == f"{tmp_path}: kept.json, kept.csv\n"

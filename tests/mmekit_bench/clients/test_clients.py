@@ -142,7 +142,7 @@ def test_an_interrupt_keeps_whole_rows_of_what_was_answered(create_endpoint, sta
     code, out, err = run.end()
     run.release()
     assert code == 130
-    assert "Interrupted; what was answered until then is kept." in err
+    assert "interrupted; the responses so far are kept." in err
     assert "4 of 6 clients" in out
     (path,) = run.output.glob("*.csv")
     rows = read_table(path)
@@ -160,7 +160,7 @@ def test_a_function_that_times_out_is_told_with_its_remedy_and_the_next_run_repa
     code, _, err = run.end()
     assert code == 1
     assert "Task timed out after 1.00 seconds" in run.rows(2)[0]["body_response"]
-    assert "remedy: Give the function more time" in err
+    assert "remedy: Raise the Timeout of the function" in err
     assert "function impatient timed out after 1 s: its Timeout may be up to 900" in service.log
     run.release()
     service.client("lambda").update_function_configuration(FunctionName=function, Timeout=60)
@@ -189,8 +189,8 @@ def test_results_that_cannot_be_written_are_an_error_before_anybody_calls(
     [
         (("call-lambda", "--function", "nobody", "-n", "2"), "Function not found"),
         (("call-sagemaker", "--endpoint", "nobody", "-n", "2"), "Could not find endpoint"),
-        (("call-sagemaker", "--endpoint", "x", "-n", "0"), "'0' is no list of numbers"),
-        (("call-sagemaker", "--endpoint", "x", "-n", "1,many"), "is no list of numbers from 1"),
+        (("call-sagemaker", "--endpoint", "x", "-n", "0"), "'0' is not a list of numbers"),
+        (("call-sagemaker", "--endpoint", "x", "-n", "1,many"), "is not a list of numbers from 1"),
     ],
 )
 def test_who_does_not_exist_is_asked_by_nobody(service, tmp_path, monkeypatch, arguments, message):
@@ -227,5 +227,5 @@ def test_other_errors_are_rows_too_and_no_answer_at_all_ends_with_1(create_endpo
     run = start("call-sagemaker", "--endpoint", "failing", "-n", "2", body={"status": 500})
     code, _, err = run.end()
     assert code == 1
-    assert 'The first that failed: {"errorMessage": "An error occurred (ModelError)' in err
+    assert 'The first failure: {"errorMessage": "An error occurred (ModelError)' in err
     assert {row["status_response"] for row in run.rows(2)} == {"424"}

@@ -151,7 +151,7 @@ def test_without_uv_the_error_says_how_to_get_it(cache, tmp_path, tiny, monkeypa
     with pytest.raises(ServerError, match="uv, which makes") as refused:
         python_of(tiny)
 
-    assert refused.value.remedy == "pip install uv"
+    assert refused.value.remedy == "pip install 'mmekit[local]'"
     assert folders(Path(cache)) == []
 
 

@@ -476,7 +476,7 @@ class TestInChromium:
             reached.append(focus)
         assert reached[0][0] == "Skip to the endpoints"
         assert {"invoke-endpoint", "invoke-target", "invoke-type", "invoke-body"} <= names
-        assert {"Invoke", "MeasuredMemory", "Requests", "Prometheus metrics"} <= names
+        assert {"Invoke", "Memory", "Requests", "Prometheus metrics"} <= names
         assert [name for name, seen in reached if not seen] == []
         page.get_by_role("button", name="Requests").focus()
         page.keyboard.press("Enter")

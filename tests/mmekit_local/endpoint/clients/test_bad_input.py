@@ -209,6 +209,9 @@ def test_an_endpoint_that_is_not_in_service_yet_is_not_found(aws, team):
         created.result()
     # None, if the container was there before anybody could ask.
     assert set(refusals) <= {"Endpoint early of account 123456789012 not found."}
+    sagemaker.get_waiter("endpoint_in_service").wait(
+        EndpointName="early", WaiterConfig={"Delay": 0.1, "MaxAttempts": 1000}
+    )
     sagemaker.delete_endpoint(EndpointName="early")
     runtime.close()
 
