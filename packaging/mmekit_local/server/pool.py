@@ -375,7 +375,7 @@ class WorkerPool:
 
     def _fail_batch(self, batch: list[QueuedRequest], failure: BaseException) -> None:
         if isinstance(failure, NeverBegun) and not self.failed and not self._closed:
-            self._queue.extendleft(batch)
+            self._queue.extendleft(reversed(batch))  # which puts one before the other
             return
         message = str(failure)
         if "disconnected" in message:

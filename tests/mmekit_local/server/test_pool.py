@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from mmekit_local.server.pool import PoolSize, WorkerPool
+from mmekit_local.server.worker_connection import NeverBegun
 from tests.server_process import give_slots, has_ended, wait_until
 
 STARTS_ANOTHER = """
@@ -147,3 +149,10 @@ def test_what_a_model_started_ends_with_it(own_server, model_folder, slots):
     assert other.is_running()
     assert own_server.unload(name).status_code == 200
     wait_until(lambda: has_ended(other))
+
+
+def test_a_batch_that_no_worker_has_begun_waits_again_in_its_order():
+    pool = WorkerPool("model", PoolSize(1, 1, batch_size=3), launcher=None)
+    pool._queue.append("later")
+    pool._fail_batch(["first", "second", "third"], NeverBegun("the connection was closing"))
+    assert [*pool._queue] == ["first", "second", "third", "later"]
