@@ -140,6 +140,7 @@ def names_columns(line: list[str], names: Sequence[str]) -> bool | None:
 def parse_number(cell: str) -> float | None:
     """Return the number that a cell of text is; None if it is none."""
     try:
+        # float() reads 1_000 as well, which is a number in Python's own notation alone.
         return None if "_" in cell else float(cell)
     except ValueError:
         return None

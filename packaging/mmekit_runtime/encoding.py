@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NUMERIC = "iub"
+# Up to here float64 holds every whole number.
 _EXACT = 1 << 53
 
 

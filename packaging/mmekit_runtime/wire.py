@@ -176,6 +176,7 @@ class Cursor:
 
     def raw(self, length: int) -> bytes:
         """Read so many bytes."""
+        # Before one waits for so many bytes: garbage may announce two gigabytes.
         if length > MAX_PART_BYTES:
             raise WireError(f"a part of {length} bytes")
         end = self.position + length
@@ -213,4 +214,5 @@ def read_properties(cursor: Cursor) -> tuple[tuple[str, str], ...]:
 
 def read_content(cursor: Cursor, parts: int) -> tuple[tuple[str | None, bytes], ...]:
     """Read so many pairs of a text and bytes."""
+    # To the engine, a length below 0 is that of no bytes.
     return tuple((cursor.text(), cursor.raw(max(0, cursor.integer()))) for _ in range(parts))

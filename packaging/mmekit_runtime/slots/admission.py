@@ -199,6 +199,7 @@ class Admission:
                     f"left, of which {self.memory.floor >> 20} MiB stay free, and no other model "
                     f"was idle within {self._wait_s:g} s"
                 )
+        # Looked at anew: those that were let in have reserved theirs.
         left = self._left()
         missing, wanted = self.memory.low - left, 0
         if self._waiting:
@@ -210,6 +211,7 @@ class Admission:
         missing = -(-missing // self.memory.server_limit.sharers)
         reclaimed = sum(reclaim.wanted for reclaim in self._reclaims if reclaim.parking is None)
         lacking = self._park(models, max(missing, wanted, reclaimed), now)
+        # Not for the reserve, of which each fork server makes up a share of its own.
         if min(wanted, lacking) > 0 and self.tell_wants is not None:
             self.tell_wants(min(wanted, lacking))
         self._answer_reclaims(models)
@@ -231,12 +233,14 @@ class Admission:
 
         What a model has for speed alone comes first: its processes but one.
         """
+        # One that was asked to has parked by now, or stays, as a request had come.
         for model in list(self._parking):
             if not model.processes.are_parking:
                 del self._parking[model]
         for process in list(self._ending):
             if process.dead or not process.parking:
                 del self._ending[process]
+        # What those that were asked before give back is on its way: nobody else need park for it.
         missing -= sum(self._parking.values()) + sum(self._ending.values())
         if missing <= 0:
             return 0

@@ -80,6 +80,8 @@ class Channel:
             self._keep(data, fds)
             return
         sent = self._write(data, fds)
+        # A socket has room for 213 KB, some 270 small messages with descriptors: the forks of
+        # hundreds of models that are wanted at once fill it.
         if sent < len(data):
             self._keep(data[sent:], () if sent else fds)
             if self._when_full is not None:
@@ -125,6 +127,7 @@ class Channel:
             raise
 
     def _keep(self, data: memoryview, fds: Sequence[int]) -> None:
+        # Whoever sends them may close its own as soon as `send` has returned.
         kept: list[int] = []
         try:
             kept += (os.dup(fd) for fd in fds)
@@ -152,6 +155,7 @@ class Channel:
             if (level, kind) == (_SOL_SOCKET, _SCM_RIGHTS):
                 got = array.array("i")
                 got.frombytes(payload[: len(payload) - len(payload) % got.itemsize])
+                # They come with the first byte of their message, of which the rest may come later.
                 self._fds += got
         if not data:
             return None

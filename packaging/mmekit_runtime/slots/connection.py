@@ -70,6 +70,8 @@ class SlotConnection:
     def __init__(self, number: int, fds: list[int], pipes: Pipes) -> None:
         self.number = number
         self.sock = new_socket(fileno=fds[0])
+        # The flag is the open file's, and so that of the fork server's duplicate, too: a call that
+        # must not wait says so itself.
         self.sock.setblocking(True)  # noqa: FBT003
         # The stub sees its end only when neither the fork server nor this process holds its
         # control channel: slots survive the death of the fork server.
@@ -103,9 +105,12 @@ class SlotConnection:
         if not self._buffer:
             found = decode_request(data)
             if found:
+                # Noted before it is read away: bytes that are still there after a kill in between
+                # say that it is the successor's.
                 self._take(found[0], states)
                 self.sock.recv(found[1])
                 return True
+        # Noted first as well: a successor would take the rest of a request for garbage.
         states[self.number] = READING
         self._buffer += self.sock.recv(len(data))
         found = decode_request(self._buffer)
@@ -208,6 +213,7 @@ class AtomicSender:
 
     def send(self, fd: int) -> int:
         """Send it, and return how many bytes were taken; none too when the connection has ended."""
+        # Its result counts messages, not bytes; after an error the page still says 0.
         self._sendmmsg(fd, self._message, 1, _MSG_NOSIGNAL | MSG_DONTWAIT)
         (sent,) = SENT.unpack_from(self._page, SENT_AT)
         return int(sent)

@@ -117,6 +117,7 @@ def _longest_run(blocks: Sequence[object], size: int) -> int:
 
 def _blocks(size: int, number: int) -> Sequence[object]:
     """Return objects of one size, made without any other of that size in between."""
+    # Bytes take 33 at least; an object takes 16, and a float 24, which is of the size 32.
     if size == 16:  # noqa: PLR2004
         return [object() for _ in itertools.repeat(None, number)]
     if size == 32:  # noqa: PLR2004
@@ -207,6 +208,7 @@ def merged(first: Sequence[Run], second: Sequence[Run]) -> list[Run]:
 def copy(runs: Sequence[Run]) -> None:
     """Have pages copied as if they were written to; older kernels do nothing."""
     for start, length in runs:
+        # A run that is not mapped any more fails alone, and that does no harm.
         _madvise(start, length, _POPULATE_WRITE)
 
 

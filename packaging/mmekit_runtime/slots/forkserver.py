@@ -106,6 +106,7 @@ class ForkServer:
     def run(self, ready: int) -> None:
         """Listen, say so on ``ready``, and serve until there is nobody to serve."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # One that was killed has left its address, at which bind() would fail.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)  # noqa: PTH108
         listener.bind(self.path)
@@ -177,6 +178,7 @@ class ForkServer:
             self._ending = True
 
     def _reap(self) -> None:
+        # Template processes that were forked from no other; the rest is reaped by its own parents.
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -213,6 +215,7 @@ class ForkServer:
     def _reject_client(self, listener: socket.socket) -> None:
         """Take the last descriptor to end a connection: its client runs the plain engine then."""
         log("no descriptors are left")
+        # Left in the queue, the connection would wake the loop in every turn.
         os.close(self._spare)
         with contextlib.suppress(OSError):
             listener.accept()[0].close()
@@ -236,6 +239,7 @@ class ForkServer:
         if message.get("ask") == "memory" and message.get("key") == self._key:
             MemoryChannel(channel, self.loop, self.admission, self._look_at_memory)
             return
+        # Before anything that takes long: a stub that hears nothing for ten seconds gives up.
         if message.get("acknowledge"):
             with contextlib.suppress(OSError):  # it has gone, which shows again
                 channel.send({"heard": True})
@@ -320,6 +324,7 @@ class ForkServer:
 
 
 def _site_environ() -> dict[str, str]:
+    # The kernel keeps there what the process was started with, whatever has been set since.
     with open("/proc/self/environ", "rb") as file:  # noqa: PTH123
         inherited = dict(item.partition(b"=")[::2] for item in file.read().split(b"\0"))
     return {

@@ -142,6 +142,7 @@ class HostedModel:
             self._slots.confirm(slot)
             self._slots.open(slot)
             return
+        # A serverless endpoint has a container for each request: a slot plays one, with a process.
         is_container = len(self.processes) < self._concurrency
         fits = is_container and self._server.admission.fits(self.needed)
         if fits or len(self.processes) < self._scaling.at_start:
@@ -158,6 +159,7 @@ class HostedModel:
         """End a process that is stuck in the request of a slot that somebody has ended."""
         if process is None or not process.slots:
             return
+        # No server ends a worker in the middle of a request that it still waits for.
         if state == BEGUN:
             process.kill()
         elif state == YIELDING:
@@ -216,6 +218,7 @@ class HostedModel:
     @property
     def may_park(self) -> bool:
         """Whether all its processes could be asked to end."""
+        # What was never loaded cannot be woken: there is no initialisation to repeat.
         return self.init is not None and self.parking.after_s > 0 and self.processes.may_park
 
     def dispensable(self) -> list[ProcessHandle]:
@@ -225,6 +228,7 @@ class HostedModel:
         return [one for one in list(self.processes)[1:] if not one.parking]
 
     def _process_parked(self, process: ProcessHandle) -> None:
+        # Before it is discarded, as that closes the scoreboard, which says so.
         idle_s = time.monotonic() - process.used_at()
         self._discard(process)
         self._server.admission.given_back(process.private_bytes)
@@ -232,6 +236,7 @@ class HostedModel:
         for slot in slots:
             slot.process = None
         if self.processes:
+            # Where all of them have been asked to park, the end of the last one parks the model.
             self._fill(slots)
             return
         if not self._slots:
@@ -258,6 +263,7 @@ class HostedModel:
         elif self._server.admission.fits(self.needed):
             self.admit()
         else:
+            # Watched no more meanwhile: bytes that nobody reads would wake the loop in every turn.
             self._slots.take_vacant()
             self._server.admission.wait(self)
             self._server.look_at_memory_soon()
@@ -386,6 +392,7 @@ class HostedModel:
     # As many processes as the requests need.
 
     def _is_crowded(self, _process: ProcessHandle, message: dict[str, Any]) -> None:
+        # Those on their way may be enough: a process that stays crowded says so again.
         if self.init is None or not self.processes.are_ready:
             return
         number = self._scaling.further_processes(
@@ -436,6 +443,7 @@ class HostedModel:
             # It may have died before it was given to this model: one that is forked now has not.
             self.processes.start(list(process.slots), may_be_spare=False)
             return
+        # Files or memory that it lacks may be there at the next request; but not so for ever.
         if not was_loaded and self.parking.since and self._crashes.one_too_many() is None:
             reason = "the model process ended while it loaded the model again"
             self._stay_parked(process.slots, reason)

@@ -117,6 +117,7 @@ def socket_folder(environ: dict[str, str] | os._Environ[str]) -> str:
         base = os.path.join(environ.get("TMPDIR", "/tmp"), f"mmekit-{os.getuid()}")  # noqa: PTH118, S108
     with contextlib.suppress(FileExistsError):
         os.mkdir(base, 0o700)  # noqa: PTH102
+    # lstat(): a link that somebody else has made may lead to a folder of this user's.
     status = os.lstat(base)
     private_folder = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
     if status.st_uid != os.getuid() or not private_folder:
@@ -127,6 +128,7 @@ def socket_folder(environ: dict[str, str] | os._Environ[str]) -> str:
 def socket_path(folder: str, key: str) -> str:
     """Return the address of the fork server for a key."""
     # hashlib would be imported for this alone. It is only an address: the whole key is compared.
+    # And a short one, as that of a socket has 108 bytes at most.
     raw = key.encode("utf-8", "surrogateescape")
     half = len(raw) // 2
     return os.path.join(folder, f"{crc32(raw[:half]):08x}{crc32(raw[half:]):08x}")  # noqa: PTH118

@@ -181,6 +181,7 @@ class ModelProcesses:
         """Have a process forked that answers these slots; its memory is reserved from now on."""
         process = ProcessHandle(is_further=is_further, may_be_spare=may_be_spare)
         self._processes.append(process)
+        # Before the fork: whoever is admitted in the same turn must not find this memory, too.
         self._memory.reserve(process, self._model.needed)
         for slot in slots:
             process.assign(slot)

@@ -76,12 +76,14 @@ class Loop:
 
     def unwatch(self, fd: int) -> None:
         """Stop watching ``fd``."""
+        # A socket that is closed already has the number -1, which is a ValueError.
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
     def turn(self, wait_s: float) -> None:
         """Wait for what comes, at most so long, and call whom it is for."""
         if self._stalled:
+            # The selector is not asked for them: it would say at once that they can be written to.
             wait_s = min(wait_s, _STALLED_S)
         for key, events in self._selector.select(max(0.0, wait_s)):
             watch = key.data

@@ -31,6 +31,7 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
 
     One that was forked ahead has time until then to make the pages its own that models write to.
     """
+    # Asked now: once the template process has ended, the parent is another.
     template = os.getppid()
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
@@ -82,7 +83,9 @@ def _become_worker(start: dict[str, Any]) -> None:
     engine = str(Path(start["argv"][0]).parent)
     inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     own = {*start["dropped_paths"], *inherited, engine}
+    # As Python orders them for a script: its folder, PYTHONPATH, and the rest behind.
     sys.path[:] = [engine, *inherited, *(path for path in sys.path if path not in own)]
+    # The state is the template process's, and the same in all that it forks.
     random.seed()
     # numpy imports it when it is first asked for, and seeds it then.
     numpy_random = sys.modules.get("numpy.random")

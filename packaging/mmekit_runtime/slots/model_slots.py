@@ -92,6 +92,7 @@ class ModelSlots:
 
     def confirm(self, slot: Slot) -> None:
         """Tell whoever asked that there is a slot, and a server also which process answers."""
+        # It is a shell by now, which would take a second message for its exit code.
         if slot.is_stub and slot.confirmed:
             return
         slot.confirmed = True
@@ -329,6 +330,7 @@ class SlotMoves:
         left = {one: [slot for slot in one.slots if slot.move is None] for one in others}
         for _ in range(len(self._slots) // (len(others) + 1) if others else 0):
             fullest = max(others, key=lambda one: len(left[one]))
+            # Each keeps one: a process without slots ends.
             if len(left[fullest]) < 2:  # noqa: PLR2004
                 break
             slot = left[fullest].pop()
@@ -347,6 +349,7 @@ class SlotMoves:
             target, slot.move = slot.move[1], None
             if released:
                 process.slots.remove(slot)
+                # The target may have ended in the meantime: the slot goes back then.
                 (target if target.is_there else process).assign(slot)
                 self._slots.confirm(slot)
                 if not slot.ended:

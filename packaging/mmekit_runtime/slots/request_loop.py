@@ -193,6 +193,7 @@ class RequestLoop:
                 channel.flush()
                 if not channel.pending:
                     self._poll.modify(channel.fileno(), select.EPOLLIN)
+            # EPOLLHUP and EPOLLERR come without being asked for; reading tells what they mean.
             if event & ~select.EPOLLOUT:
                 messages = channel.receive()
         except OSError:
@@ -239,6 +240,7 @@ class RequestLoop:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
+        # An end without this word is taken for a crash, and mended.
         self._tell({"parked": private_bytes()})
         with contextlib.suppress(OSError):
             self._channel.finish()
@@ -267,6 +269,7 @@ class RequestLoop:
         # It may have been that of a slot that was dropped in the middle of an answer.
         self._scoreboard.states[connection.number] = IDLE
         self._poll.register(connection.sock.fileno(), select.EPOLLIN)
+        # While there was none, it has kept the streams of a worker that may be gone.
         if len(self._by_fd) == 1:
             _print_to(connection)
 
@@ -306,6 +309,7 @@ class RequestLoop:
         self, handler: Handler | None, taken: list[tuple[SlotConnection, WireRequest]]
     ) -> None:
         assert handler is not None  # noqa: S101
+        # The one call works on all of them: a server's patience begins for each.
         for connection, _ in taken:
             self._scoreboard.begin(connection.number)
         began = time.monotonic_ns()
@@ -328,6 +332,7 @@ class RequestLoop:
         if output.stream_content is None:
             self._send(connection, output_bytes(output), output)
         else:
+            # Nothing of it is sent yet: if the process dies now, the fork server may still answer.
             self._send_later(connection, PendingAnswer(b"", stream_chunks(output), output), TAKEN)
 
     def _count(self, connections: list[SlotConnection], began: int, errors: int) -> None:
@@ -371,9 +376,11 @@ class RequestLoop:
         sent = 0
         if self._sender is not None and len(data) <= LONGEST:
             self._sender.prepare(data)
+            # Only now, as the note in the page was of another answer until this one was prepared.
             self._scoreboard.states[connection.number] = SENDING_NOTED
             sent = self._sender.send(connection.sock.fileno())
         if sent == len(data):
+            # Before the model's own finalizer, which may end the process: the answer has left.
             self._done(connection)
             _finalize(output)
         else:
@@ -403,6 +410,7 @@ class RequestLoop:
         if has_left:
             connection.pending = None
             self._poll.modify(connection.sock.fileno(), select.EPOLLIN)
+            # Idle from now on, and not since the call: behind a slow reader it would park at once.
             self._scoreboard.touch()
             self._done(connection)
             _finalize(pending.output)

@@ -30,6 +30,8 @@ _FREE = 0.6
 """Of what a process computes, the part that must be idle for another to be of use."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+# Idle time is counted in ticks, of 10 ms mostly: over less it says little, over more not what is
+# idle now.
 _SHORT_S, _LONG_S = 0.05, 2.0
 
 _WINDOW_NS = 100_000_000
@@ -75,6 +77,7 @@ class Scaling:
         process is a place to wait.
         """
         self._crowded_at = now = time.monotonic()
+        # Asked in any case: the answer is for the time since it was last asked.
         free = cores.free()
         if self.fixed is not None or now < self._not_before:
             return 0
@@ -136,6 +139,7 @@ class Cores:
                 lines = [line.split() for line in file if line.startswith(b"cpu")]
         except OSError:
             return 0.0
+        # idle and iowait: a core whose process waits for a disk is free as well.
         return sum((int(line[4]) + int(line[5])) / _TICKS for line in lines if line[0] in names)
 
 
@@ -237,4 +241,5 @@ def _computed_ns() -> int:
             running, delayed, _ = file.read().split()
     except (OSError, ValueError):
         return time.process_time_ns()
+    # schedstat knows who has waited for a core, but is that of the first thread alone.
     return max(time.process_time_ns(), int(running)) + int(delayed)

@@ -98,6 +98,7 @@ class Scoreboard:
     def begin(self, number: int, state: int = BEGUN) -> None:
         """Note that the model works on a slot's request from now on."""
         now = time.monotonic_ns() // 1_000_000 & _STAMP_MASK
+        # Before the state: whoever sees that must not find the stamp of an earlier request.
         _STAMP.pack_into(self.states, _STAMPS_AT + _STAMP.size * number, now)
         self.states[number] = state
 
@@ -109,6 +110,7 @@ class Scoreboard:
         """Return for how long the model has worked on one request at most; None if on none."""
         states = self.states[:MAX_SLOTS]
         numbers = (match.start() for match in _WORKING.finditer(states))
+        # One of them may have been answered since the states were copied.
         return max((self.worked_s(number) or 0.0 for number in numbers), default=None)
 
     @property
@@ -173,6 +175,7 @@ class ScoreboardFile:
             return state
         (sent,) = SENT.unpack_from(page, SENT_AT)
         _, length = VECTOR.unpack_from(page, VECTOR_AT)
+        # It died before the kernel took anything: the answer is still to be given.
         if sent == 0:
             return TAKEN
         return IDLE if sent == length else SENDING

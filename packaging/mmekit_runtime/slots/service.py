@@ -102,14 +102,17 @@ class ModelService:
         from djl_python import Input, Output
 
         inputs = Input()
+        # A copy: an initialisation is told to the fork server as it came, for others to repeat.
         inputs.properties = {**message.properties}
         for name, formatter in self._formatters.items():
+            # As the engine has it: a setting goes before the decorated output formatter alone.
             if name == "input_formatter" or name not in inputs.properties:
                 inputs.properties[name] = formatter
         if self._arguments.cluster_size:
             inputs.properties["cluster_size"] = self._arguments.cluster_size
         inputs.properties["device_id"] = self._arguments.device_id
         for key, value in message.content:
+            # The engine hands over bytearrays, which a model may change in place.
             inputs.content.add(key=key, value=bytearray(value))
         inputs.function_name = inputs.properties.get("handler")
         self._verify(inputs.function_name)

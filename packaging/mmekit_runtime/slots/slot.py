@@ -80,6 +80,7 @@ class Slot:
 
         A server that asks for its slots itself says more, as two of its models may have one folder.
         """
+        # A folder that was made anew has the path of the old one, and may hold another model.
         status = os.stat(self.model_dir)  # noqa: PTH116
         # A shell sets these, between a server and a worker: they say nothing of the model.
         varying = ("_", "PWD", "OLDPWD", "SHLVL")
@@ -94,6 +95,8 @@ class Slot:
     def listen(self) -> None:
         """Open the worker's socket and say that the engine has started, as the engine does."""
         name = self.socket_name
+        # A plain engine that gets this address later kills whom the file names: that must not be
+        # the model's process, which answers others too.
         with open(f"{name}.pid", "w") as file:  # noqa: PTH123
             file.write(str(self.pid))
         with contextlib.suppress(FileNotFoundError):
@@ -107,6 +110,8 @@ class Slot:
         """Write a line to the worker's standard output, unless nobody reads there any more."""
         if len(line) > _LONGEST_LINE:
             line = line[: _LONGEST_LINE - 1] + b"\n"
+        # Asked for room, as the pipe's flags are the model's as well; and not by select(), which
+        # takes no descriptor above 1,023: it failed with the 147th model.
         poll = select.poll()
         poll.register(self.stdout, select.POLLOUT)
         with contextlib.suppress(OSError):
@@ -171,6 +176,7 @@ class Slot:
         self.ended = True
         with contextlib.suppress(OSError):
             if self.is_stub:
+                # A shell by now: it reads a line, and knows no messages.
                 self.control.sock.send(b"%d\n" % code, MSG_DONTWAIT)
             else:
                 self.control.send({"ended": code, "given_up": self.given_up})
@@ -268,6 +274,7 @@ class ProcessHandle:
 
     def assign(self, slot: Slot) -> None:
         """Have it answer a slot, with the smallest number that no other has."""
+        # The suspect's place still tells of the stream that is being worked on.
         used = {self.suspect, *(one.number for one in self.slots)}
         slot.number = next(number for number in range(MAX_SLOTS) if number not in used)
         slot.process = self

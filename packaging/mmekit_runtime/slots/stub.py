@@ -29,6 +29,7 @@ ANSWER_TIMEOUT_S = 110.0
 _HEARD_TIMEOUT_S = 10.0
 """A fork server that is at work says sooner that it has heard; one that was stopped never does."""
 _START_TIMEOUT_S = 30.0
+# As long as its holder may take: to find that nobody listens, and to start one that does.
 _LOCK_TIMEOUT_S = 40.0
 _LOCK_PAUSE_S = 0.01
 _ATTEMPTS = 3
@@ -145,6 +146,7 @@ def _become_slot() -> None:  # noqa: C901  a list of reasons, one after the othe
         if "plain" in reply:
             sock.close()
             raise _Refused(reply["plain"])
+        # The flag goes along into the shell, whose read would fail instead of waiting.
         sock.setblocking(True)  # noqa: FBT003
         os.dup2(sock.fileno(), 0)
         os.execve(SHELL, ["mmekit-slot", "-c", WAIT], {})  # noqa: S606
@@ -208,6 +210,7 @@ def _listens(path: str) -> bool:
     from _socket import socket as new_socket
 
     probe = new_socket(AF_UNIX, SOCK_STREAM)
+    # connect() waits while the queue of a fork server that was stopped is full.
     probe.settimeout(_HEARD_TIMEOUT_S)
     try:
         probe.connect(path)
@@ -254,7 +257,9 @@ def _execute(path: str, key: str, model_dir: str, ready: int) -> None:
     os.dup2(log, 2)
     os.set_inheritable(ready, True)  # noqa: FBT003
     environ = fork_server_environment(os.environ, model_dir)
+    # In hex, as NUL stands between the parts of a key, and no variable can hold that.
     environ["MMEKIT_SLOTS_KEY"] = key.encode("utf-8", "surrogateescape").hex()
+    # It outlives the model's folder; and -m puts the working directory onto sys.path.
     os.chdir("/")
     module = "mmekit_runtime.slots.forkserver"
     os.execve(sys.executable, [sys.executable, "-m", module, path, str(ready)], environ)  # noqa: S606

@@ -152,6 +152,7 @@ def fork_template(imports: Sequence[str]) -> tuple[int, Any]:
 
 
 def _live(fd: int, imports: Sequence[str]) -> None:
+    # A connection has ended when its last duplicate is closed: none of them may be left here.
     keep_only([fd])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -164,6 +165,7 @@ def _live(fd: int, imports: Sequence[str]) -> None:
     if "imported" not in report:
         return
     if _MODEL_PROCESS in imports:
+        # Before what is here is frozen, as what this makes is to be shared as well.
         sys.modules[_MODEL_PROCESS].warm_up()
     from mmekit_runtime.slots import copy_on_write  # brings ctypes: not for the fork server
 
@@ -175,6 +177,7 @@ def _live(fd: int, imports: Sequence[str]) -> None:
 def import_all(imports: Sequence[str]) -> dict[str, Any]:
     """Import modules one by one; say which failed, or which started a thread."""
     began = time.monotonic()
+    # Packages may have been installed since the process that this one is forked from looked.
     importlib.invalidate_caches()
     failed: dict[str, str] = {}
     for name in imports:
@@ -237,6 +240,7 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
     pid = _forked() if len(fds) == message["fds"] else None
     if pid == 0:
         try:
+            # The number is another file's soon, and a signal of the model's would write there.
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if message["fork"] == "template":
@@ -268,6 +272,7 @@ def _go_before_the_server() -> None:
     Left to itself it takes the largest, which is the server, and with it all of its models.
     """
     with contextlib.suppress(OSError, ValueError), open(_OOM_SCORE, "r+b", buffering=0) as file:  # noqa: PTH123
+        # Never down, for which a process needs a privilege.
         if int(file.read()) < _FIRST_TO_GO:
             file.write(b"%d" % _FIRST_TO_GO)
 

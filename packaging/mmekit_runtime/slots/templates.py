@@ -162,8 +162,10 @@ class Templates:
         base = frozenset(BASE_IMPORTS) - self._dropped
         ancestor, steps = self._tree.plan(wanted)
         if ancestor is None:
+            # What every model needs is a step of its own, so that its pages are there once.
             steps = [base, *(step for step in steps if step != base)]
         elif not ancestor.ready:
+            # It may end before it is ready: from which one to go on is asked anew then.
             self.find(ancestor.imports, lambda _: self._continue(wanted))
             return
         order = [name for name in (*BASE_IMPORTS, *sorted(wanted)) if name in steps[0]]
@@ -264,6 +266,7 @@ class Templates:
                 self.find(smaller, then)
             return
         log("a template process ended before it was ready")
+        # The runtime is that of the model that came first, and is deleted with its folder.
         if not os.path.exists(__file__):  # noqa: PTH110
             self._outdated()
         for then in waiting:
