@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _START_S = 60
+# More than the 30 s that the endpoint's containers have to end.
 _STOP_S = 40
 _POLL_S = 0.05
 
@@ -56,6 +57,7 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
     """
     environment = _environment(reachable_url(host, port))
     for ending in (signal.SIGTERM, signal.SIGHUP):
+        # As an exception: the blocks below end what they have started.
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     with (
         local_endpoint(options, host, port),

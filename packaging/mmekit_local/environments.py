@@ -212,6 +212,7 @@ def _locked(file: Path, folder: Path) -> Iterator[None]:
     folder
         What is made under it, for the line that says that another process is at it.
     """
+    # Never removed: one could hold a file that is gone while another locks its successor.
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

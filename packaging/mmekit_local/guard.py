@@ -107,6 +107,7 @@ def killing_descendants() -> Iterator[dict[str, str]]:
     tag = ProcessTag.new()
     with subprocess.Popen(
         ["/bin/sh", "-c", _SWEEPER, "mmekit-sweeper", *tag.sweep],
+        # Without the tag of an outer block, whose end would kill the sweeper before it has swept.
         env={name: value for name, value in os.environ.items() if name != _TAG},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -26,6 +26,7 @@ def free_port(host: str = "127.0.0.1") -> int:
         This machine has no such interface, or no port is free.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    # At random, as another process may look at the same time and does not know `_taken`.
     for port in random.sample([port for port in _PORTS if port not in _taken], 100):
         with socket.socket(family, kind, protocol) as probe:
             try:

@@ -39,6 +39,7 @@ LINES_PER_S = 1000
 AT_ONCE_S = 5
 """Seconds' worth of lines that may come at once."""
 
+# As much as a pipe of Linux holds (pipe(7)), so that one reading can take it all.
 _LONGEST_LINE = 1 << 16
 _GAP_S = 1.0
 """After lines were left out, until a line says so where nothing else is printed."""

@@ -112,6 +112,7 @@ def sweep(prefix: str, within: Path | None = None) -> list[Path]:
         found = [Path(entry.path) for entry in entries if entry.name.startswith(prefix)]
     for folder in found:
         try:
+            # In /tmp anybody may make such a folder: a link in it would have another file locked.
             marker = os.open(folder / _MARKER, os.O_RDWR | os.O_NOFOLLOW)
         except OSError:  # none of ours, or somebody else's
             continue

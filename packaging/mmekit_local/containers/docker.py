@@ -97,6 +97,7 @@ def remove_leftovers() -> list[str]:
     list of str
         The names of those that were removed.
     """
+    # An engine may serve other machines, whose scratch folders cannot be looked at here.
     machine = f"label={_MACHINE_LABEL}={platform.node()}"
     form = f'{{{{.Names}}}} {{{{.Label "{_OWNER_LABEL}"}}}}'
     listed = _ask_docker("ps", "--all", "--filter", machine, "--format", form).splitlines()
@@ -139,6 +140,7 @@ def run_command(placement: Placement, port: int, name: str, owner: Path) -> list
     command += ["--label", f"{_MACHINE_LABEL}={platform.node()}"]
     command += ["--label", f"{_OWNER_LABEL}={owner}"]
     if placement.isolated:
+        # From an internal network Docker publishes no port.
         command += ["--network", ISOLATED_NETWORK]
     else:
         command += ["--publish", f"127.0.0.1:{port}:{INSIDE_PORT}"]
@@ -151,6 +153,7 @@ def run_command(placement: Placement, port: int, name: str, owner: Path) -> list
         # With swap, which an instance has none of, it would be twice as much.
         command += ["--memory", str(placement.memory), "--memory-swap", str(placement.memory)]
     if placement.vcpus is not None:
+        # Docker refuses more processors than there are.
         command += ["--cpus", str(min(placement.vcpus, os.cpu_count() or 1))]
     return [*command, placement.image, "serve"]
 
@@ -290,6 +293,7 @@ def _require_isolated_network() -> None:
     with contextlib.suppress(subprocess.CalledProcessError):
         _ask_docker("network", "inspect", ISOLATED_NETWORK)
         return
+    # Otherwise isolated containers would reach each other.
     apart = "com.docker.network.bridge.enable_icc=false"
     try:
         _ask_docker("network", "create", "--internal", "--opt", apart, ISOLATED_NETWORK)

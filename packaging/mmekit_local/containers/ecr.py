@@ -65,6 +65,7 @@ class ImagePush:
                 ecr = self._session.client("ecr", region_name=_region_of(registry))
                 token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
                 user, _, password = base64.b64decode(token).decode().partition(":")
+                # As an argument, the password could be read in the list of processes.
                 login = ["docker", "login", "--username", user, "--password-stdin", registry]
                 _run(login, say, password.encode())
         except (BotoCoreError, ClientError) as error:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageLauncher", "require_architecture"]
 
+# Below those that `free_port` gives out.
 _SAFE_PORTS = range(10_000, 20_000)
 _BLOCK = 100  # of ports, for one container's own use
 

@@ -212,6 +212,7 @@ def main() -> None:
         python = prepare(arguments.handler, arguments.requirement, arguments.python)
     except MmekitError as error:
         sys.exit(str(error))
+    # What Python has not written by then, exec drops.
     sys.stdout.flush()
     variables = _variables({"TMPDIR": gettempdir(), **os.environ}, python, arguments.handler)
     # In this process's place: whoever started it watches, signals and measures the server itself.

@@ -141,6 +141,7 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Treat a half-closed connection as closed, as DJL Serving does."""
+        # asyncio closes the transport of a protocol that returns nothing here.
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell whoever answers that nobody waits any more."""
@@ -152,6 +153,7 @@ class HttpConnection(asyncio.Protocol):
         self._waiting.clear()
         if self._current and self._current.if_gone:
             self._current.if_gone()
+        # A load goes on without its client, and what can be given up has `if_gone`.
         if self._out.streaming and self._task:
             self._task.cancel()
 
@@ -249,11 +251,13 @@ class HttpConnection(asyncio.Protocol):
         elif too_large:
             self._refuse_body()
         elif expected and self._parser.get_http_version() != "1.0":
+            # Not to HTTP/1.0, which knows no answer in between (RFC 9110, 10.1.1).
             incoming.awaits = True
             self._let_send()
 
     def on_body(self, body: bytes) -> None:
         """Gather the body."""
+        # Chunks may be of any size: what stands between them counts until the next byte of body.
         self._overhead = 0
         incoming = self._incoming
         if incoming.refused or self._input_ended:
@@ -267,6 +271,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Answer the request, or let it wait for those before it."""
+        # The parser takes an offer for the end: the message is whole when it has been read again.
         if self._upgrade_offered and not self._input_ended:
             return
         self._reading = False
@@ -297,6 +302,7 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._waiting.append(request)
             if len(self._waiting) == _WAITING and self._transport:
+                # Each of these has its body in memory: what else comes stays in the kernel.
                 self._transport.pause_reading()
 
     def _let_send(self) -> None:
@@ -332,6 +338,7 @@ class HttpConnection(asyncio.Protocol):
             return
         stays = request.keep_alive and (response.status < _ERRORS or not self._limits.errors_end)
         if self._last or self._server.closing:
+            # Those that were heard before still have their answers.
             stays = stays and bool(self._waiting)
         try:
             await self._send(request, response, stays=stays)
@@ -391,6 +398,7 @@ class HttpConnection(asyncio.Protocol):
             stays = bool(self._parser.should_keep_alive())
             self._out.begin(response, stays=stays, body=response.body)
         else:
+            # Its turn has not come: a refusal has no place among those that wait.
             self._refuse(413, "")
 
     def _refuse(self, status: int, message: str) -> None:

@@ -128,8 +128,10 @@ class IncomingRequest:
             lower = name.lower()
             if lower == b"expect":
                 expected = value.lower()
+                # Netty's aggregator drops Expect and Transfer-Encoding: other heads stay as sent.
                 self.coded = True
             elif lower == b"content-length":
+                # Two of them are no HTTP to the parser.
                 length = value
             elif lower == b"transfer-encoding":
                 self.coded = True

@@ -122,6 +122,7 @@ class ResponseWriter:
                 await self._writable.wait()
         except Exception as error:  # noqa: BLE001  whatever it was, the answer cannot be finished
             _logger.warning("a stream ended before its end: %s", error)
+            # The status has gone out: only a last chunk that never comes tells the client.
             self._transport.abort()
             return
         finally:

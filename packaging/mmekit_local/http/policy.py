@@ -44,6 +44,7 @@ _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?")
 _PORTS = {"http": ":80", "https": ":443"}
 _LENGTHS = frozenset(map(len, ("host", "origin", "sec-fetch-site")))
 """The lengths of the headers that matter: most others are told apart by theirs."""
+# Not same-site: to a browser, all ports of localhost are one site.
 _OWN_SITES = (b"same-origin", b"none")
 _SHOWN = 100  # characters of what a client sent
 # Hosts known to be right, and rejections in the log: bounded, as clients make them up.
@@ -96,6 +97,7 @@ class OriginPolicy:
         known = {*_OURS, *map(_plain, (*names, address))}
         if bound is not None and not bound.is_loopback:
             machine = socket.gethostname().lower()
+            # With mDNS, .local is how neighbours call it.
             known |= {machine, f"{machine}.local"}
         self._names = frozenset(known - {""})
         self._below = tuple(f".{name}" for name in self._names if _address(name) is None)
@@ -157,6 +159,7 @@ class OriginPolicy:
         match = _HOST.fullmatch(host)
         if match is None:
             return False
+        # A name with a dot at its end is the same name, as DNS has it in full.
         name = (match[1] or match[2]).removesuffix(".")
         address = _address(name)
         if address is None:
@@ -210,6 +213,7 @@ def _is_origin(origin: bytes, host: bytes) -> bool:
     port = _PORTS.get(scheme)
     if port is None or not authority:  # "null" as well: a page without an origin
         return False
+    # Browsers leave out the port that belongs to the scheme; others may write it.
     return authority.removesuffix(port) == host.decode("latin-1").lower().removesuffix(port)
 
 
@@ -238,6 +242,7 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         address = ipaddress.ip_address(name)
     except ValueError:
         return None
+    # ::ffff:127.0.0.1 is what an IPv6 socket calls 127.0.0.1.
     return getattr(address, "ipv4_mapped", None) or address
 
 

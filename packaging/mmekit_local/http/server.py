@@ -90,6 +90,7 @@ class HttpServer:
         self._note_end()
         try:
             await asyncio.wait_for(self._empty.wait(), drain_s)
+        # Before Python 3.11 this is not the built-in one.
         except asyncio.TimeoutError:
             _logger.warning("%d connections did not end in time", len(self.connections))
         for connection in list(self.connections):
@@ -111,6 +112,7 @@ class HttpServer:
         ended = heapq.nsmallest(limit // _SHARE + 1, unasked, key=lambda one: one.idle_since)
         for connection in ended:
             connection.abort()
+            # Its end is told in a later turn of the loop; whoever connects before would count it.
             self.discard(connection)
         # Those that were refused lately may be all that could be ended.
         if len(self.connections) > limit:
@@ -178,6 +180,7 @@ class _Listener:
             try:
                 accepted, _ = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                # None waits, or the one that did has gone meanwhile.
                 break
             except OSError as error:
                 if error.errno not in _NO_ROOM:
@@ -186,8 +189,10 @@ class _Listener:
                 return
             accepted.setblocking(False)  # noqa: FBT003
             if accepted.family != getattr(socket, "AF_UNIX", None):
+                # Nagle's algorithm would hold back an answer's second write for an ACK.
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._open(accepted))
+            # The loop itself has only weak references to its tasks.
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
         if self._paused:
@@ -209,6 +214,7 @@ class _Listener:
                 "no connection can be accepted: %s; those that are open go on, the others wait",
                 error.strerror,
             )
+        # Those that wait keep the socket readable: the loop would turn without a pause.
         self._loop.remove_reader(self._socket.fileno())
         self._pause = self._loop.call_later(_PAUSE_S, self._resume)
 

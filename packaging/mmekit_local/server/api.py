@@ -134,6 +134,7 @@ class ContainerApi:
     async def _ping(self, request_id: str) -> HttpResponse:
         health = description.health(self._registry)
         content = {name: {"status": status} for name, status in health.items()}
+        # In DJL Serving, too, one failed model makes the whole container unhealthy.
         status = 500 if "FAILED" in health.values() else 200
         return _json(errors.pretty(content), request_id, status)
 
@@ -165,6 +166,7 @@ class ContainerApi:
         try:
             return _response(reply, request_id)
         except Exception:
+            # Nobody is going to read it, and its worker is not free before its end.
             if reply.stream is not None:
                 reply.stream.abandon()
             raise
@@ -202,6 +204,7 @@ class ContainerApi:
             raise errors.ApiError(404, "ModelNotFoundException", message)
         # In a thread: the kernel takes its time to tell the memory of a process.
         described = await asyncio.to_thread(description.of_model, model)
+        # A list of one, as from DJL Serving; AWS's contract shows the object alone.
         return _json(errors.pretty([described]), request_id)
 
     async def _load(self, request: HttpRequest, query: str, request_id: str) -> HttpResponse:

@@ -33,6 +33,7 @@ HOME_VARIABLE = "MMEKIT_DJL_HOME"
 MINIMUM_JAVA = 11
 """What the classes of DJL Serving 0.36 are compiled for; its images have 17."""
 
+# Those of AWS's images, which have -Xms1g as well.
 _JAVA_OPTIONS = "-Xmx1g -XX:+ExitOnOutOfMemoryError"
 _START_S = 120.0
 _START_MODEL_S = 400.0
@@ -151,6 +152,7 @@ class DjlServing(ExternalServer):
         (self.folder / "t").mkdir(parents=True, exist_ok=True)
         settings = self.folder / "config.properties"
         settings.write_text(self._settings())
+        # Not java itself: the script sets OMP_NUM_THREADS, and with it the default of maxWorkers.
         return [str(distribution() / "bin" / "serving"), "-f", str(settings)]
 
     def _settings(self) -> str:
@@ -171,8 +173,10 @@ class DjlServing(ExternalServer):
         options = os.environ.get("JAVA_OPTS", _JAVA_OPTIONS)
         variables = {
             **os.environ,
+            # Of its own: DJL Serving kills whatever a djl_sock.*.pid in there names.
             "JAVA_OPTS": f"{options} -Djava.io.tmpdir={folder / 't'}",
             "MODEL_SERVER_HOME": str(folder),
+            # DJL Serving never refreshes what it has unpacked: a folder of its own begins empty.
             "ENGINE_CACHE_DIR": str(folder / "engine"),
             "DJL_CACHE_DIR": str(folder / "cache"),
             # No call to EC2's metadata, none to a model zoo.

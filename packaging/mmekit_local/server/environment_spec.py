@@ -115,6 +115,7 @@ class EnvironmentSpec:
     @property
     def key(self) -> str:
         """What tells this environment from others, for use in a file's name."""
+        # Where the wheels lie differs with each load: `links_digest` says which they are.
         counted = replace(self, links=None, wanted=_in_order(self.wanted))
         content = {**asdict(counted), "format": _FORMAT, "platform": sys.platform}
         text = json.dumps(content, sort_keys=True)
@@ -237,6 +238,7 @@ def _interpreter(named: str) -> Interpreter | None:
     try:
         done = subprocess.run(
             [path, "-c", _ASK],
+            # With -c, Python looks for modules in the working folder first.
             cwd="/",
             env=uv_variables(),
             stdin=subprocess.DEVNULL,
@@ -273,6 +275,7 @@ def _python_of(version: str, image: str) -> tuple[str, str]:
 def _find_python(version: str) -> str | None:
     try:
         done = subprocess.run(
+            # An environment that happens to be active is somebody else's, and may go.
             [*(find_uv(), "python", "find", "--system", "--no-python-downloads"), version],
             cwd="/",
             env=uv_variables(),
@@ -300,6 +303,7 @@ def _linked(names: Iterable[str], image: Image, wanted: Requirements) -> dict[st
         version = _here(name)
         if version is None or not image.has(name):
             continue
+        # Builds of torch for CPUs have a local version behind the public one: 2.7.1+cpu.
         if name in _TIED and Version(version).public != image.version(name):
             continue
         found |= _with_needs(name, wanted)

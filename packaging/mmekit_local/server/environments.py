@@ -118,6 +118,7 @@ async def _make_in_process(spec: EnvironmentSpec) -> None:
     finally:
         reading.cancel()
         with contextlib.suppress(ProcessLookupError, PermissionError):
+            # With uv, and whatever the build of a distribution has started.
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     if process.returncode:
@@ -165,6 +166,7 @@ def _fill(spec: EnvironmentSpec, scratch: Path, made: Path) -> None:
     for name, version in spec.linked:
         _link(name, version, site)
     if spec.below:
+        # A plain path would do for modules, and not for the .pth files beside them.
         lines = [f"import site; site.addsitedir({path!r})" for path in spec.below]
         (site / "_below.pth").write_text("\n".join([*lines, ""]))
     install = ["pip", "install", "--python", str(made / "bin" / "python")]
@@ -177,6 +179,7 @@ def _fill(spec: EnvironmentSpec, scratch: Path, made: Path) -> None:
             _link(name, version, site)
     if spec.base:
         _logger.info("what the image has: %s", ", ".join(spec.base))
+        # The image has the build for CPUs; PyPI's for Linux brings the libraries of CUDA.
         on_cpus = any(line.startswith("torch") for line in spec.base)
         run_uv([*install, *(("--torch-backend", "cpu") if on_cpus else ()), *spec.base], scratch)
     run_uv(asked, scratch)
@@ -226,6 +229,7 @@ def _link(name: str, version: str, site: Path) -> None:
         if ".." in entry.parts:
             continue  # a script of bin/, which names this environment's Python
         source = Path(str(distribution.locate_file(entry)))
+        # A .pyc holds its source's time and size: it counts for a linked source as well.
         compiled = (
             source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
         )

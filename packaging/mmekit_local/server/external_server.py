@@ -28,6 +28,7 @@ __all__ = ["ExternalServer", "serve_external"]
 _logger = logging.getLogger("mmekit.server")
 
 _START_S = 120.0
+# As long as SageMaker waits before it kills a container.
 _STOP_S = 30.0
 _KILLED_S = 5.0
 _INTERVAL_S = 0.05
@@ -151,6 +152,7 @@ class ExternalServer(ABC):
             return
         workers = []
         with contextlib.suppress(psutil.Error):
+            # Before its end, after which process 1 or whoever adopts orphans is their parent.
             workers = psutil.Process(self._process.pid).children(recursive=True)
         self._process.terminate()
         try:

@@ -66,6 +66,7 @@ class _KilledAtStart(SlotRefused):
 def setting(file: Path, name: str) -> str | None:
     """Return the value of a constant in a Python file, None when it is not there."""
     try:
+        # Not imported: this process has a runtime of that name, perhaps of another version.
         match = re.search(_SETTING.format(name=name), file.read_text(), re.MULTILINE)
     except OSError:
         return None
@@ -107,12 +108,14 @@ class ForkServers:
         build = setting(runtime / "build.py", "BUILD")
         key = f"{build}\0{spec.python}\0{keys.sharing_key(environment, str(spec.folder))}"
         path = keys.socket_path(str(self._folder), key)
+        # One that turns out to be dead is replaced; when its successor is, too, something is wrong.
         for _ in range(2):
             started = self._running.get(key)
             if started is None:
                 launch = self._start(spec, environment, path, key)
                 started = self._running[key] = asyncio.create_task(launch)
             try:
+                # Other models wait for it, too: it goes on when one of them is given up.
                 fork_server = await asyncio.shield(started)
             except _KilledAtStart as error:
                 if self._forget(key, started):
@@ -182,6 +185,7 @@ class ForkServers:
     def pids(self, besides: Collection[int] = ()) -> list[int]:
         """Return the ids of the fork servers and of their template processes."""
         pids = [one.pid for one in self._all()]
+        # The list grows meanwhile: their children are looked at as well.
         for pid in pids:
             # Model processes have no such below them, and may be a thousand.
             pids += [child for child in _children(pid) if child not in besides]
@@ -317,6 +321,7 @@ class _ForkServerProcess:
         output = ProcessOutput("fork server", spec.log_lines_per_s)
         printing = -1
         variables = stub.fork_server_environment(environment, str(spec.folder))
+        # The key has zero bytes in it, which no variable can hold.
         variables["MMEKIT_SLOTS_KEY"] = key.encode("utf-8", "surrogateescape").hex()
         try:
             printing = await output.open(logging.INFO)
@@ -324,6 +329,7 @@ class _ForkServerProcess:
                 spec.python,
                 *("-m", "mmekit_runtime.slots.forkserver"),
                 *(path, str(ready_writer), "--owner", str(owner_reader)),
+                # With -m, Python looks for modules in the working folder first: this is nobody's.
                 cwd="/",
                 env=variables,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -374,6 +380,7 @@ class _ForkServerProcess:
 
 def _children(pid: int) -> list[int]:
     try:
+        # psutil would look at every process of the machine.
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:  # it has ended, or the kernel was built without that file
         return []

@@ -80,6 +80,7 @@ def parse_query(query: str) -> list[tuple[str, str]]:
     if not query:
         return []
     values: dict[str, list[str]] = {}
+    # Netty's QueryStringDecoder takes a semicolon for a separator, too.
     for one in re.split("[&;]", query):
         name, _, value = one.partition("=")
         if one:

@@ -90,6 +90,7 @@ class ServerLimits:
             workers=read(MAX_WORKERS, cls.workers),
             models=read(MAX_MODELS, cls.models),
             connections=read(MAX_CONNECTIONS, cls.connections),
+            # A body goes to its worker as one part of a message.
             request_bytes=read(MAX_REQUEST_BYTES, cls.request_bytes, MAX_PART_BYTES),
             request_s=read(REQUEST_TIMEOUT_S, cls.request_s),
             concurrency=read(CONCURRENCY, cls.concurrency),

@@ -189,6 +189,7 @@ def _check(folder: Path, properties: Properties, most_workers: int, *, has_handl
     if engine is None and not has_model:
         message = f"Failed to detect engine of the model: {folder}"
         raise errors.ApiError(404, "ModelNotFoundException", message)
+    # Case counts in DJL Serving, too. SageMaker takes its 409 for "already loaded".
     if engine not in (None, "Python"):
         raise errors.misconfigured(f"Deep learning engine not found: {engine}")
     if not has_model:
@@ -224,6 +225,7 @@ def _is_integer(text: str) -> bool:
 
 def _required_bytes(folder: Path, properties: Properties) -> int:
     required = properties.required_memory_mb
+    # 0 is DJL Serving's default: nothing was said.
     if required is not None and required > 0:
         return required * MIB
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -93,6 +93,7 @@ def _cgroup_folders(root: Path, own: Path) -> Iterator[Path]:
     except OSError:
         return
     for line in lines:
+        # Version 2 names no controllers: it has one group for all of them.
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
@@ -133,6 +134,7 @@ def process_memory(pid: int) -> ProcessMemory:
     Where the kernel does not tell (macOS), the resident size is the nearest there is.
     """
     try:
+        # The kernel adds up; smaps would have some twenty lines for each mapping.
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         try:
@@ -235,6 +237,7 @@ class ServerMemory:
             others = [pid for pid in known if pid not in shared]
             again = [*first, *others[: max(0, _MEASURED_AGAIN - len(first))]]
             new = own - self._measured.keys()
+        # Of forked processes, only these sizes can be added: each shared page counts once in all.
         measured = {pid: proportional_bytes(pid) for pid in (*again, *new)}
         with self._merging:
             now = time.monotonic()
@@ -301,8 +304,10 @@ class MemoryAdmission:
         if self._reporting is None and self._memory.own_limit is not None:
             self._reporting = asyncio.create_task(self._report_regularly())
         missing = self._missing(required, reserved)
+        # For a model that could never fit nobody parks.
         if missing > 0 and required + reserved <= self._memory.limit:
             until = time.monotonic() + _WAIT_S
+            # Of two at once, each would take what parks for its own.
             async with self._one_at_a_time:
                 missing = await self._park_others(required, reserved, until)
         if missing > 0:

@@ -190,6 +190,7 @@ class Registry:
         await self.stop_making_environments()
         await asyncio.gather(*(model.pool.close() for model in models))
         await self._admission.close()
+        # After the models: their slots end by way of them.
         await self._fork_servers.close()
 
     def _model_pids(self) -> set[int]:

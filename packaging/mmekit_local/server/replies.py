@@ -112,6 +112,7 @@ class ReplyStream:
             await self._news.wait()
         chunk = self._chunks.popleft()
         self.waiting -= len(chunk)
+        # At half: otherwise reading would stop and go with each chunk.
         if self._on_room and self.waiting < _MOST_WAITING // 2:
             self._make_room()
         return chunk

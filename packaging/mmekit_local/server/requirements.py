@@ -270,6 +270,7 @@ class _Reading:
 
     def _named(self, line: str, value: str, file: Path) -> Path:
         """Return the file that a line names, which lies in the model's folder."""
+        # Resolved: a symbolic link may lead out of the folder as well.
         path = (file.parent / value).resolve()
         inside = path.is_relative_to(self._folder.resolve())
         if urlsplit(value).scheme in (*_WEB, "file") or not inside:

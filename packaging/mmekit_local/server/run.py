@@ -86,6 +86,7 @@ def run(options: ServerOptions) -> None:
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     engine = engine_folder()
+    # Before `ServerLimits.http`, which gives half of them to connections.
     raise_descriptor_limit()
     listener = _listen(options.host, options.port)
     policy = OriginPolicy.of(options.host, listener.getsockname()[0])
@@ -162,6 +163,7 @@ async def _serve(
         host, port = listener.getsockname()[:2]
         _logger.info("serving on http://%s:%d", host, port)
         await stop_requested.wait()
+        # First: loads that wait for one would keep their connections until the time is up.
         await registry.stop_making_environments()
         await server.close(_DRAIN_S)
     finally:

@@ -62,6 +62,7 @@ def why_not(spec: WorkerSpec) -> str | None:
         return f"worker slots need Linux, this is {sys.platform}"
     if keys.is_off(spec.variables()):
         return f"{keys.OFF_VARIABLE} is off"
+    # The archive's runtime may be older or newer than the one here.
     if setting(runtime / "keys.py", "PROTOCOL") != str(keys.PROTOCOL):
         return "the runtime in the archive speaks another protocol"
     return stub.unsupported(spec.engine_arguments("/"))
@@ -158,6 +159,7 @@ class SlotWorker(Worker):
             ours, theirs = socket.socketpair()
             ours.setblocking(False)  # noqa: FBT003
             try:
+                # Closed whatever comes: while this process has that end, the connection cannot end.
                 with theirs:
                     given = await self._ask((*pipes, theirs.fileno()))
             except BaseException:
@@ -178,6 +180,7 @@ class SlotWorker(Worker):
         control = self._control = Channel(reached.connection, self._write_later)
         self._replied.clear()
         self._gone.clear()
+        # One of an earlier runtime says nothing until it has the answer.
         self._heard = not reached.acknowledges
         message = {
             "ask": "slot",
@@ -281,6 +284,7 @@ class SlotWorker(Worker):
         """
         now = time.monotonic()
         began = max(since, self._process_since)
+        # A request to a parked model waits for its load.
         loading_s = max(timeout_s, self.spec.load_timeout_s)
         if self.scoreboard is None:
             if (left := began + loading_s - now) <= 0:
@@ -290,6 +294,7 @@ class SlotWorker(Worker):
         if worked_s is not None:
             return timeout_s - worked_s
         counters = self.scoreboard.counters()
+        # It is 0 until the process has loaded its model.
         limit_s = timeout_s if counters["load_ns"] else loading_s
         longest_s = self.scoreboard.longest_s()
         if longest_s is None:

@@ -36,6 +36,7 @@ MAX_CRASHES = 3
 WINDOW_S = 60.0
 _FAILURES = 300
 _PR_SET_PDEATHSIG = 1
+# Loaded here: between fork and exec a new process should do as little as it can.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -45,6 +46,7 @@ def end_with_server() -> None:
     Elsewhere it ends when it next reads from its socket.
     """
     if _libc is not None:
+        # To the kernel the thread that forks is the parent: the event loop's, which lasts.
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -237,6 +239,7 @@ class EngineWorker(Worker):
 
     async def _connect(self) -> None:
         spec = self.spec
+        # One for both: DJL Serving, too, looks for the engine's line in either output.
         output = self._output = ProcessOutput(
             f"W-{spec.model_name}", spec.log_lines_per_s, self._see
         )
@@ -294,6 +297,7 @@ class EngineWorker(Worker):
     def _see(self, data: bytes) -> None:
         if self._announced.is_set():
             return
+        # The line may come in two pieces.
         printed = self._last_bytes + data
         self._last_bytes = printed[-len(STARTED) :]
         if STARTED in printed:
@@ -312,6 +316,7 @@ class EngineWorker(Worker):
         await process.wait()
         if self._output:
             await self._output.close()
+        # DJL Serving kills whatever has the number that it finds in such a .pid.
         for path in (self._socket, self._socket.with_name(self._socket.name + ".pid")):
             path.unlink(missing_ok=True)
 

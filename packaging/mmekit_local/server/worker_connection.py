@@ -130,6 +130,7 @@ class WorkerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Gather replies and hand them to those that wait."""
+        # A reply has one time for all of its pieces, a stream one for each.
         moved = self._reader.stream is not None
         while True:
             try:
@@ -146,6 +147,7 @@ class WorkerConnection(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_result(reply)
             data, moved = b"", True
+        # Kept, they would be taken for the answer to whoever asks next.
         if self._reader.surplus and not self._waiters:
             self._fail(WorkerFailure(_UNASKED))
         elif moved:
@@ -169,6 +171,7 @@ class WorkerConnection(asyncio.Protocol):
         """Set the timer anew: for the next chunk, or for the next reply."""
         stream = self._reader.stream
         if stream is not None and stream.is_abandoned:
+            # Once for all that is left: each chunk would give an endless stream its time anew.
             if self._draining is not stream:
                 self._draining = stream
                 self._stop_timer()
@@ -217,6 +220,7 @@ class WorkerConnection(asyncio.Protocol):
         if not self._failed:
             self._failed = True
             failure = self._on_failure(failure)
+        # While a stream is on its way, the next one has not had its turn.
         begun = self._reader.stream is None
         while self._waiters:
             waiter, _ = self._waiters.popleft()
