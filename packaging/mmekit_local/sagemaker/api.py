@@ -112,6 +112,7 @@ def caller_of(authorization: bytes | None) -> Caller | None:
     """
     if authorization is None:
         return None
+    # Without the signature, which is another at each request: the rest can be cached.
     return _caller_of_scope(authorization.partition(b",")[0])
 
 

@@ -123,6 +123,7 @@ class DataPlane:
             _check_length(body, variant.body_bytes)
             forwarded = _checked_headers(fields)
             if fleet.shadow_traffic is not None:
+                # Before the answer: what the production variant fails at is copied as well.
                 fleet.shadow_traffic.copy(target, forwarded, fields, body, request_id)
             invocation = await variant.invoke(target, forwarded, body)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an answer as well
@@ -183,6 +184,7 @@ class DataPlane:
             await held.aclose()
             return self._refused(error, fleet, variant, fields, began, request_id)
         except BaseException:
+            # A client that goes away leaves a connection and a place at the instance.
             await held.aclose()
             raise
         headers = [
@@ -296,6 +298,7 @@ def _checked_stream(
     if _TARGET_MODEL in fields:
         raise _no_target_wanted(endpoint)
     _check_length(body, variant.body_bytes)
+    # For this operation botocore sends the container's Accept by another header.
     wishes = {name: value for name, value in fields.items() if name != b"accept"}
     if (accept := fields.get(_ACCEPT)) is not None:
         wishes[b"accept"] = accept

@@ -166,6 +166,7 @@ def invocation_timed_out(endpoint: EndpointId) -> AwsError:
 
 def runtime_reply(error: AwsError, request_id: bytes) -> ApiReply:
     """Return an error as the data plane sends it (rest-json)."""
+    # The error's shape says Message, and botocore looks for message first.
     body = {"Message": error.message, "message": error.message, **error.members}
     return ApiReply(
         error.status,

@@ -103,6 +103,7 @@ class ResponseStream:
         self._ended = True
         total = (time.perf_counter() - self._began) * 1e6
         took = min(self._reply.microseconds, total)
+        # 200 even where it broke off: the head has gone out, and MidStreamErrors counts the rest.
         self._variant.metrics.invoked(_OK, took, total, by_model=by_model)
         await self._held.aclose()
 

@@ -121,6 +121,7 @@ class AsyncInference:
     async def close(self) -> None:
         """Drop everything."""
         running = [task for one in self._backlogs.values() for task in one.running]
+        # First: each task that ends would begin the next.
         self._backlogs.clear()
         for task in running:
             task.cancel()
@@ -175,6 +176,7 @@ class AsyncInference:
             return
         while backlog.waiting:
             request = backlog.waiting[0]
+            # An update may have taken the AsyncInferenceConfig away: what waits goes by its own.
             each = (fleet.asynchronous or request.specification).concurrency or _CONCURRENCY
             if len(backlog.running) >= each * fleet.instance_count:
                 return
@@ -192,6 +194,7 @@ class AsyncInference:
         request = backlog.running.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("an asynchronous invocation failed", exc_info=error)
+        # Now: until `run` looks again, a place would be empty for up to a second.
         self._start_more(request.endpoint)
 
     # The work.
@@ -200,6 +203,7 @@ class AsyncInference:
         serving = self._serving.get(request.endpoint)
         if serving is None:  # it has been deleted, and its queue with it
             return
+        # Chosen now and not when it came: an update may have moved the traffic since.
         fleet = serving.now()
         variant = fleet.variant_for(None)
         metrics = self._metrics_of(request.endpoint, variant.name)

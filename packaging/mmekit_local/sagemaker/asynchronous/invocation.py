@@ -171,6 +171,7 @@ def _members(fields: Mapping[bytes, bytes], body: bytes) -> dict[str, Any]:
     """Return the members that came in headers; they are as botocore's service model wants them."""
     shape: Any = get_service_model("sagemaker-runtime").operation_model("InvokeEndpointAsync")
     shape = shape.input_shape
+    # The name comes in the path; without one here it would be a member that is missing.
     members: dict[str, Any] = {"EndpointName": "checked-by-its-own-plane"}
     for name, member in shape.members.items():
         if member.serialization.get("location") != "header":
@@ -186,6 +187,7 @@ def _members(fields: Mapping[bytes, bytes], body: bytes) -> dict[str, Any]:
         else:
             members[name] = text
     violations = violations_of(shape, members)
+    # `violations_of` knows no lengths of blobs.
     most = shape.members["Body"].metadata.get("max", 0) if "Body" in shape.members else 0
     if len(body) > most:
         violations = (

@@ -89,6 +89,7 @@ class Autoscaler:
         while True:
             began = asyncio.get_running_loop().time()
             await asyncio.sleep(self._minute)
+            # By the clock: on a busy machine a sleep lasts longer, and rates would be too high.
             elapsed = asyncio.get_running_loop().time() - began
             try:
                 self._evaluate(elapsed)
@@ -138,6 +139,7 @@ class Autoscaler:
             watched.scaled_out = time
         else:
             watched.scaled_in = time
+        # The rates are per instance, and of a number of instances that is over now.
         watched.rates.clear()
         logger.info("endpoint %s: autoscaling %s from %d to %d", endpoint.name, name, now, wanted)
         self._controller.begin_update(endpoint)
@@ -155,6 +157,7 @@ class Autoscaler:
         if low and policy.scales_in:
             last = max(watched.scaled_in, watched.scaled_out)
             rested = time - last >= policy.in_cooldown * scale
+            # By its busiest minute: a pause among the fifteen must not take too many away.
             return math.ceil(now * max(watched.rates) / policy.target) if rested else now
         return now
 

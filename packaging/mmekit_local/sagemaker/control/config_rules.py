@@ -125,6 +125,7 @@ def _check_serverless(variant: dict[str, Any], members: dict[str, Any], records:
                 f'Variant "{name}" has a ServerlessConfig and cannot have {member}.'
             )
     memory, most = config["MemorySizeInMB"], config["MaxConcurrency"]
+    # botocore's service model has the ends of the range, 1024 and 6144, and no steps.
     if memory % _MEMORY_STEP_MB:
         raise validation_exception(
             f"1 validation error detected: Value '{memory}' at 'memorySizeInMB' failed to satisfy "
@@ -233,6 +234,7 @@ def _check_asynchronous(members: dict[str, Any], records: Records) -> None:
 
 def _check_metrics(config: dict[str, Any]) -> None:
     frequency = config.get("MetricPublishFrequencyInSeconds")
+    # To botocore's service model it is any integer.
     if frequency is not None and frequency not in _FREQUENCIES:
         valid = ", ".join(map(str, _FREQUENCIES))
         raise validation_exception(

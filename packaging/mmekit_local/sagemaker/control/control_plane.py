@@ -78,6 +78,7 @@ class ControlPlane:
             return await self._answer(operation, members, request, caller)
         async with self._changing:
             reply = await self._answer(operation, members, request, caller)
+        # Without the lock: what others change need not wait for a container.
         if operation in _SETTLING:
             await self._controller.settle(endpoint, _SETTLE_S)
         return reply
@@ -143,6 +144,7 @@ def _members(operation: str, body: bytes) -> dict[str, Any]:
     AwsError
         What the client shall see.
     """
+    # First: what is not rehearsed is refused for that, and not for a member that is amiss.
     if operation in get_service_model("sagemaker").operation_names:
         refused = refusal(operation)
         if refused is not None:

@@ -290,6 +290,7 @@ class TrafficShift:
 
         Otherwise it stays with the new one, whatever the old one is still asked for.
         """
+        # Stands where `_move` raises or is cancelled: the traffic goes back then, too.
         reason = "It ended before its time."
         try:
             with self._watched():

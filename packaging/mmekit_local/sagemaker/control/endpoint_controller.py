@@ -200,6 +200,7 @@ class EndpointController:
         """Give an endpoint's change some time to complete; it goes on when that has passed."""
         hosted = self._hosted.get(endpoint)
         if hosted is not None and hosted.change is not None and not self._options.state_seconds:
+            # `wait_for` would cancel the change when the time is over.
             await asyncio.wait((hosted.change,), timeout=seconds)
 
     @contextlib.contextmanager
@@ -224,6 +225,7 @@ class EndpointController:
             }
             hosted.desired = with_capacities(hosted.desired, capacities)
             return
+        # What became of the update is known: the service did not end in the middle of it.
         hosted.fallback = None
         if "reason" in change and hosted.previous is not None:
             hosted.desired = hosted.previous
@@ -232,6 +234,7 @@ class EndpointController:
 
     async def close(self) -> None:
         """Stop everything."""
+        # All of them before the first wait: an update that ends then must put nothing in service.
         for hosted in self._hosted.values():
             hosted.stopping = True
         known = (

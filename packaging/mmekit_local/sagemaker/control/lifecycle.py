@@ -84,6 +84,7 @@ class EndpointLifecycle:
         if isinstance(outcome, str) and hosted.fallback is not None and not hosted.stopping:
             await self._fall_back(endpoint, hosted, hosted.fallback, outcome)
             return
+        # Deleted meanwhile: `retire` waits for this work, and does not know what has come up.
         if hosted.stopping:
             await _stop(outcome)
         elif isinstance(outcome, str):
@@ -214,6 +215,7 @@ class EndpointLifecycle:
         """Stop fleets, and those that still drain, whatever they are doing."""
         self._closing.set()
         self.serving.clear()
+        # A set: one that is being retired is in both.
         await asyncio.gather(*(fleet.stop() for fleet in {*fleets, *self._draining}))
 
     @contextlib.asynccontextmanager
@@ -238,6 +240,7 @@ class EndpointLifecycle:
         hosted.fallback, hosted.desired, hosted.config_name = None, old, old.config_name
         await self._persist({"endpoint": endpoint, "reason": reason})
         await self.create(endpoint, hosted)
+        # A start that failed has said why itself, and that is the later reason.
         if hosted.record.endpoint_status == "InService":
             set_failure_reason(hosted.record, reason)
 

@@ -192,6 +192,7 @@ def subject_of(operation: str) -> str | None:
         return None
     rest = found[1] or operation  # Search
     matching = [subject for subject in REFUSED if rest.startswith(subject)]
+    # The longest: ModelPackageGroupPolicy begins with ModelPackage, and has its own sentence.
     return max(matching, key=len, default=None)
 
 

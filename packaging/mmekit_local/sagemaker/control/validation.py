@@ -93,6 +93,7 @@ def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
 def _require_type(shape: Shape, value: Any, path: str) -> None:
     types, type_name = _TYPES.get(shape.type_name, ((object,), "anything"))
     fits = isinstance(value, types)
+    # In Python a bool is an int.
     if isinstance(value, bool) and bool not in types and object not in types:
         fits = False
     if not fits:
@@ -141,6 +142,7 @@ def _in_string(shape: Shape, value: str, path: str) -> Iterator[str]:
 
 def _in_number(shape: Shape, value: float, path: str) -> Iterator[str]:
     largest = _FLOAT_MAX if shape.type_name == "float" else math.inf
+    # 1e400 is JSON, and infinite in Python.
     if not math.isfinite(value) or abs(value) > largest:
         text = f"The value at '{path}' is out of range."
         raise AwsError(400, "SerializationException", text)
@@ -204,4 +206,5 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
 
 def _matches(pattern: str, value: str) -> bool:
     compiled = _compiled(pattern)
+    # The whole value, as Java's `matches` has it: many of the patterns have no anchors.
     return compiled is None or compiled.fullmatch(value) is not None

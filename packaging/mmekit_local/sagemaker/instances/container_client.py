@@ -217,6 +217,7 @@ class ContainerClient:
             yield reply
         finally:
             expiry.cancel()
+            # Left in the middle it is not reusable: the next request would get the rest.
             self._give_back(connection)
 
     def close(self) -> None:
@@ -251,6 +252,7 @@ class ContainerClient:
     def _kept(self) -> ContainerConnection | None:
         oldest = self._loop.time() - _KEPT_SECONDS
         while self._idle:
+            # The newest: it is the likeliest to be open still.
             connection = self._idle.pop()
             if connection.is_open and connection.idle_since >= oldest:
                 return connection

@@ -197,6 +197,7 @@ class ContainerConnection(asyncio.Protocol):
         self._answering = False
         self._answer = self._loop.create_future()
         if self._transport is None:
+            # Absent, not only silent: nothing was sent, so another instance may have the request.
             self._fail(ContainerAbsentError("the connection closed at once"))
         else:
             # One write: a head alone would go out as a packet of its own.
@@ -242,8 +243,10 @@ class ContainerConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Forget the answer before."""
+        # The second answer of one packet: when that came, the first was still waited for.
         if self._is_answered:
             self._refuse_unasked()
+        # A new one, since the reply before has the old one.
         self._headers = {}
         self._body = Body()
         self._head_done = False

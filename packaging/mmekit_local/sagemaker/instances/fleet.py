@@ -181,6 +181,7 @@ class Fleet:
     def now(self) -> Fleet:
         """Return who shall serve a request: this fleet, or by its share the one that follows."""
         successor = self.successor
+        # `random` stays below 1: at a share of 1 no request stays here.
         if successor is None or random.random() >= successor.share:  # noqa: S311 - no cryptography
             return self
         return successor.fleet
@@ -344,6 +345,7 @@ class Fleet:
                 *(instance.take_usage(usage.get(label)) for label, instance in instances.items())
             )
         except Exception:
+            # The next may succeed; an error that left here would end all of them.
             logger.exception("endpoint %s: its instances cannot be measured", self.id.name)
 
 

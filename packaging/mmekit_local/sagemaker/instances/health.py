@@ -34,6 +34,7 @@ __all__ = [
     "until_unhealthy",
 ]
 
+# The contract's limit for an answer to /ping.
 _PING_SECONDS = 2.0
 _PING_INTERVAL = 0.02
 _FAILURES = 3
@@ -93,6 +94,7 @@ async def until_unhealthy(
             await asyncio.wait([death], timeout=interval)
             if death.done():
                 return container.exit_reason or "The container ended."
+            # One of the answers may be that of this very ping, a 500.
             if await client.is_healthy(_PING_SECONDS) or client.answers > answers + 1:
                 failures = 0
                 continue
@@ -139,8 +141,10 @@ async def diagnose(client: ContainerClient, name: str, reply: ContainerReply) ->
     try:
         described = await client.describe(name, _DIAGNOSIS_SECONDS)
     except (ContainerSilentError, ContainerTimeoutError):
+        # A container that is silent is the affair of `until_unhealthy`.
         return _WELL
     if described is None:
+        # A 404 is the server's own word; any other error may come from a run.
         return Diagnosis(is_lost=True, ran=reply.status != _ABSENT)
     if reply.status != _ABSENT and described.is_broken:
         return Diagnosis(is_broken=True, ran=_NOT_READY not in reply.body)

@@ -172,6 +172,7 @@ class Instance:
                 only = await disk.fetch(locate(template.model.data_url), lambda _: True)
             except (AwsError, ValueError) as error:
                 raise InstanceStartError(str(error)) from error
+        # A stop during the download found no container to end: none must start after it.
         self._raise_if_stopping()
         placement = template.placement(
             self.label, self._folder, None if only is None else only.folder
@@ -180,6 +181,8 @@ class Instance:
             container = await template.launcher.launch(placement)
         except (MmekitError, OSError) as error:
             raise InstanceStartError(f"The container cannot be started: {error}") from error
+        # Kept before the look: a stop during the launch ended nothing, and whoever has called this
+        # stops what it left.
         self._container = container
         self._client = ContainerClient(container.host, container.port)
         self._models = ModelCache(template, self.label, disk, self._client)
@@ -229,6 +232,7 @@ class Instance:
                 self._client.close()
             seconds = limits.stop_seconds if drain else min(limits.stop_seconds, _TIDY_SECONDS)
             await self._container.stop(seconds)
+            # Only now: a server that drains answers on these connections until it ends.
             self._client.close()
             await self._models.close()
         self.state = "dead"
@@ -271,6 +275,7 @@ class Instance:
         AwsError
             What the client shall see.
         """
+        # Before anything is waited for: whoever routes the next request, or drains, must see this.
         self.in_flight += 1
         self._idle.clear()
         seconds = self._template.limits.invoke_seconds if seconds is None else seconds
@@ -341,6 +346,7 @@ class Instance:
         try:
             await self._models.ensure(target, self._template.limits.load_seconds)
         except (AwsError, ContainerAbsentError, asyncio.TimeoutError, TooManyWaitError) as error:
+            # No client waits for this load, so nobody else would learn of it.
             self._template.event_log.record("error", self.label, str(error), target=target)
 
     async def _wait_for(self, target: str) -> tuple[LoadedModel, float]:
@@ -366,6 +372,8 @@ class Instance:
     async def _send(
         self, model: LoadedModel, headers: Headers, body: bytes, seconds: float
     ) -> TimedReply:
+        # No await lies between the look-up and this: a model that was found cannot be evicted
+        # before it counts as busy.
         model.in_flight += 1
         model.invocations += 1
         began = time.perf_counter()
@@ -403,6 +411,7 @@ class Instance:
             model, f"The model is broken: {first.reply.status} {first.reply.text[:200]}"
         ):
             return first
+        # What may have run is never sent twice: only the model knows whether that does harm.
         if found.ran:
             return first
         anew, seconds = await self._wait_for(model.target)

@@ -244,6 +244,7 @@ async def start_process(
     try:
         guard = None if afterwards is None else await _guard(process.pid, afterwards)
     except BaseException:
+        # Nobody else knows of the process yet, so nobody else could end it.
         os.killpg(process.pid, signal.SIGKILL)
         scratch.remove()
         raise
@@ -297,10 +298,12 @@ class _ProcessContainer:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+        # After the group: should this process be killed in between, the guard still ends it.
         guard, self._guard = self._guard, None
         if guard is not None:
             guard.kill()
             await guard.wait()
+        # Not for ever: a process that left the session may hold the pipe open.
         await asyncio.wait([self._reading], timeout=_PIPE_SECONDS)
         self._reading.cancel()
         scratch, self._scratch = self._scratch, None
@@ -346,12 +349,14 @@ def container_variables(placement: Placement, port: int) -> dict[str, str]:
     variables = {
         **container_environment(os.environ, home.absolute(), url),
         **placement.variables(),
+        # Into a pipe Python writes by the block: the last words of one that dies would be lost.
         "PYTHONUNBUFFERED": "1",
         "SAGEMAKER_BIND_TO_PORT": str(port),
     }
     if placement.model is None:
         variables["SAGEMAKER_MULTI_MODEL"] = "true"
     else:
+        # The model's own Environment may have it.
         variables.pop("SAGEMAKER_MULTI_MODEL", None)
     return variables
 

@@ -158,6 +158,8 @@ class ModelCache:
         if loading is None:
             loading = asyncio.ensure_future(self._load(target))
             self._loading[target] = loading
+            # Added before anybody waits, so it runs first: whoever wakes finds this load gone, and
+            # one that must ask again begins another.
             loading.add_done_callback(lambda done: self._finish(target, done))
         try:
             # Shielded: a client that goes away must not end a load that others wait for.
@@ -181,6 +183,7 @@ class ModelCache:
 
     def forget(self, model: LoadedModel) -> None:
         """Take note that the container no longer has a model."""
+        # By identity: a later load may have put its own model under that target.
         if self._loaded.get(model.target) is model:
             del self._loaded[model.target]
             self._used_names.discard(model.stored.name)
@@ -194,6 +197,7 @@ class ModelCache:
             now - self._unloaded_broken.get(model.target, -_BROKEN_AGAIN_SECONDS)
             < _BROKEN_AGAIN_SECONDS
         ):
+            # The last load did not mend it. One more for each request would keep a core busy.
             return False
         self._unloaded_broken[model.target] = now
         self._event_log.record(
@@ -226,6 +230,8 @@ class ModelCache:
         """
         awake = [model for model in self if not model.is_parked]
         for model in sorted(awake, key=lambda model: model.described_at)[:count]:
+            # Before the question: a request that comes meanwhile wakes the model, and `is_parked`
+            # shall see that its use is the later one.
             model.described_at = time.monotonic()
             with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
                 model.take(await self._client.describe(model.stored.name, seconds))
@@ -259,11 +265,13 @@ class ModelCache:
     async def _load(self, target: str) -> LoadedModel:
         address = self._address(target)
         name = name_of(address)
+        # Before the first wait: what an earlier load left on disk must not be deleted meanwhile.
         self._used_names.add(name)
         try:
             # Containers answer a load with 409 while they still have the model.
             if (unloading := self._unloading.get(name)) is not None:
                 await asyncio.wait([unloading])
+            # A permit only from here on: models on their way out would keep other loads waiting.
             async with self._permits:
                 began = time.perf_counter()
                 stored = await self._fetch(address)
@@ -323,6 +331,7 @@ class ModelCache:
             no_disk = _NO_SPACE in reply.text and self._disk.is_full
             if reply.status != _OUT_OF_MEMORY and not no_disk:
                 raise model_error(self._endpoint, reply.status, reply.text)
+            # The machine's disk is one for all instances: no other would be the better place.
             full, refused = full or not no_disk, True
             await self._loader.unload(stored)
             if no_disk and await self._disk.delete_unused(self._used_names.__contains__):
@@ -372,6 +381,7 @@ class ModelCache:
         victim = next(victims, None)
         if victim is not None:
             unloading = self._begin_unloading(victim, deletes=False, drains=True)
+            # Waited for and not awaited: what goes wrong in it is logged there, and fails no load.
             await asyncio.wait([unloading])
             self._evicted_at = time.monotonic()
             self._event_log.record("eviction", self._label, text, target=victim.target)
@@ -409,6 +419,7 @@ class ModelCache:
         began = time.perf_counter()
         await self._loader.unload(stored)
         self._metrics.unloading.add((time.perf_counter() - began) * 1e6)
+        # A load that came meanwhile waits for the end of this, and wants the files.
         if deletes and stored.name not in self._used_names:
             await self._disk.delete(stored)
 

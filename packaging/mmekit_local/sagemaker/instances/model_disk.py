@@ -146,7 +146,9 @@ class ModelDisk:
             self._stored.move_to_end(name)
             return stored
         content = await self._download(address)
+        # What it takes is known once it is unpacked; until then the archive's size stands for it.
         await self.free_space(len(content), is_used)
+        # The number, because what was deleted under this name may still be on its way off the disk.
         place = self._folder / f"{name}-{next(self._numbers)}" / "model"
         while True:
             try:
@@ -176,6 +178,7 @@ class ModelDisk:
     async def delete_unused(self, is_used: Callable[[str], bool]) -> bool:
         """Delete every model that nobody uses; return whether there was one."""
         used = self.used
+        # So many bytes fit only where nothing else is left: all that is unused goes.
         await self.free_space(self.budget, is_used)
         return self.used < used
 
@@ -183,6 +186,7 @@ class ModelDisk:
         """Delete a model's files."""
         if self._stored.get(stored.name) is not stored:
             return
+        # Before the thread begins: a fetch meanwhile must not hand out files that are going.
         del self._stored[stored.name]
         self.used -= stored.size
         await _in_thread(_remove, stored.folder.parent)
@@ -274,5 +278,6 @@ def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
+        # `unpack` raises an ArchiveError, whose cause is the system's own error.
         error = error.__cause__
     return False

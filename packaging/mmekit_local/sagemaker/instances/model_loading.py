@@ -130,6 +130,7 @@ class ModelLoader:
             reason = f"The model was not loaded within {self._load_seconds:.0f} seconds."
             raise model_error(self._endpoint, 0, reason) from error
         except ContainerAbsentError:
+            # It is silent, too, but it got nothing: another instance may have the request.
             raise
         except ContainerSilentError as error:
             raise model_error(

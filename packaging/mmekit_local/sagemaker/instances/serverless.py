@@ -114,6 +114,7 @@ class ServerlessVariant(Variant):
 
     async def stop(self, *, drain: bool = False) -> None:
         """Stop the container; with `drain`, let requests finish first."""
+        # Nobody is admitted any more, and the last to leave sets no timer.
         self._concurrency = 0
         if drain:  # some may be waiting for the container to start
             with contextlib.suppress(asyncio.TimeoutError):
@@ -128,6 +129,7 @@ class ServerlessVariant(Variant):
             self._cold_start.add_done_callback(self._has_started)
         endpoint = self._template.endpoint
         try:
+            # Shielded: others wait for the same start, and later requests want what comes of it.
             await asyncio.wait_for(
                 asyncio.shield(self._cold_start), self._template.limits.invoke_seconds
             )
@@ -142,6 +144,7 @@ class ServerlessVariant(Variant):
         self.metrics.setup.add((time.perf_counter() - began) * 1e6)
 
     def _has_started(self, _: asyncio.Task[None]) -> None:
+        # After a failure as well: the next request tries again.
         self._cold_start = None
 
     def _await_expiry(self) -> None:
@@ -154,6 +157,8 @@ class ServerlessVariant(Variant):
         self._begin(self._scale_to_zero())
 
     async def _scale_to_zero(self) -> None:
+        # A request that comes meanwhile finds no instance, and its start waits for the same lock;
+        # one that came just before is drained.
         await self.resize(0)
         self._template.event_log.record("instance", self._label, "scaled to zero: nobody asks")
 

@@ -76,6 +76,7 @@ class ShadowTraffic:
     ) -> None:
         """Send a copy of a request, if it is among those that are copied; wait for nothing."""
         whole = self._production.weight
+        # A config cannot have a 0 there; UpdateEndpointWeightsAndCapacities can make it one.
         share = self._shadow.weight / whole if whole > 0 else 1.0
         if random.random() >= share:  # noqa: S311 - this is no cryptography
             return
@@ -120,6 +121,7 @@ class ShadowTraffic:
             took = (time.perf_counter() - began) * 1e6
             status = error.members.get("OriginalStatusCode")
             by_model = isinstance(status, int)
+            # 0 stands for a container that did not answer.
             code = error.status if not isinstance(status, int) else status or 500
             shadow.metrics.invoked(code, 0.0, took, by_model=by_model)
             self._record_error(f"{error.code}: {error.message}")

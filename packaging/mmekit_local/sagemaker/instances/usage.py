@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Usage", "UsageMeter"]
 
 _PROC = Path("/proc")
+# So many milliseconds of each look, of which a fleet takes one every three seconds.
 _MEASURED_AGAIN = 32
 
 
@@ -65,6 +66,7 @@ class UsageMeter:
             cpu = sum(table[pid].cpu_seconds for pid in processes)
             before, at = self._cpu.get(label, (cpu, now))
             self._cpu[label] = (cpu, now)
+            # A process that has ended took its time along: the sum may go down.
             percent = 100 * max(0.0, cpu - before) / (now - at) if now > at else 0.0
             found[label] = Usage(sum(self._sizes.get(pid, 0) for pid in processes), percent)
         self._cpu = {label: self._cpu[label] for label in containers}
@@ -87,6 +89,7 @@ def _processes_of(root: int, table: Mapping[int, _ProcessEntry]) -> list[int]:
     for pid, process in table.items():
         children.setdefault(process.parent, []).append(pid)
         if process.session != pid:
+            # No process has a number below 0: sessions have their place there.
             children.setdefault(-process.session, []).append(pid)
     found: dict[int, None] = {}
     waiting = [root]
@@ -123,6 +126,7 @@ def _processes_by_psutil() -> dict[int, _ProcessEntry]:
     for process in psutil.process_iter(["ppid", "cpu_times"]):
         times = process.info["cpu_times"]
         cpu = 0.0 if times is None else times.user + times.system
+        # psutil tells no sessions: each process leads one, and what lost its parent is not found.
         table[process.pid] = _ProcessEntry(process.info["ppid"] or 0, process.pid, cpu)
     return table
 

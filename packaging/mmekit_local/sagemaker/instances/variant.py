@@ -162,6 +162,7 @@ class Variant:
         InstanceStartError
             One more did not come up; those that did stay.
         """
+        # One at a time: a serverless variant may have to go and to come back at the same moment.
         async with self._resizing:
             taken = {replica.instance.number for replica in self._replicas}
             free = (number for number in itertools.count(1) if number not in taken)
@@ -181,6 +182,7 @@ class Variant:
         await asyncio.gather(
             *(self._remove(replica, drain=drain) for replica in tuple(self._replicas))
         )
+        # Among them are the stops of instances that were lost: their folders must be gone, too.
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def known_instances(self) -> tuple[Instance, ...]:
@@ -213,6 +215,7 @@ class Variant:
         if instance.in_flight >= bound:
             another = pick_spill(instances, target, bound)
             if another is not None:
+                # In the background: this request is answered where the model is.
                 self._begin(another.warm(target))
         return instance
 
@@ -228,6 +231,7 @@ class Variant:
         return self.instances
 
     def _new(self, number: int) -> Instance:
+        # By start as well as by number: the instance before may still be removing its folder.
         folder = self._folder / f"{number}-{next(self._starts)}"
         return Instance(self._template, number, folder)
 
@@ -247,6 +251,7 @@ class Variant:
         try:
             await replica.instance.start()
         except BaseException:
+            # A stop may have taken it out, which is what ended the start.
             if replica in self._replicas:
                 self._replicas.remove(replica)
             await replica.instance.stop()
@@ -258,6 +263,7 @@ class Variant:
         if replica in self._replicas:
             self._replicas.remove(replica)
         self._refreshed()
+        # The supervisor first: it would take the container's end for a loss, and replace it.
         if replica.supervisor is not None:
             replica.supervisor.cancel()
             await asyncio.wait([replica.supervisor])

@@ -222,6 +222,7 @@ class DataCapture:
                 captured = capture.take()
                 if not captured:
                     continue
+                # In a thread: up to 64 MiB become base64 and JSON.
                 files = await asyncio.to_thread(capture.files_of, captured)
                 for address, content in files.items():
                     await self._write(capture.endpoint, address, content)

@@ -72,6 +72,7 @@ class Latencies:
         return [(edge / 1e6, count) for edge, count in zip(_EDGES, counts, strict=True)]
 
     def _counted(self, newest: Sequence[float]) -> list[int]:
+        # To the right of what equals an edge: Prometheus' buckets include theirs.
         pairs = zip(_EDGES, self._below, strict=True)
         return [count + bisect_right(newest, edge) for edge, count in pairs]
 
@@ -114,6 +115,7 @@ class LatencySeries:
         newest = self._latencies.take()
         self._lately.append(newest)
         lately = sorted(chain.from_iterable(self._lately))
+        # `at` is of a clock that may be set back.
         width = 1.0 if self._at is None else max(at - self._at, 0.1)
         self.seconds.append(
             SeriesPoint(

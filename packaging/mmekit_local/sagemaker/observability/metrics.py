@@ -245,6 +245,7 @@ class AsyncMetrics:
         )
         observations = []
         for name, counter in counters:
+            # A failure is counted before its request has ended: a batch may have more of them.
             sent = max(ended, counter.count)
             observations.append(counted(name, "Count", self.dimensions, sent, counter.count))
             counter.clear()
@@ -311,6 +312,7 @@ class Metrics:
     def flush(self) -> None:
         """Hand to CloudWatch what was recorded since the last time."""
         fleets = self._snapshots()
+        # Once for each endpoint: `_is_due` takes note, and would deny it to the second variant.
         due = {name: fleet for name, fleet in fleets.items() if self._is_due(name, fleet)}
         for (endpoint, name), metrics in self._variants.items():
             fleet = due.get(endpoint)

@@ -73,6 +73,7 @@ class BatchSummary:
         self._count_before = 0
         self._total_before = 0.0
         self.values: array[float] = array("d")
+        # Bound once, since `add` is called several times a request.
         self._keep = self.values.append
 
     @property
@@ -89,6 +90,7 @@ class BatchSummary:
         """Take in one value."""
         if not self.count or value < self.least:
             self.least = value
+        # From 0 on: nothing that is measured is less, so the first value is no case of its own.
         if value > self.most:  # noqa: PLR1730 - this is the hot path, and max() is a call
             self.most = value
         self.count += 1
@@ -142,6 +144,7 @@ def counted(
         count * value,
         value if count == sent else 0.0,
         value if count else 0.0,
+        # The plus leaves out what was there 0 times.
         +Counter({value: count}) + Counter({0.0: sent - count}),
     )
 

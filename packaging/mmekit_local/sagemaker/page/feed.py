@@ -121,6 +121,7 @@ class Feed:
                 queue.put_nowait(message)
 
     def _drop(self, queue: _Queue) -> None:
+        # It may be full, and then there would be no place for the end.
         while not queue.empty():
             queue.get_nowait()
         queue.put_nowait(None)
