@@ -73,6 +73,7 @@ class PreciseTimer:
             self._timer = self._loop.call_later(seconds, self._ring)
             return
         whole = int(seconds)
+        # All zeros would disarm it (timerfd_settime(2)), and the load would stop without a word.
         spec = _TimerSpec(0, 0, whole, max(1, int((seconds - whole) * 1e9)))
         self._libc.timerfd_settime(self._descriptor, 0, ctypes.byref(spec), None)
 
@@ -86,6 +87,7 @@ class PreciseTimer:
             self._descriptor = -1
 
     def _read(self) -> None:
+        # It may have been set anew since the loop saw it ring, which takes back what is to be read.
         with contextlib.suppress(BlockingIOError):
             os.read(self._descriptor, 8)
         self._ring()

@@ -118,6 +118,7 @@ def _judged(figure: _Figure, first: LoadResult, second: LoadResult) -> Row:
     known = [spread for spread in spreads if spread is not None]
     verdict: Verdict = "unknown"
     if len(known) == len(spreads) and one and other:
+        # The two loads vary independently of each other, so that their squares add up.
         noise = max(math.hypot(*known), _FLOOR * max(one, other))
         if abs(other - one) <= noise:
             verdict = "within noise"
@@ -154,6 +155,8 @@ def _spread(values: Sequence[float]) -> float | None:
     blocks = [
         statistics.fmean(values[at : at + size]) for at in range(0, len(values) - size + 1, size)
     ]
+    # There may be up to 19 stretches. The last t is a little too large for more than ten, which
+    # errs towards noise.
     t = _STUDENT_T[min(len(blocks) - _FEWEST, len(_STUDENT_T) - 1)]
     return t * statistics.stdev(blocks) / math.sqrt(len(blocks))
 

@@ -127,6 +127,7 @@ class RawConnection(asyncio.Protocol):
         self.begun = b""
         transport = cast("asyncio.Transport", self._transport)
         head = self._heads[target]
+        # Only now: a head that had to be signed first is the client's lateness, not the server's.
         self.sent = time.perf_counter()
         if self._small:
             transport.write(head + self._body)
@@ -142,6 +143,7 @@ class RawConnection(asyncio.Protocol):
     def give_up(self, why: str) -> None:
         """Close it; the request under way has no answer, and this is why."""
         self.abort()
+        # The transport says later that it is lost, and then finds no request under way.
         if self.busy:
             self.busy = False
             self.finished = time.perf_counter()
@@ -165,6 +167,8 @@ class RawConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Tell the owner when a request was under way."""
+        # A server may close a connection that it takes for idle while a request is on its way. On
+        # one that has carried none, and in the middle of an answer, it is no such chance.
         self.stale = self._served > 0 and not self.begun
         self.give_up("connection closed in the middle" if self.begun else "connection closed")
         self._transport = None
@@ -173,10 +177,12 @@ class RawConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Hand the answer over."""
+        # First of all: what follows is the client's time.
         self.finished = time.perf_counter()
         status = self._parser.get_status_code()
         self.error = "" if status in _SUCCESS else error_kind(status, self.begun)
         self._served += 1
+        # Before the owner hears of it, who may send the next request over it.
         self.busy = False
         if not self._parser.should_keep_alive():
             self.usable = False
@@ -231,6 +237,7 @@ class Boto3Connection:
 
     def _work(self) -> None:
         while (target := self._calls.get()) is not None:
+            # Both moments are the thread's: the loop hears of them only when Python lets it run.
             sent = time.perf_counter()
             error = self._call(self._plan.targets[target])
             finished = time.perf_counter()
@@ -328,6 +335,7 @@ class ConnectionPool:
             if connection.busy and connection.sent < latest:
                 connection.give_up(f"no answer in {self._plan.timeout:g} s")
             elif not connection.usable and not connection.busy:
+                # Others have taken their place: with a server that closes each they would pile up.
                 self.connections.discard(connection)
 
     def close(self) -> None:
@@ -418,6 +426,7 @@ def runtime_client(settings: Settings, connections: int, timeout: float = 60.0) 
     """
     return settings.client(
         "sagemaker-runtime",
+        # botocore keeps ten: of more threads, most would connect anew at each call.
         max_pool_connections=connections,
         retries={"total_max_attempts": 1},
         connect_timeout=min(timeout, _PATIENCE_S),

@@ -69,6 +69,8 @@ class _RunningLoad:
         self._meter = OwnTimeMeter()
         self._load.start(self._recorder, begin)
         self._listen_for_lag()
+        # Without the time in which the last answers are waited for: idle as it is, it would make
+        # the client look less busy.
         own_time = await self._measure(begin)
         self._load.stop()
         await self._drain()
@@ -93,6 +95,7 @@ class _RunningLoad:
                 self._heads.expire()
                 self._say(now - begin)
             await self._pause(min(_TICK_S, recorder.end - now))
+        # Requests are counted when they are summed up: all of them, before time is divided by them.
         recorder.fold(now)
         if self._stop.is_set():
             recorder.end = min(recorder.end, max(now, begin))
@@ -130,6 +133,7 @@ class _RunningLoad:
             nonlocal due
             now = time.perf_counter()
             self._meter.late(now - due)
+            # From now, and not from when it was due: one long pause is one late ring, not many.
             due = now + _LAG_EVERY_S
             self._timer.set(due)
 

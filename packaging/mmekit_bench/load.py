@@ -105,6 +105,7 @@ def put_load(plan: LoadPlan, tell: Callable[[LoadProgress], None] | None = None)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     machine = this_machine()
     with (
+        # A file and no pipe: nobody reads it until the end, and a full pipe would stop the load.
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(
             module_command("mmekit_bench.generator"),
@@ -192,6 +193,7 @@ def put_load_with_wrk(plan: LoadPlan, seconds: int) -> Load:
             f"wrk failed: {(finished.stderr or finished.stdout).strip()}",
             where=plan.destination.url,
         )
+    # The script writes there: standard output has wrk's own report, which is for people.
     found = json.loads(finished.stderr)
     p50, p95, p99, p999 = (value / 1e3 for value in found["percentiles_us"])
     return Load(
@@ -306,6 +308,8 @@ def _script(plan: LoadPlan) -> bytes:
     heads = RequestHeads(plan.destination, plan.targets, plan.payload)
     shares = accumulate(plan.shares)
     lines = []
+    # Signed once for all of wrk's requests: AWS takes a signature for five minutes, and for an
+    # endpoint wrk is asked for ten seconds at most.
     for number, share in enumerate(shares):
         fields = heads.headers(number).items()
         headers = ", ".join(f"[{_quoted(name)}] = {_quoted(value)}" for name, value in fields)
@@ -326,4 +330,5 @@ def _quoted(text: str) -> str:
 
 def _escaped(data: bytes) -> str:
     r"""Write any bytes as Lua reads them in a string: \ddd."""
+    # Three digits always: Lua would take a digit that follows for one of them.
     return "".join(f"\\{byte:03d}" for byte in data)

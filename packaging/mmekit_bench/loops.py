@@ -130,6 +130,7 @@ class ClosedLoop(_Loop):
         """Follow the profile, and give up what takes too long."""
         super().tick()
         self._level = round(self._profile.level(time.perf_counter() - self._begin))
+        # Taken out first: whom the level does not want yet comes back into the list.
         idle, self._idle = self._idle, []
         for connection in idle:
             self._next(connection)
@@ -170,6 +171,8 @@ class ClosedLoop(_Loop):
         if not connection.usable:
             self._pool.reopen(connection.number, self._next, self._refused)
         elif self._steady or connection.number < self._level:
+            # Due when it is sent: there is no plan that a slow answer could upset. Those who would
+            # have asked meanwhile are missing from the percentiles, which are left as they are.
             now = time.perf_counter()
             self._count(now)
             self._ask(connection, next(self._picks), now)
@@ -238,6 +241,7 @@ class OpenLoop(_Loop):
         """Take down a request without an answer, unless its connection had been closed before."""
         self._busy -= 1
         if connection.stale:
+            # It was due before all that wait. Its time goes on counting from then.
             self._waiting.appendleft((connection.target, connection.due))
         else:
             self._recorder.fail(connection.finished, connection.due, connection.target, why)
@@ -245,6 +249,8 @@ class OpenLoop(_Loop):
 
     def _send_due(self) -> None:
         now = time.perf_counter()
+        # An alarm that rings late finds several due. Each keeps the moment at which it was due, so
+        # that lateness, the client's too, is in its latency (no coordinated omission).
         while self._due <= now and not self.done:
             self._arrive(self._due)
             self._due = self._begin + next(self._arrivals)
@@ -253,6 +259,8 @@ class OpenLoop(_Loop):
 
     def _arrive(self, due: float) -> None:
         self._count(due)
+        # Without a bound, waiting grows without end when the rate is more than the server can do.
+        # What is dropped has no latency: it is told beside the percentiles.
         if self.in_flight >= self._plan.outstanding:
             self._recorder.drop(due)
             return

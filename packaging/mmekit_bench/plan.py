@@ -107,6 +107,7 @@ class Destination:
 class Payload:
     """A request's body and the content type that it is sent with."""
 
+    # A body may be any bytes; pydantic's own way is UTF-8, which fails for images.
     __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     body: bytes

@@ -156,8 +156,9 @@ def _distribution(axes: Any, result: LoadResult) -> None:
 
 def _curve(axes: Any, result: LoadResult) -> None:
     later = result.recording.later
-    # Each further nine is as far as the one before.
+    # A percentile that less than one call lies beyond is nothing but the longest.
     seen = [percent for percent in _CURVE if later.count * (1 - percent / 100) >= 1]
+    # Each further nine is as far as the one before.
     axes.plot(
         [1 / (1 - percent / 100) for percent in seen],
         [later.percentile(percent) for percent in seen],

@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _SUCCESS, _FIRST = 0, 1  # what an answer is counted as; other numbers are kinds of errors
+# When a request was due is worked out again from two rounded numbers: one that was due at the very
+# beginning must not come out before it.
 _ROUNDING_S = 1e-9
 
 
@@ -332,6 +334,8 @@ class LoadRecorder:
     def _sum_up(
         self, finished: _Floats, took: _Floats, waits: _Floats, numbers: _Numbers, codes: _Numbers
     ) -> None:
+        # What counts is when a request was due. Were it when it was answered, the slowest of all,
+        # which are answered after the end, would be missing from the percentiles.
         due = finished - took
         counted = (due >= self._begin - _ROUNDING_S) & (due < self.end)
         first, later = codes == _FIRST, counted & (codes == _SUCCESS)
@@ -349,6 +353,7 @@ class LoadRecorder:
         for code, count in zip(*np.unique(codes[counted & ~good], return_counts=True), strict=True):
             kind = self._kinds[code]
             self._errors[kind] = self._errors.get(kind, 0) + int(count)
+        # Throughput is another matter: what came after the end was no work done in this time.
         self._inside += int((good & (finished <= self.end)).sum())
         if counted.any():
             self.last = float(finished[counted][-1])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["RequestHeads", "Signer"]
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
+# The runtime's too: the client is called sagemaker-runtime, and its signing name is this.
 _SERVICE = "sagemaker"
 
 

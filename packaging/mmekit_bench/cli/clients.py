@@ -155,6 +155,7 @@ def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
     summaries: list[ExecutionSummary] = []
     interrupted = False
     with ExitStack() as stack:
+        # All files before anybody calls: one that cannot be written must not cost a run.
         tables = [
             stack.enter_context(
                 ExecutionTable(output / f"{call.name}_execution_{date}_{number}.csv")

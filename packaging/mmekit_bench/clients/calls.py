@@ -125,6 +125,8 @@ class LambdaCall:
         EndpointError
             The function does not exist, or AWS cannot be reached.
         """
+        # DryRun asks for no more than leave to invoke, which whoever calls the function has to
+        # have.
         client = self.settings.client("lambda")
         _try(
             lambda: client.invoke(FunctionName=self.function, InvocationType="DryRun"),
@@ -146,6 +148,7 @@ class LambdaCall:
         except Exception as error:  # noqa: BLE001 - a row of the table, whatever it is
             return _refused(error)
         status = response["StatusCode"]
+        # Lambda answers 200 for a handler that raised, too.
         if "FunctionError" in response:
             return CallResult(status, body, _outcome_of(body), None)
         return CallResult(status, body, "answered", _retries_told(body))
@@ -207,6 +210,7 @@ class EndpointCall:
     def client_maker(self) -> Callable[[], Any]:
         """Return a function that makes clients, which try again as often as the request says."""
         request = self.request
+        # max_attempts is what follows the first try; total_max_attempts, as above, counts that too.
         retries = {
             "max_attempts": request.max_attempts or 0,
             "mode": request.retry_mode or "standard",

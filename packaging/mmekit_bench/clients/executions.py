@@ -123,6 +123,8 @@ def call_together(call: Call, clients: int) -> Iterator[Execution]:
     """
     raise_descriptor_limit()
     make = call.client_maker()
+    # Before the threads: clients are made one at a time, which would use up the time that threads
+    # have to come to the barrier.
     made = [make() for _ in range(clients)]
     barrier = threading.Barrier(clients)
     done: queue.SimpleQueue[Execution | None] = queue.SimpleQueue()
@@ -147,10 +149,12 @@ def call_together(call: Call, clients: int) -> Iterator[Execution]:
         for number in range(clients):
             threading.Thread(target=live, args=(number,), daemon=True).start()
     except RuntimeError as error:
+        # Else those that have begun would wait for the missing ones until their time is over.
         barrier.abort()
         what, remedy = f"{clients} clients are too many here: {error}.", "Take fewer --clients."
         raise EndpointError(what, where=f"{clients} clients", remedy=remedy) from error
     finally:
+        # It holds for every thread that the process starts from now on.
         threading.stack_size(before)
     for _ in range(clients):
         execution = done.get()

@@ -43,6 +43,7 @@ _SCRIPTED = (b"html", b"xml", b"svg")
 _FORM = b"application/x-www-form-urlencoded"
 _MOST_FIELDS = 100_000
 """Of a form: PutMetricData, which has most, is refused above a megabyte by AWS."""
+# What S3 takes with one PUT, or as one part.
 _LARGEST_OBJECT = 5 << 30
 _FORBIDDEN, _TOO_LARGE, _TOO_MANY = 403, 413, 503
 _LINE_BYTES = 16 << 10
@@ -218,9 +219,11 @@ def _without_origin(reply: ApiReply, request: ApiRequest) -> ApiReply:
     """Let an object that a browser shows be a page of nowhere, which reaches nothing here."""
     if request.method != "GET":
         return reply
+    # Without a type a browser guesses one, and may guess a page.
     kind = next((value for name, value in reply.headers if name == b"content-type"), b"html")
     if not any(one in kind.lower() for one in _SCRIPTED):
         return reply
+    # Not allow-same-origin: so what its scripts ask for comes with the origin null, and is refused.
     sandbox = (b"content-security-policy", b"sandbox allow-scripts allow-downloads")
     return replace(reply, headers=[*reply.headers, sandbox])
 

@@ -28,6 +28,7 @@ def listening(options: EndpointOptions) -> Iterator[socket.socket]:
     """
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
+        # Connections of a service that has just been stopped are in TIME_WAIT, and hold the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((options.host, options.port))

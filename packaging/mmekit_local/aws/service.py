@@ -114,6 +114,8 @@ async def serve(
         ]
         try:
             if state is not None:
+                # Before anybody is answered: a state that is half there gives answers that are
+                # wrong.
                 await restore(state, aws, control_plane, controller, stacks)
                 tasks.append(asyncio.ensure_future(_flush_pending(state)))
             tasks.append(
@@ -128,6 +130,8 @@ async def serve(
         finally:
             logger.info("stopping")
             page.close()
+            # Before the server: the work on stacks calls this very service, and would take its end
+            # for refusals to roll back from.
             await asyncio.to_thread(stacks.close)
             await server.close(_CLOSING_SECONDS)
             for task in tasks:

@@ -58,6 +58,7 @@ class Clients:
     def client(self, service: str, region: str, access_key: str) -> Any:
         """Return a client that speaks for whoever has the access key."""
         key = (service, region, access_key)
+        # Clients may be used by several threads at once, the session that makes them may not.
         with self._making:
             if key not in self._clients:
                 self._clients[key] = self._session.client(
@@ -67,6 +68,8 @@ class Clients:
                     aws_access_key_id=access_key,
                     aws_secret_access_key="local",  # noqa: S106
                     config=Config(
+                        # Once: a creation tried again would find what it has made, and be refused
+                        # for it.
                         retries={"total_max_attempts": 1},
                         read_timeout=_READ_S,
                         proxies={},

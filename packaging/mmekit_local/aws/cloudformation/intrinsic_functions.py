@@ -118,6 +118,8 @@ class Evaluator:
             return part
         if len(part) == 1:
             [(name, argument)] = part.items()
+            # Statements of policies have a Condition, too, which is a mapping and no condition's
+            # name.
             if name in self._functions and (name != "Condition" or isinstance(argument, str)):
                 return self._apply(name, argument)
             if name.startswith("Fn::"):

@@ -128,6 +128,7 @@ def _check_number(name: str, described: Mapping[str, Any], text: str) -> None:
         number = float(text)
     except ValueError:
         number = math.nan
+    # float reads nan too, which is below no least and above no most.
     if not math.isfinite(number):
         raise _refused(name, described, "must be a number")
     least, most = described.get("MinValue"), described.get("MaxValue")

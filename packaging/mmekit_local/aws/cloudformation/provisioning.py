@@ -161,6 +161,7 @@ class Provisioning:
         if old is not None and old.type != new.type:
             raise ResourceError(f"Update of resource type is not permitted: {name}")
         if old is not None and old.properties == new.properties:
+            # A DeletionPolicy is no property: on its own it changes nothing, and is no event.
             old.policy = new.policy
             return
         kind = resource_type_of(new.type)
@@ -169,6 +170,8 @@ class Provisioning:
             self._change(old, new)
             return
         stack.set_resource(new, "CREATE_IN_PROGRESS")
+        # Before the call: after a kill in its middle it is known what may be there, and its name is
+        # worked out again.
         self._context.note(stack.id, new)
         self._journal.append((None, new))
         self._create(new, "CREATE_COMPLETE")
@@ -185,6 +188,7 @@ class Provisioning:
         new.physical_id, new.attributes = old.physical_id, old.attributes
         stack.resources[new.logical_id] = new
         stack.set_resource(new, "UPDATE_IN_PROGRESS")
+        # Before the call, too: one that fails may have changed something by then.
         self._journal.append((old, new))
         with _errors_as_reasons():
             made = kind.update(self._context, old, new.properties)

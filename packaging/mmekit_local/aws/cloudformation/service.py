@@ -100,6 +100,7 @@ class Stacks:
         try:
             operation, members = members_of(request)
             result = await asyncio.to_thread(self._perform, operation, members, context)
+            # Outside the lock: who waits for a stack keeps nobody else from being answered.
             await asyncio.to_thread(self._settle, result.get("StackId"))
             return reply_of(operation, result, request_id)
         except AwsError as error:
@@ -137,6 +138,7 @@ class Stacks:
         if known is None:
             what = f"CloudFormation's {operation or 'unnamed operation'} is not here."
             raise AwsError(400, "InvalidAction", what)
+        # Of two that create a stack of one name, only one may find the name free.
         with self._one_at_a_time:
             return known(members, context)
 
@@ -219,6 +221,7 @@ class Stacks:
         )
 
         async def take_away() -> None:
+            # moto itself: the control plane refuses, as AWS does, to delete what is being created.
             await self._aws.answer(request)
             self._controller.reconcile(caller.account, caller.region)
 

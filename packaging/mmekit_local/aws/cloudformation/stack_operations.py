@@ -145,6 +145,7 @@ class StackOperations:
             stack.set_status("CREATE_IN_PROGRESS", "User Initiated")
             provisioning = self._deployment(stack, template, values, context)
             self._begin(stack, context, work)
+        # Only now: a stack that could not be written down is none.
         self._stacks.keep(stack)
 
     def update(
@@ -212,6 +213,7 @@ class StackOperations:
             if stack.status == GONE:
                 stack.deleted, stack.outputs = time.time(), []
 
+        # Work that has not ended yet sets states of its own; the deletion sets this one after it.
         if stack.in_progress:
             self._begin(stack, context, work)
             return

@@ -90,6 +90,8 @@ class StackTable:
                         for resource in tuple(other.resources.values())
                         for value in _strings(resource.properties)
                     }
+                    # Which export it was is not kept: whoever imports, and has the value, counts as
+                    # importing it.
                     if output.value in values:
                         return output.export, other.name
         return None

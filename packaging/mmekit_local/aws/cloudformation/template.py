@@ -239,6 +239,7 @@ _Loader.add_multi_constructor("!", _tagged)
 
 
 def _loaded(text: str) -> Any:
+    # JSON first: PyYAML takes no tabs, which JSON may be indented with.
     try:
         return json.loads(text)
     except ValueError:

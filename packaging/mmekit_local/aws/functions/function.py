@@ -212,6 +212,7 @@ class CodeFolders:
         if task is None or (task.done() and task.exception() is not None):
             task = asyncio.ensure_future(asyncio.to_thread(self._unpack, digest, code))
         self._unpacked[digest] = task  # the latest is last
+        # Others may wait for the same code: who is cancelled must not end their unpacking.
         root = await asyncio.shield(task)
         self._used[root] = self._used.get(root, 0) + 1
         return root
@@ -240,6 +241,7 @@ class CodeFolders:
                     shutil.rmtree(root, ignore_errors=True)
                     message = f"Lambda could not unzip the deployment package: {error}"
                     raise AwsError(502, "InvalidZipFileException", message) from error
+                # zipfile forgets modes, and a program in the archive could not be started.
                 mode = stat.S_IMODE(member.external_attr >> 16)
                 if mode & stat.S_IXUSR and not member.is_dir():
                     (root / path).chmod(0o755)

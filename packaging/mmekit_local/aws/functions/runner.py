@@ -32,6 +32,7 @@ _INIT_S = 10.0  # AWS's limit for importing the handler, before its own time lim
 _LAST_S = 2.0  # for what a process that has ended wrote
 _WATCH_S = 0.25  # between two looks at a process' memory
 _KIB_PER_MIB = 1 << 10
+# AWS's own number: a hundred bytes more than a request may have.
 _RESPONSE_BYTES = 6_291_556
 
 
@@ -95,6 +96,8 @@ class _Run:
         ours, theirs = socket.socketpair()
         reading, writing = os.pipe()
         async with contextlib.AsyncExitStack() as stack:
+            # Closed here once the fork has its own: while one of ours is open, its end is never
+            # read.
             with theirs, os.fdopen(writing, "wb", 0):
                 pipe, _ = await loop.connect_read_pipe(
                     lambda: self._output, os.fdopen(reading, "rb", 0)
@@ -143,6 +146,7 @@ class _Run:
             self._output.entries(),
             init_s,
             took,
+            # Between two looks it may have had more than AWS would have let it have.
             min(memory_mb, self._invocation.function.memory_mb),
             timed_out,
         )
@@ -173,6 +177,7 @@ class _Run:
 
     async def _watch_memory(self, fork: Fork) -> None:
         limit = self._invocation.function.memory_mb << 20
+        # Looked at now and then: a kernel's limits for one process count addresses, not memory.
         while not fork.ended.done():
             await asyncio.sleep(_WATCH_S)
             if fork.process is not None:
@@ -195,6 +200,7 @@ def _spec(invocation: FunctionInvocation, url: str, tmp: Path) -> dict[str, Any]
         "AWS_ENDPOINT_URL": url,
         **own,
         **past_proxies(own, url),
+        # From here on they are reserved: a function's own come before, and cannot change them.
         "_HANDLER": function.handler,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         "AWS_REGION": function.region,

@@ -274,9 +274,11 @@ def mount(root: str) -> None:
     user, group = os.getuid(), os.getgid()
     _call("unshare", _NEW_MOUNTS | (_NEW_USER if user else 0))
     if user:
+        # Else the kernel takes no gid_map of who is not root (user_namespaces(7)).
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    # Where / is shared, as systemd has it, the machine itself would see what is mounted here.
     _mount("none", "/", _RECURSIVE | _PRIVATE)
     # It may lie below the folder that is about to be hidden.
     source = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
@@ -284,6 +286,7 @@ def mount(root: str) -> None:
         _make_place(Path(TASK_ROOT))
     _mount(f"/proc/self/fd/{source}", TASK_ROOT, _BIND)
     os.close(source)
+    # Once more, since the call that binds does not heed read-only (mount(2)).
     _mount("none", TASK_ROOT, _REMOUNT | _BIND | _READ_ONLY)
 
 

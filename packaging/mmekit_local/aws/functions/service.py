@@ -94,6 +94,7 @@ class Functions:
         """End all functions that are running."""
         for task in tuple(self._tasks):
             task.cancel()
+        # Before they are waited for: each of them waits for its process to end.
         await self._runner.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -161,6 +162,7 @@ class Functions:
         if elsewhere := sorted(name for name, _ in function.environment if leads_elsewhere(name)):
             names = ", ".join(elsewhere)
             self._warn(key, f"has {names}, which would lead away from here and is left out")
+        # Nothing is awaited since it was admitted: else more than are reserved might come through.
         self._running[key] += 1
         try:
             root = await self._code_folders.take(function.digest, function.code)
@@ -250,6 +252,7 @@ def correct_functions(begin: Callable[[Any, bytes], None]) -> None:
         begin(function, json.dumps(content or {}).encode())
         return "null", False, ""
 
+    # Every time: another service in this process has a loop of its own to run them in.
     setattr(LambdaFunction, "_invoke_lambda", invoke)  # noqa: B010
     if not hasattr(LambdaFunction, "_mmekit_set_code"):
         setattr(LambdaFunction, "_mmekit_set_code", LambdaFunction._set_function_code)  # noqa: B010, SLF001
@@ -270,6 +273,7 @@ def _set_code(function: Any, spec: dict[str, Any]) -> None:
     else:
         message = zip_error(code) or ""
     if message:
+        # moto has taken it by now. When an update is refused, the function keeps the code it had.
         for name, value in before.items():
             setattr(function, name, value)
         raise InvalidParameterValueException(message)

@@ -45,6 +45,8 @@ _STOP_S = 5.0
 _FULL_S = 0.005  # until the template process has read some of what waits for it
 
 
+# Measured against a plain process for each, on two cores with other work: a handler with a boto3
+# client took 0.1 s against 2 to 4 s; 30 at once took 2.9 s and 339 MB against 56 s and 937 MB.
 class _Program:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -55,6 +57,7 @@ class _Program:
         for descriptor in (self._woken, self._wake):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        # It does nothing, but without one of Python's nothing is written to the descriptor.
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def serve(self) -> None:
@@ -78,6 +81,7 @@ class _Program:
 
     def _dispatch(self) -> bool:
         ancillary = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
+        # One message and no more: descriptors come with the bytes that they were sent with.
         message, received, *_ = self._control.recvmsg(_MESSAGE.size, ancillary)
         if not message:
             return False
@@ -133,6 +137,7 @@ class _Program:
             sys.excepthook(*sys.exc_info())
         finally:
             self._runtime.flush()
+            # Not by way of the exit handlers, which are the template's.
             os._exit(status)
 
     def _reap(self) -> None:
@@ -373,6 +378,7 @@ def _start_program(control: socket.socket, folder: Path) -> subprocess.Popen[byt
         cwd=folder,
         env={"PATH": os.defpath, "LANG": "C.UTF-8", "no_proxy": "*"},
         stdin=subprocess.DEVNULL,
+        # Ctrl-C is for the service, with whose socket this ends.
         start_new_session=True,
     )
 

@@ -109,6 +109,7 @@ class Aws:
         named = request.header(b"x-amz-target") is not None
         if (named or signed) and caller_of_request(request) is None:
             return control_reply(_no_caller(request), new_request_id())
+        # Before it is written down: chunks have signatures, too.
         if is_chunked(request):
             try:
                 request = decode_chunked(request)
@@ -119,6 +120,8 @@ class Aws:
             if self._state is None:
                 return self._ask(request)
             service = self._service_of(request)
+            # One may be harmless and the other have a password: what is written down would be
+            # judged by the one, and moto might carry out the other.
             if service in _NAMING and len(operations_of(request)) > 1:
                 return reply_as_asked(_ambiguous(request), request)
             return self._state.perform(request, service, self._ask)

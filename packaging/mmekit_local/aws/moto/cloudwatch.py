@@ -144,6 +144,7 @@ def _get_metric_data(
                 "(MetricStat) and compute it. The same request works on AWS."
             )
     compute: Any = CloudWatchBackend._mmekit_data  # type: ignore[attr-defined] # noqa: SLF001
+    # moto's method asks its backend for nothing but the metrics, so this may stand in for one.
     results: list[dict[str, Any]] = compute(
         _NamespaceFilter(backend, queries), queries=queries, **others
     )
@@ -179,6 +180,7 @@ def _get_metric_statistics(response: CloudWatchResponse) -> ActionResult:
         dimensions=parameter("Dimensions") or [],
     )
     if extended:
+        # moto has a data point even where there is no such value.
         points = [point for point in points if _extended_statistics(point)]
     return ActionResult({"Label": parameter("MetricName"), "Datapoints": points})
 

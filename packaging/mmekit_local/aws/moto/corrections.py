@@ -172,6 +172,7 @@ def _put_bucket(
 ) -> Any:
     """Give a new bucket the tags that CreateBucket names: moto has not heard of them."""
     tags = _tags(response.body) if not querystring else {}
+    # Before moto answers: S3 of us-east-1 makes one's own bucket a second time, with 200.
     is_new = bucket_name not in response.backend.buckets
     answer = getattr(response, _ORIGINAL)(request, bucket_name, querystring)
     if tags and is_new:

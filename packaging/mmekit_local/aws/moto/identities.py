@@ -87,6 +87,7 @@ def correct_identities() -> None:
 
 def _caller_identity(backend: Any, access_key_id: str, region: str) -> tuple[str, str, str]:
     user, arn, account = backend._mmekit_identity(access_key_id, region)  # noqa: SLF001 - set above
+    # Keys that IAM has made belong to whom they were made for.
     if not arn.endswith(_UNKNOWN):
         return user, arn, account
     arn = f"arn:{get_partition(region)}:sts::{account}:assumed-role/{LOCAL_ROLE}/{_SESSION}"

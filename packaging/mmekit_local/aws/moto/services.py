@@ -89,6 +89,7 @@ class Services(DomainDispatcherApplication):
 
     def get_backend_for_host(self, host: str | None) -> str | None:
         """Return moto's name of the service at a host, as AWS calls it."""
+        # Not by moto's own, which prints to standard output when it finds none.
         if host is None or host == "moto_api" or host in list_of_moto_modules():
             return host
         url = f"http://{host}"
@@ -98,6 +99,7 @@ class Services(DomainDispatcherApplication):
     def infer_service_region_host(self, environ: dict[str, Any], path: str) -> str | None:
         """Return the host that a request is meant for; None is S3's."""
         caller = _caller(environ)
+        # moto would take it for S3's: older signatures, which it cannot read either, mostly are.
         if caller is None and str(environ.get("HTTP_AUTHORIZATION", "")).startswith("AWS4-"):
             raise _unknown_service(None)
         host: str | None = super().infer_service_region_host(environ, path)
@@ -138,6 +140,7 @@ def _cbor_reply(error: AwsError) -> ApiReply:
 
 
 def _cbor_text(raw: bytes) -> bytes:
+    # 25: the length follows, in two bytes.
     return bytes([_TEXT | 25]) + len(raw).to_bytes(2, "big") + raw
 
 

@@ -62,6 +62,7 @@ def call_wsgi(application: Application, request: ApiRequest) -> ApiReply:
         body = b"".join(pieces)
     finally:
         getattr(pieces, "close", lambda: None)()
+    # The server writes a length of its own. Of what HEAD asks for, moto alone knows it.
     headers = [
         (name.lower().encode("latin-1"), value.encode("latin-1"))
         for name, value in call.headers
@@ -145,6 +146,7 @@ def decode_chunked(request: ApiRequest) -> ApiRequest:
         raise ValueError("the body has another length")
     headers = [header for header in request.headers if header[0] not in _REPLACED]
     headers += [(name, value) for name, value in trailers if name.startswith(b"x-amz-checksum-")]
+    # As STREAMING-… moto would take it for coded still.
     headers.append((b"x-amz-content-sha256", b"UNSIGNED-PAYLOAD"))
     codings = [
         coding.strip()

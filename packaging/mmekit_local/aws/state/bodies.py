@@ -45,12 +45,14 @@ def replacement(path: Path, content: bytes) -> BinaryIO:
     OSError
         There is no room for it; what was there is there still.
     """
+    # The thread is in it: two requests may bring the same bytes at once.
     temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
     descriptor = -1
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         descriptor = os.open(temporary, flags, 0o600)
         write_all(descriptor, content)
+        # Before the rename: else a loss of power may leave the name without the content.
         os.fsync(descriptor)
         temporary.replace(path)
     except OSError as error:

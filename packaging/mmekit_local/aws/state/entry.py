@@ -41,6 +41,8 @@ _FIRST_FORMAT = "mmekit-state-1"
 """Neither the log nor its entries have a name or number."""
 _REMEDY = "Restore the state folder from a copy, or name another one with --state."
 
+# The host may name a bucket, the account is chosen by moto's own header, and of a form that nobody
+# signed moto reads the region off the end of the user agent.
 _HEADERS = frozenset({"host", "cache-control", "expires", "user-agent", "x-moto-account-id"})
 _FAMILIES = ("content-", "if-", "x-amz-")
 _METADATA = "x-amz-meta-"
@@ -232,6 +234,7 @@ def entry_of(request: ApiRequest, at: float, seed: int, body: str, upload_id: st
     ]
     scope = _scope(request)
     if scope:
+        # moto tells services and regions apart by it. Without the signature it is of use to nobody.
         headers.append(("authorization", f"AWS4-HMAC-SHA256 Credential={scope}, "))
     return LogEntry(
         at,
@@ -260,6 +263,7 @@ def body_of(request: ApiRequest, service: str) -> bytes:
     if service == "s3" and request.method == "POST" and (boundary := _BOUNDARY.search(kind)):
         return _form_without_secrets(body, (boundary[1] or boundary[2]).encode("latin-1"))
     if service == "iam":
+        # Latin-1 brings every byte back, whatever the form is written in.
         return _without_secrets(body.decode("latin-1")).encode("latin-1")
     return body
 
@@ -268,6 +272,7 @@ def _is_kept(name: str) -> bool:
     if name.startswith(_METADATA):
         return True
     known = name in _HEADERS or name.startswith(_FAMILIES)
+    # Of the body as it came: here it is without chunks, and without secrets.
     return known and name != "content-length" and not is_secret(name)
 
 
@@ -287,6 +292,7 @@ def _without_secrets(query: str) -> str:
 
 def _form_without_secrets(body: bytes, boundary: bytes) -> bytes:
     """Return a multipart form without the fields that prove who sent it."""
+    # At the beginning of a line alone: an object's bytes may have the same elsewhere.
     start, *parts = re.split(rb"(?:^|(?<=\n))--" + re.escape(boundary), body)
     kept = [start]
     for part in parts:

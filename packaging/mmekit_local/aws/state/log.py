@@ -79,6 +79,8 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            # The kernel lets go of it however the process ends. A file that says so by being there
+            # would stay.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._file)
@@ -95,6 +97,9 @@ class Lock:
         OSError
             There is no room, which may be the first time.
         """
+        # Of one length, so that it needs no more room on a disk that is full. Not synced: a kill
+        # leaves it, and after a loss of power an older one claims less than the log has, never
+        # more.
         text = f"{progress.log} {progress.answered} {progress.begun}"
         os.pwrite(self._file, text.ljust(_BYTES - 1).encode() + b"\n", 0)
 
@@ -188,6 +193,8 @@ class StateLog:
         """
         with self._writing:
             number = self._count + 1
+            # Before the line: so the next start tells a last entry that was being made, and may be
+            # refused now, from one that was answered.
             self._lock.write(LogPosition(self._identity or _NAMELESS, self._count, number))
             line = line_of(entry, number)
             self._write(line)
@@ -222,6 +229,7 @@ class StateLog:
         """
         entries = list(entries)
         with self._writing:
+            # Another name: what the lock says of the log before does not hold for this one.
             identity = _new_identity()
             lines = (line_of(entry, number) for number, entry in enumerate(entries, 1))
             content = header_line(identity) + b"".join(lines)
@@ -246,6 +254,7 @@ class StateLog:
     def _open(self) -> None:
         content = read_log(self._path)
         self.entries, self.torn, self._identity = content.entries, content.torn, content.identity
+        # With no entry that names them, cleaning up would remove them all.
         if not content.size and self.bodies:
             raise damaged(self._path, "bodies are there, and no log of them")
         self._count, self._end = len(self.entries), content.size

@@ -51,6 +51,7 @@ _FIRST_ERROR = 400
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
 
 
+# Not one for all: requests that only read go on in other threads, and would draw from the seed.
 class _ThreadState(threading.local):
     """What a thread of this process takes for chance and for now."""
 
@@ -73,7 +74,9 @@ class _SeededRandom(MotoRandom):
 
 def make_deterministic() -> None:
     """Let moto's generator and clock be chosen; a second time does no harm."""
+    # moto's modules have imported the object by name: another one would reach none of them.
     mock_random.__class__ = _SeededRandom
+    # As with the object above: each of them has the function under a name of its own.
     for module in _MODULES:
         if hasattr(module, "utcnow"):
             module.utcnow = _now
@@ -148,7 +151,9 @@ class StateRecorder:
                 return _with_upload_id(ask(request), replaying.upload_id)
         if not _changes_something(request, service):
             return ask(request)
+        # moto would draw it from os.urandom, which no seed reaches.
         upload_id = secrets.token_hex(32) if _begins_upload(request, service) else ""
+        # A seed for each: entries that are left out later take nothing from the others' chance.
         seed, at = secrets.randbits(64), time.time()
         try:
             with (
@@ -157,6 +162,8 @@ class StateRecorder:
                 rolled_back_on_failure(request, service),
                 deterministic(seed, at),
             ):
+                # A refusal is raised, so that all that the block has begun is taken back, last
+                # things first.
                 return _with_upload_id(_unless_refused(ask(request)), upload_id)
         except _RefusedError as refused:
             return refused.reply
@@ -221,6 +228,7 @@ class StateRecorder:
         """
         with self._pending_lock:
             while self._pending:
+                # Forgotten only when it is on the disk: appending it may fail.
                 self.log.append(self._pending[0])
                 del self._pending[0]
 

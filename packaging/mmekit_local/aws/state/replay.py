@@ -126,6 +126,7 @@ class _Replay:
         if caller is not None and caller.service == "iam" and concerns_secrets(request):
             return ""  # by an earlier version, of what it had not kept
         if caller is not None and caller.service == "sagemaker":
+            # Not moto alone: an endpoint is not only to be on record, it is to start.
             reply = await self.control_plane.answer(request, caller)
         else:
             reply = await self.aws.answer(request)
@@ -207,6 +208,7 @@ def _surveyed(
     for number, entry in enumerate(entries):
         path = _path(entry)
         if path is None:
+            # It has to be there when the function is made again, whatever became of it since.
             sources |= _code(entry, body_of)
             continue
         bucket, key = path

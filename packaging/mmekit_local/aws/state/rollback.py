@@ -61,6 +61,7 @@ def rolled_back_on_failure(request: ApiRequest, service: str) -> Iterator[None]:
             restore()
         raise
     else:
+        # First: each of these would put itself off once more, on this very list.
         _thread.disposed = None
         for one in disposed:
             one.dispose()
@@ -70,11 +71,13 @@ def rolled_back_on_failure(request: ApiRequest, service: str) -> Iterator[None]:
 
 def _defer_disposal() -> None:
     if not hasattr(FakeKey, _ORIGINAL):
+        # dispose closes the file that has the bytes: an object that is put back would have none.
         setattr(FakeKey, _ORIGINAL, FakeKey.dispose)
         setattr(FakeKey, "dispose", _dispose)  # noqa: B010
 
 
 def _dispose(key: FakeKey, garbage: bool = False) -> None:  # noqa: FBT001, FBT002 - as moto has it
+    # moto's __del__ says garbage: nobody is left who could put that one back.
     if garbage or _thread.disposed is None:
         getattr(key, _ORIGINAL)(garbage)
     else:

@@ -71,6 +71,7 @@ class FunctionType(ResourceType):
         if properties["Code"] != resource.properties["Code"]:
             code = _code(properties["Code"], str(properties.get("Runtime", "")))
             context.call("lambda", "UpdateFunctionCode", FunctionName=name, **code)
+        # Architectures and PackageType are no members of UpdateFunctionConfiguration.
         configuration = {
             member: value
             for member, value in _configuration(properties).items()
@@ -251,6 +252,7 @@ class FunctionBackedType(ResourceType):
         **more: Any,
     ) -> PhysicalResource:
         bucket, key = f"{_ANSWERS}-{context.region}", uuid.uuid4().hex
+        # S3 refuses us-east-1 as a LocationConstraint: there it is said by saying nothing.
         where = None if context.region == "us-east-1" else {"LocationConstraint": context.region}
         try:
             context.call("s3", "HeadBucket", Bucket=bucket)
@@ -275,6 +277,7 @@ class FunctionBackedType(ResourceType):
             FunctionName=properties["ServiceToken"],
             Payload=json.dumps(event).encode(),
         )
+        # Its end has been waited for: an answer that is not there now is not to come.
         said = called["Payload"].read().decode("utf-8", "replace")
         try:
             found = context.call("s3", "GetObject", Bucket=bucket, Key=key)

@@ -86,6 +86,7 @@ class RoleType(ResourceType):
             attached = context.call("iam", "ListAttachedRolePolicies", RoleName=name)
         except ResourceError:
             return  # it is not there
+        # IAM deletes no role that has policies.
         for policy in inline:
             context.remove("iam", "DeleteRolePolicy", RoleName=name, PolicyName=policy)
         for found in attached["AttachedPolicies"]:

@@ -113,6 +113,7 @@ class EndpointType(ResourceType):
             return None
         name, wanted = resource.attributes["EndpointName"], properties.get("EndpointConfigName")
         given = {member: properties.get(member) for member in _UPDATED}
+        # Settled first: a client may be changing it, and what is in progress cannot be updated.
         if self._settled(context, name)["EndpointConfigName"] != wanted:
             context.call("sagemaker", "UpdateEndpoint", EndpointName=name, **given)
             described = self._settled(context, name)
@@ -143,6 +144,8 @@ class EndpointType(ResourceType):
             if "in-progress" not in str(error):
                 raise
             context.withdraw(name)
+        # Not wait_until: work that was cancelled cleans up all the same, and a name is free only
+        # when the endpoint is gone.
         while not context.closing.is_set():
             try:
                 context.call("sagemaker", "DescribeEndpoint", EndpointName=name)
