@@ -48,6 +48,7 @@ LOCAL_ROLE = "mmekit-rehearsal"
 STARTUP = Path(__file__).with_name("startup")
 """A folder for PYTHONPATH, whose sitecustomize is what Python runs when it starts."""
 
+# fsspec takes s3fs's keys and endpoint from variables of its own (FSSPEC_S3_KEY and so on).
 _OF_AWS = ("AWS_", "FSSPEC_S3")
 _OF_AWS_TOO = frozenset({"BOTO_CONFIG", "FSSPEC_CONFIG_DIR", "S3_ENDPOINT_URL", MARK})
 _HABITS = frozenset(
@@ -77,12 +78,15 @@ _LEADING_TOO = frozenset(
     }
 )
 _NOTHING = {
+    # Not left out: without these variables boto3 reads ~/.aws.
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    # On an instance of EC2 this service would hand out the instance's own role.
     "AWS_EC2_METADATA_DISABLED": "true",
     "FSSPEC_CONFIG_DIR": os.devnull,  # whose files may have keys and an endpoint for s3fs
 }
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Some programs read the one, some the other.
 _NO_PROXY = ("no_proxy", "NO_PROXY")
 
 

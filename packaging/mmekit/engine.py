@@ -127,6 +127,7 @@ def _install(folder: Path) -> None:
 
 def _move_into_place(staged: Path, folder: Path) -> None:
     if folder.exists() and not (folder / ENGINE_SCRIPT).is_file():
+        # A folder can be renamed onto an empty one only.
         shutil.rmtree(folder)
     try:
         staged.replace(folder)

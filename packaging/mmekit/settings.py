@@ -311,6 +311,7 @@ def _local_session() -> Any:
     """
     import botocore.session
 
+    # botocore looks for each in a file, a variable, a default, and converts it: all four are none.
     ignored = ("profile", "config_file", "credentials_file")
     return botocore.session.Session(session_vars=dict.fromkeys(ignored, (None,) * 4))
 

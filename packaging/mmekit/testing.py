@@ -128,6 +128,7 @@ class LocalModel:
         self._function = properties.handler or "handle"
         entry_point = properties.entry_point or "model.py"
         with self._as_in_a_worker():
+            # Python asks for it where modules have been written while it runs.
             importlib.invalidate_caches()
             self._module = importlib.import_module(entry_point.removesuffix(".py"))
         initialised = self._call(properties.init_parameters, None)

@@ -45,6 +45,7 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
 
     of_engine = set(sys.modules)
     recorder = imports.ImportRecorder(model_folder)
+    # In front: whoever stands behind the finder that knows a module is not asked.
     sys.meta_path.insert(0, recorder)
     handler = _load_and_ask(model_folder, job)
 
@@ -102,6 +103,7 @@ def _load_and_ask(model_folder: str, job: dict[str, Any]) -> Any:
         logged.last = None
         _expect_success(service.invoke_handler(job["handler"], inputs), logged.last)
 
+    # Without a body: that is how the engine tells a handler to load.
     ask(job["parameters"], None)
     if job["sample"] is not None:
         ask({"Content-Type": job["content_type"]}, Path(job["sample"]).read_bytes())
@@ -202,6 +204,7 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
         started = template_process.thread_count() - running
         if started > 0:
             threads[name] = started
+    # Should the fork hang, this is what the file says when the process is killed.
     report(preload=preload, threads=threads, forked=None, failure=None)
     if not threads:
         plugs = copy_on_write.prepare_to_fork()
@@ -221,8 +224,10 @@ def _in_child(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
             result = {"forked": None, "failure": _told(error)}
         with contextlib.suppress(OSError), open(writer, "w") as stream:  # noqa: PTH123
             json.dump(result, stream)
+        # No sys.exit: what the parent has buffered and registered would run here a second time.
         os._exit(0)
     os.close(writer)
+    # Read before waiting: a child that has filled the pipe does not end until somebody reads.
     with open(reader) as stream:  # noqa: PTH123
         text = stream.read()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -69,6 +69,7 @@ class Limits:
     member_header_bytes: int = 1 * _MIB
     chain: int = 8
     tail_bytes: int = 1 * _MIB
+    # The longest manifest (32 MiB), signature (4 MiB) and settings fit in together.
     kept_bytes: int = 40 * _MIB
     seconds: float = 3600.0
 
@@ -158,6 +159,7 @@ class Budget:
         if self.content > self.limits.total_bytes:
             most = self.limits.total_bytes
             self._refuse("total_bytes", f"with it, more than {most} bytes come out", name)
+        # Besides `take_unpacked`: the holes of a sparse file are written and never read.
         if self.content > self._most_unpacked:
             self._refuse("ratio", f"with it, {self._times(self.content)}", name)
 

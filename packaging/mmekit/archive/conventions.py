@@ -119,6 +119,7 @@ def packed_properties(
     replaced = {one.line for one in entries if one.key in _REPLACED}
     lines = re.split(rb"(\r\n|\r|\n)", text)
     for number in replaced:
+        # The line ends stand between the lines, so that each stays what it was.
         position = 2 * (number - 1)
         if not lines[position].rstrip().endswith(b"\\"):
             lines[position] = b"# " + lines[position]
@@ -190,6 +191,7 @@ def _of_files(contents: Contents, properties: Properties) -> Convention | None:
     if "handle" in found.names:
         return None
     if found.is_conventional and script is not None:
+        # DJL's handlers call four functions, and transform_fn is none of them.
         if _is_recommended(contents) and "transform_fn" not in found.functions:
             return _of_handler(contents, SKLEARN)
         return Convention(script, script, found.functions, ())

@@ -96,6 +96,7 @@ def read_text(path: Path) -> bytes:
 def atomic_file(target: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, as a rename is one step within a file system only.
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     temporary = Path(name)
     try:

@@ -85,6 +85,7 @@ class Image:
             "platform_machine": "x86_64",
             "platform_python_implementation": "CPython",
             "platform_system": "Linux",
+            # Of the patch release nothing is known.
             "python_full_version": f"{self.python}.0",
             "python_version": self.python,
             "sys_platform": "linux",

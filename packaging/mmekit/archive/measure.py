@@ -188,6 +188,7 @@ class _Stage:
         Imports that start threads are found, and left out of a second attempt, as the fork server
         does it.
         """
+        # Elsewhere there is no /proc, which tells a fork's own pages from those that it shares.
         if not sys.platform.startswith("linux"):
             return _Forked(preload, {}, None, None)
         environment = _environment(self._engine, self._folder, self._properties)
@@ -199,6 +200,7 @@ class _Stage:
             try:
                 status, output, found = self._run(job, environment, timeout_s)
             except MeasureError as error:
+                # The model has loaded once by now: a fork that hangs is a finding, and no error.
                 status, output, found = -signal.SIGKILL, error.what, self._findings()
             names = found.get("preload", []) if names is None else names
             if "traceback" in found:
@@ -259,6 +261,7 @@ def _job(package: Package, contents: Contents, properties: Properties) -> dict[s
 def _environment(engine: Path, model_folder: Path, properties: Properties) -> dict[str, str]:
     given = _given()
     inherited = given.get("PYTHONPATH")
+    # DJL Serving's order: what the container has, the engine, the model's folder.
     path = ([inherited] if inherited else []) + [str(engine), str(model_folder)]
     own = {
         "OMP_NUM_THREADS": "1",

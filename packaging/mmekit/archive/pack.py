@@ -163,6 +163,7 @@ def pack(
         example=completed.example,
     )
     text = manifest.to_json()
+    # What is too long to be read again must not be written.
     check_length(MANIFEST_FILE, len(text), str(package))
     contents = contents.with_members(Member.made_of(MANIFEST_FILE, text))
     sha256, size = _write(contents, Path(output), compress)
@@ -188,15 +189,18 @@ def _properties_text(given: Subject) -> bytes:
     properties = given.properties
     added = []
     if properties.engine is None:
+        # Without it, DJL Serving goes by file names: a model.onnx beside model.py decides.
         added.append("engine=Python")
     if given.uses_slots:
         added += _worker_lines(given)
     if properties.required_memory_mb is None and given.required_memory_mb is not None:
         added.append(f"required_memory_mb={given.required_memory_mb}")
     if properties.model_name is None:
+        # Under SageMaker all models are called 'model' in the log otherwise.
         added.append(f"option.modelName={_escaped(given.name or '')}")
     if not added:
         return own
+    # Behind what the package has: `mme deploy` tells by the beginning whether that has changed.
     # The empty line also ends a last line that a backslash would continue.
     start = own if own.endswith(b"\n") or not own else own + b"\n"
     return start + "\n".join(["", "# Added when the model was packed:", *added, ""]).encode()
@@ -223,6 +227,7 @@ def _escaped(name: str) -> str:
     """Write a value in ASCII, as java.util.Properties understands it."""
     pieces = []
     for character in name:
+        # Java has no escape for a character beyond 16 bits: it takes two, the surrogate pair.
         units = character.encode("utf-16-be").hex()
         plain = character.isascii() and (character.isalnum() or character in "._-")
         escapes = "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))

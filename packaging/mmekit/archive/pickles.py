@@ -145,6 +145,7 @@ def _parts(stream: BinaryIO, begin: bytes, size: int) -> list[bytes]:
     if size <= 2 * _PART:
         return [begin + stream.read()]
     parts = [begin + stream.read(_PART)]
+    # scikit-learn puts _sklearn_version last into a state, behind the arrays.
     stream.seek(-_PART, io.SEEK_END)
     return [*parts, stream.read(_PART)]
 
@@ -160,6 +161,7 @@ def _decompressor(begin: bytes) -> _Decompressor | None:
     if begin[:3] == b"BZh":
         return bz2.BZ2Decompressor()
     if begin == b"\xfd7zX" or begin[:3] == b"\x5d\0\0":
+        # A header may ask for a dictionary of gigabytes, which is taken before a byte comes out.
         return lzma.LZMADecompressor(memlimit=256 * _MIB)
     return None
 
@@ -214,6 +216,7 @@ class _Opcodes:
 
     def _take(self, kind: str, argument: Any) -> None:
         if kind == "MEMOIZE":
+            # MEMOIZE has no number: it takes that of how many there are (PEP 3154).
             self.memo[len(self.memo)] = self._texts[1]
         elif kind in ("PUT", "BINPUT", "LONG_BINPUT"):
             self.memo[int(argument)] = self._texts[1]
@@ -241,6 +244,7 @@ class _Opcodes:
 def _search(data: bytes, places: list[int]) -> tuple[list[str], list[str]]:
     """Return names of ``__main__`` and versions by the opcodes around them, wherever they are."""
     names = [match["line"].decode("utf-8", "replace") for match in _GLOBAL.finditer(data)]
+    # A text is there once, and then by its number: one byte of BINGET, four of LONG_BINGET.
     remembered = [re.escape(b"h%c" % place) for place in places if place <= _BYTE]
     remembered += [re.escape(b"j" + place.to_bytes(4, "little")) for place in places]
     module = rb"(?:" + rb"|".join([rb"\x8c\x08__main__", *remembered]) + rb")"

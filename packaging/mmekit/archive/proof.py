@@ -82,6 +82,7 @@ def prove(
         for attributes in _ASKED_FOR:
             asked = _BatchCaller(handler, request, content_type, attributes)
             difference, unproven = _examine(asked, sample, different)
+            # With attributes it may only mean that the model has no probabilities.
             if difference or (unproven and not attributes):
                 return Proof(where, difference, unproven)
             if time.monotonic() > deadline:
@@ -144,6 +145,7 @@ def _examine(
         return None, _UNSTEADY
     known = {sample: alone, **_answered(asked, different)}
     batches: list[tuple[bytes, ...]] = [(sample, sample)]
+    # Before another and between two: an answer may go by its place, or by what is before it.
     for body in list(known)[1:]:
         batches += [(sample, body), (body, sample, body)]
     for batch in batches:

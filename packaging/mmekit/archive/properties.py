@@ -321,6 +321,7 @@ def properties_of(entries: Iterable[PropertyLine]) -> Properties:
 
 
 def _environment(text: str) -> dict[str, str]:
+    # As PyModel takes it apart: at every comma, so that no value can hold one.
     pairs = (item.split("=", 1) for item in text.split(","))
     return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) > 1}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mmekit_runtime.signature import Signature
 
+# More than `mmekit.archive.proof` uses, as a model refuses some.
 _MOST = 16
 _ROWS = ("instances", "inputs", "dataframe_records", "dataframe_split")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -131,6 +132,7 @@ class _SampleTable:
     def _cell(self, cell: Any, key: Any, change: _Change) -> Any:
         if isinstance(cell, (dict, list)):
             return self._changed(cell, change)
+        # Before the numbers: to Python, True is an int.
         if isinstance(cell, bool):
             return not cell
         if isinstance(cell, str) and change.text is not None and not self._is_known(key):

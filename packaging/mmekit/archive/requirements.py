@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mmekit.archive.stock_images import Image
 
+# pip's own expression: the # of a URL (#egg=) begins no comment.
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
@@ -53,6 +54,7 @@ def parse_requirements(text: str) -> tuple[Line, ...]:
     TextError
         It has more lines than anybody writes.
     """
+    # In pip's order: it joins lines before it takes comments away.
     joined = text.replace("\\\r\n", "").replace("\\\n", "").splitlines()
     lines = [line for line in (_COMMENT.sub("", one).strip() for one in joined) if line]
     check_lines("requirements.txt", len(lines), "requirements.txt")
@@ -74,6 +76,7 @@ def remaining(lines: tuple[Line, ...], image: Image | None) -> tuple[Line, ...]:
         for line in lines
         if image is None or line.requirement is None or not image.satisfies(line.requirement)
     ]
+    # A file of options alone installs nothing, and DJL Serving would start pip for it all the same.
     return tuple(left) if any(not line.is_option for line in left) else ()
 
 

@@ -53,6 +53,7 @@ def packed_runtime(*, worker_slots: bool) -> tuple[Member, ...]:
     members = runtime_members()
     if not worker_slots:
         return tuple(one for one in members if not one.name.startswith(f"{SLOTS_FOLDER}/"))
+    # The file that will hold the hash cannot be a part of it.
     kept = Contents.of(RUNTIME_FOLDER, [one for one in members if one.name != _BUILD_FILE])
     digest = hashlib.sha256()
     for member in kept:

@@ -97,6 +97,7 @@ def is_binary(stream: BinaryIO) -> bool:
     """Return whether a file is no text, as git decides it; it is at its beginning afterwards."""
     head = stream.read(_HEAD)
     stream.seek(0)
+    # UTF-16 has a zero in every other byte of plain English, and is a text.
     return b"\0" in head and not head.startswith(_UTF16)
 
 
@@ -224,6 +225,8 @@ def _windows(read: Callable[[int], bytes]) -> Iterator[_Window]:
         chunk = read(_CHUNK)
         is_last = not chunk
         data += chunk
+        # A hit near the end waits for the next piece, which has the rest of its line; and what is
+        # before a hit is kept, as a comment there may accept it.
         end = len(data) if is_last else max(len(data) - _AROUND, begin)
         yield _Window(data, line, begin, end)
         gone = max(end - _AROUND, 0)
@@ -238,6 +241,7 @@ def _token(mark: str, rest: str, what: str) -> tuple[bytes, str, re.Pattern[byte
 
 
 _PRIVATE_KEY = "a private key"
+# Every repetition has a bound: a line of data may be megabytes long.
 _TOKENS = (
     *(_token(mark, r"[A-Z0-9]{16}", "an access key of AWS") for mark in ("AKIA", "ASIA")),
     _token("gh", r"(?:[pousr]_\w{36,255}|ithub_pat_\w{22,255})", "a token of GitHub"),
@@ -249,6 +253,7 @@ _TOKENS = (
     *(_token(f"{kind}k_live_", r"[A-Za-z0-9]{16,255}", "a key of Stripe") for kind in "sr"),
     _token(
         "sk-",
+        # T3BlbkFJ is OpenAI in base64.
         r"(?:(?:ant|proj|svcacct)-[\w-]{20,255}|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20})",
         "a key of a language model",
     ),
@@ -262,6 +267,7 @@ _TOKENS = (
     _token("AccountKey=", r"[A-Za-z0-9+/]{80,100}={0,2}", "a storage key of Azure"),
     _token("AGE-SECRET-KEY-1", r"[A-Z0-9]{58}", _PRIVATE_KEY),
     _token("PuTTY-User-Key-File-", r"\d: [\w-]{4,40}", _PRIVATE_KEY),
+    # Both are JSON objects, and eyJ is how base64 of {" and a letter begins.
     _token("eyJ", r"[\w-]{10,512}\.eyJ[\w-]{10,2048}\.[\w-]{10,512}", "a signed token (JWT)"),
     _token("Bearer ", r"(?=[^\d\s]{0,64}\d)[\w.~+/-]{16,512}=?=?", "a token of a request"),
     _token("Basic ", r"(?=[^\d\s]{0,64}\d)[A-Za-z0-9+/]{16,512}=?=?", "a password of a request"),
@@ -371,6 +377,7 @@ def _counts(family: str, value: bytes, *, is_written: bool) -> bool:
         return _is_basic(value)
     if _PLACEHOLDER.match(value):
         return False
+    # AWS's secret keys have no mark of their own, and need not hold a digit.
     if _AWS_SECRET.fullmatch(value) and family in ("key", "secret"):
         return True
     is_mixed = _DIGIT.search(value) is not None and _LETTER.search(value) is not None

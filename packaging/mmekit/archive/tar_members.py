@@ -26,7 +26,9 @@ _BLOCK = 512
 _COPY = 1 << 18
 # A file's content is read in smaller pieces.
 _LARGEST_READ = 1 << 20
+# Linux opens no longer path (PATH_MAX).
 _NAME_MAX_BYTES = 4096
+# A size of 64 bits has 20.
 _NUMBER_MAX_DIGITS = 32
 _REMEDY = "do not use this archive: no honest one looks like this"
 
@@ -35,6 +37,7 @@ _LINE_END = 0x0A
 _GLOBAL = tarfile.XGLTYPE
 _CHARSET = b"hdrcharset"
 _BINARY, _UTF8 = b"21 hdrcharset=BINARY\n", b"20 hdrcharset=UTF-8\n"
+# GNU tar has written sparse files into pax headers in three ways: 0.0, 0.1 and 1.0.
 _SPARSE = tuple(
     b"GNU.sparse." + key
     for key in (
@@ -70,6 +73,7 @@ class Tarball(tarfile.TarFile):
 
     def next(self) -> tarfile.TarInfo | None:
         """Return the next member, and forget those before it."""
+        # tarfile reads the first member when it opens, and then its next() returns the same again.
         is_counted = getattr(self, "firstmember", None) is not None
         member = super().next()
         self.members: list[tarfile.TarInfo] = []
@@ -221,6 +225,7 @@ def _acted_upon(file: CountingFile, records: bytes) -> list[tuple[bytes, bytes]]
     """Return the records of a pax header that say which bytes are whose, in their order."""
     kept = []
     position = 0
+    # A zero ends the records, as it does to tarfile since CVE-2024-6232.
     while position < len(records) and records[position] != 0:
         match = _RECORD.match(records, position)
         end = 0 if match is None else position + int(match[1])
@@ -240,6 +245,7 @@ def _see(file: CountingFile, key: bytes, value: bytes) -> None:
         if len(value) > _NAME_MAX_BYTES:
             file.refuse(f"names more than {_NAME_MAX_BYTES} bytes")
     elif max(map(len, value.split(b",")), default=0) > _NUMBER_MAX_DIGITS:
+        # GNU.sparse.map is many numbers in one record.
         file.refuse(f"has a number of more than {_NUMBER_MAX_DIGITS} digits")
 
 
@@ -248,6 +254,7 @@ def _see_sparse(file: CountingFile, member: tarfile.TarInfo) -> None:
     parts: list[tuple[int, int]] = getattr(member, "sparse", None) or []
     end = 0
     for offset, size in parts:
+        # GNU tar ends the map of a file that ends with a hole with such a part.
         if size == 0:
             continue
         if size < 0 or offset < end or offset + size > member.size:

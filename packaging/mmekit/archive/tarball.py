@@ -30,7 +30,9 @@ _GZIP = zlib.MAX_WBITS | 16
 _BLOCK = 512
 _COPY = 1 << 18
 _BUFFER = 1 << 16
+# RFC 1951, 3.2.4: the length of a stored block has 16 bits.
 _STORED_MAX = 0xFFFF
+# Eleven octal digits; a larger size goes into a pax header.
 _USTAR_SIZE_MAX = 8**11 - 1
 _NAME_MAX, _PREFIX_MAX = 100, 155
 _FILE, _FOLDER, _PAX = b"0", b"5", b"x"
@@ -87,6 +89,7 @@ class Gunzip(io.RawIOBase):
                 break
             if not self._waiting and not self._fill():
                 raise EOFError("the gzip stream ends in the middle")
+            # With a bound: a few kilobytes may be gigabytes, in memory before they are counted.
             data = self._stream.decompress(self._waiting, size)
             self._waiting = self._stream.unconsumed_tail or self._stream.unused_data
             self._budget.take_unpacked(len(data))
@@ -130,6 +133,7 @@ class GzipWriter:
 
     def __init__(self, stream: Sink, level: int | None = None) -> None:
         self._stream = stream
+        # Raw deflate: zlib's own gzip header names the system that it was built for.
         self._deflate = None if level is None else zlib.compressobj(level, zlib.DEFLATED, -15)
         self._waiting = bytearray()
         self._crc = 0
@@ -155,6 +159,7 @@ class GzipWriter:
             self._store(self._waiting, last=True)
         else:
             self._stream.write(self._deflate.flush())
+        # RFC 1952 has the size modulo 2**32: from 4 GiB on it wraps around.
         self._stream.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
 
     def _store(self, block: bytearray, *, last: bool) -> None:
@@ -198,10 +203,12 @@ class TarWriter:
         split = _split(encoded)
         if split is None:
             records += pax_record(b"path", encoded)
+            # For readers without pax; the record has the whole name.
             split = (b"", encoded[:_NAME_MAX])
         if size > _USTAR_SIZE_MAX:
             records += pax_record(b"size", b"%d" % size)
         if records:
+            # As tarfile calls it: POSIX's own default holds the number of a process.
             short = b"././@PaxHeader"
             self._stream.write(_ustar(b"", short, len(records), 0o644, _PAX))
             self._stream.write(records + bytes(-len(records) % _BLOCK))
@@ -233,6 +240,7 @@ def open_tarball(
     try:
         opened = path.open("rb") if content is None else io.BytesIO(content)
         with opened as raw:
+            # Of what was opened: the path may lead to another file by now.
             size = os.fstat(raw.fileno()).st_size if content is None else len(content)
             budget = Budget(str(path), size, limits or Limits())
             with (
@@ -291,5 +299,6 @@ def _ustar(prefix: bytes, name: bytes, size: int, mode: int, kind: bytes) -> byt
             )
         )
     )
+    # The checksum alone has six digits, NUL and blank, as the first tars wrote it.
     header[148:156] = b"%06o\0 " % sum(header)
     return bytes(header)

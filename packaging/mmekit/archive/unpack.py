@@ -84,6 +84,7 @@ def unpack(
             for member in tar:
                 unpacking.add(member)
         unpacking.finish()
+        # One step, as it is beside; and an error when somebody has filled the folder meanwhile.
         temporary.replace(destination)
         temporary = None
     except OSError as error:
@@ -136,6 +137,7 @@ class _Unpacking:
             )
         for name, target in self.links.items():
             (self.root / name).symlink_to(target)
+        # The folder itself may lie behind a link, as macOS' temporary one does.
         real_root = os.path.realpath(self.root)
         for name in self.links:
             # Only now: a link may lead through other links.
@@ -151,6 +153,7 @@ class _Unpacking:
             self._refuse(member, "its name holds a NUL")
         if name.startswith("/"):
             self._refuse(member, "its name is absolute")
+        # `tar czf model.tar.gz .` writes every name as ./name.
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in parts:
             self._refuse(member, "its name leads upwards")
@@ -202,6 +205,7 @@ class _Unpacking:
                 # A hole in a sparse file is nothing that is read.
                 self.tar.budget.take_time()
                 target.write(chunk)
+            # The umask cuts what os.open is given, but not this.
             os.fchmod(target.fileno(), 0o755 if member.mode & 0o100 else 0o644)
         self.kinds[name] = "file"
 

@@ -48,8 +48,10 @@ _UNKNOWN_CALLER = frozenset(
         "InvalidSignatureException",
     }
 )
+# The answer to a HEAD has no body, so that botocore has only its status for a code: 403, 404.
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
 _MISSING = frozenset({"404", "ObjectNotFoundException"})
+# SageMaker's code for it is ValidationException, as for a wrong parameter: the text tells.
 _MISSING_SPOKEN = ("Could not find", "No scaling policy found", "No scalable target found")
 VARIANT = "AllTraffic"
 
@@ -81,6 +83,7 @@ class Account:
         with deploy_errors(self.settings):
             identity = self.client("sts").get_caller_identity()
         self.number = str(identity["Account"])
+        # In China and in GovCloud, ARNs have another partition than aws.
         self.partition = str(identity["Arn"]).split(":")[1]
 
     def client(self, service: str) -> Any:

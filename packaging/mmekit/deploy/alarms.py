@@ -70,6 +70,7 @@ def _wanted(site: Site) -> dict[str, dict[str, Any]]:
             "Look at cold loads, and at the number of instances.",
             "Namespace": _OF_ENDPOINTS,
             "MetricName": "ModelLatency",
+            # To CloudWatch a percentile is no Statistic.
             "ExtendedStatistic": "p99",
             "Unit": "Microseconds",
             "Threshold": alarms.latency_ms * _MICROSECONDS,

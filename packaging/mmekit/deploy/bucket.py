@@ -89,6 +89,7 @@ def _state(site: Site) -> dict[str, Any] | None:
                 where=bucket,
                 remedy="Choose another name as `bucket`; bucket names are global.",
             ) from error
+        # To a HEAD S3 says no more than the status.
         if code_of(error) in ("301", "PermanentRedirect"):
             raise _elsewhere(site, "another region") from error
         raise
@@ -127,6 +128,7 @@ def _elsewhere(site: Site, region: str) -> DeployError:
 
 def _asked(ask: Callable[[], Any], otherwise: Any) -> Any:
     try:
+        # What nobody has set is an error to S3: NoSuchTagSet, NoSuchBucketPolicy and so on.
         return ask()
     except ClientError as error:
         if is_missing(error):
@@ -235,6 +237,7 @@ def _encrypt(site: Site) -> None:
     by_default = {"SSEAlgorithm": "AES256"}
     if key is not None:
         by_default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    # With a bucket key, KMS is not asked, and not paid, for every single object.
     rule = {"ApplyServerSideEncryptionByDefault": by_default, "BucketKeyEnabled": key is not None}
     site.account.client("s3").put_bucket_encryption(
         Bucket=site.bucket, ServerSideEncryptionConfiguration={"Rules": [rule]}
@@ -242,6 +245,7 @@ def _encrypt(site: Site) -> None:
 
 
 def _refuse_plain_http(site: Site) -> None:
+    # A bucket has one policy, which is put as a whole: what others added goes along.
     others = [one for one in _statements(site) if one.get("Sid") != _REFUSES_PLAIN_HTTP]
     policy = {"Version": "2012-10-17", "Statement": [*others, _refusal(site)]}
     site.account.client("s3").put_bucket_policy(Bucket=site.bucket, Policy=json.dumps(policy))
@@ -251,7 +255,9 @@ def _forget_uploads(site: Site) -> None:
     forget = {
         "ID": _FORGETS_UPLOADS,
         "Status": "Enabled",
+        # S3 wants a filter, even of a rule for everything.
         "Filter": {"Prefix": ""},
+        # Parts of an upload that never ended are paid for, and no list of objects shows them.
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
     }
     rules = [one for one in _lifecycle(site) if one.get("ID") != _FORGETS_UPLOADS]

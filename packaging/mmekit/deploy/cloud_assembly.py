@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Assembly", "Published"]
 
+# The first day that a zip can tell: the same files are the same bytes on any day.
 _SOME_TIME = (1980, 1, 1, 0, 0, 0)
 _REDO = "Synthesise it again: cdk synth, or python app.py with CDK_OUTDIR set."
 _CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"]
+# botocore's waiters look every 30 s, and the local service is done in seconds. Half an hour in all.
 _WAIT = {"Delay": 1, "MaxAttempts": 1800}
 
 
@@ -159,10 +161,12 @@ class Assembly:
         formation = self._settings.client("cloudformation")
         request = {
             "StackName": name,
+            # A template within the request may have 51,200 bytes at most.
             "TemplateURL": self._template_url(properties),
             "Capabilities": _CAPABILITIES,
         }
         found = _described(formation, name)
+        # CloudFormation updates no stack whose creation was rolled back: it can only be deleted.
         if found is not None and found["StackStatus"] in ("ROLLBACK_COMPLETE", "CREATE_FAILED"):
             formation.delete_stack(StackName=name)
             self._wait(formation, "stack_delete_complete", found["StackId"])
@@ -177,6 +181,7 @@ class Assembly:
                 formation.update_stack(**request)
                 self._wait(formation, "stack_update_complete", name)
             except ClientError as error:
+                # It has no code of its own: a ValidationError, as for a wrong template.
                 if "No updates are to be performed" not in str(error):
                     raise
         described = _described(formation, name) or {}
@@ -186,6 +191,7 @@ class Assembly:
     def _template_url(self, properties: dict[str, Any]) -> str:
         url = str(properties["stackTemplateAssetObjectUrl"])
         bucket, _, key = self._located(url.removeprefix("s3://")).partition("/")
+        # The manifest says s3://, and TemplateURL takes https:// only.
         return f"https://{bucket}.s3.{self._settings.region}.amazonaws.com/{key}"
 
     def _wait(self, formation: Any, waiter: str, stack: str) -> None:
@@ -238,6 +244,7 @@ class Assembly:
             for file in sorted(path.rglob("*")):
                 if file.is_file():
                     entry = zipfile.ZipInfo(file.relative_to(path).as_posix(), _SOME_TIME)
+                    # A zip has Unix' modes in the upper half: what may be executed stays so.
                     entry.external_attr = file.stat().st_mode << 16
                     archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
         return packed.getvalue()

@@ -327,5 +327,6 @@ def _entry(kind: str, region: str) -> dict[str, Any] | None:
 @cache
 def _content() -> dict[str, Any]:
     text = files(__package__).joinpath("prices.json").read_text("utf-8")
+    # 0.23 has no binary fraction: as a float it would be another price.
     content: dict[str, Any] = json.loads(text, parse_float=Decimal)
     return content

@@ -77,6 +77,7 @@ def endpoint_state(site: Site) -> EndpointState | None:
         raise
     config = found.get("EndpointConfigName", "")
     try:
+        # SageMaker does not keep anybody from deleting the config of an endpoint that serves.
         described = sagemaker.describe_endpoint_config(EndpointConfigName=config)
     except ClientError as error:
         if not is_missing(error):
@@ -148,6 +149,7 @@ def plan_endpoint(site: Site, state: EndpointState | None, config: str) -> Step:
             where=site.name,
             remedy="Give the deployment another `name`.",
         )
+    # DeleteEndpoint is all that SageMaker still does with a failed endpoint.
     if state.status == _FAILED:
         return Step(
             Action.CHANGE,
@@ -211,6 +213,7 @@ def _update(site: Site, config: str, report: Report) -> None:
 
 def _wait_for(site: Site, config: str, report: Report) -> None:
     state = settled_endpoint(site, report)
+    # InService alone may be the old config: an update that fails is rolled back.
     if state is not None and (state.status, state.config) == (_IN_SERVICE, config):
         report(f"endpoint {site.name}: {_IN_SERVICE}")
         return

@@ -125,6 +125,7 @@ def _own(site: Site, operation: str, listing: str, member: str) -> Iterator[str]
     sagemaker = site.account.client("sagemaker")
     for page in sagemaker.get_paginator(operation).paginate(NameContains=f"{site.name}-"):
         for listed in page[listing]:
+            # The filter also finds the names of others, such as my-NAME-x.
             found = sagemaker.list_tags(ResourceArn=listed[f"{member}Arn"])["Tags"]
             if {"Key": TAG, "Value": site.name} in found:
                 yield listed[f"{member}Name"]
@@ -139,6 +140,7 @@ def _wanted_model(site: Site) -> dict[str, Any]:
         "role": site.role,
     }
     if network is not None:
+        # In another order they are the same network, and need no new model.
         model["subnets"] = sorted(network.subnets)
         model["security groups"] = sorted(network.security_groups)
     return model
@@ -160,6 +162,7 @@ def _model_state(site: Site, name: str) -> dict[str, Any] | None:
         if is_missing(error):
             return None
         raise
+    # CreateModel takes the one container in either form.
     container = found.get("PrimaryContainer") or (found.get("Containers") or [{}])[0]
     model: dict[str, Any] = {
         "image": container.get("Image"),

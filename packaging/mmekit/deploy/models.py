@@ -200,6 +200,7 @@ def stored_archives(site: Site) -> tuple[StoredArchive, ...]:
         if is_missing(error):
             return ()
         raise
+    # A listing has no metadata: each object needs a HEAD of its own.
     with ThreadPoolExecutor(_THREADS) as threads:
         heads = threads.map(lambda one: _head(s3, site.bucket, one["Key"]), listed)
         return tuple(
@@ -316,6 +317,7 @@ def _removal(site: Site, stored: StoredArchive) -> Step:
 def _upload(site: Site, model: PackedModel, old: StoredArchive | None, report: Report) -> None:
     metadata = {_SHA256: model.sha256, _DEPLOYMENT: site.name}
     if old is not None:
+        # With the object, so that a run after an interrupted one knows that new instances are due.
         metadata[_REPLACES] = old.sha256 or "unknown"
     progress = _UploadProgress(model, report)
     site.account.client("s3").upload_file(

@@ -93,7 +93,9 @@ def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -
             endpoint,
             *after,
             *plan_alarms(site),
+            # The old instances are gone by now, and with them what only they needed.
             *narrowed_role,
+            # Before the models, which alone say where that is.
             *plan_former_removal(site),
             *hosting.leftovers,
             *gone,
@@ -109,6 +111,7 @@ def plan_removal(site: Site, report: Report) -> Plan:
     # What is left of an interrupted run has no endpoint any more.
     scaling = plan_scaling_removal(site) if is_own or state is None else None
     bucket = plan_bucket_removal(site)
+    # Instances need the role until the endpoint is gone, and S3 removes empty buckets only.
     last = (plan_role_removal(site), bucket)
     return Plan(
         (

@@ -97,6 +97,7 @@ def role_permissions(site: Site) -> list[dict[str, Any]]:
     statements: list[dict[str, Any]] = [
         _allow("ReadModels", "s3:GetObject", f"{bucket}/{site.prefix}*"),
         {
+            # Without it, S3 answers 403 instead of 404 for a key that is not there.
             **_allow("ListModels", "s3:ListBucket", bucket),
             "Condition": {"StringLike": {"s3:prefix": [f"{site.prefix}*"]}},
         },
@@ -108,9 +109,11 @@ def role_permissions(site: Site) -> list[dict[str, Any]]:
                 "logs:DescribeLogStreams",
                 "logs:PutLogEvents",
             ],
+            # The group itself, and its streams: to IAM these are two resources.
             [logs, f"{logs}:*"],
         ),
         {
+            # CloudWatch knows no resource for it: the condition narrows it instead.
             **_allow("WriteMetrics", "cloudwatch:PutMetricData", "*"),
             "Condition": {"StringEquals": {"cloudwatch:namespace": list(_NAMESPACES)}},
         },
@@ -123,6 +126,7 @@ def role_permissions(site: Site) -> list[dict[str, Any]]:
         pull = ["BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer"]
         statements += [
             _allow("PullImage", [f"ecr:{name}" for name in pull], repository),
+            # A sign-in is to the whole registry: ECR knows no narrower resource.
             _allow("SignInToRegistry", "ecr:GetAuthorizationToken", "*"),
         ]
     if site.deployment.kms_key is not None:
@@ -131,6 +135,7 @@ def role_permissions(site: Site) -> list[dict[str, Any]]:
         verbs = [f"{do}NetworkInterface{what}" for do in ("Create", "Delete") for what in _KINDS]
         seen = ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
         actions = [f"ec2:{verb}" for verb in verbs] + [f"ec2:Describe{what}" for what in seen]
+        # EC2's describing actions know no narrower resource.
         statements.append(_allow("AttachToNetwork", actions, "*"))
     return statements
 
@@ -261,6 +266,7 @@ def _remove(site: Site, report: Report) -> None:
         report(f"role {site.role_name}: kept, {', '.join(others)} uses it")
         return
     iam = site.account.client("iam")
+    # IAM removes no role that still has a policy.
     if _POLICY in iam.list_role_policies(RoleName=site.role_name)["PolicyNames"]:
         iam.delete_role_policy(RoleName=site.role_name, PolicyName=_POLICY)
     iam.delete_role(RoleName=site.role_name)
@@ -270,6 +276,7 @@ def _other_users(site: Site) -> Iterator[str]:
     """Name what else the role serves: models, and whatever gave it more permissions."""
     iam, sagemaker = site.account.client("iam"), site.account.client("sagemaker")
     name = site.role_name
+    # IAM does not know who names a role: every model has to be asked.
     for page in sagemaker.get_paginator("list_models").paginate():
         for listed in page["Models"]:
             model = sagemaker.describe_model(ModelName=listed["ModelName"])

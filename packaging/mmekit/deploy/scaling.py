@@ -128,6 +128,7 @@ def _state(site: Site) -> dict[str, Any] | None:
 
 def _make(site: Site) -> None:
     client, wanted, state = _client(site), _wanted(site), _state(site)
+    # First: a policy is for a target that is registered.
     if state is None or any(state[bound] != wanted[bound] for bound in _BOUNDS):
         client.register_scalable_target(
             **_address(site),

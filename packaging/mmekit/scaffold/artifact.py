@@ -122,6 +122,7 @@ def _file(path: Path, head: bytes) -> Artifact:
 def _braces(path: Path, head: bytes) -> Artifact:
     if b'"learner"' in head:
         return Artifact(path, XGBOOST, "XGBoost's JSON")
+    # UBJSON has JSON's braces; its names have a length before them, and no quotes.
     if head.startswith(b"{") and b"learner{" in head:
         return Artifact(path, XGBOOST, "XGBoost's UBJSON")
     # A JSON file may begin with another member, and be indented.
@@ -182,6 +183,7 @@ def _folder(path: Path) -> Artifact:
 
     if has(_MLMODEL):
         return Artifact(path, MLFLOW, "a model folder of MLflow")
+    # Before sentence-transformers, whose files are in such a folder as well.
     if has(*_SETFIT_FILES):
         # The head is a pickle of scikit-learn.
         return Artifact(path, SETFIT, "a model folder of SetFit", runs_code=has("model_head.pkl"))
@@ -227,6 +229,7 @@ def _is_onnx(path: Path, head: bytes) -> bool:
     except ImportError:
         return path.suffix.lower() == ".onnx"
     try:
+        # A protobuf has no magic number: only loading it tells.
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a tree of its own
         if path.suffix.lower() != ".onnx":

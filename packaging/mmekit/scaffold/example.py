@@ -168,6 +168,7 @@ def _of_frame(frame: Any, *, named: bool = True) -> ExampleRows:
 def _of_csv(path: Path) -> ExampleRows:
     pandas = _pandas(path)
     frame = pandas.read_csv(path)
+    # A first line of numbers is a row, which pandas took for names.
     if all(_is_number(str(name)) for name in frame.columns):
         return _of_frame(pandas.read_csv(path, header=None), named=False)
     return _of_frame(frame)

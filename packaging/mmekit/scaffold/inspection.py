@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mmekit.scaffold.artifact import Artifact
 
 
+# The hub would be asked although the model is here; and tokenizers' threads stand in the way of
+# a fork.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 _NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 # What a pickle names beside the libraries that the model is of, and comes with them.
@@ -83,6 +85,7 @@ def pin(distribution: str, version: str | None = None) -> str:
             version = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
             return distribution
+    # PyPI has torch 2.7.1, and not the 2.7.1+cpu that may be installed.
     return f"{distribution}=={Version(version).public}"
 
 
@@ -207,8 +210,10 @@ def _lightgbm(found: Artifact) -> Inspected:
     from mmekit_runtime.libraries.boosting import lightgbm_categories
 
     booster = lightgbm.Booster(model_file=str(found.path))
+    # Of one tree: all of them would become objects of Python's, for one word.
     objective = booster.dump_model(num_iteration=1).get("objective", "no objective")
     names = tuple(booster.feature_name())
+    # LightGBM's own, where training had none.
     unnamed = names == tuple(f"Column_{place}" for place in range(len(names)))
     categories = lightgbm_categories(booster)
     return Inspected(
@@ -280,6 +285,7 @@ def _torchscript(found: Artifact) -> Inspected:
     import torch
 
     load: Any = torch.jit.load
+    # It may have been saved on a GPU.
     network = load(str(found.path), map_location="cpu").eval()
     return Inspected(
         path=found.path,

@@ -160,6 +160,7 @@ def _noting(named: dict[str, None]) -> Iterator[None]:
             named[module.partition(".")[0]] = None
             return super().find_class(module, name)
 
+    # joblib.load takes no unpickler of one's own.
     numpy_pickle.NumpyUnpickler = Noting
     try:
         yield

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sys
 
+# typing would be imported at every start of Python otherwise.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -195,6 +195,7 @@ def secret_texts(subject: Subject) -> Iterator[Finding]:
 def without_secrets(finding: Finding, hidden: frozenset[str]) -> Finding:
     """Take the secrets out of what any rule says."""
     message, remedy = finding.message, finding.remedy
+    # The longest first: a shorter one may be a part of it, and the rest would be left to read.
     for value in sorted(hidden, key=len, reverse=True):
         message, remedy = message.replace(value, "\u2026"), remedy.replace(value, "\u2026")
     return replace(finding, message=message, remedy=remedy)

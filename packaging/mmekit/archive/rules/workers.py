@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _FEW_SLOTS = 8
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _THREADS = "OMP_NUM_THREADS"
+# OpenMP takes a list, too: a number for each level of nested regions.
 _NUMBERS = re.compile(r" *0*[1-9][0-9]{0,3} *(, *0*[1-9][0-9]{0,3} *)*")
 
 
