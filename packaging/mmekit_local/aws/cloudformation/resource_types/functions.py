@@ -65,7 +65,7 @@ class FunctionType(ResourceType):
     def update(
         self, context: StackContext, resource: Resource, properties: dict[str, Any]
     ) -> PhysicalResource | None:
-        if properties.get("FunctionName") != resource.properties.get("FunctionName"):
+        if self.is_renamed(resource, properties):
             return None
         name = resource.physical_id
         if properties["Code"] != resource.properties["Code"]:

@@ -111,7 +111,7 @@ class InlinePolicyType(ResourceType):
     def update(
         self, context: StackContext, resource: Resource, properties: dict[str, Any]
     ) -> PhysicalResource | None:
-        if properties.get("PolicyName") != resource.properties.get("PolicyName"):
+        if self.is_renamed(resource, properties):
             return None
         self._remove(context, resource, set(properties.get("Roles", ())))
         for role in properties.get("Roles", ()):

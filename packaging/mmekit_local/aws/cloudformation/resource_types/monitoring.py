@@ -34,7 +34,7 @@ class AlarmType(ResourceType):
     def update(
         self, context: StackContext, resource: Resource, properties: dict[str, Any]
     ) -> PhysicalResource | None:
-        if properties.get("AlarmName") != resource.properties.get("AlarmName"):
+        if self.is_renamed(resource, properties):
             return None
         return self._put(context, resource.physical_id, properties)
 
@@ -63,7 +63,7 @@ class DashboardType(ResourceType):
     def update(
         self, context: StackContext, resource: Resource, properties: dict[str, Any]
     ) -> PhysicalResource | None:
-        if properties.get("DashboardName") != resource.properties.get("DashboardName"):
+        if self.is_renamed(resource, properties):
             return None
         return self._put(context, resource.physical_id, properties)
 
@@ -101,7 +101,7 @@ class LogGroupType(ResourceType):
     def update(
         self, context: StackContext, resource: Resource, properties: dict[str, Any]
     ) -> PhysicalResource | None:
-        if properties.get("LogGroupName") != resource.properties.get("LogGroupName"):
+        if self.is_renamed(resource, properties):
             return None
         self._retain(context, resource.physical_id, properties)
         return PhysicalResource(resource.physical_id, resource.attributes)

@@ -43,6 +43,12 @@ class ResourceType:
         given = properties.get(self.name_property)
         return str(given) if given else context.new_name(logical_id, properties, self.longest)
 
+    def is_renamed(self, resource: Resource, properties: dict[str, Any]) -> bool:
+        """Say whether other properties give it another name, which only a new one can have."""
+        return bool(
+            properties.get(self.name_property) != resource.properties.get(self.name_property)
+        )
+
     def assumed(self, context: StackContext, resource: Resource) -> PhysicalResource:
         """Return what there would be of a resource in whose making the service ended."""
         name = self.name(context, resource.logical_id, resource.properties)

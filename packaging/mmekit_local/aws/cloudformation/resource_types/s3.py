@@ -61,7 +61,7 @@ class BucketType(ResourceType):
     def update(
         self, context: StackContext, resource: Resource, properties: dict[str, Any]
     ) -> PhysicalResource | None:
-        if properties.get("BucketName") != resource.properties.get("BucketName"):
+        if self.is_renamed(resource, properties):
             return None
         self._configure(context, resource.physical_id, properties)
         return PhysicalResource(resource.physical_id, resource.attributes)

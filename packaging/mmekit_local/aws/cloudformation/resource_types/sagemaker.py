@@ -109,7 +109,7 @@ class EndpointType(ResourceType):
     def update(
         self, context: StackContext, resource: Resource, properties: dict[str, Any]
     ) -> PhysicalResource | None:
-        if properties.get("EndpointName") != resource.properties.get("EndpointName"):
+        if self.is_renamed(resource, properties):
             return None
         name, wanted = resource.attributes["EndpointName"], properties.get("EndpointConfigName")
         given = {member: properties.get(member) for member in _UPDATED}
