@@ -23,7 +23,7 @@ with contextlib.suppress(ValueError):  # not the main thread
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Servers, services and `mme` are forked from a process that has imported these: see
-# server_process.py, mme_command.py and mmekit_local/endpoint/service_process.py.
+# forked_program.py.
 if sys.platform == "linux":
     multiprocessing.set_forkserver_preload(
         [

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from tests.server_process import fork
+from tests.forked_program import ForkedProgram
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,10 +37,10 @@ def run_mme(
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         with open(os.devnull) as nothing:  # noqa: PTH123  a device
             streams = [os.dup(one.fileno()) for one in (nothing, out, err)]
-        process = fork("mmekit.cli", words, folder, dict(environment), *streams)
-        process.join()
+        process = ForkedProgram("mmekit.cli", words, folder, environment, *streams)
+        ended = process.wait()
         printed = []
         for file in (out, err):
             file.seek(0)
             printed.append(file.read())
-    return subprocess.CompletedProcess(["mme", *words], process.exitcode, *printed)
+    return subprocess.CompletedProcess(["mme", *words], ended, *printed)

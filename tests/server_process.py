@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +18,9 @@ import httpx
 import psutil
 
 import mmekit_runtime
+from tests.forked_program import ForkedProgram
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable
 
 RUNTIME = Path(mmekit_runtime.__file__).parent
@@ -62,56 +59,15 @@ def give_slots(folder: Path) -> Path:
     return folder
 
 
-def fork(
-    module: str, arguments: list[str], folder: Path, environment: dict[str, str], *streams: int
-) -> Any:
-    """Fork a process that becomes a module's program, with descriptors as its standard streams.
-
-    They are closed here. What the process that it is forked from has imported is said in
-    conftest.py, as there is one for all kinds.
-    """
-    ends = [Connection(number) for number in streams]
-    given = {"given": (module, arguments, str(folder), environment, *ends)}
-    script = str(Path(__file__).with_name("forked_program.py"))
-    process = multiprocessing.get_context("forkserver").Process(
-        target=runpy.run_path, args=(script, given, "forked"), daemon=True
-    )
-    process.start()
-    for end in ends:
-        end.close()
-    return process
-
-
-class _ForkedServer:
-    """A server that has been forked, spoken of as a `subprocess.Popen` is."""
+class _ForkedServer(ForkedProgram):
+    """A server that has been forked, with pipes to it and from it."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
         stdin, stdout = os.pipe(), os.pipe()
-        module = "mmekit_local.server.__main__"
         ends = (stdin[0], stdout[1], os.dup(stdout[1]))
-        self._process = fork(module, arguments, Path.cwd(), environment, *ends)
+        super().__init__("mmekit_local.server.__main__", arguments, Path.cwd(), environment, *ends)
         self.stdin = os.fdopen(stdin[1], "w")
         self.stdout = os.fdopen(stdout[0], errors="replace")
-        self.pid = self._process.pid
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("the server", timeout or 0)
-        return self._process.exitcode
-
-    def send_signal(self, number: signal.Signals) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def kill(self) -> None:
-        self._process.kill()
 
 
 class ServerProcess:

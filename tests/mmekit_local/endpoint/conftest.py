@@ -211,7 +211,7 @@ def start(tmp_path):
 
 @pytest.fixture(scope="module")
 def service_options():
-    """Options of service_process.py; a module may define its own."""
+    """Options of service_program.py; a module may define its own."""
     return []
 
 
