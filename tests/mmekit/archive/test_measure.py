@@ -29,6 +29,15 @@ def test_memory_versions_and_imports_are_what_the_process_had(measurement):
     assert 0 <= memory.required_mb * MIB - memory.proportional < MIB
 
 
+def test_the_peak_is_the_models_and_not_that_of_the_process_which_asks(workshop):
+    ballast = b"x" * (700 * MIB)
+    workshop.write("model.py", "def handle(inputs): ...\n")
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert measured.memory.private <= measured.memory.peak < len(ballast) - 100 * MIB
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_older_measurement_is_none(workshop, number):
     (workshop.artifacts / "measured.json").write_text(f'{{"format": {number}}}')
