@@ -14,6 +14,7 @@ from mmekit_runtime.batching import alike, joined, kind_of, row_count
 from mmekit_runtime.decoding import decode_numbers, decode_texts
 from mmekit_runtime.encoding import encode
 from mmekit_runtime.estimators import names_of, takes_missing
+from mmekit_runtime.layers import SHARED_FOLDER_VARIABLE
 from mmekit_runtime.messages import (
     Parameters,
     Prediction,
@@ -76,9 +77,25 @@ class Handler:
 
     def __init__(self) -> None:
         self._loaded: _Loaded | None = None
+        self._received: tuple[Any] | None = None
 
-    def load(self, folder: Path) -> Any:
-        """Return the model whose artefacts are in ``folder``."""
+    # By Python's typing rules, `load(self, folder)` and `load(self, folder, shared)` both override
+    # this.
+    def load(self, folder: Path, *_shared: Any, **_named: Any) -> Any:
+        """Return the model whose artefacts are in ``folder``.
+
+        A handler with a `load_shared` of its own gets what that has returned as a second argument.
+        """
+        raise NotImplementedError
+
+    def load_shared(self, folder: Path) -> Any:
+        """Return what many models have in common: what is made of the shared files in ``folder``.
+
+        Which files these are ``option.shared`` in serving.properties says; they keep their names.
+        With worker slots it is called once for all models that have these files and this code,
+        in a process from which theirs are forked: it must not change what it returns later, nor
+        start threads, leave files open, or use a GPU. (It is loaded in each process then.)
+        """
         raise NotImplementedError
 
     def predict(self, model: Any, rows: Any, parameters: Parameters) -> Any:
@@ -112,7 +129,7 @@ class Handler:
     def prepare(self, folder: Path) -> Any:
         """Load the model unless it is loaded, and return it."""
         if self._loaded is None:
-            model = self.load(folder)
+            model = self._load(folder)
             signature = Signature.read(folder)
             self._loaded = _Loaded(
                 model,
@@ -121,6 +138,22 @@ class Handler:
                 takes_missing=bool(takes_missing(model)),
             )
         return self._loaded.model
+
+    @classmethod
+    def shares(cls) -> bool:
+        """Whether the handler has a `load_shared` of its own."""
+        return cls.load_shared is not Handler.load_shared
+
+    def receive_shared(self, shared: Any) -> None:
+        """Take what `load_shared` has returned in the process that this one was forked from."""
+        self._received = (shared,)
+
+    def _load(self, folder: Path) -> Any:
+        if not self.shares():
+            return self.load(folder)
+        if self._received is None:
+            self._received = (self.load_shared(shared_folder()),)
+        return self.load(folder, *self._received)
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request with a status of its own, with as few calls of predict as possible.
@@ -259,6 +292,23 @@ class Handler:
     def _for_predict(self, rows: Any) -> Any:
         """Return rows in the form that ``predict`` gets."""
         return rows
+
+
+def shared_folder() -> Path:
+    """Return the folder with the files that the model shares with others.
+
+    Raises
+    ------
+    RuntimeError
+        Whoever has started this process has not said where it is.
+    """
+    folder = os.environ.get(SHARED_FOLDER_VARIABLE)
+    if not folder:
+        raise RuntimeError(
+            f"{SHARED_FOLDER_VARIABLE} is not set, so load_shared has no files: name them with "
+            "option.shared in serving.properties"
+        )
+    return Path(folder)
 
 
 class TextHandler(Handler):
