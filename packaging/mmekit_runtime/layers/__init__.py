@@ -7,7 +7,20 @@ mmekit_runtime as a layer: so these modules use the standard library and each ot
 imports, and nothing else.
 """
 
-from .provided import SHARED_FOLDER_VARIABLE, ProvidedLayers
-from .providing import provide
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .provided import SHARED_FOLDER_VARIABLE, ProvidedLayers
+    from .providing import provide
 
+_PLACES = {"SHARED_FOLDER_VARIABLE": "provided", "ProvidedLayers": "provided"}
 __all__ = ["SHARED_FOLDER_VARIABLE", "ProvidedLayers", "provide"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for: a worker's stub uses modules of this room alone."""
+    if name not in __all__:
+        raise AttributeError(f"{__name__} has no {name}")
+    from importlib import import_module
+
+    module = import_module(f".{_PLACES.get(name, 'providing')}", __name__)
+    return getattr(module, name)
