@@ -236,6 +236,8 @@ class Instance:
             self._client.close()
             await self._models.close()
         self.state = "dead"
+        if self._disk is not None:
+            self._disk.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     def stop_draining(self) -> None:
