@@ -101,6 +101,8 @@ class RequestLoop:
             )
         began = time.monotonic_ns()
         service = ModelService(arguments)
+        if self._start["shared"] is not None:
+            service.receive_shared(self._start["shared"])
         self._scoreboard.set_load(import_ns=time.monotonic_ns() - began)
         return service
 
