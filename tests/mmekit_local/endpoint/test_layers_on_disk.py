@@ -219,3 +219,14 @@ def test_a_single_model_endpoint_has_its_layers_beside_its_model(rehearse):
         on.objects["models/only.tar.gz"] = customer(1, body)
 
     rehearse(story, prepare=prepare, data_url="s3://models/only.tar.gz")
+
+
+def test_layers_stay_in_their_models_where_containers_have_a_store_elsewhere(rehearse, tmp_path):
+    body = Layer({"a.bin": os.urandom(1000)})
+
+    async def story(on):
+        on.objects["models/1.tar.gz"] = customer(1, body)
+        assert "layers" in (await on.seen("1.tar.gz"))["files"]
+        assert stored(on) == held(on) == []
+
+    rehearse(story, environment={"MMEKIT_LAYERS_STORE": str(tmp_path / "elsewhere")})

@@ -43,14 +43,17 @@ class DiskLayers:
     ----------
     store
         Where they are: what containers see beside their models.
+    apart
+        Whether they are taken out of archives at all.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, *, apart: bool = True) -> None:
         # Whoever has the models decides how much there may be, of both.
         self._store = LayerStore(store, budget=sys.maxsize)
         self._locks: dict[str, int] = {}
         self._holders: dict[str, int] = {}
         self._is_closed = False
+        self._apart = apart
 
     @property
     def used(self) -> int:
@@ -59,7 +62,7 @@ class DiskLayers:
 
     def of_archive(self) -> ArchiveLayers:
         """Return what takes the layers of one archive that is being unpacked."""
-        return ArchiveLayers(self._store)
+        return ArchiveLayers(self._store if self._apart else None)
 
     def bytes_here(self, content: bytes, name: Path) -> int:
         """Return how many bytes of an archive are layers that are here already.
@@ -112,20 +115,25 @@ class DiskLayers:
 class ArchiveLayers:
     """Takes the layers of one archive while it is unpacked.
 
+    Parameters
+    ----------
+    store
+        Where they go; None leaves them in the archive.
+
     Attributes
     ----------
     locks
         By layer: what holds it.
     """
 
-    def __init__(self, store: LayerStore) -> None:
+    def __init__(self, store: LayerStore | None) -> None:
         self.locks: dict[str, int] = {}
         self._store = store
         self._named: frozenset[str] | None = None
 
     def folder_of(self, name: str, unpacked: Path) -> str | None:
         """Return the folder of the layer that a member of the archive lies in."""
-        if not name.startswith(f"{FOLDER}/"):
+        if self._store is None or not name.startswith(f"{FOLDER}/"):
             return None
         sha256 = name.split("/", 2)[1]
         return f"{FOLDER}/{sha256}" if sha256 in self._names(unpacked) else None
@@ -149,7 +157,7 @@ class ArchiveLayers:
             A layer is not what its name says.
         """
         layers = unpacked / FOLDER
-        if not layers.is_dir():
+        if self._store is None or not layers.is_dir():
             return
         self._named = None
         for sha256 in self._names(unpacked):
@@ -169,6 +177,7 @@ class ArchiveLayers:
             os.close(self.locks.popitem()[1])
 
     def _take(self, sha256: str, fill: Callable[[Path], None]) -> None:
+        assert self._store is not None  # noqa: S101 - nothing is to be taken otherwise
         lock = self._store.hold(sha256)
         if lock is None:
             folder = self._store.folder

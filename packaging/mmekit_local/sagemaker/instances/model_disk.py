@@ -87,6 +87,9 @@ class ModelDisk:
         Bytes that they may take; None takes nine tenths of what is free.
     metrics
         Where the time of downloads is recorded.
+    layers_apart
+        Whether layers are taken out of their archives; otherwise they stay in the models' folders,
+        as on SageMaker, and containers take them into the store that they were told.
     """
 
     def __init__(
@@ -95,10 +98,12 @@ class ModelDisk:
         read_object: ReadObject,
         budget: int | None,
         metrics: VariantMetrics,
+        *,
+        layers_apart: bool = True,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._budget = budget
-        self._layers = DiskLayers(folder / STORE_FOLDER)
+        self._layers = DiskLayers(folder / STORE_FOLDER, apart=layers_apart)
         self._own = 0
         self._folder = folder
         self._read_object = read_object
