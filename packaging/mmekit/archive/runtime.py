@@ -19,7 +19,8 @@ HOOK_FILE = "sitecustomize.py"
 """Python imports it when a worker starts, as the model's folder is on PYTHONPATH."""
 
 SLOTS_FOLDER = f"{RUNTIME_FOLDER}/slots"
-_HOOK_SOURCE = f"{SLOTS_FOLDER}/site_hook.py"
+LAYERS_FOLDER = f"{RUNTIME_FOLDER}/layers"
+_HOOK_SOURCE = f"{LAYERS_FOLDER}/site_hook.py"
 _BUILD_FILE = f"{SLOTS_FOLDER}/build.py"
 _BUILD_DIGITS = 16
 _BUILD = re.compile(r'^BUILD = "(\w+)"$', re.MULTILINE)
@@ -43,16 +44,17 @@ def runtime_members() -> tuple[Member, ...]:
     )
 
 
-def packed_runtime(*, worker_slots: bool) -> tuple[Member, ...]:
+def packed_runtime(*, worker_slots: bool, layers: bool = False) -> tuple[Member, ...]:
     """Return what packing adds to a model's own files.
 
     With worker slots that is the whole of mmekit_runtime, the hook that turns a worker into a
     slot, and the build's name: processes of two different runtimes never share a fork server.
-    Without them, nothing of it is there.
+    Without them, nothing of it is there; but the hook is, where a model has layers.
     """
     members = runtime_members()
     if not worker_slots:
-        return tuple(one for one in members if not one.name.startswith(f"{SLOTS_FOLDER}/"))
+        members = tuple(one for one in members if not one.name.startswith(f"{SLOTS_FOLDER}/"))
+        return (*members, hook_member()) if layers else members
     # The file that will hold the hash cannot be a part of it.
     kept = Contents.of(RUNTIME_FOLDER, [one for one in members if one.name != _BUILD_FILE])
     digest = hashlib.sha256()
@@ -63,8 +65,14 @@ def packed_runtime(*, worker_slots: bool) -> tuple[Member, ...]:
     return (
         *kept,
         Member.made_of(_BUILD_FILE, text.encode()),
-        Member.made_of(HOOK_FILE, kept.files[_HOOK_SOURCE].read()),
+        hook_member(),
     )
+
+
+def hook_member() -> Member:
+    """Return the file that Python imports when a worker starts."""
+    (source,) = (one for one in runtime_members() if one.name == _HOOK_SOURCE)
+    return Member.made_of(HOOK_FILE, source.read())
 
 
 def build_of(contents: Contents) -> str | None:

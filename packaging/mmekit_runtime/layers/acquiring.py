@@ -112,7 +112,9 @@ class _Search:
 
     def _why_missing(self, named: list[str]) -> str:
         strange = [one for one in named if not one.startswith((_S3, "/"))]
-        self._reasons += [f"{one} is neither an absolute folder nor {_S3}…" for one in strange]
+        self._reasons += [
+            f"{one} is neither an absolute folder nor an {_S3} prefix" for one in strange
+        ]
         if not named:
             self._reasons.append(
                 f"{SOURCES_VARIABLE} is not set; `mme deploy` sets it, or pack the model without "
