@@ -92,7 +92,10 @@ def put_into_store(layer, store):
 
 
 def runtime_layer():
-    """Return mmekit_runtime as a layer, and the hook that an archive keeps."""
+    """Return mmekit_runtime as a layer, and what an archive keeps of it that only names that."""
     members = {one.name: one.read() for one in packed_runtime(worker_slots=True)}
-    hook = members.pop("sitecustomize.py")
-    return Layer(members, "runtime", "mmekit"), {"sitecustomize.py": hook}
+    kept = {"sitecustomize.py": members.pop("sitecustomize.py")}
+    for name, content in members.items():
+        if name.startswith(room := "mmekit_runtime/layers/"):
+            kept[f"mmekit_layers/{name.removeprefix(room)}"] = content
+    return Layer(members, "runtime", "mmekit"), kept
