@@ -108,6 +108,19 @@ class RequestLoop:
 
     def run(self) -> None:
         """Say that model.py is imported, and answer until the last connection ends."""
+        self._begin()
+        while self._channel is not None or self._by_fd:
+            self._turn()
+
+    def rehearse(self) -> None:
+        """Answer what has been sent in advance, as `run` would, and leave the fork server alone."""
+        self._begin()
+        self._turn()
+        while self._by_fd:
+            self._turn()
+        self._poll.close()
+
+    def _begin(self) -> None:
         assert self._channel is not None  # noqa: S101
         self._poll.register(self._channel.fileno(), select.EPOLLIN)
         replay = self._start.get("init")
@@ -118,8 +131,6 @@ class RequestLoop:
                 raise RuntimeError("the model could not be loaded again")
             copy_on_write.give_back()
         self._tell({"ready": os.getpid()})
-        while self._channel is not None or self._by_fd:
-            self._turn()
 
     # The loop.
 

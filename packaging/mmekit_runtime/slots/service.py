@@ -49,10 +49,13 @@ class Arguments:
 
 def configure_logging(level: str) -> None:
     """Log as djl_python_engine.py does."""
+    wanted = getattr(logging, level.upper(), None)
     logging.basicConfig(
         stream=sys.stdout,
         format="%(levelname)s::%(message)s",
-        level=level.upper(),
+        # Set anew, even to what it is, it writes to every logger that there is: those of a process
+        # with hundreds of libraries lie in 3.5 MiB of pages that are shared until then.
+        level=None if wanted == _logger.level else level.upper(),
         # What was imported before the fork may have set up logging, and the engine is first.
         force=True,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import select
 import signal
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MODEL_PROCESS = "mmekit_runtime.slots.model_process"
+_REHEARSAL = "mmekit_runtime.slots.rehearsal"
 
 BASE_IMPORTS = (
     "numpy",
@@ -166,6 +168,8 @@ def _live(fd: int, imports: Sequence[str], bodies: dict[str, dict[str, Any]]) ->
         signal.signal(number, signal.SIG_DFL)
     channel = Channel(new_socket(fileno=fd))
     channel.sock.setblocking(False)  # noqa: FBT003
+    # As the engine has it, whose model processes need not set it then.
+    logging.getLogger().setLevel(logging.INFO)
     report = import_all(imports, bodies)
     if _MODEL_PROCESS in report.get("failed", ()):
         report = {"broken": report["failed"][_MODEL_PROCESS]}
@@ -174,7 +178,7 @@ def _live(fd: int, imports: Sequence[str], bodies: dict[str, dict[str, Any]]) ->
         return
     if _MODEL_PROCESS in imports:
         # Before what is here is frozen, as what this makes is to be shared as well.
-        sys.modules[_MODEL_PROCESS].warm_up()
+        importlib.import_module(_REHEARSAL).rehearse()
     from mmekit_runtime.slots import copy_on_write  # brings ctypes: not for the fork server
 
     plugs = copy_on_write.prepare_to_fork()
@@ -253,7 +257,8 @@ def _learn(channel: Channel, message: dict[str, Any]) -> None:
 
     written = message["known"]
     with contextlib.suppress(OSError):  # it has ended
-        written = copy_on_write.merged(written, copy_on_write.written(message["learn"]))
+        found = copy_on_write.written(message["learn"])
+        written = copy_on_write.common(written or found, found)
     channel.send({"written": written})
 
 
