@@ -51,7 +51,9 @@ class SignedObjects:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Answering)
         self._server.daemon_threads = True
         self._server.stand_in = self
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
         self._thread.start()
 
     @property

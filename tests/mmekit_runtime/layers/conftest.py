@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from mmekit_runtime.layers.contents import digest_of_folder
 from mmekit_runtime.layers.holding import platform
 from mmekit_runtime.layers.listing import FOLDER, LISTING, LayerEntry, listing_of
 from tests.signed_objects import SignedObjects
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 

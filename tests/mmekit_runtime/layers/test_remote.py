@@ -186,7 +186,7 @@ def test_credentials_are_not_asked_for_over_an_open_network(fetch, bucket, url):
 def test_without_a_network_the_host_is_named_that_does_not_answer(fetch):
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        url = "http://somebody:secret@127.0.0.1:{}".format(bound.getsockname()[1])
+        url = f"http://somebody:secret@127.0.0.1:{bound.getsockname()[1]}"
         said = refused(fetch, AWS_ENDPOINT_URL_S3=url)
 
     assert "cannot be reached (Connection refused), 4 times" in said

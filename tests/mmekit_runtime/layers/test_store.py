@@ -139,7 +139,7 @@ def test_what_fails_while_it_is_made_leaves_nothing(store):
 
 
 def test_what_was_used_the_longest_time_ago_is_evicted_first(store):
-    first, second, third = added(store, "a" * 30, "b" * 30, "c" * 30)
+    first, _second, third = added(store, "a" * 30, "b" * 30, "c" * 30)
 
     os.close(store.hold(first))
 
@@ -148,7 +148,7 @@ def test_what_was_used_the_longest_time_ago_is_evicted_first(store):
 
 
 def test_a_layer_that_somebody_holds_is_never_evicted(store):
-    first, second = added(store, "a" * 30, "b" * 30)
+    first, _second = added(store, "a" * 30, "b" * 30)
     lock = store.hold(first)
 
     assert store.evict(1000) == 30
@@ -173,7 +173,7 @@ def test_a_layer_that_another_process_holds_is_never_evicted(store):
 
 
 def test_room_is_made_within_the_budget_before_a_layer_is_added(store):
-    first, second, third = added(store, "a" * 30, "b" * 30, "c" * 30)
+    _first, second, third = added(store, "a" * 30, "b" * 30, "c" * 30)
     path = store.folder.parent / "file"
     path.write_text("d" * 40)
     (path.parent / "x").mkdir()

@@ -70,7 +70,7 @@ def test_what_python_has_compiled_is_not_taken_from_it(tmp_path):
     assert unpacked(tar_of(files), tmp_path / "out") == {"a.py": b"1"}
 
 
-@pytest.mark.parametrize("name", ["../out2/x", "/tmp/x", "a/../../x", "a//x", ".", "..", "a/."])
+@pytest.mark.parametrize("name", ["../out2/x", "/etc/x", "a/../../x", "a//x", ".", "..", "a/."])
 def test_a_name_that_leads_out_is_refused(tmp_path, name):
     with pytest.raises(LayerError, match="leads out"):
         unpacked(tar_of({name: b"x"}), tmp_path / "out")
@@ -92,21 +92,21 @@ def test_a_name_that_leads_out_is_refused(tmp_path, name):
 def test_what_is_no_plain_file_is_refused(tmp_path, kind):
     data = tar_with(member("a", type=kind, linkname="/etc/passwd"))
 
-    with pytest.raises(LayerError, match="no plain file|a number is none"):
+    with pytest.raises(LayerError, match=r"no plain file|a number is none"):
         unpacked(data, tmp_path / "out")
 
 
 def test_more_bytes_than_layers_json_says_are_refused_before_they_are_written(tmp_path):
     data = tar_with(member("a", 600), member("b", 600))
 
-    with pytest.raises(LayerError, match="more in it than layers.json says"):
+    with pytest.raises(LayerError, match="more in it than layers"):
         unpacked(data, tmp_path / "out")
 
     assert not (tmp_path / "out" / "b").exists()
 
 
 def test_more_files_than_layers_json_says_are_refused(tmp_path):
-    with pytest.raises(LayerError, match="more in it than layers.json says"):
+    with pytest.raises(LayerError, match="more in it than layers"):
         unpacked(tar_of(dict.fromkeys("abcde", b"")), tmp_path / "out")
 
 
@@ -127,7 +127,7 @@ def test_a_pax_header_that_would_fill_the_memory_is_refused(tmp_path):
 def test_a_pax_header_cannot_make_a_file_larger_than_its_size(tmp_path):
     data = tar_with(member("a", 10, pax_headers={"size": "999999"}))
 
-    with pytest.raises(LayerError, match="more in it than layers.json says"):
+    with pytest.raises(LayerError, match="more in it than layers"):
         unpacked(data, tmp_path / "out")
 
 
