@@ -26,7 +26,7 @@ HOOK_FILE = "sitecustomize.py"
 SLOTS_FOLDER = f"{RUNTIME_FOLDER}/slots"
 _LAYERS_ROOM = f"{RUNTIME_FOLDER}/layers/"
 _NEEDED_OF_LAYERS = (f"{_LAYERS_ROOM}__init__.py", f"{_LAYERS_ROOM}provided.py")
-_HOOK_SOURCE = f"{_LAYERS_ROOM}site_hook.py"
+_HOOK_SOURCE = f"{RUNTIME_FOLDER}/site_hook.py"
 _BUILD_FILE = f"{SLOTS_FOLDER}/build.py"
 _BUILD_DIGITS = 16
 _BUILD = re.compile(r'^BUILD = "(\w+)"$', re.MULTILINE)
