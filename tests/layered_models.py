@@ -65,6 +65,6 @@ class LayeredModels:
         folder = self._model(name=name, runtime=False, **options)
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(RUNTIME / "layers", folder / "mmekit_layers", ignore=ignored)
-        shutil.copyfile(RUNTIME / "layers" / "site_hook.py", folder / "sitecustomize.py")
+        shutil.copyfile(RUNTIME / "site_hook.py", folder / "sitecustomize.py")
         (folder / LISTING).write_bytes(listing_of((*entries, self.runtime())))
         return folder

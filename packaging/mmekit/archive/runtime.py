@@ -19,8 +19,7 @@ HOOK_FILE = "sitecustomize.py"
 """Python imports it when a worker starts, as the model's folder is on PYTHONPATH."""
 
 SLOTS_FOLDER = f"{RUNTIME_FOLDER}/slots"
-LAYERS_FOLDER = f"{RUNTIME_FOLDER}/layers"
-_HOOK_SOURCE = f"{LAYERS_FOLDER}/site_hook.py"
+_HOOK_SOURCE = f"{RUNTIME_FOLDER}/site_hook.py"
 _BUILD_FILE = f"{SLOTS_FOLDER}/build.py"
 _BUILD_DIGITS = 16
 _BUILD = re.compile(r'^BUILD = "(\w+)"$', re.MULTILINE)
