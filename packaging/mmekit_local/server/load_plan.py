@@ -83,9 +83,10 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> ModelLoadPlan:
     handler = _handler_of_djl(folder, properties)
     _check(folder, properties, most_workers, has_handler=handler is not None)
     named = _named_python(properties)
+    layers = _layers(folder)
     environment = None
     if installs:
-        environment = environment_for(folder, named)
+        environment = environment_for(folder, named, layers)
     elif missing := missing_requirements(folder):
         message = (
             f"requirements.txt asks for what this environment lacks: {', '.join(missing)}; "
@@ -93,7 +94,6 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> ModelLoadPlan:
             "it into the image that serves the model"
         )
         raise errors.load_failed(message, "ModelException")
-    layers = _layers(folder)
     required = _required_bytes(folder, properties, layers)
     entry_point = properties.entry_point or "model.py"
     init_parameters = {}

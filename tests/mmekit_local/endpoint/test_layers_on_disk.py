@@ -69,6 +69,25 @@ def test_16_customers_at_once_unpack_their_layer_once(rehearse):
     rehearse(story)
 
 
+def test_a_lying_archive_among_those_that_come_at_once_harms_none_of_them(rehearse):
+    body = Layer({"a.bin": os.urandom(500_000)})
+    wrong = {f"layers/{body.sha256}/a.bin": os.urandom(500_000)}
+
+    async def story(on):
+        for number in range(8):
+            lies = number % 2 == 0
+            files = {**MODEL, **listing(body), **(wrong if lies else body.members())}
+            on.objects[f"models/{number}.tar.gz"] = tarball(files)
+        calls = (on.seen(f"{number}.tar.gz") for number in range(8))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert not any(isinstance(one, Exception) for one in outcomes[1::2]), outcomes
+        (folder,) = on.folder.rglob(f".mmekit-layers/{body.sha256}")
+        assert (folder / "a.bin").read_bytes() == body.files["a.bin"]
+        assert held(on) == [body.sha256]
+
+    rehearse(story)
+
+
 @pytest.mark.parametrize("here", [False, True], ids=["first", "when it is here"])
 def test_a_layer_that_is_not_what_it_is_called_is_a_bad_archive_and_harms_no_other(rehearse, here):
     body = Layer({"a.bin": b"a" * 1000})

@@ -3,10 +3,13 @@
 import fcntl
 import json
 import os
+import sys
 
 import psutil
 import pytest
 
+from mmekit_local.server import environment_spec
+from mmekit_runtime.layers.holding import platform
 from tests.layered_archives import Layer, listing, put_into_store, runtime_layer
 from tests.server_process import ServerProcess, wait_until
 
@@ -150,11 +153,11 @@ def test_a_model_that_fails_to_load_lets_go_of_its_layers(server, models):
 
 
 def test_a_libraries_layer_for_another_python_is_refused(server, models):
-    other = Layer({"a.py": b""}, "libraries", "a 1.0", python="3.6", platform="linux-x86_64")
+    other = Layer({"a.py": b""}, "libraries", "a 1.0", python="3.99", platform="linux-x86_64")
     models.put(RUNTIME, other)
     answer = server.load("old", models.make("old", RUNTIME, other, code=USING))
     assert answer.status_code == 500
-    assert "is for Python 3.6" in answer.json()["message"]
+    assert "is for Python 3.99, and this is 3" in answer.json()["message"]
 
 
 def test_a_foreign_models_layers_json_is_its_own(server, models):
@@ -176,3 +179,45 @@ def test_layers_are_held_until_the_server_ends_however_it_does(models):
     server.close()
     psutil.wait_procs(processes, timeout=60)
     wait_until(lambda: not models.is_held(BODY))
+
+
+def other_python():
+    """Return the version of another Python of this machine that mmekit runs on."""
+    running = "{}.{}".format(*sys.version_info)
+    for version in ("3.12", "3.11", "3.10"):
+        if version != running and environment_spec._find_python(version) is not None:
+            return version
+    return pytest.skip("this machine has one Python")
+
+
+def test_compiled_libraries_run_on_the_python_that_they_are_for(models):
+    version = other_python()
+    theirs = Layer({"a.py": b""}, "libraries", "a 1.0", version, platform())
+    ours = Layer({"a.py": b""}, "libraries", "a 1.0", "{}.{}".format(*sys.version_info), platform())
+    folder = models.make("compiled", RUNTIME, theirs, code=USING)
+
+    spec = environment_spec.environment_for(folder, None, [theirs.entry])
+
+    assert spec.version == version
+    assert spec.wanted.lines == ()
+    assert any(line.startswith("scikit-learn==") for line in spec.base)
+    assert environment_spec.environment_for(folder, None, [ours.entry]) is None
+    assert environment_spec.environment_for(folder, None, [BODY.entry]) is None
+
+
+@pytest.mark.thorough
+def test_a_model_with_libraries_for_another_python_is_served_by_that(models, tmp_path):
+    layer = Layer({"shared_library.py": b""}, "libraries", "a 1.0", other_python(), platform())
+    models.put(RUNTIME, layer)
+    code = USING.replace(
+        b"shared_library.__file__", b"'%d.%d' % __import__('sys').version_info[:2]"
+    )
+    server = ServerProcess(environment={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    try:
+        folder = models.make("compiled", RUNTIME, layer, code=code)
+        content = {"model_name": "compiled", "url": folder.as_uri()}
+        answer = server.client.post("/models", json=content, timeout=280)
+        assert answer.status_code == 200, answer.text + server.log
+        assert told(server, "compiled") == layer.python
+    finally:
+        server.close()

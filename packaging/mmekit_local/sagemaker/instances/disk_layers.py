@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mmekit.archive.tarball import open_tarball
@@ -165,7 +166,7 @@ class ArchiveLayers:
             if not folder.is_dir():
                 continue
             if sha256 not in self.locks and any(one.is_file() for one in folder.rglob("*")):
-                self._take(sha256, lambda place, folder=folder: _move(folder, place))
+                self._take(sha256, partial(_move, folder))
             shutil.rmtree(folder)
         with contextlib.suppress(OSError):  # a model may have a folder of that name
             layers.rmdir()
