@@ -12,7 +12,7 @@ import numpy as np
 from mmekit_runtime import Prediction, TextHandler
 
 
-def session_of(file):
+def _session(file):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -34,12 +34,12 @@ class OnnxSupportIntents(TextHandler):
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.enable_truncation(description["longest"])
         tokenizer.enable_padding()
-        return tokenizer, session_of(folder / "sentences.onnx")
+        return tokenizer, _session(folder / "sentences.onnx")
 
     def load(self, folder, shared):
         self.tokenizer, self.sentences = shared
         self.labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-        return session_of(folder / "regression.onnx")
+        return _session(folder / "regression.onnx")
 
     def predict(self, model, rows, parameters):
         encoded = self.tokenizer.encode_batch(rows)

@@ -308,8 +308,8 @@ def shared_folder() -> Path:
     folder = os.environ.get(SHARED_FOLDER_VARIABLE)
     if not folder:
         raise RuntimeError(
-            f"{SHARED_FOLDER_VARIABLE} is not set, so load_shared has no files: name them with "
-            "option.shared in serving.properties"
+            f"{SHARED_FOLDER_VARIABLE} is not set, so load_shared has no files: option.shared in "
+            "serving.properties has to name some that are among the artefacts"
         )
     return Path(folder)
 
