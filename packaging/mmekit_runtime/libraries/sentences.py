@@ -97,7 +97,7 @@ class SetFitHandler(_OfFolder):
         quiet = {"as_numpy": True, "show_progress_bar": False}
         if parameters.probabilities and not hasattr(model.model_head, "predict_proba"):
             raise no_probabilities(type(model.model_head).__name__)
-        if getattr(model, "multi_target_strategy", None) is not None:
+        if _has_several_outputs(model):
             return self._several(model, rows, parameters, quiet)
         if not hasattr(model.model_head, "predict_proba"):
             return list(model.predict(rows, **quiet))
@@ -113,10 +113,10 @@ class SetFitHandler(_OfFolder):
         labels = np.asarray(model.predict(rows, use_labels=False, **quiet))
         if not parameters.probabilities:
             return labels
-        probabilities = model.predict_proba(rows, **quiet)
-        if not isinstance(probabilities, (list, tuple)) and np.ndim(probabilities) == 2:  # noqa: PLR2004
-            return of_two_classes_each(labels, np.asarray(probabilities).T)
-        each = [np.asarray(one) for one in probabilities]  # (outputs, n, classes)
+        probabilities = np.asarray(model.predict_proba(rows, **quiet))
+        if probabilities.ndim == 2:  # noqa: PLR2004  of the second class alone
+            return of_two_classes_each(labels, probabilities.T)
+        each = list(np.moveaxis(probabilities, 1, 0))  # of (n, outputs, classes)
         return Prediction(labels, each, [list(range(one.shape[1])) for one in each])
 
 
@@ -160,11 +160,23 @@ def _expect_nothing_but(own: Collection[str], folder: Path) -> None:
         )
 
 
+def _has_several_outputs(model: Any) -> bool:
+    """Whether a text gets several labels. SetFit does not save its strategy; the head tells."""
+    head = model.model_head
+    return (
+        model.multi_target_strategy is not None
+        or bool(getattr(head, "multilabel_", False) or getattr(head, "multitarget", False))
+        or isinstance(getattr(head, "classes_", None), list)
+    )
+
+
 def _classes(model: Any, count: int) -> list[Any]:
-    if model.labels is not None and len(model.labels) == count:
-        return list(model.labels)
+    """Return what SetFit calls the columns of probabilities: labels are for numbers alone."""
     known = getattr(model.model_head, "classes_", None)
-    return list(range(count)) if known is None else np.asarray(known).tolist()
+    classes = np.arange(count) if known is None else np.asarray(known)
+    if model.labels and classes.dtype.char != "U":
+        return [model.labels[int(number)] for number in classes]
+    return list(classes.tolist())
 
 
 def _stay_offline() -> None:

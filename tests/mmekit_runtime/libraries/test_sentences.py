@@ -103,6 +103,40 @@ def test_settings_and_head_of_a_shared_model_are_those_of_the_whole(
         assert getattr(model, name) == getattr(whole, name), name
 
 
+@pytest.mark.parametrize(
+    ("labels", "targets"),
+    [
+        (["delivery", "billing"], ["delivery", "billing", "delivery"]),  # not in their order
+        (["none", "billing", "delivery"], [2, 1, 2]),  # one of them never seen
+    ],
+)
+def test_labels_are_those_that_setfit_itself_answers(
+    artifacts, served, asked, folder, labels, targets
+):
+    from setfit import SetFitModel
+
+    model = SetFitModel.from_pretrained(str(folder), labels=labels)
+    model.fit(TEXTS, targets, num_epochs=1)
+    model.save_pretrained(str(artifacts / "setfit"))
+    answer = asked(served('SetFitHandler("setfit")'), TEXTS, probabilities=True)
+    assert answer["predictions"] == list(model.predict(TEXTS))
+    assert answer["classes"] == ["billing", "delivery"]
+
+
+@pytest.mark.parametrize("strategy", ["one-vs-rest", "multi-output"])
+def test_setfit_answers_several_labels_a_text(artifacts, served, asked, folder, strategy):
+    from setfit import SetFitModel
+
+    model = SetFitModel.from_pretrained(str(folder), multi_target_strategy=strategy)
+    model.fit(TEXTS, [[1, 0], [0, 1], [1, 1]], num_epochs=1)
+    model.save_pretrained(str(artifacts / "setfit"))
+    answer = asked(served('SetFitHandler("setfit")'), TEXTS, probabilities=True)
+    assert answer["predictions"] == model.predict(TEXTS).tolist()
+    expected = model.predict_proba(TEXTS, as_numpy=True)
+    second = np.array(answer["probabilities"])[..., 1]
+    assert np.allclose(second, expected[..., 1] if expected.ndim > 2 else expected, atol=1e-4)
+
+
 def test_a_part_of_the_sentence_model_that_is_not_shared_is_named(setfit, served, shared_folder):
     _share(setfit, shared_folder)
     shutil.move(shared_folder / "setfit" / "modules.json", setfit)
