@@ -70,7 +70,7 @@ def deploy(
         plan = room.plan_deployment(site, models, typer.echo)
         _show(plan, f"Plan for {site.name} on {site.account}:")
         typer.echo(f"image: {image}")
-        for line in capacity.lines():
+        for line in (*capacity.lines(), *room.storage_of(site, models).lines()):
             typer.echo(line)
         scaling = site.deployment.autoscaling
         cost = room.cost_of(

@@ -118,6 +118,14 @@ def role_permissions(site: Site) -> list[dict[str, Any]]:
             "Condition": {"StringEquals": {"cloudwatch:namespace": list(_NAMESPACES)}},
         },
     ]
+    if site.fetches_layers:
+        statements += [
+            _allow("ReadLayers", "s3:GetObject", f"{bucket}/{site.layers_prefix}*"),
+            {
+                **_allow("ListLayers", "s3:ListBucket", bucket),
+                "Condition": {"StringLike": {"s3:prefix": [f"{site.layers_prefix}*"]}},
+            },
+        ]
     image = _REGISTRY.match(site.image)
     if image is not None:
         repository = (
@@ -182,6 +190,8 @@ def _state(site: Site) -> dict[str, Any] | None:
 def _plan_given(site: Site) -> Step:
     account, name = site.role.split(":")[4], site.role.rpartition("/")[2]
     note = "named in the file: used as it is"
+    if site.fetches_layers:
+        note += f"; it has to allow s3:GetObject on {site.layers_url}*"
     if account != site.account.number:
         if site.account.is_real:
             raise DeployError(
