@@ -1,4 +1,4 @@
-"""mmekit_runtime as it travels inside an archive, with or without worker slots.
+"""mmekit_runtime as it travels inside an archive, or as a layer beside it.
 
 It is found and read, never imported here: an archive holds files, and a process that packs has no
 use for the code.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from mmekit.archive.contents import Contents, Member, read_contents
-from mmekit.archive.package import RUNTIME_FOLDER
+from mmekit.archive.package import LAYERS_ROOM_FOLDER, RUNTIME_FOLDER
 from mmekit.errors import PackageError
 
 HOOK_FILE = "sitecustomize.py"
 """Python imports it when a worker starts, as the model's folder is on PYTHONPATH."""
 
 SLOTS_FOLDER = f"{RUNTIME_FOLDER}/slots"
+_LAYERS_ROOM = f"{RUNTIME_FOLDER}/layers/"
 _HOOK_SOURCE = f"{SLOTS_FOLDER}/site_hook.py"
 _BUILD_FILE = f"{SLOTS_FOLDER}/build.py"
 _BUILD_DIGITS = 16
@@ -65,6 +67,22 @@ def packed_runtime(*, worker_slots: bool) -> tuple[Member, ...]:
         Member.made_of(_BUILD_FILE, text.encode()),
         Member.made_of(HOOK_FILE, kept.files[_HOOK_SOURCE].read()),
     )
+
+
+def runtime_hook() -> Member:
+    """Return what Python imports first in a worker of an archive with layers or worker slots."""
+    (source,) = (one for one in runtime_members() if one.name == _HOOK_SOURCE)
+    return replace(source, name=HOOK_FILE)
+
+
+def layers_room() -> tuple[Member, ...]:
+    """Return what a thin archive has in place of mmekit_runtime: what gets layers, that included.
+
+    It has a top-level name of its own, as mmekit_runtime is imported from its layer afterwards.
+    """
+    room = (one for one in runtime_members() if one.name.startswith(_LAYERS_ROOM))
+    renamed = {one: f"{LAYERS_ROOM_FOLDER}/{one.name.removeprefix(_LAYERS_ROOM)}" for one in room}
+    return tuple(replace(one, name=name) for one, name in renamed.items())
 
 
 def build_of(contents: Contents) -> str | None:
