@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.archive.layers import file_name, is_byte_code, layer_file
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import DeployError
+from mmekit_runtime.layers.contents import digest_of
 from mmekit_runtime.layers.listing import (
     FOLDER,
     LISTING,
@@ -22,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from mmekit.archive import Manifest
     from mmekit.archive.tar_members import Tarball
 
-__all__ = ["FOLDER", "NamedLayer", "ThinLayer", "named_layers", "thin_layers", "verify_layer"]
+__all__ = ["NamedLayer", "ThinLayer", "named_layers", "thin_layers", "verify_layer"]
 
 _CHUNK = 1 << 18
-_EXECUTABLE = 0o100
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class ThinLayer:
     @property
     def object_name(self) -> str:
         """Return what comes after the prefix."""
-        return f"{self.entry.sha256}.tar.gz"
+        return file_name(self.entry.sha256)
 
     @property
     def file(self) -> Path | None:
@@ -105,8 +108,13 @@ class ThinLayer:
         return file
 
 
-def named_layers(archive: Path) -> tuple[NamedLayer, ...]:
+def named_layers(archive: Path, manifest: Manifest | None = None) -> tuple[NamedLayer, ...]:
     """Return the layers of an archive; none for one without layers.json.
+
+    Parameters
+    ----------
+    manifest
+        The archive's own, where it has been read already; the archive is read otherwise.
 
     Raises
     ------
@@ -115,29 +123,13 @@ def named_layers(archive: Path) -> tuple[NamedLayer, ...]:
     ArchiveError
         The archive is missing or damaged.
     """
-    listing, inside = None, set()
-    with open_tarball(archive) as tar:
-        for member in tar:
-            name = member.name.removeprefix("./")
-            if name == LISTING and member.isreg():
-                listing = _text_of(tar, member)
-            elif name.startswith(f"{FOLDER}/") and member.isreg():
-                inside.add(name.split("/")[1])
-    if listing is None:
-        return ()
-    try:
-        entries = parse_layers(listing)
-    except LayerError as error:
-        what = str(error)
-        raise DeployError(
-            f"{what[0].upper()}{what[1:]}.",
-            where=str(archive),
-            remedy="Pack the model again.",
-        ) from error
-    folder = archive.parent / FOLDER
+    if manifest is not None:
+        found = [(one.entry, one.inline) for one in manifest.layers]
+    else:
+        found = _listed(archive)
     return tuple(
-        NamedLayer(entry, entry.sha256 in inside, folder / f"{entry.sha256}.tar.gz")
-        for entry in entries
+        NamedLayer(entry, is_inline, layer_file(archive, entry.sha256))
+        for entry, is_inline in found
     )
 
 
@@ -163,29 +155,24 @@ def verify_layer(file: Path, entry: LayerEntry) -> None:
     ArchiveError
         It is no whole .tar.gz.
     """
-    lines = {}
     with open_tarball(file) as tar:
-        for member in tar:
-            if not member.isdir():
-                name = member.name.removeprefix("./")
-                lines[name] = _line(tar, member, name, file)
-    digest = hashlib.sha256()
-    for name in sorted(lines, key=str.encode):
-        digest.update(lines[name])
-    if digest.hexdigest() != entry.sha256:
-        raise _damaged(file, f"the SHA-256 of its content is {digest.hexdigest()[:12]}…")
+        files = [_measured(tar, member, file) for member in tar if not member.isdir()]
+    digest = digest_of(files)
+    if digest != entry.sha256:
+        raise _damaged(file, f"the SHA-256 of its content is {digest[:12]}…")
 
 
-def _line(tar: Tarball, member: tarfile.TarInfo, name: str, file: Path) -> bytes:
-    if not member.isreg() or "__pycache__" in name.split("/") or name.endswith(".pyc"):
+def _measured(tar: Tarball, member: tarfile.TarInfo, file: Path) -> tuple[str, int, int, str]:
+    name = member.name.removeprefix("./")
+    if not member.isreg() or is_byte_code(name):
         # The digest is of files alone, and byte code, which it passes over, is never packed.
         raise _damaged(file, f"{name} is in it")
     digest, source = hashlib.sha256(), tar.extractfile(member)
     while source is not None and (chunk := source.read(_CHUNK)):
         tar.budget.take_time()
         digest.update(chunk)
-    mode = 0o755 if member.mode & _EXECUTABLE else 0o644
-    return f"{mode:o} {digest.hexdigest()} {member.size} {name}\n".encode()
+    mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
+    return name, mode, member.size, digest.hexdigest()
 
 
 def _damaged(file: Path, what: str) -> DeployError:
@@ -196,7 +183,26 @@ def _damaged(file: Path, what: str) -> DeployError:
     )
 
 
-def _text_of(tar: Tarball, member: tarfile.TarInfo) -> bytes:
-    if member.size > LISTING_BYTES:
-        return bytes(LISTING_BYTES + 1)  # which parse_layers refuses
-    return tar.read_whole(member)
+def _listed(archive: Path) -> list[tuple[LayerEntry, bool]]:
+    """Return what layers.json says, and of each layer whether its files are there."""
+    listing, inside = None, set()
+    with open_tarball(archive) as tar:
+        for member in tar:
+            name = member.name.removeprefix("./")
+            if name == LISTING and member.isreg():
+                # What is longer than that is refused when it is parsed.
+                is_short = member.size <= LISTING_BYTES
+                listing = tar.read_whole(member) if is_short else bytes(LISTING_BYTES + 1)
+            elif name.startswith(f"{FOLDER}/") and member.isreg():
+                inside.add(name.split("/")[1])
+    if listing is None:
+        return []
+    try:
+        entries = parse_layers(listing)
+    except LayerError as error:
+        raise DeployError(
+            f"A file of the archive is not what packing writes: {error}.",
+            where=str(archive),
+            remedy="Pack the model again.",
+        ) from error
+    return [(entry, entry.sha256 in inside) for entry in entries]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["layer_upload", "plan_layers", "plan_layers_removal", "short_name", "stored_layers"]
 
 _DIGITS = 12
-_ENDING = ".tar.gz"
 
 
 def stored_layers(site: Site) -> tuple[StoredObject, ...]:
@@ -118,7 +117,7 @@ def _plan_upload(
 
 
 def _plan_removal(site: Site, stored: StoredObject, of_others: set[str]) -> Step:
-    sha256 = stored.key.removesuffix(_ENDING)
+    sha256 = stored.key.removesuffix(".tar.gz")
     if stored.owner != site.name:
         note = "not uploaded by this deployment"
         return Step(Action.KEEP, "layer", short_name(sha256), note=note)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmekit import archive
 from mmekit.archive.describe import small_files
+from mmekit.archive.layers import layers_folder
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.layer_files import named_layers
 from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
@@ -79,13 +80,13 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     PackageError
         A package cannot be packed.
     """
-    return tuple(_packed(package, report) for package in deployment.packages)
+    return tuple(_packed(package, report, thin=deployment.thin) for package in deployment.packages)
 
 
-def _packed(package: ModelEntry, report: Report) -> PackedModel:
+def _packed(package: ModelEntry, report: Report, *, thin: bool) -> PackedModel:
     file = package.archive
     if package.package is not None and package.artifacts is not None:
-        _pack(package.package, package.artifacts, file, report)
+        _pack(package.package, package.artifacts, file, report, thin=thin)
     if not file.is_file():
         raise DeployError(
             "The archive is missing.", where=str(file), remedy=_how_to_pack(package, file)
@@ -99,11 +100,11 @@ def _packed(package: ModelEntry, report: Report) -> PackedModel:
                 where=str(file),
                 remedy=_how_to_pack(package, file),
             )
-    size = file.stat().st_size
-    return PackedModel(package.key, file, sha256_of(file), size, manifest, named_layers(file))
+    layers = named_layers(file, manifest)
+    return PackedModel(package.key, file, sha256_of(file), file.stat().st_size, manifest, layers)
 
 
-def _pack(package: Path, artifacts: Path, file: Path, report: Report) -> None:
+def _pack(package: Path, artifacts: Path, file: Path, report: Report, *, thin: bool) -> None:
     if not artifacts.is_dir() and file.is_file():
         raise DeployError(
             "The artefacts are missing, so that it is not known whether the archive is stale.",
@@ -113,7 +114,12 @@ def _pack(package: Path, artifacts: Path, file: Path, report: Report) -> None:
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mme-deploy-") as folder:
-        packed = archive.pack(package, artifacts, Path(folder, file.name), say=report)
+        packing = Path(folder, file.name)
+        if thin:
+            # What is there already is not compressed again, for each of a thousand models.
+            layers_folder(file).mkdir(exist_ok=True)
+            layers_folder(packing).symlink_to(layers_folder(file).resolve())
+        packed = archive.pack(package, artifacts, packing, thin=thin, say=report)
         if file.is_file() and sha256_of(file) == packed.sha256:
             return
         report(f"archive {file}: packed {'anew' if file.is_file() else 'from ' + str(package)}")

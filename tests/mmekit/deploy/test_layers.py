@@ -197,7 +197,7 @@ def test_a_layer_that_is_not_what_its_name_says_is_not_uploaded(
 def test_a_listing_that_nobody_packed_is_told(barn, service, nothing_left):
     barn.put("thin/a.tar.gz", thin_archives.tarball({"layers.json": b"[]", "model.json": b"{}"}))
     told = barn.refused("deploy")
-    assert "Layers.json cannot be read" in told
+    assert "layers.json cannot be read" in told
     assert "where: thin/a.tar.gz" in told
     assert "remedy: Pack the model again." in told
 

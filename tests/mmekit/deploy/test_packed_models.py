@@ -30,6 +30,17 @@ packages:
     package: doubling
     artifacts: factor
 """
+FLOCK = """
+name: flock
+thin: true
+packages:
+  - archive: out/first.tar.gz
+    package: doubling
+    artifacts: first
+  - archive: out/second.tar.gz
+    package: doubling
+    artifacts: second
+"""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +81,37 @@ def test_a_package_is_packed_deployed_asked_and_packed_anew_when_it_changes(farm
     assert changes(said)["archive doubling.tar.gz"] == "change"
     assert ask(farm) == [21.0]
     farm.mme("destroy")
+
+
+@pytest.fixture
+def flock(desk):
+    """Two models with one body, and a file that has them packed thin."""
+    desk.put("doubling/model.py", MODEL)
+    desk.put("doubling/serving.properties", f"{PROPERTIES}option.shared=body\n")
+    desk.put("doubling/sample_request.json", '{"instances": [[7.0]]}')
+    for name in ("first", "second"):
+        desk.put(f"{name}/body/weights.bin", "of both")
+        desk.put(f"{name}/factor.txt", "2")
+    desk.write(FLOCK)
+    return desk
+
+
+def layers_beside(desk):
+    return {path.name for path in (desk.folder / "out/layers").iterdir()}
+
+
+def test_what_deploy_packs_thin_has_its_layers_beside_it_once(flock, nothing_left):
+    plan = changes(flock.mme("deploy", "--plan"))
+    layers = [name for name in plan if name.startswith("layer ")]
+    kinds = {"body", "runtime"}
+    assert len(layers) == len(layers_beside(flock)) == len(kinds)
+    before = flock.contents()
+    assert changes(flock.mme("deploy", "--plan")) == plan
+    assert flock.contents() == before
+    (removed, *_) = (flock.folder / "out/layers").iterdir()
+    removed.unlink()
+    flock.mme("deploy", "--plan")
+    assert flock.contents() == before
 
 
 def test_it_is_told_how_many_models_an_instance_has_room_for(farm):

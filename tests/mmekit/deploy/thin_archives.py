@@ -7,6 +7,7 @@ import json
 import tarfile
 
 from mmekit.archive.tarball import GzipWriter, TarWriter
+from mmekit_runtime.layers.contents import digest_of
 from mmekit_runtime.layers.listing import LayerEntry, listing_of
 
 
@@ -28,11 +29,10 @@ class MadeLayer:
 def layer(kind="body", says="body.bin", **files):
     """A layer of files: {name without its ending: content}."""
     contents = {f"{name}.bin": content for name, content in files.items()}
-    lines = [
-        f"644 {hashlib.sha256(content).hexdigest()} {len(content)} {name}\n"
-        for name, content in sorted(contents.items())
-    ]
-    sha256 = hashlib.sha256("".join(lines).encode()).hexdigest()
+    sha256 = digest_of(
+        (name, 0o644, len(content), hashlib.sha256(content).hexdigest())
+        for name, content in contents.items()
+    )
     size = sum(map(len, contents.values()))
     return MadeLayer(LayerEntry(sha256, kind, size, len(contents), says), contents)
 
