@@ -180,6 +180,8 @@ class Deployment(_Part):
         The containers', besides what `mme environment` prints.
     kms_key
         Encrypts bucket and instances; otherwise S3's own key and none.
+    volume_gb
+        How large the disk of an instance is; otherwise what SageMaker gives it.
     thin
         Whether deploy packs archives that only name their layers.
     network, autoscaling, alarms
@@ -199,6 +201,7 @@ class Deployment(_Part):
         default_factory=dict
     )
     kms_key: Annotated[str, StringConstraints(pattern=_KMS)] | None = None
+    volume_gb: Annotated[int, Field(ge=1, le=512)] | None = None
     thin: bool = False
     network: Network | None = None
     autoscaling: Autoscaling | None = None

@@ -1,6 +1,7 @@
 """Real packages: packed on the way, answered by the embedded server, told how many fit."""
 
 import json
+import re
 
 import pytest
 
@@ -23,6 +24,17 @@ class Doubling(Handler):
 
 handle = Doubling()
 """
+SHARING = MODEL.replace(
+    """    def load(self, folder):
+        return float((folder / "factor.txt").read_text())
+""",
+    """    def load_shared(self, folder):
+        return (folder / "body/weights.bin").read_bytes()
+
+    def load(self, folder, shared):
+        return len(shared) / (20 << 20) * float((folder / "factor.txt").read_text())
+""",
+)
 FILE = """
 name: farm
 packages:
@@ -86,11 +98,11 @@ def test_a_package_is_packed_deployed_asked_and_packed_anew_when_it_changes(farm
 @pytest.fixture
 def flock(desk):
     """Two models with one body, and a file that has them packed thin."""
-    desk.put("doubling/model.py", MODEL)
+    desk.put("doubling/model.py", SHARING)
     desk.put("doubling/serving.properties", f"{PROPERTIES}option.shared=body\n")
     desk.put("doubling/sample_request.json", '{"instances": [[7.0]]}')
     for name in ("first", "second"):
-        desk.put(f"{name}/body/weights.bin", "of both")
+        desk.put(f"{name}/body/weights.bin", bytes(20 << 20))
         desk.put(f"{name}/factor.txt", "2")
     desk.write(FLOCK)
     return desk
@@ -101,7 +113,9 @@ def layers_beside(desk):
 
 
 def test_what_deploy_packs_thin_has_its_layers_beside_it_once(flock, nothing_left):
-    plan = changes(flock.mme("deploy", "--plan"))
+    said = flock.mme("deploy", "--plan")
+    assert re.search(r" 2\d MiB of it are bodies that models share, loaded once", said)
+    plan = changes(said)
     layers = [name for name in plan if name.startswith("layer ")]
     kinds = {"body", "runtime"}
     assert len(layers) == len(layers_beside(flock)) == len(kinds)
