@@ -71,9 +71,9 @@ def farm(desk):
     return desk
 
 
-def ask(desk):
+def ask(desk, endpoint="farm", model="doubling"):
     answer = desk.mme(
-        "invoke", "farm", "--target-model", "doubling.tar.gz",
+        "invoke", endpoint, "--target-model", f"{model}.tar.gz",
         "--data", "doubling/sample_request.json",
     )  # fmt: skip
     return json.loads(answer)["predictions"]
@@ -126,6 +126,14 @@ def test_what_deploy_packs_thin_has_its_layers_beside_it_once(flock, nothing_lef
     removed.unlink()
     flock.mme("deploy", "--plan")
     assert flock.contents() == before
+
+
+@pytest.mark.thorough
+def test_thin_archives_answer_with_layers_that_instances_fetch(flock, service, nothing_left):
+    flock.mme("deploy")
+    assert ask(flock, "flock", "first") == [14.0]
+    assert ask(flock, "flock", "second") == [14.0]
+    flock.mme("destroy")
 
 
 def test_it_is_told_how_many_models_an_instance_has_room_for(farm):
