@@ -200,6 +200,10 @@ def _remedy_of_failure(error: Exception, settings: Settings) -> str:
     return "Correct that and run the command again to resume."
 
 
+def _places(environment: dict[str, str]) -> list[str]:
+    return environment.get(_LAYERS, "").replace(",", " ").split()
+
+
 @dataclass(frozen=True)
 class Site:
     """A deployment in an account.
@@ -292,9 +296,15 @@ class Site:
         }
         if self.fetches_layers:
             # What the file names goes first: a folder of an image of one's own needs no network.
-            places = environment.get(_LAYERS, "").replace(",", " ").split()
+            places = _places(environment)
             environment[_LAYERS] = ",".join(dict.fromkeys((*places, self.layers_url)))
         return environment
+
+    @property
+    def fetched_from(self) -> tuple[str, ...]:
+        """Return the places in S3 that containers fetch layers from: bucket and prefix of each."""
+        places = (place.partition("s3://") for place in _places(self.environment))
+        return tuple(place for before, is_s3, place in places if is_s3 and not before)
 
     @property
     def scaled_resource(self) -> str:

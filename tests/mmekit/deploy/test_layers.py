@@ -158,6 +158,11 @@ def test_what_the_file_says_of_layers_is_looked_at_first(deployed, service):
     place = f"s3://loft-{ACCOUNT}-{REGION}/models-layers/"
     places = f"/opt/layers,s3://elsewhere/ready/,{place}"
     assert environment(service, "loft")["MMEKIT_LAYERS"] == places
+    assert statements(service, f"loft-{REGION}")["ReadLayers"]["Resource"] == [
+        "arn:aws:s3:::elsewhere/ready/*",
+        f"arn:aws:s3:::loft-{ACCOUNT}-{REGION}/models-layers/*",
+    ]
+    assert "Nothing to do." in deployed.mme("deploy")
 
 
 def test_a_layer_that_is_nowhere_is_told_with_who_names_it_and_how_to_pack(
