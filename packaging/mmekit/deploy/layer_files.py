@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from mmekit.archive import Manifest
     from mmekit.archive.tar_members import Tarball
 
-__all__ = ["NamedLayer", "ThinLayer", "named_layers", "thin_layers", "verify_layer"]
+__all__ = [
+    "NamedLayer",
+    "ThinLayer",
+    "contents_of_layer",
+    "named_layers",
+    "thin_layers",
+    "verify_layer",
+]
 
 _CHUNK = 1 << 18
 
@@ -160,6 +167,29 @@ def verify_layer(file: Path, entry: LayerEntry) -> None:
     digest = digest_of(files)
     if digest != entry.sha256:
         raise _damaged(file, f"the SHA-256 of its content is {digest[:12]}…")
+
+
+def contents_of_layer(layer: NamedLayer, archive: Path) -> dict[str, str]:
+    """Return the files of a layer, in the archive or beside it, each with its SHA-256.
+
+    Raises
+    ------
+    DeployError
+        They are neither there nor there.
+    """
+    if not layer.is_inline:
+        file = ThinLayer(layer.entry, ((archive, layer.file),)).found()
+        with open_tarball(file) as tar:
+            files = [_measured(tar, member, file) for member in tar if not member.isdir()]
+        return {name: sha256 for name, _, _, sha256 in files}
+    under = f"{FOLDER}/{layer.entry.sha256}/"
+    with open_tarball(archive) as tar:
+        files = [
+            _measured(tar, member, archive)
+            for member in tar
+            if member.isreg() and member.name.removeprefix("./").startswith(under)
+        ]
+    return {name.removeprefix(under): sha256 for name, _, _, sha256 in files}
 
 
 def _measured(tar: Tarball, member: tarfile.TarInfo, file: Path) -> tuple[str, int, int, str]:

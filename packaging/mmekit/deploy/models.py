@@ -11,10 +11,11 @@ from mmekit import archive
 from mmekit.archive.describe import small_files
 from mmekit.archive.layers import layers_folder
 from mmekit.deploy.bucket import bucket_owner
-from mmekit.deploy.layer_files import named_layers
+from mmekit.deploy.layer_files import contents_of_layer, named_layers
 from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError
+from mmekit_runtime.layers.listing import BODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,15 +93,15 @@ def _packed(package: ModelEntry, report: Report, *, thin: bool) -> PackedModel:
             "The archive is missing.", where=str(file), remedy=_how_to_pack(package, file)
         )
     manifest = _manifest(file)
+    layers = named_layers(file, manifest)
     if package.package is not None and package.artifacts is None and manifest is not None:
-        changed = sorted(_changed(package.package, file, manifest))
+        changed = sorted(_changed(package.package, file, manifest, layers))
         if changed:
             raise DeployError(
                 f"The archive is stale: since it was packed, {', '.join(changed)} changed.",
                 where=str(file),
                 remedy=_how_to_pack(package, file),
             )
-    layers = named_layers(file, manifest)
     return PackedModel(package.key, file, sha256_of(file), file.stat().st_size, manifest, layers)
 
 
@@ -143,17 +144,23 @@ def _manifest(file: Path) -> Manifest | None:
         raise
 
 
-def _changed(package: Path, file: Path, manifest: Manifest) -> Iterator[str]:
+def _changed(
+    package: Path, file: Path, manifest: Manifest, layers: Sequence[NamedLayer]
+) -> Iterator[str]:
     """Name the files of a package that are not in its archive as they are now."""
-    for member in archive.read_package(package).contents:
-        if member.name == _PROPERTIES:
-            packed = small_files(file).data(_PROPERTIES)
-            if packed is None or not packed.startswith(member.read()):
-                yield member.name
-        elif member.name != _REQUIREMENTS:
-            digest = manifest.files.get(member.name)
-            if digest is None or digest.sha256 != member.sha256():
-                yield member.name
+    packed = {name: digest.sha256 for name, digest in manifest.files.items()}
+    contents = archive.read_package(package).contents
+    members = [member for member in contents if member.name not in (_PROPERTIES, _REQUIREMENTS)]
+    # Of what a package itself shares, too: the manifest leaves the files of layers out.
+    if any(member.name not in packed for member in members):
+        for layer in layers:
+            if layer.entry.kind == BODY:
+                packed |= contents_of_layer(layer, file)
+    yield from (one.name for one in members if packed.get(one.name) != one.sha256())
+    properties = contents.data(_PROPERTIES)
+    with_lines = small_files(file).data(_PROPERTIES)
+    if properties is not None and (with_lines is None or not with_lines.startswith(properties)):
+        yield _PROPERTIES
 
 
 def stored_archives(site: Site) -> tuple[StoredObject, ...]:

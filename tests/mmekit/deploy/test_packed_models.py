@@ -128,6 +128,21 @@ def test_what_deploy_packs_thin_has_its_layers_beside_it_once(flock, nothing_lef
     assert flock.contents() == before
 
 
+@pytest.mark.parametrize("thin", ["true", pytest.param("false", marks=pytest.mark.thorough)])
+def test_a_package_whose_shared_file_changed_is_stale(desk, nothing_left, thin):
+    desk.put("doubling/model.py", MODEL)
+    desk.put("doubling/words.txt", "of the package")
+    desk.put("doubling/serving.properties", f"{PROPERTIES}option.shared=words.txt\n")
+    desk.put("doubling/sample_request.json", '{"instances": [[7.0]]}')
+    desk.put("factor/factor.txt", "2")
+    desk.write(f"{FILE}thin: {thin}\n")
+    desk.mme("deploy", "--plan")
+    desk.write(FILE.replace("    artifacts: factor\n", ""))
+    desk.mme("deploy", "--plan")
+    desk.put("doubling/words.txt", "of another")
+    assert "since it was packed, words.txt changed." in desk.refused("deploy", "--plan")
+
+
 @pytest.mark.thorough
 def test_thin_archives_answer_with_layers_that_instances_fetch(flock, service, nothing_left):
     flock.mme("deploy")
