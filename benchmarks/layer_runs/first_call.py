@@ -12,7 +12,6 @@ from endpoint_runs.service import BUCKET, REGION, ServiceFailure, running
 from slot_runs.servers import ServerFailure
 
 from layer_runs import customers as of
-from layer_runs.customers import Form
 from layer_runs.expected import expect
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from endpoint_runs.service import Service
 
-    from layer_runs.customers import Customers
+    from layer_runs.customers import Customers, Form
 
 COMPARED: tuple[Form, ...] = ("now", "inline", "thin")
 _ENDPOINT = "layers"

@@ -38,8 +38,8 @@ _ABOUT_CALLS = (
 )
 _ABOUT_LIBRARIES = (
     "The real DJL Serving, whose workers run in a Python environment with what the image's table "
-    "has. Each round has a new one, and a new server: the first load is that of a new instance. pip "
-    "runs at each load; after the first it finds everything installed."
+    "has. Each round has a new one, and a new server: the first load is that of a new instance. "
+    "pip runs at each load; after the first it finds everything installed."
 )
 _ABOUT_UNCHANGED = (
     "Packed by the code before layers (*before*) and by this code (*now*), loaded into one server "

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slot_runs.servers import ServerFailure
@@ -21,6 +20,7 @@ from mmekit_local.environments import find_uv, uv_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _LEFT_OUT = frozenset(
     {
