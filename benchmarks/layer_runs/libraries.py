@@ -11,7 +11,7 @@ from slot_runs import subjects
 from slot_runs.servers import ServerFailure, running
 
 from layer_runs.former import NOW, Job
-from layer_runs.stock import StockImage, fill_pip_cache
+from layer_runs.stock import StockImage, download
 from mmekit.archive import unpack
 
 if TYPE_CHECKING:
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from layer_runs.former import Code
     from layer_runs.stock import Container
 
-Way = Literal["layer", "pip, no cache", "pip, cache"]
-WAYS: tuple[Way, ...] = ("layer", "pip, no cache", "pip, cache")
+Way = Literal["layer", "pip", "pip, wheels at hand"]
+WAYS: tuple[Way, ...] = ("layer", "pip", "pip, wheels at hand")
 _FURTHER = 3
 
 
 @dataclass(frozen=True)
 class Libraries:
     """Loads in one way, each round in a new container with a new server.
+
+    pip has no cache, as on a new instance; or it finds all wheels in a folder and asks nobody, which
+    is what a full cache comes to at best.
 
     Attributes
     ----------
@@ -71,24 +74,26 @@ def measure(
     """
     trained = subjects.prepare("catboost", subjects.TRAINED, work)
     subject = trained.subject
+    at_hand: Way = "pip, wheels at hand"
     say("packing")
     options: dict[Way, tuple[Code, dict[str, Any]]] = {
         "layer": (NOW, {"layers": True}),
-        "pip, no cache": (former, {}),
+        "pip": (former, {}),
     }
-    folders, sizes = {}, {}
+    folders: dict[Way, Path] = {}
+    sizes: dict[Way, int] = {}
     for way, (code, given) in options.items():
-        name = way.partition(",")[0]
-        artifacts = subjects.copy(subject.artifacts, work / f"artifacts-{name}")
-        archive = work / f"{name}.tar.gz"
+        artifacts = subjects.copy(subject.artifacts, work / f"artifacts-{way}")
+        archive = work / f"{way}.tar.gz"
         (sizes[way],) = code.pack([Job(subject.package, artifacts, archive, given)])
-        unpack(archive, folders.setdefault(way, work / f"unpacked-{name}"))
-    folders["pip, cache"], sizes["pip, cache"] = folders["pip, no cache"], sizes["pip, no cache"]
+        folders[way] = work / f"unpacked-{way}"
+        unpack(archive, folders[way])
+    folders[at_hand], sizes[at_hand] = folders["pip"], sizes["pip"]
     say("making the stand-in of the stock image")
     image = StockImage(work)
-    cache = work / "pip-cache"
-    say("filling pip's cache")
-    fill_pip_cache(image.container(), folders["pip, cache"] / "requirements.txt", cache)
+    wheels = work / "wheels"
+    say("downloading what pip installs")
+    download(image.container(), folders["pip"] / "requirements.txt", wheels)
     first: dict[Way, list[float]] = defaultdict(list)
     further: dict[Way, list[float]] = defaultdict(list)
     answers: dict[Way, list[bytes]] = defaultdict(list)
@@ -102,7 +107,7 @@ def measure(
             ]
             container = image.container()
             refuse_catboost(container)
-            with running("djl", container.variables(cache if way == "pip, cache" else None)) as to:
+            with running("djl", container.variables(wheels if way == at_hand else None)) as to:
                 times = []
                 for target in targets:
                     times.append(to.load(target.name, target))

@@ -108,10 +108,11 @@ def wanted() -> list[str]:
     return [f"{name}=={one}" for name, one in sorted(versions.items()) if name not in _LEFT_OUT]
 
 
-def fill_pip_cache(container: Container, requirements: Path, cache: Path) -> None:
-    """Install into a container as DJL Serving does, so that the cache has all of it."""
-    variables = {**_kept(), **container.variables(cache)}
-    _run([str(container.python), "-m", "pip", "-q", "install", "-r", str(requirements)], variables)
+def download(container: Container, requirements: Path, wheels: Path) -> None:
+    """Download what pip would install into a container into a folder."""
+    variables = {**_kept(), **container.variables()}
+    pip = [str(container.python), "-m", "pip", "-q"]
+    _run([*pip, "download", "-d", str(wheels), "-r", str(requirements)], variables)
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
