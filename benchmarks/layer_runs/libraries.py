@@ -30,8 +30,8 @@ _FURTHER = 3
 class Libraries:
     """Loads in one way, each round in a new container with a new server.
 
-    pip has no cache, as on a new instance; or it finds all wheels in a folder and asks nobody, which
-    is what a full cache comes to at best.
+    pip has no cache, as on a new instance; or it finds all wheels in a folder and asks nobody,
+    which is what a full cache comes to at best.
 
     Attributes
     ----------

@@ -138,13 +138,13 @@ def _of_libraries(libraries: Sequence[Libraries]) -> list[Outcome]:
     by_way = {one.way: one for one in libraries}
     if not by_way:
         return []
-    layer, pip, at_hand = (by_way[way] for way in ("layer", "pip", "pip, wheels at hand"))
+    layer, pip, local = (by_way[way] for way in ("layer", "pip", "pip, wheels at hand"))
     lines = (
         ("first load, pip asks its index", layer.first_median_ms, pip.first_median_ms, True),
         (
             "first load, pip has the wheels at hand",
             layer.first_median_ms,
-            at_hand.first_median_ms,
+            local.first_median_ms,
             False,
         ),
         ("one more load", layer.further_median_ms, pip.further_median_ms, True),
