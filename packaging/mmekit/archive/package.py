@@ -23,6 +23,7 @@ from mmekit.archive.conventions import (
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.errors import PackageError
+from mmekit_runtime.layers.listing import LISTING
 
 if TYPE_CHECKING:
     from mmekit_runtime.signature import Column, Signature
@@ -33,6 +34,10 @@ REQUIREMENTS_FILE = "requirements.txt"
 MEASURED_FILE = "measured.json"
 MANIFEST_FILE = "manifest.json"
 RUNTIME_FOLDER = "mmekit_runtime"
+LAYERS_ROOM_FOLDER = "mmekit_layers"
+
+_RESERVED_FILES = (MANIFEST_FILE, LISTING)
+_RESERVED_FOLDERS = (f"{RUNTIME_FOLDER}/", f"{LAYERS_ROOM_FOLDER}/")
 
 # A sample's suffix says its content type.
 CONTENT_TYPES = MappingProxyType(
@@ -196,7 +201,7 @@ def join(package: Package, artifacts: Contents) -> Contents:
         )
     joined = Contents.of(str(package.folder), [*package.contents, *artifacts])
     for name in joined.files:
-        if name == MANIFEST_FILE or name.startswith(f"{RUNTIME_FOLDER}/"):
+        if name in _RESERVED_FILES or name.startswith(_RESERVED_FOLDERS):
             raise PackageError(
                 f"{name} is a reserved name, which packing writes",
                 where=joined.where,

@@ -144,6 +144,14 @@ def pack(
             "also in the stock image."
         ),
     ] = True,
+    thin: Annotated[
+        bool,
+        typer.Option(
+            "--thin",
+            help="Only name the layers: they are written to layers/<SHA-256>.tar.gz beside the "
+            "archive, the runtime among them, for `mme deploy` or `mme layers push` to upload.",
+        ),
+    ] = False,
     image: Image = None,
 ) -> None:
     """Build a reproducible model.tar.gz from package and artefacts.
@@ -158,12 +166,18 @@ def pack(
         artifacts,
         output,
         worker_slots=worker_slots,
+        thin=thin,
         image=_image(image),
         say=lambda text: typer.echo(text, err=True),
     )
     if packed.findings:
         print_findings(packed.findings)
-    typer.echo(f"{packed.path}: {packed.size / 2**20:.1f} MiB, SHA-256 {packed.sha256}")
+    size = packed.size / _MIB
+    unit = f"{size:.1f} MiB" if size >= 1 else f"{packed.size / 1024:.1f} KiB"
+    typer.echo(f"{packed.path}: {unit}, SHA-256 {packed.sha256}")
+    for layer in packed.layers:
+        where = "in it" if layer.inline else archive.layer_file(packed.path, layer.sha256)
+        typer.echo(f"  {layer}: {where}")
 
 
 @app.command(rich_help_panel=Panel.PACKAGE)

@@ -4,7 +4,8 @@
 from the store beside the models (`store`), from a folder of one's own image, from the archive, or
 from S3. A thin archive has a copy of this room under the name mmekit_layers, and gets the rest of
 mmekit_runtime as a layer: so these modules use the standard library and each other, by relative
-imports, and nothing else.
+imports, and nothing else. An archive without layers has this module and `provided`, which handlers
+need, and no other of them.
 """
 
 TYPE_CHECKING = False
