@@ -154,7 +154,9 @@ def _files(
         "model.py": package_folder.model_text(
             inspected.handler, inspected.path.name, inspected.options
         ),
-        "serving.properties": package_folder.properties_text(wishes.name, inspected.environment),
+        "serving.properties": package_folder.properties_text(
+            wishes.name, inspected.environment, inspected.shared
+        ),
         "requirements.txt": package_folder.requirements_text(inspected.requirements),
         sample.file: sample.body,
         _test_name(wishes.name): package_folder.testing_text(

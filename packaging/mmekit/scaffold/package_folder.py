@@ -30,6 +30,12 @@ retry_threshold=10
 option.modelName={name}
 """
 
+_ON_SHARED = """\
+# The sentence model: models that have the same one share it, so that it is stored, shipped and
+# loaded once.
+"""
+_CONTINUED = ",\\\n  "
+
 _TEST = '''\
 """{name} answers its sample request as it did when the package was made."""
 
@@ -58,13 +64,17 @@ def model_text(handler: str, file: str, options: Mapping[str, Any] | None) -> st
     )
 
 
-def properties_text(name: str, environment: Mapping[str, str] | None) -> str:
+def properties_text(
+    name: str, environment: Mapping[str, str] | None, shared: Sequence[str] = ()
+) -> str:
     """Return serving.properties."""
     text = _PROPERTIES.format(name=name)
-    if not environment:
-        return text
-    pairs = ",".join(f"{variable}={value}" for variable, value in environment.items())
-    return f"{text}# What the libraries read when they are imported.\noption.env={pairs}\n"
+    if environment:
+        pairs = ",".join(f"{variable}={value}" for variable, value in environment.items())
+        text += f"# What the libraries read when they are imported.\noption.env={pairs}\n"
+    if shared:
+        text += f"{_ON_SHARED}option.shared={_CONTINUED.join(shared)}\n"
+    return text
 
 
 def requirements_text(lines: Sequence[str]) -> str:
