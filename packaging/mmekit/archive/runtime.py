@@ -100,7 +100,7 @@ def layers_room() -> tuple[Member, ...]:
 def build_of(contents: Contents) -> str | None:
     """Return the build of an archive's worker slots; None when it has none, or they never run."""
     text, hook = contents.text(_BUILD_FILE), contents.text(HOOK_FILE)
-    if text is None or hook is None or hook.encode() != runtime_hook().read():
+    if text is None or hook is None or hook != contents.text(_HOOK_SOURCE):
         return None
     match = _BUILD.search(text)
     return None if match is None else match[1]
