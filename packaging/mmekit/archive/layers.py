@@ -16,7 +16,7 @@ from mmekit import __version__
 from mmekit.archive.contents import Member
 from mmekit.archive.files import atomic_file
 from mmekit.archive.tarball import GzipWriter, TarWriter, parent_folders
-from mmekit_runtime.layers.contents import digest_of
+from mmekit_runtime.layers.contents import LayerFile, digest_of
 from mmekit_runtime.layers.listing import (
     BODY,
     FOLDER,
@@ -156,13 +156,13 @@ def make_layer(
 ) -> PackedLayer:
     """Return a layer of files; what Python makes of them by itself does not belong to it."""
     kept = tuple(one for one in members if not is_byte_code(one.name))
-    digest = digest_of((one.name, one.mode, one.size, one.sha256()) for one in kept)
-    size = sum(one.size for one in kept)
+    files = (LayerFile(one.name, bool(one.mode & 0o100), one.sha256(), one.size) for one in kept)
+    digest = digest_of(files)
     layer = ArchiveLayer(
-        digest,
+        digest.sha256,
         kind,
-        size,
-        len(kept),
+        digest.bytes,
+        digest.files,
         says if len(says) <= _MOST_SAID else f"{says[: _MOST_SAID - 3]}...",
         python,
         platform,

@@ -21,7 +21,7 @@ from mmekit.archive.measured import UNREADABLE, Measured, signature_from
 from mmekit.archive.package import MANIFEST_FILE, Example
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ManifestError, TextError
-from mmekit_runtime.layers.contents import digest_of
+from mmekit_runtime.layers.contents import LayerFile, digest_of
 from mmekit_runtime.layers.listing import LayerError
 
 if TYPE_CHECKING:
@@ -215,11 +215,11 @@ def _differing_layers(layers: tuple[ArchiveLayer, ...], found: Mapping[str, _Fou
         # It counts for nothing in the digest, and Python would run it all the same.
         differing += [f"{prefix}{name} was added" for name in sorted(own) if is_byte_code(name)]
         files = [
-            (name, one.mode, one.digest.size, one.digest.sha256)
+            LayerFile(name, bool(one.mode & 0o100), one.digest.sha256, one.digest.size)
             for name, one in own.items()
             if not is_byte_code(name)
         ]
-        if digest_of(files) != layer.sha256:
+        if digest_of(files).sha256 != layer.sha256:
             differing.append(f"{layer} {'was changed' if files else 'is missing'}")
     return differing
 

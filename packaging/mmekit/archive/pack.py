@@ -208,15 +208,15 @@ def _in_layers(completed: Subject, *, thin: bool) -> tuple[Contents, list[Packed
     if shared:
         layers.append(make_body(contents, shared, inline=not thin))
         contents = contents.without(*shared)
-    runtime = packed_runtime(worker_slots=completed.worker_slots)
+    runtime = packed_runtime(worker_slots=completed.worker_slots, layers=thin or bool(layers))
     if thin:
         in_layer = [one for one in runtime if one.name.startswith(f"{RUNTIME_FOLDER}/")]
         layers.append(make_runtime(in_layer))
-        contents = contents.with_members(*layers_room())
+        contents = contents.with_members(*layers_room(), runtime_hook())
     else:
         contents = contents.with_members(*runtime)
     if layers:
-        contents = contents.with_members(listing_member(layers), runtime_hook())
+        contents = contents.with_members(listing_member(layers))
     return contents, layers
 
 

@@ -173,7 +173,8 @@ def _fill(spec: EnvironmentSpec, scratch: Path, made: Path) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         install.append("--compile-bytecode")  # otherwise by whoever imports it first
     asked = [*install, *_asked(spec, scratch)]
-    _logger.info("what requirements.txt asks for: %s", ", ".join(map(shown, spec.wanted.lines)))
+    if spec.wanted.lines:
+        _logger.info("what requirements.txt asks for: %s", ", ".join(map(shown, spec.wanted.lines)))
     if spec.spare and not _can_spare(asked, scratch):
         for name, version in spec.spare:
             _link(name, version, site)
@@ -182,7 +183,8 @@ def _fill(spec: EnvironmentSpec, scratch: Path, made: Path) -> None:
         # The image has the build for CPUs; PyPI's for Linux brings the libraries of CUDA.
         on_cpus = any(line.startswith("torch") for line in spec.base)
         run_uv([*install, *(("--torch-backend", "cpu") if on_cpus else ()), *spec.base], scratch)
-    run_uv(asked, scratch)
+    if spec.wanted.lines:
+        run_uv(asked, scratch)
 
 
 def _asked(spec: EnvironmentSpec, scratch: Path) -> list[str]:

@@ -61,9 +61,9 @@ def read_layers(model_dir: str) -> tuple[LayerEntry, ...]:
     LayerError
         It is not one that packing has written.
     """
-    file = os.path.join(model_dir, LISTING)  # noqa: PTH118  pathlib is not there yet
+    file = os.path.join(model_dir, LISTING)
     try:
-        with open(file, "rb") as stream:  # noqa: PTH123
+        with open(file, "rb") as stream:
             data = stream.read(LISTING_BYTES + 1)
     except FileNotFoundError:
         return ()

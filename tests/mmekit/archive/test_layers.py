@@ -14,7 +14,7 @@ import pytest
 
 from mmekit.archive import layer_file, pack, unpack, verify
 from mmekit.errors import ManifestError, PackageError
-from mmekit_runtime.layers.contents import digest_of
+from mmekit_runtime.layers.contents import LayerFile, digest_of
 from mmekit_runtime.layers.listing import BODY, RUNTIME, parse_layers
 
 SHARING = """\
@@ -316,7 +316,7 @@ def test_thin_archives_are_compressed_unless_told_otherwise(sharing, tmp_path):
 
 
 def test_the_files_of_a_layer_keep_their_modes():
-    same = [("a", 0o644, 1, "00"), ("b", 0o755, 1, "00")]
+    same = [LayerFile("a", False, "00", 1), LayerFile("b", True, "00", 1)]
 
     assert digest_of(same) == digest_of(reversed(same))
-    assert digest_of(same) != digest_of([("a", 0o644, 1, "00"), ("b", 0o644, 1, "00")])
+    assert digest_of(same) != digest_of([one._replace(is_executable=False) for one in same])

@@ -244,3 +244,73 @@ def test_no_combination_of_names_and_links_reaches_outside(tmp_path_factory, mem
             assert path.resolve().is_relative_to(inside)
     assert (root / "x").read_bytes() == b"untouched"
     assert sorted(path.name for path in root.iterdir()) == ["model.tar.gz", "place", "x"]
+
+
+class KeptApart:
+    """Keeps a folder of an archive; `has` says that it is there already."""
+
+    def __init__(self, folder, place, *, has=False):
+        self.folder, self.place, self.has, self.asked = folder, place, has, []
+        self.before = None
+
+    def folder_of(self, name, unpacked):
+        self.before = sorted(path.name for path in unpacked.iterdir())
+        return self.folder if f"{name}/".startswith(f"{self.folder}/") else None
+
+    def keep(self, folder, unpack_into):
+        self.asked.append(folder)
+        if not self.has:
+            self.place.mkdir()
+            unpack_into(self.place)
+
+
+SHARED = [
+    MODEL,
+    member("shared", tarfile.DIRTYPE),
+    member("shared/of/body.bin", content=b"body", mode=0o755),
+    link("shared/of/same.bin", "shared/of/body.bin", tarfile.LNKTYPE),
+    member("shared.txt", content=b"own"),
+]
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_a_folder_of_an_archive_may_be_kept_apart(tmp_path, place, has):
+    archive = write(tmp_path / "model.tar.gz", *SHARED)
+    apart = KeptApart("shared", tmp_path / "kept", has=has)
+    unpack(archive, place, apart=apart)
+    assert sorted(path.name for path in place.iterdir()) == ["model.py", "shared.txt"]
+    assert (place / "shared.txt").read_bytes() == b"own"
+    assert apart.asked == ["shared"]
+    assert "model.py" in apart.before
+    kept = {str(path.relative_to(tmp_path)) for path in (tmp_path / "kept").rglob("*.bin")}
+    assert kept == (set() if has else {"kept/of/body.bin", "kept/of/same.bin"})
+    if not has:
+        assert (tmp_path / "kept" / "of" / "same.bin").read_bytes() == b"body"
+        assert stat.S_IMODE((tmp_path / "kept" / "of" / "body.bin").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("shared/../../evil", content=b"x")],
+        [member("shared", content=b"a file")],
+        [member("shared/a", content=b"x"), link("shared/b", "model.py", tarfile.LNKTYPE)],
+        [member("shared/a", content=b"x"), link("shared/b", "../model.py")],
+        [member("shared/a/b", tarfile.FIFOTYPE)],
+    ],
+    ids=["upwards", "file", "hard link out", "link out", "pipe"],
+)
+def test_what_is_kept_apart_is_no_safer_than_the_rest(tmp_path, place, members):
+    archive = write(tmp_path / "model.tar.gz", MODEL, *members)
+    with pytest.raises(UnsafeArchiveError):
+        unpack(archive, place, apart=KeptApart("shared", tmp_path / "kept"))
+    assert not any(place.iterdir())
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_archive_that_ends_early_is_damaged_though_its_folder_is_passed_over(tmp_path, place):
+    whole = write(tmp_path / "model.tar.gz", MODEL, member("shared/a", content=os.urandom(100_000)))
+    (tmp_path / "cut.tar.gz").write_bytes(whole.read_bytes()[:60_000])
+    apart = KeptApart("shared", tmp_path / "kept", has=True)
+    with pytest.raises(ArchiveError, match="damaged"):
+        unpack(tmp_path / "cut.tar.gz", place, apart=apart)

@@ -50,7 +50,7 @@ def test_an_archive_has_the_hook_the_whole_runtime_and_its_build(workshop):
     pack(workshop.package, workshop.artifacts, workshop.archive)
 
     files = read_all(workshop.archive)
-    assert files["sitecustomize.py"] == (RUNTIME / "slots" / "site_hook.py").read_bytes()
+    assert files["sitecustomize.py"] == (RUNTIME / "site_hook.py").read_bytes()
     installed = {f"mmekit_runtime/{p.relative_to(RUNTIME)}" for p in RUNTIME.rglob("*.py")}
     assert {name for name in files if name.startswith("mmekit_runtime/")} == installed
     namespace = {}

@@ -1,0 +1,43 @@
+"""A worker's process, while Python starts: it gets its model's layers, or says what is missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .missing import FAILED_VARIABLE
+from .providing import provide
+
+ENTRY_POINT, MODEL_DIR = "--entry-point", "--model-dir"
+
+
+def get_ready(model_dir: str) -> None:
+    """Have the layers on this process's path, and in the environment of what it becomes.
+
+    Where one is missing, this process becomes an engine that answers the load with the reason.
+    """
+    try:
+        provided = provide(model_dir, os.environ)
+    except Exception as error:  # noqa: BLE001  the load says it, whatever it is
+        # The class itself is in a module that a stub does without.
+        named = type(error).__name__
+        reason = str(error) if named == "LayerError" else f"no layers: {named}: {error}"
+        _answer(" ".join(reason.split()))
+    else:
+        if provided is not None:
+            os.environ.update(provided.variables(os.environ, model_dir))
+            sys.path[:] = provided.paths(sys.path, model_dir)
+
+
+def _answer(reason: str) -> None:
+    os.write(1, f"ERROR::mmekit: {reason}\n".encode("utf-8", "replace"))
+    arguments = list(sys.orig_argv)
+    room = os.path.dirname(os.path.abspath(__file__))
+    # Of the model's folder the engine would import model.py, which needs what is missing.
+    for option, value in ((ENTRY_POINT, f"{__package__}.missing"), (MODEL_DIR, room)):
+        if option in arguments:
+            arguments[arguments.index(option) + 1] = value
+        else:
+            arguments += [option, value]
+    environ = {**os.environ, FAILED_VARIABLE: reason}
+    os.execve(sys.executable, arguments, environ)  # noqa: S606
