@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.uv import find_uv, uv_variables
 from slot_runs.servers import ServerFailure
 
 from mmekit.archive import STOCK_IMAGE
-from mmekit_local.environments import find_uv, uv_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
