@@ -49,19 +49,19 @@ class Container:
         """Its Python."""
         return self.folder / "bin" / "python"
 
-    def variables(self, pip_cache: Path | None) -> dict[str, str]:
+    def variables(self, wheels: Path | None = None) -> dict[str, str]:
         """Return what DJL Serving is started with, to run its workers in here.
 
         Parameters
         ----------
-        pip_cache
-            What pip has downloaded before; None for a new instance, which has nothing.
+        wheels
+            Where pip finds all that it installs; None where it asks an index, as on a new instance.
         """
         path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", os.defpath)])
-        cache = (
-            {"PIP_NO_CACHE_DIR": "1"} if pip_cache is None else {"PIP_CACHE_DIR": str(pip_cache)}
-        )
-        return {"PYTHON_EXECUTABLE": str(self.python), "PATH": path, **cache}
+        found = {"PYTHON_EXECUTABLE": str(self.python), "PATH": path, "PIP_NO_CACHE_DIR": "1"}
+        if wheels is not None:
+            found |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+        return found
 
 
 class StockImage:
