@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit.uv import find_uv, uv_variables
+from packaging.utils import parse_wheel_filename
 from slot_runs.servers import ServerFailure
 
 from mmekit.archive import STOCK_IMAGE
@@ -108,11 +109,13 @@ def wanted() -> list[str]:
     return [f"{name}=={one}" for name, one in sorted(versions.items()) if name not in _LEFT_OUT]
 
 
-def download(container: Container, requirements: Path, wheels: Path) -> None:
-    """Download what pip would install into a container into a folder."""
+def download(container: Container, requirements: Path, wheels: Path) -> list[str]:
+    """Download what pip would install into a container; return what the image lacks of it."""
     variables = {**_kept(), **container.variables()}
     pip = [str(container.python), "-m", "pip", "-q"]
     _run([*pip, "download", "-d", str(wheels), "-r", str(requirements)], variables)
+    names = (parse_wheel_filename(one.name)[:2] for one in sorted(wheels.glob("*.whl")))
+    return [f"{name}=={version}" for name, version in names if not STOCK_IMAGE.has(name)]
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
