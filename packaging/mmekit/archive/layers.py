@@ -21,6 +21,7 @@ from mmekit_runtime.layers.listing import (
     BODY,
     FOLDER,
     FORMAT,
+    LIBRARIES,
     LISTING,
     RUNTIME,
     LayerEntry,
@@ -217,6 +218,23 @@ def shared_names(names: Iterable[str], properties: Properties) -> tuple[str, ...
     """Return those of a model's files that it shares with others, sorted."""
     patterns = shared_patterns(properties)
     return tuple(sorted(one for one in names if any(is_named_by(it, one) for it in patterns)))
+
+
+def without_layers(
+    contents: Contents, layers: Iterable[ArchiveLayer]
+) -> tuple[Contents, dict[str, Member]]:
+    """Return a model's own files, shared ones under their names, and those of its libraries."""
+    own = dict(contents.files)
+    libraries: dict[str, Member] = {}
+    for layer in (one for one in layers if one.inline):
+        prefix = f"{layer.folder}/"
+        for name in [one for one in own if one.startswith(prefix)]:
+            member = replace(own.pop(name), name=name.removeprefix(prefix))
+            if layer.kind == BODY:
+                own[member.name] = member
+            elif layer.kind == LIBRARIES:
+                libraries[member.name] = member
+    return contents.of(contents.where, own.values()), libraries
 
 
 def asks_for_libraries(properties: Properties) -> bool:

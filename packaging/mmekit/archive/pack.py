@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from mmekit.archive.layers import (
     make_runtime,
     shared_names,
 )
+from mmekit.archive.libraries import LINKS_FOLDER, make_libraries
 from mmekit.archive.manifest import Digest, Manifest
 from mmekit.archive.measure import fingerprint, measure
 from mmekit.archive.measured import read_measured
@@ -90,12 +92,13 @@ class Packed:
     layers: tuple[ArchiveLayer, ...] = ()
 
 
-def pack(
+def pack(  # noqa: PLR0913 - what can be chosen about an archive
     package: Path,
     artifacts: Path,
     output: Path,
     *,
     worker_slots: bool = True,
+    layers: bool = False,
     thin: bool = False,
     compress: int | None = None,
     image: Image | None = STOCK_IMAGE,
@@ -122,6 +125,11 @@ def pack(
         It adds sitecustomize.py and the part of mmekit_runtime that does it, and where the package
         has no such line minWorkers=1, maxWorkers=16 and retry_threshold=10; required_memory_mb
         is then what a forked process takes, not a whole worker.
+    layers
+        Whether what requirements.txt asks for and the image lacks becomes a layer, so that nothing
+        is installed at a load; ``option.layers=true`` in serving.properties does the same. The
+        wheels are those of requirements.lock beside it, which is written when there is none, or
+        one for other requirements or another image.
     thin
         Whether the archive only names its layers, mmekit_runtime among them. They are written to
         ``layers/<SHA-256>.tar.gz`` beside the archive, unless they are there already.
@@ -144,6 +152,10 @@ def pack(
     ------
     CheckError
         The check found errors; nothing was written.
+    LibrariesError
+        What requirements.txt asks for cannot be had as wheels for the image.
+    MissingExtraError
+        A layer of libraries is asked for, and uv is not installed.
     MeasureError
         The model does not load, or does not answer its sample.
     PackageError
@@ -153,6 +165,7 @@ def pack(
     ArchiveError
         The archive cannot be written.
     """
+    output = Path(output)
     source = read_package(package)
     given = Subject(
         contents=merge(source, read_artifacts(artifacts)),
@@ -171,39 +184,60 @@ def pack(
         if measured is not None:
             say(f"{source.name}: {MEASURED_FILE} does not match the files; measuring again")
         measured = measure(package, artifacts)
-    completed = _completed(replace(given, is_archive=True, measured=measured))
+    with tempfile.TemporaryDirectory(prefix="mmekit-pack-") as scratch:
+        libraries = None
+        if layers or given.makes_libraries:
+            libraries = make_libraries(
+                *(given.contents, source.folder, image, Path(scratch)), inline=not thin, say=say
+            )
+        subject = replace(given, is_archive=True, measured=measured)
+        return _packed(_completed(subject, libraries), libraries, output, thin, compress)
+
+
+def _packed(
+    completed: Subject,
+    libraries: PackedLayer | None,
+    output: Path,
+    thin: bool,  # noqa: FBT001
+    compress: int | None,
+) -> Packed:
+    measured, image = completed.measured, completed.image
+    assert measured is not None  # noqa: S101 - it was measured by now
+    contents, layers = _in_layers(completed, libraries, thin=thin)
+    completed = replace(completed, layers=tuple(one.layer for one in layers))
     findings = check_subject(completed)
     _refuse_errors(findings)
-    contents, layers = _in_layers(completed, thin=thin)
     manifest = Manifest(
-        name=source.name,
+        name=completed.name or "",
         mmekit=__version__,
         image=None if image is None else image.name,
-        worker_slots=worker_slots,
+        worker_slots=completed.worker_slots,
         measured=measured,
         files={member.name: Digest(member.sha256(), member.size) for member in contents},
         signature=completed.signature,
         example=completed.example,
-        layers=tuple(one.layer for one in layers),
+        layers=completed.layers,
     )
     text = manifest.to_json()
     # What is too long to be read again must not be written.
-    check_length(MANIFEST_FILE, len(text), str(package))
+    check_length(MANIFEST_FILE, len(text), completed.contents.where)
     inline = (member for layer in layers for member in layer.in_archive())
     contents = contents.with_members(Member.made_of(MANIFEST_FILE, text), *inline)
     level = THIN_LEVEL if thin and compress is None else compress or None
     with _storing(output):
         for layer in layers:
             if not layer.layer.inline:
-                layer.write(layers_folder(Path(output)), level)
+                layer.write(layers_folder(output), level)
         # Last: an archive whose layers are not there is of no use to anybody.
-        sha256, size = _write(contents, Path(output), level)
-    return Packed(Path(output), sha256, size, tuple(contents.files), findings, manifest.layers)
+        sha256, size = _write(contents, output, level)
+    return Packed(output, sha256, size, tuple(contents.files), findings, manifest.layers)
 
 
-def _in_layers(completed: Subject, *, thin: bool) -> tuple[Contents, list[PackedLayer]]:
+def _in_layers(
+    completed: Subject, libraries: PackedLayer | None, *, thin: bool
+) -> tuple[Contents, list[PackedLayer]]:
     """Return what is the archive's own, and the layers that hold the rest."""
-    contents, layers = completed.contents, []
+    contents, layers = completed.contents, [] if libraries is None else [libraries]
     shared = shared_names(contents.files, completed.properties)
     if shared:
         layers.append(make_body(contents, shared, inline=not thin))
@@ -220,9 +254,14 @@ def _in_layers(completed: Subject, *, thin: bool) -> tuple[Contents, list[Packed
     return contents, layers
 
 
-def _completed(given: Subject) -> Subject:
+def _completed(given: Subject, libraries: PackedLayer | None = None) -> Subject:
     """Return what the archive will hold, in the form that it will have."""
     contents = given.contents.with_members(Member.made_of(PROPERTIES_FILE, _properties_text(given)))
+    if libraries is not None:
+        # What it asks for is in the layer, and so are the wheels that lay beside it.
+        wheels = (name for name in contents.files if name.startswith(f"{LINKS_FOLDER}/"))
+        contents = contents.without(REQUIREMENTS_FILE, *wheels)
+        given = replace(given, libraries={one.name: one for one in libraries.members})
     if REQUIREMENTS_FILE in contents:
         text = contents.text(REQUIREMENTS_FILE) or ""
         lines = remaining(parse_requirements(text), given.image)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.py"
 REQUIREMENTS_FILE = "requirements.txt"
+LOCK_FILE = "requirements.lock"
 MEASURED_FILE = "measured.json"
 MANIFEST_FILE = "manifest.json"
 RUNTIME_FOLDER = "mmekit_runtime"
@@ -92,8 +93,8 @@ class Package:
     name
         The folder's name, which is the model's.
     contents
-        What goes into the archive; samples and tests (``test_*.py`` beside model.py) are not among
-        it.
+        What goes into the archive; samples, tests (``test_*.py`` beside model.py) and
+        requirements.lock are not among it.
     sample_request
         The sample request; None when there is none.
     """
@@ -129,7 +130,8 @@ def read_package(folder: Path) -> Package:
         path = root / requests[0]
         request = SampleRequest(path, CONTENT_TYPES[path.suffix])
     tests = [name for name in contents.files if _is_test(name)]
-    return Package(root, root.name, contents.without(*samples, *tests, MEASURED_FILE), request)
+    left_out = (*samples, *tests, MEASURED_FILE, LOCK_FILE)
+    return Package(root, root.name, contents.without(*left_out), request)
 
 
 def read_artifacts(folder: Path) -> Contents:

@@ -124,6 +124,8 @@ def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
         f"{package.name}: {_described(measured.memory)}, Python {measured.python}, "
         + ", ".join(f"{name} {measured.libraries[name]}" for name in measured.required)
     )
+    if measured.unshared is not None:
+        typer.echo(f"Each model loads its shared files by itself: {measured.unshared}.")
     if measured.unproven is not None:
         typer.echo(f"Whether batches change responses is unknown: {measured.unproven}.")
 
@@ -144,6 +146,15 @@ def pack(
             "also in the stock image."
         ),
     ] = True,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Make a layer of what requirements.txt asks for and the image lacks, so that "
+            "nothing is installed at a load. The wheels are those of requirements.lock, which is "
+            "written beside it.",
+        ),
+    ] = False,
     thin: Annotated[
         bool,
         typer.Option(
@@ -166,6 +177,7 @@ def pack(
         artifacts,
         output,
         worker_slots=worker_slots,
+        layers=layers,
         thin=thin,
         image=_image(image),
         say=lambda text: typer.echo(text, err=True),
@@ -215,7 +227,11 @@ def _image(text: str | None) -> room.Image | None:
 
 def _described(memory: MeasuredMemory) -> str:
     text = f"{memory.required_mb} MiB"
-    return text if memory.forked_mb is None else f"{text}, {memory.forked_mb} MiB forked"
+    if memory.forked_mb is not None:
+        text += f", {memory.forked_mb} MiB forked"
+    if memory.shared is not None:
+        text += f" from a process with {memory.shared / _MIB:.1f} MiB that models share"
+    return text
 
 
 def _print(described: Description) -> None:
@@ -260,6 +276,8 @@ def _facts(described: Description) -> Iterator[tuple[str, str]]:
     yield "Worker slots", slots
     if described.required_memory_mb is not None:
         yield "Memory", _memory(described.required_memory_mb, described.measured)
+    for layer in described.layers:
+        yield "Layer", f"{layer}, {'in it' if layer.inline else 'only named'}"
     if described.measured is not None:
         yield "Python", described.measured.python
         yield "Libraries", _libraries(described.measured)
@@ -313,6 +331,7 @@ def _members(described: Description) -> dict[str, Any]:
     for name in ("measured", "signature"):
         if members[name] is not None:
             members[name] = json.loads(members[name].to_json())
+    members["layers"] = [asdict(layer) for layer in described.layers]
     if described.example is not None:
         members["example"] = asdict(described.example)
     return members

@@ -28,8 +28,9 @@ from mmekit.archive.package import RUNTIME_FOLDER
 from mmekit.archive.pickles import PICKLE_SUFFIXES
 from mmekit.archive.requirements import dependencies_of
 from mmekit.archive.stock_images import STOCK_IMAGE, Image, find_image
-from mmekit.errors import ManifestError, ServerError, TextError
-from mmekit_local.environments import cache_folder, find_uv, uv_variables
+from mmekit.errors import ManifestError, MissingExtraError, TextError
+from mmekit.uv import find_uv, uv_variables
+from mmekit_local.environments import cache_folder
 from mmekit_local.server.requirements import (
     LINKS_FOLDER,
     Installed,
@@ -293,7 +294,7 @@ def _find_python(version: str) -> str | None:
             check=True,
             timeout=_ASKING_S,
         )
-    except (OSError, subprocess.SubprocessError, ServerError):
+    except (OSError, subprocess.SubprocessError, MissingExtraError):
         return None
     return done.stdout.strip() or None
 

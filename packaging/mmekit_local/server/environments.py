@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmekit.errors import MmekitError
-from mmekit_local.environments import find_uv, made_once, run_uv, uv_variables
+from mmekit.uv import find_uv, run_uv, uv_variables
+from mmekit_local.environments import made_once
 from mmekit_local.redaction import redacted
 from mmekit_local.server import errors
 from mmekit_local.server.environment_spec import HEAVY, EnvironmentSpec

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from mmekit.errors import ServerError
+from mmekit.uv import find_uv
 from mmekit_local import environments
 from mmekit_local.containers.mms_environment import PYTHON_VARIABLE, key_of, python_of
 
@@ -98,7 +99,7 @@ def test_who_asks_meanwhile_waits(cache, tiny, caplog):
 
 
 def test_one_that_is_killed_while_it_installs_leaves_nothing_for_the_next(tmp_path, tiny):
-    real = environments.find_uv()
+    real = find_uv()
     fifo = tmp_path / "installing"
     os.mkfifo(fifo)
     stub = tmp_path / "bin" / "uv"
