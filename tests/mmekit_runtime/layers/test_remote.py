@@ -126,7 +126,9 @@ def test_credentials_that_have_expired_are_said_to_have(fetch):
 
 
 def test_a_wrong_key_is_not_told(fetch):
-    assert "403 SignatureDoesNotMatch" in refused(fetch, AWS_SECRET_ACCESS_KEY="another")
+    said = refused(fetch, AWS_SECRET_ACCESS_KEY="another")
+
+    assert "403 SignatureDoesNotMatch: the credentials are none of S3's" in said
 
 
 def test_a_key_that_no_header_can_hold_is_not_told(fetch):
@@ -174,6 +176,20 @@ def test_a_token_of_the_container_is_not_told(fetch, bucket):
     for token in ("another bearer", "un\nsayable bearer"):
         asked = of_container(bucket, AWS_CONTAINER_AUTHORIZATION_TOKEN=token)
         assert "bearer" not in refused(fetch, **asked)
+
+
+def test_credentials_of_a_container_come_past_any_proxy(fetch, bucket, monkeypatch):
+    bucket.role = ROLE
+    asked = of_container(bucket)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{bound.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        said = refused(fetch, **asked)
+
+    # The bucket is asked through it.
+    assert "cannot be reached" in said
+    assert "credentials" not in said
 
 
 @pytest.mark.parametrize("url", ["http://example.org/role", "http://10.0.0.1/role", "file:///role"])
