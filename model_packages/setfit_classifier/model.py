@@ -13,9 +13,18 @@ class SupportIntents(TextHandler):
     def load_shared(self, folder):
         # Importing torch takes seconds: here it happens once, and not when model.py is read.
         import setfit  # noqa: F401  what load needs, too
+        import torch
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(str(folder / "setfit"), device="cpu", local_files_only=True)
+        body = SentenceTransformer(str(folder / "setfit"), device="cpu", local_files_only=True)
+        # A sentence brings its weights into memory, once for all. The process is forked then, so
+        # that no thread may be left in it: encode would start some.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            body(body.tokenizer(["Where is my parcel?"], return_tensors="pt"))
+        torch.set_num_threads(threads)
+        return body
 
     def load(self, folder, shared):
         import joblib

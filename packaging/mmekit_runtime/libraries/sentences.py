@@ -49,12 +49,10 @@ class _OfFolder(TextHandler):
         return bool(shared) and (Path(shared) / self.folder).is_dir()
 
     def load_shared(self, folder: Path) -> Any:
-        """Return the SentenceTransformer on the CPU; the hub is never asked.
-
-        It is not asked anything to warm it up: ``encode`` starts threads, tqdm's (even without a
-        bar, and with a lock in shared memory) and those of OpenMP where it may have several.
-        """
-        return _sentence_model(folder / self.folder)
+        """Return the SentenceTransformer on the CPU, warm; the hub is never asked."""
+        model = _sentence_model(folder / self.folder)
+        _warm_up(model)
+        return model
 
 
 class SetFitHandler(_OfFolder):
@@ -86,7 +84,7 @@ class SetFitHandler(_OfFolder):
         return SetFitModel(shared, head, **given)
 
     def load_shared(self, folder: Path) -> Any:
-        """Return the SentenceTransformer on the CPU; the hub is never asked."""
+        """Return the SentenceTransformer on the CPU, warm; the hub is never asked."""
         _stay_offline()
         import setfit  # noqa: F401  here, so that the models need not import it
 
@@ -148,6 +146,23 @@ def _sentence_model(folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+
+
+def _warm_up(model: Any) -> None:
+    """Have a sentence model in memory, and not in each process that is forked from this one.
+
+    No thread may be left. Its ``encode`` starts them: tqdm's, even without a bar and with a lock in
+    shared memory, and those of OpenMP.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # Older ones of sentence-transformers have tokenize alone.
+    tokens = getattr(model, "preprocess", None) or model.tokenize
+    with torch.inference_mode():
+        model(tokens(["Where is my parcel?"]))
+    torch.set_num_threads(threads)
 
 
 def _expect_nothing_but(own: Collection[str], folder: Path) -> None:

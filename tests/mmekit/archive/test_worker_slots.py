@@ -437,3 +437,11 @@ def test_a_model_that_never_parks_may_keep_state(workshop):
     workshop.write("model.py", "seen = []\ndef handle(inputs):\n    seen.append(1)\n")
 
     assert "state-in-globals" not in rules(check(workshop.package))
+
+
+def test_with_layers_alone_packing_adds_the_hook_and_no_slots():
+    files = Contents.of("", packed_runtime(worker_slots=False, layers=True))
+
+    assert "sitecustomize.py" in files
+    assert not any(name.startswith("mmekit_runtime/slots/") for name in files.files)
+    assert build_of(files) is None

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from mmekit.archive import pack
 from mmekit_local.sagemaker.specification import ServerlessSpecification
 from tests.layered_archives import (
     Layer,
@@ -186,6 +187,32 @@ def test_a_serverless_model_has_its_layers(rehearse, body, in_image):
         data_url="s3://models/customer.tar.gz",
         environment={"MMEKIT_LAYERS": in_image},
     )
+
+
+@pytest.mark.parametrize("is_thin", [False, True], ids=["inline", "thin"])
+def test_what_packing_writes_is_served(service, tmp_path, is_thin):
+    package, artifacts = tmp_path / "package", tmp_path / "artifacts"
+    words = os.urandom(8).hex()
+    for file, text in {
+        package / "model.py": CUSTOMER.decode(),
+        package / "serving.properties": "engine=Python\noption.shared=body\n",
+        artifacts / "own.txt": "packed",
+        artifacts / "body" / "words.txt": words,
+    }.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    packed = pack(package, artifacts, tmp_path / "packed.tar.gz", thin=is_thin)
+    name = f"packed-{is_thin}".lower()
+    service.put(f"{name}/1.tar.gz", packed.path.read_bytes())
+    for file in (tmp_path / "layers").glob("*.tar.gz"):
+        service.put(f"packed-layers/{file.name}", file.read_bytes(), "shop")
+    endpoint = service.create_endpoint(
+        name,
+        data_url=f"s3://models/{name}/",
+        environment={"MMEKIT_LAYERS": "s3://shop/packed-layers/"},
+    )
+    assert answers(service, endpoint, [1]) == [[f"{words} packed"]]
+    assert [copies(service, layer) for layer in packed.layers] == [1] * (2 if is_thin else 1)
 
 
 @pytest.fixture
