@@ -25,6 +25,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from layer_runs.report import Results
 from reporting import Conditions, publish, steps_of, try_to_draw
 from rich.console import Console
 from slot_runs import servers, subjects
-from slot_runs.servers import TITLES, ServerFailure, ServerKind
+from slot_runs.servers import TITLES, ServerKind
 from slot_runs.subjects import ROOT, MissingSubjectError
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
     _Found = TypeVar("_Found")
 
 PARTS = ("one-more", "many", "first-call", "libraries", "unchanged")
+
+_SAID = 600
+"""Characters of a failure that a report tells."""
 
 
 @dataclass(frozen=True)
@@ -228,10 +232,11 @@ class Bench:
         folder.mkdir()
         try:
             return measure(folder, partial(self._say, title))
-        except (ServerFailure, OSError) as error:
-            self._left_out[title] = f"**failed**: {' '.join(str(error).split())[:600]}"
+        except Exception as error:  # noqa: BLE001  the other parts are worth as much without it
+            self._left_out[title] = f"**failed**: {' '.join(str(error).split())[:_SAID]}"
             self.has_failed = True
-            self._progress.console.print(f"{title} failed: {error}", markup=False)
+            said = "".join(traceback.format_exception(error))
+            self._progress.console.print(f"{title} failed: {said}", markup=False)
             self._keep()
             return None
         finally:

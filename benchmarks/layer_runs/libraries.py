@@ -93,7 +93,11 @@ def measure(
     image = StockImage(work)
     wheels = work / "wheels"
     say("downloading what pip installs")
-    download(image.container(), folders["pip"] / "requirements.txt", wheels)
+    requirements = folders["pip"] / "requirements.txt"
+    # All that it comes to: offline, as it is started here, DJL Serving has pip ask for no
+    # dependencies. Not having to find them out is for pip's good.
+    found = download(image.container(), requirements, wheels)
+    requirements.write_text("".join(f"{one}\n" for one in found))
     first: dict[Way, list[float]] = defaultdict(list)
     further: dict[Way, list[float]] = defaultdict(list)
     answers: dict[Way, list[bytes]] = defaultdict(list)

@@ -114,6 +114,9 @@ def measure(
         asked = _Asked(server, expectation)
         began = time.monotonic()
         asked.load(folders[:1])
+        if parked:
+            say("the first parks")
+            _wait_until_parked(server, folders[:1])
         first = servers.of_server(server).private
         asked.load(folders[1:], lambda done: say(f"{done + 1} of {count} customers loaded"))
         seconds = time.monotonic() - began

@@ -13,10 +13,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.uv import find_uv, uv_variables
+from packaging.utils import parse_wheel_filename
 from slot_runs.servers import ServerFailure
 
 from mmekit.archive import STOCK_IMAGE
-from mmekit_local.environments import find_uv, uv_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,19 +50,19 @@ class Container:
         """Its Python."""
         return self.folder / "bin" / "python"
 
-    def variables(self, pip_cache: Path | None) -> dict[str, str]:
+    def variables(self, wheels: Path | None = None) -> dict[str, str]:
         """Return what DJL Serving is started with, to run its workers in here.
 
         Parameters
         ----------
-        pip_cache
-            What pip has downloaded before; None for a new instance, which has nothing.
+        wheels
+            Where pip finds all that it installs; None where it asks an index, as on a new instance.
         """
         path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", os.defpath)])
-        cache = (
-            {"PIP_NO_CACHE_DIR": "1"} if pip_cache is None else {"PIP_CACHE_DIR": str(pip_cache)}
-        )
-        return {"PYTHON_EXECUTABLE": str(self.python), "PATH": path, **cache}
+        found = {"PYTHON_EXECUTABLE": str(self.python), "PATH": path, "PIP_NO_CACHE_DIR": "1"}
+        if wheels is not None:
+            found |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+        return found
 
 
 class StockImage:
@@ -108,11 +109,13 @@ def wanted() -> list[str]:
     return [f"{name}=={one}" for name, one in sorted(versions.items()) if name not in _LEFT_OUT]
 
 
-def download(container: Container, requirements: Path, wheels: Path) -> None:
-    """Download what pip would install into a container into a folder."""
+def download(container: Container, requirements: Path, wheels: Path) -> list[str]:
+    """Download what pip would install into a container; return what the image lacks of it."""
     variables = {**_kept(), **container.variables()}
     pip = [str(container.python), "-m", "pip", "-q"]
     _run([*pip, "download", "-d", str(wheels), "-r", str(requirements)], variables)
+    names = (parse_wheel_filename(one.name)[:2] for one in sorted(wheels.glob("*.whl")))
+    return [f"{name}=={version}" for name, version in names if not STOCK_IMAGE.has(name)]
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:

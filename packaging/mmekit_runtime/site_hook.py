@@ -28,9 +28,16 @@ def _get_layers_ready() -> None:
         return
     try:
         # A thin archive has this room alone; the runtime is one of its layers.
-        from mmekit_layers.entering import get_ready
+        from mmekit_layers.holding import kept_runtime
     except ImportError:
         from mmekit_runtime.layers.entering import get_ready
+    else:
+        # Where that is kept its modules are compiled, and those of this archive need not be.
+        if kept := kept_runtime(OWN, os.environ):
+            sys.path.insert(0, kept)
+            from mmekit_runtime.layers.entering import get_ready
+        else:
+            from mmekit_layers.entering import get_ready  # type: ignore[no-redef]
     get_ready(OWN)
 
 

@@ -240,7 +240,7 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
     body, shared = None, None
     if job["shared"] is not None:
         before = _memory()["private"]
-        body, unshared = _sibling(BODY_MODULE).load(job)
+        body, unshared = _sibling(BODY_MODULE).load(job, model_folder)
         shared = max(0, _memory()["private"] - before)
         report(preload=preload, threads={}, forked=None, failure=None, unshared=unshared)
         if unshared is not None:
@@ -332,7 +332,7 @@ def main() -> int:
     # As in a worker, where the engine's script is what Python was started with.
     sys.path[0] = engine
     logging.basicConfig(stream=sys.stdout, format="%(levelname)s::%(message)s", level=logging.INFO)
-    job = json.loads(Path(job_file).read_bytes())
+    job = {**json.loads(Path(job_file).read_bytes()), "engine": engine}
     try:
         if job["task"] == "fork":
             fork(model_folder, job, report)

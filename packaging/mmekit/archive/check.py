@@ -153,7 +153,8 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
         [one for one in files if not one.name.startswith(_OUR_FOLDERS) and one.name not in ours],
     )
     contents, libraries = without_layers(own, layers)
-    is_thin = manifest is not None and any(layer.kind == RUNTIME for layer in layers)
+    in_layer = any(layer.kind == RUNTIME for layer in layers)
+    has_slots = build is not None or (in_layer and manifest is not None and manifest.worker_slots)
     subject = Subject(
         contents=contents,
         is_archive=True,
@@ -161,7 +162,7 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
         name=manifest.name if manifest is not None else None,
         measured=manifest.measured if manifest is not None else None,
         example=manifest.example if manifest is not None else None,
-        worker_slots=build is not None or (is_thin and manifest.worker_slots),
+        worker_slots=has_slots,
         layers=layers,
         libraries=libraries,
     )

@@ -165,9 +165,6 @@ class _Stage:
         lay_out(runtime_members(), self._folder)
         self._job = _job(package, contents, self._properties)
         self._job["shared"] = None if self._staged.shared is None else str(self._staged.shared)
-        # What a body is loaded with, in a process that many models are forked from.
-        self._job["code"] = str(scratch / "code")
-        lay_out((one for one in contents if one.name.endswith(".py")), scratch / "code")
         # Run from a copy: its real neighbours would hide other modules of their names.
         self._script = scratch / "script" / "observer.py"
         self._script.parent.mkdir()
@@ -238,7 +235,7 @@ class _Stage:
         threads: dict[str, int] = {}
         unshared: str | None = None
         while True:
-            job = {"task": "fork", "preload": preload, "third_party": third_party}
+            job: dict[str, Any] = {"task": "fork", "preload": preload, "third_party": third_party}
             if unshared is not None:
                 job["shared"] = None  # each process loads it by itself
             try:

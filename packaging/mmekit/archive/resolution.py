@@ -74,7 +74,7 @@ def resolve(lines: Iterable[str], image: Image, folder: Path, scratch: Path) -> 
     provided = {**image.resolved, **image.pinned}
     # What the requirements themselves want in another version cannot be the image's.
     named = [Requirement(line.split(" --", 1)[0]) for line in asked if not line.startswith("-")]
-    free = {
+    free: set[str] = {
         canonicalize_name(one.name)
         for one in named
         if image.is_meant(one) and not _fits(one, provided)

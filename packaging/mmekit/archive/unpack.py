@@ -156,7 +156,9 @@ def _unpack_all(unpacking: _Unpacking, apart: FoldersApart | None) -> None:
             folder = apart.folder_of(unpacking.name_of(member), unpacking.root)
         if apart is None or folder is None:
             unpacking.add(member)
-        elif folder not in kept:
+        elif folder in kept:
+            unpacking.tar.pass_over(folder)
+        else:
             kept.add(folder)
             members.put_back(member)
             within = _FolderInArchive(unpacking, members, folder)

@@ -182,6 +182,8 @@ class Deployment(_Part):
         Encrypts bucket and instances; otherwise S3's own key and none.
     volume_gb
         How large the disk of an instance is; otherwise what SageMaker gives it.
+    layers
+        Whether deploy packs what requirements.txt asks for as a layer of libraries.
     thin
         Whether deploy packs archives that only name their layers.
     network, autoscaling, alarms
@@ -202,6 +204,7 @@ class Deployment(_Part):
     )
     kms_key: Annotated[str, StringConstraints(pattern=_KMS)] | None = None
     volume_gb: Annotated[int, Field(ge=1, le=512)] | None = None
+    layers: bool = False
     thin: bool = False
     network: Network | None = None
     autoscaling: Autoscaling | None = None
@@ -217,11 +220,13 @@ class Deployment(_Part):
 
     @model_validator(mode="after")
     def _something_is_packed(self) -> Deployment:
-        if self.thin and not any(package.artifacts for package in self.packages):
-            raise ValueError(
-                "thin is for packages that deploy packs; name the `package` and the `artifacts` "
-                "of one, or pack with mme pack --thin"
-            )
+        packs = any(package.artifacts for package in self.packages)
+        for option, is_chosen in (("thin", self.thin), ("layers", self.layers)):
+            if is_chosen and not packs:
+                raise ValueError(
+                    f"{option} is for packages that deploy packs; name the `package` and the "
+                    f"`artifacts` of one, or pack with mme pack --{option}"
+                )
         return self
 
 

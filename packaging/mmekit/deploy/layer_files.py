@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmekit.archive.layers import file_name, is_byte_code, layer_file
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import DeployError
-from mmekit_runtime.layers.contents import digest_of
+from mmekit_runtime.layers.contents import LayerFile, digest_of
 from mmekit_runtime.layers.listing import (
     FOLDER,
     LISTING,
@@ -164,7 +164,10 @@ def verify_layer(file: Path, entry: LayerEntry) -> None:
     """
     with open_tarball(file) as tar:
         files = [_measured(tar, member, file) for member in tar if not member.isdir()]
-    digest = digest_of(files)
+    try:
+        digest = digest_of(files).sha256
+    except LayerError as error:
+        raise _damaged(file, str(error)) from error
     if digest != entry.sha256:
         raise _damaged(file, f"the SHA-256 of its content is {digest[:12]}…")
 
@@ -181,7 +184,7 @@ def contents_of_layer(layer: NamedLayer, archive: Path) -> dict[str, str]:
         file = ThinLayer(layer.entry, ((archive, layer.file),)).found()
         with open_tarball(file) as tar:
             files = [_measured(tar, member, file) for member in tar if not member.isdir()]
-        return {name: sha256 for name, _, _, sha256 in files}
+        return {one.name: one.sha256 for one in files}
     under = f"{FOLDER}/{layer.entry.sha256}/"
     with open_tarball(archive) as tar:
         files = [
@@ -189,10 +192,10 @@ def contents_of_layer(layer: NamedLayer, archive: Path) -> dict[str, str]:
             for member in tar
             if member.isreg() and member.name.removeprefix("./").startswith(under)
         ]
-    return {name.removeprefix(under): sha256 for name, _, _, sha256 in files}
+    return {one.name.removeprefix(under): one.sha256 for one in files}
 
 
-def _measured(tar: Tarball, member: tarfile.TarInfo, file: Path) -> tuple[str, int, int, str]:
+def _measured(tar: Tarball, member: tarfile.TarInfo, file: Path) -> LayerFile:
     name = member.name.removeprefix("./")
     if not member.isreg() or is_byte_code(name):
         # The digest is of files alone, and byte code, which it passes over, is never packed.
@@ -201,8 +204,8 @@ def _measured(tar: Tarball, member: tarfile.TarInfo, file: Path) -> tuple[str, i
     while source is not None and (chunk := source.read(_CHUNK)):
         tar.budget.take_time()
         digest.update(chunk)
-    mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
-    return name, mode, member.size, digest.hexdigest()
+    is_executable = bool(member.mode & stat.S_IXUSR)
+    return LayerFile(name, is_executable, digest.hexdigest(), member.size)
 
 
 def _damaged(file: Path, what: str) -> DeployError:

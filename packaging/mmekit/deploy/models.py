@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmekit import archive
+from mmekit.archive import STOCK_IMAGE
 from mmekit.archive.describe import small_files
+from mmekit.archive.images import image_of
 from mmekit.archive.layers import layers_folder
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
@@ -20,7 +22,7 @@ from mmekit_runtime.layers.listing import BODY
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mmekit.archive import Manifest
+    from mmekit.archive import Image, Manifest
     from mmekit.deploy.account import Site
     from mmekit.deploy.deployment import Deployment, ModelEntry
     from mmekit.deploy.layer_files import NamedLayer
@@ -81,13 +83,13 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     PackageError
         A package cannot be packed.
     """
-    return tuple(_packed(package, report, thin=deployment.thin) for package in deployment.packages)
+    return tuple(_packed(package, deployment, report) for package in deployment.packages)
 
 
-def _packed(package: ModelEntry, report: Report, *, thin: bool) -> PackedModel:
+def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> PackedModel:
     file = package.archive
     if package.package is not None and package.artifacts is not None:
-        _pack(package.package, package.artifacts, file, report, thin=thin)
+        _pack(package.package, package.artifacts, file, deployment, report)
     if not file.is_file():
         raise DeployError(
             "The archive is missing.", where=str(file), remedy=_how_to_pack(package, file)
@@ -105,7 +107,9 @@ def _packed(package: ModelEntry, report: Report, *, thin: bool) -> PackedModel:
     return PackedModel(package.key, file, sha256_of(file), file.stat().st_size, manifest, layers)
 
 
-def _pack(package: Path, artifacts: Path, file: Path, report: Report, *, thin: bool) -> None:
+def _pack(
+    package: Path, artifacts: Path, file: Path, deployment: Deployment, report: Report
+) -> None:
     if not artifacts.is_dir() and file.is_file():
         raise DeployError(
             "The artefacts are missing, so that it is not known whether the archive is stale.",
@@ -116,15 +120,29 @@ def _pack(package: Path, artifacts: Path, file: Path, report: Report, *, thin: b
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mme-deploy-") as folder:
         packing = Path(folder, file.name)
-        if thin:
+        if deployment.thin:
             # What is there already is not compressed again, for each of a thousand models.
             layers_folder(file).mkdir(exist_ok=True)
             layers_folder(packing).symlink_to(layers_folder(file).resolve())
-        packed = archive.pack(package, artifacts, packing, thin=thin, say=report)
+        packed = archive.pack(
+            package,
+            artifacts,
+            packing,
+            layers=deployment.layers,
+            thin=deployment.thin,
+            image=_image(deployment),
+            say=report,
+        )
         if file.is_file() and sha256_of(file) == packed.sha256:
             return
         report(f"archive {file}: packed {'anew' if file.is_file() else 'from ' + str(package)}")
         packed.path.replace(file)
+
+
+def _image(deployment: Deployment) -> Image | None:
+    # Libraries are for one Python and platform: those of the image that will serve.
+    is_named = deployment.layers and deployment.image is not None
+    return image_of(str(deployment.image)) if is_named else STOCK_IMAGE
 
 
 def _how_to_pack(package: ModelEntry, file: Path) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from mmekit_local.server import errors
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mmekit_runtime.layers import ProvidedLayers
 
 _ASKING_S = 60.0
+# Of their own: whoever waits for the one that fetches a layer keeps no other load from its disk.
+_threads = ThreadPoolExecutor(8, "layers")
 
 
 async def provided(plan: ModelLoadPlan) -> ProvidedLayers | None:
@@ -34,14 +37,14 @@ async def provided(plan: ModelLoadPlan) -> ProvidedLayers | None:
     if not plan.layers:
         return None
     variables = {**os.environ, **plan.properties.env}
-    work = asyncio.ensure_future(asyncio.to_thread(_provide, plan, variables))
+    work = asyncio.get_running_loop().run_in_executor(_threads, _provide, plan, variables)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         # A thread goes on, and nobody is left to let go of what it gets.
         work.add_done_callback(_close)
         raise
-    except LayerError as error:
+    except (LayerError, OSError) as error:
         raise errors.load_failed(f"Failed to initialize model: {error}") from error
 
 

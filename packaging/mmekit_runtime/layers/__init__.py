@@ -8,18 +8,20 @@ imports, and nothing else. An archive without layers has this module and `provid
 need, and no other of them.
 """
 
-from .provided import SHARED_FOLDER_VARIABLE, ProvidedLayers
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .provided import SHARED_FOLDER_VARIABLE, ProvidedLayers
     from .providing import provide
 
+_PLACES = {"SHARED_FOLDER_VARIABLE": "provided", "ProvidedLayers": "provided"}
 __all__ = ["SHARED_FOLDER_VARIABLE", "ProvidedLayers", "provide"]
 
 
 def __getattr__(name: str) -> object:
-    if name != "provide":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .providing import provide
+    """Import what is asked for: a worker's stub uses modules of this room alone."""
+    if name not in __all__:
+        raise AttributeError(f"{__name__} has no {name}")
+    from importlib import import_module
 
-    return provide
+    module = import_module(f".{_PLACES.get(name, 'providing')}", __name__)
+    return getattr(module, name)

@@ -19,6 +19,7 @@ from .holding import (
     platform,
     sources,
     store_folders,
+    trusted_stores,
 )
 from .linking import mark_linked
 from .listing import FOLDER, LayerEntry, LayerError, read_layers
@@ -82,7 +83,7 @@ class _Search:
 
     def result(self) -> tuple[str, tuple[int, ...]]:
         for _ in range(_ATTEMPTS):
-            stores = [one for one in self._folders if is_trusted(one, self._model_dir)]
+            stores = trusted_stores(self._model_dir, self._environ)
             found = find(self._entry.sha256, stores, self._model_dir, self._environ)
             found = found or self._obtained()
             if found is not None:

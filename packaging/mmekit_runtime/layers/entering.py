@@ -9,6 +9,7 @@ from .missing import FAILED_VARIABLE
 from .providing import provide
 
 ENTRY_POINT, MODEL_DIR = "--entry-point", "--model-dir"
+_THIN_ROOM, _ROOM = ("mmekit_layers",), ("mmekit_runtime", "layers")
 
 
 def get_ready(model_dir: str) -> None:
@@ -22,19 +23,22 @@ def get_ready(model_dir: str) -> None:
         # The class itself is in a module that a stub does without.
         named = type(error).__name__
         reason = str(error) if named == "LayerError" else f"no layers: {named}: {error}"
-        _answer(" ".join(reason.split()))
+        _answer(" ".join(reason.split()), model_dir)
     else:
         if provided is not None:
             os.environ.update(provided.variables(os.environ, model_dir))
             sys.path[:] = provided.paths(sys.path, model_dir)
 
 
-def _answer(reason: str) -> None:
+def _answer(reason: str, model_dir: str) -> None:
     os.write(1, f"ERROR::mmekit: {reason}\n".encode("utf-8", "replace"))
     arguments = list(sys.orig_argv)
-    room = os.path.dirname(os.path.abspath(__file__))
-    # Of the model's folder the engine would import model.py, which needs what is missing.
-    for option, value in ((ENTRY_POINT, f"{__package__}.missing"), (MODEL_DIR, room)):
+    # This room as the archive has it, under either name.
+    rooms = [os.path.join(model_dir, *names) for names in (_THIN_ROOM, _ROOM)]
+    room = next((one for one in rooms if os.path.isdir(one)), os.path.dirname(__file__))
+    # In the model's folder the engine would import model.py, which needs what is missing.
+    missing = os.path.join(room, "missing.py")
+    for option, value in ((ENTRY_POINT, missing), (MODEL_DIR, room)):
         if option in arguments:
             arguments[arguments.index(option) + 1] = value
         else:

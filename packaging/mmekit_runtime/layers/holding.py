@@ -14,6 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LISTING = "layers.json"
+LISTING_BYTES = 64 << 10
+SHA256_DIGITS = 64
+
 STORE_FOLDER = ".mmekit-layers"
 """Beside the models."""
 
@@ -40,7 +44,7 @@ def store_folders(model_dir: str, environ: Mapping[str, str]) -> list[str]:
             parent = os.path.dirname(parent)
         named = os.path.join(parent, STORE_FOLDER)
     own = os.path.join(environ.get("TMPDIR") or "/tmp", f"mmekit-{os.getuid()}", "layers")  # noqa: S108
-    return [named, own]
+    return [os.path.abspath(named), own]
 
 
 def is_trusted(folder: str, model_dir: str) -> bool:
@@ -138,6 +142,22 @@ def find(
         if folder and is_trusted(folder, model_dir):
             return folder, ()
     return None
+
+
+def kept_runtime(model_dir: str, environ: Mapping[str, str]) -> str | None:
+    """Return where the runtime of a thin archive lies here already, and hold it from now on."""
+    with open(os.path.join(model_dir, LISTING), "rb") as file:
+        data = file.read(LISTING_BYTES)
+    named = data.partition(b'"kind": "runtime"')[2].partition(b'"sha256": "')[2][:SHA256_DIGITS]
+    if not named.isalnum():
+        return None
+    found = find(named.decode(), trusted_stores(model_dir, environ), model_dir, environ)
+    return None if found is None else found[0]
+
+
+def trusted_stores(model_dir: str, environ: Mapping[str, str]) -> list[str]:
+    """Return where a model may take layers from."""
+    return [one for one in store_folders(model_dir, environ) if is_trusted(one, model_dir)]
 
 
 def platform() -> str:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
-from .holding import find, is_trusted, platform, store_folders
+from .holding import LISTING, LISTING_BYTES, SHA256_DIGITS, find, platform, trusted_stores
 from .provided import ProvidedLayers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LISTING, _FOLDER = "layers.json", "layers"
-_LISTING_BYTES = 64 << 10
-_SHA256_DIGITS = 64
+_FOLDER = "layers"
 
 
 def provide(
@@ -47,8 +45,8 @@ def provide(
     """
     model_dir = os.path.abspath(model_dir)
     try:
-        with open(os.path.join(model_dir, _LISTING), "rb") as file:
-            data = file.read(_LISTING_BYTES + 1)
+        with open(os.path.join(model_dir, LISTING), "rb") as file:
+            data = file.read(LISTING_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError:
@@ -84,8 +82,8 @@ def _names(data: bytes, python: str) -> dict[str, str] | None:
             if not given.startswith(values):
                 return None
         kind = head.rpartition(b'"kind": "')[2].partition(b'"')[0].decode("ascii", "replace")
-        sha256 = following[:_SHA256_DIGITS].decode("ascii", "replace")
-        if not sha256.isalnum() or kind in named or following[_SHA256_DIGITS:][:1] != b'"':
+        sha256 = following[:SHA256_DIGITS].decode("ascii", "replace")
+        if not sha256.isalnum() or kind in named or following[SHA256_DIGITS:][:1] != b'"':
             return None
         named[kind] = sha256
     return named if set(named) <= {"runtime", "libraries", "body"} else None
@@ -95,7 +93,7 @@ def _at_hand(
     named: dict[str, str], model_dir: str, environ: Mapping[str, str]
 ) -> ProvidedLayers | None:
     """Return the layers if all of them are here."""
-    stores = [one for one in store_folders(model_dir, environ) if is_trusted(one, model_dir)]
+    stores = trusted_stores(model_dir, environ)
     provided = ProvidedLayers({}, ())
     for kind, sha256 in named.items():
         found = find(sha256, stores, model_dir, environ)

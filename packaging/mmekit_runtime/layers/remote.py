@@ -165,7 +165,7 @@ def _name_of(error: BaseException) -> str:
     """Return what went wrong, and nothing of what was sent."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, OSError):
-        return str(reason.strerror or reason or type(reason).__name__)
+        return reason.strerror or str(reason) or type(reason).__name__
     return type(reason).__name__
 
 

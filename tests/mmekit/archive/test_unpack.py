@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmekit.archive import Limits, unpack
-from mmekit.errors import ArchiveError, UnsafeArchiveError
+from mmekit.archive.tarball import open_tarball
+from mmekit.errors import ArchiveError, BudgetError, UnsafeArchiveError
 
 
 def member(name, kind=tarfile.REGTYPE, content=b"", **attributes):
@@ -314,3 +315,59 @@ def test_an_archive_that_ends_early_is_damaged_though_its_folder_is_passed_over(
     apart = KeptApart("shared", tmp_path / "kept", has=True)
     with pytest.raises(ArchiveError, match="damaged"):
         unpack(tmp_path / "cut.tar.gz", place, apart=apart)
+
+
+MANY = [
+    MODEL,
+    member("shared", tarfile.DIRTYPE),
+    *(member(f"shared/{number % 7}/{number}.py", content=b"x" * number) for number in range(60)),
+    member("shared/" + "long/" * 40 + "name", content=b"in a pax header"),
+    member("shared/\N{SNOWMAN}", content=b"x"),
+    link("shared/z", "shared/0/0.py", tarfile.LNKTYPE),
+    member("shared/zz", content=b"x" * 513),
+    member("zzz", content=b"own"),
+]
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_what_is_passed_over_is_counted_as_what_is_read(tmp_path, tar_format):
+    archive = write(tmp_path / "model.tar.gz", *MANY, tar_format=tar_format)
+    seen = []
+    for passes_over in (False, True):
+        with open_tarball(archive) as tar:
+            names = []
+            for one in tar:
+                names.append(one.name)
+                if passes_over and one.name.startswith("shared"):
+                    tar.pass_over("shared")
+        budget = tar.budget
+        seen.append((budget.members, budget.content, names[0], names[-1], budget.unpacked))
+        lengths = len(names)
+    assert seen[0] == seen[1]
+    assert lengths < 12 if tar_format == tarfile.PAX_FORMAT else lengths == len(MANY)
+
+
+@pytest.mark.parametrize("limit", [Limits(files=30), Limits(total_bytes=500)])
+def test_what_is_passed_over_is_within_the_limits(tmp_path, place, limit):
+    archive = write(tmp_path / "model.tar.gz", *MANY)
+    with pytest.raises(BudgetError):
+        unpack(archive, place, limit, apart=KeptApart("shared", tmp_path / "kept", has=True))
+
+
+@pytest.mark.parametrize("where", range(0, 1024, 37))
+def test_a_damaged_header_is_found_among_what_is_passed_over(tmp_path, place, where):
+    whole = gzip.decompress(write(tmp_path / "whole.tar.gz", *MANY).read_bytes())
+    at = whole.index(b"shared/3/3.py") + where % 512
+    damaged = bytearray(whole)
+    damaged[at] ^= 0x01
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(gzip.compress(bytes(damaged)))
+    with pytest.raises(ArchiveError):
+        unpack(archive, place, apart=KeptApart("shared", tmp_path / "kept", has=True))
+
+
+def test_a_name_that_leads_upwards_is_refused_among_what_is_passed_over(tmp_path, place):
+    hostile = [member("shared/a"), member("shared/b"), member("shared/../../evil", content=b"x")]
+    archive = write(tmp_path / "model.tar.gz", MODEL, *hostile)
+    with pytest.raises(UnsafeArchiveError, match="leads upwards"):
+        unpack(archive, place, apart=KeptApart("shared", tmp_path / "kept", has=True))

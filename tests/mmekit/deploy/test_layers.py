@@ -186,9 +186,10 @@ def test_a_layer_that_is_in_the_bucket_already_need_not_be_here(deployed, servic
     [
         (OTHER.packed(), f"the SHA-256 of its content is {short(OTHER)}"),
         (thin_archives.tarball({**BODY.files, "x.pyc": b""}), "x.pyc is in it"),
+        (thin_archives.tarball({"a\nb": b""}), "cannot be in a layer"),
         (BODY.packed()[:-9], "The archive is damaged"),
     ],
-    ids=["another", "byte code", "cut off"],
+    ids=["another", "byte code", "two lines", "cut off"],
 )
 def test_a_layer_that_is_not_what_its_name_says_is_not_uploaded(
     barn, service, nothing_left, content, said

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from tests.mmekit.archive.wheelhouse import add_wheel
 from tests.mmekit.deploy.conftest import changes
 
 PROPERTIES = "engine=Python\nminWorkers=1\nmaxWorkers=2\n"
@@ -126,6 +127,24 @@ def test_what_deploy_packs_thin_has_its_layers_beside_it_once(flock, nothing_lef
     removed.unlink()
     flock.mme("deploy", "--plan")
     assert flock.contents() == before
+
+
+def test_libraries_are_packed_for_the_image_that_will_serve(farm, nothing_left):
+    (farm.folder / "wheels").mkdir()
+    add_wheel(farm.folder / "wheels", "wanted", "2.0")
+    farm.put("doubling/requirements.txt", "wanted==2.0\n")
+    offline = {"UV_FIND_LINKS": str(farm.folder / "wheels"), "UV_OFFLINE": "1"}
+    farm.write(f"{FILE}thin: true\nlayers: true\n")
+    plan = farm.mme("deploy", "--plan", **offline)
+    assert "(libraries of 1 model; " in plan
+    listed = json.loads(farm.mme("layers", "list", "out/doubling.tar.gz", "--json"))
+    [libraries] = [one for one in listed[0]["layers"] if one["kind"] == "libraries"]
+    assert (libraries["says"], libraries["python"]) == ("wanted 2.0", "3.11")
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1"
+    farm.write(f"{FILE}layers: true\nimage: {image}\n")
+    told = farm.refused("deploy", "--plan", **offline)
+    assert "It is not known which Python and libraries this image has." in told
+    assert "mme images add" in told
 
 
 @pytest.mark.parametrize("thin", ["true", pytest.param("false", marks=pytest.mark.thorough)])

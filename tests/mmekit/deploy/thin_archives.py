@@ -7,7 +7,7 @@ import json
 import tarfile
 
 from mmekit.archive.tarball import GzipWriter, TarWriter
-from mmekit_runtime.layers.contents import digest_of
+from mmekit_runtime.layers.contents import LayerFile, digest_of
 from mmekit_runtime.layers.listing import LayerEntry, listing_of
 
 
@@ -29,12 +29,11 @@ class MadeLayer:
 def layer(kind="body", says="body.bin", **files):
     """A layer of files: {name without its ending: content}."""
     contents = {f"{name}.bin": content for name, content in files.items()}
-    sha256 = digest_of(
-        (name, 0o644, len(content), hashlib.sha256(content).hexdigest())
+    digest = digest_of(
+        LayerFile(name, False, hashlib.sha256(content).hexdigest(), len(content))
         for name, content in contents.items()
     )
-    size = sum(map(len, contents.values()))
-    return MadeLayer(LayerEntry(sha256, kind, size, len(contents), says), contents)
+    return MadeLayer(LayerEntry(digest.sha256, kind, digest.bytes, digest.files, says), contents)
 
 
 def archive(*layers, inline=False, **description):

@@ -33,7 +33,7 @@ _NOT_TO_BE_SHARED = (PROPERTIES_FILE, REQUIREMENTS_FILE, SIGNATURE_FILE)
 _OF_OTHERS = {".pyd": "Windows", ".dll": "Windows", ".dylib": "macOS"}
 _TAGGED = re.compile(r"\.(?:cpython-|cp)(\d)(\d+)[a-z]*-([A-Za-z0-9_]+?)-?(linux\w*|darwin|win\w*)")
 _ELF = b"\x7fELF"
-_X86_64 = 62  # e_machine, in two bytes behind e_type
+_X86_64 = 62
 _SHOWN = 8
 
 
@@ -262,8 +262,7 @@ def _unfitting(member: Member, subject: Subject) -> str | None:
         head = stream.read(20)
     if head[:4] != _ELF:
         return "no program of Linux"
-    order = "big" if head[5:6] == b"\x02" else "little"
-    is_64_bit = head[4:5] == b"\x02"
-    if int.from_bytes(head[18:20], order) != _X86_64 or not is_64_bit:
+    # EI_CLASS: 64 bits; EI_DATA: the lower byte first; e_machine.
+    if head[4:6] != b"\x02\x01" or int.from_bytes(head[18:20], "little") != _X86_64:
         return f"for another processor than {MACHINE}"
     return None
