@@ -95,6 +95,8 @@ def runtime_layer():
     """Return mmekit_runtime as a layer, and what an archive keeps of it that only names that."""
     members = {one.name: one.read() for one in packed_runtime(worker_slots=True, layers=True)}
     kept = {"sitecustomize.py": members.pop("sitecustomize.py")}
+    # Another layer than packing makes, of which there may be copies for other archives.
+    members["mmekit_runtime/of_tests.py"] = b""
     for name, content in members.items():
         if name.startswith(room := "mmekit_runtime/layers/"):
             kept[f"mmekit_layers/{name.removeprefix(room)}"] = content
