@@ -93,7 +93,7 @@ def put_into_store(layer, store):
 
 def runtime_layer():
     """Return mmekit_runtime as a layer, and what an archive keeps of it that only names that."""
-    members = {one.name: one.read() for one in packed_runtime(worker_slots=True)}
+    members = {one.name: one.read() for one in packed_runtime(worker_slots=True, layers=True)}
     kept = {"sitecustomize.py": members.pop("sitecustomize.py")}
     for name, content in members.items():
         if name.startswith(room := "mmekit_runtime/layers/"):
