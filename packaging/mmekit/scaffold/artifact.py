@@ -55,7 +55,7 @@ _SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json")
 _SETFIT_FILES = ("model_head.pkl", "config_setfit.json")
 _MLMODEL = "MLmodel"
 # No comma, no pattern and nothing that a file of properties spells otherwise.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_./+@-]+")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+@-]+")
 TABLE, TEXTS, TENSORS = "a table", "texts", "arrays"
 
 
@@ -204,13 +204,12 @@ def _folder(path: Path) -> Artifact:
 def body_of_setfit(folder: Path) -> tuple[str, ...]:
     """Return the files and folders of a SetFit folder that are the sentence model's.
 
-    Their names begin with the folder's, as ``option.shared`` has them; none where it could not name
-    them all.
+    None where ``option.shared`` could not name them all.
     """
     from mmekit_runtime.libraries.sentences import NOT_OF_THE_BODY
 
     names = sorted(
-        f"{folder.name}/{entry.name}"
+        entry.name
         for entry in folder.iterdir()
         if entry.name not in NOT_OF_THE_BODY
         and (entry.is_file() or any(one.is_file() for one in entry.rglob("*")))
@@ -298,7 +297,9 @@ class Inspected:
     environment
         What belongs into ``option.env``.
     shared
-        What belongs into ``option.shared``: files and folders that other models have as well.
+        The files and folders in it that other models have as well, for ``option.shared``.
+    called
+        Its name in the package, where that is not the one that it has.
     signature
         The columns and their types, where the file itself names them: ONNX.
     categories
@@ -330,6 +331,7 @@ class Inspected:
     options: Mapping[str, Any] | None = None
     environment: Mapping[str, str] | None = None
     shared: tuple[str, ...] = ()
+    called: str | None = None
     signature: Signature | None = None
     categories: Mapping[str, tuple[Any, ...]] | None = None
     coded: frozenset[str] = frozenset()
@@ -338,3 +340,8 @@ class Inspected:
     wrote: str | None = None
     code: tuple[Path, ...] = ()
     runs_code: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the package calls the file or folder."""
+        return self.called or self.path.name

