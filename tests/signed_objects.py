@@ -17,6 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
 ACCESS_KEY, SECRET_KEY, TOKEN = "AKIDTHATISPUBLIC", "a/secret+key", "a-token-of-a-role"
@@ -24,6 +25,11 @@ ACCESS_KEY, SECRET_KEY, TOKEN = "AKIDTHATISPUBLIC", "a/secret+key", "a-token-of-
 
 class SignedObjects:
     """The server.
+
+    Parameters
+    ----------
+    context
+        Of TLS; without one it speaks plain HTTP.
 
     Attributes
     ----------
@@ -41,7 +47,7 @@ class SignedObjects:
         That ``/role`` wants to be shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.region = "eu-central-1"
@@ -50,6 +56,10 @@ class SignedObjects:
         self.token = ""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Answering)
         self._server.daemon_threads = True
+        self._scheme = "http"
+        if context is not None:
+            self._scheme = "https"
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._server.stand_in = self
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), daemon=True
@@ -58,7 +68,7 @@ class SignedObjects:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return what a worker is given to reach it."""

@@ -60,6 +60,8 @@ class Container:
         """
         path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", os.defpath)])
         found = {"PYTHON_EXECUTABLE": str(self.python), "PATH": path, "PIP_NO_CACHE_DIR": "1"}
+        # Of the shell that started this, where it is set; the image does not.
+        found["PYTHONDONTWRITEBYTECODE"] = ""
         if wheels is not None:
             found |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
         return found

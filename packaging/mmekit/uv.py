@@ -1,7 +1,8 @@
 """The program uv, which finds, fetches and installs distributions.
 
 uv because it resolves for another Python and platform than those that run, installs in a second
-what is in its cache, says why a set cannot be had, and comes from PyPI as a single program.
+what is in its cache, makes an environment for another Python, says why a set cannot be had, and
+comes from PyPI as a single program.
 """
 
 from __future__ import annotations
@@ -38,8 +39,13 @@ _LISTS = ("extra-index-url", "find-links", "trusted-host")
 _KEPT_BACK = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX", "SSH_AUTH_SOCK")
 
 
-def find_uv() -> str:
+def find_uv(extra: str = "local") -> str:
     """Return the program uv.
+
+    Parameters
+    ----------
+    extra
+        The extra of mmekit that is meant to have brought it.
 
     Raises
     ------
@@ -57,8 +63,8 @@ def find_uv() -> str:
         raise MissingExtraError(
             "uv, which finds and installs distributions, is not installed",
             where=sys.executable,
-            remedy="pip install 'mmekit[layers]' (or 'mmekit[local]'), or uv itself",
-            extra="layers",
+            remedy=f"pip install 'mmekit[{extra}]'",
+            extra=extra,
         )
     return uv
 
@@ -151,7 +157,7 @@ def run_uv(words: Sequence[str], folder: Path | None = None) -> None:
 
 
 def ask_uv(words: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run uv and return what it has said, whether it could do it or not.
+    """Run uv for a layer, and return what it has said, whether it could do it or not.
 
     Parameters
     ----------
@@ -164,7 +170,7 @@ def ask_uv(words: Sequence[str], folder: Path | None = None) -> subprocess.Compl
         There is no uv.
     """
     return subprocess.run(
-        [find_uv(), *words],
+        [find_uv("layers"), *words],
         check=False,
         cwd=folder,
         env=uv_variables(),

@@ -1,8 +1,5 @@
 """Python environments that uv makes on first use and keeps in the user's cache folder.
 
-uv because it installs in a second what is in its cache, makes an environment for another Python
-than the one that runs, says why a set cannot be had, and comes from PyPI as a single program.
-
 Not ``uv run --with``, which makes such an environment by itself: it resolves the versions anew at
 each start, so that two containers of one image may differ; it cannot start without a network once
 what it knows of the index is some minutes old; and it removes the environment when it ends.

@@ -240,3 +240,28 @@ def test_a_layer_that_is_there_costs_a_worker_little(slots, layered):
     names = worker.wait_for("MODULES")
     for heavy in ("json", "re", "dataclasses", "pathlib", "hashlib", "ssl", "urllib", "zlib"):
         assert f"'{heavy}'" not in names
+
+
+def test_where_the_runtime_is_kept_a_thin_archives_own_modules_are_hardly_used(slots, layered):
+    entry = layered.libraries()
+    slots.start(layered.thin("one", entry), MMEKIT_LAYERS=str(layered.ready))
+    folder = layered.thin("two", entry)
+    hook = folder / "sitecustomize.py"
+    listed = "    print('MODULES', sorted(sys.modules), flush=True)\n    _become_slot()\n"
+    hook.write_text(hook.read_text().replace("    _become_slot()\n", listed))
+
+    worker = slots.launch(folder, MMEKIT_LAYERS=str(layered.ready))
+
+    names = worker.wait_for("MODULES")
+    assert "'mmekit_runtime.layers.providing'" in names
+    assert "'mmekit_layers.providing'" not in names
+
+
+def test_a_layer_is_missed_where_the_runtime_is_kept(slots, layered):
+    slots.start(layered.thin("one"), MMEKIT_LAYERS=str(layered.ready))
+    entry = layered.libraries()
+    shutil.rmtree(layered.ready / entry.sha256)
+
+    said = refused(slots.launch(layered.thin("two", entry), MMEKIT_LAYERS=str(layered.ready)))
+
+    assert said.startswith(f"{entry} is missing here: {layered.ready} has none of this name")

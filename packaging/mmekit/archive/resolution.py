@@ -45,7 +45,7 @@ def uv_options(image: Image) -> list[str]:
     """Return what uv has to know of an image: wheels alone, and which ones."""
     return [
         *("--python-version", image.python, "--python-platform", image.platform),
-        *("--only-binary", ":all:", "--quiet", "--no-progress"),
+        *("--only-binary", ":all:", "--no-progress"),
     ]
 
 

@@ -5,9 +5,9 @@ What an installer adds is left out: byte code, its own notes, and scripts, which
 
 from __future__ import annotations
 
-import base64
+import csv
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -139,8 +139,7 @@ def _of_wheels(target: Path) -> tuple[Member, ...]:
         kept[name] = Member(name, status.st_size, path, mode=mode)
     # An installer writes into RECORD what it has added.
     for name in [one for one in kept if one.endswith(".dist-info/RECORD")]:
-        text = _record(kept[name].read().decode(), name, kept)
-        kept[name] = replace(Member.made_of(name, text), mode=0o644)
+        kept[name] = Member.made_of(name, _record(kept[name].read().decode(), kept))
     return tuple(kept.values())
 
 
@@ -154,19 +153,10 @@ def _is_added(path: Path, name: str) -> bool:
         return stream.read(2) == b"#!"
 
 
-def _record(text: str, own: str, kept: Mapping[str, Member]) -> bytes:
-    import csv
-
+def _record(text: str, kept: Mapping[str, Member]) -> bytes:
     written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    for row in sorted(csv.reader(io.StringIO(text))):
-        name = row[0] if row else ""
-        if name == own:
-            writer.writerow((name, "", ""))
-        elif name in kept:
-            member = kept[name]
-            digest = base64.urlsafe_b64encode(bytes.fromhex(member.sha256())).rstrip(b"=").decode()
-            writer.writerow((name, f"sha256={digest}", member.size))
+    rows = (row for row in csv.reader(io.StringIO(text)) if row and row[0] in kept)
+    csv.writer(written, lineterminator="\n").writerows(sorted(rows))
     return written.getvalue().encode()
 
 

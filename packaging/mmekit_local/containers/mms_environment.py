@@ -170,7 +170,9 @@ def python_of(lines: Sequence[str], version: str | None = None) -> Path:
     Raises
     ------
     ServerError
-        It cannot be made: there is no uv, no such Python, no network or no room.
+        It cannot be made: there is no such Python, no network or no room.
+    MissingExtraError
+        There is no uv.
     """
     key = key_of(lines, version)
 

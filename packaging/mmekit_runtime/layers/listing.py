@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import holding
-from .holding import LISTING_BYTES, SHA256_DIGITS
 
-LISTING = holding.LISTING
+LISTING, LISTING_BYTES = holding.LISTING, holding.LISTING_BYTES
 FOLDER = "layers"
 """Under which inline layers lie in an archive, each in a folder of its name."""
 
@@ -111,7 +110,11 @@ def _entry(given: dict[str, object]) -> LayerEntry:
     if set(given) != set(LayerEntry.__dataclass_fields__):
         raise ValueError(f"a layer with {', '.join(sorted(given))}")
     sha256, kind = given["sha256"], given["kind"]
-    if not isinstance(sha256, str) or len(sha256) != SHA256_DIGITS or not set(sha256) <= _DIGITS:
+    if (
+        not isinstance(sha256, str)
+        or len(sha256) != holding.SHA256_DIGITS
+        or not set(sha256) <= _DIGITS
+    ):
         raise ValueError(f"{sha256!r} is no SHA-256")
     if kind not in KINDS:
         raise ValueError(f"a layer of the kind {kind!r}")

@@ -40,6 +40,9 @@ _CONTAINER = "http://169.254.170.2"
 _CREDENTIALS_BYTES = 64 << 10
 _HINTS = {
     "ExpiredToken": "the credentials have expired",
+    "InvalidAccessKeyId": "the credentials are none of S3's",
+    "InvalidToken": "the credentials are none of S3's",
+    "SignatureDoesNotMatch": "the credentials are none of S3's",
     "RequestTimeTooSkewed": "the clock here is wrong",
     "NoSuchBucket": "there is no such bucket",
     403: "the role needs s3:GetObject there",
@@ -155,9 +158,12 @@ def _ask(
         yield _Lasting(answer)
 
 
-def _open(url: str, headers: Mapping[str, str], bundle: str | None = None) -> Any:
-    context = ssl.create_default_context(cafile=bundle)
-    opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=context))
+def _open(url: str, headers: Mapping[str, str], bundle: str | None = None, *proxies: Any) -> Any:
+    handlers = [_NoRedirect, *proxies]
+    if url.startswith("https:"):
+        context = ssl.create_default_context(cafile=bundle)
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(*handlers)
     return opener.open(urllib.request.Request(url, headers=dict(headers)), timeout=_TIMEOUT_S)  # noqa: S310
 
 
@@ -217,7 +223,8 @@ def _of_container(environ: Mapping[str, str], where: str) -> tuple[str, str, str
         headers = {"Authorization": token} if token else {}
         for attempt in range(ATTEMPTS):
             try:
-                with _open(url, headers) as answer:
+                # Whatever proxy there is, it is not for this address, nor for what is answered.
+                with _open(url, headers, None, urllib.request.ProxyHandler({})) as answer:
                     given = json.loads(answer.read(_CREDENTIALS_BYTES))
                 break
             except OSError as error:

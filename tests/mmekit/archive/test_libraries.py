@@ -138,6 +138,20 @@ def test_what_the_image_has_brings_nothing_of_what_it_needs_elsewhere(packing, w
     assert versions(packing("wanted\nheavy\n")) == {"wanted": "2.0"}
 
 
+def test_an_extra_of_what_the_image_has_brings_what_the_image_lacks(packing, wheels):
+    add_wheel(
+        wheels,
+        "heavy",
+        "2.7.1",
+        requires=["web>=3; extra == 'http'"],
+        said="Provides-Extra: http\n",
+    )
+    add_wheel(wheels, "web", "3.1")
+    add_wheel(wheels, "wanted", "2.0", requires=["heavy[http]>=2"])
+
+    assert versions(packing("wanted\n")) == {"wanted": "2.0", "web": "3.1"}
+
+
 def test_where_the_image_has_everything_there_is_no_layer(packing):
     packed = packing("numpy>=2\nheavy==2.7.1\n")
 

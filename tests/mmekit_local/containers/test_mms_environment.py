@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mmekit.errors import ServerError
+from mmekit.errors import MissingExtraError, ServerError
 from mmekit.uv import find_uv
 from mmekit_local import environments
 from mmekit_local.containers.mms_environment import PYTHON_VARIABLE, key_of, python_of
@@ -149,7 +149,7 @@ def test_without_uv_the_error_says_how_to_get_it(cache, tmp_path, tiny, monkeypa
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setitem(sys.modules, "uv", None)
 
-    with pytest.raises(ServerError, match="uv, which makes") as refused:
+    with pytest.raises(MissingExtraError, match="uv, which") as refused:
         python_of(tiny)
 
     assert refused.value.remedy == "pip install 'mmekit[local]'"

@@ -222,9 +222,10 @@ def objects():
     running.close()
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("make", [inline, thin])
 def test_on_a_small_disk_layers_make_room_for_each_other_and_come_back(
-    rehearse, objects, body, make
+    rehearse, objects, body, make, container
 ):
     other = Layer({"body/words.txt": b"of others", "body/weights.bin": os.urandom(500_000)})
     bodies = {"0.tar.gz": body, "1.tar.gz": other}

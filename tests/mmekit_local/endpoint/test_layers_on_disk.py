@@ -29,7 +29,8 @@ def held(on):
     for descriptor in pathlib.Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # that of the listing itself
             path = descriptor.readlink()
-            if path.is_relative_to(on.folder) and path.suffix == ".lock":
+            # One that is deleted has that behind its name.
+            if path.is_relative_to(on.folder) and path.suffix.startswith(".lock"):
                 found.append(path.stem)
     return sorted(found)
 
@@ -53,6 +54,23 @@ def test_a_layer_is_stored_once_and_is_in_no_models_folder(rehearse):
         assert held(on) == [body.sha256]
 
     rehearse(story)
+
+
+@pytest.mark.parametrize("data_url", ["s3://models/", "s3://models/1.tar.gz"])
+def test_nothing_is_held_when_the_instance_has_ended(rehearse, data_url):
+    body = Layer({"a.bin": os.urandom(1000)})
+    seen = []
+
+    async def story(on):
+        await on.seen("1.tar.gz" if data_url.endswith("/") else "")
+        assert held(on) == [body.sha256]
+        seen.append(on)
+
+    def prepare(on):
+        on.objects["models/1.tar.gz"] = customer(1, body)
+
+    rehearse(story, prepare=prepare, data_url=data_url)
+    assert held(seen[0]) == []
 
 
 def test_16_customers_at_once_unpack_their_layer_once(rehearse):

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from mmekit_local.server import environment_spec
+from mmekit_local.server.load_plan import plan_load
 from mmekit_runtime.layers.holding import platform
 from tests.layered_archives import Layer, listing, put_into_store, runtime_layer
 from tests.server_process import ServerProcess, wait_until
@@ -221,3 +222,13 @@ def test_a_model_with_libraries_for_another_python_is_served_by_that(models, tmp
         assert told(server, "compiled") == layer.python
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_what_others_share_is_not_what_a_model_takes(models, inline):
+    folder = models.make("one", BODY, inline=inline, **RUNTIME.files)
+    assert (folder / "layers").exists() == inline
+    plan = plan_load(str(folder), most_workers=4, installs=False)
+    assert plan.layers == (BODY.entry,)
+    own = RUNTIME.size + sum(map(len, HOOK.values()))
+    assert own < plan.required < 1.2 * (own + 20_000) < BODY.size

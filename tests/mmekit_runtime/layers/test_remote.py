@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import ipaddress
 import socket
+import ssl
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from mmekit_runtime.layers import remote
 from mmekit_runtime.layers.listing import LayerError
 from mmekit_runtime.layers.signing import Credentials, signed_headers
-from tests.signed_objects import ACCESS_KEY, SECRET_KEY, TOKEN, tar_of
+from tests.signed_objects import ACCESS_KEY, SECRET_KEY, TOKEN, SignedObjects, tar_of
 
 FILES = {"pkg/a.py": b"x = 1\n"}
 SECRETS = (ACCESS_KEY, SECRET_KEY, TOKEN)
@@ -126,7 +133,9 @@ def test_credentials_that_have_expired_are_said_to_have(fetch):
 
 
 def test_a_wrong_key_is_not_told(fetch):
-    assert "403 SignatureDoesNotMatch" in refused(fetch, AWS_SECRET_ACCESS_KEY="another")
+    said = refused(fetch, AWS_SECRET_ACCESS_KEY="another")
+
+    assert "403 SignatureDoesNotMatch: the credentials are none of S3's" in said
 
 
 def test_a_key_that_no_header_can_hold_is_not_told(fetch):
@@ -176,6 +185,20 @@ def test_a_token_of_the_container_is_not_told(fetch, bucket):
         assert "bearer" not in refused(fetch, **asked)
 
 
+def test_credentials_of_a_container_come_past_any_proxy(fetch, bucket, monkeypatch):
+    bucket.role = ROLE
+    asked = of_container(bucket)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{bound.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        said = refused(fetch, **asked)
+
+    # The bucket is asked through it.
+    assert "cannot be reached" in said
+    assert "credentials" not in said
+
+
 @pytest.mark.parametrize("url", ["http://example.org/role", "http://10.0.0.1/role", "file:///role"])
 def test_credentials_are_not_asked_for_over_an_open_network(fetch, bucket, url):
     asked = of_container(bucket, AWS_CONTAINER_CREDENTIALS_FULL_URI=url)
@@ -209,3 +232,50 @@ def test_an_address_of_another_kind_is_refused(fetch):
 )
 def test_buckets_are_asked_at_awss_addresses(bucket_name, region, place):
     assert remote._location(bucket_name, "p/x", region, {}) == place
+
+
+def certificate(folder):
+    """Write a certificate for 127.0.0.1 that only itself vouches for, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a stand-in of S3")])
+    now = dt.datetime.now(dt.timezone.utc)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "certificate.pem").write_bytes(made.public_bytes(pem))
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, form, plain))
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+def test_over_tls_the_bundle_that_is_named_says_who_is_believed(entry, tmp_path):
+    bundle, key = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bundle, key)
+    bucket = SignedObjects(context)
+    bucket.put(entry.sha256, tar_of(FILES))
+    new, none = tmp_path / "new", tmp_path / "none"
+    new.mkdir()
+    none.mkdir()
+    try:
+        environ = bucket.environment(AWS_CA_BUNDLE=str(bundle))
+        remote.fetch("s3://shared/layers/", entry, str(new), environ)
+        with pytest.raises(LayerError, match=r"cannot be reached \(.*certificate"):
+            remote.fetch("s3://shared/layers/", entry, str(none), bucket.environment())
+    finally:
+        bucket.close()
+
+    assert (new / "pkg" / "a.py").read_bytes() == b"x = 1\n"
+    assert len(bucket.requests) == 1

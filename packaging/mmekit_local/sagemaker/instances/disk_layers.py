@@ -14,14 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mmekit.archive.tarball import open_tarball
-from mmekit_runtime.layers.listing import (
-    FOLDER,
-    LISTING,
-    LISTING_BYTES,
-    LayerError,
-    parse_layers,
-    read_layers,
-)
+from mmekit_runtime.layers.holding import LISTING_BYTES
+from mmekit_runtime.layers.listing import FOLDER, LISTING, LayerError, parse_layers, read_layers
 from mmekit_runtime.layers.store import LayerStore
 
 if TYPE_CHECKING:
