@@ -55,7 +55,7 @@ def open_files(process: psutil.Process) -> Counter[str]:
 def give_slots(folder: Path) -> Path:
     """Give a model's folder what an archive with worker slots has."""
     (folder / "mmekit_runtime").symlink_to(RUNTIME)
-    shutil.copyfile(RUNTIME / "slots" / "site_hook.py", folder / "sitecustomize.py")
+    shutil.copyfile(RUNTIME / "site_hook.py", folder / "sitecustomize.py")
     return folder
 
 

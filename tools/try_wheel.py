@@ -127,6 +127,16 @@ class Trial:
         self.run("mme", "pack", *package, "-o", "iris.tar.gz")
         self.run("mme", "check", "iris.tar.gz")
         say("mme init, check and pack work on a model that was trained elsewhere")
+        (self.work / "model_packages/iris/requirements.txt").write_text("cycler==0.12.1\n")
+        self.run("mme", "pack", *package, "-o", "thin/iris.tar.gz", "--thin")
+        if shutil.which("uv", path=self.environment["PATH"]) is None:
+            layers = ["mme", "pack", *package, "-o", "layers.tar.gz", "--layers"]
+            said = self.run(*layers, succeeds=False)
+            expect("pip install 'mmekit[layers]'" in said, f"no word of the extra in: {said}")
+        self.install(f"mmekit[layers] @ {self.wheel.as_uri()}")
+        said = self.run("mme", "pack", *package, "-o", "layers.tar.gz", "--layers")
+        expect("(libraries, " in said, f"no layer of libraries: {said}")
+        say("mme pack --thin and --layers make layers")
 
     def try_endpoint(self) -> None:
         """Serve it by unmodified boto3, and ask it as a user does."""

@@ -100,5 +100,5 @@ def _make(name: str, work: Path, *, workers: int, has_slots: bool, settings: str
     if has_slots:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(runtime, folder / runtime.name, ignore=ignored)
-        shutil.copyfile(runtime / "slots" / "site_hook.py", folder / "sitecustomize.py")
+        shutil.copyfile(runtime / "site_hook.py", folder / "sitecustomize.py")
     return Loaded(name, folder, workers, has_slots)

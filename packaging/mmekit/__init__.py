@@ -3,7 +3,7 @@
 The rooms: `mmekit.scaffold` makes a package folder of a trained model, `mmekit.archive` a checked
 archive of that, `mmekit.deploy` an endpoint of archives, and `mmekit.cli` is the command `mme`.
 `mmekit.testing` runs a handler without a server. What they have in common is in `mmekit.errors`,
-`mmekit.settings` and `mmekit.engine`.
+`mmekit.settings`, `mmekit.engine` and `mmekit.uv`.
 """
 
 TYPE_CHECKING = False

@@ -7,6 +7,7 @@
     ├── PackageError               a package folder cannot be used as it is
     │   ├── PropertiesError        serving.properties cannot be read
     │   ├── TextError              a text file is longer than anybody writes one
+    │   ├── LibrariesError         requirements.txt cannot be made a layer of libraries
     │   ├── CheckError             `mme check` calls something an error; carries the findings
     │   └── MeasureError           the model could not be loaded in order to measure it
     │       └── BatchError         its answers depend on the requests that are answered with them
@@ -46,6 +47,7 @@ __all__ = [
     "EndpointError",
     "EngineError",
     "ImageError",
+    "LibrariesError",
     "ManifestError",
     "MeasureError",
     "MissingExtraError",
@@ -110,6 +112,10 @@ class PropertiesError(PackageError):
 
 class TextError(PackageError):
     """A text file is longer than anybody writes one, and is not read."""
+
+
+class LibrariesError(PackageError):
+    """What requirements.txt asks for cannot be resolved, fetched or made a layer."""
 
 
 class CheckError(PackageError):

@@ -24,13 +24,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive import parse_properties, read_package, read_properties, unpack
+from mmekit.archive import parse_properties, read_package, read_properties
 from mmekit.archive.contents import read_contents
 from mmekit.archive.conventions import ENTRY_POINT as CONVENTIONS
 from mmekit.archive.package import CONTENT_TYPES, as_served
 from mmekit.archive.proof import REMEDY, agree, prove
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.request_variants import variants
+from mmekit.archive.staging import staged_model
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, ModelLoadError, PackageError
 from mmekit_runtime.signature import Signature
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from mmekit.archive.properties import Properties
+    from mmekit.archive.staging import StagedModel
 
 __all__ = ["Answer", "LocalModel", "Sample", "agree", "load_handler", "read_sample"]
 
@@ -116,14 +118,18 @@ class LocalModel:
     It is a context manager; `close` forgets the model and removes the folder it ran in.
     """
 
-    def __init__(self, folder: Path, scratch: tempfile.TemporaryDirectory[str], where: str) -> None:
+    def __init__(
+        self, staged: StagedModel, scratch: tempfile.TemporaryDirectory[str], where: str
+    ) -> None:
+        folder = staged.folder
         self.folder = folder
         self._scratch = scratch
+        self._libraries = [] if staged.libraries is None else [str(staged.libraries)]
         self._path = [str(one) for one in (folder, folder / _CODE_FOLDER) if one.is_dir()]
         self._owned = frozenset(name for one in self._path for name in _module_names(Path(one)))
         self._modules: dict[str, ModuleType] = {}
         properties = _properties(folder)
-        self._environment = properties.env
+        self._environment = {**properties.env, **staged.variables}
         self._where = where
         self._function = properties.handler or "handle"
         entry_point = properties.entry_point or "model.py"
@@ -257,6 +263,8 @@ class LocalModel:
         environment = {name: os.environ.get(name) for name in self._environment}
         sys.modules.update(self._modules)
         sys.path[:0] = self._path
+        # What is installed here goes first: a process cannot have a library twice.
+        sys.path += self._libraries
         os.environ.update(self._environment)
         os.chdir(self.folder)
         try:
@@ -294,6 +302,8 @@ def load_handler(model: Path | str, artifacts: Path | str | None = None) -> Loca
     ------
     PackageError
         ``model`` or ``artifacts`` is not there, or the folder has no model.py.
+    ArchiveError
+        The archive is damaged, or names a layer that does not lie beside it.
     ModelLoadError
         The handler did not answer the initialisation request with a success; the error says why.
     """
@@ -303,11 +313,9 @@ def load_handler(model: Path | str, artifacts: Path | str | None = None) -> Loca
     # resolve: DJL gives a handler the real path, and macOS' temporary folder is a link.
     scratch = tempfile.TemporaryDirectory(prefix="mme-handler-", ignore_cleanup_errors=True)
     try:
-        folder = Path(scratch.name).resolve()
-        for source in (model, artifacts):
-            if source is not None:
-                _lay_out(Path(source).resolve(), folder)
-        return LocalModel(folder, scratch, str(model))
+        sources = [Path(one).resolve() for one in (model, artifacts) if one is not None]
+        staged = staged_model(sources, Path(scratch.name).resolve())
+        return LocalModel(staged, scratch, str(model))
     except BaseException:
         scratch.cleanup()
         raise
@@ -331,18 +339,6 @@ def read_sample(package: Path | str) -> Sample:
     response = found.folder / "sample_response.json"
     answer = json.loads(response.read_text(encoding="utf-8")) if response.is_file() else None
     return Sample(found.sample_request.body, found.sample_request.content_type, answer)
-
-
-def _lay_out(source: Path, folder: Path) -> None:
-    if source.is_file():
-        unpack(source, folder)
-        return
-    if not source.is_dir():
-        raise PackageError("There is no such folder or archive", where=str(source))
-    # Links: a sentence model has a hundred megabytes. __pycache__ stays out of the user's folder.
-    for entry in source.iterdir():
-        if entry.name != "__pycache__" and not (folder / entry.name).exists():
-            (folder / entry.name).symlink_to(entry)
 
 
 def _properties(folder: Path) -> Properties:

@@ -139,10 +139,13 @@ class Handler:
             )
         return self._loaded.model
 
-    @classmethod
-    def shares(cls) -> bool:
-        """Whether the handler has a `load_shared` of its own."""
-        return cls.load_shared is not Handler.load_shared
+    def shares(self) -> bool:
+        """Whether the model is loaded in two parts, `load_shared` and ``load(folder, shared)``.
+
+        A handler with a `load_shared` of its own does. One that can do without asks here whether
+        the package has shared files, and is loaded by ``load(folder)`` where it has none.
+        """
+        return type(self).load_shared is not Handler.load_shared
 
     def receive_shared(self, shared: Any) -> None:
         """Take what `load_shared` has returned in the process that this one was forked from."""
@@ -305,8 +308,8 @@ def shared_folder() -> Path:
     folder = os.environ.get(SHARED_FOLDER_VARIABLE)
     if not folder:
         raise RuntimeError(
-            f"{SHARED_FOLDER_VARIABLE} is not set, so load_shared has no files: name them with "
-            "option.shared in serving.properties"
+            f"{SHARED_FOLDER_VARIABLE} is not set, so load_shared has no files: option.shared in "
+            "serving.properties has to name some that are among the artefacts"
         )
     return Path(folder)
 

@@ -19,6 +19,7 @@ from mmekit.cli import app as mme
 from .conftest import ROOT, echo_archive
 
 CDK = ROOT / "infrastructure" / "cdk"
+LAYER = f"{'1a' * 32}.tar.gz"
 
 pytestmark = [
     pytest.mark.thorough,
@@ -71,6 +72,17 @@ def template(assembly):
 
     described = json.loads((assembly / "MultiModelEndpoint.template.json").read_text())
     return assertions.Template.from_json(described)
+
+
+@pytest.fixture(scope="session")
+def layered(tmp_path_factory):
+    """What the app synthesises for an archive with a layer beside it."""
+    folder = tmp_path_factory.mktemp("thin")
+    (folder / "models" / "layers").mkdir(parents=True)
+    (folder / "models" / "thin.tar.gz").write_bytes(echo_archive())
+    (folder / "models" / "layers" / LAYER).write_bytes(echo_archive())
+    synthesise(folder / "cdk.out", archives=str(folder / "models"), endpoint_name="thin-by-cdk")
+    return folder / "cdk.out"
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +203,36 @@ def test_the_role_reads_what_is_under_the_prefix_and_nothing_else(template):
     )
 
 
+def test_layers_of_thin_archives_are_named_to_the_containers_and_read_by_the_role(layered):
+    from aws_cdk.assertions import Capture, Match, Template
+
+    # cdk-nag had nothing to say of it: synthesising would have failed.
+    described = json.loads((layered / "MultiModelEndpoint.template.json").read_text())
+    template = Template.from_json(described)
+    place, layers = Capture(), Capture()
+    container = Match.object_like({"Environment": {"MMEKIT_LAYERS": place}})
+    template.has_resource_properties("AWS::SageMaker::Model", {"Containers": [container]})
+    assert place.as_object()["Fn::Join"][1][-1] == "/models-layers/"
+    reads = {"Sid": "ReadLayers", "Action": "s3:GetObject", "Resource": layers}
+    lists = {
+        "Sid": "ListLayers",
+        "Condition": {"StringLike": {"s3:prefix": ["models-layers/*"]}},
+    }
+    statements = [Match.object_like(reads), Match.object_like(lists)]
+    template.has_resource_properties(
+        "AWS::IAM::Policy", {"PolicyDocument": {"Statement": Match.array_with(statements)}}
+    )
+    assert layers.as_object()["Fn::Join"][1][-1] == "/models-layers/*"
+
+
+def test_without_layers_the_container_has_no_environment(template):
+    from aws_cdk.assertions import Match
+
+    container = Match.object_like({"Environment": Match.absent()})
+    template.has_resource_properties("AWS::SageMaker::Model", {"Containers": [container]})
+    template.resource_count_is("Custom::CDKBucketDeployment", 1)
+
+
 def test_the_role_logs_for_its_endpoint_and_not_for_those_whose_names_begin_alike(template):
     from aws_cdk.assertions import Capture, Match
 
@@ -235,6 +277,10 @@ def test_no_file_names_an_account(assembly):
         (lambda them: them.Alarms(memory_percent=101), "memory_percent is 101; choose 1 to 100"),
         (lambda them: them.choices.checked_name("-x"), "no hyphen at either end"),
         (lambda them: them.choices.checked_prefix("/models"), "without a slash before it"),
+        (
+            lambda them: them.choices.layers_in(pathlib.Path("/nowhere")),
+            "choose the folder layers/ that mme pack --thin has left",
+        ),
         (
             lambda them: them.choices.archives_in(pathlib.Path("/nowhere")),
             "run python -m examples.fetch_models",
@@ -285,6 +331,12 @@ def test_models_are_fetched_from_folders_and_refused_when_there_are_none(archive
     assert done.returncode == 0, done.stderr
     found = sorted(path.name for path in (tmp_path / "models").iterdir())
     assert found == ["resnet_152.tar.gz", "resnet_18.tar.gz"]
+    thin = tmp_path / "thin"
+    (thin / "layers").mkdir(parents=True)
+    (thin / "thin.tar.gz").write_bytes(echo_archive())
+    (thin / "layers" / LAYER).write_bytes(echo_archive())
+    assert fetch(thin / "thin.tar.gz", "--folder", tmp_path / "fetched").returncode == 0
+    assert (tmp_path / "fetched" / "layers" / LAYER).is_file()
     done = fetch(tmp_path / "none", "--folder", tmp_path / "models")
     assert done.returncode != 0
     assert "Build them with make demo" in done.stderr
@@ -345,6 +397,18 @@ def test_the_synthesised_stack_is_deployed_invoked_and_destroyed(local, assembly
     assert outputs["BucketName"] not in names
     assert local.client("sagemaker").list_endpoints(NameContains="by-cdk")["Endpoints"] == []
     assert "does not exist" in run_mme("cdk", "destroy", assembly).output
+
+
+def test_a_stack_with_layers_has_them_beside_the_archives(local, layered, run_mme):
+    done = run_mme("cdk", "deploy", layered)
+    assert done.exit_code == 0, done.output
+    bucket = local.outputs("MultiModelEndpoint")["BucketName"]
+    objects = local.client("s3").list_objects_v2(Bucket=bucket)["Contents"]
+    keys = sorted(one["Key"] for one in objects)
+    assert keys == [f"models-layers/{LAYER}", "models/thin.tar.gz"]
+    assert local.seen("thin-by-cdk", TargetModel="/thin.tar.gz")["loads"] == 1
+    gone = run_mme("cdk", "destroy", layered)
+    assert gone.exit_code == 0, gone.output
 
 
 def test_assets_are_published_in_every_region(local, run_mme, tmp_path, monkeypatch):

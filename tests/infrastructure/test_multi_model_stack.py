@@ -133,6 +133,7 @@ def test_the_dashboard_draws_metrics_that_the_service_has(local, stack):
         ("ModelCacheSetting", "Maybe", "must be one of AllowedValues: [Enabled, Disabled]"),
         ("EndpointName", "-x-", "failed to satisfy constraint: 1 to 63 letters, digits and"),
         ("ImageUri", "python:3.12", "ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG"),
+        ("LayerPrefix", "models-layers/", "without a slash at either end, or nothing"),
         ("ModelPrefix", "/models", "a path in the bucket, without a slash at either end"),
         ("Unheard", "1", "Parameters: [Unheard] do not exist in the template"),
     ],
@@ -180,6 +181,27 @@ def test_an_update_changes_the_endpoint_and_cleans_up_what_it_was_made_of(
         local.update("models", templates / "multi-model-endpoint.yaml", **changed)
 
 
+def test_a_stack_names_the_layers_of_thin_archives_and_its_role_reads_them(
+    local, templates, stack, bucket
+):
+    given = {**stack, "LayerPrefix": "models-layers"}
+    found = local.update("models", templates / "multi-model-endpoint.yaml", **given)
+    assert found["StackStatus"] == "UPDATE_COMPLETE", local.events("models")
+    place = f"s3://{bucket}/models-layers/"
+    assert environment_of(local.client("sagemaker")) == {"MMEKIT_LAYERS": place}
+    role = local.outputs("models")["RoleArn"].rpartition("/")[2]
+    iam = local.client("iam")
+    document = iam.get_role_policy(RoleName=role, PolicyName="Models")["PolicyDocument"]
+    allowed = {one["Sid"]: one for one in document["Statement"]}
+    assert allowed["ReadLayers"]["Action"] == "s3:GetObject"
+    assert allowed["ReadLayers"]["Resource"] == f"arn:aws:s3:::{bucket}/models-layers/*"
+    prefix = {"StringLike": {"s3:prefix": "models-layers/*"}}
+    assert allowed["ListLayers"]["Condition"] == prefix
+    assert local.seen("stacked", TargetModel="a.tar.gz")["loads"] == 1
+    local.update("models", templates / "multi-model-endpoint.yaml", **stack)
+    assert environment_of(local.client("sagemaker")) == {}
+
+
 def test_deleting_the_stack_takes_everything_with_it(local, stack):
     # The last that needs the stack.
     role = local.outputs("models")["RoleArn"].rpartition("/")[2]
@@ -208,3 +230,10 @@ def test_a_bucket_with_archives_in_it_is_not_deleted(local, templates):
 
 def configs_of(sagemaker, prefix):
     return sagemaker.list_endpoint_configs(NameContains=prefix)["EndpointConfigs"]
+
+
+def environment_of(sagemaker):
+    [model] = sagemaker.list_models(NameContains="models-")["Models"]
+    described = sagemaker.describe_model(ModelName=model["ModelName"])
+    container = described.get("PrimaryContainer") or described["Containers"][0]
+    return container.get("Environment", {})

@@ -348,7 +348,7 @@ def test_another_sitecustomize_runs_as_well(tmp_path):
 
 
 def test_two_that_hand_on_to_each_other_end(tmp_path):
-    hook = Path(rehearsal.__file__).parents[1] / "mmekit_runtime" / "slots" / "site_hook.py"
+    hook = Path(rehearsal.__file__).parents[1] / "mmekit_runtime" / "site_hook.py"
     last = tmp_path / "last"
     for name, text in (
         ("model", hook.read_text()),

@@ -25,6 +25,7 @@ from mmekit.archive import STOCK_IMAGE, unpack, verify
 from mmekit.cli import app
 from mmekit_local import ports
 from tests.mme_command import run_mme
+from tests.mmekit.archive.wheelhouse import add_wheel
 
 ON_AN_ENDPOINT = """
 import os, sys
@@ -498,6 +499,33 @@ def test_a_package_is_measured_packed_and_checked(mme, package, artifacts, tmp_p
     assert packed.returncode == 0, packed.stderr
     assert f"SHA-256 {hashlib.sha256(archive.read_bytes()).hexdigest()}" in packed.stdout
     assert mme("check", archive).returncode == 0
+
+
+def test_layers_are_named_where_a_package_is_packed_and_described(
+    mme, package, artifacts, tmp_path, monkeypatch
+):
+    (package / "requirements.txt").write_text("wanted\n")
+    (tmp_path / "wheels").mkdir()
+    add_wheel(tmp_path / "wheels", "wanted", "2.0")
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    archive = tmp_path / "out" / "ridge.tar.gz"
+    arguments = ("--artifacts", artifacts, "-o", archive, "--layers", "--thin")
+
+    packed = mme("pack", package, *arguments)
+
+    assert packed.returncode == 0, packed.stderr
+    files = sorted((archive.parent / "layers").glob("*.tar.gz"))
+    assert len(files) == 2
+    assert all(str(file) in packed.stdout for file in files)
+    assert "(libraries, 0.0 MB: wanted 2.0)" in packed.stdout
+    assert re.search(r"ridge\.tar\.gz: \d+\.\d KiB, SHA-256", packed.stdout)
+    described = mme("describe", archive)
+    assert "libraries, 0.0 MB: wanted 2.0), only named" in " ".join(described.stdout.split())
+    layers = json.loads(mme("describe", archive, "--json").stdout)["layers"]
+    assert [one["kind"] for one in layers] == ["libraries", "runtime"]
+    assert layers[0]["sources"][0]["version"] == "2.0"
 
 
 def test_pack_refuses_what_check_calls_an_error_and_shows_it(mme, package, artifacts, tmp_path):

@@ -69,5 +69,18 @@ def test_a_handler_without_load_shared_gets_its_folder_alone(folders):
             return folder
 
     assert Plain().prepare(folders) == folders
-    assert not Plain.shares()
-    assert _Counting.shares()
+    assert not Plain().shares()
+    assert _Counting().shares()
+
+
+def test_a_handler_that_says_it_shares_nothing_gets_its_folder_alone(folders):
+    class Either(_Counting):
+        def shares(self):
+            return (folders / "head").stat().st_size == 0
+
+        def load(self, folder, *shared):
+            return shared
+
+    assert Either().prepare(folders) == ()
+    (folders / "head").write_text("")
+    assert Either().prepare(folders) == ("a body",)

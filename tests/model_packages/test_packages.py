@@ -60,7 +60,9 @@ def test_model_py_imports_no_heavy_library(package):
     assert imported.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"setfit_classifier"}))  # it has its own
+@pytest.mark.parametrize(
+    "name", sorted({*NAMES} - {"setfit_classifier", "setfit_onnx"})
+)  # they have their own
 def test_a_package_without_its_artefacts_says_why_it_does_not_load(mme_model, packages, name):
     with pytest.raises(ModelLoadError, match=r"\(424\): .*(No such file|doesn't exist)"):
         mme_model(packages / name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmekit.archive import read_properties
 from mmekit.errors import ModelLoadError
 from mmekit.testing import agree, load_handler, read_sample
 
@@ -24,6 +26,40 @@ ROOT = Path(__file__).parents[2]
 ONNX = ROOT / "model_packages" / "setfit_onnx"
 TEXTS = ["Where is my parcel?", "I forgot my password, and the mail never comes."]
 EXPECTED = {"predictions": ["delivery", "account"]}
+HEAD = "model_head.pkl"
+PROBABILITIES = "probabilities=true"
+FORKED = """
+import json, os, sys
+from pathlib import Path
+from mmekit_runtime import Request
+
+def traces():
+    tasks = set(ls("task")) - {str(os.getpid())}
+    names = [Path("/proc/self/task", one, "comm").read_text().strip() for one in tasks]
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return {
+        # pyarrow brings it where it is installed, and does without it after a fork.
+        "threads": [one for one in names if one != "jemalloc_bg_thd"],
+        "descriptors": sorted(set(ls("fd")) - before),
+        "shared": [one for one in maps if one.split()[1] == "rw-s"],
+    }
+
+def ls(folder):
+    return os.listdir(f"/proc/self/{folder}")
+
+before = set(ls("fd"))
+package, artifacts, texts = sys.argv[1:]
+sys.path.insert(0, package)
+from model import handle
+shared = handle.load_shared(Path(artifacts))
+print(json.dumps(traces()), flush=True)
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+handle.receive_shared(shared)
+handle.prepare(Path(artifacts))
+request = Request(texts.encode(), "application/json", attributes={"probabilities": "true"})
+print(handle.answer([request])[0].body.decode(), flush=True)
+"""
 
 
 def test_the_sample_request_gets_the_sample_answer(setfit_classifier, packages):
@@ -85,13 +121,47 @@ def test_what_is_no_text_is_refused(setfit_classifier, content_type, body, statu
     assert answer.json()["received"]
 
 
-def test_a_package_without_its_artefacts_says_why_it_does_not_load(mme_model, packages):
-    with pytest.raises(ModelLoadError, match=r"\(424\): .*setfit"):
-        mme_model(packages / "setfit_classifier")
+@pytest.mark.parametrize("name", ["setfit_classifier", "setfit_onnx"])
+def test_a_package_without_its_artefacts_says_why_it_does_not_load(mme_model, packages, name):
+    with pytest.raises(ModelLoadError, match=r"\(424\): .*option\.shared.* among the artefacts"):
+        mme_model(packages / name)
+
+
+def test_answers_are_those_of_the_whole_model_to_the_last_bit(
+    setfit_classifier, setfit_artifacts, texts
+):
+    from setfit import SetFitModel
+
+    whole = SetFitModel.from_pretrained(str(setfit_artifacts / "setfit"), local_files_only=True)
+    for rows in (texts, texts[:1], [" ".join(texts * 5), "", "?"]):
+        expected = whole.predict_proba(rows, as_numpy=True, show_progress_bar=False)
+        answer = setfit_classifier.invoke(json.dumps(rows), attributes="probabilities=true").json()
+        assert answer["probabilities"] == expected.tolist()
+        assert answer["predictions"] == list(whole.predict(rows, show_progress_bar=False))
+
+
+def test_a_customer_who_normalises_embeddings_shares_the_body_of_one_who_does_not(
+    mme_model, packages, setfit_artifacts, texts, tmp_path
+):
+    from setfit import SetFitModel
+
+    other = SetFitModel.from_pretrained(
+        str(setfit_artifacts / "setfit"), normalize_embeddings=True, labels=["no", "yes"]
+    )
+    other.model_head = type(other.model_head)().fit(other.encode(texts), ["no", "yes"] * 8 + ["no"])
+    other.save_pretrained(str(tmp_path / "setfit"))
+    for file in (setfit_artifacts / "setfit").rglob("*"):
+        if file.is_file() and file.name not in ("README.md", "config_setfit.json", HEAD):
+            same = tmp_path / file.relative_to(setfit_artifacts)
+            assert file.read_bytes() == same.read_bytes(), file
+    model = mme_model(packages / "setfit_classifier", tmp_path)
+    answer = model.invoke(json.dumps(texts), attributes="probabilities=true").json()
+    assert answer["classes"] == ["no", "yes"]
+    assert answer["probabilities"] == other.predict_proba(texts, as_numpy=True).tolist()
 
 
 @pytest.fixture(scope="module")
-def onnx_artifacts(setfit_classifier, tmp_path_factory):
+def onnx_artifacts(setfit_artifacts, tmp_path_factory):
     """Return what notebook 7 makes of a SetFit model."""
     folder = str(ROOT / "notebooks" / "networks")
     sys.path.insert(0, folder)
@@ -100,7 +170,7 @@ def onnx_artifacts(setfit_classifier, tmp_path_factory):
     finally:
         sys.path.remove(folder)
     artifacts = tmp_path_factory.mktemp("artifacts")
-    sentences.export(setfit_classifier.folder / "setfit", artifacts)
+    sentences.export(setfit_artifacts / "setfit", artifacts)
     return artifacts
 
 
@@ -159,3 +229,26 @@ print(*sorted({{"torch", "transformers", "setfit", "sklearn"}} & set(sys.modules
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("name", ["setfit_classifier", "setfit_onnx"])
+def test_a_process_that_has_loaded_the_body_can_be_forked(request, packages, name):
+    # As a worker finds it: OpenBLAS starts threads when it is imported, if it may.
+    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, **single, **read_properties(packages / name).env}
+    artifacts = request.getfixturevalue(
+        "setfit_artifacts" if name == "setfit_classifier" else "onnx_artifacts"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", FORKED, str(packages / name), str(artifacts), json.dumps(TEXTS)],
+        env=environment,
+        timeout=120,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    left, answer = map(json.loads, run.stdout.splitlines())
+    assert left == {"threads": [], "descriptors": [], "shared": []}
+    expected = request.getfixturevalue(name).invoke(json.dumps(TEXTS), attributes=PROBABILITIES)
+    assert answer == expected.json()

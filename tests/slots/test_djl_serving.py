@@ -16,6 +16,7 @@ import pytest
 from mmekit.errors import ServerError
 from mmekit_local.ports import free_port
 from mmekit_local.server.djl import HOME_VARIABLE, DjlServing, distribution, java_version
+from tests.layered_models import LayeredModels
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get(HOME_VARIABLE),
@@ -226,3 +227,32 @@ def test_the_off_switch_runs_the_plain_engine(djl, load):
 
     assert int(djl.value(name, "os.getpid()")) in [one.pid for one in djl.workers()]
     assert "plain engine, no worker slot: MMEKIT_WORKER_SLOTS is off" in djl.log
+
+
+def test_a_model_with_layers_is_served_through_slots(djl, load, model, tmp_path):
+    layered = LayeredModels(model, tmp_path)
+    entry = layered.libraries()
+    folder = layered.inline("layered", entry, layered.body(), minWorkers=1)
+
+    name = djl.load(folder)
+    try:
+        assert djl.value(name, "__import__('tabular').value") == "1"
+        body = djl.value(name, "open(os.environ['MMEKIT_SHARED_FOLDER'] + '/body.txt').read()")
+        assert body == "a body"
+        assert int(djl.value(name, "os.getpid()")) not in [one.pid for one in djl.workers()]
+        assert layered.store.evict(1) == 0
+    finally:
+        djl.unload(name)
+
+
+def test_the_load_of_a_thin_archive_says_which_layer_is_missing(djl, model, tmp_path):
+    layered = LayeredModels(model, tmp_path)
+    entry = layered.libraries()
+    folder = layered.thin("thin", entry, minWorkers=1)
+
+    answer = djl.client.post("/models", json={"model_name": "thin", "url": folder.as_uri()})
+
+    assert answer.status_code == 500
+    assert f"{entry} is missing here: MMEKIT_LAYERS is not set" in answer.text
+    assert djl.client.get("/ping").status_code == 200
+    assert f"ERROR::mmekit: {entry} is missing here" in djl.log

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-FAKE_TORCH = "seeds = []\ndef seed():\n    seeds.append(1)\n"
+FAKE_TORCH = """
+from types import SimpleNamespace
+
+seeds = []
+default_generator = SimpleNamespace(seed=lambda: seeds.append(1))
+"""
 
 
 def test_a_model_sees_what_it_would_see_on_the_plain_engine(shared_slots, model, tmp_path):

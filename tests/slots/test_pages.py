@@ -93,17 +93,14 @@ def test_what_is_not_mapped_any_more_is_passed_over(child):
     child(lambda: copy_on_write.copy([(start, PAGE), (PAGE, PAGE)]))
 
 
-def test_runs_are_merged_up_to_a_limit():
+def test_what_two_have_written_to_is_copied_up_to_a_limit():
     first = [(8 * PAGE, 2 * PAGE), (20 * PAGE, PAGE)]
     second = [(9 * PAGE, 3 * PAGE), (30 * PAGE, 2 * copy_on_write.MOST_BYTES)]
 
-    both = copy_on_write.merged(first, second)
-
-    assert both[:2] == [(8 * PAGE, 4 * PAGE), (20 * PAGE, PAGE)]
-    assert both[2][0] == 30 * PAGE
-    assert sum(length for _, length in both) == copy_on_write.MOST_BYTES
-    assert copy_on_write.merged(both, second) == both
-    assert copy_on_write.merged([], []) == []
+    assert copy_on_write.common(first, second) == [(9 * PAGE, PAGE)]
+    assert copy_on_write.common(first, []) == []
+    (longest,) = copy_on_write.common(second[1:], second)
+    assert longest == (30 * PAGE, copy_on_write.MOST_BYTES)
 
 
 def test_of_a_process_that_is_gone_nothing_is_known(child):

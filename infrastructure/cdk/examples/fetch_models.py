@@ -5,6 +5,8 @@
     python -m examples.fetch_models                     what `make demo` has built
     python -m examples.fetch_models FOLDER_OR_FILE …    archives of your own
     python -m examples.fetch_models https://…/a.tar.gz  one from elsewhere
+
+The layers of thin archives, which lie beside these in a folder layers/, come along.
 """
 
 # ruff: noqa: T201 - printing is what it is for
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).resolve().parents[1]
 _BUILT = _HERE.parents[1] / "build" / "archives"
 _REMEDY = "Build them with make demo, or name a folder, a file or a URL."
+_LAYERS = "layers"
 _TIMEOUT_S = 60
 _BEGIN_BYTES = 1 << 20
 
@@ -52,8 +55,9 @@ def fetch(sources: list[str], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     fetched = []
     for source in sources:
-        for name, origin in _archives(source):
+        for name, origin in (*_archives(source), *_layers(source)):
             target = folder / name
+            target.parent.mkdir(exist_ok=True)
             partial = target.with_suffix(".part")
             _copy(origin, partial)
             if not _is_archive(partial):
@@ -78,6 +82,15 @@ def _archives(source: str) -> Iterator[tuple[str, str]]:
         raise FileNotFoundError(message)
     for one in found:
         yield one.name, str(one)
+
+
+def _layers(source: str) -> Iterator[tuple[str, str]]:
+    """Yield the same of the layers that lie beside the archives of a source."""
+    path = Path(source)
+    folder = (path if path.is_dir() else path.parent) / _LAYERS
+    if not source.startswith(("http://", "https://")):
+        for one in sorted(folder.glob("*.tar.gz")):
+            yield f"{_LAYERS}/{one.name}", str(one)
 
 
 def _is_archive(file: Path) -> bool:

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Alarms", "ChoiceError", "Instances", "archives_in", "checked_name", "checked_prefix"]
+__all__ = [
+    "Alarms",
+    "ChoiceError",
+    "Instances",
+    "archives_in",
+    "checked_name",
+    "checked_prefix",
+    "layers_in",
+]
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
+_LAYER = re.compile(r"[0-9a-f]{64}\.tar\.gz")
 _PREFIX = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
 
 
@@ -115,5 +124,18 @@ def archives_in(folder: Path) -> list[str]:
         raise ChoiceError(
             f"There is no archive (*.tar.gz) in {folder}: run python -m examples.fetch_models, or "
             "name another folder with -c archives=FOLDER."
+        )
+    return names
+
+
+def layers_in(folder: Path) -> list[str]:
+    """Return the names of the layers in a folder, which has some and nothing else."""
+    names = sorted(path.name for path in folder.glob("*.tar.gz") if path.is_file())
+    others = [name for name in names if _LAYER.fullmatch(name) is None]
+    if others or not names:
+        found = f"{others[0]} is no layer" if others else "There is no layer"
+        raise ChoiceError(
+            f"{found} in {folder}: choose the folder layers/ that mme pack --thin has left beside "
+            "an archive."
         )
     return names

@@ -17,6 +17,7 @@ from multi_model_endpoint.choices import (
     archives_in,
     checked_name,
     checked_prefix,
+    layers_in,
 )
 from multi_model_endpoint.exceptions import except_from
 from multi_model_endpoint.monitoring import add_alarms, add_dashboard
@@ -49,6 +50,9 @@ class MultiModelEndpoint(Construct):
     prefix
         The key prefix of the archives, which SageMaker joins literally with the target model:
         for ``models`` target models begin with a slash (``/name.tar.gz``), for ``models/`` not.
+    layers
+        The folder with the layers of thin archives, which packing has left beside these; None for
+        none. They go beside the prefix of the archives, and the containers are told where.
     instances
         What the endpoint runs on.
     alarms
@@ -62,7 +66,7 @@ class MultiModelEndpoint(Construct):
     model_data_url : str
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each may be chosen
         self,
         scope: Construct,
         construct_id: str,
@@ -71,6 +75,7 @@ class MultiModelEndpoint(Construct):
         image: Image,
         archives: Path,
         prefix: str = "models",
+        layers: Path | None = None,
         instances: Instances | None = None,
         alarms: Alarms | None = None,
     ) -> None:
@@ -79,24 +84,42 @@ class MultiModelEndpoint(Construct):
         checked_name(endpoint_name)
         checked_prefix(prefix)
         archives_in(archives)
+        layers_prefix = None
+        if layers is not None:
+            layers_in(layers)
+            layers_prefix = f"{prefix.rstrip('/')}-layers/"
         self.bucket = self._bucket()
         self.role = endpoint_role(
-            self, bucket=self.bucket, prefix=prefix, image=image, endpoint_name=endpoint_name
+            self,
+            bucket=self.bucket,
+            prefix=prefix,
+            layers_prefix=layers_prefix,
+            image=image,
+            endpoint_name=endpoint_name,
         )
         self.model_data_url = f"s3://{self.bucket.bucket_name}/{prefix}"
+        environment = None
+        if layers_prefix is not None:
+            place = f"s3://{self.bucket.bucket_name}/{layers_prefix}"
+            environment = {"MMEKIT_LAYERS": place}
         model = sagemaker.CfnModel(
             self,
             "Model",
             execution_role_arn=self.role.role_arn,
             containers=[
                 sagemaker.CfnModel.ContainerDefinitionProperty(
-                    image=image.uri, mode="MultiModel", model_data_url=self.model_data_url
+                    image=image.uri,
+                    mode="MultiModel",
+                    model_data_url=self.model_data_url,
+                    environment=environment,
                 )
             ],
         )
         # SageMaker looks at the prefix and for the image with this role, at once.
         model.node.add_dependency(self.role.node.find_child("DefaultPolicy"))
-        model.node.add_dependency(self._deployment(archives, prefix))
+        model.node.add_dependency(self._deployment("Deployment", archives, prefix))
+        if layers is not None and layers_prefix is not None:
+            model.node.add_dependency(self._deployment("Layers", layers, layers_prefix))
         config = sagemaker.CfnEndpointConfig(
             self,
             "Config",
@@ -152,13 +175,15 @@ class MultiModelEndpoint(Construct):
         )
         return bucket
 
-    def _deployment(self, archives: Path, prefix: str) -> deployment.BucketDeployment:
+    def _deployment(
+        self, construct_id: str, folder: Path, prefix: str
+    ) -> deployment.BucketDeployment:
         source = deployment.Source.asset(
-            str(archives), exclude=["*", "!*.tar.gz"], ignore_mode=cdk.IgnoreMode.GIT
+            str(folder), exclude=["*", "!*.tar.gz"], ignore_mode=cdk.IgnoreMode.GIT
         )
         return deployment.BucketDeployment(
             self,
-            "Deployment",
+            construct_id,
             sources=[source],
             destination_bucket=self.bucket,
             destination_key_prefix=prefix.rstrip("/"),

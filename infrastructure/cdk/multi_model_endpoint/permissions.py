@@ -1,4 +1,4 @@
-"""The role of the endpoint: archives under the prefix, the image, logs, metrics."""
+"""The role of the endpoint: archives under the prefix, their layers, the image, logs, metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ _NAMESPACES = ["AWS/SageMaker", "/aws/sagemaker/Endpoints"]
 
 
 def endpoint_role(
-    scope: Construct, *, bucket: s3.Bucket, prefix: str, image: Image, endpoint_name: str
+    scope: Construct,
+    *,
+    bucket: s3.Bucket,
+    prefix: str,
+    layers_prefix: str | None,
+    image: Image,
+    endpoint_name: str,
 ) -> iam.Role:
     """Return a role that SageMaker of this account may take on."""
     stack, under = cdk.Stack.of(scope), prefix.rstrip("/") + "/*"
@@ -72,6 +78,8 @@ def endpoint_role(
         ),
     ):
         role.add_to_policy(statement)
+    if layers_prefix is not None:
+        _let_read_layers(role, bucket, f"{layers_prefix}*")
     if bucket.encryption_key is not None:
         bucket.encryption_key.grant_decrypt(role)
     archives = f"<{stack.get_logical_id(bucket.node.default_child)}.Arn>/{under}"
@@ -88,3 +96,24 @@ def endpoint_role(
     ):
         except_from(f"AwsSolutions-IAM5[Resource::{resource}]", role, reason)
     return role
+
+
+def _let_read_layers(role: iam.Role, bucket: s3.Bucket, under: str) -> None:
+    stack = cdk.Stack.of(role)
+    for statement in (
+        iam.PolicyStatement(
+            sid="ReadLayers", actions=["s3:GetObject"], resources=[bucket.arn_for_objects(under)]
+        ),
+        iam.PolicyStatement(
+            sid="ListLayers",
+            actions=["s3:ListBucket"],
+            resources=[bucket.bucket_arn],
+            conditions={"StringLike": {"s3:prefix": [under]}},
+        ),
+    ):
+        role.add_to_policy(statement)
+    except_from(
+        f"AwsSolutions-IAM5[Resource::<{stack.get_logical_id(bucket.node.default_child)}.Arn>/{under}]",
+        role,
+        "It is to read every layer under the prefix, those of tomorrow's archives too.",
+    )

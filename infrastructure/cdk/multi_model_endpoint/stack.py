@@ -36,13 +36,15 @@ class MultiModelEndpointStack(cdk.Stack):
 
     def __init__(self, scope: Construct, construct_id: str, **more: Any) -> None:
         super().__init__(scope, construct_id, **more)
+        archives = Path(self._choice("archives", str(_HERE / "models")))
         self.serving = MultiModelEndpoint(
             self,
             "Serving",
             endpoint_name=self._choice("endpoint_name", "multi-model-cdk"),
             image=self._image(),
-            archives=Path(self._choice("archives", str(_HERE / "models"))),
+            archives=archives,
             prefix=self._choice("prefix", "models"),
+            layers=self._layers(archives),
             instances=Instances(
                 type=self._choice("instance_type", Instances.type),
                 least=self._number("min_instances", Instances.least),
@@ -60,6 +62,14 @@ class MultiModelEndpointStack(cdk.Stack):
         if folder:
             return Image.built(self, Path(folder))
         return Image.named(self, uri) if uri else Image.published(self)
+
+    def _layers(self, archives: Path) -> Path | None:
+        """Return the folder that was chosen, or the one that packing leaves beside archives."""
+        chosen = self._choice("layers", "")
+        if chosen:
+            return Path(chosen)
+        beside = archives / "layers"
+        return beside if beside.is_dir() else None
 
     def _choice(self, name: str, default: str) -> str:
         given = self.node.try_get_context(name)

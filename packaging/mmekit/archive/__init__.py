@@ -3,7 +3,8 @@
 `package` is what a person wrote, `properties` its serving.properties. `measure` loads the model
 once, `check` has the `rules` look at what would be packed, `pack` makes the archive, with a
 `manifest` in it, and `tarball` its bytes; `unpack` reads one that nobody vouches for, within a
-`budget`. `stock_images` and `images` are what container images hold, `describe` and `openapi` what
+`budget`. `layers` are what archives have in common.
+`stock_images` and `images` are what container images hold, `describe` and `openapi` what
 a model takes and gives.
 
 >>> from mmekit.archive import parse_properties
@@ -14,6 +15,7 @@ a model takes and gives.
 from mmekit.archive.budget import Limits
 from mmekit.archive.check import check
 from mmekit.archive.describe import Description, describe
+from mmekit.archive.layers import ArchiveLayer, LayerSource, layer_file
 from mmekit.archive.manifest import Digest, Manifest, read_manifest, verify
 from mmekit.archive.measure import measure
 from mmekit.archive.measured import Measured, MeasuredMemory, read_measured
@@ -34,11 +36,13 @@ from mmekit.findings import Finding, Severity
 
 __all__ = [
     "STOCK_IMAGE",
+    "ArchiveLayer",
     "Description",
     "Digest",
     "Example",
     "Finding",
     "Image",
+    "LayerSource",
     "Limits",
     "Manifest",
     "Measured",
@@ -53,6 +57,7 @@ __all__ = [
     "declared_image",
     "describe",
     "find_image",
+    "layer_file",
     "measure",
     "openapi",
     "pack",

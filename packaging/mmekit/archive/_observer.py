@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # What stands beside a copy of this file; no module of a model is called so.
 IMPORTS_MODULE, PROOF_MODULE = "_mmekit_imports", "_mmekit_proof"
+BODY_MODULE = "_mmekit_body"
 
 _FRAMES = 6
 _FRAMES_OF_OTHERS = 3
@@ -47,7 +48,8 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     recorder = imports.ImportRecorder(model_folder)
     # In front: whoever stands behind the finder that knows a module is not asked.
     sys.meta_path.insert(0, recorder)
-    handler = _load_and_ask(model_folder, job)
+    asked = _Asked(model_folder, job)
+    handler = asked.handler
 
     memory = _memory()
     sys.meta_path.remove(recorder)
@@ -63,6 +65,8 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     known: Any = getattr(handler, "signature", None)
     signature = known.to_json().decode() if hasattr(known, "to_json") else None
     # Last: what further requests import and take is no part of what was seen.
+    if job["shared"] is not None and asked.answer is not None:
+        found["answers"] = [asked.answer, asked.ask_again()]
     return {**found, "signature": signature, "proof": _prove(handler, job)}
 
 
@@ -86,28 +90,48 @@ def _prove(handler: Any, job: dict[str, Any]) -> dict[str, Any] | None:
     return dict(vars(prove(handler, runtime.Request, sample, job["content_type"], different)))
 
 
-def _load_and_ask(model_folder: str, job: dict[str, Any]) -> Any:
-    from djl_python.inputs import Input
-    from djl_python.service_loader import load_model_service
+class _Asked:
+    """A model that is loaded and has answered the sample.
 
-    logged = _LoggedErrors()
-    logging.getLogger().addHandler(logged)
-    service = load_model_service(model_folder, job["entry_point"], "-1")
+    Attributes
+    ----------
+    handler
+        What answers; None where it has no such name.
+    answer
+        The answer, each byte a character; None without a sample.
+    """
 
-    def ask(properties: dict[str, str], body: bytes | None) -> None:
+    def __init__(
+        self, model_folder: str, job: dict[str, Any], body: tuple[Any] | None = None
+    ) -> None:
+        from djl_python.service_loader import load_model_service
+
+        self._job = job
+        self._logged = _LoggedErrors()
+        logging.getLogger().addHandler(self._logged)
+        self._service = load_model_service(model_folder, job["entry_point"], "-1")
+        self.handler = getattr(self._service.module, job["handler"], None)
+        _sibling(BODY_MODULE).hand_over(body, self.handler)
+        # Without a body: that is how the engine tells a handler to load.
+        self._ask(job["parameters"], None)
+        self.answer = None if job["sample"] is None else self.ask_again()
+
+    def ask_again(self) -> str:
+        """Return the answer to the sample."""
+        sample = Path(self._job["sample"]).read_bytes()
+        return self._ask({"Content-Type": self._job["content_type"]}, sample).decode("latin-1")
+
+    def _ask(self, properties: dict[str, str], body: bytes | None) -> bytes:
+        from djl_python.inputs import Input
+
         inputs = Input()
-        inputs.function_name = job["handler"]
+        inputs.function_name = self._job["handler"]
         inputs.properties = {**properties, "device_id": "-1"}
         if body is not None:
             inputs.content.add(key="data", value=body)
-        logged.last = None
-        _expect_success(service.invoke_handler(job["handler"], inputs), logged.last)
-
-    # Without a body: that is how the engine tells a handler to load.
-    ask(job["parameters"], None)
-    if job["sample"] is not None:
-        ask({"Content-Type": job["content_type"]}, Path(job["sample"]).read_bytes())
-    return getattr(service.module, job["handler"], None)
+        self._logged.last = None
+        output = self._service.invoke_handler(self._job["handler"], inputs)
+        return _expect_success(output, self._logged.last)
 
 
 class _LoggedErrors(logging.Handler):
@@ -142,14 +166,16 @@ class _AnsweredError(Exception):
         return " ".join(self.args[0].split()).endswith(" ".join(reason.split()))
 
 
-def _expect_success(output: Any, logged: BaseException | None) -> None:
+def _expect_success(output: Any, logged: BaseException | None) -> bytes:
     code = getattr(output, "code", 204)
     if output is not None and not hasattr(output, "code"):
         raise TypeError(f"the handler returned {type(output).__name__}, not an Output or None")
+    if output is None:
+        return b""
+    body = b"".join(bytes(output.content.value_at(i)) for i in range(output.content.size()))
     if code >= 300:  # noqa: PLR2004 - PyProcess.predictStandard draws the line here
-        values = [bytes(output.content.value_at(i)) for i in range(output.content.size())]
-        body = b"".join(values).decode("utf-8", "replace")
-        raise _AnsweredError(code, output.message, body) from logged
+        raise _AnsweredError(code, output.message, body.decode("utf-8", "replace")) from logged
+    return body
 
 
 def _memory() -> dict[str, Any]:
@@ -209,20 +235,30 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
             threads[name] = started
     # Should the fork hang, this is what the file says when the process is killed.
     report(preload=preload, threads=threads, forked=None, failure=None)
-    if not threads:
-        plugs = copy_on_write.prepare_to_fork()
-        report(preload=preload, threads=threads, **_in_child(model_folder, job))
-        del plugs
+    if threads:
+        return
+    body, shared = None, None
+    if job["shared"] is not None:
+        before = _memory()["private"]
+        body, unshared = _sibling(BODY_MODULE).load(job, model_folder)
+        shared = max(0, _memory()["private"] - before)
+        report(preload=preload, threads={}, forked=None, failure=None, unshared=unshared)
+        if unshared is not None:
+            return
+    plugs = copy_on_write.prepare_to_fork()
+    child = _in_child(model_folder, job, body)
+    report(preload=preload, threads={}, shared=shared, **child)
+    del plugs
 
 
-def _in_child(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
+def _in_child(model_folder: str, job: dict[str, Any], body: tuple[Any] | None) -> dict[str, Any]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
         try:
-            _load_and_ask(model_folder, job)
-            result = {"forked": _memory()["private"], "failure": None}
+            asked = _Asked(model_folder, job, body)
+            result = {"forked": _memory()["private"], "failure": None, "answer": asked.answer}
         except BaseException as error:  # noqa: BLE001
             result = {"forked": None, "failure": _told(error)}
         with contextlib.suppress(OSError), open(writer, "w") as stream:  # noqa: PTH123
@@ -296,7 +332,7 @@ def main() -> int:
     # As in a worker, where the engine's script is what Python was started with.
     sys.path[0] = engine
     logging.basicConfig(stream=sys.stdout, format="%(levelname)s::%(message)s", level=logging.INFO)
-    job = json.loads(Path(job_file).read_bytes())
+    job = {**json.loads(Path(job_file).read_bytes()), "engine": engine}
     try:
         if job["task"] == "fork":
             fork(model_folder, job, report)

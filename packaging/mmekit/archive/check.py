@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 
 from mmekit.archive.contents import Contents, model_folder, read_contents
+from mmekit.archive.layers import without_layers
 from mmekit.archive.manifest import read_manifest, verify
 from mmekit.archive.measure import fingerprint
 from mmekit.archive.measured import read_measured
 from mmekit.archive.package import (
+    LAYERS_ROOM_FOLDER,
     MANIFEST_FILE,
     RUNTIME_FOLDER,
     Example,
@@ -26,6 +28,9 @@ from mmekit.archive.stock_images import STOCK_IMAGE, Image
 from mmekit.archive.unpack import unpack
 from mmekit.errors import ArchiveError, ManifestError, TextError, UnsafeArchiveError
 from mmekit.findings import Finding, ordered
+from mmekit_runtime.layers.listing import LISTING, RUNTIME
+
+_OUR_FOLDERS = (f"{RUNTIME_FOLDER}/", f"{LAYERS_ROOM_FOLDER}/")
 
 
 def check(
@@ -84,6 +89,7 @@ def _subject_of_package(path: Path, artifacts: Path | None, image: Image | None)
         has_sample=package.sample_request is not None,
         example=Example.of(package),
         measured_files=measured_files,
+        has_artifacts=artifacts is not None,
     )
 
 
@@ -139,19 +145,26 @@ def _check_unpacked(folder: Path, where: str, image: Image | None) -> tuple[Find
         build = build_of(files)
     except TextError as error:
         return ordered([*findings, _too_long(error)])
+    layers = () if manifest is None else manifest.layers
     # The runtime is ours, and the manifest has just been compared with it.
-    contents = Contents.of(
-        where, [member for member in files if not member.name.startswith(f"{RUNTIME_FOLDER}/")]
+    ours = {MANIFEST_FILE} if build is None and not layers else {MANIFEST_FILE, HOOK_FILE, LISTING}
+    own = Contents.of(
+        where,
+        [one for one in files if not one.name.startswith(_OUR_FOLDERS) and one.name not in ours],
     )
-    ours = [MANIFEST_FILE] if build is None else [MANIFEST_FILE, HOOK_FILE]
+    contents, libraries = without_layers(own, layers)
+    in_layer = any(layer.kind == RUNTIME for layer in layers)
+    has_slots = build is not None or (in_layer and manifest is not None and manifest.worker_slots)
     subject = Subject(
-        contents=contents.without(*ours),
+        contents=contents,
         is_archive=True,
         image=image,
         name=manifest.name if manifest is not None else None,
         measured=manifest.measured if manifest is not None else None,
         example=manifest.example if manifest is not None else None,
-        worker_slots=build is not None,
+        worker_slots=has_slots,
+        layers=layers,
+        libraries=libraries,
     )
     found = check_subject(subject)
     if any(one.rule == "text-too-long" for one in found):
@@ -166,11 +179,13 @@ def _too_long(error: TextError) -> Finding:
 
 
 def _worker_slots(subject: Subject, build: str | None) -> Finding:
-    if build is None:
+    if not subject.worker_slots:
         message = "There are no worker slots in it: every worker is a Python process of its own."
         remedy = "Pack with `mme pack`, without --no-worker-slots, to have them."
         return Finding("note", "worker-slots", message, remedy, subject.contents.where)
-    message = f"Worker slots are in it, build {build}. "
+    message = "Worker slots are in its runtime. "
+    if build is not None:
+        message = f"Worker slots are in it, build {build}. "
     override = subject.properties.options.get("preload")
     if override is not None:
         message += f"option.preload says what is imported before the fork: {override}."

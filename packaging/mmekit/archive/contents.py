@@ -44,12 +44,13 @@ _UNWANTED_SUFFIXES = (".pyc", ".pyo", ".swp", "~")
 
 @dataclass(frozen=True)
 class Member:
-    """One file: on disk (``path``) or made up in memory (``data``)."""
+    """One file: on disk (``path``) or made up in memory (``data``); its mode in an archive."""
 
     name: str
     size: int
     path: Path | None = None
     data: bytes = b""
+    mode: int = 0o644
 
     @classmethod
     def made_of(cls, name: str, data: bytes) -> Member:
@@ -141,7 +142,8 @@ class Contents:
 
     def without(self, *names: str) -> Contents:
         """Return a copy without the named files."""
-        return Contents.of(self.where, [member for member in self if member.name not in names])
+        left = frozenset(names)
+        return Contents.of(self.where, [member for member in self if member.name not in left])
 
 
 def read_contents(folder: Path) -> Contents:

@@ -18,6 +18,7 @@ from mmekit.errors import ArchiveError
 from mmekit_runtime.signature import FILE_NAME as SIGNATURE_FILE
 
 if TYPE_CHECKING:
+    from mmekit.archive.layers import ArchiveLayer
     from mmekit.archive.measured import Measured
     from mmekit_runtime.signature import Signature
 
@@ -59,6 +60,8 @@ class Description:
         A sample request and its answer; None where there is none that is a short text.
     lacks
         What it does not say, each with how to say it.
+    layers
+        The layers of an archive: those in it, and those that it names.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Description:
     signature: Signature | None
     example: Example | None
     lacks: tuple[str, ...]
+    layers: tuple[ArchiveLayer, ...] = ()
 
 
 def describe(path: Path, *, artifacts: Path | None = None) -> Description:
@@ -138,6 +142,7 @@ def _of_archive(path: Path, contents: Contents, size: int, name: str) -> Descrip
         worker_slots=manifest.worker_slots,
         signature=manifest.signature,
         example=manifest.example,
+        layers=manifest.layers,
     )
 
 
@@ -152,6 +157,7 @@ def _described(  # noqa: PLR0913 - what is known of each kind of source
     required: int | None = None,
     signature: Signature | None = None,
     example: Example | None = None,
+    layers: tuple[ArchiveLayer, ...] = (),
     is_archive: bool = True,
 ) -> Description:
     properties = _properties(contents)
@@ -171,6 +177,7 @@ def _described(  # noqa: PLR0913 - what is known of each kind of source
         signature=signature,
         example=example,
         lacks=tuple(_lacks(measured, signature, example)),
+        layers=layers,
     )
 
 

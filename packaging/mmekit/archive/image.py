@@ -7,13 +7,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name
 
 from mmekit.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from packaging.tags import Tag
+
+MACHINE = "x86_64"
+"""The processor that all images are for."""
+
+_OLDEST_GLIBC = 5
 _PYTHON = re.compile(r"python(3\.\d+)")
 
 
@@ -35,6 +42,8 @@ class Image:
         What is there in a version that nobody has said, by canonical name.
     java_opts
         The options of the Java machine that the image starts with (``ENV JAVA_OPTS``).
+    glibc
+        The C library's version, as ``major.minor``: compiled wheels say which one they need.
     """
 
     name: str
@@ -43,6 +52,12 @@ class Image:
     resolved: Mapping[str, str]
     unversioned: frozenset[str] = frozenset()
     java_opts: str = ""
+    glibc: str = "2.28"
+
+    @property
+    def platform(self) -> str:
+        """What compiled code has to be for, as uv calls it."""
+        return f"{MACHINE}-manylinux_{self.glibc.replace('.', '_')}"
 
     def version(self, distribution: str) -> str | None:
         """Return the version of a distribution in the image; None for absent or unknown."""
@@ -69,7 +84,7 @@ class Image:
         >>> image.satisfies(Requirement("catboost"))
         False
         """
-        if requirement.marker and not requirement.marker.evaluate(self._environment()):
+        if not self.is_meant(requirement):
             return True
         if requirement.extras or requirement.url or not self.has(requirement.name):
             return False
@@ -78,11 +93,16 @@ class Image:
             return not requirement.specifier
         return requirement.specifier.contains(version)
 
+    def is_meant(self, requirement: Requirement, extra: str = "") -> bool:
+        """Return whether a requirement's marker holds in the image."""
+        environment = {**self._environment(), "extra": extra}
+        return requirement.marker is None or requirement.marker.evaluate(environment)
+
     def _environment(self) -> dict[str, str]:
         return {
             "implementation_name": "cpython",
             "os_name": "posix",
-            "platform_machine": "x86_64",
+            "platform_machine": MACHINE,
             "platform_python_implementation": "CPython",
             "platform_system": "Linux",
             # Of the patch release nothing is known.
@@ -91,6 +111,20 @@ class Image:
             "sys_platform": "linux",
             "extra": "",
         }
+
+
+def tags_of(image: Image) -> Iterator[Tag]:
+    """Yield the tags of wheels that run in an image, the best first."""
+    major, minor = map(int, image.python.split("."))
+    _, newest = map(int, image.glibc.split("."))
+    platforms = []
+    older = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+    for number in range(newest, _OLDEST_GLIBC - 1, -1):
+        platforms.append(f"manylinux_2_{number}_{MACHINE}")
+        platforms += [f"{older[number]}_{MACHINE}"] if number in older else []
+    platforms.append(f"linux_{MACHINE}")
+    yield from cpython_tags((major, minor), platforms=platforms)
+    yield from compatible_tags((major, minor), f"cp{major}{minor}", platforms)
 
 
 def image_holding(name: str, holds: Iterable[str], known: Iterable[Image] = ()) -> Image:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmekit.archive.contents import is_apple_double
 from mmekit.archive.files import check_length, read_text
+from mmekit.archive.layers import (
+    ArchiveLayer,
+    is_byte_code,
+    layers_from_content,
+    layers_to_content,
+)
 from mmekit.archive.measured import UNREADABLE, Measured, signature_from
 from mmekit.archive.package import MANIFEST_FILE, Example
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ManifestError, TextError
+from mmekit_runtime.layers.contents import LayerFile, digest_of
+from mmekit_runtime.layers.listing import LayerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,12 +60,14 @@ class Manifest:
     measured
         Versions, imports and memory.
     files
-        Every file but the manifest itself, by name.
+        Every file but the manifest itself and those of inline layers, by name.
     signature
         What the model takes and gives: signature.json, or what its estimator told when it was
         measured; None where nobody knows.
     example
         A sample request and its answer; None where there is none, or none that is a short text.
+    layers
+        The layers that are in the archive, or that it names.
     """
 
     name: str
@@ -67,6 +78,7 @@ class Manifest:
     files: Mapping[str, Digest]
     signature: Signature | None = None
     example: Example | None = None
+    layers: tuple[ArchiveLayer, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the same text for the same manifest."""
@@ -81,6 +93,8 @@ class Manifest:
             "signature": None if self.signature is None else json.loads(self.signature.to_json()),
             "example": None if self.example is None else asdict(self.example),
         }
+        if self.layers:
+            content["layers"] = layers_to_content(self.layers)
         return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -101,8 +115,9 @@ class Manifest:
                 # Archives that were packed before these were there can be read as well.
                 signature=signature_from(content.get("signature")),
                 example=Example.from_content(content.get("example")),
+                layers=layers_from_content(content.get("layers", ())),
             )
-        except UNREADABLE as error:
+        except (*UNREADABLE, LayerError) as error:
             raise ManifestError(
                 f"The manifest cannot be read: {type(error).__name__}: {error}",
                 where=f"{where}: {MANIFEST_FILE}",
@@ -151,13 +166,16 @@ def verify(path: Path) -> Manifest:
         The archive is missing or damaged, or reading it would cost more than the limits of
         `Limits` allow.
     """
-    digests, text = _digests_of_folder(path) if path.is_dir() else _digests_of_archive(path)
+    found, text = _digests_of_folder(path) if path.is_dir() else _digests_of_archive(path)
     if text is None:
         raise ManifestError(
             "There is no manifest", where=str(path), remedy="pack the model with `mme pack`"
         )
     manifest = Manifest.from_json(text, where=str(path))
-    differences = _differences(manifest.files, digests)
+    in_layers = tuple(f"{one.folder}/" for one in manifest.layers if one.inline)
+    plain = {name: one.digest for name, one in found.items() if not name.startswith(in_layers)}
+    differences = _differences(manifest.files, plain)
+    differences += _differing_layers(manifest.layers, found)
     if differences:
         raise ManifestError(
             f"The files do not match the manifest: {'; '.join(differences)}",
@@ -165,6 +183,14 @@ def verify(path: Path) -> Manifest:
             remedy="pack the model again; an archive must not be changed by hand",
         )
     return manifest
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file as it is, and whether its owner may execute it."""
+
+    digest: Digest
+    mode: int
 
 
 def _differences(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> list[str]:
@@ -179,7 +205,26 @@ def _differences(expected: Mapping[str, Digest], found: Mapping[str, Digest]) ->
     ]
 
 
-def _digests_of_folder(folder: Path) -> tuple[dict[str, Digest], bytes | None]:
+def _differing_layers(layers: tuple[ArchiveLayer, ...], found: Mapping[str, _Found]) -> list[str]:
+    differing = []
+    for layer in (one for one in layers if one.inline):
+        prefix = f"{layer.folder}/"
+        own = {
+            name.removeprefix(prefix): one for name, one in found.items() if name.startswith(prefix)
+        }
+        # It counts for nothing in the digest, and Python would run it all the same.
+        differing += [f"{prefix}{name} was added" for name in sorted(own) if is_byte_code(name)]
+        files = [
+            LayerFile(name, bool(one.mode & 0o100), one.digest.sha256, one.digest.size)
+            for name, one in own.items()
+            if not is_byte_code(name)
+        ]
+        if digest_of(files).sha256 != layer.sha256:
+            differing.append(f"{layer} {'was changed' if files else 'is missing'}")
+    return differing
+
+
+def _digests_of_folder(folder: Path) -> tuple[dict[str, _Found], bytes | None]:
     digests = {}
     text = None
     for path in sorted(folder.rglob("*")):
@@ -196,11 +241,12 @@ def _digests_of_folder(folder: Path) -> tuple[dict[str, Digest], bytes | None]:
                 continue
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
-        digests[name] = Digest(digest.hexdigest(), path.stat().st_size)
+        status = path.stat()
+        digests[name] = _Found(Digest(digest.hexdigest(), status.st_size), _mode(status.st_mode))
     return digests, text
 
 
-def _digests_of_archive(archive: Path) -> tuple[dict[str, Digest], bytes | None]:
+def _digests_of_archive(archive: Path) -> tuple[dict[str, _Found], bytes | None]:
     digests = {}
     text = None
     with open_tarball(archive) as tar:
@@ -222,8 +268,12 @@ def _digests_of_archive(archive: Path) -> tuple[dict[str, Digest], bytes | None]
                 digest.update(chunk)
             if is_apple_double(name, head or b""):
                 continue
-            digests[name] = Digest(digest.hexdigest(), member.size)
+            digests[name] = _Found(Digest(digest.hexdigest(), member.size), _mode(member.mode))
     return digests, text
+
+
+def _mode(mode: int) -> int:
+    return 0o755 if mode & stat.S_IXUSR else 0o644
 
 
 def _text_of(file: Path) -> bytes:

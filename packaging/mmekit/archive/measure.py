@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive import _imports, _observer, proof
+from mmekit.archive import _body, _imports, _observer, proof
 from mmekit.archive.files import write_atomically
+from mmekit.archive.layers import shared_names
 from mmekit.archive.measured import FORMAT, Measured
 from mmekit.archive.package import (
     MEASURED_FILE,
@@ -35,9 +36,15 @@ from mmekit.archive.package import (
 )
 from mmekit.archive.pickles import name_of_main, where_to_put
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
-from mmekit.archive.properties import Properties, parse_properties
+from mmekit.archive.properties import (
+    Properties,
+    parse_entries,
+    parse_properties,
+    properties_of,
+)
 from mmekit.archive.request_variants import variants
 from mmekit.archive.runtime import runtime_members
+from mmekit.archive.staging import lay_out, stage
 from mmekit.aws_environment import without_account
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, MeasureError, SettingsError
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_S = 300.0
 _OUTPUT_LINES = 12
+_SHOWN = 100
 
 
 def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Measured:
@@ -56,7 +64,8 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
     A `Handler` is asked in batches as well: each answer must be that to the request alone.
 
     Then, in a second process, what the model imports is imported beforehand, and a fork of that
-    process does the same: what a model takes with worker slots.
+    process does the same: what a model takes with worker slots. What it shares with others
+    (``option.shared``) is loaded before the fork, and the answer has to be the same.
 
     Parameters
     ----------
@@ -94,15 +103,18 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
         found = stage.observe(timeout_s)
         unproven = stage.unproven(found.pop("proof"))
         signature = found.pop("signature")
+        answers = found.pop("answers", None)
         forked = stage.fork(found.pop("preload"), found.pop("third_party"), timeout_s)
+        stage.expect_same_answer(answers, forked)
     measured = Measured.from_content(
         {
             **found,
             "format": FORMAT,
-            "memory": {**found["memory"], "forked": forked.private},
+            "memory": {**found["memory"], "forked": forked.private, "shared": forked.shared},
             "preload": forked.preload,
             "threads": forked.threads,
             "fork_failure": forked.failure,
+            "unshared": forked.unshared,
             "unproven": unproven,
             "signature": None if signature is None else json.loads(signature),
             "python": ".".join(map(str, sys.version_info[:3])),
@@ -121,6 +133,11 @@ def fingerprint(contents: Contents) -> str:
             # A name need not be UTF-8 on disk; that it has to be in an archive is said elsewhere.
             line = f"{member.name}\0{member.sha256()}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
+    # Of the settings, what says which of the files are loaded once for many models.
+    text = contents.text(PROPERTIES_FILE, "latin-1") or ""
+    properties = properties_of(parse_entries(text, skip_malformed=True))
+    for name in shared_names(contents.files, properties):
+        digest.update(f"shared\0{name}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -130,6 +147,9 @@ class _Forked:
     threads: dict[str, int]
     private: int | None
     failure: str | None
+    answer: str | None = None
+    shared: int | None = None
+    unshared: str | None = None
 
 
 class _Stage:
@@ -139,10 +159,12 @@ class _Stage:
         self._where = str(package.folder)
         self._scratch = scratch
         self._properties = _properties(contents)
-        self._job = _job(package, contents, self._properties)
         self._engine = engine_folder()
-        self._folder = scratch / "model"
-        _lay_out(contents, self._folder)
+        self._staged = stage(contents, self._properties, scratch / "model", scratch / "shared")
+        self._folder = self._staged.folder
+        lay_out(runtime_members(), self._folder)
+        self._job = _job(package, contents, self._properties)
+        self._job["shared"] = None if self._staged.shared is None else str(self._staged.shared)
         # Run from a copy: its real neighbours would hide other modules of their names.
         self._script = scratch / "script" / "observer.py"
         self._script.parent.mkdir()
@@ -150,12 +172,13 @@ class _Stage:
         for file, name in (
             (_imports.__file__, _observer.IMPORTS_MODULE),
             (proof.__file__, _observer.PROOF_MODULE),
+            (_body.__file__, _observer.BODY_MODULE),
         ):
             shutil.copyfile(file, self._script.with_name(f"{name}.py"))
 
     def observe(self, timeout_s: float) -> dict[str, Any]:
         """Load the model and answer the sample in a fresh process."""
-        environment = _environment(self._engine, self._folder, self._properties)
+        environment = self._environment()
         status, output, found = self._run({"task": "observe"}, environment, timeout_s)
         if "traceback" in found:
             raise MeasureError(
@@ -182,6 +205,22 @@ class _Stage:
             )
         return None if found is None else found["unproven"]
 
+    def expect_same_answer(self, answers: list[str] | None, forked: _Forked) -> None:
+        """Raise MeasureError where a body that was loaded before the fork changes the answer."""
+        if answers is None or forked.shared is None or forked.answer is None:
+            return
+        alone, again = answers
+        # An answer that is never the same twice says nothing.
+        if _unlike(again, alone) is None and (how := _unlike(forked.answer, alone)) is not None:
+            raise MeasureError(
+                "The model answers its sample differently when load_shared was called in the "
+                f"process that it was forked from: {how}",
+                where=self._where,
+                remedy="what load_shared returns must not depend on the process: keep no process "
+                "number, time or folder in it, seed what is drawn at random, and open files in "
+                "load",
+            )
+
     def fork(self, preload: list[str], third_party: list[str], timeout_s: float) -> _Forked:
         """Do the same in a process that was forked from one with the imports.
 
@@ -191,12 +230,14 @@ class _Stage:
         # Elsewhere there is no /proc, which tells a fork's own pages from those that it shares.
         if not sys.platform.startswith("linux"):
             return _Forked(preload, {}, None, None)
-        environment = _environment(self._engine, self._folder, self._properties)
-        environment = fork_server_environment(environment, str(self._folder))
+        environment = fork_server_environment(self._environment(), str(self._folder))
         names: list[str] | None = None
         threads: dict[str, int] = {}
+        unshared: str | None = None
         while True:
-            job = {"task": "fork", "preload": preload, "third_party": third_party}
+            job: dict[str, Any] = {"task": "fork", "preload": preload, "third_party": third_party}
+            if unshared is not None:
+                job["shared"] = None  # each process loads it by itself
             try:
                 status, output, found = self._run(job, environment, timeout_s)
             except MeasureError as error:
@@ -204,13 +245,22 @@ class _Stage:
                 status, output, found = -signal.SIGKILL, error.what, self._findings()
             names = found.get("preload", []) if names is None else names
             if "traceback" in found:
-                return _Forked(names, threads, None, found["failure"])
+                return _Forked(names, threads, None, found["failure"], unshared=unshared)
             if status != 0:
-                return _Forked(names, threads, None, f"{_exit(status)}: {output}")
-            if not found["threads"]:
-                return _Forked(names, threads, found["forked"], found["failure"])
-            threads |= found["threads"]
+                failure = f"{_exit(status)}: {output}"
+                return _Forked(names, threads, None, failure, unshared=unshared)
+            if found["threads"]:
+                threads |= found["threads"]
+            elif found.get("unshared") is not None:
+                unshared = found["unshared"]
+            else:
+                seen = (found["forked"], found["failure"], found.get("answer"), found["shared"])
+                return _Forked(names, threads, *seen, unshared=unshared)
             preload, third_party = [name for name in names if name not in threads], []
+
+    def _environment(self) -> dict[str, str]:
+        variables = _environment(self._engine, self._folder, self._properties)
+        return {**variables, **self._staged.variables}
 
     def _run(
         self, task: dict[str, Any], environment: dict[str, str], timeout_s: float
@@ -281,22 +331,25 @@ def _given() -> dict[str, str]:
     return without_account(os.environ) if is_local else dict(os.environ)
 
 
-def _lay_out(contents: Contents, folder: Path) -> None:
-    # Links, because artefacts may be large; nothing in a model folder is ever written to.
-    for member in [*contents, *runtime_members()]:
-        target = folder / member.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if member.path is None:
-            target.write_bytes(member.data)
-        else:
-            target.symlink_to(member.path.absolute())
-
-
 def _remedy(failure: str) -> str:
     name = name_of_main(failure)
     if name is None:
         return "run its handler in a test; it must load and answer the sample request"
     return where_to_put(name)
+
+
+def _unlike(answer: str, expected: str) -> str | None:
+    """Say how an answer differs from another; None where it does not."""
+    if answer == expected:
+        return None
+    texts = [one.encode("latin-1").decode("utf-8", "replace") for one in (answer, expected)]
+    try:
+        if proof.agree(*map(json.loads, texts)):
+            return None
+    except ValueError:
+        pass
+    shown = [one if len(one) <= _SHOWN else f"{one[: _SHOWN - 2]} …" for one in texts]
+    return f"{shown[0].strip()!r} in place of {shown[1].strip()!r}"
 
 
 def _exit(status: int) -> str:

@@ -49,6 +49,9 @@ class MeasuredMemory:
         Private pages of a process that did the same after a fork from one that had imported
         `Measured.preload`: what one more model takes with worker slots. None where nobody could
         measure it.
+    shared
+        Private pages that loading what the model shares (``load_shared``) took in the process that
+        was forked: once for all models that share it. None where nothing is shared so.
     """
 
     proportional: int
@@ -56,6 +59,7 @@ class MeasuredMemory:
     peak: int
     source: str
     forked: int | None = None
+    shared: int | None = None
 
     @property
     def required_mb(self) -> int:
@@ -115,6 +119,9 @@ class Measured:
         estimator; None if nothing.
     fingerprint
         SHA-256 over the names and contents of the files that were observed.
+    unshared
+        Why what the model shares is loaded by each process and not once before they are forked;
+        None where it is loaded once, or nothing is shared.
     """
 
     python: str
@@ -129,6 +136,7 @@ class Measured:
     fingerprint: str
     unproven: str | None = None
     signature: Signature | None = None
+    unshared: str | None = None
 
     def to_json(self) -> bytes:
         """Return the same text for the same observation, with a line for every value."""
@@ -144,7 +152,8 @@ class Measured:
             raise ValueError(f"format {content['format']!r}")
         memory = content["memory"]
         forked, failure = memory["forked"], content["fork_failure"]
-        unproven = content.get("unproven")
+        unproven, unshared = content.get("unproven"), content.get("unshared")
+        shared = memory.get("shared")
         return cls(
             python=str(content["python"]),
             libraries={str(k): str(v) for k, v in content["libraries"].items()},
@@ -159,11 +168,13 @@ class Measured:
                 int(memory["peak"]),
                 str(memory["source"]),
                 None if forked is None else int(forked),
+                None if shared is None else int(shared),
             ),
             fork_failure=None if failure is None else str(failure),
             fingerprint=str(content["fingerprint"]),
             unproven=None if unproven is None else str(unproven),
             signature=signature_from(content.get("signature")),
+            unshared=None if unshared is None else str(unshared),
         )
 
 

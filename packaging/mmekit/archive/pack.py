@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmekit import __version__
 from mmekit.archive.check import check_subject
 from mmekit.archive.contents import Contents, Member
 from mmekit.archive.files import atomic_file, check_length
+from mmekit.archive.layers import (
+    ArchiveLayer,
+    PackedLayer,
+    layers_folder,
+    listing_member,
+    make_body,
+    make_runtime,
+    shared_names,
+)
+from mmekit.archive.libraries import LINKS_FOLDER, make_libraries
 from mmekit.archive.manifest import Digest, Manifest
 from mmekit.archive.measure import fingerprint, measure
 from mmekit.archive.measured import read_measured
@@ -24,6 +36,7 @@ from mmekit.archive.package import (
     MANIFEST_FILE,
     MEASURED_FILE,
     REQUIREMENTS_FILE,
+    RUNTIME_FOLDER,
     Example,
     merge,
     read_artifacts,
@@ -32,13 +45,13 @@ from mmekit.archive.package import (
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.rules.subject import Subject
-from mmekit.archive.runtime import packed_runtime
+from mmekit.archive.runtime import layers_room, packed_runtime, runtime_hook
 from mmekit.archive.stock_images import STOCK_IMAGE, Image
-from mmekit.archive.tarball import GzipWriter, TarWriter
+from mmekit.archive.tarball import GzipWriter, TarWriter, parent_folders
 from mmekit.errors import ArchiveError, CheckError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mmekit.findings import Finding
 
@@ -46,6 +59,9 @@ _logger = logging.getLogger("mmekit.archive")
 
 DEFAULT_SLOTS = 16
 """maxWorkers of a package with worker slots that names none."""
+
+THIN_LEVEL = 6
+"""What thin archives and their layers are compressed with: they are fetched far more often."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,8 @@ class Packed:
         Names of the files in it, sorted.
     findings
         What the check found; no errors among it.
+    layers
+        The layers that are in it, or that it names.
     """
 
     path: Path
@@ -71,14 +89,17 @@ class Packed:
     size: int
     files: tuple[str, ...]
     findings: tuple[Finding, ...]
+    layers: tuple[ArchiveLayer, ...] = ()
 
 
-def pack(
+def pack(  # noqa: PLR0913 - what can be chosen about an archive
     package: Path,
     artifacts: Path,
     output: Path,
     *,
     worker_slots: bool = True,
+    layers: bool = False,
+    thin: bool = False,
     compress: int | None = None,
     image: Image | None = STOCK_IMAGE,
     say: Callable[[str], object] = _logger.info,
@@ -86,7 +107,8 @@ def pack(
     """Write a model.tar.gz; measure the model first when nobody has, or other files were measured.
 
     Files have mode 0644 and folders 0755. Samples, caches and what the image provides of
-    requirements.txt are left out.
+    requirements.txt are left out. What ``option.shared`` names becomes a layer, which other
+    archives may have as well.
 
     Parameters
     ----------
@@ -103,10 +125,19 @@ def pack(
         It adds sitecustomize.py and the part of mmekit_runtime that does it, and where the package
         has no such line minWorkers=1, maxWorkers=16 and retry_threshold=10; required_memory_mb
         is then what a forked process takes, not a whole worker.
+    layers
+        Whether what requirements.txt asks for and the image lacks becomes a layer, so that nothing
+        is installed at a load; ``option.layers=true`` in serving.properties does the same. The
+        wheels are those of requirements.lock beside it, which is written when there is none, or
+        one for other requirements or another image.
+    thin
+        Whether the archive only names its layers, mmekit_runtime among them. They are written to
+        ``layers/<SHA-256>.tar.gz`` beside the archive, unless they are there already.
     compress
         None stores: the same bytes everywhere, and the fastest to unpack; artefacts that should
         be small are better compressed when they are written (``joblib.dump(..., compress=3)``).
-        1 to 9 is zlib's level; the bytes then depend on the build of zlib as well.
+        1 to 9 is zlib's level; the bytes then depend on the build of zlib as well. For a thin
+        archive and its layers, None is 6, and 0 stores.
     image
         The container image that will serve; None for one that nothing is known about.
     say
@@ -121,6 +152,10 @@ def pack(
     ------
     CheckError
         The check found errors; nothing was written.
+    LibrariesError
+        What requirements.txt asks for cannot be had as wheels for the image.
+    MissingExtraError
+        A layer of libraries is asked for, and uv is not installed.
     MeasureError
         The model does not load, or does not answer its sample.
     PackageError
@@ -130,6 +165,7 @@ def pack(
     ArchiveError
         The archive cannot be written.
     """
+    output = Path(output)
     source = read_package(package)
     given = Subject(
         contents=merge(source, read_artifacts(artifacts)),
@@ -148,31 +184,84 @@ def pack(
         if measured is not None:
             say(f"{source.name}: {MEASURED_FILE} does not match the files; measuring again")
         measured = measure(package, artifacts)
-    completed = _completed(replace(given, is_archive=True, measured=measured))
+    with tempfile.TemporaryDirectory(prefix="mmekit-pack-") as scratch:
+        libraries = None
+        if layers or given.makes_libraries:
+            libraries = make_libraries(
+                *(given.contents, source.folder, image, Path(scratch)), inline=not thin, say=say
+            )
+        subject = replace(given, is_archive=True, measured=measured)
+        return _packed(_completed(subject, libraries), libraries, output, thin, compress)
+
+
+def _packed(
+    completed: Subject,
+    libraries: PackedLayer | None,
+    output: Path,
+    thin: bool,  # noqa: FBT001
+    compress: int | None,
+) -> Packed:
+    measured, image = completed.measured, completed.image
+    assert measured is not None  # noqa: S101 - it was measured by now
+    contents, layers = _in_layers(completed, libraries, thin=thin)
+    completed = replace(completed, layers=tuple(one.layer for one in layers))
     findings = check_subject(completed)
     _refuse_errors(findings)
-    contents = completed.contents.with_members(*packed_runtime(worker_slots=worker_slots))
     manifest = Manifest(
-        name=source.name,
+        name=completed.name or "",
         mmekit=__version__,
         image=None if image is None else image.name,
-        worker_slots=worker_slots,
+        worker_slots=completed.worker_slots,
         measured=measured,
         files={member.name: Digest(member.sha256(), member.size) for member in contents},
         signature=completed.signature,
         example=completed.example,
+        layers=completed.layers,
     )
     text = manifest.to_json()
     # What is too long to be read again must not be written.
-    check_length(MANIFEST_FILE, len(text), str(package))
-    contents = contents.with_members(Member.made_of(MANIFEST_FILE, text))
-    sha256, size = _write(contents, Path(output), compress)
-    return Packed(Path(output), sha256, size, tuple(contents.files), findings)
+    check_length(MANIFEST_FILE, len(text), completed.contents.where)
+    inline = (member for layer in layers for member in layer.in_archive())
+    contents = contents.with_members(Member.made_of(MANIFEST_FILE, text), *inline)
+    level = THIN_LEVEL if thin and compress is None else compress or None
+    with _storing(output):
+        for layer in layers:
+            if not layer.layer.inline:
+                layer.write(layers_folder(output), level)
+        # Last: an archive whose layers are not there is of no use to anybody.
+        sha256, size = _write(contents, output, level)
+    return Packed(output, sha256, size, tuple(contents.files), findings, manifest.layers)
 
 
-def _completed(given: Subject) -> Subject:
+def _in_layers(
+    completed: Subject, libraries: PackedLayer | None, *, thin: bool
+) -> tuple[Contents, list[PackedLayer]]:
+    """Return what is the archive's own, and the layers that hold the rest."""
+    contents, layers = completed.contents, [] if libraries is None else [libraries]
+    shared = shared_names(contents.files, completed.properties)
+    if shared:
+        layers.append(make_body(contents, shared, inline=not thin))
+        contents = contents.without(*shared)
+    runtime = packed_runtime(worker_slots=completed.worker_slots, layers=thin or bool(layers))
+    if thin:
+        in_layer = [one for one in runtime if one.name.startswith(f"{RUNTIME_FOLDER}/")]
+        layers.append(make_runtime(in_layer))
+        contents = contents.with_members(*layers_room(), runtime_hook())
+    else:
+        contents = contents.with_members(*runtime)
+    if layers:
+        contents = contents.with_members(listing_member(layers))
+    return contents, layers
+
+
+def _completed(given: Subject, libraries: PackedLayer | None = None) -> Subject:
     """Return what the archive will hold, in the form that it will have."""
     contents = given.contents.with_members(Member.made_of(PROPERTIES_FILE, _properties_text(given)))
+    if libraries is not None:
+        # What it asks for is in the layer, and so are the wheels that lay beside it.
+        wheels = (name for name in contents.files if name.startswith(f"{LINKS_FOLDER}/"))
+        contents = contents.without(REQUIREMENTS_FILE, *wheels)
+        given = replace(given, libraries={one.name: one for one in libraries.members})
     if REQUIREMENTS_FILE in contents:
         text = contents.text(REQUIREMENTS_FILE) or ""
         lines = remaining(parse_requirements(text), given.image)
@@ -248,36 +337,31 @@ def _refuse_errors(findings: tuple[Finding, ...]) -> None:
         )
 
 
-def _write(contents: Contents, output: Path, compress: int | None) -> tuple[str, int]:
+def _write(contents: Contents, output: Path, level: int | None) -> tuple[str, int]:
+    with atomic_file(output) as stream:
+        hashing = _HashingStream(stream)
+        gzip = GzipWriter(hashing, level)
+        tar = TarWriter(gzip)
+        for folder in parent_folders(contents.files):
+            tar.add_folder(folder)
+        for member in contents:
+            with member.open() as content:
+                tar.add_file(member.name, member.size, content, mode=member.mode)
+        tar.close()
+        gzip.close()
+    return hashing.sha256.hexdigest(), hashing.size
+
+
+@contextmanager
+def _storing(output: Path) -> Iterator[None]:
     try:
-        with atomic_file(output) as stream:
-            hashing = _HashingStream(stream)
-            gzip = GzipWriter(hashing, compress)
-            tar = TarWriter(gzip)
-            for folder in _folders(contents):
-                tar.add_folder(folder)
-            for member in contents:
-                with member.open() as content:
-                    tar.add_file(member.name, member.size, content)
-            tar.close()
-            gzip.close()
+        yield
     except OSError as error:
         raise ArchiveError(
             f"The archive cannot be written: {error.strerror or error}",
             where=str(output),
             remedy="free space on that disk, or choose another place",
         ) from error
-    return hashing.sha256.hexdigest(), hashing.size
-
-
-def _folders(contents: Contents) -> list[str]:
-    parents = {
-        str(parent)
-        for name in contents.files
-        for parent in PurePosixPath(name).parents
-        if str(parent) != "."
-    }
-    return sorted(parents)
 
 
 class _HashingStream:

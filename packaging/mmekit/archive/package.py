@@ -23,6 +23,7 @@ from mmekit.archive.conventions import (
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.errors import PackageError
+from mmekit_runtime.layers.listing import LISTING
 
 if TYPE_CHECKING:
     from mmekit_runtime.signature import Column, Signature
@@ -30,9 +31,14 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.py"
 REQUIREMENTS_FILE = "requirements.txt"
+LOCK_FILE = "requirements.lock"
 MEASURED_FILE = "measured.json"
 MANIFEST_FILE = "manifest.json"
 RUNTIME_FOLDER = "mmekit_runtime"
+LAYERS_ROOM_FOLDER = "mmekit_layers"
+
+_RESERVED_FILES = (MANIFEST_FILE, LISTING)
+_RESERVED_FOLDERS = (f"{RUNTIME_FOLDER}/", f"{LAYERS_ROOM_FOLDER}/")
 
 # A sample's suffix says its content type.
 CONTENT_TYPES = MappingProxyType(
@@ -87,8 +93,8 @@ class Package:
     name
         The folder's name, which is the model's.
     contents
-        What goes into the archive; samples and tests (``test_*.py`` beside model.py) are not among
-        it.
+        What goes into the archive; samples, tests (``test_*.py`` beside model.py) and
+        requirements.lock are not among it.
     sample_request
         The sample request; None when there is none.
     """
@@ -124,7 +130,8 @@ def read_package(folder: Path) -> Package:
         path = root / requests[0]
         request = SampleRequest(path, CONTENT_TYPES[path.suffix])
     tests = [name for name in contents.files if _is_test(name)]
-    return Package(root, root.name, contents.without(*samples, *tests, MEASURED_FILE), request)
+    left_out = (*samples, *tests, MEASURED_FILE, LOCK_FILE)
+    return Package(root, root.name, contents.without(*left_out), request)
 
 
 def read_artifacts(folder: Path) -> Contents:
@@ -196,7 +203,7 @@ def join(package: Package, artifacts: Contents) -> Contents:
         )
     joined = Contents.of(str(package.folder), [*package.contents, *artifacts])
     for name in joined.files:
-        if name == MANIFEST_FILE or name.startswith(f"{RUNTIME_FOLDER}/"):
+        if name in _RESERVED_FILES or name.startswith(_RESERVED_FOLDERS):
             raise PackageError(
                 f"{name} is a reserved name, which packing writes",
                 where=joined.where,

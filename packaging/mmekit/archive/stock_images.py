@@ -20,12 +20,14 @@ from mmekit.errors import ImageError
 
 __all__ = ["STOCK_IMAGE", "Image", "container_environment", "declared_image", "find_image"]
 
+_GLIBC = "2.35"  # of Ubuntu 22.04
 _JAVA_OPTS = "-Xmx1g -Xms1g -XX:+ExitOnOutOfMemoryError"
 
 STOCK_IMAGE = Image(
     name="djl-inference:0.36.0-cpu-full",
     python="3.11",
     java_opts=_JAVA_OPTS,
+    glibc=_GLIBC,
     pinned=MappingProxyType(
         {
             "pydantic": "2.12.2",
@@ -91,6 +93,7 @@ def _older(version: str, **resolved: str) -> Image:
         name=f"djl-inference:{version}-cpu-full",
         python="3.10",
         java_opts=_JAVA_OPTS,
+        glibc=_GLIBC,
         pinned=MappingProxyType({}),
         resolved=MappingProxyType(
             {
@@ -113,6 +116,7 @@ STOCK_IMAGES = (
         name="djl-inference:0.35.0-cpu-full",
         python="3.11",
         java_opts=_JAVA_OPTS,
+        glibc=_GLIBC,
         pinned=MappingProxyType(
             {
                 "pydantic": "2.12.2",

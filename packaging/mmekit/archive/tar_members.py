@@ -35,6 +35,8 @@ _REMEDY = "do not use this archive: no honest one looks like this"
 _RECORD = re.compile(rb"(\d{1,10}) ([^=\n]{1,1024})=")
 _LINE_END = 0x0A
 _GLOBAL = tarfile.XGLTYPE
+_PLAIN = (tarfile.REGTYPE, tarfile.DIRTYPE)
+_PLAIN_NUMBERS = re.compile(rb"([0-7]{11})[\0 ]([0-7]{6,7})[\0 ]{1,2}")  # size and checksum
 _CHARSET = b"hdrcharset"
 _BINARY, _UTF8 = b"21 hdrcharset=BINARY\n", b"20 hdrcharset=UTF-8\n"
 # GNU tar has written sparse files into pax headers in three ways: 0.0, 0.1 and 1.0.
@@ -83,6 +85,28 @@ class Tarball(tarfile.TarFile):
                 self.budget.take_content(member.name, member.size)
         return member
 
+    def pass_over(self, folder: str) -> None:
+        """Move on behind the files and folders that come next, as far as they lie in a folder.
+
+        They count as any other, but no header is taken apart further than need be: a folder may
+        have ten thousand of them. What has a header of another kind ends it.
+        """
+        start = f"{folder}/".encode()
+        while True:
+            self.fileobj.seek(self.offset)
+            if self.fileobj.tell() != self.offset:
+                return  # it ends in the middle, as whoever reads on is told
+            with self.fileobj.header():
+                header = self.fileobj.read(_BLOCK)
+            found = _plain_member(header)
+            if found is None or not found[0].startswith(start):
+                self.fileobj.put_back(header)
+                return
+            name = found[0].decode("utf-8", "replace")
+            self.budget.take_member(name)
+            self.budget.take_content(name, found[1])
+            self.offset += _BLOCK + found[1] + -found[1] % _BLOCK
+
     def read_whole(self, member: tarfile.TarInfo) -> bytes:
         """Return what a file holds; it counts as kept in memory."""
         self.budget.take_kept(member.name, member.size)
@@ -113,6 +137,7 @@ class CountingFile:
         self._chain = 0
         self._header = 0
         self._instead = b""
+        self._put_back = b""
 
     def read(self, size: int = -1) -> bytes:
         """Read as much as is asked for, within reason."""
@@ -132,9 +157,16 @@ class CountingFile:
             )
         if self._chain:
             self.budget.take_header(size)
-        data = self._stream.read(size)
+        data, self._put_back = self._put_back, b""
+        if not data:
+            data = self._stream.read(size)
         self._position += len(data)
         return data
+
+    def put_back(self, data: bytes) -> None:
+        """Have what was read last come once more, by a read of its size."""
+        self._put_back = data
+        self._position -= len(data)
 
     def read_next(self, data: bytes) -> None:
         """Let the next read return this, in place of what it replaces."""
@@ -219,6 +251,24 @@ class _TarMember(tarfile.TarInfo):
         self.size = len(data)
         file.read_next(data + bytes(-len(data) % _BLOCK))
         return super()._proc_pax(tarfile)  # type: ignore[misc, no-any-return]
+
+
+def _plain_member(header: bytes) -> tuple[bytes, int] | None:
+    """Return name and size of a file or a folder, from a header that POSIX knows and nothing more.
+
+    None for every other.
+    """
+    if header[257:263] != b"ustar\0" or header[156:157] not in _PLAIN:
+        return None
+    numbers = _PLAIN_NUMBERS.fullmatch(header[124:136] + header[148:156])
+    if numbers is None or int(numbers[2], 8) != sum(header) - sum(header[148:156]) + 8 * 32:
+        return None
+    size = int(numbers[1], 8)
+    name, before = header[:100].partition(b"\0")[0], header[345:500].partition(b"\0")[0]
+    name = before + b"/" + name if before else name
+    if b".." in name or (size and header[156:157] == tarfile.DIRTYPE):
+        return None
+    return name, size
 
 
 def _acted_upon(file: CountingFile, records: bytes) -> list[tuple[bytes, bytes]]:

@@ -15,6 +15,7 @@ import struct
 import tarfile
 import zlib
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mmekit.archive.budget import Budget, Limits
@@ -22,7 +23,7 @@ from mmekit.archive.tar_members import CountingFile, Tarball, pax_record
 from mmekit.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _INPUT = 1 << 16
@@ -170,7 +171,7 @@ class GzipWriter:
 class TarWriter:
     """A tar of files and folders with nothing in it but names, sizes and contents.
 
-    Files have mode 0644, folders 0755; owner 0, no owner's name, time 0.
+    Folders have mode 0755, files 0644 unless it is said; owner 0, no owner's name, time 0.
     """
 
     def __init__(self, stream: GzipWriter) -> None:
@@ -180,9 +181,9 @@ class TarWriter:
         """Add a folder."""
         self._header(f"{name}/", 0, 0o755, _FOLDER)
 
-    def add_file(self, name: str, size: int, content: BinaryIO) -> None:
+    def add_file(self, name: str, size: int, content: BinaryIO, *, mode: int = 0o644) -> None:
         """Add a file; ArchiveError when its content is not ``size`` bytes long."""
-        self._header(name, size, 0o644, _FILE)
+        self._header(name, size, mode, _FILE)
         written = 0
         while chunk := content.read(_COPY):
             written += len(chunk)
@@ -263,6 +264,23 @@ def open_tarball(
         ) from error
     except FileNotFoundError:
         raise ArchiveError("The archive does not exist", where=str(path)) from None
+
+
+def parent_folders(names: Iterable[str]) -> list[str]:
+    """Return the folders that files lie in, each after those above it.
+
+    Examples
+    --------
+    >>> parent_folders(["a/b/c.txt", "a/d.txt", "e.txt"])
+    ['a', 'a/b']
+    """
+    parents = {
+        str(parent)
+        for name in names
+        for parent in PurePosixPath(name).parents
+        if str(parent) != "."
+    }
+    return sorted(parents)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:

@@ -14,12 +14,14 @@ import tarfile
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from mmekit.archive.tarball import open_tarball
 from mmekit.errors import ArchiveError, UnsafeArchiveError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from mmekit.archive.budget import Limits
     from mmekit.archive.tar_members import Tarball
 
@@ -32,12 +34,39 @@ _KINDS = {
 }
 
 
+class FoldersApart(Protocol):
+    """Keeps folders of an archive elsewhere than the rest of it, and some of them already."""
+
+    def folder_of(self, name: str, unpacked: Path) -> str | None:
+        """Return the folder of the archive that a member lies in, if that is kept apart.
+
+        Parameters
+        ----------
+        name
+            The member's, or that of the folder itself.
+        unpacked
+            A folder that holds what the archive has before it.
+        """
+
+    def keep(self, folder: str, unpack_into: Callable[[Path], None]) -> None:
+        """Take a folder of the archive; called once, at its first member.
+
+        Parameters
+        ----------
+        unpack_into
+            Unpacks the folder into an empty one. If that is not called, its members are passed
+            over, which is much faster. Members that lie elsewhere in the archive than the first
+            are passed over in any case.
+        """
+
+
 def unpack(
     archive: Path,
     destination: Path,
     limits: Limits | None = None,
     *,
     content: bytes | None = None,
+    apart: FoldersApart | None = None,
 ) -> None:
     """Unpack a .tar.gz into a new folder: everything, or nothing.
 
@@ -55,6 +84,8 @@ def unpack(
         How much may come out, and what reading it may cost; the defaults of `Limits` when None.
     content
         The archive itself, where it is in memory already; ``archive`` is only its name then.
+    apart
+        Keeps folders of the archive that shall not be in the new one.
 
     Raises
     ------
@@ -81,8 +112,7 @@ def unpack(
         )
         with open_tarball(archive, content, limits) as tar:
             unpacking = _Unpacking(archive, temporary, tar)
-            for member in tar:
-                unpacking.add(member)
+            _unpack_all(unpacking, apart)
         unpacking.finish()
         # One step, as it is beside; and an error when somebody has filled the folder meanwhile.
         temporary.replace(destination)
@@ -98,15 +128,79 @@ def unpack(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+class _Members:
+    """The members of an archive, of which one may be put back."""
+
+    def __init__(self, tar: Tarball) -> None:
+        self._members = iter(tar)
+        self._put_back: list[tarfile.TarInfo] = []
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        while True:
+            member = self._put_back.pop() if self._put_back else next(self._members, None)
+            if member is None:
+                return
+            yield member
+
+    def put_back(self, member: tarfile.TarInfo) -> None:
+        """Have a member come next that was not looked into."""
+        self._put_back.append(member)
+
+
+def _unpack_all(unpacking: _Unpacking, apart: FoldersApart | None) -> None:
+    members = _Members(unpacking.tar)
+    kept: set[str] = set()
+    for member in members:
+        folder = None
+        if apart is not None:
+            folder = apart.folder_of(unpacking.name_of(member), unpacking.root)
+        if apart is None or folder is None:
+            unpacking.add(member)
+        elif folder in kept:
+            unpacking.tar.pass_over(folder)
+        else:
+            kept.add(folder)
+            members.put_back(member)
+            within = _FolderInArchive(unpacking, members, folder)
+            apart.keep(folder, within.unpack_into)
+
+
+@dataclass(frozen=True)
+class _FolderInArchive:
+    """A folder whose members come next."""
+
+    around: _Unpacking
+    members: _Members
+    folder: str
+
+    def unpack_into(self, root: Path) -> None:
+        unpacking = _Unpacking(self.around.archive, root, self.around.tar, self.folder)
+        for member in self.members:
+            if not unpacking.has(member):
+                self.members.put_back(member)
+                break
+            unpacking.add(member)
+        unpacking.finish()
+
+
 @dataclass
 class _Unpacking:
-    """One archive on its way into one private folder."""
+    """An archive, or a folder of it, on its way into one private folder."""
 
     archive: Path
     root: Path
     tar: Tarball
+    folder: str = ""
     kinds: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+
+    def name_of(self, member: tarfile.TarInfo) -> str:
+        """Return a member's name in the archive."""
+        return self._checked(member, member.name)
+
+    def has(self, member: tarfile.TarInfo) -> bool:
+        """Say whether a member lies in the folder, or is that."""
+        return f"{self.name_of(member)}/".startswith(f"{self.folder}/")
 
     def add(self, member: tarfile.TarInfo) -> None:
         """Create what a member stands for."""
@@ -149,6 +243,15 @@ class _Unpacking:
         self.root.chmod(0o755)
 
     def _name(self, member: tarfile.TarInfo, name: str) -> str:
+        """Return a name without the folder's before it."""
+        checked = self._checked(member, name)
+        if not self.folder:
+            return checked
+        if not f"{checked}/".startswith(f"{self.folder}/"):
+            self._refuse(member, f"it leads out of {self.folder!r}")
+        return checked[len(self.folder) + 1 :]
+
+    def _checked(self, member: tarfile.TarInfo, name: str) -> str:
         if "\0" in name:
             self._refuse(member, "its name holds a NUL")
         if name.startswith("/"):

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution  # noqa: I001
 from mmekit.cli import (
     scaffolds,  # noqa: F401
     archives,  # noqa: F401
+    layers,  # noqa: F401
     endpoints,  # noqa: F401
 )
 from mmekit.cli.application import app

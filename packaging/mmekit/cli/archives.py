@@ -124,6 +124,8 @@ def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
         f"{package.name}: {_described(measured.memory)}, Python {measured.python}, "
         + ", ".join(f"{name} {measured.libraries[name]}" for name in measured.required)
     )
+    if measured.unshared is not None:
+        typer.echo(f"Each model loads its shared files by itself: {measured.unshared}.")
     if measured.unproven is not None:
         typer.echo(f"Whether batches change responses is unknown: {measured.unproven}.")
 
@@ -144,6 +146,23 @@ def pack(
             "also in the stock image."
         ),
     ] = True,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Make a layer of what requirements.txt asks for and the image lacks, so that "
+            "nothing is installed at a load. The wheels are those of requirements.lock, which is "
+            "written beside it.",
+        ),
+    ] = False,
+    thin: Annotated[
+        bool,
+        typer.Option(
+            "--thin",
+            help="Only name the layers: they are written to layers/<SHA-256>.tar.gz beside the "
+            "archive, the runtime among them, for `mme deploy` or `mme layers push` to upload.",
+        ),
+    ] = False,
     image: Image = None,
 ) -> None:
     """Build a reproducible model.tar.gz from package and artefacts.
@@ -158,12 +177,19 @@ def pack(
         artifacts,
         output,
         worker_slots=worker_slots,
+        layers=layers,
+        thin=thin,
         image=_image(image),
         say=lambda text: typer.echo(text, err=True),
     )
     if packed.findings:
         print_findings(packed.findings)
-    typer.echo(f"{packed.path}: {packed.size / 2**20:.1f} MiB, SHA-256 {packed.sha256}")
+    size = packed.size / _MIB
+    unit = f"{size:.1f} MiB" if size >= 1 else f"{packed.size / 1024:.1f} KiB"
+    typer.echo(f"{packed.path}: {unit}, SHA-256 {packed.sha256}")
+    for layer in packed.layers:
+        where = "in it" if layer.inline else archive.layer_file(packed.path, layer.sha256)
+        typer.echo(f"  {layer}: {where}")
 
 
 @app.command(rich_help_panel=Panel.PACKAGE)
@@ -201,7 +227,11 @@ def _image(text: str | None) -> room.Image | None:
 
 def _described(memory: MeasuredMemory) -> str:
     text = f"{memory.required_mb} MiB"
-    return text if memory.forked_mb is None else f"{text}, {memory.forked_mb} MiB forked"
+    if memory.forked_mb is not None:
+        text += f", {memory.forked_mb} MiB forked"
+    if memory.shared is not None:
+        text += f" from a process with {memory.shared / _MIB:.1f} MiB that models share"
+    return text
 
 
 def _print(described: Description) -> None:
@@ -246,6 +276,8 @@ def _facts(described: Description) -> Iterator[tuple[str, str]]:
     yield "Worker slots", slots
     if described.required_memory_mb is not None:
         yield "Memory", _memory(described.required_memory_mb, described.measured)
+    for layer in described.layers:
+        yield "Layer", f"{layer}, {'in it' if layer.inline else 'only named'}"
     if described.measured is not None:
         yield "Python", described.measured.python
         yield "Libraries", _libraries(described.measured)
@@ -299,6 +331,7 @@ def _members(described: Description) -> dict[str, Any]:
     for name in ("measured", "signature"):
         if members[name] is not None:
             members[name] = json.loads(members[name].to_json())
+    members["layers"] = [asdict(layer) for layer in described.layers]
     if described.example is not None:
         members["example"] = asdict(described.example)
     return members

@@ -66,11 +66,13 @@ def deploy(
     with _site(file) as site:
         image = site.image  # a region without one is told before anything is looked up
         models = room.packed_models(site.deployment, typer.echo)
-        capacity = room.capacity_of(site.deployment.instance_type, models)
+        capacity = room.capacity_of(
+            site.deployment.instance_type, models, volume_gb=site.deployment.volume_gb
+        )
         plan = room.plan_deployment(site, models, typer.echo)
         _show(plan, f"Plan for {site.name} on {site.account}:")
         typer.echo(f"image: {image}")
-        for line in capacity.lines():
+        for line in (*capacity.lines(), *room.storage_of(site, models).lines()):
             typer.echo(line)
         scaling = site.deployment.autoscaling
         cost = room.cost_of(

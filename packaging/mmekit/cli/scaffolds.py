@@ -107,7 +107,7 @@ def _report(name: str, done: Initialised) -> None:
         _say("", _safer(done.skops_types))
     _say("Inputs", _taken(done))
     _say("Package", f"{done.package}: model.py with {inspected.handler}, {_listed(done)}")
-    _say("Artefacts", f"{done.artifacts}: {inspected.path.name} {_placed(done)}")
+    _say("Artefacts", f"{done.artifacts}: {inspected.name} {_placed(done)}")
     _say("Sample", _sample(done))
     for note in done.notes:
         _say("Note", note)

@@ -1,7 +1,9 @@
 """From one file to a running endpoint, on AWS or on the local service, and back.
 
-A resource, a module (`bucket`, `role`, `models`, `hosting`, `endpoint`, `scaling`, `alarms`), which
-says by a `Step` what would become of it; `plan` puts them in order, and performs them. Apart from
+A resource, a module (`bucket`, `role`, `layers`, `models`, `hosting`, `endpoint`, `scaling`,
+`alarms`), which says by a `Step` what would become of it; `plan` puts them in order, and performs
+them. What is in the bucket, `objects` lists and uploads; `layer_files` finds what archives name and
+do not bring along. `capacity`, `storage` and `cost` reckon. Apart from
 that is `cloud_assembly`: what `cdk synth` wrote, put on the local service.
 
 `read_deployment` reads the file, a `Site` is what it says in an `Account`. `plan_deployment` and
@@ -17,6 +19,7 @@ from mmekit.deploy.models import PackedModel, packed_models
 from mmekit.deploy.plan import Plan, plan_deployment, plan_removal
 from mmekit.deploy.status import Status, status_of
 from mmekit.deploy.step import Action, Difference, Report, Step
+from mmekit.deploy.storage import Storage, storage_of
 
 __all__ = [
     "Account",
@@ -31,6 +34,7 @@ __all__ = [
     "Site",
     "Status",
     "Step",
+    "Storage",
     "capacity_of",
     "cost_of",
     "deploy_errors",
@@ -39,4 +43,5 @@ __all__ = [
     "plan_removal",
     "read_deployment",
     "status_of",
+    "storage_of",
 ]

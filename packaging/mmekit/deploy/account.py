@@ -54,6 +54,7 @@ _MISSING = frozenset({"404", "ObjectNotFoundException"})
 # SageMaker's code for it is ValidationException, as for a wrong parameter: the text tells.
 _MISSING_SPOKEN = ("Could not find", "No scaling policy found", "No scalable target found")
 VARIANT = "AllTraffic"
+_LAYERS = "MMEKIT_LAYERS"
 
 
 class Account:
@@ -199,6 +200,10 @@ def _remedy_of_failure(error: Exception, settings: Settings) -> str:
     return "Correct that and run the command again to resume."
 
 
+def _places(environment: dict[str, str]) -> list[str]:
+    return environment.get(_LAYERS, "").replace(",", " ").split()
+
+
 @dataclass(frozen=True)
 class Site:
     """A deployment in an account.
@@ -209,10 +214,13 @@ class Site:
         Where.
     deployment
         What.
+    fetches_layers
+        Whether an archive names layers that it does not bring along.
     """
 
     account: Account
     deployment: Deployment
+    fetches_layers: bool = False
 
     @property
     def name(self) -> str:
@@ -234,6 +242,16 @@ class Site:
     def data_url(self) -> str:
         """Return the model's ModelDataUrl."""
         return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def layers_prefix(self) -> str:
+        """Return what every layer's key begins with: beside the archives', never under it."""
+        return f"{self.deployment.prefix}-layers/"
+
+    @property
+    def layers_url(self) -> str:
+        """Return where instances fetch the layers of thin archives."""
+        return f"s3://{self.bucket}/{self.layers_prefix}"
 
     @property
     def role_name(self) -> str:
@@ -272,10 +290,21 @@ class Site:
     def environment(self) -> dict[str, str]:
         """Return the environment of the containers."""
         is_stock = self.image.endswith(f":{CPU_TAG}")
-        return {
+        environment = {
             **(container_environment() if is_stock else {}),
             **self.deployment.environment,
         }
+        if self.fetches_layers:
+            # What the file names goes first: a folder of an image of one's own needs no network.
+            places = _places(environment)
+            environment[_LAYERS] = ",".join(dict.fromkeys((*places, self.layers_url)))
+        return environment
+
+    @property
+    def fetched_from(self) -> tuple[str, ...]:
+        """Return the places in S3 that containers fetch layers from: bucket and prefix of each."""
+        places = (place.partition("s3://") for place in _places(self.environment))
+        return tuple(place for before, is_s3, place in places if is_s3 and not before)
 
     @property
     def scaled_resource(self) -> str:

@@ -180,6 +180,12 @@ class Deployment(_Part):
         The containers', besides what `mme environment` prints.
     kms_key
         Encrypts bucket and instances; otherwise S3's own key and none.
+    volume_gb
+        How large the disk of an instance is; otherwise what SageMaker gives it.
+    layers
+        Whether deploy packs what requirements.txt asks for as a layer of libraries.
+    thin
+        Whether deploy packs archives that only name their layers.
     network, autoscaling, alarms
         None: none.
     """
@@ -197,6 +203,9 @@ class Deployment(_Part):
         default_factory=dict
     )
     kms_key: Annotated[str, StringConstraints(pattern=_KMS)] | None = None
+    volume_gb: Annotated[int, Field(ge=1, le=512)] | None = None
+    layers: bool = False
+    thin: bool = False
     network: Network | None = None
     autoscaling: Autoscaling | None = None
     alarms: Alarms | None = None
@@ -207,6 +216,17 @@ class Deployment(_Part):
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
             raise ValueError(f"two packages have the key {twice[0]}; give one of them another key")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_packed(self) -> Deployment:
+        packs = any(package.artifacts for package in self.packages)
+        for option, is_chosen in (("thin", self.thin), ("layers", self.layers)):
+            if is_chosen and not packs:
+                raise ValueError(
+                    f"{option} is for packages that deploy packs; name the `package` and the "
+                    f"`artifacts` of one, or pack with mme pack --{option}"
+                )
         return self
 
 

@@ -152,6 +152,7 @@ def _wanted_config(site: Site, model_name: str) -> dict[str, Any]:
         "instance type": site.deployment.instance_type,
         "instances": site.deployment.instances,
         "key": site.deployment.kms_key,
+        "volume": site.deployment.volume_gb,
     }
 
 
@@ -190,6 +191,7 @@ def _config_state(site: Site, name: str) -> dict[str, Any] | None:
         "instance type": variant.get("InstanceType"),
         "instances": variant.get("InitialInstanceCount"),
         "key": found.get("KmsKeyId"),
+        "volume": variant.get("VolumeSizeInGB"),
     }
 
 
@@ -257,13 +259,15 @@ def _make_model(site: Site, name: str, wanted: dict[str, Any]) -> None:
 
 
 def _make_config(site: Site, name: str, wanted: dict[str, Any]) -> None:
-    variant = {
+    variant: dict[str, Any] = {
         "VariantName": VARIANT,
         "ModelName": wanted["model"],
         "InstanceType": wanted["instance type"],
         "InitialInstanceCount": wanted["instances"],
         "InitialVariantWeight": 1.0,
     }
+    if wanted["volume"] is not None:
+        variant["VolumeSizeInGB"] = wanted["volume"]
     encrypted = {} if wanted["key"] is None else {"KmsKeyId": wanted["key"]}
     site.account.client("sagemaker").create_endpoint_config(
         EndpointConfigName=name,

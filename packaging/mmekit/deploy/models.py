@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from botocore.exceptions import ClientError
+from typing import TYPE_CHECKING
 
 from mmekit import archive
+from mmekit.archive import STOCK_IMAGE
 from mmekit.archive.describe import small_files
-from mmekit.deploy.account import is_missing
+from mmekit.archive.images import image_of
+from mmekit.archive.layers import layers_folder
 from mmekit.deploy.bucket import bucket_owner
+from mmekit.deploy.layer_files import contents_of_layer, named_layers
+from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError
+from mmekit_runtime.layers.listing import BODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
 
-    from mmekit.archive import Manifest
+    from mmekit.archive import Image, Manifest
     from mmekit.deploy.account import Site
     from mmekit.deploy.deployment import Deployment, ModelEntry
-    from mmekit.deploy.step import Report
+    from mmekit.deploy.layer_files import NamedLayer
+    from mmekit.deploy.objects import StoredObject
 
 __all__ = [
     "PackedModel",
-    "StoredArchive",
     "packed_models",
     "plan_objects",
     "plan_objects_removal",
     "stored_archives",
 ]
 
-_CHUNK = 1 << 20
 _PROPERTIES = "serving.properties"  # packing adds lines at its end
 _REQUIREMENTS = "requirements.txt"  # packing leaves out what the image has
-_SHA256 = "sha256"
-_DEPLOYMENT = "mmekit-deployment"
-_REPLACES = "mmekit-replaces"
-_THREADS = 8
-_TENTHS = 10
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,8 @@ class PackedModel:
         The file, the SHA-256 of its bytes, and how many they are.
     manifest
         None for an archive that `mme pack` did not make.
+    layers
+        What it has in common with others, along with it or only named.
     """
 
     key: str
@@ -65,6 +61,12 @@ class PackedModel:
     sha256: str
     size: int
     manifest: Manifest | None
+    layers: tuple[NamedLayer, ...] = ()
+
+    @property
+    def thin_layers(self) -> tuple[NamedLayer, ...]:
+        """Return the layers that the archive names and does not bring along."""
+        return tuple(layer for layer in self.layers if not layer.is_inline)
 
 
 def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, ...]:
@@ -81,30 +83,33 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     PackageError
         A package cannot be packed.
     """
-    return tuple(_packed(package, report) for package in deployment.packages)
+    return tuple(_packed(package, deployment, report) for package in deployment.packages)
 
 
-def _packed(package: ModelEntry, report: Report) -> PackedModel:
+def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> PackedModel:
     file = package.archive
     if package.package is not None and package.artifacts is not None:
-        _pack(package.package, package.artifacts, file, report)
+        _pack(package.package, package.artifacts, file, deployment, report)
     if not file.is_file():
         raise DeployError(
             "The archive is missing.", where=str(file), remedy=_how_to_pack(package, file)
         )
     manifest = _manifest(file)
+    layers = named_layers(file, manifest)
     if package.package is not None and package.artifacts is None and manifest is not None:
-        changed = sorted(_changed(package.package, file, manifest))
+        changed = sorted(_changed(package.package, file, manifest, layers))
         if changed:
             raise DeployError(
                 f"The archive is stale: since it was packed, {', '.join(changed)} changed.",
                 where=str(file),
                 remedy=_how_to_pack(package, file),
             )
-    return PackedModel(package.key, file, _sha256(file), file.stat().st_size, manifest)
+    return PackedModel(package.key, file, sha256_of(file), file.stat().st_size, manifest, layers)
 
 
-def _pack(package: Path, artifacts: Path, file: Path, report: Report) -> None:
+def _pack(
+    package: Path, artifacts: Path, file: Path, deployment: Deployment, report: Report
+) -> None:
     if not artifacts.is_dir() and file.is_file():
         raise DeployError(
             "The artefacts are missing, so that it is not known whether the archive is stale.",
@@ -114,11 +119,30 @@ def _pack(package: Path, artifacts: Path, file: Path, report: Report) -> None:
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mme-deploy-") as folder:
-        packed = archive.pack(package, artifacts, Path(folder, file.name), say=report)
-        if file.is_file() and _sha256(file) == packed.sha256:
+        packing = Path(folder, file.name)
+        if deployment.thin:
+            # What is there already is not compressed again, for each of a thousand models.
+            layers_folder(file).mkdir(exist_ok=True)
+            layers_folder(packing).symlink_to(layers_folder(file).resolve())
+        packed = archive.pack(
+            package,
+            artifacts,
+            packing,
+            layers=deployment.layers,
+            thin=deployment.thin,
+            image=_image(deployment),
+            say=report,
+        )
+        if file.is_file() and sha256_of(file) == packed.sha256:
             return
         report(f"archive {file}: packed {'anew' if file.is_file() else 'from ' + str(package)}")
         packed.path.replace(file)
+
+
+def _image(deployment: Deployment) -> Image | None:
+    # Libraries are for one Python and platform: those of the image that will serve.
+    is_named = deployment.layers and deployment.image is not None
+    return image_of(str(deployment.image)) if is_named else STOCK_IMAGE
 
 
 def _how_to_pack(package: ModelEntry, file: Path) -> str:
@@ -138,87 +162,32 @@ def _manifest(file: Path) -> Manifest | None:
         raise
 
 
-def _changed(package: Path, file: Path, manifest: Manifest) -> Iterator[str]:
+def _changed(
+    package: Path, file: Path, manifest: Manifest, layers: Sequence[NamedLayer]
+) -> Iterator[str]:
     """Name the files of a package that are not in its archive as they are now."""
-    for member in archive.read_package(package).contents:
-        if member.name == _PROPERTIES:
-            packed = small_files(file).data(_PROPERTIES)
-            if packed is None or not packed.startswith(member.read()):
-                yield member.name
-        elif member.name != _REQUIREMENTS:
-            digest = manifest.files.get(member.name)
-            if digest is None or digest.sha256 != member.sha256():
-                yield member.name
+    packed = {name: digest.sha256 for name, digest in manifest.files.items()}
+    contents = archive.read_package(package).contents
+    members = [member for member in contents if member.name not in (_PROPERTIES, _REQUIREMENTS)]
+    # Of what a package itself shares, too: the manifest leaves the files of layers out.
+    if any(member.name not in packed for member in members):
+        for layer in layers:
+            if layer.entry.kind == BODY:
+                packed |= contents_of_layer(layer, file)
+    yield from (one.name for one in members if packed.get(one.name) != one.sha256())
+    properties = contents.data(_PROPERTIES)
+    with_lines = small_files(file).data(_PROPERTIES)
+    if properties is not None and (with_lines is None or not with_lines.startswith(properties)):
+        yield _PROPERTIES
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class StoredArchive:
-    """An object under the prefix.
-
-    Attributes
-    ----------
-    key
-        What comes after the prefix: the target model.
-    size
-        Bytes.
-    modified
-        When it was uploaded.
-    sha256
-        What its metadata say; None when they say nothing.
-    owner
-        The deployment that uploaded it; None for nobody's.
-    replaces
-        Whether another archive had the key before it: instances may still have that one.
-    kms_key
-        ARN of what it is encrypted with; None for S3's own.
-    """
-
-    key: str
-    size: int
-    modified: datetime
-    sha256: str | None
-    owner: str | None
-    replaces: bool
-    kms_key: str | None
-
-
-def stored_archives(site: Site) -> tuple[StoredArchive, ...]:
+def stored_archives(site: Site) -> tuple[StoredObject, ...]:
     """Look up what is under the prefix; nothing when there is no bucket."""
-    s3 = site.account.client("s3")
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=site.bucket, Prefix=site.prefix)
-    try:
-        listed = [one for page in pages for one in page.get("Contents", [])]
-    except ClientError as error:
-        if is_missing(error):
-            return ()
-        raise
-    # A listing has no metadata: each object needs a HEAD of its own.
-    with ThreadPoolExecutor(_THREADS) as threads:
-        heads = threads.map(lambda one: _head(s3, site.bucket, one["Key"]), listed)
-        return tuple(
-            StoredArchive(
-                one["Key"].removeprefix(site.prefix),
-                one["Size"],
-                one["LastModified"],
-                head.metadata.get(_SHA256),
-                head.metadata.get(_DEPLOYMENT),
-                _REPLACES in head.metadata,
-                head.kms_key,
-            )
-            for one, head in zip(listed, heads, strict=True)
-        )
+    return stored_objects(site, site.prefix)
 
 
 def plan_objects(
-    site: Site, models: Sequence[PackedModel], stored: Sequence[StoredArchive]
+    site: Site, models: Sequence[PackedModel], stored: Sequence[StoredObject]
 ) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Plan the uploads; and apart from them what is to go when the endpoint is in service.
 
@@ -238,7 +207,7 @@ def plan_objects(
     return uploads, tuple(_removal(site, one) for one in gone)
 
 
-def plan_objects_removal(site: Site, stored: Sequence[StoredArchive]) -> tuple[Step, ...]:
+def plan_objects_removal(site: Site, stored: Sequence[StoredObject]) -> tuple[Step, ...]:
     """Plan to remove what the deployment uploaded."""
     return tuple(
         _removal(site, one)
@@ -248,30 +217,15 @@ def plan_objects_removal(site: Site, stored: Sequence[StoredArchive]) -> tuple[S
     )
 
 
-class _Head(NamedTuple):
-    metadata: dict[str, str]
-    kms_key: str | None
-
-
-def _head(s3: Any, bucket: str, key: str) -> _Head:
-    try:
-        found = s3.head_object(Bucket=bucket, Key=key)
-    except ClientError as error:
-        if is_missing(error):  # removed since it was listed
-            return _Head({}, None)
-        raise
-    return _Head(found["Metadata"], found.get("SSEKMSKeyId"))
-
-
 def _plan_upload(
-    site: Site, model: PackedModel, there: StoredArchive | None, *, encrypts: bool
+    site: Site, model: PackedModel, there: StoredObject | None, *, encrypts: bool
 ) -> Step:
     if there is None:
         return Step(
             Action.CREATE,
             "archive",
             model.key,
-            note=f"{_mib(model.size)} to upload",
+            note=f"{mib(model.size)} to upload",
             perform=lambda report: _upload(site, model, None, report),
         )
     key = site.deployment.kms_key
@@ -283,7 +237,7 @@ def _plan_upload(
             "archive",
             model.key,
             (Difference("key", there.kms_key or "S3's own", key or "S3's own"),),
-            note=f"{_mib(model.size)} to upload again",
+            note=f"{mib(model.size)} to upload again",
             perform=lambda report: _upload(site, model, None, report),
         )
     if there.sha256 == model.sha256:
@@ -301,52 +255,25 @@ def _plan_upload(
         "archive",
         model.key,
         (change,),
-        note=f"{_mib(model.size)} to upload; instances that have it keep the old one, so the "
+        note=f"{mib(model.size)} to upload; instances that have it keep the old one, so the "
         "endpoint gets new ones. A new key would need none",
         perform=lambda report: _upload(site, model, there, report),
     )
 
 
-def _removal(site: Site, stored: StoredArchive) -> Step:
-    def remove(_: Report) -> None:
-        site.account.client("s3").delete_object(Bucket=site.bucket, Key=site.prefix + stored.key)
-
-    return Step(Action.REMOVE, "archive", stored.key, perform=remove)
+def _removal(site: Site, stored: StoredObject) -> Step:
+    return removal_of_object(site, "archive", stored.key, site.prefix + stored.key)
 
 
-def _upload(site: Site, model: PackedModel, old: StoredArchive | None, report: Report) -> None:
-    metadata = {_SHA256: model.sha256, _DEPLOYMENT: site.name}
-    if old is not None:
-        # With the object, so that a run after an interrupted one knows that new instances are due.
-        metadata[_REPLACES] = old.sha256 or "unknown"
-    progress = _UploadProgress(model, report)
-    site.account.client("s3").upload_file(
-        str(model.path),
-        site.bucket,
+def _upload(site: Site, model: PackedModel, old: StoredObject | None, report: Report) -> None:
+    upload = Upload(
+        "archive",
+        model.key,
+        model.path,
+        model.size,
         site.prefix + model.key,
-        ExtraArgs={"Metadata": metadata, "ContentType": "application/gzip"},
-        Callback=progress,
+        model.sha256,
+        tuple(layer.entry.sha256 for layer in model.thin_layers),
     )
-
-
-class _UploadProgress:
-    """Says each tenth of an upload that is not over at once."""
-
-    _LARGE = 32 << 20
-
-    def __init__(self, model: PackedModel, report: Report) -> None:
-        self._model = model
-        self._report = report
-        self._sent = 0
-        self._said = 0
-
-    def __call__(self, sent: int) -> None:
-        self._sent += sent
-        tenths = self._sent * _TENTHS // self._model.size
-        if self._model.size >= self._LARGE and self._said < tenths < _TENTHS:
-            self._said = tenths
-            self._report(f"archive {self._model.key}: {tenths}0 % of {_mib(self._model.size)}")
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
+    s3 = site.account.client("s3")
+    upload.send(s3, site.bucket, report, deployment=site.name, replaced=old)

@@ -13,6 +13,7 @@ from mmekit.deploy.alarms import plan_alarms, plan_alarms_removal
 from mmekit.deploy.bucket import plan_bucket, plan_bucket_removal
 from mmekit.deploy.endpoint import plan_endpoint, plan_endpoint_removal, settled_endpoint
 from mmekit.deploy.hosting import own_configs, own_data_urls, own_models, plan_hosting, removal_of
+from mmekit.deploy.layers import plan_layers, plan_layers_removal, stored_layers
 from mmekit.deploy.models import plan_objects, plan_objects_removal, stored_archives
 from mmekit.deploy.role import plan_role, plan_role_removal
 from mmekit.deploy.scaling import plan_scaling, plan_scaling_removal
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit.deploy.endpoint import EndpointState
-    from mmekit.deploy.models import PackedModel, StoredArchive
+    from mmekit.deploy.models import PackedModel
+    from mmekit.deploy.objects import StoredObject
 
 __all__ = ["Plan", "plan_deployment", "plan_former_removal", "plan_removal"]
 
@@ -69,9 +71,12 @@ def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -
     DeployError
         Something of somebody else's is in the way.
     """
+    site = dataclasses.replace(site, fetches_layers=any(model.thin_layers for model in models))
     bucket = plan_bucket(site)
-    stored = () if bucket.action is Action.CREATE else stored_archives(site)
+    is_new = bucket.action is Action.CREATE
+    stored = () if is_new else stored_archives(site)
     uploads, gone = plan_objects(site, models, stored)
+    layers, gone_layers = plan_layers(site, models, () if is_new else stored_layers(site), stored)
     state = settled_endpoint(site, report)
     serving = state if state is not None and state.status == "InService" else None
     hosting = plan_hosting(
@@ -87,6 +92,8 @@ def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -
         (
             bucket,
             *role,
+            # Before the archives: whoever has one of these has what it names.
+            *layers,
             *uploads,
             *hosting.steps,
             *before,
@@ -99,6 +106,7 @@ def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -
             *plan_former_removal(site),
             *hosting.leftovers,
             *gone,
+            *gone_layers,
         )
     )
 
@@ -111,6 +119,7 @@ def plan_removal(site: Site, report: Report) -> Plan:
     # What is left of an interrupted run has no endpoint any more.
     scaling = plan_scaling_removal(site) if is_own or state is None else None
     bucket = plan_bucket_removal(site)
+    stored = () if bucket is None else stored_archives(site)
     # Instances need the role until the endpoint is gone, and S3 removes empty buckets only.
     last = (plan_role_removal(site), bucket)
     return Plan(
@@ -121,7 +130,8 @@ def plan_removal(site: Site, report: Report) -> Plan:
             *plan_former_removal(site),
             *(removal_of(site, "endpoint config", name) for name in sorted(own_configs(site))),
             *(removal_of(site, "model", name) for name in sorted(own_models(site))),
-            *(plan_objects_removal(site, stored_archives(site)) if bucket is not None else ()),
+            *plan_objects_removal(site, stored),
+            *(() if bucket is None else plan_layers_removal(site, stored_layers(site), stored)),
             *(step for step in last if step is not None),
         )
     )
@@ -129,7 +139,7 @@ def plan_removal(site: Site, report: Report) -> Plan:
 
 def _renewed(
     models: Sequence[PackedModel],
-    stored: Sequence[StoredArchive],
+    stored: Sequence[StoredObject],
     uploads: Sequence[Step],
     serving: EndpointState,
 ) -> dict[str, str]:
@@ -146,26 +156,35 @@ def plan_former_removal(site: Site) -> tuple[Step, ...]:
     Its models say where. So they have to outlive these steps, for the next run to find what an
     interrupted one has left.
     """
-    archives: dict[str, Step] = {}
+    objects: dict[str, Step] = {}
     buckets: dict[str, Step] = {}
     for former in _former_sites(site):
         try:
             stored = stored_archives(former)
+            removals = (
+                *((former.data_url, step) for step in plan_objects_removal(former, stored)),
+                *(
+                    (former.layers_url, step)
+                    for step in plan_layers_removal(former, stored_layers(former), stored)
+                ),
+            )
         except ClientError as error:
             if not is_denied(error):
                 raise
             note = "may not be looked up: what is there stays"
-            archives[former.data_url] = Step(Action.KEEP, "archives", former.data_url, note=note)
+            objects[former.data_url] = Step(Action.KEEP, "archives", former.data_url, note=note)
             continue
-        for step in plan_objects_removal(former, stored):
-            url = f"{former.data_url}{step.name}"
-            # One prefix may be in another: what is under the present one is not former.
-            if step.action is Action.REMOVE and not url.startswith(site.data_url):
-                archives[url] = dataclasses.replace(step, name=url)
+        for place, step in removals:
+            url = f"{place}{step.name}"
+            # One prefix may be in another: what is under the present ones is not former.
+            if step.action is Action.REMOVE and not url.startswith(
+                (site.data_url, site.layers_url)
+            ):
+                objects[url] = dataclasses.replace(step, name=url)
         bucket = plan_bucket_removal(former) if former.bucket != site.bucket else None
         if bucket is not None and bucket.action is Action.REMOVE:
             buckets[bucket.name] = bucket
-    return (*archives.values(), *buckets.values())
+    return (*objects.values(), *buckets.values())
 
 
 def _former_sites(site: Site) -> list[Site]:

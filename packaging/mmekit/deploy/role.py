@@ -118,6 +118,19 @@ def role_permissions(site: Site) -> list[dict[str, Any]]:
             "Condition": {"StringEquals": {"cloudwatch:namespace": list(_NAMESPACES)}},
         },
     ]
+    # Those that the file names, too.
+    layers = [f"arn:{partition}:s3:::{place}*" for place in site.fetched_from]
+    if layers:
+        statements.append(
+            _allow("ReadLayers", "s3:GetObject", layers if len(layers) > 1 else layers[0])
+        )
+    if site.fetches_layers:
+        statements.append(
+            {
+                **_allow("ListLayers", "s3:ListBucket", bucket),
+                "Condition": {"StringLike": {"s3:prefix": [f"{site.layers_prefix}*"]}},
+            }
+        )
     image = _REGISTRY.match(site.image)
     if image is not None:
         repository = (
@@ -182,6 +195,9 @@ def _state(site: Site) -> dict[str, Any] | None:
 def _plan_given(site: Site) -> Step:
     account, name = site.role.split(":")[4], site.role.rpartition("/")[2]
     note = "named in the file: used as it is"
+    if site.fetched_from:
+        places = ", ".join(f"s3://{place}*" for place in site.fetched_from)
+        note += f"; it has to allow s3:GetObject on {places}"
     if account != site.account.number:
         if site.account.is_real:
             raise DeployError(

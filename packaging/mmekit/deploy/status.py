@@ -1,4 +1,4 @@
-"""The status of a deployment: endpoint, instances, models, cost."""
+"""The status of a deployment: endpoint, instances, models, layers, cost."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from mmekit.deploy.cost import cost_of
 from mmekit.deploy.endpoint import endpoint_state
+from mmekit.deploy.layers import short_name, stored_layers
 from mmekit.deploy.models import stored_archives
+from mmekit.deploy.objects import mib
 
 if TYPE_CHECKING:
     from mmekit.deploy.account import Site
     from mmekit.deploy.cost import Cost
     from mmekit.deploy.endpoint import EndpointState
-    from mmekit.deploy.models import StoredArchive
+    from mmekit.deploy.objects import StoredObject
 
 __all__ = ["Status", "status_of"]
 
@@ -34,6 +36,8 @@ class Status:
         None when there is none.
     models
         What is under the prefix, whoever uploaded it.
+    layers_url, layers
+        The same of layers that archives name and do not bring along.
     cost
         None without an endpoint.
     """
@@ -42,7 +46,9 @@ class Status:
     place: str
     data_url: str
     endpoint: EndpointState | None
-    models: tuple[StoredArchive, ...]
+    models: tuple[StoredObject, ...]
+    layers_url: str
+    layers: tuple[StoredObject, ...]
     cost: Cost | None
 
     def lines(self) -> list[str]:
@@ -63,10 +69,20 @@ class Status:
             )
         lines.append(f"models: {len(self.models)} under {self.data_url}")
         for model in self.models:
-            uploaded = "" if model.owner == self.name else ", not uploaded by this deployment"
-            digest = (model.sha256 or "hash unknown")[:12]
-            lines.append(f"  {model.key}  {model.size / 2**20:.1f} MiB  {digest}{uploaded}")
+            digest = short_name(model.sha256 or "hash unknown")
+            lines.append(f"  {model.key}  {mib(model.size)}  {digest}{self._whose(model)}")
+        if self.layers:
+            lines.append(f"layers: {len(self.layers)} under {self.layers_url}")
+        for layer in self.layers:
+            named = sum(layer.key.startswith(name) for one in self.models for name in one.layers)
+            lines.append(
+                f"  {short_name(layer.key)}  {mib(layer.size)}  of {named} models"
+                f"{self._whose(layer)}"
+            )
         return lines + ([] if self.cost is None else self.cost.lines())
+
+    def _whose(self, one: StoredObject) -> str:
+        return "" if one.owner == self.name else ", not uploaded by this deployment"
 
 
 def status_of(site: Site) -> Status:
@@ -81,4 +97,13 @@ def status_of(site: Site) -> Status:
             models=len(models),
             account=site.account,
         )
-    return Status(site.name, str(site.account), site.data_url, endpoint, models, cost)
+    return Status(
+        site.name,
+        str(site.account),
+        site.data_url,
+        endpoint,
+        models,
+        site.layers_url,
+        stored_layers(site),
+        cost,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,8 @@ _NOT_SERVED = {
 _SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json")
 _SETFIT_FILES = ("model_head.pkl", "config_setfit.json")
 _MLMODEL = "MLmodel"
+# No comma, no pattern and nothing that a file of properties spells otherwise.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+@-]+")
 TABLE, TEXTS, TENSORS = "a table", "texts", "arrays"
 
 
@@ -198,6 +201,22 @@ def _folder(path: Path) -> Artifact:
     return _only_one_in(path)
 
 
+def body_of_setfit(folder: Path) -> tuple[str, ...]:
+    """Return the files and folders of a SetFit folder that are the sentence model's.
+
+    None where ``option.shared`` could not name them all.
+    """
+    from mmekit_runtime.libraries.sentences import NOT_OF_THE_BODY
+
+    names = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.name not in NOT_OF_THE_BODY
+        and (entry.is_file() or any(one.is_file() for one in entry.rglob("*")))
+    )
+    return tuple(names) if all(map(_PLAIN_NAME.fullmatch, names)) else ()
+
+
 def _only_one_in(folder: Path) -> Artifact:
     """Return the one artefact among a folder's files and folders."""
     found = []
@@ -277,6 +296,10 @@ class Inspected:
         The model's own columns and their number, where it knows them.
     environment
         What belongs into ``option.env``.
+    shared
+        The files and folders in it that other models have as well, for ``option.shared``.
+    called
+        Its name in the package, where that is not the one that it has.
     signature
         The columns and their types, where the file itself names them: ONNX.
     categories
@@ -307,6 +330,8 @@ class Inspected:
     width: int | None = None
     options: Mapping[str, Any] | None = None
     environment: Mapping[str, str] | None = None
+    shared: tuple[str, ...] = ()
+    called: str | None = None
     signature: Signature | None = None
     categories: Mapping[str, tuple[Any, ...]] | None = None
     coded: frozenset[str] = frozenset()
@@ -315,3 +340,8 @@ class Inspected:
     wrote: str | None = None
     code: tuple[Path, ...] = ()
     runs_code: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the package calls the file or folder."""
+        return self.called or self.path.name

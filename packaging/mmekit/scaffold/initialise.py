@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mmekit_runtime.signature import Signature
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_COMMON_NAME = "setfit"
 _TOLERANCE = 1e-6
 _TOLERANCE_OF_TEXTS = 1e-4
 
@@ -102,7 +103,7 @@ def init(wishes: Wishes) -> Initialised:
     _check_places(wishes, package)
     with tempfile.TemporaryDirectory(prefix="mmekit-init-") as temporary:
         scratch = Path(temporary).resolve()
-        source = source_of(wishes)
+        source = _called(source_of(wishes), artifacts)
         skops_types = offered(source)
         if wishes.convert_to_skops:
             source, skops_types = converted(source, wishes, scratch), None
@@ -111,7 +112,7 @@ def init(wishes: Wishes) -> Initialised:
         answer = _ask(source, files, sample, scratch)
         source = with_outputs(source, answer)
         files["sample_response.json"] = json.dumps(answer, ensure_ascii=False) + "\n"
-        check_place(artifacts, source.inspected.path, force=wishes.force)
+        check_place(artifacts, source.inspected, force=wishes.force)
         placed = place(source, artifacts, wishes)
         write_package(package, files, source.inspected.code)
     return Initialised(
@@ -125,8 +126,20 @@ def init(wishes: Wishes) -> Initialised:
         left_out=() if source.example is None else source.example.left_out,
         test=package / _test_name(wishes.name),
         skops_types=skops_types,
-        notes=source.notes + unrelated_files(artifacts, source.inspected.path),
+        notes=source.notes + unrelated_files(artifacts, source.inspected.name),
     )
+
+
+def _called(source: Source, artifacts: Path) -> Source:
+    """Give an artefact of which a part is shared a name that others have, too.
+
+    Names are a part of what is shared, in model.py as among the artefacts; training often calls
+    each folder otherwise.
+    """
+    inspected = source.inspected
+    if not inspected.shared or inspected.path.resolve().parent == artifacts.resolve():
+        return source
+    return replace(source, inspected=replace(inspected, called=_COMMON_NAME))
 
 
 def _check_places(wishes: Wishes, package: Path) -> None:
@@ -151,10 +164,12 @@ def _files(
     inspected = source.inspected
     tolerance = _TOLERANCE_OF_TEXTS if inspected.environment and inspected.rows == TEXTS else None
     return {
-        "model.py": package_folder.model_text(
-            inspected.handler, inspected.path.name, inspected.options
+        "model.py": package_folder.model_text(inspected.handler, inspected.name, inspected.options),
+        "serving.properties": package_folder.properties_text(
+            wishes.name,
+            inspected.environment,
+            [f"{inspected.name}/{file}" for file in inspected.shared],
         ),
-        "serving.properties": package_folder.properties_text(wishes.name, inspected.environment),
         "requirements.txt": package_folder.requirements_text(inspected.requirements),
         sample.file: sample.body,
         _test_name(wishes.name): package_folder.testing_text(
@@ -170,8 +185,8 @@ def _ask(source: Source, files: dict[str, str | bytes], sample: SampleRows, scra
     package, artifacts = scratch / "package", scratch / "artifacts"
     write_package(package, files, source.inspected.code)
     artifacts.mkdir()
-    for path in with_companions(source.inspected):
-        (artifacts / path.name).symlink_to(path.resolve())
+    for name, path in with_companions(source.inspected).items():
+        (artifacts / name).symlink_to(path.resolve())
     write_signature(artifacts, source.signature)
     expected = _library_s_own(source, len(sample.instances))
     with load_handler(package, artifacts) as model:

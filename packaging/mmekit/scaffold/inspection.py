@@ -315,6 +315,7 @@ def _setfit(found: Artifact) -> Inspected:
         rows=TEXTS,
         model=model,
         environment=_OFFLINE,
+        shared=kinds.body_of_setfit(found.path),
         runs_code=found.runs_code,
     )
 

@@ -30,6 +30,12 @@ retry_threshold=10
 option.modelName={name}
 """
 
+_ON_SHARED = """\
+# The sentence model: models that have the same one share it, so that it is stored, shipped and
+# loaded once.
+"""
+_CONTINUED = ",\\\n  "
+
 _TEST = '''\
 """{name} answers its sample request as it did when the package was made."""
 
@@ -58,13 +64,17 @@ def model_text(handler: str, file: str, options: Mapping[str, Any] | None) -> st
     )
 
 
-def properties_text(name: str, environment: Mapping[str, str] | None) -> str:
-    """Return serving.properties."""
+def properties_text(
+    name: str, environment: Mapping[str, str] | None, shared: Sequence[str] = ()
+) -> str:
+    """Return serving.properties; ``shared`` are names among the artefacts."""
     text = _PROPERTIES.format(name=name)
-    if not environment:
-        return text
-    pairs = ",".join(f"{variable}={value}" for variable, value in environment.items())
-    return f"{text}# What the libraries read when they are imported.\noption.env={pairs}\n"
+    if environment:
+        pairs = ",".join(f"{variable}={value}" for variable, value in environment.items())
+        text += f"# What the libraries read when they are imported.\noption.env={pairs}\n"
+    if shared:
+        text += f"{_ON_SHARED}option.shared={_CONTINUED.join(shared)}\n"
+    return text
 
 
 def requirements_text(lines: Sequence[str]) -> str:
@@ -86,10 +96,10 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def check_place(artifacts: Path, path: Path, *, force: bool) -> None:
+def check_place(artifacts: Path, inspected: Inspected, *, force: bool) -> None:
     """Expect that the artefact takes no other file's place; PackageError if it would."""
-    there = artifacts / path.name
-    if there.exists() and there.resolve() != path.resolve() and not force:
+    there = artifacts / inspected.name
+    if there.exists() and there.resolve() != inspected.path.resolve() and not force:
         raise PackageError(
             "The artefact folder has another file of that name",
             where=str(there),
@@ -111,8 +121,8 @@ def place(source: Source, artifacts: Path, wishes: Wishes) -> str:
         placed = "converted"
     elif wishes.link:
         placed = "linked"
-    for path in with_companions(inspected):
-        there = artifacts / path.name
+    for name, path in with_companions(inspected).items():
+        there = artifacts / name
         if there.exists() and there.resolve() == path.resolve():
             placed = "left"
             continue
@@ -127,13 +137,14 @@ def place(source: Source, artifacts: Path, wishes: Wishes) -> str:
     return placed
 
 
-def with_companions(inspected: Inspected) -> Sequence[Path]:
-    """Return the artefact, and what it cannot do without."""
+def with_companions(inspected: Inspected) -> dict[str, Path]:
+    """Return the artefact, and what it cannot do without, by the names in the package."""
     path = inspected.path
     if inspected.handler != "OnnxHandler":
-        return [path]
+        return {inspected.name: path}
     # Weights beyond two gigabytes are in files of their own, called after the first.
-    return sorted(one for one in path.parent.iterdir() if one.name.startswith(path.name))
+    found = sorted(one for one in path.parent.iterdir() if one.name.startswith(path.name))
+    return {one.name: one for one in found}
 
 
 def write_signature(artifacts: Path, signature: Signature | None) -> None:
@@ -165,12 +176,10 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def unrelated_files(artifacts: Path, path: Path) -> tuple[str, ...]:
-    """Say what else is in the artefact folder: it will be in the archive."""
-    own = {path.name, FILE_NAME, "measured.json"}
-    others = sorted(
-        entry.name for entry in artifacts.iterdir() if not entry.name.startswith(path.name)
-    )
+def unrelated_files(artifacts: Path, name: str) -> tuple[str, ...]:
+    """Say what else is in the artefact folder than one artefact: it will be in the archive."""
+    own = {name, FILE_NAME, "measured.json"}
+    others = sorted(entry.name for entry in artifacts.iterdir() if not entry.name.startswith(name))
     unrelated_files = [name for name in others if name not in own]
     if not unrelated_files:
         return ()

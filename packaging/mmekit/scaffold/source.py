@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 _TAKEN = frozenset(
     {
+        "layers",
+        "layers.json",
         "manifest.json",
         "measured.json",
+        "mmekit_layers",
         "mmekit_runtime",
         "model.py",
         "requirements.txt",

@@ -26,6 +26,7 @@ from mmekit_local.containers.launcher import require_architecture
 from mmekit_local.ports import free_port
 from mmekit_local.sagemaker.instances.launcher import start_process
 from mmekit_local.scratch import ScratchFolder, is_owned
+from mmekit_runtime.layers.holding import STORE_FOLDER, store_folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +117,8 @@ def run_command(placement: Placement, port: int, name: str, owner: Path) -> list
     Inside it listens on 8080: images that know SAGEMAKER_BIND_TO_PORT are told so, and DJL Serving,
     which does not know it, does so by itself. The models lie under the same path inside and
     outside, because that is what the endpoint tells the container to load; a single-model container
-    finds its model in /opt/ml/model. Either can only be read, as on SageMaker.
+    finds its model in /opt/ml/model. Either can only be read, as on SageMaker, and so can the
+    layers: they are beside the models, and where the runtime looks for those of a single one.
 
     Parameters
     ----------
@@ -135,7 +137,6 @@ def run_command(placement: Placement, port: int, name: str, owner: Path) -> list
         variables = {**_memory_of_djl_serving(placement), **variables}
     else:
         variables["SAGEMAKER_BIND_TO_PORT"] = str(INSIDE_PORT)
-    mount = ",".join(["type=bind", _field("source", models), _field("target", inside), "readonly"])
     command = ["docker", "run", "--rm", "--name", name]
     command += ["--label", f"{_MACHINE_LABEL}={platform.node()}"]
     command += ["--label", f"{_OWNER_LABEL}={owner}"]
@@ -144,7 +145,11 @@ def run_command(placement: Placement, port: int, name: str, owner: Path) -> list
         command += ["--network", ISOLATED_NETWORK]
     else:
         command += ["--publish", f"127.0.0.1:{port}:{INSIDE_PORT}"]
-    command += ["--mount", mount]
+    command += ["--mount", _read_only(models, inside)]
+    layers = models.parent.parent / STORE_FOLDER
+    if placement.model is not None and layers.is_dir():
+        store, *_ = store_folders(str(inside), {})
+        command += ["--mount", _read_only(layers, Path(store))]
     for variable, value in variables.items():
         command += ["--env", f"{variable}={value}"]
     if placement.account and not placement.isolated:
@@ -253,6 +258,11 @@ def _ask_docker(*words: str) -> str:
     command = ["docker", *words]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ANSWER_S)
     return done.stdout
+
+
+def _read_only(outside: Path, inside: Path) -> str:
+    """Return the mount of a folder of this machine."""
+    return ",".join(["type=bind", _field("source", outside), _field("target", inside), "readonly"])
 
 
 def _field(name: str, path: Path) -> str:

@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 from mmekit.archive.requirements import parse_requirements, with_dependencies
 from mmekit.archive.syntax import parsed
 from mmekit.errors import ServerError
-from mmekit_local.environments import cache_folder, made_once, run_uv, uv_variables
+from mmekit.uv import run_uv, uv_variables
+from mmekit_local.environments import cache_folder, made_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -169,7 +170,9 @@ def python_of(lines: Sequence[str], version: str | None = None) -> Path:
     Raises
     ------
     ServerError
-        It cannot be made: there is no uv, no such Python, no network or no room.
+        It cannot be made: there is no such Python, no network or no room.
+    MissingExtraError
+        There is no uv.
     """
     key = key_of(lines, version)
 

@@ -28,8 +28,9 @@ from mmekit.archive.package import RUNTIME_FOLDER
 from mmekit.archive.pickles import PICKLE_SUFFIXES
 from mmekit.archive.requirements import dependencies_of
 from mmekit.archive.stock_images import STOCK_IMAGE, Image, find_image
-from mmekit.errors import ManifestError, ServerError, TextError
-from mmekit_local.environments import cache_folder, find_uv, uv_variables
+from mmekit.errors import ManifestError, MissingExtraError, TextError
+from mmekit.uv import find_uv, uv_variables
+from mmekit_local.environments import cache_folder
 from mmekit_local.server.requirements import (
     LINKS_FOLDER,
     Installed,
@@ -42,8 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from mmekit_runtime.layers.listing import LayerEntry
+
 _logger = logging.getLogger("mmekit.server")
 
+_RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _FORMAT = 1  # another one where environments are made otherwise
 _LIGHT = (
     *("numpy", "scikit-learn", "joblib", "skops", "cloudpickle"),
@@ -157,7 +161,9 @@ class Interpreter:
     paths: tuple[str, ...] = field(default=())
 
 
-def environment_for(folder: Path, named: str | None) -> EnvironmentSpec | None:
+def environment_for(
+    folder: Path, named: str | None, layers: Iterable[LayerEntry] = ()
+) -> EnvironmentSpec | None:
     """Return how the environment of a model is made; None when it needs none of its own.
 
     Parameters
@@ -166,6 +172,8 @@ def environment_for(folder: Path, named: str | None) -> EnvironmentSpec | None:
         The model's.
     named
         The interpreter of ``option.pythonExecutable``, None for the server's own.
+    layers
+        The model's: compiled libraries among them are for one Python.
 
     Raises
     ------
@@ -173,7 +181,9 @@ def environment_for(folder: Path, named: str | None) -> EnvironmentSpec | None:
         requirements.txt cannot be followed.
     """
     wanted = read_requirements(folder)
-    if not wanted.lines:
+    compiled = next((layer.python for layer in layers if layer.python is not None), None)
+    on_another = named is None and compiled not in (None, _RUNNING)
+    if not wanted.lines and not on_another:
         return None
     links = folder / LINKS_FOLDER
     found = links if links.is_dir() else None
@@ -186,12 +196,12 @@ def environment_for(folder: Path, named: str | None) -> EnvironmentSpec | None:
         return EnvironmentSpec(
             other.path, other.version, wanted, other.paths, links=where, links_digest=digest
         )
-    if not lacking(wanted, Installed()):
+    if not lacking(wanted, Installed()) and not on_another:
         return None
     manifest = _manifest(folder)
     image = find_image(manifest.image or "") if manifest is not None else None
     image = image or STOCK_IMAGE
-    python, version = _python_of(image.python, image.name)
+    python, version = _python_of(compiled or image.python, image.name)
     seen = {} if manifest is None else _seen(manifest)
     heavy = [name for name in HEAVY if name in seen or _names(folder, name)]
     linked, spare = {}, {}
@@ -258,18 +268,17 @@ def _interpreter(named: str) -> Interpreter | None:
 @cache  # looked for, and said, once
 def _python_of(version: str, image: str) -> tuple[str, str]:
     """Return the interpreter for an image's environments, and its version."""
-    running = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    if version == running:
-        return sys.executable, running
+    if version == _RUNNING:
+        return sys.executable, _RUNNING
     found = _find_python(version)
     if found is not None:
         return found, version
     _logger.warning(
-        "there is no Python %s here, which %s has: models with a requirements.txt of their own run "
-        "on Python %s. `uv python install %s` brings it",
-        *(version, image, running, version),
+        "there is no Python %s here, which %s has: models with libraries of their own run on "
+        "Python %s. `uv python install %s` brings it",
+        *(version, image, _RUNNING, version),
     )
-    return sys.executable, running
+    return sys.executable, _RUNNING
 
 
 def _find_python(version: str) -> str | None:
@@ -285,7 +294,7 @@ def _find_python(version: str) -> str | None:
             check=True,
             timeout=_ASKING_S,
         )
-    except (OSError, subprocess.SubprocessError, ServerError):
+    except (OSError, subprocess.SubprocessError, MissingExtraError):
         return None
     return done.stdout.strip() or None
 

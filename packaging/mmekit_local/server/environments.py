@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmekit.errors import MmekitError
-from mmekit_local.environments import find_uv, made_once, run_uv, uv_variables
+from mmekit.uv import find_uv, run_uv, uv_variables
+from mmekit_local.environments import made_once
 from mmekit_local.redaction import redacted
 from mmekit_local.server import errors
 from mmekit_local.server.environment_spec import HEAVY, EnvironmentSpec
@@ -173,7 +174,8 @@ def _fill(spec: EnvironmentSpec, scratch: Path, made: Path) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         install.append("--compile-bytecode")  # otherwise by whoever imports it first
     asked = [*install, *_asked(spec, scratch)]
-    _logger.info("what requirements.txt asks for: %s", ", ".join(map(shown, spec.wanted.lines)))
+    if spec.wanted.lines:
+        _logger.info("what requirements.txt asks for: %s", ", ".join(map(shown, spec.wanted.lines)))
     if spec.spare and not _can_spare(asked, scratch):
         for name, version in spec.spare:
             _link(name, version, site)
@@ -182,7 +184,8 @@ def _fill(spec: EnvironmentSpec, scratch: Path, made: Path) -> None:
         # The image has the build for CPUs; PyPI's for Linux brings the libraries of CUDA.
         on_cpus = any(line.startswith("torch") for line in spec.base)
         run_uv([*install, *(("--torch-backend", "cpu") if on_cpus else ()), *spec.base], scratch)
-    run_uv(asked, scratch)
+    if spec.wanted.lines:
+        run_uv(asked, scratch)
 
 
 def _asked(spec: EnvironmentSpec, scratch: Path) -> list[str]:

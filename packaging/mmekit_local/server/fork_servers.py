@@ -104,7 +104,7 @@ class ForkServers:
             It could not be started.
         """
         environment = spec.variables()
-        runtime = spec.folder / "mmekit_runtime" / "slots"
+        runtime = spec.runtime / "slots"
         build = setting(runtime / "build.py", "BUILD")
         key = f"{build}\0{spec.python}\0{keys.sharing_key(environment, str(spec.folder))}"
         path = keys.socket_path(str(self._folder), key)

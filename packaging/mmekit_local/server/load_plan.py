@@ -24,6 +24,7 @@ from mmekit.archive.properties import (
     parse_entries,
     properties_of,
 )
+from mmekit.archive.runtime import HOOK_FILE
 from mmekit.errors import PackageError, PropertiesError, TextError
 from mmekit_local.server import errors
 from mmekit_local.server.environment_spec import EnvironmentSpec, environment_for
@@ -31,10 +32,14 @@ from mmekit_local.server.forms import integer
 from mmekit_local.server.limits import MAX_WORKERS
 from mmekit_local.server.memory import MIB
 from mmekit_local.server.requirements import missing_requirements
+from mmekit_runtime.layers.listing import FOLDER as LAYERS_FOLDER
+from mmekit_runtime.layers.listing import LayerError, read_layers
 from mmekit_runtime.model_files import RAW, RECOMMENDING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from mmekit_runtime.layers.listing import LayerEntry
 
 _HANDLE = re.compile(rb"^(?:def +handle *\(|handle *=)", re.MULTILINE)
 _FILE_SIZE_FACTOR = 1.2
@@ -57,6 +62,8 @@ class ModelLoadPlan:
         What the engine runs.
     init_parameters
         What the handler finds in its first request besides the properties.
+    layers
+        Which the model names.
     """
 
     folder: Path
@@ -66,6 +73,7 @@ class ModelLoadPlan:
     environment: EnvironmentSpec | None
     entry_point: str
     init_parameters: Mapping[str, str]
+    layers: tuple[LayerEntry, ...]
 
 
 def plan_load(url: str, most_workers: int, *, installs: bool) -> ModelLoadPlan:
@@ -75,9 +83,10 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> ModelLoadPlan:
     handler = _handler_of_djl(folder, properties)
     _check(folder, properties, most_workers, has_handler=handler is not None)
     named = _named_python(properties)
+    layers = _layers(folder)
     environment = None
     if installs:
-        environment = environment_for(folder, named)
+        environment = environment_for(folder, named, layers)
     elif missing := missing_requirements(folder):
         message = (
             f"requirements.txt asks for what this environment lacks: {', '.join(missing)}; "
@@ -85,7 +94,7 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> ModelLoadPlan:
             "it into the image that serves the model"
         )
         raise errors.load_failed(message, "ModelException")
-    required = _required_bytes(folder, properties)
+    required = _required_bytes(folder, properties, layers)
     entry_point = properties.entry_point or "model.py"
     init_parameters = {}
     if handler is not None:
@@ -98,6 +107,7 @@ def plan_load(url: str, most_workers: int, *, installs: bool) -> ModelLoadPlan:
         environment=environment,
         entry_point=entry_point,
         init_parameters=init_parameters,
+        layers=layers,
     )
 
 
@@ -223,10 +233,22 @@ def _is_integer(text: str) -> bool:
     return True
 
 
-def _required_bytes(folder: Path, properties: Properties) -> int:
+def _layers(folder: Path) -> tuple[LayerEntry, ...]:
+    if not (folder / HOOK_FILE).is_file():
+        return ()  # not of our packing: the file may be a model's own
+    try:
+        return read_layers(str(folder))
+    except LayerError as error:
+        raise errors.load_failed(str(error), "ModelException") from error
+
+
+def _required_bytes(folder: Path, properties: Properties, layers: tuple[LayerEntry, ...]) -> int:
+    """Return what a model takes by itself: its layers are there for others as well."""
     required = properties.required_memory_mb
     # 0 is DJL Serving's default: nothing was said.
     if required is not None and required > 0:
         return required * MIB
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    apart = {folder / LAYERS_FOLDER / layer.sha256 for layer in layers}
+    own = (path for path in folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in own if apart.isdisjoint(path.parents))
     return int(size * _FILE_SIZE_FACTOR)

@@ -25,6 +25,7 @@ from mmekit_local.server.fork_servers import ForkServers
 from mmekit_local.server.limits import ServerLimits
 from mmekit_local.server.load_plan import plan_load
 from mmekit_local.server.memory import DEFAULT_RESERVED_MB, MIB, MemoryAdmission, ServerMemory
+from mmekit_local.server.model_layers import provided
 from mmekit_local.server.pool import PoolSize, WorkerPool
 from mmekit_local.server.slots import SPARE_DESCRIPTORS, WorkerLauncher
 from mmekit_local.server.worker import InitialisationError, WorkerSpec
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from mmekit.archive.properties import Properties
     from mmekit_local.server.load_plan import ModelLoadPlan
+    from mmekit_runtime.layers import ProvidedLayers
 
 _logger = logging.getLogger("mmekit.server")
 
@@ -203,6 +205,21 @@ class Registry:
         # In a thread: a disk may take its time, and a model may have many files.
         most = self._limits.workers
         plan = await asyncio.to_thread(plan_load, url, most, installs=self._installs)
+        layers = await provided(plan)
+        try:
+            pool = await self._start(name, plan, layers)
+        except BaseException:
+            if layers is not None:
+                layers.close()
+            raise
+        elapsed = (time.monotonic() - began) * 1000
+        _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
+        return ServedModel(name, url, plan.properties, pool, plan.required, at_start)
+
+    async def _start(
+        self, name: str, plan: ModelLoadPlan, layers: ProvidedLayers | None
+    ) -> WorkerPool:
+        """Return a pool of which the minimum of workers is ready; it lets go of the layers."""
         properties, required = plan.properties, plan.required
         python = plan.python
         if plan.environment is not None:
@@ -212,7 +229,7 @@ class Registry:
         async with self._admission.admit(required, reserved) as fits:
             if not fits:
                 raise errors.not_enough_memory()
-            launcher = self._launcher(name, plan, python)
+            launcher = self._launcher(name, plan, python, layers)
             most = _workers_that_play(
                 self._limits.concurrency, required, slots=launcher.gives_slots
             )
@@ -229,11 +246,11 @@ class Registry:
                 raise errors.no_descriptors() from error
             except WorkerFailure as error:
                 raise errors.load_failed(str(error).removeprefix(_WORKER_LOST)) from error
-        elapsed = (time.monotonic() - began) * 1000
-        _logger.info("Model %s loaded in %.0f ms.", name, elapsed)
-        return ServedModel(name, url, properties, pool, required, at_start)
+        return pool
 
-    def _launcher(self, name: str, plan: ModelLoadPlan, python: str) -> WorkerLauncher:
+    def _launcher(
+        self, name: str, plan: ModelLoadPlan, python: str, layers: ProvidedLayers | None
+    ) -> WorkerLauncher:
         properties = plan.properties
         init_properties = {
             "handler": properties.handler or "handle",
@@ -250,17 +267,18 @@ class Registry:
             environment=properties.env,
             python=python,
             entry_point=plan.entry_point,
-            libraries=self._libraries(plan.folder),
+            libraries=self._libraries(plan.folder, layers),
             load_timeout_s=float(properties.model_loading_timeout_s),
             predict_timeout_s=float(properties.predict_timeout_s),
             identity=f"{next(self._loads)} {name}",
             log_lines_per_s=self._limits.log_lines_per_s,
+            layers=layers,
         )
         return WorkerLauncher(spec, self._fork_servers)
 
-    def _libraries(self, folder: Path) -> Path | None:
+    def _libraries(self, folder: Path, layers: ProvidedLayers | None) -> Path | None:
         """Return where the runtime is for a model that brings none, and nothing else of ours."""
-        if (folder / RUNTIME_FOLDER).exists():
+        if (folder / RUNTIME_FOLDER).exists() or (layers and layers.runtime):
             return None
         libraries = self._sockets / "runtime"
         libraries.mkdir(exist_ok=True)

@@ -55,7 +55,7 @@ _LEVELS = (logging.INFO, logging.WARNING)
 
 def why_not(spec: WorkerSpec) -> str | None:
     """Return why a model cannot have worker slots here, None when it can."""
-    runtime = spec.folder / "mmekit_runtime" / "slots"
+    runtime = spec.runtime / "slots"
     if not (runtime / "forkserver.py").is_file() or not (spec.folder / "sitecustomize.py").exists():
         return "the archive has no worker slots"
     if not sys.platform.startswith("linux"):
@@ -398,6 +398,8 @@ class WorkerLauncher:
     async def close(self) -> None:
         """Let go of what the model's workers shared."""
         await self._pipes.close()
+        if self.spec.layers is not None:
+            self.spec.layers.close()
 
     def _log_why_not(self) -> None:
         _logger.info(

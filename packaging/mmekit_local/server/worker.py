@@ -13,8 +13,10 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from mmekit.archive.package import RUNTIME_FOLDER
 from mmekit.engine import ENGINE_SCRIPT
 from mmekit_local.printed import ProcessOutput
 from mmekit_local.redaction import visible
@@ -24,9 +26,9 @@ from mmekit_runtime.wire import encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from mmekit_local.server.replies import WorkerReply
+    from mmekit_runtime.layers import ProvidedLayers
 
 STARTED = b"Python engine started."
 START_TIMEOUT_S = 120.0
@@ -76,6 +78,8 @@ class WorkerSpec:
         Seconds until a load or a request is given up and its process killed.
     log_lines_per_s
         Of what a process prints; None takes what the environment says.
+    layers
+        What the model has in common with others; None where that is nothing.
     """
 
     model_name: str
@@ -91,6 +95,13 @@ class WorkerSpec:
     identity: str = ""
     libraries: Path | None = None
     log_lines_per_s: int | None = None
+    layers: ProvidedLayers | None = None
+
+    @property
+    def runtime(self) -> Path:
+        """Where the model's mmekit_runtime is, if it brings one."""
+        layer = None if self.layers is None else self.layers.runtime
+        return (self.folder if layer is None else Path(layer)) / RUNTIME_FOLDER
 
     def engine_arguments(self, socket_name: str) -> list[str]:
         """Return the engine's script and arguments: Connection.getPythonStartCmd, one process."""
@@ -118,7 +129,10 @@ class WorkerSpec:
         if self.libraries is not None:
             paths.append(str(self.libraries))
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        return {**environment, **self.environment}
+        environment.update(self.environment)
+        if self.layers is not None:
+            environment.update(self.layers.variables(environment, str(self.folder)))
+        return environment
 
 
 class Worker(abc.ABC):

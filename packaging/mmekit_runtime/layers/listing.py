@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from typing import Any
 
-LISTING = "layers.json"
+from . import holding
+
+LISTING, LISTING_BYTES = holding.LISTING, holding.LISTING_BYTES
 FOLDER = "layers"
 """Under which inline layers lie in an archive, each in a folder of its name."""
 
 LIBRARIES, BODY, RUNTIME = KINDS = ("libraries", "body", "runtime")
 FORMAT = 1
-LISTING_BYTES = 64 << 10
 _DIGITS = frozenset("0123456789abcdef")
-_SHA256_DIGITS = 64
 
 
 class LayerError(RuntimeError):
@@ -61,9 +62,9 @@ def read_layers(model_dir: str) -> tuple[LayerEntry, ...]:
     LayerError
         It is not one that packing has written.
     """
-    file = os.path.join(model_dir, LISTING)  # noqa: PTH118  pathlib is not there yet
+    file = os.path.join(model_dir, LISTING)
     try:
-        with open(file, "rb") as stream:  # noqa: PTH123
+        with open(file, "rb") as stream:
             data = stream.read(LISTING_BYTES + 1)
     except FileNotFoundError:
         return ()
@@ -99,9 +100,7 @@ def listing_of(entries: tuple[LayerEntry, ...]) -> bytes:
     return (json.dumps(content, sort_keys=True) + "\n").encode()
 
 
-def _of_known_format(
-    content: dict[str, list[dict[str, object]]],
-) -> dict[str, list[dict[str, object]]]:
+def _of_known_format(content: Any) -> Any:
     if content["format"] != FORMAT:
         raise ValueError(f"format {content['format']!r}")
     return content
@@ -111,7 +110,11 @@ def _entry(given: dict[str, object]) -> LayerEntry:
     if set(given) != set(LayerEntry.__dataclass_fields__):
         raise ValueError(f"a layer with {', '.join(sorted(given))}")
     sha256, kind = given["sha256"], given["kind"]
-    if not isinstance(sha256, str) or len(sha256) != _SHA256_DIGITS or not set(sha256) <= _DIGITS:
+    if (
+        not isinstance(sha256, str)
+        or len(sha256) != holding.SHA256_DIGITS
+        or not set(sha256) <= _DIGITS
+    ):
         raise ValueError(f"{sha256!r} is no SHA-256")
     if kind not in KINDS:
         raise ValueError(f"a layer of the kind {kind!r}")

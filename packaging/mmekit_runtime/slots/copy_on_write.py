@@ -193,11 +193,11 @@ def written(pid: int) -> list[Run]:
     return runs
 
 
-def merged(first: Sequence[Run], second: Sequence[Run]) -> list[Run]:
-    """Return what is in either, of at most `MOST_BYTES`."""
+def common(first: Sequence[Run], second: Sequence[Run]) -> list[Run]:
+    """Return what is in both, of at most `MOST_BYTES`: the rest others rarely write to."""
     runs: list[Run] = []
     left = MOST_BYTES
-    for start, length in sorted({*_pages(first), *_pages(second)}):
+    for start, length in sorted({*_pages(first)} & {*_pages(second)}):
         if left <= 0:
             break
         left -= length

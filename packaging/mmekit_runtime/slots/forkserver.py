@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mmekit_runtime.slots.channel import Channel
+    from mmekit_runtime.slots.template_process import TemplateProcess
 
 IDLE_S = 300.0
 """Seconds without any model after which a shared fork server ends, and a template process that has
@@ -156,14 +157,24 @@ class ForkServer:
             self._next_look = now + self._look_s
             for model in list(self._models.values()):
                 model.look(now)
-            # Those that parked models will need as well.
-            used = {model.template for model in self._models.values()}
-            used |= {one.template for model in self._models.values() for one in model.processes}
-            self.templates.end_unused(used, self._unused_s)
+            self.templates.end_unused(self._used_templates(), self._unused_s)
             self.templates.end_stuck(now)
         if self._idle_left() <= 0:
             log("nobody has used this fork server for a while")
             self._ending = True
+
+    def _used_templates(self) -> set[TemplateProcess | None]:
+        """Return those of awake models, and those that parked ones will need.
+
+        A body that only parked models share is memory that nobody uses: of theirs, the libraries.
+        """
+        used: set[TemplateProcess | None] = set()
+        for model in self._models.values():
+            awake = [process.template for process in model.processes]
+            used.update(awake)
+            if not awake and model.template is not None:
+                used.add(self.templates.without_body(model.template))
+        return used
 
     def _idle_left(self) -> float:
         """Return the seconds until it ends because it has nothing to do."""

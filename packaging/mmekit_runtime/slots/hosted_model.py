@@ -25,6 +25,7 @@ from mmekit_runtime.slots.settings import (
     read_processes,
     read_required_bytes,
 )
+from mmekit_runtime.slots.shared_body import SharedBody
 from mmekit_runtime.slots.slot import STUCK_S, ProcessHandle
 
 TYPE_CHECKING = False
@@ -86,7 +87,12 @@ class HostedModel:
     def __init__(self, server: _ForkServer, first: Slot) -> None:
         self._server = server
         self.identity = first.identity
+        self._body = SharedBody.of_worker(first.argv, first.environ, first.model_dir)
         self.imports = frozenset(read_preload(first.model_dir))
+        if self._body is not None:
+            self.imports |= {self._body.token}
+            server.templates.know(self._body)
+        self._said_not_shared = False
         self._first_worker = {"argv": first.argv, "environ": first.environ, "cwd": first.cwd}
         self.init: dict[str, str] | None = None
         self.ended = False
@@ -312,7 +318,25 @@ class HostedModel:
             "dropped_paths": self._server.dropped_paths,
             "init": self.init,
             "quiet": bool(self.parking.since) or process.is_further,
+            "shared": self._received_token(process),
         }
+
+    def _received_token(self, process: ProcessHandle) -> str | None:
+        """Return what a process is forked with of the body, None where it loads its own."""
+        template = process.template
+        if self._body is None or template is None:
+            return None
+        token = self._body.token
+        problem = self._server.templates.problem_of(token)
+        if problem is None and token in template.imports:
+            return token
+        if not self._said_not_shared:
+            self._said_not_shared = True
+            self._slots.print(
+                "WARN::mmekit: the shared body is loaded in each process by itself: load_shared "
+                f"{problem or 'could not be called before the fork'}"
+            )
+        return None
 
     def started(self, process: ProcessHandle) -> None:
         """Go on with a process that has been forked."""

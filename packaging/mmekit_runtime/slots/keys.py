@@ -71,6 +71,10 @@ _INTERPRETER_VARIABLES = (
 )
 
 
+VARYING_VARIABLES = ("_", "PWD", "OLDPWD", "SHLVL")
+"""A shell sets these, between a server and a worker: they say nothing of the model."""
+
+
 def is_off(environ: dict[str, str] | os._Environ[str]) -> bool:
     """Whether the switch in the environment says so."""
     return environ.get(OFF_VARIABLE, "").strip().lower() in ("off", "0", "no", "false")

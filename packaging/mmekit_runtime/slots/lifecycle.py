@@ -9,6 +9,7 @@ from collections import deque
 from typing import Protocol
 
 from mmekit_runtime.slots.scoreboard import ScoreboardFile
+from mmekit_runtime.slots.shared_body import is_body
 from mmekit_runtime.slots.slot import ProcessHandle
 from mmekit_runtime.slots.template_process import BASE_IMPORTS
 
@@ -140,7 +141,10 @@ class ProcessStart:
         return {
             **self._model.start_message(process),
             "times": {
-                "imports": sorted(template.imports - set(BASE_IMPORTS)),
+                "imports": [
+                    "a shared body" if is_body(name) else name
+                    for name in sorted(template.imports - set(BASE_IMPORTS))
+                ],
                 "template_ms": (self._began - process.asked_at) * 1000,
                 "fork_ms": process.fork_ms,
             },

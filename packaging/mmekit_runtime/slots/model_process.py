@@ -12,18 +12,14 @@ from _socket import socket as new_socket
 from pathlib import Path
 from typing import Any, TextIO
 
-from mmekit_runtime.handler import Handler
 from mmekit_runtime.slots import copy_on_write
 from mmekit_runtime.slots.channel import Channel
+from mmekit_runtime.slots.rehearsal import answer_once
 from mmekit_runtime.slots.request_loop import RequestLoop
 from mmekit_runtime.slots.scoreboard import Scoreboard
-from mmekit_runtime.slots.service import reply_bytes, request_of
-from mmekit_runtime.wire import decode_request, encode_request
 
 # The engine logs to the root logger, and so does what stands in for it.
 _logger = logging.getLogger()
-
-_WARM_UPS = 64
 
 
 def run(channel_fd: int, *, is_spare: bool = False) -> None:
@@ -36,7 +32,7 @@ def run(channel_fd: int, *, is_spare: bool = False) -> None:
     channel = Channel(new_socket(fileno=channel_fd))
     channel.sock.setblocking(True)  # noqa: FBT003
     if is_spare:
-        warm_up(1)
+        answer_once()
     first = _first_message(channel)
     if first is None:
         return
@@ -93,7 +89,9 @@ def _become_worker(start: dict[str, Any]) -> None:
         numpy_random.seed()
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.seed()
+        # Not torch.seed(), which notes for the GPU where it was called from, and reads the sources
+        # for that.
+        torch.default_generator.seed()
 
 
 class _WorkerStream(io.FileIO):
@@ -114,30 +112,3 @@ def _reopened(stream: TextIO) -> TextIO:
     # Line by line, as a worker's output is read while the model works.
     raw = io.BufferedWriter(_WorkerStream(stream.fileno(), "w", closefd=False))
     return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
-
-
-class _Echo(Handler):
-    """Answers the first column."""
-
-    def load(self, folder: Path) -> None:  # noqa: ARG002
-        return None
-
-    def predict(self, model: None, rows: Any, parameters: Any) -> Any:  # noqa: ARG002
-        return rows[:, 0]
-
-
-def warm_up(times: int = _WARM_UPS) -> None:
-    """Answer a few requests without a model, so that forks find the code warm.
-
-    CPython rewrites the bytecode of a function while it is new; done before the fork it is done
-    once, and the pages stay shared.
-    """
-    handler = _Echo()
-    handler.prepare(Path())
-    properties = {"Content-Type": "application/json", "Accept": "*/*", "handler": "handle"}
-    data = encode_request(properties, (("data", b'{"instances": [[1.0, 2.0]]}'),))
-    for _ in range(times):
-        found = decode_request(data)
-        assert found is not None  # noqa: S101
-        for reply in handler.answer([request_of(found[0]), request_of(found[0])]):
-            reply_bytes(reply)

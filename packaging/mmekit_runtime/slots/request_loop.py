@@ -101,11 +101,26 @@ class RequestLoop:
             )
         began = time.monotonic_ns()
         service = ModelService(arguments)
+        if self._start["shared"] is not None:
+            service.receive_shared(self._start["shared"])
         self._scoreboard.set_load(import_ns=time.monotonic_ns() - began)
         return service
 
     def run(self) -> None:
         """Say that model.py is imported, and answer until the last connection ends."""
+        self._begin()
+        while self._channel is not None or self._by_fd:
+            self._turn()
+
+    def rehearse(self) -> None:
+        """Answer what has been sent in advance, as `run` would, and leave the fork server alone."""
+        self._begin()
+        self._turn()
+        while self._by_fd:
+            self._turn()
+        self._poll.close()
+
+    def _begin(self) -> None:
         assert self._channel is not None  # noqa: S101
         self._poll.register(self._channel.fileno(), select.EPOLLIN)
         replay = self._start.get("init")
@@ -116,8 +131,6 @@ class RequestLoop:
                 raise RuntimeError("the model could not be loaded again")
             copy_on_write.give_back()
         self._tell({"ready": os.getpid()})
-        while self._channel is not None or self._by_fd:
-            self._turn()
 
     # The loop.
 

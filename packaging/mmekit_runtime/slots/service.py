@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.messages import Reply, Request, is_out_of_memory
+from mmekit_runtime.slots import shared_body
 from mmekit_runtime.wire import WireAnswer, WireRequest, encode_answer
 
 if TYPE_CHECKING:
@@ -48,10 +49,13 @@ class Arguments:
 
 def configure_logging(level: str) -> None:
     """Log as djl_python_engine.py does."""
+    wanted = getattr(logging, level.upper(), None)
     logging.basicConfig(
         stream=sys.stdout,
         format="%(levelname)s::%(message)s",
-        level=level.upper(),
+        # Set anew, even to what it is, it writes to every logger that there is: those of a process
+        # with hundreds of libraries lie in 3.5 MiB of pages that are shared until then.
+        level=None if wanted == _logger.level else level.upper(),
         # What was imported before the fork may have set up logging, and the engine is first.
         force=True,
     )
@@ -96,6 +100,12 @@ class ModelService:
         self._verified = not arguments.recommended_entry_point
         handle = getattr(module, "handle", None)
         self.handler = handle if isinstance(handle, Handler) else None
+
+    def receive_shared(self, token: str) -> None:
+        """Give the handler the body that was loaded before this process was forked."""
+        received = shared_body.loaded(token)
+        if received is not None and self.handler is not None and self.handler.shares():
+            self.handler.receive_shared(*received)
 
     def invoke(self, message: WireRequest) -> Any:
         """Return the Output of one request; an exception becomes one, as run_server has it."""

@@ -11,6 +11,7 @@ import socket
 import time
 from _socket import MSG_DONTWAIT, MSG_PEEK
 
+from mmekit_runtime.slots.keys import VARYING_VARIABLES
 from mmekit_runtime.slots.loop import log
 from mmekit_runtime.slots.scoreboard import BEGUN, MAX_SLOTS, TAKEN, ScoreboardFile
 from mmekit_runtime.wire import WireAnswer, WireError, decode_request, encode_answer
@@ -82,9 +83,7 @@ class Slot:
         """
         # A folder that was made anew has the path of the old one, and may hold another model.
         status = os.stat(self.model_dir)  # noqa: PTH116
-        # A shell sets these, between a server and a worker: they say nothing of the model.
-        varying = ("_", "PWD", "OLDPWD", "SHLVL")
-        environ = sorted(item for item in self.environ.items() if item[0] not in varying)
+        environ = sorted(item for item in self.environ.items() if item[0] not in VARYING_VARIABLES)
         return repr((self.model, self.model_dir, status.st_dev, status.st_ino, environ))
 
     @property

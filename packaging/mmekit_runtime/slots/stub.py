@@ -2,11 +2,13 @@
 
 It runs while Python starts (sitecustomize.py), before the engine: it asks the fork server for a
 slot and then becomes a shell that waits for its end, 0.1 MiB instead of a Python. When anything
-stands in the way it says why in one line and returns, and the plain engine runs.
+stands in the way it says why in one line and returns, and the plain engine runs. Either holds the
+model's layers, by descriptors that it has from `mmekit_runtime.layers`, as long as it lives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -255,10 +257,15 @@ def _execute(path: str, key: str, model_dir: str, ready: int) -> None:
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.set_inheritable(ready, True)  # noqa: FBT003
     environ = fork_server_environment(os.environ, model_dir)
     # In hex, as NUL stands between the parts of a key, and no variable can hold that.
     environ["MMEKIT_SLOTS_KEY"] = key.encode("utf-8", "surrogateescape").hex()
+    # Of the locks that hold this model's layers: it outlives the model.
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(name) > 2 and int(name) != ready:  # noqa: PLR2004
+            with contextlib.suppress(OSError):
+                os.set_inheritable(int(name), False)  # noqa: FBT003
+    os.set_inheritable(ready, True)  # noqa: FBT003
     # It outlives the model's folder; and -m puts the working directory onto sys.path.
     os.chdir("/")
     module = "mmekit_runtime.slots.forkserver"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import select
 import signal
@@ -18,15 +19,18 @@ from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as new_socket
 from collections import deque
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from mmekit_runtime.slots import shared_body
 from mmekit_runtime.slots.channel import Channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
 _MODEL_PROCESS = "mmekit_runtime.slots.model_process"
+_REHEARSAL = "mmekit_runtime.slots.rehearsal"
 
 BASE_IMPORTS = (
     "numpy",
@@ -57,8 +61,9 @@ class TemplateProcess:
     Attributes
     ----------
     imports
-        Everything that it was asked to import, its ancestors' included; what failed or was dropped
-        counts as there, since trying again would end the same.
+        Everything that it was asked to import, its ancestors' included, and the body that it has
+        loaded (`shared_body`); what failed or was dropped counts as there, since trying again would
+        end the same.
     own_ms
         Milliseconds that its own imports took.
     used_at
@@ -94,6 +99,11 @@ class TemplateProcess:
     def __str__(self) -> str:
         """Return what the log calls it."""
         return f"a template process with {len(self.imports)} imports"
+
+    @property
+    def has_body(self) -> bool:
+        """Whether it was asked to load a body that models share."""
+        return any(map(shared_body.is_body, self.imports))
 
     @property
     def knows_enough(self) -> bool:
@@ -132,15 +142,15 @@ def fork_template(imports: Sequence[str]) -> tuple[int, Any]:
     """Fork a template process that imports modules; return its pid and a socket to it.
 
     It reports once: ``{"imported": [...], "failed": {name: reason}, "ms": ...}`` when it is ready,
-    or ``{"spoiled": name}`` when an import started a thread and ``{"broken": reason}`` when the
-    runtime itself cannot be imported, and ends then.
+    or ``{"spoiled": name, "reason": ...}`` when an import started a thread and ``{"broken":
+    reason}`` when the runtime itself cannot be imported, and ends then.
     """
     ours, theirs = pair()
     pid = os.fork()
     if pid == 0:
         try:
             ours.close()
-            _live(theirs.detach(), imports)
+            _live(theirs.detach(), imports, {})
         except BaseException:  # noqa: BLE001
             import traceback
 
@@ -151,14 +161,16 @@ def fork_template(imports: Sequence[str]) -> tuple[int, Any]:
     return pid, ours
 
 
-def _live(fd: int, imports: Sequence[str]) -> None:
+def _live(fd: int, imports: Sequence[str], bodies: dict[str, dict[str, Any]]) -> None:
     # A connection has ended when its last duplicate is closed: none of them may be left here.
     keep_only([fd])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     channel = Channel(new_socket(fileno=fd))
     channel.sock.setblocking(False)  # noqa: FBT003
-    report = import_all(imports)
+    # As the engine has it, whose model processes need not set it then.
+    logging.getLogger().setLevel(logging.INFO)
+    report = import_all(imports, bodies)
     if _MODEL_PROCESS in report.get("failed", ()):
         report = {"broken": report["failed"][_MODEL_PROCESS]}
     channel.send(report)
@@ -166,7 +178,7 @@ def _live(fd: int, imports: Sequence[str]) -> None:
         return
     if _MODEL_PROCESS in imports:
         # Before what is here is frozen, as what this makes is to be shared as well.
-        sys.modules[_MODEL_PROCESS].warm_up()
+        importlib.import_module(_REHEARSAL).rehearse()
     from mmekit_runtime.slots import copy_on_write  # brings ctypes: not for the fork server
 
     plugs = copy_on_write.prepare_to_fork()
@@ -174,19 +186,32 @@ def _live(fd: int, imports: Sequence[str]) -> None:
     del plugs
 
 
-def import_all(imports: Sequence[str]) -> dict[str, Any]:
-    """Import modules one by one; say which failed, or which started a thread."""
+def import_all(
+    imports: Sequence[str], bodies: Mapping[str, dict[str, Any]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Import modules one by one, and load bodies; say which failed, or which started a thread.
+
+    Parameters
+    ----------
+    bodies
+        What those of the imports stand for that are bodies (`shared_body`).
+    """
     began = time.monotonic()
     # Packages may have been installed since the process that this one is forked from looked.
     importlib.invalidate_caches()
     failed: dict[str, str] = {}
     for name in imports:
         try:
-            importlib.import_module(name)
+            if name in bodies:
+                shared_body.SharedBody(**bodies[name]).load()
+            else:
+                importlib.import_module(name)
+        except shared_body.CannotShare as problem:
+            return {"spoiled": name, "reason": str(problem)}
         except BaseException as error:  # noqa: BLE001  the model process will have the same error
-            failed[name] = f"{type(error).__name__}: {error}"[:200]
+            failed[name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         if thread_count() > 1:
-            return {"spoiled": name}
+            return {"spoiled": name, "reason": "starts a thread"}
     imported = [name for name in imports if name not in failed]
     elapsed = (time.monotonic() - began) * 1000
     return {"imported": imported, "failed": failed, "ms": elapsed}
@@ -232,7 +257,8 @@ def _learn(channel: Channel, message: dict[str, Any]) -> None:
 
     written = message["known"]
     with contextlib.suppress(OSError):  # it has ended
-        written = copy_on_write.merged(written, copy_on_write.written(message["learn"]))
+        found = copy_on_write.written(message["learn"])
+        written = copy_on_write.common(written or found, found)
     channel.send({"written": written})
 
 
@@ -244,7 +270,7 @@ def _fork_for(channel: Channel, message: dict[str, Any], fds: list[int]) -> None
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if message["fork"] == "template":
-                _live(fds[0], message["imports"])
+                _live(fds[0], message["imports"], message.get("bodies", {}))
             else:
                 # What the model starts ends with it, by its group.
                 os.setpgid(0, 0)

@@ -14,6 +14,7 @@ import signal
 import time
 
 from mmekit_runtime.slots.loop import Loop, log
+from mmekit_runtime.slots.shared_body import is_body
 from mmekit_runtime.slots.template_process import (
     BASE_IMPORTS,
     TemplateProcess,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mmekit_runtime.slots.channel import Channel
+    from mmekit_runtime.slots.shared_body import SharedBody
 
     Found = Callable[[TemplateProcess | None], None]
     Forked = Callable[[int, Channel | None], None]
@@ -95,8 +97,9 @@ class ImportTree:
         ancestor, steps
             The template that has the most of it and nothing else (None: none has), and the imports
             of each template to fork in turn. With another set that shares more than the ancestor
-            has, what they share is a step of its own.
+            has, what they share is a step of its own; so are the libraries below a body.
         """
+        without_body = frozenset(name for name in wanted if not is_body(name))
         subsets = [template for template in self._templates if template.imports <= wanted]
         ancestor = max(subsets, key=lambda template: len(template.imports), default=None)
         has = ancestor.imports if ancestor else frozenset()
@@ -106,6 +109,9 @@ class ImportTree:
         steps = [wanted]
         if has < shared < wanted:
             steps.insert(0, shared)
+        elif has < without_body < wanted:
+            # Another body is then loaded on top of the same libraries.
+            steps.insert(0, without_body)
         return ancestor, steps
 
 
@@ -134,11 +140,21 @@ class Templates:
         self._outdated = outdated
         self._tree = ImportTree()
         self._dropped: set[str] = set()
+        self._bodies: dict[str, SharedBody] = {}
+        self._problems: dict[str, str] = {}
         self._waiting: dict[frozenset[str], list[Found]] = {}
         self._forking: dict[int, tuple[TemplateProcess, Channel, Forked]] = {}
         self._number = 0
         self._spares = os.environ.get(SPARES_VARIABLE, "1").strip() != "0"
         self._due: dict[TemplateProcess, float] = {}
+
+    def know(self, body: SharedBody) -> None:
+        """Take note of what the token of a body stands for, before it is asked for."""
+        self._bodies[body.token] = body
+
+    def problem_of(self, token: str) -> str | None:
+        """Return why models cannot be forked from a process that has a body; None when they can."""
+        return self._problems.get(token)
 
     def find(self, wanted: frozenset[str], then: Found) -> None:
         """Call ``then`` with a ready template that has these imports, or with None."""
@@ -176,7 +192,8 @@ class Templates:
             self._template_started(template, pid, self._loop.channel(ours))
         else:
             template = self._tree.add(steps[0])
-            message = {"fork": "template", "imports": missing}
+            bodies = {one: self._bodies[one].as_message() for one in missing if is_body(one)}
+            message = {"fork": "template", "imports": missing, "bodies": bodies}
             self.fork(
                 ancestor,
                 message,
@@ -227,19 +244,28 @@ class Templates:
             elif "ended" in message:
                 self._exited(message["ended"], message["status"])
             elif "spoiled" in message:
-                log(f"importing {message['spoiled']} starts a thread: left to the models")
-                self._dropped.add(message["spoiled"])
+                self._leave_to_models(message["spoiled"], message["reason"])
             elif "broken" in message:
                 log(f"this runtime cannot be imported: {message['broken']}")
             elif "imported" in message:
                 self._template_is_ready(template, message)
+
+    def _leave_to_models(self, name: str, reason: str) -> None:
+        self._dropped.add(name)
+        if is_body(name):
+            self._problems[name] = reason
+        else:
+            log(f"importing {name} {reason}: left to the models")
 
     def _template_is_ready(self, template: TemplateProcess, message: dict[str, Any]) -> None:
         template.ready = True
         template.own_ms = message["ms"]
         template.failed = message["failed"]
         for name, reason in template.failed.items():
-            log(f"{name} was not preloaded: {reason}")
+            if is_body(name):
+                self._problems[name] = f"fails ({reason})"
+            else:
+                log(f"{name} was not preloaded: {reason}")
         log(f"{template} is ready after {template.own_ms:.0f} ms")
         for then in self._waiting.pop(template.imports, []):
             then(template)
@@ -386,6 +412,12 @@ class Templates:
             channel.close()
             forked(0, None)
         self._ask_for_more(template)
+
+    def without_body(self, template: TemplateProcess) -> TemplateProcess | None:
+        """Return the template below one that has a body, itself for one that has none."""
+        if not template.has_body:
+            return template
+        return self._tree.exact(frozenset(one for one in template.imports if not is_body(one)))
 
     def end_unused(self, used: set[TemplateProcess | None], unused_s: float) -> None:
         """End the templates from which no process was forked for so long that still lives.

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from mmekit.archive import measure, read_measured
+from mmekit.archive.measure import fingerprint
 from mmekit.errors import MeasureError, PackageError
 from tests.server_process import wait_until
 
@@ -490,3 +491,122 @@ def test_a_missing_folder_and_a_foreign_measurement_are_named(workshop):
 
     with pytest.raises(PackageError, match="cannot be read"):
         read_measured(workshop.artifacts)
+
+
+# What is shared with other models.
+
+SHARING = """\
+from mmekit_runtime import Handler
+import os
+
+
+class Model(Handler):
+    def load_shared(self, folder):
+        assert not (folder / "model.joblib").exists()
+        big = bytearray((folder / "body" / "big.bin").read_bytes())
+        {shared}
+        return big, os.getpid()
+
+    def load(self, folder, shared):
+        assert not (folder / "body" / "big.bin").exists() and (folder / "model.joblib").exists()
+        return shared
+
+    def predict(self, model, rows, parameters):
+        return [{answer}] * len(rows)
+
+
+handle = Model()
+"""
+BIG = 24 * MIB
+
+
+@pytest.fixture
+def sharing(workshop):
+    (workshop.artifacts / "body").mkdir()
+    (workshop.artifacts / "body" / "big.bin").write_bytes(b"x" * BIG)
+    (workshop.artifacts / "body" / "own.txt").write_text("this model's")
+    workshop.write("serving.properties", "engine=Python\noption.shared=body/big.bin\n")
+
+    def write(shared="", answer="len(model[0])"):
+        workshop.write("model.py", SHARING.format(shared=shared, answer=answer))
+        return workshop
+
+    return write
+
+
+@linux_only
+def test_a_shared_body_is_loaded_before_the_fork_and_counted_apart(sharing):
+    workshop = sharing()
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert measured.unshared is None
+    assert measured.fork_failure is None
+    assert BIG <= measured.memory.shared < BIG + 8 * MIB
+    assert measured.memory.forked < BIG
+    assert read_measured(workshop.artifacts) == measured
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("shared", "reason"),
+    [
+        (
+            "exec(__import__('pathlib').Path(os.environ['THREADED']).read_text())",
+            "starts threads",
+        ),
+        (
+            "if os.path.basename(os.getcwd()).startswith('mmekit-body-'): 1 / 0",
+            "ZeroDivisionError",
+        ),
+    ],
+)
+def test_a_body_that_cannot_be_forked_is_loaded_by_each_process(
+    sharing, tmp_path, monkeypatch, shared, reason
+):
+    (tmp_path / "threaded.py").write_text(THREADED)
+    monkeypatch.setenv("THREADED", str(tmp_path / "threaded.py"))
+    workshop = sharing(shared)
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert reason in measured.unshared
+    assert measured.memory.shared is None
+    assert measured.memory.forked > BIG
+    assert measured.fork_failure is None
+
+
+@linux_only
+def test_a_handler_without_load_shared_reads_the_shared_files_itself(workshop):
+    (workshop.artifacts / "big.bin").write_bytes(b"x")
+    workshop.write("serving.properties", "engine=Python\noption.shared=big.bin\n")
+    workshop.write(
+        "model.py",
+        "import os\ndef handle(inputs):\n"
+        "    open(os.path.join(os.environ['MMEKIT_SHARED_FOLDER'], 'big.bin')).close()\n",
+    )
+
+    measured = measure(workshop.package, workshop.artifacts)
+
+    assert measured.unshared == "model.py has no handler with a load_shared of its own"
+    assert measured.memory.forked is not None
+
+
+@linux_only
+def test_a_body_that_knows_its_process_is_refused(sharing):
+    workshop = sharing(answer="float(model[1] == os.getpid())")
+
+    with pytest.raises(MeasureError, match="answers its sample differently") as caught:
+        measure(workshop.package, workshop.artifacts)
+
+    assert "load_shared" in caught.value.what
+    assert "must not depend on the process" in caught.value.remedy
+
+
+def test_what_is_shared_is_a_part_of_what_was_measured(sharing):
+    workshop = sharing()
+    before = fingerprint(workshop.contents())
+
+    workshop.write("serving.properties", "engine=Python\noption.shared=body\n")
+
+    assert fingerprint(workshop.contents()) != before

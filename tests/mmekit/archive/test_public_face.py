@@ -8,11 +8,13 @@ import mmekit.archive
 def test_the_room_exports_exactly_these_names():
     assert mmekit.archive.__all__ == [
         "STOCK_IMAGE",
+        "ArchiveLayer",
         "Description",
         "Digest",
         "Example",
         "Finding",
         "Image",
+        "LayerSource",
         "Limits",
         "Manifest",
         "Measured",
@@ -27,6 +29,7 @@ def test_the_room_exports_exactly_these_names():
         "declared_image",
         "describe",
         "find_image",
+        "layer_file",
         "measure",
         "openapi",
         "pack",

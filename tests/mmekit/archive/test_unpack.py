@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmekit.archive import Limits, unpack
-from mmekit.errors import ArchiveError, UnsafeArchiveError
+from mmekit.archive.tarball import open_tarball
+from mmekit.errors import ArchiveError, BudgetError, UnsafeArchiveError
 
 
 def member(name, kind=tarfile.REGTYPE, content=b"", **attributes):
@@ -244,3 +245,129 @@ def test_no_combination_of_names_and_links_reaches_outside(tmp_path_factory, mem
             assert path.resolve().is_relative_to(inside)
     assert (root / "x").read_bytes() == b"untouched"
     assert sorted(path.name for path in root.iterdir()) == ["model.tar.gz", "place", "x"]
+
+
+class KeptApart:
+    """Keeps a folder of an archive; `has` says that it is there already."""
+
+    def __init__(self, folder, place, *, has=False):
+        self.folder, self.place, self.has, self.asked = folder, place, has, []
+        self.before = None
+
+    def folder_of(self, name, unpacked):
+        self.before = sorted(path.name for path in unpacked.iterdir())
+        return self.folder if f"{name}/".startswith(f"{self.folder}/") else None
+
+    def keep(self, folder, unpack_into):
+        self.asked.append(folder)
+        if not self.has:
+            self.place.mkdir()
+            unpack_into(self.place)
+
+
+SHARED = [
+    MODEL,
+    member("shared", tarfile.DIRTYPE),
+    member("shared/of/body.bin", content=b"body", mode=0o755),
+    link("shared/of/same.bin", "shared/of/body.bin", tarfile.LNKTYPE),
+    member("shared.txt", content=b"own"),
+]
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_a_folder_of_an_archive_may_be_kept_apart(tmp_path, place, has):
+    archive = write(tmp_path / "model.tar.gz", *SHARED)
+    apart = KeptApart("shared", tmp_path / "kept", has=has)
+    unpack(archive, place, apart=apart)
+    assert sorted(path.name for path in place.iterdir()) == ["model.py", "shared.txt"]
+    assert (place / "shared.txt").read_bytes() == b"own"
+    assert apart.asked == ["shared"]
+    assert "model.py" in apart.before
+    kept = {str(path.relative_to(tmp_path)) for path in (tmp_path / "kept").rglob("*.bin")}
+    assert kept == (set() if has else {"kept/of/body.bin", "kept/of/same.bin"})
+    if not has:
+        assert (tmp_path / "kept" / "of" / "same.bin").read_bytes() == b"body"
+        assert stat.S_IMODE((tmp_path / "kept" / "of" / "body.bin").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("shared/../../evil", content=b"x")],
+        [member("shared", content=b"a file")],
+        [member("shared/a", content=b"x"), link("shared/b", "model.py", tarfile.LNKTYPE)],
+        [member("shared/a", content=b"x"), link("shared/b", "../model.py")],
+        [member("shared/a/b", tarfile.FIFOTYPE)],
+    ],
+    ids=["upwards", "file", "hard link out", "link out", "pipe"],
+)
+def test_what_is_kept_apart_is_no_safer_than_the_rest(tmp_path, place, members):
+    archive = write(tmp_path / "model.tar.gz", MODEL, *members)
+    with pytest.raises(UnsafeArchiveError):
+        unpack(archive, place, apart=KeptApart("shared", tmp_path / "kept"))
+    assert not any(place.iterdir())
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_archive_that_ends_early_is_damaged_though_its_folder_is_passed_over(tmp_path, place):
+    whole = write(tmp_path / "model.tar.gz", MODEL, member("shared/a", content=os.urandom(100_000)))
+    (tmp_path / "cut.tar.gz").write_bytes(whole.read_bytes()[:60_000])
+    apart = KeptApart("shared", tmp_path / "kept", has=True)
+    with pytest.raises(ArchiveError, match="damaged"):
+        unpack(tmp_path / "cut.tar.gz", place, apart=apart)
+
+
+MANY = [
+    MODEL,
+    member("shared", tarfile.DIRTYPE),
+    *(member(f"shared/{number % 7}/{number}.py", content=b"x" * number) for number in range(60)),
+    member("shared/" + "long/" * 40 + "name", content=b"in a pax header"),
+    member("shared/\N{SNOWMAN}", content=b"x"),
+    link("shared/z", "shared/0/0.py", tarfile.LNKTYPE),
+    member("shared/zz", content=b"x" * 513),
+    member("zzz", content=b"own"),
+]
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_what_is_passed_over_is_counted_as_what_is_read(tmp_path, tar_format):
+    archive = write(tmp_path / "model.tar.gz", *MANY, tar_format=tar_format)
+    seen = []
+    for passes_over in (False, True):
+        with open_tarball(archive) as tar:
+            names = []
+            for one in tar:
+                names.append(one.name)
+                if passes_over and one.name.startswith("shared"):
+                    tar.pass_over("shared")
+        budget = tar.budget
+        seen.append((budget.members, budget.content, names[0], names[-1], budget.unpacked))
+        lengths = len(names)
+    assert seen[0] == seen[1]
+    assert lengths < 12 if tar_format == tarfile.PAX_FORMAT else lengths == len(MANY)
+
+
+@pytest.mark.parametrize("limit", [Limits(files=30), Limits(total_bytes=500)])
+def test_what_is_passed_over_is_within_the_limits(tmp_path, place, limit):
+    archive = write(tmp_path / "model.tar.gz", *MANY)
+    with pytest.raises(BudgetError):
+        unpack(archive, place, limit, apart=KeptApart("shared", tmp_path / "kept", has=True))
+
+
+@pytest.mark.parametrize("where", range(0, 1024, 37))
+def test_a_damaged_header_is_found_among_what_is_passed_over(tmp_path, place, where):
+    whole = gzip.decompress(write(tmp_path / "whole.tar.gz", *MANY).read_bytes())
+    at = whole.index(b"shared/3/3.py") + where % 512
+    damaged = bytearray(whole)
+    damaged[at] ^= 0x01
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(gzip.compress(bytes(damaged)))
+    with pytest.raises(ArchiveError):
+        unpack(archive, place, apart=KeptApart("shared", tmp_path / "kept", has=True))
+
+
+def test_a_name_that_leads_upwards_is_refused_among_what_is_passed_over(tmp_path, place):
+    hostile = [member("shared/a"), member("shared/b"), member("shared/../../evil", content=b"x")]
+    archive = write(tmp_path / "model.tar.gz", MODEL, *hostile)
+    with pytest.raises(UnsafeArchiveError, match="leads upwards"):
+        unpack(archive, place, apart=KeptApart("shared", tmp_path / "kept", has=True))

@@ -50,13 +50,19 @@ def test_an_archive_has_the_hook_the_whole_runtime_and_its_build(workshop):
     pack(workshop.package, workshop.artifacts, workshop.archive)
 
     files = read_all(workshop.archive)
-    assert files["sitecustomize.py"] == (RUNTIME / "slots" / "site_hook.py").read_bytes()
-    installed = {f"mmekit_runtime/{p.relative_to(RUNTIME)}" for p in RUNTIME.rglob("*.py")}
-    assert {name for name in files if name.startswith("mmekit_runtime/")} == installed
+    assert files["sitecustomize.py"] == (RUNTIME / "site_hook.py").read_bytes()
+    installed = {f"mmekit_runtime/{it.relative_to(RUNTIME)}": it for it in RUNTIME.rglob("*.py")}
+    # What gets layers ready is in archives that have some.
+    layers = "mmekit_runtime/layers/"
+    needed = {f"{layers}__init__.py", f"{layers}provided.py"}
+    expected = {it for it in installed if it in needed or not it.startswith(layers)}
+    assert {name for name in files if name.startswith("mmekit_runtime/")} == expected
     namespace = {}
     exec(files["mmekit_runtime/slots/build.py"], namespace)  # noqa: S102
-    hashed = sorted(installed - {"mmekit_runtime/slots/build.py"})
-    lines = "".join(f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\n" for name in hashed)
+    # It is that of the whole runtime: models with and without layers share a fork server.
+    hashed = sorted(set(installed) - {"mmekit_runtime/slots/build.py"})
+    digests = {name: hashlib.sha256(installed[name].read_bytes()).hexdigest() for name in hashed}
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in digests.items())
     assert namespace["BUILD"] == hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
@@ -431,3 +437,11 @@ def test_a_model_that_never_parks_may_keep_state(workshop):
     workshop.write("model.py", "seen = []\ndef handle(inputs):\n    seen.append(1)\n")
 
     assert "state-in-globals" not in rules(check(workshop.package))
+
+
+def test_with_layers_alone_packing_adds_the_hook_and_no_slots():
+    files = Contents.of("", packed_runtime(worker_slots=False, layers=True))
+
+    assert "sitecustomize.py" in files
+    assert not any(name.startswith("mmekit_runtime/slots/") for name in files.files)
+    assert build_of(files) is None

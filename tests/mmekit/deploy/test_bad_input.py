@@ -67,6 +67,10 @@ def cabin(desk):
         (GOOD + "  - archive: x/a.tar.gz", "Two packages have the key a.tar.gz"),
         (GOOD + "    key: /a.tar.gz", "packages.0.key is '/a.tar.gz'; it may be what comes after"),
         (GOOD + "    artifacts: there", "artifacts without package"),
+        (GOOD + "thin: true", "Thin is for packages that deploy packs; name the `package`"),
+        (GOOD + "layers: true", "Layers is for packages that deploy packs; name the `package`"),
+        (GOOD + "volume_gb: 513", "volume_gb is 513: Input should be less than or equal to 512."),
+        (GOOD + "thin: some", "thin is 'some': Input should be a valid boolean"),
     ],
 )
 def test_a_file_that_says_what_cannot_be_is_refused_with_every_fault(cabin, text, said):

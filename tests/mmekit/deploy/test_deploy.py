@@ -255,6 +255,17 @@ def test_an_instance_type_changes_with_the_scaling_taken_away_meanwhile(deployed
     assert service.names("homes")["scaled"] == ["endpoint/homes/variant/AllTraffic"]
 
 
+def test_a_volume_reaches_the_instances_and_is_the_only_change(deployed, service):
+    add(deployed, "volume_gb: 40")
+    plan = deployed.mme("deploy")
+    assert "disk: all models take 1 of 40960 MiB" in plan
+    assert "volume: none -> 40" in plan
+    config = service.described("homes")["EndpointConfigName"]
+    described = service.client("sagemaker").describe_endpoint_config(EndpointConfigName=config)
+    assert described["ProductionVariants"][0]["VolumeSizeInGB"] == 40
+    assert "Nothing to do." in deployed.mme("deploy")
+
+
 def test_the_status_is_told(deployed, service):
     found = json.loads(deployed.mme("status", "--json"))
     assert found["endpoint"]["status"] == "InService"

@@ -1,9 +1,11 @@
 """Real packages: packed on the way, answered by the embedded server, told how many fit."""
 
 import json
+import re
 
 import pytest
 
+from tests.mmekit.archive.wheelhouse import add_wheel
 from tests.mmekit.deploy.conftest import changes
 
 PROPERTIES = "engine=Python\nminWorkers=1\nmaxWorkers=2\n"
@@ -23,12 +25,34 @@ class Doubling(Handler):
 
 handle = Doubling()
 """
+SHARING = MODEL.replace(
+    """    def load(self, folder):
+        return float((folder / "factor.txt").read_text())
+""",
+    """    def load_shared(self, folder):
+        return (folder / "body/weights.bin").read_bytes()
+
+    def load(self, folder, shared):
+        return len(shared) / (20 << 20) * float((folder / "factor.txt").read_text())
+""",
+)
 FILE = """
 name: farm
 packages:
   - archive: out/doubling.tar.gz
     package: doubling
     artifacts: factor
+"""
+FLOCK = """
+name: flock
+thin: true
+packages:
+  - archive: out/first.tar.gz
+    package: doubling
+    artifacts: first
+  - archive: out/second.tar.gz
+    package: doubling
+    artifacts: second
 """
 
 
@@ -48,9 +72,9 @@ def farm(desk):
     return desk
 
 
-def ask(desk):
+def ask(desk, endpoint="farm", model="doubling"):
     answer = desk.mme(
-        "invoke", "farm", "--target-model", "doubling.tar.gz",
+        "invoke", endpoint, "--target-model", f"{model}.tar.gz",
         "--data", "doubling/sample_request.json",
     )  # fmt: skip
     return json.loads(answer)["predictions"]
@@ -70,6 +94,80 @@ def test_a_package_is_packed_deployed_asked_and_packed_anew_when_it_changes(farm
     assert changes(said)["archive doubling.tar.gz"] == "change"
     assert ask(farm) == [21.0]
     farm.mme("destroy")
+
+
+@pytest.fixture
+def flock(desk):
+    """Two models with one body, and a file that has them packed thin."""
+    desk.put("doubling/model.py", SHARING)
+    desk.put("doubling/serving.properties", f"{PROPERTIES}option.shared=body\n")
+    desk.put("doubling/sample_request.json", '{"instances": [[7.0]]}')
+    for name in ("first", "second"):
+        desk.put(f"{name}/body/weights.bin", bytes(20 << 20))
+        desk.put(f"{name}/factor.txt", "2")
+    desk.write(FLOCK)
+    return desk
+
+
+def layers_beside(desk):
+    return {path.name for path in (desk.folder / "out/layers").iterdir()}
+
+
+def test_what_deploy_packs_thin_has_its_layers_beside_it_once(flock, nothing_left):
+    said = flock.mme("deploy", "--plan")
+    assert re.search(r" 2\d MiB of it are bodies that models share, loaded once", said)
+    plan = changes(said)
+    layers = [name for name in plan if name.startswith("layer ")]
+    kinds = {"body", "runtime"}
+    assert len(layers) == len(layers_beside(flock)) == len(kinds)
+    before = flock.contents()
+    assert changes(flock.mme("deploy", "--plan")) == plan
+    assert flock.contents() == before
+    (removed, *_) = (flock.folder / "out/layers").iterdir()
+    removed.unlink()
+    flock.mme("deploy", "--plan")
+    assert flock.contents() == before
+
+
+def test_libraries_are_packed_for_the_image_that_will_serve(farm, nothing_left):
+    (farm.folder / "wheels").mkdir()
+    add_wheel(farm.folder / "wheels", "wanted", "2.0")
+    farm.put("doubling/requirements.txt", "wanted==2.0\n")
+    offline = {"UV_FIND_LINKS": str(farm.folder / "wheels"), "UV_OFFLINE": "1"}
+    farm.write(f"{FILE}thin: true\nlayers: true\n")
+    plan = farm.mme("deploy", "--plan", **offline)
+    assert "(libraries of 1 model; " in plan
+    listed = json.loads(farm.mme("layers", "list", "out/doubling.tar.gz", "--json"))
+    [libraries] = [one for one in listed[0]["layers"] if one["kind"] == "libraries"]
+    assert (libraries["says"], libraries["python"]) == ("wanted 2.0", "3.11")
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1"
+    farm.write(f"{FILE}layers: true\nimage: {image}\n")
+    told = farm.refused("deploy", "--plan", **offline)
+    assert "It is not known which Python and libraries this image has." in told
+    assert "mme images add" in told
+
+
+@pytest.mark.parametrize("thin", ["true", pytest.param("false", marks=pytest.mark.thorough)])
+def test_a_package_whose_shared_file_changed_is_stale(desk, nothing_left, thin):
+    desk.put("doubling/model.py", MODEL)
+    desk.put("doubling/words.txt", "of the package")
+    desk.put("doubling/serving.properties", f"{PROPERTIES}option.shared=words.txt\n")
+    desk.put("doubling/sample_request.json", '{"instances": [[7.0]]}')
+    desk.put("factor/factor.txt", "2")
+    desk.write(f"{FILE}thin: {thin}\n")
+    desk.mme("deploy", "--plan")
+    desk.write(FILE.replace("    artifacts: factor\n", ""))
+    desk.mme("deploy", "--plan")
+    desk.put("doubling/words.txt", "of another")
+    assert "since it was packed, words.txt changed." in desk.refused("deploy", "--plan")
+
+
+@pytest.mark.thorough
+def test_thin_archives_answer_with_layers_that_instances_fetch(flock, service, nothing_left):
+    flock.mme("deploy")
+    assert ask(flock, "flock", "first") == [14.0]
+    assert ask(flock, "flock", "second") == [14.0]
+    flock.mme("destroy")
 
 
 def test_it_is_told_how_many_models_an_instance_has_room_for(farm):

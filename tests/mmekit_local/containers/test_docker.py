@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mmekit_runtime.layers.holding import store_folders
+from tests.layered_archives import Layer, listing
+
 HERE = Path(__file__).parent
 ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 STOCK = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
@@ -44,8 +47,13 @@ def values(words, option):
 
 
 def mounted(words):
-    (line,) = csv.reader(values(words, "--mount"))
-    return dict(field.partition("=")[::2] for field in line)
+    (only,) = all_mounted(words)
+    return only
+
+
+def all_mounted(words):
+    lines = csv.reader(values(words, "--mount"))
+    return [dict(field.partition("=")[::2] for field in line) for line in lines]
 
 
 @pytest.fixture
@@ -103,6 +111,20 @@ def test_a_single_model_lies_where_sagemaker_puts_it(up, docker):
     assert mount["target"] == "/opt/ml/model"
     assert "readonly" in mount
     assert not [one for one in values(run["words"], "--env") if "MULTI_MODEL" in one]
+
+
+def test_the_layers_of_a_single_model_lie_where_its_runtime_looks_for_them(up, docker):
+    body = Layer({"weights.bin": b"of all"})
+    service = up("--server", "docker", **docker.variables)
+    service.put("only.tar.gz", model=b"weights", **listing(body), **body.members())
+    service.create_endpoint("e", f"{ECR}/mine:1", single="only.tar.gz")
+
+    (run,) = docker.calls("run")
+    _, layers = all_mounted(run["words"])
+    assert layers["target"] == store_folders("/opt/ml/model", {})[0] == "/opt/.mmekit-layers"
+    assert "readonly" in layers
+    stored = Path(layers["source"]) / body.sha256 / "weights.bin"
+    assert stored.read_bytes() == b"of all"
 
 
 def test_a_service_that_is_killed_has_its_containers_removed(up, docker):

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mmekit.errors import ServerError
+from mmekit.errors import MissingExtraError, ServerError
+from mmekit.uv import find_uv
 from mmekit_local import environments
 from mmekit_local.containers.mms_environment import PYTHON_VARIABLE, key_of, python_of
 
@@ -98,7 +99,7 @@ def test_who_asks_meanwhile_waits(cache, tiny, caplog):
 
 
 def test_one_that_is_killed_while_it_installs_leaves_nothing_for_the_next(tmp_path, tiny):
-    real = environments.find_uv()
+    real = find_uv()
     fifo = tmp_path / "installing"
     os.mkfifo(fifo)
     stub = tmp_path / "bin" / "uv"
@@ -148,7 +149,7 @@ def test_without_uv_the_error_says_how_to_get_it(cache, tmp_path, tiny, monkeypa
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setitem(sys.modules, "uv", None)
 
-    with pytest.raises(ServerError, match="uv, which makes") as refused:
+    with pytest.raises(MissingExtraError, match="uv, which") as refused:
         python_of(tiny)
 
     assert refused.value.remedy == "pip install 'mmekit[local]'"

@@ -11,7 +11,7 @@ from mmekit_local.sagemaker import CommandLauncher, EndpointLimits, EndpointOpti
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--container", choices=["small", "embedded"], default="small")
+    parser.add_argument("--container", choices=["small", "embedded", "djl"], default="small")
     parser.add_argument("--limits", nargs="*", default=[], metavar="NAME=SECONDS")
     parser.add_argument("--state", type=pathlib.Path)
     parser.add_argument("--state-seconds", type=float, default=0.0)
@@ -23,6 +23,7 @@ def main():
     run(
         EndpointOptions(
             port=options.port,
+            server="embedded" if options.container == "small" else options.container,
             state=options.state,
             state_seconds=options.state_seconds,
             autoscaling_minute=options.autoscaling_minute,

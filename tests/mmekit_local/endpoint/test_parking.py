@@ -44,7 +44,7 @@ def slotted(rehearse, after):
     files = {
         "model.py": HEAVY,
         "serving.properties": PROPERTIES.format(after=after).encode(),
-        "sitecustomize.py": (RUNTIME / "slots" / "site_hook.py").read_bytes(),
+        "sitecustomize.py": (RUNTIME / "site_hook.py").read_bytes(),
         **runtime,
     }
     return rehearse.archive(files)

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from mmekit.engine import engine_folder
+from mmekit.uv import pip_indexes
 from mmekit_local.containers import launcher_for
-from mmekit_local.environments import pip_indexes
 from mmekit_local.server import environment_spec
 from mmekit_local.server.errors import ApiError
 from mmekit_local.server.requirements import Installed, lacking, read_requirements

@@ -12,6 +12,7 @@ from mmekit.archive.package import MODEL_FILE, REQUIREMENTS_FILE
 from mmekit.archive.pickles import PICKLE_SUFFIXES, where_to_put
 from mmekit.archive.requirements import parse_requirements, remaining, with_dependencies
 from mmekit.findings import Finding
+from mmekit_runtime.layers.listing import LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def requirements(subject: Subject) -> Iterator[Finding]:
     """Expect the image to have everything: the rest is installed at every load."""
     text = subject.contents.text(REQUIREMENTS_FILE)
     left = remaining(parse_requirements(text or ""), subject.image)
-    if not left:
+    if not left or subject.makes_libraries:
         return
     named = ", ".join(line.text for line in left if not line.is_option)
     yield Finding(
@@ -40,7 +41,8 @@ def requirements(subject: Subject) -> Iterator[Finding]:
         f"The image does not provide {named}. DJL Serving runs pip at every load of this model: "
         "seconds to minutes, from the network, into the folder that all models share; a failure "
         "is only a warning in the log. The embedded server makes an environment for it, once.",
-        "Build an image of your own that has them, and serve from that.",
+        "Pack with --layers (or option.layers=true): they travel in a layer of the archive, and "
+        "nothing is installed. Or build an image of your own that has them, and serve from that.",
         subject.place(REQUIREMENTS_FILE),
     )
 
@@ -51,7 +53,7 @@ def missing(subject: Subject) -> Iterator[Finding]:
         return
     lines = parse_requirements(subject.contents.text(REQUIREMENTS_FILE) or "")
     asked = (line.requirement for line in lines if line.requirement is not None)
-    provided = with_dependencies(asked)
+    provided = with_dependencies(asked) | in_layers(subject)
     for library in subject.measured.required:
         if not subject.image.has(library) and library not in provided:
             yield Finding(
@@ -62,6 +64,12 @@ def missing(subject: Subject) -> Iterator[Finding]:
                 f"Add {library} to {REQUIREMENTS_FILE}, or serve from an image that has it.",
                 subject.place(REQUIREMENTS_FILE if lines else MODEL_FILE),
             )
+
+
+def in_layers(subject: Subject) -> set[str]:
+    """Return the distributions that the layer of libraries has, by canonical name."""
+    layers = (one for one in subject.layers if one.kind == LIBRARIES)
+    return {source.name for layer in layers for source in layer.sources}
 
 
 def versions(subject: Subject) -> Iterator[Finding]:
@@ -100,7 +108,7 @@ def _compared(
 
 def _replaced(subject: Subject) -> set[str]:
     lines = parse_requirements(subject.contents.text(REQUIREMENTS_FILE) or "")
-    return {
+    return in_layers(subject) | {
         canonicalize_name(line.requirement.name)
         for line in remaining(lines, subject.image)
         if line.requirement is not None

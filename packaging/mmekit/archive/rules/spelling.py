@@ -4,9 +4,9 @@ Sources of the names, all of deepjavalibrary/djl-serving at v0.36.0. For what th
 ModelInfo.java (loadServingProperties, configPerModelSettings, checkAvailableMemory), PyModel.java
 (load), PyProcess.java, RollingBatch.java and LmiConfigRecommender.java; for what djl_python's own
 handlers read: sklearn_handler.py, xgboost_handler.py and properties.py; for SageMaker's variables:
-SageMakerCompatibility.java. The last three options are read by mmekit_runtime's slots, and the one
-before them when a package is checked. Every other ``option.`` name is for whoever wrote the
-handler.
+SageMakerCompatibility.java. The last three options are read by mmekit_runtime's slots, and the
+three before them when a package is checked or packed. Every other ``option.`` name is for whoever
+wrote the handler.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ _OPTIONS = (
     "default_accept",
     # mme check and mme pack
     "accepted_secrets",
+    "layers",
+    "shared",
     # worker slots
     "park_after",
     "preload",

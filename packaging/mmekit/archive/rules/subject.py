@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mmekit.archive.conventions import convention_of
+from mmekit.archive.layers import asks_for_libraries, shared_names
 from mmekit.archive.package import MODEL_FILE
 from mmekit.archive.pickles import Pickled, read_pickle
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
@@ -14,8 +15,11 @@ from mmekit.archive.properties import Properties, PropertyLine, parse_entries, p
 from mmekit.archive.secret_search import search
 
 if TYPE_CHECKING:
-    from mmekit.archive.contents import Contents
+    from collections.abc import Mapping
+
+    from mmekit.archive.contents import Contents, Member
     from mmekit.archive.conventions import Convention
+    from mmekit.archive.layers import ArchiveLayer
     from mmekit.archive.measured import Measured
     from mmekit.archive.package import Example
     from mmekit.archive.secret_search import SecretsFound
@@ -47,6 +51,12 @@ class Subject:
         Fingerprint of the files that ``measured`` should be about; None when it is not known.
     worker_slots
         Whether an archive has worker slots, or a package gets them when it is packed.
+    layers
+        The layers of an archive.
+    libraries
+        The files of the layer of libraries, by name, where they are at hand.
+    has_artifacts
+        Whether the artefacts are among the files, or in layers.
     """
 
     contents: Contents
@@ -58,6 +68,9 @@ class Subject:
     measured_files: str | None = None
     example: Example | None = None
     worker_slots: bool = True
+    layers: tuple[ArchiveLayer, ...] = ()
+    libraries: Mapping[str, Member] = field(default_factory=dict)
+    has_artifacts: bool = True
 
     @cached_property
     def entries(self) -> tuple[PropertyLine, ...]:
@@ -90,6 +103,16 @@ class Subject:
     def secrets(self) -> SecretsFound:
         """What looks like a secret in its texts."""
         return search(self.contents, self.entries, self.example)
+
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """The names of the files that it shares with other models, of those that are at hand."""
+        return shared_names(self.contents.files, self.properties)
+
+    @cached_property
+    def makes_libraries(self) -> bool:
+        """Whether packing makes a layer of requirements.txt, so that nothing installs it."""
+        return not self.is_archive and asks_for_libraries(self.properties)
 
     @cached_property
     def signature(self) -> Signature | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from mmekit_local.sagemaker.instances.model_cache import ModelCache, TooManyWait
 from mmekit_local.sagemaker.instances.model_disk import ModelDisk, name_of
 from mmekit_local.sagemaker.instances.model_loading import LoadedModel
 from mmekit_local.sagemaker.snapshot import InstanceSnapshot
+from mmekit_runtime.layers.holding import STORE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -162,6 +164,7 @@ class Instance:
                 template.read_object,
                 template.limits.disk_bytes,
                 template.metrics,
+                layers_apart=STORE_VARIABLE not in {*os.environ, *dict(template.model.environment)},
             )
         except OSError as error:
             raise InstanceStartError(f"Its folder cannot be made: {error}") from error
@@ -236,6 +239,8 @@ class Instance:
             self._client.close()
             await self._models.close()
         self.state = "dead"
+        if self._disk is not None:
+            self._disk.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     def stop_draining(self) -> None:

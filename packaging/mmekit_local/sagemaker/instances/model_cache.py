@@ -389,7 +389,9 @@ class ModelCache:
         return victim
 
     async def _relieve_disk(self) -> None:
-        """Unload idle models and delete their files until the disk's budget holds."""
+        """Delete files, and unload idle models for that, until the disk's budget holds."""
+        # What was unloaded meanwhile to make room in memory, and layers that the container fetched.
+        await self._disk.free_space(0, self._used_names.__contains__)
         while self._disk.is_over_budget and len(self._loaded) > 1:
             victim = await self._evict(f"unloaded to make room {_ON_DISK}", idle=True)
             if victim is None:

@@ -1,0 +1,128 @@
+"""Layers of thin archives: each is in the bucket once, beside the models.
+
+Its name is the SHA-256 of what is in it, so an object of that name is never another: it is uploaded
+once, whoever did it, and only goes away when nothing names it any more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmekit.deploy.bucket import bucket_owner
+from mmekit.deploy.layer_files import thin_layers
+from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.step import Action, Difference, Report, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mmekit.deploy.account import Site
+    from mmekit.deploy.layer_files import ThinLayer
+    from mmekit.deploy.models import PackedModel
+    from mmekit.deploy.objects import StoredObject
+
+__all__ = ["layer_upload", "plan_layers", "plan_layers_removal", "short_name", "stored_layers"]
+
+_DIGITS = 12
+
+
+def stored_layers(site: Site) -> tuple[StoredObject, ...]:
+    """Look up which layers are in the bucket."""
+    return stored_objects(site, site.layers_prefix)
+
+
+def plan_layers(
+    site: Site,
+    models: Sequence[PackedModel],
+    stored: Sequence[StoredObject],
+    archives: Sequence[StoredObject],
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Plan the uploads; and apart from them what is to go when the endpoint is in service.
+
+    Parameters
+    ----------
+    stored, archives
+        The layers and the archives that are in the bucket.
+
+    Raises
+    ------
+    DeployError
+        A layer that is not in the bucket is not beside its archive, or it is damaged.
+    """
+    there = {one.key: one for one in stored}
+    # Others' buckets encrypt as they like.
+    own = bool(there) and bucket_owner(site) == site.name
+    wanted = thin_layers((model.path, model.layers) for model in models)
+    uploads = tuple(
+        _plan_upload(site, layer, there.get(layer.object_name), encrypts=own) for layer in wanted
+    )
+    names = {layer.object_name for layer in wanted}
+    unnamed = [one for one in stored if one.key not in names]
+    return uploads, tuple(
+        step
+        for step in plan_layers_removal(site, unnamed, archives)
+        if step.action is Action.REMOVE
+    )
+
+
+def plan_layers_removal(
+    site: Site, stored: Sequence[StoredObject], archives: Sequence[StoredObject]
+) -> tuple[Step, ...]:
+    """Plan to remove layers that the deployment uploaded and that no archive of others' names."""
+    of_others = {name for one in archives if one.owner != site.name for name in one.layers}
+    return tuple(_plan_removal(site, one, of_others) for one in stored)
+
+
+def short_name(sha256: str) -> str:
+    """Return what plans and tables call a layer."""
+    return sha256[:_DIGITS]
+
+
+def layer_upload(layer: ThinLayer, file: Path, prefix: str) -> Upload:
+    """Return how a layer's file becomes an object."""
+    return Upload(
+        "layer",
+        short_name(layer.entry.sha256),
+        file,
+        file.stat().st_size,
+        prefix + layer.object_name,
+        sha256_of(file),
+    )
+
+
+def _plan_upload(
+    site: Site, layer: ThinLayer, there: StoredObject | None, *, encrypts: bool
+) -> Step:
+    name, entry, key = short_name(layer.entry.sha256), layer.entry, site.deployment.kms_key
+    models = f"{len(layer.named)} models" if len(layer.named) > 1 else "1 model"
+    what = f"{entry.kind} of {models}"
+    if there is not None:
+        is_own = there.owner == site.name
+        if not (is_own and encrypts and there.kms_key != key):
+            by = "" if is_own else ", not uploaded by this deployment"
+            return Step(Action.KEEP, "layer", name, note=f"{what}; it is there{by}")
+    # Before anything is changed: half a deployment helps nobody.
+    upload = layer_upload(layer, layer.found(), site.layers_prefix)
+
+    def send(report: Report) -> None:
+        upload.send(site.account.client("s3"), site.bucket, report, deployment=site.name)
+
+    if there is None:
+        note = f"{what}; {mib(upload.size)} to upload"
+        return Step(Action.CREATE, "layer", name, note=note, perform=send)
+    change = Difference("key", there.kms_key or "S3's own", key or "S3's own")
+    note = f"{what}; {mib(upload.size)} to upload again"
+    return Step(Action.CHANGE, "layer", name, (change,), note=note, perform=send)
+
+
+def _plan_removal(site: Site, stored: StoredObject, of_others: set[str]) -> Step:
+    sha256 = stored.key.removesuffix(".tar.gz")
+    if stored.owner != site.name:
+        note = "not uploaded by this deployment"
+        return Step(Action.KEEP, "layer", short_name(sha256), note=note)
+    if sha256 in of_others:
+        note = "archives that others uploaded name it"
+        return Step(Action.KEEP, "layer", short_name(sha256), note=note)
+    key = site.layers_prefix + stored.key
+    return removal_of_object(site, "layer", short_name(sha256), key)

@@ -1,0 +1,84 @@
+"""A handler without a server gets what it shares with others as in a container."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from mmekit.archive import layer_file, pack, unpack
+from mmekit.errors import ArchiveError, ModelLoadError
+from mmekit.testing import load_handler
+
+MODEL = """\
+from mmekit_runtime import Handler
+
+
+class Model(Handler):
+    def load_shared(self, folder):
+        assert not (folder / "model.py").exists() and not (folder / "body" / "own.txt").exists()
+        return float((folder / "body" / "factor.txt").read_text())
+
+    def load(self, folder, shared):
+        assert not (folder / "body" / "factor.txt").exists() and not (folder / "layers").exists()
+        return shared * float((folder / "body" / "own.txt").read_text())
+
+    def predict(self, model, rows, parameters):
+        return rows.sum(axis=1) * model
+
+
+handle = Model()
+"""
+
+
+@pytest.fixture(name="sharing")
+def a_package_with_a_body(workshop):
+    workshop.write("model.py", MODEL)
+    workshop.write("serving.properties", "engine=Python\noption.shared=body/factor.txt\n")
+    (workshop.artifacts / "body").mkdir()
+    (workshop.artifacts / "body" / "factor.txt").write_text("2.0")
+    (workshop.artifacts / "body" / "own.txt").write_text("10.0")
+    workshop.pretend_measured()
+    return workshop
+
+
+def answer_of(*sources):
+    with load_handler(*sources) as model:
+        return model.invoke(json.dumps({"instances": [[1.0, 2.0]]})).json()["predictions"]
+
+
+def test_a_package_has_its_shared_files_apart(sharing):
+    assert answer_of(sharing.package, sharing.artifacts) == [60.0]
+
+
+def test_an_archive_has_them_too_packed_or_unpacked(sharing, tmp_path):
+    pack(sharing.package, sharing.artifacts, sharing.archive)
+    unpack(sharing.archive, tmp_path / "unpacked")
+
+    assert answer_of(sharing.archive) == [60.0]
+    assert answer_of(tmp_path / "unpacked") == [60.0]
+    assert list((tmp_path / "unpacked" / "layers").iterdir())  # nothing of the user's is moved
+
+
+def test_a_thin_archive_takes_its_layers_from_beside_it(sharing, tmp_path):
+    packed = pack(sharing.package, sharing.artifacts, sharing.archive, thin=True)
+
+    assert answer_of(sharing.archive) == [60.0]
+
+    alone = shutil.copy(sharing.archive, tmp_path)
+    with pytest.raises(ArchiveError, match=r"\(body, 0\.0 MB: body/factor\.txt\) is missing") as it:
+        answer_of(alone)
+    assert it.value.where == str(layer_file(tmp_path / "ridge.tar.gz", packed.layers[0].sha256))
+    assert "--thin" in it.value.remedy
+
+
+def test_the_folder_of_shared_files_is_said_while_the_model_runs_and_not_afterwards(
+    sharing, monkeypatch
+):
+    monkeypatch.delenv("MMEKIT_SHARED_FOLDER", raising=False)
+    assert answer_of(sharing.package, sharing.artifacts) == [60.0]
+
+    sharing.write("serving.properties", "engine=Python\n")
+    with pytest.raises(ModelLoadError, match=r"option\.shared"):
+        answer_of(sharing.package, sharing.artifacts)
