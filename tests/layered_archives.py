@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 
-from mmekit.archive.runtime import packed_runtime
+from mmekit.archive.runtime import layers_room, packed_runtime
 from mmekit.archive.tarball import GzipWriter, TarWriter
 from mmekit_runtime.layers.listing import LayerEntry, listing_of
 
@@ -94,10 +94,8 @@ def put_into_store(layer, store):
 def runtime_layer():
     """Return mmekit_runtime as a layer, and what an archive keeps of it that only names that."""
     members = {one.name: one.read() for one in packed_runtime(worker_slots=True, layers=True)}
-    kept = {"sitecustomize.py": members.pop("sitecustomize.py")}
+    kept = {one.name: one.read() for one in layers_room()}
+    kept["sitecustomize.py"] = members.pop("sitecustomize.py")
     # Another layer than packing makes, of which there may be copies for other archives.
     members["mmekit_runtime/of_tests.py"] = b""
-    for name, content in members.items():
-        if name.startswith(room := "mmekit_runtime/layers/"):
-            kept[f"mmekit_layers/{name.removeprefix(room)}"] = content
     return Layer(members, "runtime", "mmekit"), kept

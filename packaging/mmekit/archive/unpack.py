@@ -151,11 +151,10 @@ def _unpack_all(unpacking: _Unpacking, apart: FoldersApart | None) -> None:
     members = _Members(unpacking.tar)
     kept: set[str] = set()
     for member in members:
-        folder = None
-        if apart is not None:
-            folder = apart.folder_of(unpacking.name_of(member), unpacking.root)
+        name = unpacking.name_of(member)
+        folder = None if apart is None else apart.folder_of(name, unpacking.root)
         if apart is None or folder is None:
-            unpacking.add(member)
+            unpacking.add(member, name)
         elif folder in kept:
             unpacking.tar.pass_over(folder)
         else:
@@ -176,11 +175,17 @@ class _FolderInArchive:
     def unpack_into(self, root: Path) -> None:
         unpacking = _Unpacking(self.around.archive, root, self.around.tar, self.folder)
         for member in self.members:
-            if not unpacking.has(member):
+            name = unpacking.name_of(member)
+            if not _is_within(name, self.folder):
                 self.members.put_back(member)
                 break
-            unpacking.add(member)
+            unpacking.add(member, name[len(self.folder) + 1 :])
         unpacking.finish()
+
+
+def _is_within(name: str, folder: str) -> bool:
+    """Say whether a name is that of a folder, or of what lies in it."""
+    return f"{name}/".startswith(f"{folder}/")
 
 
 @dataclass
@@ -196,15 +201,10 @@ class _Unpacking:
 
     def name_of(self, member: tarfile.TarInfo) -> str:
         """Return a member's name in the archive."""
-        return self._checked(member, member.name)
+        return self._name(member, member.name)
 
-    def has(self, member: tarfile.TarInfo) -> bool:
-        """Say whether a member lies in the folder, or is that."""
-        return f"{self.name_of(member)}/".startswith(f"{self.folder}/")
-
-    def add(self, member: tarfile.TarInfo) -> None:
-        """Create what a member stands for."""
-        name = self._name(member, member.name)
+    def add(self, member: tarfile.TarInfo, name: str) -> None:
+        """Create what a member stands for, under the name that it has in the folder."""
         if not name:
             if not member.isdir():
                 self._refuse(member, "its name is that of the folder itself")
@@ -243,15 +243,6 @@ class _Unpacking:
         self.root.chmod(0o755)
 
     def _name(self, member: tarfile.TarInfo, name: str) -> str:
-        """Return a name without the folder's before it."""
-        checked = self._checked(member, name)
-        if not self.folder:
-            return checked
-        if not f"{checked}/".startswith(f"{self.folder}/"):
-            self._refuse(member, f"it leads out of {self.folder!r}")
-        return checked[len(self.folder) + 1 :]
-
-    def _checked(self, member: tarfile.TarInfo, name: str) -> str:
         if "\0" in name:
             self._refuse(member, "its name holds a NUL")
         if name.startswith("/"):
@@ -322,6 +313,10 @@ class _Unpacking:
 
     def _make_hard_link(self, member: tarfile.TarInfo, name: str) -> None:
         target = self._name(member, member.linkname)
+        if self.folder and _is_within(target, self.folder):
+            target = target[len(self.folder) + 1 :]
+        elif self.folder:
+            self._refuse(member, f"it leads out of {self.folder!r}")
         if self.kinds.get(target) != "file":
             self._refuse(member, f"it links to {member.linkname!r}, no file before it in here")
         if target != name:

@@ -6,18 +6,19 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mmekit_local.server import errors
-from mmekit_runtime.layers import provide
+from mmekit_runtime.layers import ProvidedLayers, provide
 from mmekit_runtime.layers.listing import LayerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit_local.server.load_plan import ModelLoadPlan
-    from mmekit_runtime.layers import ProvidedLayers
 
 _ASKING_S = 60.0
 # Of their own: whoever waits for the one that fetches a layer keeps no other load from its disk.
@@ -48,12 +49,47 @@ async def provided(plan: ModelLoadPlan) -> ProvidedLayers | None:
         raise errors.load_failed(f"Failed to initialize model: {error}") from error
 
 
+class HeldLayers(ProvidedLayers):
+    """The layers of a model of this server, in which all models hold a layer by one descriptor.
+
+    Thousands that had two or three each would leave none for anything else.
+    """
+
+    _locks: ClassVar[dict[tuple[int, int], int]] = {}
+    _holders: ClassVar[Counter[tuple[int, int]]] = Counter()
+    _guard = threading.Lock()
+
+    def __init__(self, provided: ProvidedLayers) -> None:
+        super().__init__({}, ())
+        self.runtime, self.libraries = provided.runtime, provided.libraries
+        self.body = provided.body
+        self._held: list[tuple[int, int]] = []
+        locks, provided.locks = provided.locks, ()
+        for lock in locks:
+            # A fork server would have it for longer than the model is loaded.
+            os.set_inheritable(lock, False)  # noqa: FBT003
+            status = os.fstat(lock)
+            held = (status.st_dev, status.st_ino)
+            with self._guard:
+                self._holders[held] += 1
+                if self._locks.setdefault(held, lock) != lock:
+                    os.close(lock)
+            self._held.append(held)
+
+    def close(self) -> None:
+        """Let go of the layers; the last model that does so lets others remove them."""
+        while self._held:
+            held = self._held.pop()
+            with self._guard:
+                self._holders[held] -= 1
+                if not self._holders[held]:
+                    del self._holders[held]
+                    os.close(self._locks.pop(held))
+
+
 def _provide(plan: ModelLoadPlan, variables: Mapping[str, str]) -> ProvidedLayers | None:
     layers = provide(plan.folder, variables, _version(plan))
-    for lock in () if layers is None else layers.locks:
-        # Held here alone: a fork server would have it for longer than the model is loaded.
-        os.set_inheritable(lock, False)  # noqa: FBT003
-    return layers
+    return None if layers is None else HeldLayers(layers)
 
 
 def _version(plan: ModelLoadPlan) -> str | None:

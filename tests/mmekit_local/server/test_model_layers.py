@@ -12,7 +12,7 @@ from mmekit_local.server import environment_spec
 from mmekit_local.server.load_plan import plan_load
 from mmekit_runtime.layers.holding import platform
 from tests.layered_archives import Layer, listing, put_into_store, runtime_layer
-from tests.server_process import ServerProcess, wait_until
+from tests.server_process import ServerProcess, open_files, wait_until
 
 SHARING = b"""
 import os
@@ -112,6 +112,17 @@ def test_a_thin_model_has_its_runtime_and_its_body_from_the_store(server, models
         assert server.unload(name).status_code == 200
     assert not models.is_held(BODY)
     assert not models.is_held(RUNTIME)
+
+
+def test_however_many_models_hold_a_layer_the_server_has_one_descriptor_of_it(server, models):
+    models.put(RUNTIME, BODY)
+    lock = str(models.store / f"{BODY.sha256}.lock")
+    names = [server.loaded(models.make(name, RUNTIME, BODY), name) for name in "abc"]
+    assert open_files(psutil.Process(server.pid))[lock] == 1
+    for name in names:
+        assert models.is_held(BODY)
+        server.unload(name)
+    assert open_files(psutil.Process(server.pid))[lock] == 0
 
 
 def test_a_library_of_a_layer_is_imported(server, models):
