@@ -3,7 +3,7 @@
 SetFit customers that share a sentence model, on the embedded server and on the real DJL Serving
 (when MMEKIT_DJL_HOME names an unpacked distribution), hundreds and thousands of them, their first
 call on the local endpoint; CatBoost in a container that lacks it; and models without layers, packed
-by the code before layers and by this. Some 15 minutes::
+by the code before layers and by this. Some 20 minutes::
 
     .venv/bin/python benchmarks/layers.py
 

@@ -257,9 +257,10 @@ def draw(results: Results, folder: Path) -> None:
     with figure_written_to(folder / f"{NAME}.svg", (4.2 * len(panels), 3.6)) as figure:
         (row,) = figure.subplots(1, len(panels), squeeze=False)
         for axes, panel in zip(row, panels, strict=True):
+            # Room for the legend above the bars.
+            axes.margins(y=0.4)
             panel(axes)
             axes.set_ylim(bottom=0)
-            axes.margins(y=0.12)
 
 
 def _bars_of_servers(axes: Any, found: Sequence[Found], what: str) -> None:

@@ -13,11 +13,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmekit.uv import find_uv, uv_variables
 from packaging.utils import parse_wheel_filename
 from slot_runs.servers import ServerFailure
 
 from mmekit.archive import STOCK_IMAGE
+from mmekit.uv import find_uv, uv_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -55,6 +55,9 @@ def _become_slot() -> None:
 _IS_ENGINE = any(argument.endswith("djl_python_engine.py") for argument in sys.orig_argv)
 # The engine that says what is missing is neither given it again nor a slot.
 if _IS_ENGINE and "MMEKIT_LAYERS_FAILED" not in os.environ:
-    _get_layers_ready()
+    try:
+        _get_layers_ready()
+    except ImportError as error:
+        print(f"ERROR::mmekit: no layers: {error}", flush=True)  # noqa: T201
     _become_slot()
 _hand_on()

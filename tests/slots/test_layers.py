@@ -265,3 +265,34 @@ def test_a_layer_is_missed_where_the_runtime_is_kept(slots, layered):
     said = refused(slots.launch(layered.thin("two", entry), MMEKIT_LAYERS=str(layered.ready)))
 
     assert said.startswith(f"{entry} is missing here: {layered.ready} has none of this name")
+
+
+def test_an_archive_that_has_lost_what_gets_layers_says_so_and_answers(slots, layered):
+    folder = layered.inline("one", layered.libraries())
+    (folder / "mmekit_runtime").unlink()
+    ignored = shutil.ignore_patterns("__pycache__", "entering.py")
+    shutil.copytree(RUNTIME, folder / "mmekit_runtime", ignore=ignored)
+
+    worker = slots.start(folder)
+
+    assert worker.wait_for("ERROR::mmekit: no layers: No module named")
+    assert worker.value("1 + 1") == "2"
+
+
+def test_layers_that_take_long_to_come_are_said_to(slots, layered):
+    bucket = SignedObjects()
+    entry = layered.libraries()
+    bucket.put(entry.sha256, tar_of({"tabular/__init__.py": b"value = 1\n"}))
+    # Tried again after 0.4, 0.8 and 1.6 seconds.
+    bucket.misbehaviour = [503, 503, 503]
+    try:
+        worker = slots.start(layered.inline("one"), **bucket.environment())
+        assert worker.line("layers are here after") is None
+        folder = layered.inline("two", entry)
+        shutil.rmtree(folder / FOLDER)
+        worker = slots.start(folder, **bucket.environment())
+    finally:
+        bucket.close()
+
+    assert worker.wait_for("INFO::mmekit: the model's layers are here after")
+    assert worker.value(TABULAR) == "1"

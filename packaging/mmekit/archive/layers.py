@@ -16,7 +16,8 @@ from mmekit import __version__
 from mmekit.archive.contents import Member
 from mmekit.archive.files import atomic_file
 from mmekit.archive.tarball import GzipWriter, TarWriter, parent_folders
-from mmekit_runtime.layers.contents import LayerFile, digest_of
+from mmekit.errors import PackageError
+from mmekit_runtime.layers.contents import LayerFile, counts, digest_of
 from mmekit_runtime.layers.listing import (
     BODY,
     FOLDER,
@@ -25,6 +26,7 @@ from mmekit_runtime.layers.listing import (
     LISTING,
     RUNTIME,
     LayerEntry,
+    LayerError,
     listing_of,
     parse_layers,
 )
@@ -155,10 +157,19 @@ def make_layer(
     python: str | None = None,
     platform: str | None = None,
 ) -> PackedLayer:
-    """Return a layer of files; what Python makes of them by itself does not belong to it."""
+    """Return a layer of files; what Python makes of them by itself does not belong to it.
+
+    Raises
+    ------
+    PackageError
+        A file's name cannot be a part of it.
+    """
     kept = tuple(one for one in members if not is_byte_code(one.name))
     files = (LayerFile(one.name, bool(one.mode & 0o100), one.sha256(), one.size) for one in kept)
-    digest = digest_of(files)
+    try:
+        digest = digest_of(files)
+    except LayerError as error:
+        raise PackageError(f"A layer cannot be made: {error}", remedy="rename the file") from None
     layer = ArchiveLayer(
         digest.sha256,
         kind,
@@ -244,7 +255,7 @@ def asks_for_libraries(properties: Properties) -> bool:
 
 def is_byte_code(name: str) -> bool:
     """Whether a file is one that Python writes into a layer that is in use."""
-    return name.endswith(".pyc") or "__pycache__" in name.split("/")
+    return not counts(name)
 
 
 def layers_to_content(layers: Iterable[ArchiveLayer]) -> list[dict[str, Any]]:

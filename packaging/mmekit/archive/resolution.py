@@ -44,6 +44,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def uv_options(image: Image) -> list[str]:
     """Return what uv has to know of an image: wheels alone, and which ones."""
     return [
+        # This one, for nothing but to run: without it, uv might fetch a Python.
+        *("--python", sys.executable),
         *("--python-version", image.python, "--python-platform", image.platform),
         *("--only-binary", ":all:", "--no-progress"),
     ]

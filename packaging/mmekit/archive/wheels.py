@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import PurePosixPath
@@ -84,7 +85,12 @@ def fetch(
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     command = ["pip", "install", "--requirements", str(file), "--target", str(target)]
     exactly = ["--require-hashes", "--no-deps", "--no-compile-bytecode"]
-    done = ask_uv([*command, *exactly, *uv_options(image)], folder)
+    # What is in the cache needs no network, and hashes say that it is the same.
+    for how in (["--offline"], []):
+        shutil.rmtree(target, ignore_errors=True)
+        done = ask_uv([*command, *exactly, *uv_options(image), *how], folder)
+        if done.returncode == 0:
+            break
     if done.returncode != 0:
         raise LibrariesError(
             f"The wheels of requirements.lock cannot be had:\n{done.stderr.strip()}",

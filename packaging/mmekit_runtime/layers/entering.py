@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from .missing import FAILED_VARIABLE
 from .providing import provide
 
 ENTRY_POINT, MODEL_DIR = "--entry-point", "--model-dir"
+_LONG_S = 1.0
 _THIN_ROOM, _ROOM = ("mmekit_layers",), ("mmekit_runtime", "layers")
 
 
@@ -17,6 +19,7 @@ def get_ready(model_dir: str) -> None:
 
     Where one is missing, this process becomes an engine that answers the load with the reason.
     """
+    began = time.monotonic()
     try:
         provided = provide(model_dir, os.environ)
     except Exception as error:  # noqa: BLE001  the load says it, whatever it is
@@ -25,6 +28,9 @@ def get_ready(model_dir: str) -> None:
         reason = str(error) if named == "LayerError" else f"no layers: {named}: {error}"
         _answer(" ".join(reason.split()), model_dir)
     else:
+        took_s = time.monotonic() - began
+        if took_s > _LONG_S:
+            os.write(1, b"INFO::mmekit: the model's layers are here after %.1f s\n" % took_s)
         if provided is not None:
             os.environ.update(provided.variables(os.environ, model_dir))
             sys.path[:] = provided.paths(sys.path, model_dir)

@@ -146,8 +146,11 @@ def find(
 
 def kept_runtime(model_dir: str, environ: Mapping[str, str]) -> str | None:
     """Return where the runtime of a thin archive lies here already, and hold it from now on."""
-    with open(os.path.join(model_dir, LISTING), "rb") as file:
-        data = file.read(LISTING_BYTES)
+    try:
+        with open(os.path.join(model_dir, LISTING), "rb") as file:
+            data = file.read(LISTING_BYTES)
+    except OSError:
+        return None
     named = data.partition(b'"kind": "runtime"')[2].partition(b'"sha256": "')[2][:SHA256_DIGITS]
     if not named.isalnum():
         return None

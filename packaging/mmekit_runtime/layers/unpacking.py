@@ -78,7 +78,8 @@ class _Gunzip:
     def __init__(self, source: _Source) -> None:
         self._source = source
         self._inflate = zlib.decompressobj(wbits=31)
-        self._waiting = b""
+        # Of a view a piece is taken without a copy of what remains.
+        self._waiting = memoryview(b"")
 
     def read(self, size: int) -> bytes:
         """Return just so many bytes; at most a piece is kept besides."""
@@ -91,14 +92,14 @@ class _Gunzip:
             missing -= len(pieces[-1])
         return b"".join(pieces)
 
-    def _more(self) -> bytes:
+    def _more(self) -> memoryview:
         while not self._inflate.eof:
             data = self._inflate.unconsumed_tail or self._source.read(_PIECE)
             if not data:
                 raise TruncatedLayerError("its bytes end too early")
             try:
                 if found := self._inflate.decompress(data, _PIECE):
-                    return found
+                    return memoryview(found)
             except zlib.error as error:
                 raise _strange(f"it is no gzip ({error})") from error
         raise _strange("the tar ends too early")

@@ -45,7 +45,7 @@ class _OfFolder(TextHandler):
 
     def shares(self) -> bool:
         """Whether the sentence model is among the shared files."""
-        shared = os.environ.get(SHARED_FOLDER_VARIABLE)
+        shared = os.environ.get(SHARED_FOLDER_VARIABLE, "")
         return bool(shared) and (Path(shared) / self.folder).is_dir()
 
     def load_shared(self, folder: Path) -> Any:

@@ -245,6 +245,14 @@ def test_names_that_packing_writes_are_refused(workshop, name):
         pack(workshop.package, workshop.artifacts, workshop.archive)
 
 
+def test_a_name_that_no_layer_can_have_is_refused(sharing):
+    (sharing.artifacts / "body" / "two\nlines.txt").write_text("x")
+    sharing.pretend_measured()
+
+    with pytest.raises(PackageError, match="lines"):
+        pack(sharing.package, sharing.artifacts, sharing.archive)
+
+
 # Beside the archive.
 
 

@@ -20,8 +20,14 @@ from tests.mmekit.archive.wheelhouse import add_wheel
 IMAGE = "mine:1=python3.11,numpy==2.4.3,heavy==2.7.1,old==1.0,blurred"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Return a cache of uv that knows the Python that runs this, and no wheel of another test."""
+    return tmp_path_factory.mktemp("uv")
+
+
 @pytest.fixture(name="wheels")
-def a_wheelhouse(tmp_path, monkeypatch):
+def a_wheelhouse(tmp_path, monkeypatch, cache):
     folder = tmp_path / "wheels"
     folder.mkdir()
     for name in list(os.environ):
@@ -29,7 +35,7 @@ def a_wheelhouse(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
     monkeypatch.setenv("UV_OFFLINE", "1")
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(cache))
     return folder
 
 
