@@ -552,3 +552,17 @@ def test_a_load_that_finds_no_memory_in_time_is_refused_and_leaves_nothing(model
         assert running.invoke("large").status_code == 404
     finally:
         running.close()
+
+
+def test_what_a_model_claimed_and_did_not_take_is_there_for_the_next(model):
+    settings = {"MMEKIT_SLOTS_RESERVE_MB": "100", "MMEKIT_WAKE_TIMEOUT_S": "20"}
+    running = ServerProcess("--memory", str(4 << 30), environment=settings)
+    try:
+        # None takes as much as it says; should one park for the next, no model is awake that the
+        # server would measure, and what it had claimed is all that is known.
+        for name in ("first", "second", "third"):
+            folder = model(name=name, required_memory_mb=3400)
+            assert running.load(name, folder).status_code == 200
+            assert running.value(name, "1 + 1") == "2"
+    finally:
+        running.close()

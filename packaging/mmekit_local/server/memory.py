@@ -362,6 +362,9 @@ class MemoryAdmission:
 
     def _forward(self, channel: ServerMemoryChannel, wanted: int) -> None:
         """Have the models of other fork servers park for one that waits in this."""
+        # What it was told last may be from before its only model parked: then nobody is awake, and
+        # nothing is told regularly.
+        self._change.set()
         others = [one for one in self._fork_servers.channels() if one is not channel]
         if channel in self._forwarding or not others:
             return
