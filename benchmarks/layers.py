@@ -81,7 +81,7 @@ class Plan:
     turns: int
 
 
-_WHOLE = Plan(Sizes(), at_once=200, parked=2000, calls=10, rounds=2, loads=15, turns=7)
+_WHOLE = Plan(Sizes(), at_once=200, parked=2000, calls=10, rounds=2, loads=10, turns=5)
 _QUICK = Plan(
     Sizes(loads=3, plain=1, compared=2, requests=4),
     at_once=10,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Way = Literal["layer", "pip", "pip, wheels at hand"]
 WAYS: tuple[Way, ...] = ("layer", "pip", "pip, wheels at hand")
 _FURTHER = 3
+_APART_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def measure(
             with running("djl", container.variables(wheels if way == at_hand else None)) as to:
                 times = []
                 for target in targets:
+                    time.sleep(_APART_S)
                     times.append(to.load(target.name, target))
                     answers[way] += [
                         to.invoke(target.name, body, subject.content_type)
