@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import psutil
 import pytest
@@ -228,3 +229,67 @@ def test_a_handler_without_load_shared_is_loaded_as_ever(start):
     worker = start("first", code=code)
 
     assert value(worker, "own") == "first"
+
+
+def test_a_body_is_made_anew_with_the_code_of_a_model_that_is_there(start, slots, until):
+    settings = {"MMEKIT_PARK_AFTER_S": "0.2", "MMEKIT_SLOTS_IDLE_S": "0.5"}
+    staying = start("staying", **settings)
+    leaving = start("leaving", **settings)
+    parent = loader(staying)
+    folder = Path(value(leaving, "os.getcwd()"))
+    leaving.kill()
+    shutil.rmtree(folder)
+    staying.wait_for("mmekit: parked")
+    until(lambda: not psutil.pid_exists(parent))
+
+    assert loader(staying) == int(value(staying, "os.getppid()"))
+
+
+FAILING_ONCE = "gate = Path(os.environ['GATE']); assert gate.exists() or gate.touch()"
+
+
+def test_a_body_that_failed_is_loaded_by_each_and_tried_again_later(start, model, tmp_path):
+    # A minute is more than a test has.
+    once = {"before": FAILING_ONCE, "GATE": str(tmp_path / "gate")}
+    worker = start("first", **once)
+
+    worker.wait_for("by itself: load_shared fails (AssertionError")
+    assert loader(worker) == int(value(worker, "os.getpid()"))
+    assert value(worker, "body['text']") == "of all"
+    at_once = start("second", **once)
+    assert loader(at_once) == int(value(at_once, "os.getpid()"))
+
+
+def test_a_body_that_ends_the_process_is_loaded_by_each(start):
+    ending = "os.getppid() == os.getpgid(0) or 'mmekit-body-' in os.getcwd() and os._exit(3)"
+    first, second = start("first", before=ending), start("second", before=ending)
+
+    for worker in (first, second):
+        worker.wait_for("by itself: load_shared ends the process")
+        assert worker.is_slot
+        assert loader(worker) == int(value(worker, "os.getpid()"))
+
+
+def test_what_a_body_left_that_failed_is_not_forked_either(start):
+    failing = (
+        "import mmap; sys.kept = mmap.mmap(-1, 4096); assert 'mmekit-body-' not in os.getcwd()"
+    )
+    worker = start("first", before=failing)
+
+    worker.wait_for("load_shared maps memory that processes write to together")
+    assert loader(worker) == int(value(worker, "os.getpid()"))
+
+
+def test_temporary_files_go_where_each_model_has_them(start, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    importing = "import tempfile; tempfile.gettempdir()"
+    workers = [
+        start(folder.name, before=importing, TMPDIR=str(folder), MMEKIT_SLOTS_DIR=slots_dir)
+        for folder in folders
+        for slots_dir in [str(tmp_path / "slots")]
+    ]
+
+    for worker, folder in zip(workers, folders, strict=True):
+        assert value(worker, "__import__('tempfile').gettempdir()") == str(folder)

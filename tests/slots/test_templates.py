@@ -10,7 +10,7 @@ import signal
 import psutil
 import pytest
 
-from mmekit_runtime.slots.templates import ImportTree
+from mmekit_runtime.slots.import_tree import ImportTree
 
 PID = "import os\npid = os.getpid()\n"
 

@@ -70,8 +70,8 @@ class HostedModel:
     ----------
     identity
         What tells it from other models (`Slot.identity`).
-    imports
-        What its processes are forked from.
+    imports, body
+        What its processes are forked from; the body is what it shares with others beyond that.
     init
         What the model was loaded with, None before that.
     ended
@@ -87,11 +87,10 @@ class HostedModel:
     def __init__(self, server: _ForkServer, first: Slot) -> None:
         self._server = server
         self.identity = first.identity
-        self._body = SharedBody.of_worker(first.argv, first.environ, first.model_dir)
+        self.body = SharedBody.of_worker(first.argv, first.environ, first.model_dir)
         self.imports = frozenset(read_preload(first.model_dir))
-        if self._body is not None:
-            self.imports |= {self._body.token}
-            server.templates.know(self._body)
+        if self.body is not None:
+            self.imports |= {self.body.token}
         self._said_not_shared = False
         self._first_worker = {"argv": first.argv, "environ": first.environ, "cwd": first.cwd}
         self.init: dict[str, str] | None = None
@@ -324,9 +323,9 @@ class HostedModel:
     def _received_token(self, process: ProcessHandle) -> str | None:
         """Return what a process is forked with of the body, None where it loads its own."""
         template = process.template
-        if self._body is None or template is None:
+        if self.body is None or template is None:
             return None
-        token = self._body.token
+        token = self.body.token
         problem = self._server.templates.problem_of(token)
         if problem is None and token in template.imports:
             return token

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mmekit_runtime.slots.channel import Channel
     from mmekit_runtime.slots.loop import Loop
+    from mmekit_runtime.slots.shared_body import SharedBody
     from mmekit_runtime.slots.slot import Slot
     from mmekit_runtime.slots.template_process import TemplateProcess
     from mmekit_runtime.slots.templates import Templates
@@ -35,6 +36,7 @@ class StartingModel(Protocol):
     """A model that wants a process."""
 
     imports: frozenset[str]
+    body: SharedBody | None
 
     @property
     def needed(self) -> int:
@@ -87,7 +89,8 @@ class ProcessStart:
 
     def begin(self) -> None:
         """Look for a template process that has the model's libraries."""
-        self._templates.find(self._model.imports, self._model.guarded(self._template_found))
+        found = self._model.guarded(self._template_found)
+        self._templates.find(self._model.imports, found, self._model.body)
 
     def _template_found(self, template: TemplateProcess | None) -> None:
         process = self._process

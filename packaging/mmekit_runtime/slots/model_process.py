@@ -81,6 +81,10 @@ def _become_worker(start: dict[str, Any]) -> None:
     own = {*start["dropped_paths"], *inherited, engine}
     # As Python orders them for a script: its folder, PYTHONPATH, and the rest behind.
     sys.path[:] = [engine, *inherited, *(path for path in sys.path if path not in own)]
+    # Of the first model's TMPDIR, where the template process has asked for it.
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir = None
     # The state is the template process's, and the same in all that it forks.
     random.seed()
     # numpy imports it when it is first asked for, and seeds it then.

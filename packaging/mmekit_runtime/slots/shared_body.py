@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 from mmekit_runtime.layers import SHARED_FOLDER_VARIABLE
 from mmekit_runtime.slots.keys import VARYING_VARIABLES, library_paths
+from mmekit_runtime.slots.stub import option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class SharedBody:
         folder = environ.get(SHARED_FOLDER_VARIABLE)
         if not folder:
             return None
-        entry_point = _option(argv, "--entry-point") or "model.py"
+        entry_point = option(list(argv), "--entry-point") or "model.py"
         engine = os.path.dirname(argv[0])  # noqa: PTH120  pathlib is not for the fork server
         body = cls("", folder, model_dir, entry_point, engine, dict(environ))
         try:
@@ -118,11 +119,16 @@ class SharedBody:
             Whatever load_shared has raised: it could not be loaded.
         """
         before = _Traces()
-        _loaded[self.token] = self._load_shared()
-        problem = before.problem()
-        if problem:
-            del _loaded[self.token]
+        try:
+            body = self._load_shared()
+        except BaseException as error:
+            # Also of one that failed: models would be forked with what it has left.
+            if problem := before.problem():
+                raise CannotShare(problem) from error
+            raise
+        if problem := before.problem():
             raise CannotShare(problem)
+        _loaded[self.token] = body
 
     def _load_shared(self) -> Any:
         from pathlib import Path
@@ -185,13 +191,6 @@ def _handler(module: ModuleType) -> Any:
     return handler
 
 
-def _option(arguments: Sequence[str], name: str) -> str:
-    try:
-        return arguments[arguments.index(name) + 1]
-    except (ValueError, IndexError):
-        return ""
-
-
 def _code(model_dir: str) -> Iterator[tuple[str, bytes]]:
     """Yield the Python files of a model's folder, its own alone, in the order of their names."""
     left = _MOST_CODE_BYTES
@@ -241,13 +240,15 @@ class _Traces:
             return f"leaves files open ({', '.join(sorted(left_open)[:3])})"
         # A page of such a mapping is one for parent and children: one model would see what another
         # has written.
-        shared = [where for where in _shared_mappings() if where not in self._mappings]
+        found = _shared_mappings()
+        shared = [where for at, where in found.items() if at not in self._mappings]
         if shared:
             return f"maps memory that processes write to together ({shared[0]})"
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:  # noqa: PTH123
-            if file.read().split():
-                return "has started a process"
-        return None
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:  # noqa: PTH123
+                return "has started a process" if file.read().split() else None
+        except OSError:  # of a kernel that was built without that file
+            return None
 
 
 def _descriptors() -> dict[int, str]:
@@ -260,7 +261,8 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
-def _shared_mappings() -> list[str]:
+def _shared_mappings() -> dict[str, str]:
+    """Return what each is of, by its addresses: all that is anonymous has one name."""
     with open("/proc/self/maps", errors="replace") as maps:  # noqa: PTH123
         lines = [line.split(None, 5) for line in maps]
-    return [line[-1].strip() for line in lines if line[1] == "rw-s"]
+    return {line[0]: line[-1].strip() for line in lines if line[1][1] == "w" and line[1][3] == "s"}

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 
+from mmekit_runtime.slots.import_tree import ImportTree
 from mmekit_runtime.slots.loop import Loop, log
 from mmekit_runtime.slots.shared_body import is_body
 from mmekit_runtime.slots.template_process import (
@@ -24,7 +25,7 @@ from mmekit_runtime.slots.template_process import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     from mmekit_runtime.slots.channel import Channel
@@ -43,80 +44,12 @@ request that the model was woken for."""
 MAX_FORKS = 8
 """That a template is asked for at a time: it does one after the other anyway."""
 
+_BODY_AGAIN_S = 60.0
+"""After which a body that could not be loaded is tried again, for the next process of a model."""
+
 _FORK_S = 20.0
 _IMPORT_S = 90.0
 """After which a template that does not fork, or is not ready, is stuck; fewer than workers wait."""
-
-
-class ImportTree:
-    """The template processes of one fork server, by what they have imported."""
-
-    def __init__(self) -> None:
-        self._templates: list[TemplateProcess] = []
-
-    def __iter__(self) -> Iterator[TemplateProcess]:
-        """Yield the templates, oldest first."""
-        return iter(list(self._templates))
-
-    def add(self, imports: Iterable[str]) -> TemplateProcess:
-        """Add a template that is not started yet."""
-        template = TemplateProcess(frozenset(imports))
-        self._templates.append(template)
-        return template
-
-    def remove(self, template: TemplateProcess) -> None:
-        """Forget a template that has ended."""
-        if template in self._templates:
-            self._templates.remove(template)
-
-    def exact(self, wanted: frozenset[str]) -> TemplateProcess | None:
-        """Return the template, ready or not, that has just these imports."""
-        for template in self._templates:
-            if template.imports == wanted:
-                return template
-        return None
-
-    def widened(self, wanted: frozenset[str]) -> frozenset[str]:
-        """Add what a template for other models of the same libraries has imported already.
-
-        Other modules of a library that a model uses anyway cost it nothing: they are shared. So
-        all models of one library hang on one chain of templates, each adding the little it lacks.
-        """
-        packages = _packages(wanted)
-        related = [
-            template for template in self._templates if _packages(template.imports) <= packages
-        ]
-        nearest = max(related, key=lambda template: len(template.imports), default=None)
-        return wanted | nearest.imports if nearest else wanted
-
-    def plan(self, wanted: frozenset[str]) -> tuple[TemplateProcess | None, list[frozenset[str]]]:
-        """Say from which template, and over which steps, one with these imports is made.
-
-        Returns
-        -------
-        ancestor, steps
-            The template that has the most of it and nothing else (None: none has), and the imports
-            of each template to fork in turn. With another set that shares more than the ancestor
-            has, what they share is a step of its own; so are the libraries below a body.
-        """
-        without_body = frozenset(name for name in wanted if not is_body(name))
-        subsets = [template for template in self._templates if template.imports <= wanted]
-        ancestor = max(subsets, key=lambda template: len(template.imports), default=None)
-        has = ancestor.imports if ancestor else frozenset()
-        shared = max(
-            (template.imports & wanted for template in self._templates), key=len, default=has
-        )
-        steps = [wanted]
-        if has < shared < wanted:
-            steps.insert(0, shared)
-        elif has < without_body < wanted:
-            # Another body is then loaded on top of the same libraries.
-            steps.insert(0, without_body)
-        return ancestor, steps
-
-
-def _packages(names: Iterable[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
 
 
 class Templates:
@@ -141,24 +74,29 @@ class Templates:
         self._tree = ImportTree()
         self._dropped: set[str] = set()
         self._bodies: dict[str, SharedBody] = {}
-        self._problems: dict[str, str] = {}
+        self._problems: dict[str, tuple[float, str]] = {}
         self._waiting: dict[frozenset[str], list[Found]] = {}
         self._forking: dict[int, tuple[TemplateProcess, Channel, Forked]] = {}
         self._number = 0
         self._spares = os.environ.get(SPARES_VARIABLE, "1").strip() != "0"
         self._due: dict[TemplateProcess, float] = {}
 
-    def know(self, body: SharedBody) -> None:
-        """Take note of what the token of a body stands for, before it is asked for."""
-        self._bodies[body.token] = body
-
     def problem_of(self, token: str) -> str | None:
         """Return why models cannot be forked from a process that has a body; None when they can."""
-        return self._problems.get(token)
+        return self._problems[token][1] if token in self._problems else None
 
-    def find(self, wanted: frozenset[str], then: Found) -> None:
-        """Call ``then`` with a ready template that has these imports, or with None."""
-        wanted = (wanted | frozenset(BASE_IMPORTS)) - self._dropped
+    def find(self, wanted: frozenset[str], then: Found, body: SharedBody | None = None) -> None:
+        """Call ``then`` with a ready template that has these imports, or with None.
+
+        Parameters
+        ----------
+        body
+            What a token among the imports stands for, of the model that asks: of one that asked
+            before, the folder may be gone.
+        """
+        if body is not None:
+            self._bodies[body.token] = body
+        wanted = self._usable(wanted | frozenset(BASE_IMPORTS))
         wanted = self._tree.widened(wanted)
         exact = self._tree.exact(wanted)
         if exact is not None and exact.ready:
@@ -173,6 +111,14 @@ class Templates:
                 log(f"no template process could be started: {error}")
                 for one in self._waiting.pop(wanted, []):
                     one(None)
+
+    def _usable(self, wanted: frozenset[str]) -> frozenset[str]:
+        """Return what can be had in a template: not what was dropped, or has just failed."""
+        now = time.monotonic()
+        failing = {
+            token for token, (since, _) in self._problems.items() if now - since < _BODY_AGAIN_S
+        }
+        return wanted - self._dropped - failing
 
     def _grow(self, wanted: frozenset[str]) -> None:
         base = frozenset(BASE_IMPORTS) - self._dropped
@@ -203,7 +149,7 @@ class Templates:
             self._waiting.setdefault(steps[0], []).append(lambda _: self._continue(wanted))
 
     def _continue(self, wanted: frozenset[str]) -> None:
-        current = wanted - self._dropped
+        current = self._usable(wanted)
         thens = self._waiting.pop(wanted, [])
         for then in thens:
             self.find(current, then)
@@ -253,22 +199,31 @@ class Templates:
     def _leave_to_models(self, name: str, reason: str) -> None:
         self._dropped.add(name)
         if is_body(name):
-            self._problems[name] = reason
+            self._problems[name] = (time.monotonic(), reason)
         else:
             log(f"importing {name} {reason}: left to the models")
 
     def _template_is_ready(self, template: TemplateProcess, message: dict[str, Any]) -> None:
+        template.failed = message["failed"]
+        failed_bodies = {name: why for name, why in template.failed.items() if is_body(name)}
+        if failed_bodies:
+            # What failed may be gone the next time: another template tries it then.
+            self._bodies_failed(template, failed_bodies)
+            return
         template.ready = True
         template.own_ms = message["ms"]
-        template.failed = message["failed"]
         for name, reason in template.failed.items():
-            if is_body(name):
-                self._problems[name] = f"fails ({reason})"
-            else:
-                log(f"{name} was not preloaded: {reason}")
+            log(f"{name} was not preloaded: {reason}")
+        for name in filter(is_body, template.imports):
+            self._problems.pop(name, None)
         log(f"{template} is ready after {template.own_ms:.0f} ms")
         for then in self._waiting.pop(template.imports, []):
             then(template)
+
+    def _bodies_failed(self, template: TemplateProcess, reasons: dict[str, str]) -> None:
+        now = time.monotonic()
+        self._problems.update({name: (now, f"fails ({why})") for name, why in reasons.items()})
+        self._end(template)
 
     def _template_ended(self, template: TemplateProcess) -> None:
         if template.channel is not None:
@@ -283,10 +238,16 @@ class Templates:
         while template.wanted:
             _, forked = template.wanted.popleft()
             forked(0, None)
-        waiting = [] if template.ready else self._waiting.pop(template.imports, [])
+        if not template.ready:
+            self._never_ready(template, self._waiting.pop(template.imports, []))
+
+    def _never_ready(self, template: TemplateProcess, waiting: list[Found]) -> None:
+        """Have those that wait for a template go on with another, if there is one."""
+        if template.pid:
+            self._blame_body(template)
         if not waiting:
             return
-        smaller = template.imports - self._dropped
+        smaller = self._usable(template.imports)
         if smaller != template.imports:
             for then in waiting:
                 self.find(smaller, then)
@@ -297,6 +258,12 @@ class Templates:
             self._outdated()
         for then in waiting:
             then(None)
+
+    def _blame_body(self, template: TemplateProcess) -> None:
+        """Note that a body has ended the process: its libraries had one of their own before."""
+        for name in filter(is_body, self._usable(template.imports)):
+            reason = "ends the process that calls it, or takes too long"
+            self._problems[name] = (time.monotonic(), reason)
 
     def fork_model(self, template: TemplateProcess, forked: Forked, *, may_be_spare: bool) -> bool:
         """Have a model process forked, as `fork` does, or give the one that is forked already.
@@ -417,7 +384,9 @@ class Templates:
         """Return the template below one that has a body, itself for one that has none."""
         if not template.has_body:
             return template
-        return self._tree.exact(frozenset(one for one in template.imports if not is_body(one)))
+        others = frozenset(one for one in template.imports if not is_body(one))
+        below = (one for one in self._tree if one.imports <= others)
+        return max(below, key=lambda one: len(one.imports), default=None)
 
     def end_unused(self, used: set[TemplateProcess | None], unused_s: float) -> None:
         """End the templates from which no process was forked for so long that still lives.
