@@ -293,3 +293,22 @@ def test_temporary_files_go_where_each_model_has_them(start, tmp_path):
 
     for worker, folder in zip(workers, folders, strict=True):
         assert value(worker, "__import__('tempfile').gettempdir()") == str(folder)
+
+
+KEEPING = {
+    "an attribute": "self.scale = 7",
+    "a global": "globals()['scale'] = 7",
+    "one of the class": "type(self).scale = 7",
+    "one of a module beside it": "import features; features.scale = 7",
+}
+
+
+@pytest.mark.parametrize("what", KEEPING)
+def test_what_load_shared_keeps_beside_its_result_is_not_lost(start, what):
+    files = {"features.py": "scale = 1\n"}
+    code = f"import features\n{SHARING}"
+    worker = start("first", after=KEEPING[what], code=code, files=files)
+
+    worker.wait_for("load_shared keeps something beside what it returns")
+    scales = "[getattr(handle, 'scale', 0), globals().get('scale', 0), features.scale]"
+    assert value(worker, f"7 in {scales}") == "True"

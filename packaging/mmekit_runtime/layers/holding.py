@@ -28,6 +28,10 @@ SOURCES_VARIABLE = "MMEKIT_LAYERS"
 """Where layers are to be had: folders and ``s3://`` prefixes, separated by commas or blanks."""
 
 LOCK_SUFFIX = ".lock"
+GONE_SUFFIX = ".gone"
+MOST_GUARDED = 64
+"""Files of a layer that are looked at whenever somebody begins to use it."""
+
 PLACE_SUFFIX = ".place"
 _OTHERS_MAY_WRITE = 0o022
 
@@ -78,7 +82,7 @@ def hold(store: str, sha256: str) -> int | None:
         # Whoever evicts has it for as long as a rename takes.
         fcntl.flock(lock, fcntl.LOCK_SH)
         # That it was used just now; a store of another user's keeps its times.
-        if os.path.isdir(path):
+        if os.path.isdir(path) and _is_unchanged(lock, path):
             with contextlib.suppress(OSError):
                 os.utime(lock)
             os.set_inheritable(lock, True)  # noqa: FBT003
@@ -87,6 +91,40 @@ def hold(store: str, sha256: str) -> int | None:
         pass
     os.close(lock)
     return None
+
+
+def _is_unchanged(lock: int, path: str) -> bool:
+    """Whether a layer's files are as they were when they were verified.
+
+    A model that may write to them, as root may, would change what all others read. One that was
+    changed is put aside, and so is to be had anew.
+    """
+    said = os.pread(lock, 1 << 8, 0).split()
+    if len(said) < 2 or said[1] == signature(path):  # noqa: PLR2004
+        return True
+    store, name = os.path.split(path)
+    with contextlib.suppress(OSError):
+        os.rename(path, os.path.join(store, f".{name}.{os.getpid()}{GONE_SUFFIX}"))
+    return False
+
+
+def signature(path: str) -> bytes:
+    """Return what tells a layer's files from changed ones; nothing for a layer of very many.
+
+    Those are libraries, which are read while others are: as those of an image, nobody guards them.
+    """
+    from binascii import crc32
+
+    found = []
+    for folder, folders, files in os.walk(path):
+        folders[:] = [one for one in folders if one != "__pycache__"]
+        for name in files:
+            status = os.lstat(os.path.join(folder, name))
+            at = os.path.relpath(folder, path)
+            found.append((at, name, status.st_ino, status.st_size, status.st_mtime_ns))
+            if len(found) > MOST_GUARDED:
+                return b"-"
+    return b"%08x" % crc32(repr(sorted(found)).encode("utf-8", "surrogateescape"))
 
 
 def source_folders(environ: Mapping[str, str]) -> list[str]:

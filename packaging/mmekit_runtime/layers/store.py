@@ -9,15 +9,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .contents import digest_of_folder
-from .holding import LOCK_SUFFIX, hold
+from .contents import digest_of_folder, layer_files
+from .holding import GONE_SUFFIX, LOCK_SUFFIX, hold, signature
 from .listing import LayerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAKING_SUFFIX = ".making"
-_NEW, _GONE = ".new", ".gone"
+_NEW = ".new"
 _FREE_SHARE = 10
 """Of the disk one part in so many stays free, where nobody has said how much layers may take."""
 
@@ -86,9 +86,12 @@ class LayerStore:
                         f"bytes were damaged or changed; put it there again"
                     )
                 new.chmod(0o755)
+                for _, path in layer_files(new):
+                    # All models read them: none may write, as far as the system can see to that.
+                    os.chmod(path, 0o555 if os.access(path, os.X_OK) else 0o444)
                 with self._alone(sha256 + LOCK_SUFFIX) as lock:
                     os.ftruncate(lock, 0)
-                    os.write(lock, b"%d\n" % digest.bytes)
+                    os.write(lock, b"%d %s\n" % (digest.bytes, signature(str(new))))
                 return new.rename(self.folder / sha256)
             finally:
                 _remove(new)
@@ -123,7 +126,7 @@ class LayerStore:
     def _drop(self, sha256: str) -> bool:
         try:
             with self._alone(sha256 + LOCK_SUFFIX, wait=False):
-                gone = self.folder / f".{sha256}.{os.getpid()}{_GONE}"
+                gone = self.folder / f".{sha256}.{os.getpid()}{GONE_SUFFIX}"
                 (self.folder / sha256).rename(gone)
         except OSError:
             return False
@@ -134,7 +137,7 @@ class LayerStore:
         """Remove what processes have left that were killed; return its bytes."""
         freed = 0
         for left in self.folder.glob(".*"):
-            if left.suffix not in (_NEW, _GONE) or not left.is_dir():
+            if left.suffix not in (_NEW, GONE_SUFFIX) or not left.is_dir():
                 continue
             lock = left.name[1:].partition(".")[0]
             with (
@@ -155,8 +158,8 @@ class LayerStore:
 
     def _size(self, sha256: str) -> int:
         try:
-            return int((self.folder / (sha256 + LOCK_SUFFIX)).read_text())
-        except (OSError, ValueError):
+            return int((self.folder / (sha256 + LOCK_SUFFIX)).read_text().split()[0])
+        except (OSError, ValueError, IndexError):
             return 0
 
     def _used_at(self, sha256: str) -> int:

@@ -145,7 +145,12 @@ class SharedBody:
             os.chdir(code)
             try:
                 handler = _handler(self._entry_module(code))
-                return handler.load_shared(Path(self.folder))
+                kept = _Kept(handler, code)
+                body = handler.load_shared(Path(self.folder))
+                if kept.has_changed():
+                    # Which goes with the handler and the modules: models would lack it.
+                    raise CannotShare("keeps something beside what it returns")
+                return body
             finally:
                 os.chdir(place[0])
                 sys.path[:] = place[1]
@@ -223,6 +228,40 @@ def _forget_modules(code: str) -> None:
     for path in list(sys.path_importer_cache):
         if path == code or path.startswith(code + os.sep):
             del sys.path_importer_cache[path]
+
+
+class _Kept:
+    """What a handler and the modules of the model's code hold, before load_shared is called."""
+
+    def __init__(self, handler: Any, code: str) -> None:
+        self._handler = handler
+        self._code = code
+        self._before = self._now()
+
+    def has_changed(self) -> bool:
+        """Whether one of them holds something else now. What is within an object is not looked at.
+
+        A module that load_shared has imported itself counts for nothing: load would import it, too.
+        """
+        now = self._now()
+        return any(now[where] != held for where, held in self._before.items() if where in now)
+
+    def _now(self) -> dict[str, dict[str, int]]:
+        handler = self._handler
+        found = {
+            "handler": _identities(vars(handler)),
+            "class": _identities(vars(type(handler))),
+        }
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            if str(file).startswith(self._code + os.sep):
+                found[f"module {name}"] = _identities(vars(module))
+        return found
+
+
+def _identities(held: Mapping[str, Any]) -> dict[str, int]:
+    # Modules that a function imports appear in a package, and that it was imported is no state.
+    return {name: id(one) for name, one in held.items() if not isinstance(one, type(sys))}
 
 
 class _Traces:

@@ -233,3 +233,34 @@ def test_what_is_in_the_store_can_be_written_by_its_owner_alone(store):
 
     for path in (store.folder, store.folder / name, store.folder / f"{name}.lock"):
         assert not path.stat().st_mode & 0o022
+
+
+def test_a_layer_that_was_changed_is_not_used_again(tmp_path):
+    store = LayerStore(tmp_path / "store")
+    (name,) = added(store, "content")
+    file = store.get(name) / "file"
+    assert file.stat().st_mode & 0o222 == 0
+    lock = store.hold(name)
+    os.close(lock)
+
+    # As root may, whatever the mode says.
+    file.chmod(0o644)
+    file.write_text("another")
+
+    assert store.hold(name) is None
+    assert store.get(name) is None
+    assert added(store, "content") == [name]
+    assert (store.get(name) / "file").read_text() == "content"
+    os.close(store.hold(name))
+
+
+def test_byte_code_that_python_adds_to_a_layer_changes_nothing(tmp_path):
+    store = LayerStore(tmp_path / "store")
+    (name,) = added(store, "content")
+    (store.get(name) / "__pycache__").mkdir()
+    (store.get(name) / "__pycache__" / "file.pyc").write_bytes(b"compiled")
+
+    lock = store.hold(name)
+
+    assert lock is not None
+    os.close(lock)
