@@ -87,6 +87,8 @@ class LayerStore:
                     )
                 new.chmod(0o755)
                 with self._alone(sha256 + LOCK_SUFFIX) as lock:
+                    # The umask cuts what it was made with, and others hold a layer by it, too.
+                    os.fchmod(lock, 0o644)
                     os.ftruncate(lock, 0)
                     os.write(lock, b"%d\n" % digest.bytes)
                 return new.rename(self.folder / sha256)

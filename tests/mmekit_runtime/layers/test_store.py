@@ -233,3 +233,15 @@ def test_what_is_in_the_store_can_be_written_by_its_owner_alone(store):
 
     for path in (store.folder, store.folder / name, store.folder / f"{name}.lock"):
         assert not path.stat().st_mode & 0o022
+
+
+def test_another_user_may_hold_what_was_added_whatever_the_umask(store):
+    before = os.umask(0o077)
+    try:
+        (name,) = added(store, "x")
+    finally:
+        os.umask(before)
+
+    # A container's user may be another than the one that unpacks for it.
+    assert (store.folder / name).stat().st_mode & 0o777 == 0o755
+    assert (store.folder / f"{name}.lock").stat().st_mode & 0o777 == 0o644
