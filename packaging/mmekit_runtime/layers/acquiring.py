@@ -152,12 +152,21 @@ class _Search:
         """Take a layer from the model's folder, where a platform has unpacked the archive."""
         if not os.path.isdir(own):
             return False
+        is_taken = False
+
+        def fill(new: Path) -> None:
+            nonlocal is_taken
+            _link_all(own, new)
+            is_taken = True
+
         try:
-            self._store().add(self._entry.sha256, lambda new: _link_all(own, new))
+            self._store().add(self._entry.sha256, fill)
         except LayerError as error:
             self._reasons.append(f"the copy in the archive cannot be used: {error}")
             return False
-        mark_linked(own)
+        # Another process may have made the layer meanwhile; then this is a copy still.
+        if is_taken:
+            mark_linked(own)
         return True
 
     def _fetched(self, prefix: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -99,7 +100,29 @@ def test_a_second_models_copy_becomes_links_to_the_stores(model, store, entry, p
     wait_until(lambda: (folder / FOLDER / entry.sha256).stat().st_mtime == 1)
     assert layers.libraries == str(store / entry.sha256)
     assert kept.stat().st_nlink == 3
-    assert not list(folder.rglob("*mmekit-link"))
+
+
+def test_a_copy_becomes_links_when_another_process_kept_the_layer_meanwhile(
+    model, store, entry, tmp_path
+):
+    folder = model("two", entry, inline={entry.sha256: FILES})
+    own, kept = (path / entry.sha256 / "pkg" / "a.py" for path in (folder / FOLDER, store))
+    store.mkdir()
+    making = store / f"{entry.sha256}.making"
+    with making.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = run(PROVIDING, folder, TMPDIR=str(tmp_path))
+        # It has looked for the layer, and waits for whoever makes it.
+        opened = Path(f"/proc/{process.pid}/fd")
+        wait_until(lambda: any(one.resolve() == making for one in opened.iterdir()))
+        write(store / entry.sha256, FILES)
+        (store / f"{entry.sha256}.lock").touch()
+
+    out, errors = process.communicate()
+
+    assert out.strip() == str(store / entry.sha256), errors
+    wait_until(lambda: own.stat().st_ino == kept.stat().st_ino)
+    wait_until(lambda: (folder / FOLDER / entry.sha256).stat().st_mtime == 1)
 
 
 def test_a_layer_stays_when_the_model_that_brought_it_is_deleted(model, store, entry, provided):
