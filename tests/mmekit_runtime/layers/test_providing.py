@@ -167,9 +167,21 @@ def test_a_layer_in_the_image_is_verified_once(model, entry, ready, provided):
     path = Path(environ["MMEKIT_LAYERS"]) / entry.sha256
     assert provided(folder, environ).libraries == str(path)
 
-    # Files below could be changed unseen; the folder itself cannot be.
-    os.utime(path)
+    # Files below could be changed unseen, as they are not looked at again.
     (path / "pkg" / "a.py").write_bytes(b"changed")
+
+    assert provided(folder, environ).libraries == str(path)
+
+
+def test_a_folder_that_comes_in_the_place_of_one_in_the_image_is_verified_anew(
+    model, entry, ready, provided
+):
+    folder, environ = model("one", entry), ready(entry.sha256)
+    path = Path(environ["MMEKIT_LAYERS"]) / entry.sha256
+    provided(folder, environ)
+
+    shutil.rmtree(path)
+    write(path, {"pkg/a.py": b"changed"})
 
     with pytest.raises(LayerError, match="holds another layer"):
         provide(folder, environ)
