@@ -160,7 +160,10 @@ class _Search:
             is_taken = True
 
         try:
-            self._store().add(self._entry.sha256, fill)
+            store = self._store()
+            # Links take no room; on another disk it is a copy.
+            is_near = os.lstat(store.folder).st_dev == os.lstat(own).st_dev
+            store.add(self._entry.sha256, fill, 0 if is_near else self._entry.bytes)
         except LayerError as error:
             self._reasons.append(f"the copy in the archive cannot be used: {error}")
             return False

@@ -24,6 +24,7 @@ PACKAGES = str(Path(mmekit_runtime.__file__).parents[1])
 FILES = {"pkg/a.py": b"x = 1\n"}
 OTHERS = {"model.safetensors": b"body", "tokenizer.json": b"{}"}
 NOBODY = 65534
+SHM = Path("/dev/shm")  # noqa: S108
 
 PROVIDING = """
 import os, sys
@@ -356,6 +357,23 @@ def test_room_is_made_for_a_layer_by_removing_those_that_nobody_uses(
     provided(model("one", entry), environ)
 
     assert {path.name for path in store.iterdir() if path.is_dir()} == {used.sha256, entry.sha256}
+
+
+@pytest.mark.skipif(not SHM.is_dir(), reason="only where there is a second disk")
+def test_room_is_made_for_a_layer_of_the_archive_that_has_to_be_copied(
+    model, entry_of, provided, tmp_path
+):
+    if SHM.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is only one disk")
+    unused, used = ({name: name.encode() * (600 << 10)} for name in ("a", "b"))
+    first, second = entry_of(unused), entry_of(used)
+    with tempfile.TemporaryDirectory(dir=SHM) as store:
+        environ = {"MMEKIT_LAYERS_STORE": store, "MMEKIT_LAYERS_MB": "1"}
+        provide(model("unused", first, inline={first.sha256: unused}), environ).close()
+
+        provided(model("used", second, inline={second.sha256: used}), environ)
+
+        assert [path.name for path in Path(store).iterdir() if path.is_dir()] == [second.sha256]
 
 
 def test_a_budget_that_is_no_number_is_said(model, entry, bucket):
