@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .contents import digest_of_folder, layer_files
 from .holding import (
+    OTHERS_MAY_WRITE,
     PLACE_SUFFIX,
     SOURCES_VARIABLE,
     STORE_VARIABLE,
@@ -35,7 +36,6 @@ BUDGET_VARIABLE = "MMEKIT_LAYERS_MB"
 
 _ATTEMPTS = 3
 _S3 = "s3://"
-_OTHERS_MAY_WRITE = 0o022
 
 
 def acquire(model_dir: str, environ: Mapping[str, str], python: str) -> ProvidedLayers:
@@ -235,8 +235,8 @@ def _link_all(own: str, new: Path) -> None:
         try:
             os.link(path, target, follow_symlinks=False)
             mode = os.lstat(target).st_mode
-            if mode & _OTHERS_MAY_WRITE:
-                os.chmod(target, stat.S_IMODE(mode) & ~_OTHERS_MAY_WRITE)
+            if mode & OTHERS_MAY_WRITE:
+                os.chmod(target, stat.S_IMODE(mode) & ~OTHERS_MAY_WRITE)
         except OSError:
             target.unlink(missing_ok=True)
             shutil.copyfile(path, target, follow_symlinks=False)
