@@ -14,6 +14,7 @@ from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.archive.unpack import unpack
 from mmekit.errors import ArchiveError, PackageError
 from mmekit_runtime.layers import SHARED_FOLDER_VARIABLE
+from mmekit_runtime.layers.contents import digest_of_folder, layer_files
 from mmekit_runtime.layers.listing import (
     BODY,
     FOLDER,
@@ -84,7 +85,7 @@ def staged_model(sources: Sequence[Path], scratch: Path) -> StagedModel:
     PackageError
         One of them is not there.
     ArchiveError
-        The archive is damaged, or names a layer that does not lie beside it.
+        The archive is damaged, or names a layer that does not lie beside it or is another.
     """
     folder, layers = scratch / "model", scratch / FOLDER
     folder.mkdir()
@@ -108,7 +109,7 @@ def staged_model(sources: Sequence[Path], scratch: Path) -> StagedModel:
         inline.unlink()
     elif inline.is_dir():
         inline.rename(layers)
-    found = {kind: _layer(one, sources, layers) for kind, one in entries.items()}
+    found = {kind: _layer(one, sources, layers, scratch) for kind, one in entries.items()}
     if RUNTIME in found:
         _link_entries(found[RUNTIME], folder)
     return StagedModel(folder, found.get(BODY), found.get(LIBRARIES))
@@ -132,9 +133,14 @@ def _listed(folder: Path) -> tuple[LayerEntry, ...]:
         raise ArchiveError(f"{error}", where=str(folder)) from None
 
 
-def _layer(entry: LayerEntry, sources: Sequence[Path], layers: Path) -> Path:
+def _layer(entry: LayerEntry, sources: Sequence[Path], layers: Path, scratch: Path) -> Path:
     folder = layers / entry.sha256
     if folder.is_dir():
+        is_unpacked = folder.is_relative_to(scratch)
+        where = sources[0] if is_unpacked else folder
+        _require_named(entry, folder, where, "pack the model again")
+        if is_unpacked:  # another is the user's, and stays as it is
+            _remove_byte_code(folder)
         return folder
     file = layer_file(sources[0], entry.sha256)
     if not file.is_file():
@@ -145,7 +151,33 @@ def _layer(entry: LayerEntry, sources: Sequence[Path], layers: Path) -> Path:
             "or without",
         )
     unpack(file, folder)
+    _require_named(entry, folder, file, "remove the file, and pack the model again")
+    _remove_byte_code(folder)
     return folder
+
+
+def _require_named(entry: LayerEntry, folder: Path, where: Path, remedy: str) -> None:
+    """Expect a layer to be what its name says, as an instance does before it uses one."""
+    try:
+        found = digest_of_folder(folder).sha256
+    except (OSError, LayerError) as error:
+        raise ArchiveError(
+            f"{entry} cannot be used: {error}", where=str(where), remedy=remedy
+        ) from None
+    if found != entry.sha256:
+        raise ArchiveError(
+            f"What should be {entry} holds another layer, {found[:12]}",
+            where=str(where),
+            remedy=remedy,
+        )
+
+
+def _remove_byte_code(folder: Path) -> None:
+    """Leave what Python has compiled out of a layer: its name says nothing about that."""
+    kept = {path for _, path in layer_files(folder)}
+    for path in folder.rglob("*"):
+        if str(path) not in kept and not path.is_dir():
+            path.unlink()
 
 
 def _link_entries(source: Path, folder: Path) -> None:

@@ -33,9 +33,10 @@ _MEASURED_AGAIN = 8
 _MEASURING_S = 0.005
 """After which a look measures no more of them: one beside large libraries takes ten milliseconds,
 for which a load would wait."""
-_SHARED_S = 0.5
-"""For so long the size of what others are forked from is taken to be as it was: each fork takes a
-share of it away, so that it is rather less."""
+_SHARED_S = 1.5
+"""For so long a load takes the size of what others are forked from to be as it was: each fork takes
+a share of it away, so that it is rather less. Longer than `_PERIOD_S`, after which it is measured
+while no load waits."""
 _YOUNG_S = 3.0
 """A process may still be loading its model when it is measured for the first time."""
 _WAIT_S = 2.0
@@ -219,19 +220,21 @@ class ServerMemory:
             free.append(self.left_of_limit(pids, shared))
         return min(free)
 
-    def left_of_limit(self, pids: Collection[int], shared: Collection[int] = ()) -> int:
+    def left_of_limit(
+        self, pids: Collection[int], shared: Collection[int] = (), shared_s: float = _SHARED_S
+    ) -> int:
         """Return what the processes leave of the limit that was given."""
         assert self.own_limit is not None  # noqa: S101
-        return self.own_limit - self._used(pids, shared)
+        return self.own_limit - self._used(pids, shared, shared_s)
 
     def measure(self, pids: Collection[int], shared: Collection[int]) -> int:
         """Measure the young ones among them again as well; for another thread, as it takes long."""
         with self._merging:
             now = time.monotonic()
             young = {pid for pid, first in self._first.items() if now - first < _YOUNG_S}
-        return self.left_of_limit(pids, {*shared, *(pid for pid in pids if pid in young)})
+        return self.left_of_limit(pids, {*shared, *(pid for pid in pids if pid in young)}, 0.0)
 
-    def _used(self, pids: Iterable[int], shared: Collection[int]) -> int:
+    def _used(self, pids: Iterable[int], shared: Collection[int], shared_s: float) -> int:
         """Return the memory of all processes, each measured now or lately.
 
         Measuring one takes the kernel milliseconds: each is measured when it is new, and a few of
@@ -241,7 +244,7 @@ class ServerMemory:
         began = time.monotonic()
         with self._merging:
             new = own - self._measured.keys()
-            stale = [pid for pid in shared if began - self._measured_at.get(pid, 0.0) >= _SHARED_S]
+            stale = [pid for pid in shared if began - self._measured_at.get(pid, 0.0) >= shared_s]
             known = [pid for pid in self._measured if pid in own and pid not in shared]
         # Of forked processes, only these sizes can be added: each shared page counts once in all.
         measured = {pid: proportional_bytes(pid) for pid in (*new, *stale)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .contents import digest_of_folder, layer_files
 from .holding import (
+    OTHERS_MAY_WRITE,
     PLACE_SUFFIX,
     SOURCES_VARIABLE,
     STORE_VARIABLE,
@@ -35,7 +36,6 @@ BUDGET_VARIABLE = "MMEKIT_LAYERS_MB"
 
 _ATTEMPTS = 3
 _S3 = "s3://"
-_OTHERS_MAY_WRITE = 0o022
 
 
 def acquire(model_dir: str, environ: Mapping[str, str], python: str) -> ProvidedLayers:
@@ -152,12 +152,24 @@ class _Search:
         """Take a layer from the model's folder, where a platform has unpacked the archive."""
         if not os.path.isdir(own):
             return False
+        is_taken = False
+
+        def fill(new: Path) -> None:
+            nonlocal is_taken
+            _link_all(own, new)
+            is_taken = True
+
         try:
-            self._store().add(self._entry.sha256, lambda new: _link_all(own, new))
+            store = self._store()
+            # Links take no room; on another disk it is a copy.
+            is_near = os.lstat(store.folder).st_dev == os.lstat(own).st_dev
+            store.add(self._entry.sha256, fill, 0 if is_near else self._entry.bytes)
         except LayerError as error:
             self._reasons.append(f"the copy in the archive cannot be used: {error}")
             return False
-        mark_linked(own)
+        # Another process may have made the layer meanwhile; then this is a copy still.
+        if is_taken:
+            mark_linked(own)
         return True
 
     def _fetched(self, prefix: str) -> bool:
@@ -223,8 +235,8 @@ def _link_all(own: str, new: Path) -> None:
         try:
             os.link(path, target, follow_symlinks=False)
             mode = os.lstat(target).st_mode
-            if mode & _OTHERS_MAY_WRITE:
-                os.chmod(target, stat.S_IMODE(mode) & ~_OTHERS_MAY_WRITE)
+            if mode & OTHERS_MAY_WRITE:
+                os.chmod(target, stat.S_IMODE(mode) & ~OTHERS_MAY_WRITE)
         except OSError:
             target.unlink(missing_ok=True)
             shutil.copyfile(path, target, follow_symlinks=False)

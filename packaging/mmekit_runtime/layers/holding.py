@@ -33,7 +33,8 @@ MOST_GUARDED = 64
 """Files of a layer that are looked at whenever somebody begins to use it."""
 
 PLACE_SUFFIX = ".place"
-_OTHERS_MAY_WRITE = 0o022
+OTHERS_MAY_WRITE = 0o022
+"""Of a file's mode."""
 
 
 def store_folders(model_dir: str, environ: Mapping[str, str]) -> list[str]:
@@ -61,7 +62,7 @@ def is_trusted(folder: str, model_dir: str) -> bool:
         owners = (0, os.geteuid(), os.stat(model_dir).st_uid)
     except OSError:
         return False
-    if status.st_uid not in owners or status.st_mode & _OTHERS_MAY_WRITE:
+    if status.st_uid not in owners or status.st_mode & OTHERS_MAY_WRITE:
         return False
     return stat.S_ISDIR(status.st_mode)
 

@@ -90,6 +90,8 @@ class LayerStore:
                     # All models read them: none may write, as far as the system can see to that.
                     os.chmod(path, 0o555 if os.access(path, os.X_OK) else 0o444)
                 with self._alone(sha256 + LOCK_SUFFIX) as lock:
+                    # The umask cuts what it was made with, and others hold a layer by it, too.
+                    os.fchmod(lock, 0o644)
                     os.ftruncate(lock, 0)
                     os.write(lock, b"%d %s\n" % (digest.bytes, signature(str(new))))
                 return new.rename(self.folder / sha256)

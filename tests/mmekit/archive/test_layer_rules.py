@@ -138,6 +138,17 @@ def test_a_sitecustomize_is_refused_beside_layers_too(sharing):
         pack(sharing.package, sharing.artifacts, sharing.archive, worker_slots=False)
 
 
+def test_worker_slots_are_left_out_for_a_sitecustomize_only_where_that_helps(sharing):
+    sharing.write("sitecustomize.py", "x = 1\n")
+
+    beside_layers = finding(found_in(sharing), "site-hook-taken")
+    sharing.write("serving.properties", "engine=Python\n")
+    without = finding(found_in(sharing), "site-hook-taken")
+
+    assert beside_layers.remedy == "Move its code to the top of model.py."
+    assert "or pack with --no-worker-slots" in without.remedy
+
+
 def test_a_secret_in_a_shared_file_is_found(sharing):
     (sharing.artifacts / "body.bin").unlink()
     (sharing.artifacts / "body.json").write_text(

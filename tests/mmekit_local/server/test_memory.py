@@ -75,7 +75,7 @@ def test_what_processes_share_is_measured_again_before_all_others(hold):
     first = memory.available(pids[1:], pids[:1])
     for _ in range(2):
         memory._measured[pids[0]] = 1000 * MIB
-        memory._measured_at[pids[0]] -= 1
+        memory._measured_at[pids[0]] -= 10
 
         assert memory.available(pids[1:], pids[:1]) == pytest.approx(first, rel=0.01)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ PACKAGES = str(Path(mmekit_runtime.__file__).parents[1])
 FILES = {"pkg/a.py": b"x = 1\n"}
 OTHERS = {"model.safetensors": b"body", "tokenizer.json": b"{}"}
 NOBODY = 65534
+SHM = Path("/dev/shm")  # noqa: S108
 
 PROVIDING = """
 import os, sys
@@ -99,7 +101,29 @@ def test_a_second_models_copy_becomes_links_to_the_stores(model, store, entry, p
     wait_until(lambda: (folder / FOLDER / entry.sha256).stat().st_mtime == 1)
     assert layers.libraries == str(store / entry.sha256)
     assert kept.stat().st_nlink == 3
-    assert not list(folder.rglob("*mmekit-link"))
+
+
+def test_a_copy_becomes_links_when_another_process_kept_the_layer_meanwhile(
+    model, store, entry, tmp_path
+):
+    folder = model("two", entry, inline={entry.sha256: FILES})
+    own, kept = (path / entry.sha256 / "pkg" / "a.py" for path in (folder / FOLDER, store))
+    store.mkdir()
+    making = store / f"{entry.sha256}.making"
+    with making.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = run(PROVIDING, folder, TMPDIR=str(tmp_path))
+        # It has looked for the layer, and waits for whoever makes it.
+        opened = Path(f"/proc/{process.pid}/fd")
+        wait_until(lambda: any(one.resolve() == making for one in opened.iterdir()))
+        write(store / entry.sha256, FILES)
+        (store / f"{entry.sha256}.lock").touch()
+
+    out, errors = process.communicate()
+
+    assert out.strip() == str(store / entry.sha256), errors
+    wait_until(lambda: own.stat().st_ino == kept.stat().st_ino)
+    wait_until(lambda: (folder / FOLDER / entry.sha256).stat().st_mtime == 1)
 
 
 def test_a_layer_stays_when_the_model_that_brought_it_is_deleted(model, store, entry, provided):
@@ -144,9 +168,21 @@ def test_a_layer_in_the_image_is_verified_once(model, entry, ready, provided):
     path = Path(environ["MMEKIT_LAYERS"]) / entry.sha256
     assert provided(folder, environ).libraries == str(path)
 
-    # Files below could be changed unseen; the folder itself cannot be.
-    os.utime(path)
+    # Files below could be changed unseen, as they are not looked at again.
     (path / "pkg" / "a.py").write_bytes(b"changed")
+
+    assert provided(folder, environ).libraries == str(path)
+
+
+def test_a_folder_that_comes_in_the_place_of_one_in_the_image_is_verified_anew(
+    model, entry, ready, provided
+):
+    folder, environ = model("one", entry), ready(entry.sha256)
+    path = Path(environ["MMEKIT_LAYERS"]) / entry.sha256
+    provided(folder, environ)
+
+    shutil.rmtree(path)
+    write(path, {"pkg/a.py": b"changed"})
 
     with pytest.raises(LayerError, match="holds another layer"):
         provide(folder, environ)
@@ -321,6 +357,23 @@ def test_room_is_made_for_a_layer_by_removing_those_that_nobody_uses(
     provided(model("one", entry), environ)
 
     assert {path.name for path in store.iterdir() if path.is_dir()} == {used.sha256, entry.sha256}
+
+
+@pytest.mark.skipif(not SHM.is_dir(), reason="only where there is a second disk")
+def test_room_is_made_for_a_layer_of_the_archive_that_has_to_be_copied(
+    model, entry_of, provided, tmp_path
+):
+    if SHM.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is only one disk")
+    unused, used = ({name: name.encode() * (600 << 10)} for name in ("a", "b"))
+    first, second = entry_of(unused), entry_of(used)
+    with tempfile.TemporaryDirectory(dir=SHM) as store:
+        environ = {"MMEKIT_LAYERS_STORE": store, "MMEKIT_LAYERS_MB": "1"}
+        provide(model("unused", first, inline={first.sha256: unused}), environ).close()
+
+        provided(model("used", second, inline={second.sha256: used}), environ)
+
+        assert [path.name for path in Path(store).iterdir() if path.is_dir()] == [second.sha256]
 
 
 def test_a_budget_that_is_no_number_is_said(model, entry, bucket):

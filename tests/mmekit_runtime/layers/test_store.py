@@ -264,3 +264,15 @@ def test_byte_code_that_python_adds_to_a_layer_changes_nothing(tmp_path):
 
     assert lock is not None
     os.close(lock)
+
+
+def test_another_user_may_hold_what_was_added_whatever_the_umask(store):
+    before = os.umask(0o077)
+    try:
+        (name,) = added(store, "x")
+    finally:
+        os.umask(before)
+
+    # A container's user may be another than the one that unpacks for it.
+    assert (store.folder / name).stat().st_mode & 0o777 == 0o755
+    assert (store.folder / f"{name}.lock").stat().st_mode & 0o777 == 0o644

@@ -141,7 +141,7 @@ def _defines_load_shared(subject: Subject) -> bool:
 def folder(subject: Subject) -> Iterator[Finding]:
     """Expect no folder of the model's own where layers lie."""
     own = next((name for name in subject.contents.files if name.startswith(f"{FOLDER}/")), None)
-    if own is not None and (subject.layers or subject.shared or subject.makes_libraries):
+    if own is not None and subject.has_layers:
         yield Finding(
             "error",
             "layers-folder-taken",

@@ -114,6 +114,11 @@ class Subject:
         """Whether packing makes a layer of requirements.txt, so that nothing installs it."""
         return not self.is_archive and asks_for_libraries(self.properties)
 
+    @property
+    def has_layers(self) -> bool:
+        """Whether an archive has layers, or a package gets them when it is packed."""
+        return bool(self.layers or self.shared or self.makes_libraries)
+
     @cached_property
     def signature(self) -> Signature | None:
         """What the model takes and gives: signature.json, or what it told when it was measured."""

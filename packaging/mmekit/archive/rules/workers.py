@@ -131,14 +131,15 @@ def failures(subject: Subject) -> Iterator[Finding]:
 
 def hook(subject: Subject) -> Iterator[Finding]:
     """Expect no sitecustomize.py: with worker slots or layers, packing puts its own there."""
-    if (subject.worker_slots or subject.layers) and HOOK_FILE in subject.contents:
+    if (subject.worker_slots or subject.has_layers) and HOOK_FILE in subject.contents:
+        otherwise = "" if subject.has_layers else ", or pack with --no-worker-slots"
         yield Finding(
             "error",
             "site-hook-taken",
             f"There is a {HOOK_FILE} already. Python imports one file of that name when it starts, "
             "and with worker slots it is the one that turns a worker into a slot, with layers the "
             "one that gets them.",
-            "Move its code to the top of model.py, or pack with --no-worker-slots.",
+            f"Move its code to the top of model.py{otherwise}.",
             subject.place(HOOK_FILE),
         )
 

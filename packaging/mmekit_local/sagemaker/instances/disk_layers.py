@@ -1,8 +1,8 @@
 """The layers on an instance's disk: each once, beside the models that have it in common.
 
 What an archive brings of them goes here and not into the model's folder, and what is here already
-is passed over when the next archive is unpacked. Containers put here what they fetch themselves; those of
-Docker, which can only read it, have a folder of their own for that.
+is passed over when the next archive is unpacked. Containers put here what they fetch themselves;
+those of Docker, which can only read it, have a folder of their own for that.
 """
 
 from __future__ import annotations
