@@ -169,6 +169,18 @@ def test_libraries_that_a_package_itself_asks_for_are_those_for_the_image_that_w
     farm.mme("deploy", "--plan", **offline)
 
 
+def test_wheels_of_a_package_that_went_into_a_layer_do_not_make_its_archive_stale(
+    farm, nothing_left
+):
+    offline = offline_with(farm, "doubling/requirements")
+    farm.mme("deploy", "--plan", **offline)
+    farm.write(FILE.replace("    artifacts: factor\n", ""))
+    farm.mme("deploy", "--plan", **offline)
+    farm.put("doubling/model.py", f"{MODEL}# changed\n")
+    told = farm.refused("deploy", "--plan", **offline)
+    assert "since it was packed, model.py changed." in told
+
+
 @pytest.mark.parametrize("thin", ["true", pytest.param("false", marks=pytest.mark.thorough)])
 def test_a_package_whose_shared_file_changed_is_stale(desk, nothing_left, thin):
     desk.put("doubling/model.py", MODEL)
