@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from mmekit.errors import MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ask_uv", "find_uv", "pip_indexes", "run_uv", "uv_variables"]
+__all__ = ["ask_uv", "find_uv", "pip_indexes", "run_uv", "shown", "uv_variables"]
 
 # What the machine's own pip is told, and what uv calls it.
 _AS_UV_CALLS_IT = {
@@ -37,6 +38,11 @@ _OF_UV = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
 _LISTS = ("extra-index-url", "find-links", "trusted-host")
 # Nobody's identity is lent to code that is built while it is installed, nor to what it is got from.
 _KEPT_BACK = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX", "SSH_AUTH_SOCK")
+
+# A password may have a slash or an @ in it, which no address should; a port is none.
+_LOGIN = re.compile(r"(?<=://)[^\s/@]*(?::(?!\d+/)[^\s@]*)?@(?:[^\s/@]*@)*")
+# Signed addresses have their secret here, under any name. What stands around them is no part of it.
+_QUERY = re.compile(r"(://[^\s?]+\?)\S+?(?=[`'\"\])>,.;:]*(?:\s|\Z))")
 
 
 def find_uv(extra: str = "local") -> str:
@@ -159,6 +165,9 @@ def run_uv(words: Sequence[str], folder: Path | None = None) -> None:
 def ask_uv(words: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run uv for a layer, and return what it has said, whether it could do it or not.
 
+    Its standard error is for messages, and has no secrets of addresses: uv itself leaves out some
+    of them.
+
     Parameters
     ----------
     words, folder
@@ -169,7 +178,7 @@ def ask_uv(words: Sequence[str], folder: Path | None = None) -> subprocess.Compl
     MissingExtraError
         There is no uv.
     """
-    return subprocess.run(
+    done = subprocess.run(
         [find_uv("layers"), *words],
         check=False,
         cwd=folder,
@@ -178,3 +187,14 @@ def ask_uv(words: Sequence[str], folder: Path | None = None) -> subprocess.Compl
         capture_output=True,
         text=True,
     )
+    done.stderr = shown(done.stderr)
+    return done
+
+
+def shown(text: str) -> str:
+    """Return a text without the logins and the queries of the addresses in it.
+
+    >>> shown("wanted @ https://me:secret@host:8080/wanted.whl?signature=1f0c")
+    'wanted @ https://***@host:8080/wanted.whl?***'
+    """
+    return _QUERY.sub(r"\1***", _LOGIN.sub("***@", text))

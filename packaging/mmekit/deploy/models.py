@@ -11,13 +11,15 @@ from mmekit import archive
 from mmekit.archive import STOCK_IMAGE
 from mmekit.archive.describe import small_files
 from mmekit.archive.images import image_of
-from mmekit.archive.layers import layers_folder
+from mmekit.archive.layers import asks_for_libraries, layers_folder
+from mmekit.archive.libraries import LINKS_FOLDER
+from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
 from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError
-from mmekit_runtime.layers.listing import BODY
+from mmekit_runtime.layers.listing import BODY, LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,7 +132,7 @@ def _pack(
             packing,
             layers=deployment.layers,
             thin=deployment.thin,
-            image=_image(deployment),
+            image=_image(package, deployment),
             say=report,
         )
         if file.is_file() and sha256_of(file) == packed.sha256:
@@ -139,10 +141,17 @@ def _pack(
         packed.path.replace(file)
 
 
-def _image(deployment: Deployment) -> Image | None:
+def _image(package: Path, deployment: Deployment) -> Image | None:
     # Libraries are for one Python and platform: those of the image that will serve.
-    is_named = deployment.layers and deployment.image is not None
-    return image_of(str(deployment.image)) if is_named else STOCK_IMAGE
+    if deployment.image is None or not (deployment.layers or _asks_for_libraries(package)):
+        return STOCK_IMAGE
+    return image_of(str(deployment.image))
+
+
+def _asks_for_libraries(package: Path) -> bool:
+    # As packing reads it: what is wrong with other lines is for the check to say.
+    text = archive.read_package(package).contents.text(_PROPERTIES, "latin-1") or ""
+    return asks_for_libraries(properties_of(parse_entries(text, skip_malformed=True)))
 
 
 def _how_to_pack(package: ModelEntry, file: Path) -> str:
@@ -169,6 +178,9 @@ def _changed(
     packed = {name: digest.sha256 for name, digest in manifest.files.items()}
     contents = archive.read_package(package).contents
     members = [member for member in contents if member.name not in (_PROPERTIES, _REQUIREMENTS)]
+    if any(layer.entry.kind == LIBRARIES for layer in layers):
+        # As requirements.txt, which asks for them: they are unpacked in the layer.
+        members = [one for one in members if not one.name.startswith(f"{LINKS_FOLDER}/")]
     # Of what a package itself shares, too: the manifest leaves the files of layers out.
     if any(member.name not in packed for member in members):
         for layer in layers:

@@ -147,6 +147,40 @@ def test_libraries_are_packed_for_the_image_that_will_serve(farm, nothing_left):
     assert "mme images add" in told
 
 
+def offline_with(desk, folder):
+    """A package that asks for a wheel in a folder by its own line; variables without a network."""
+    (desk.folder / folder).mkdir(parents=True)
+    add_wheel(desk.folder / folder, "wanted", "2.0")
+    desk.put("doubling/requirements.txt", "wanted==2.0\n")
+    desk.put("doubling/serving.properties", f"{PROPERTIES}option.layers=true\n")
+    return {"UV_FIND_LINKS": str(desk.folder / folder), "UV_OFFLINE": "1"}
+
+
+def test_libraries_that_a_package_itself_asks_for_are_those_for_the_image_that_will_serve(
+    farm, nothing_left
+):
+    offline = offline_with(farm, "wheels")
+    farm.mme("deploy", "--plan", **offline)
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1"
+    farm.write(f"{FILE}image: {image}\n")
+    told = farm.refused("deploy", "--plan", **offline)
+    assert "It is not known which Python and libraries this image has." in told
+    farm.put("doubling/serving.properties", PROPERTIES)
+    farm.mme("deploy", "--plan", **offline)
+
+
+def test_wheels_of_a_package_that_went_into_a_layer_do_not_make_its_archive_stale(
+    farm, nothing_left
+):
+    offline = offline_with(farm, "doubling/requirements")
+    farm.mme("deploy", "--plan", **offline)
+    farm.write(FILE.replace("    artifacts: factor\n", ""))
+    farm.mme("deploy", "--plan", **offline)
+    farm.put("doubling/model.py", f"{MODEL}# changed\n")
+    told = farm.refused("deploy", "--plan", **offline)
+    assert "since it was packed, model.py changed." in told
+
+
 @pytest.mark.parametrize("thin", ["true", pytest.param("false", marks=pytest.mark.thorough)])
 def test_a_package_whose_shared_file_changed_is_stale(desk, nothing_left, thin):
     desk.put("doubling/model.py", MODEL)
