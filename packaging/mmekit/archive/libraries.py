@@ -13,6 +13,7 @@ from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.resolution import resolve
 from mmekit.archive.wheels import distributions_in, fetch, sources_of
 from mmekit.errors import LibrariesError
+from mmekit.uv import shown
 from mmekit_runtime.layers.listing import LIBRARIES
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ def _expect_names(lines: Iterable[Line], package: Path) -> None:
         is_file = line.text.startswith(("-c", "--constraint"))
         if address or is_file or (line.requirement is None and not line.is_option):
             raise LibrariesError(
-                f"{line.text!r} cannot become a part of a layer, which is made of distributions by "
-                "name",
+                f"{shown(line.text)!r} cannot become a part of a layer, which is made of "
+                "distributions by name",
                 where=str(package / REQUIREMENTS_FILE),
                 remedy="name the distribution and its version (name==1.0), and put a wheel of your "
                 f"own into the folder {LINKS_FOLDER} beside {REQUIREMENTS_FILE}",

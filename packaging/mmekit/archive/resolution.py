@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from mmekit.archive.image import tags_of
 from mmekit.archive.lock import LockedWheel
 from mmekit.errors import LibrariesError
-from mmekit.uv import ask_uv
+from mmekit.uv import ask_uv, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -175,8 +175,8 @@ def _resolved(text: str, provided: Mapping[str, str]) -> Iterator[tuple[str, str
             yield name, provided[name]
         else:
             raise LibrariesError(
-                f"{requirement} is an address, and a layer is made of distributions that an index "
-                "or a folder of wheels has",
+                f"{shown(str(requirement))} is an address, and a layer is made of distributions "
+                "that an index or a folder of wheels has",
                 remedy=REMEDY,
             )
 

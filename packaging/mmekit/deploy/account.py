@@ -304,7 +304,10 @@ class Site:
     def fetched_from(self) -> tuple[str, ...]:
         """Return the places in S3 that containers fetch layers from: bucket and prefix of each."""
         places = (place.partition("s3://") for place in _places(self.environment))
-        return tuple(place for before, is_s3, place in places if is_s3 and not before)
+        # With its slash, as the runtime joins it: others, and other buckets, begin as it does.
+        return tuple(
+            f"{place.rstrip('/')}/" for before, is_s3, place in places if is_s3 and not before
+        )
 
     @property
     def scaled_resource(self) -> str:

@@ -69,9 +69,14 @@ def plan_layers(
 def plan_layers_removal(
     site: Site, stored: Sequence[StoredObject], archives: Sequence[StoredObject]
 ) -> tuple[Step, ...]:
-    """Plan to remove layers that the deployment uploaded and that no archive of others' names."""
-    of_others = {name for one in archives if one.owner != site.name for name in one.layers}
-    return tuple(_plan_removal(site, one, of_others) for one in stored)
+    """Plan to remove layers that the deployment uploaded and that no archive of others' names.
+
+    Of an archive that neither a deployment nor `mme` has uploaded it is not known what it names.
+    """
+    others = [one for one in archives if one.owner != site.name]
+    unknown = [one.key for one in others if one.sha256 is None]
+    of_others = {name for one in others for name in one.layers}
+    return tuple(_plan_removal(site, one, of_others, unknown) for one in stored)
 
 
 def short_name(sha256: str) -> str:
@@ -116,13 +121,18 @@ def _plan_upload(
     return Step(Action.CHANGE, "layer", name, (change,), note=note, perform=send)
 
 
-def _plan_removal(site: Site, stored: StoredObject, of_others: set[str]) -> Step:
+def _plan_removal(
+    site: Site, stored: StoredObject, of_others: set[str], unknown: Sequence[str]
+) -> Step:
     sha256 = stored.key.removesuffix(".tar.gz")
     if stored.owner != site.name:
         note = "not uploaded by this deployment"
         return Step(Action.KEEP, "layer", short_name(sha256), note=note)
     if sha256 in of_others:
         note = "archives that others uploaded name it"
+        return Step(Action.KEEP, "layer", short_name(sha256), note=note)
+    if unknown:
+        note = f"{unknown[0]} was uploaded by other means and may name it"
         return Step(Action.KEEP, "layer", short_name(sha256), note=note)
     key = site.layers_prefix + stored.key
     return removal_of_object(site, "layer", short_name(sha256), key)

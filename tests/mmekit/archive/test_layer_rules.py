@@ -172,6 +172,21 @@ def test_a_load_shared_without_shared_files_is_an_error(sharing):
     assert "option.shared=" in found.remedy
 
 
+def test_a_handler_that_says_itself_whether_it_shares_can_do_without(sharing):
+    own = "    def shares(self):\n        return False\n\n    def load(self"
+    sharing.write("model.py", SHARING.replace("    def load(self", own))
+    sharing.write("serving.properties", "engine=Python\n")
+
+    assert "nothing-shared" not in rules_of(found_in(sharing))
+
+
+def test_a_function_that_is_called_load_shared_is_no_method_of_a_handler(workshop):
+    workshop.write("bodies.py", "def load_shared(folder):\n    return folder\n")
+    workshop.pretend_measured()
+
+    assert "nothing-shared" not in rules_of(found_in(workshop))
+
+
 def test_shared_files_without_load_shared_are_loaded_by_each_model(workshop):
     (workshop.artifacts / "body.bin").write_bytes(b"x")
     workshop.write("serving.properties", "engine=Python\noption.shared=body.bin\n")

@@ -13,6 +13,7 @@ import pytest
 from mmekit.archive import check, describe, layer_file, pack, verify
 from mmekit.archive.images import image_of
 from mmekit.archive.lock import RequirementsLock
+from mmekit.archive.resolution import _resolved
 from mmekit.errors import LibrariesError, MissingExtraError
 from mmekit_runtime.layers.listing import LIBRARIES, parse_layers
 from tests.mmekit.archive.wheelhouse import add_wheel
@@ -393,3 +394,27 @@ def test_what_a_check_says_of_the_archive_is_what_packing_said(packing, wheels):
 
     assert not [one for one in found if one.is_error]
     assert "layers" in {one.rule for one in found}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "wanted @ https://me:hush@here/wanted-2.0-py3-none-any.whl?signature=hush",
+        "https://me:hush@here/wanted-2.0-py3-none-any.whl?signature=hush",
+        "-c https://me:hush@here/constraints.txt?signature=hush\nwanted",
+    ],
+)
+def test_an_address_is_refused_without_its_secrets(packing, line):
+    with pytest.raises(LibrariesError, match="cannot become a part of a layer") as caught:
+        packing(f"{line}\n")
+
+    assert "wanted" in str(caught.value) or "constraints" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_what_a_distribution_needs_from_an_address_is_named_without_its_secrets():
+    line = "needed @ https://me:hush@here/needed-1.0-py3-none-any.whl?signature=hush"
+    with pytest.raises(LibrariesError, match=r"needed.* is an address") as caught:
+        list(_resolved(f"{line}\n", {}))
+
+    assert "hush" not in str(caught.value)

@@ -152,17 +152,33 @@ def test_without_thin_archives_nothing_of_layers_is_left(deployed, service):
 
 
 def test_what_the_file_says_of_layers_is_looked_at_first(deployed, service):
-    own = "{MMEKIT_LAYERS: '/opt/layers s3://elsewhere/ready/'}"
+    own = "{MMEKIT_LAYERS: '/opt/layers s3://elsewhere/ready'}"
     deployed.write(f"{BARN.replace('barn', 'loft')}    environment: {own}\n")
     deployed.mme("deploy")
     place = f"s3://loft-{ACCOUNT}-{REGION}/models-layers/"
-    places = f"/opt/layers,s3://elsewhere/ready/,{place}"
+    places = f"/opt/layers,s3://elsewhere/ready,{place}"
     assert environment(service, "loft")["MMEKIT_LAYERS"] == places
     assert statements(service, f"loft-{REGION}")["ReadLayers"]["Resource"] == [
         "arn:aws:s3:::elsewhere/ready/*",
         f"arn:aws:s3:::loft-{ACCOUNT}-{REGION}/models-layers/*",
     ]
     assert "Nothing to do." in deployed.mme("deploy")
+
+
+def test_a_layer_stays_while_nobody_knows_what_an_archive_beside_the_models_names(
+    deployed, service
+):
+    s3, bucket = service.client("s3"), f"loft-{ACCOUNT}-{REGION}"
+    s3.put_object(Bucket=bucket, Key="models/by-hand.tar.gz", Body=b"an archive")
+    for name in ("a", "b"):
+        thin_archives.put(deployed, f"thin/{name}.tar.gz", OTHER, RUNTIME, name=name)
+
+    deployed.mme("deploy")
+
+    assert BODY.name in stored(service, "loft")
+    s3.delete_object(Bucket=bucket, Key="models/by-hand.tar.gz")
+    deployed.mme("deploy")
+    assert BODY.name not in stored(service, "loft")
 
 
 def test_a_layer_that_is_nowhere_is_told_with_who_names_it_and_how_to_pack(

@@ -97,8 +97,10 @@ def _is_own(name: str, subject: Subject) -> bool:
 def load_shared(subject: Subject) -> Iterator[Finding]:
     """Expect shared files to be loaded once, and load_shared to have some."""
     patterns = shared_patterns(subject.properties)
-    has_verb = _defines_load_shared(subject)
-    if has_verb and not patterns:
+    methods = _methods(subject)
+    has_verb = "load_shared" in methods
+    # A handler with `shares` says itself whether it can do without.
+    if has_verb and not patterns and "shares" not in methods:
         yield Finding(
             "error",
             "nothing-shared",
@@ -127,15 +129,22 @@ def load_shared(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _defines_load_shared(subject: Subject) -> bool:
-    for name in subject.contents.files:
-        tree = parsed(subject.contents.text(name)) if name.endswith(".py") else None
-        if tree is not None and any(
-            isinstance(node, ast.FunctionDef) and node.name == "load_shared"
-            for node in ast.walk(tree)
-        ):
-            return True
-    return False
+def _methods(subject: Subject) -> set[str]:
+    """Return what the classes of the model's code define, by name."""
+    trees = (
+        parsed(subject.contents.text(name))
+        for name in subject.contents.files
+        if name.endswith(".py")
+    )
+    return {
+        node.name
+        for tree in trees
+        if tree is not None
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
 def folder(subject: Subject) -> Iterator[Finding]:
