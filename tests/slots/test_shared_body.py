@@ -312,3 +312,25 @@ def test_what_load_shared_keeps_beside_its_result_is_not_lost(start, what):
     worker.wait_for("load_shared keeps something beside what it returns")
     scales = "[getattr(handle, 'scale', 0), globals().get('scale', 0), features.scale]"
     assert value(worker, f"7 in {scales}") == "True"
+
+
+def test_what_load_shared_sets_in_the_environment_models_have_too(start):
+    after = "os.environ['SET'] = 'by all'; os.environ.pop('OF_THE_MODEL')"
+    first = start("first", after=after, OF_THE_MODEL="7")
+    second = start("second", after=after, OF_THE_MODEL="7")
+
+    assert loader(first) == loader(second)
+    for worker in (first, second):
+        assert value(worker, "os.environ['SET']") == "by all"
+        assert value(worker, "os.environ.get('OF_THE_MODEL')") == "None"
+
+
+def test_the_path_of_a_body_leads_to_no_model(start):
+    finding = (
+        "sys.found = [path for path in os.environ['PYTHONPATH'].split(os.pathsep)"
+        " if os.path.exists(os.path.join(path, 'own.txt'))]"
+    )
+    worker = start("first", before=finding)
+
+    assert loader(worker) == int(value(worker, "os.getppid()"))
+    assert value(worker, "sys.found") == "[]"

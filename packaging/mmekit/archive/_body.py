@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmekit_runtime.slots.shared_body import LoadedBody
 
 
-def load(job: dict[str, Any], model_folder: str) -> tuple[tuple[Any] | None, str | None]:
-    """Return what load_shared returns, in a tuple, or why this process cannot have it.
+def load(job: dict[str, Any], model_folder: str) -> tuple[LoadedBody | None, str | None]:
+    """Return what load_shared has made, or why this process cannot have it.
 
     It is loaded as a template process does it, from which many models are forked.
     """
@@ -37,7 +40,8 @@ def load(job: dict[str, Any], model_folder: str) -> tuple[tuple[Any] | None, str
     return shared_body.loaded(body.token), None
 
 
-def hand_over(body: tuple[Any] | None, handler: Any) -> None:
+def hand_over(body: LoadedBody | None, handler: Any) -> None:
     """Give a handler in a forked process what was loaded before the fork."""
     if body is not None:
-        handler.receive_shared(*body)
+        body.set_environment()
+        handler.receive_shared(body.shared)

@@ -101,9 +101,7 @@ class _Asked:
         The answer, each byte a character; None without a sample.
     """
 
-    def __init__(
-        self, model_folder: str, job: dict[str, Any], body: tuple[Any] | None = None
-    ) -> None:
+    def __init__(self, model_folder: str, job: dict[str, Any], body: Any = None) -> None:
         from djl_python.service_loader import load_model_service
 
         self._job = job
@@ -251,7 +249,7 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
     del plugs
 
 
-def _in_child(model_folder: str, job: dict[str, Any], body: tuple[Any] | None) -> dict[str, Any]:
+def _in_child(model_folder: str, job: dict[str, Any], body: Any) -> dict[str, Any]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

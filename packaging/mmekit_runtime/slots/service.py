@@ -105,7 +105,8 @@ class ModelService:
         """Give the handler the body that was loaded before this process was forked."""
         received = shared_body.loaded(token)
         if received is not None and self.handler is not None and self.handler.shares():
-            self.handler.receive_shared(*received)
+            received.set_environment()
+            self.handler.receive_shared(received.shared)
 
     def invoke(self, message: WireRequest) -> Any:
         """Return the Output of one request; an exception becomes one, as run_server has it."""

@@ -29,11 +29,27 @@ _NOT_THE_MODELS = frozenset({"__pycache__", "layers", "mmekit_layers", "mmekit_r
 _DIGEST_BYTES = 16
 _MOST_CODE_BYTES = 32 << 20
 
-_loaded: dict[str, Any] = {}
+_loaded: dict[str, LoadedBody] = {}
 
 
 class CannotShare(Exception):  # noqa: N818
     """The body is in this process now, and must not be forked with it; the text says why."""
+
+
+class LoadedBody:
+    """What load_shared has returned, and what it has set in the environment."""
+
+    def __init__(self, shared: Any, environ: dict[str, str | None]) -> None:
+        self.shared = shared
+        self._environ = environ
+
+    def set_environment(self) -> None:
+        """Do to this process's environment what load_shared has done in its parent."""
+        for name, value in self._environ.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def is_body(name: str) -> bool:
@@ -130,7 +146,7 @@ class SharedBody:
             raise CannotShare(problem)
         _loaded[self.token] = body
 
-    def _load_shared(self) -> Any:
+    def _load_shared(self) -> LoadedBody:
         from pathlib import Path
         from tempfile import TemporaryDirectory
 
@@ -138,9 +154,12 @@ class SharedBody:
             code = os.path.realpath(scratch)
             self._copy_code(code)
             place = os.getcwd(), list(sys.path), dict(os.environ)  # noqa: PTH109
-            os.environ.clear()
-            os.environ.update(self.environ)
             libraries = library_paths(self.environ, self.model_dir)
+            # Not the model's folder, which is not that of the others.
+            paths = {"PYTHONPATH": os.pathsep.join([*libraries, code])}
+            before = {**self.environ, **paths}
+            os.environ.clear()
+            os.environ.update(before)
             sys.path[:] = [self.engine, *libraries, code, *sys.path]
             os.chdir(code)
             try:
@@ -150,7 +169,9 @@ class SharedBody:
                 if kept.has_changed():
                     # Which goes with the handler and the modules: models would lack it.
                     raise CannotShare("keeps something beside what it returns")
-                return body
+                names = {*before, *os.environ}
+                changed = {one for one in names if os.environ.get(one) != before.get(one)}
+                return LoadedBody(body, {one: os.environ.get(one) for one in changed})
             finally:
                 os.chdir(place[0])
                 sys.path[:] = place[1]
@@ -182,9 +203,9 @@ class SharedBody:
             raise ValueError("the code beside model.py has changed since it was looked at")
 
 
-def loaded(token: str) -> tuple[Any] | None:
-    """Return, in a tuple, what was loaded in the process that this one was forked from."""
-    return (_loaded[token],) if token in _loaded else None
+def loaded(token: str) -> LoadedBody | None:
+    """Return what was loaded in the process that this one was forked from."""
+    return _loaded.get(token)
 
 
 def _handler(module: ModuleType) -> Any:
