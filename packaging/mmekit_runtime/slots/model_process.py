@@ -84,7 +84,7 @@ def _become_worker(start: dict[str, Any]) -> None:
     # Of the first model's TMPDIR, where the template process has asked for it.
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
-        tempfile.tempdir = None
+        vars(tempfile)["tempdir"] = None
     # The state is the template process's, and the same in all that it forks.
     random.seed()
     # numpy imports it when it is first asked for, and seeds it then.
