@@ -127,7 +127,7 @@ def owners_in(members: Mapping[str, Member]) -> dict[str, str]:
 
     What no RECORD names that can be read is not in it.
     """
-    owners = {}
+    owners: dict[str, str] = {}
     for name, member in members.items():
         folder, _, file = name.partition("/")
         metadata = members.get(f"{folder}/METADATA")

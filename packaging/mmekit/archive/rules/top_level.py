@@ -119,7 +119,8 @@ def _by_owner(subject: Subject, named: Callable[[str], str | None]) -> dict[str,
     called = {file: name for file in subject.libraries if (name := named(file)) is not None}
     if not called:
         return {}
-    owners, found = owners_in(subject.libraries), defaultdict(set)
+    owners = owners_in(subject.libraries)
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for file, name in called.items():
         found[owners.get(file, "")].add(name)
     return {who: sorted(found[who]) for who in sorted(found)}
@@ -147,7 +148,7 @@ def _module(file: str) -> str | None:
 
 def _hidden(file: str, subject: Subject) -> str | None:
     module = _module(file)
-    if module not in sys.stdlib_module_names or module is None:
+    if module is None or module not in sys.stdlib_module_names:
         return None
     release = None if subject.image is None else subject.image.python.partition(".")[2]
     if release is None or not release.isdecimal():
