@@ -122,6 +122,27 @@ def distributions_in(members: Mapping[str, Member]) -> tuple[Distribution, ...]:
     return tuple(sorted(found, key=lambda one: one.name))
 
 
+def owners_in(members: Mapping[str, Member]) -> dict[str, str]:
+    """Return which distribution (name and version) each file is of, as their RECORDs say.
+
+    What no RECORD names that can be read is not in it.
+    """
+    owners: dict[str, str] = {}
+    for name, member in members.items():
+        folder, _, file = name.partition("/")
+        metadata = members.get(f"{folder}/METADATA")
+        if file != "RECORD" or not folder.endswith(".dist-info") or metadata is None:
+            continue
+        (one,) = distributions_in({metadata.name: metadata})
+        text = member.read().decode("utf-8", "replace")
+        try:
+            rows = [row[0] for row in csv.reader(io.StringIO(text)) if row]
+        except csv.Error:
+            continue
+        owners.update(dict.fromkeys(rows, f"{one.name} {one.version}"))
+    return owners
+
+
 def sources_of(
     distributions: Iterable[Distribution], wheels: Iterable[LockedWheel]
 ) -> tuple[LayerSource, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mmekit.archive import MeasuredMemory, check, declared_image, describe, pack
 from mmekit.archive.contents import Contents, Member
 from mmekit.archive.layers import ArchiveLayer, LayerSource
 from mmekit.archive.rules import layers as rules
+from mmekit.archive.rules import top_level
 from mmekit.archive.rules.subject import Subject
 from mmekit.errors import CheckError
 
@@ -207,6 +210,18 @@ def test_what_was_measured_says_whether_a_body_is_loaded_once(sharing):
     assert "starts threads" in finding(found_in(sharing), "body-loaded-by-each").message
 
 
+def test_what_is_shared_without_a_sample_request_is_compared_by_nobody(sharing):
+    assert "unproven-sharing" not in rules_of(found_in(sharing))
+
+    (sharing.package / "sample_request.json").unlink()
+
+    found = finding(found_in(sharing), "unproven-sharing")
+    assert found.severity == "warning"
+    assert "sample_request.json" in found.remedy
+    sharing.write("serving.properties", "engine=Python\n")
+    assert "unproven-sharing" not in rules_of(found_in(sharing))
+
+
 # Whether it fits.
 
 
@@ -225,6 +240,16 @@ def distribution(name, version="1.0", requires=(), tags=("py3-none-any",)):
     return [
         Member.made_of(f"{info}/METADATA", metadata.encode()),
         Member.made_of(f"{info}/WHEEL", wheel.encode()),
+    ]
+
+
+def files_of(name, *files):
+    record = "".join(f"{one},,\n" for one in files)
+    info = f"{name}-1.0.dist-info"
+    return [
+        *distribution(name),
+        Member.made_of(f"{info}/RECORD", record.encode()),
+        *(Member.made_of(one, b"") for one in files),
     ]
 
 
@@ -309,3 +334,104 @@ def test_a_compiled_file_among_the_artefacts_has_to_fit_the_image(name, data, re
 
     assert (found == []) is (reason is None)
     assert all(reason in one.message and one.severity == "warning" for one in found)
+
+
+# What lies at the top of a layer.
+
+
+@pytest.mark.parametrize(
+    ("file", "module"),
+    [
+        ("dataclasses.py", "dataclasses"),
+        ("asyncio/__init__.py", "asyncio"),
+        ("_bisect.cpython-311-x86_64-linux-gnu.so", "_bisect"),
+        ("enum/__init__.abi3.so", "enum"),
+        ("concurrent/extra.py", None),  # a later package goes before a folder without __init__
+        ("backports/enum.py", None),
+        ("enum.txt", None),
+        ("enum.pyi", None),
+        ("enum34.py", None),
+        ("test/__init__.py", None),
+    ],
+)
+def test_a_module_that_hides_one_of_pythons_is_an_error(file, module):
+    libraries = [*files_of("other", "other.py"), *files_of("the-backport", file)]
+
+    found = list(top_level.hides_python(subject(libraries=libraries)))
+
+    assert len(found) == (module is not None)
+    for one in found:
+        assert (one.rule, one.severity) == ("layer-hides-python", "error")
+        assert "the-backport 1.0" in one.message
+        assert module in one.message
+        assert "leave the-backport out of requirements.txt" in one.remedy.lower()
+
+
+@pytest.mark.parametrize(("python", "is_hidden"), [("3.12", True), ("3.13", False)])
+def test_what_the_images_python_has_no_more_is_not_hidden(monkeypatch, python, is_hidden):
+    monkeypatch.setattr("sys.stdlib_module_names", frozenset({"telnetlib"}))
+    image = declared_image(f"mine:1=python{python}")
+    asked = replace(subject(libraries=files_of("old", "telnetlib.py")), image=image)
+
+    assert bool(list(top_level.hides_python(asked))) is is_hidden
+
+
+def test_a_pth_file_that_a_layer_does_without_is_a_warning():
+    libraries = [*files_of("hooked", "hooked.py", "hooked.pth", "hooked/inner.pth")]
+
+    (found,) = top_level.path_files(subject(libraries=libraries))
+
+    assert (found.rule, found.severity) == ("layer-pth", "warning")
+    assert "hooked 1.0" in found.message
+    assert "hooked.pth" in found.message
+    assert "inner.pth" not in found.message
+    assert "image of your own" in found.remedy
+
+
+@pytest.mark.parametrize("file", ["sitecustomize.py", "usercustomize.py"])
+def test_what_runs_when_a_worker_starts_is_a_warning(file):
+    (found,) = top_level.startup(subject(libraries=files_of("eager", file, f"eager/{file}")))
+
+    assert (found.rule, found.severity) == ("layer-startup", "warning")
+    assert f"eager 1.0 in the layer of libraries has {file}" in found.message
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("model.py", "model"),
+        ("djl_python/__init__.py", "djl_python"),
+        ("mmekit_runtime/handler.py", "mmekit_runtime"),
+        ("mmekit_layers/__init__.py", "mmekit_layers"),
+    ],
+)
+def test_a_name_of_the_model_or_its_engine_is_an_error(file, name):
+    (found,) = top_level.startup(subject(libraries=files_of("greedy", file, f"greedy/{file}")))
+
+    assert (found.rule, found.severity) == ("layer-startup", "error")
+    assert "greedy 1.0" in found.message
+    assert name in found.message
+
+
+def test_a_file_that_no_distribution_claims_is_named_all_the_same():
+    (found,) = top_level.path_files(subject(libraries=[Member.made_of("lost.pth", b"")]))
+
+    assert "A wheel in the layer of libraries has lost.pth" in found.message
+
+
+@pytest.mark.parametrize("record", [b"\xff\x00", b'"', b"x" * 200_000])
+def test_a_record_that_cannot_be_read_claims_nothing(record):
+    libraries = [
+        *distribution("odd"),
+        Member.made_of("odd-1.0.dist-info/RECORD", record),
+        Member.made_of("odd.pth", b""),
+    ]
+
+    assert len(list(top_level.path_files(subject(libraries=libraries)))) == 1
+
+
+def test_usual_libraries_have_nothing_of_this():
+    asked = subject(libraries=files_of("usual", "usual.py", "model_tools/__init__.py", "docs/a.md"))
+
+    for rule in (top_level.hides_python, top_level.path_files, top_level.startup):
+        assert list(rule(asked)) == []

@@ -14,7 +14,7 @@ from mmekit.archive import check, describe, layer_file, pack, verify
 from mmekit.archive.images import image_of
 from mmekit.archive.lock import RequirementsLock
 from mmekit.archive.resolution import _resolved
-from mmekit.errors import LibrariesError, MissingExtraError
+from mmekit.errors import CheckError, LibrariesError, MissingExtraError
 from mmekit_runtime.layers.listing import LIBRARIES, parse_layers
 from tests.mmekit.archive.wheelhouse import add_wheel
 
@@ -223,6 +223,26 @@ def test_a_thin_archive_has_its_libraries_beside_it(packing, wheels):
     assert (libraries.kind, runtime.kind) == (LIBRARIES, "runtime")
     assert "wanted.py" in read_all(layer_file(packed.path, libraries.sha256))
     assert describe(packed.path).layers == packed.layers
+
+
+def test_a_backport_that_would_hide_pythons_own_module_is_refused(packing, wheels, workshop):
+    add_wheel(wheels, "wanted", "2.0", requires=["enum34"])
+    add_wheel(wheels, "enum34", "1.1.10", {"enum/__init__.py": ""})
+
+    with pytest.raises(CheckError, match=r"enum34 1\.1\.10"):
+        packing("wanted\n")
+
+    assert not workshop.archive.exists()
+
+
+def test_what_a_layer_does_without_is_said_when_it_is_packed(packing, wheels):
+    add_wheel(wheels, "wanted", "2.0", {"wanted.py": "", "wanted.pth": "import wanted\n"})
+
+    packed = packing("wanted\n")
+
+    (said,) = [one for one in packed.findings if one.rule == "layer-pth"]
+    assert "wanted 2.0" in said.message
+    assert said.message in {one.message for one in check(packed.path, image=image_of(IMAGE))}
 
 
 # The lock.

@@ -13,6 +13,7 @@ from mmekit.archive.rules import (
     signature,
     source,
     spelling,
+    top_level,
     workers,
 )
 
@@ -67,11 +68,15 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     layers.weights,
     layers.shared_files,
     layers.load_shared,
+    layers.sharing,
     layers.folder,
     layers.replaced,
     layers.complete,
     layers.wheels_fit,
     layers.compiled_files,
+    top_level.hides_python,
+    top_level.path_files,
+    top_level.startup,
     files.secret_files,
     files.secret_texts,
     files.names,

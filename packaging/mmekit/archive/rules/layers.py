@@ -129,6 +129,19 @@ def load_shared(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def sharing(subject: Subject) -> Iterator[Finding]:
+    """Expect a sample request where something is shared: with it answers are compared."""
+    if subject.has_sample is False and shared_patterns(subject.properties):
+        yield Finding(
+            "warning",
+            "unproven-sharing",
+            f"There is {_SHARED} and no sample request: nobody compares the answers of a forked "
+            "process, which has what is shared from another, with those of a process of its own.",
+            "Add sample_request.json (or .csv, .txt) to the package.",
+            subject.place_of(_SHARED),
+        )
+
+
 def _methods(subject: Subject) -> set[str]:
     """Return what the classes of the model's code define, by name."""
     trees = (
