@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from mmekit.archive.contents import Member
 from mmekit.archive.layers import LayerSource, is_byte_code
+from mmekit.archive.package import REQUIREMENTS_FILE
 from mmekit.archive.resolution import REMEDY, uv_options
 from mmekit.errors import LibrariesError
 from mmekit.uv import ask_uv
@@ -164,10 +165,31 @@ def _of_wheels(target: Path) -> tuple[Member, ...]:
         status = path.stat()
         mode = 0o755 if status.st_mode & 0o100 else 0o644
         kept[name] = Member(name, status.st_size, path, mode=mode)
+    _expect_one_owner(kept)
     # An installer writes into RECORD what it has added.
     for name in [one for one in kept if one.endswith(".dist-info/RECORD")]:
         kept[name] = Member.made_of(name, _record(kept[name].read().decode(), kept))
     return tuple(kept.values())
+
+
+def _expect_one_owner(members: Mapping[str, Member]) -> None:
+    """Refuse wheels that have a file of one name with other contents: chance would decide."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, member in members.items():
+        if not name.endswith(".dist-info/RECORD"):
+            continue
+        owner = name.partition(".dist-info")[0]
+        for row in csv.reader(io.StringIO(member.read().decode("utf-8", "replace"))):
+            if len(row) < 2 or not row[1] or row[0] not in members:  # noqa: PLR2004
+                continue
+            other, digest = seen.setdefault(row[0], (owner, row[1]))
+            if digest != row[1]:
+                raise LibrariesError(
+                    f"{other} and {owner} both have a file {row[0]}, each with other contents",
+                    where=REQUIREMENTS_FILE,
+                    remedy=f"leave one of them out of {REQUIREMENTS_FILE}: installed beside each "
+                    "other, one of the two does not work",
+                )
 
 
 def _is_added(path: Path, name: str) -> bool:

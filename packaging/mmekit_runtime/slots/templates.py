@@ -291,7 +291,8 @@ class Templates:
         """
         if self._spares and template.channel is not None:
             template.learned_from += 1
-            template.channel.send({"learn": pid, "known": template.written})
+            with contextlib.suppress(OSError):  # its end shows when it is read
+                template.channel.send({"learn": pid, "known": template.written})
 
     def _send_pages_to_spare(self, template: TemplateProcess) -> None:
         if template.spare is not None and template.written:

@@ -435,3 +435,14 @@ def test_usual_libraries_have_nothing_of_this():
 
     for rule in (top_level.hides_python, top_level.path_files, top_level.startup):
         assert list(rule(asked)) == []
+
+
+def test_a_search_path_of_ones_own_hides_the_layers_and_the_slots(sharing):
+    assert "own-python-path" not in rules_of(found_in(sharing))
+
+    with (sharing.package / "serving.properties").open("a") as file:
+        file.write("option.env=PYTHONPATH=/opt/mine\n")
+    found = finding(found_in(sharing), "own-python-path")
+
+    assert found.severity == "error"
+    assert "sitecustomize.py" in found.message

@@ -438,3 +438,14 @@ def test_what_a_distribution_needs_from_an_address_is_named_without_its_secrets(
         list(_resolved(f"{line}\n", {}))
 
     assert "hush" not in str(caught.value)
+
+
+def test_wheels_that_both_have_a_file_and_differ_in_it_are_refused(packing, wheels):
+    add_wheel(wheels, "first", "1.0", {"first.py": "", "common.py": "a = 1\n"})
+    add_wheel(wheels, "second", "1.0", {"second.py": "", "common.py": "a = 2\n"})
+
+    with pytest.raises(LibrariesError, match=r"first-1\.0 and second-1\.0 both have .*common\.py"):
+        packing("first\nsecond\n")
+
+    add_wheel(wheels, "third", "1.0", {"third.py": "", "common.py": "a = 1\n"})
+    assert "common.py" in layer_of(packing("first\nthird\n"))

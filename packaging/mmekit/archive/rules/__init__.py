@@ -69,6 +69,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     layers.shared_files,
     layers.load_shared,
     layers.sharing,
+    layers.own_path,
     layers.folder,
     layers.replaced,
     layers.complete,

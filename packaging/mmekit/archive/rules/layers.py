@@ -15,6 +15,7 @@ from mmekit.archive.layers import is_named_by, shared_patterns
 from mmekit.archive.package import REQUIREMENTS_FILE
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.requirements import parse_requirements, remaining
+from mmekit.archive.runtime import HOOK_FILE
 from mmekit.archive.syntax import parsed
 from mmekit.archive.wheels import distributions_in
 from mmekit.findings import Finding
@@ -126,6 +127,22 @@ def load_shared(subject: Subject) -> Iterator[Finding]:
             "Load them in load_shared(folder), which returns what load(folder, shared) gets, and "
             "starts no threads, leaves no files open and uses no GPU.",
             subject.place(subject.code_file),
+        )
+
+
+def own_path(subject: Subject) -> Iterator[Finding]:
+    """Expect the search path to be left to the server, which has the model's folder on it."""
+    if "PYTHONPATH" not in subject.properties.env:
+        return
+    if subject.has_layers or subject.uses_slots:
+        yield Finding(
+            "error" if subject.has_layers else "warning",
+            "own-python-path",
+            "option.env sets PYTHONPATH, and DJL Serving gives the worker that and nothing else: "
+            f"{HOOK_FILE}, by which a worker gets its layers and becomes a worker slot, is not "
+            "found then, and neither is what is in a layer.",
+            "Remove it from option.env; what lies beside model.py is found without it.",
+            subject.place_of("option.env"),
         )
 
 
