@@ -12,6 +12,7 @@ from mmekit_runtime.slots.lifecycle import (
     MAX_CRASHES,
     CrashHistory,
     ModelProcesses,
+    Sharing,
     exit_reason,
 )
 from mmekit_runtime.slots.loop import guarded
@@ -91,7 +92,6 @@ class HostedModel:
         self.imports = frozenset(read_preload(first.model_dir))
         if self.body is not None:
             self.imports |= {self.body.token}
-        self._said_not_shared = False
         self._first_worker = {"argv": first.argv, "environ": first.environ, "cwd": first.cwd}
         self.init: dict[str, str] | None = None
         self.ended = False
@@ -99,6 +99,7 @@ class HostedModel:
         self.parking = ParkingState(read_park_after(first.model_dir, first.environ))
         self.template: TemplateProcess | None = None
         self._slots = ModelSlots(server.loop, self, self.parking)
+        self._sharing = Sharing(self.body, server.templates, self._slots.print)
         self._moves = SlotMoves(self._slots)
         self._scaling = Scaling(read_processes(first.model_dir))
         self._concurrency = read_concurrency(first.environ)
@@ -317,25 +318,8 @@ class HostedModel:
             "dropped_paths": self._server.dropped_paths,
             "init": self.init,
             "quiet": bool(self.parking.since) or process.is_further,
-            "shared": self._received_token(process),
+            "shared": self._sharing.token_for(process.template),
         }
-
-    def _received_token(self, process: ProcessHandle) -> str | None:
-        """Return what a process is forked with of the body, None where it loads its own."""
-        template = process.template
-        if self.body is None or template is None:
-            return None
-        token = self.body.token
-        problem = self._server.templates.problem_of(token)
-        if problem is None and token in template.imports:
-            return token
-        if not self._said_not_shared:
-            self._said_not_shared = True
-            self._slots.print(
-                "WARN::mmekit: the shared body is loaded in each process by itself: load_shared "
-                f"{problem or 'could not be called before the fork'}"
-            )
-        return None
 
     def started(self, process: ProcessHandle) -> None:
         """Go on with a process that has been forked."""

@@ -234,6 +234,44 @@ class ModelProcesses:
             process.ask_to_park()
 
 
+class Sharing:
+    """What the processes of one model are forked with of the body that it shares with others.
+
+    Parameters
+    ----------
+    body
+        None for a model that shares nothing.
+    templates
+        From which they are forked.
+    say
+        Prints a line for the model's worker: once, when each process loads the body by itself.
+    """
+
+    def __init__(
+        self, body: SharedBody | None, templates: Templates, say: Callable[[str], object]
+    ) -> None:
+        self._body = body
+        self._templates = templates
+        self._say = say
+        self._has_said = False
+
+    def token_for(self, template: TemplateProcess | None) -> str | None:
+        """Return the token of the body that a template has, None where a process loads its own."""
+        if self._body is None or template is None:
+            return None
+        token = self._body.token
+        problem = self._templates.problem_of(token)
+        if problem is None and token in template.imports:
+            return token
+        if not self._has_said:
+            self._has_said = True
+            self._say(
+                "WARN::mmekit: the shared body is loaded in each process by itself: load_shared "
+                f"{problem or 'could not be called before the fork'}"
+            )
+        return None
+
+
 class CrashHistory:
     """When the processes of a model have crashed last."""
 
