@@ -22,7 +22,7 @@ class Sharing(TextHandler):
             "text": (folder / "body.txt").read_text(),
             "pid": os.getpid(),
             "setting": os.environ.get("OF_THE_MODEL"),
-            "names": sorted(path.name for path in Path(".").iterdir()),
+            "names": sorted(path.name for path in Path(".").iterdir() if path.name[0] != "_"),
         }}
         {after}
         return body
