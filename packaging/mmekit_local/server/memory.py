@@ -30,13 +30,6 @@ MIB = 1 << 20
 DEFAULT_RESERVED_MB = 500
 _MEASURED_AGAIN = 8
 """Processes beyond the new ones that a look measures, at a millisecond each."""
-_MEASURING_S = 0.005
-"""After which a look measures no more of them: one beside large libraries takes ten milliseconds,
-for which a load would wait."""
-_SHARED_S = 1.5
-"""For so long a load takes the size of what others are forked from to be as it was: each fork takes
-a share of it away, so that it is rather less. Longer than `_PERIOD_S`, after which it is measured
-while no load waits."""
 _YOUNG_S = 3.0
 """A process may still be loading its model when it is measured for the first time."""
 _WAIT_S = 2.0
@@ -198,7 +191,6 @@ class ServerMemory:
         self.limit = min(limits)
         self.loading = 0
         self._measured: dict[int, int] = {}
-        self._measured_at: dict[int, float] = {}
         self._first: dict[int, float] = {}
         self._merging = threading.Lock()
 
@@ -220,43 +212,36 @@ class ServerMemory:
             free.append(self.left_of_limit(pids, shared))
         return min(free)
 
-    def left_of_limit(
-        self, pids: Collection[int], shared: Collection[int] = (), shared_s: float = _SHARED_S
-    ) -> int:
+    def left_of_limit(self, pids: Collection[int], shared: Collection[int] = ()) -> int:
         """Return what the processes leave of the limit that was given."""
         assert self.own_limit is not None  # noqa: S101
-        return self.own_limit - self._used(pids, shared, shared_s)
+        return self.own_limit - self._used(pids, shared)
 
     def measure(self, pids: Collection[int], shared: Collection[int]) -> int:
         """Measure the young ones among them again as well; for another thread, as it takes long."""
         with self._merging:
             now = time.monotonic()
             young = {pid for pid, first in self._first.items() if now - first < _YOUNG_S}
-        return self.left_of_limit(pids, {*shared, *(pid for pid in pids if pid in young)}, 0.0)
+        return self.left_of_limit(pids, {*shared, *(pid for pid in pids if pid in young)})
 
-    def _used(self, pids: Iterable[int], shared: Collection[int], shared_s: float) -> int:
+    def _used(self, pids: Iterable[int], shared: Collection[int]) -> int:
         """Return the memory of all processes, each measured now or lately.
 
-        Measuring one takes the kernel milliseconds: each is measured when it is new, and a few of
+        Measuring one takes the kernel a millisecond: each is measured when it is new, and a few of
         the others again at each call, what is shared first, then the longest ago.
         """
         own = {os.getpid(), *pids, *shared}
-        began = time.monotonic()
         with self._merging:
+            known = [pid for pid in self._measured if pid in own]
+            first = [pid for pid in known if pid in shared]
+            others = [pid for pid in known if pid not in shared]
+            again = [*first, *others[: max(0, _MEASURED_AGAIN - len(first))]]
             new = own - self._measured.keys()
-            stale = [pid for pid in shared if began - self._measured_at.get(pid, 0.0) >= shared_s]
-            known = [pid for pid in self._measured if pid in own and pid not in shared]
         # Of forked processes, only these sizes can be added: each shared page counts once in all.
-        measured = {pid: proportional_bytes(pid) for pid in (*new, *stale)}
-        for pid in known[: max(0, _MEASURED_AGAIN - len(stale))]:
-            if time.monotonic() - began > _MEASURING_S:
-                break
-            measured[pid] = proportional_bytes(pid)
+        measured = {pid: proportional_bytes(pid) for pid in (*again, *new)}
         with self._merging:
             now = time.monotonic()
             self._first = {pid: self._first.get(pid, now) for pid in own}
-            self._measured_at = {pid: self._measured_at.get(pid, now) for pid in own}
-            self._measured_at.update(dict.fromkeys(measured, now))
             kept = {pid: size for pid, size in self._measured.items() if pid in own}
             for pid in measured:
                 kept.pop(pid, None)
