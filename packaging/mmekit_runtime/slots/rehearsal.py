@@ -20,6 +20,7 @@ from mmekit_runtime.slots.channel import Channel
 from mmekit_runtime.slots.request_loop import RequestLoop
 from mmekit_runtime.slots.scoreboard import Scoreboard, ScoreboardFile
 from mmekit_runtime.slots.service import reply_bytes, request_of
+from mmekit_runtime.slots.shared_body import forget_modules
 from mmekit_runtime.wire import decode_request, encode_request
 
 _REQUESTS = 64
@@ -53,22 +54,20 @@ def answer_once() -> None:
 
 def rehearse(times: int = _REQUESTS) -> None:
     """Be a model process in this very process: load a model, and answer requests for it."""
-    modules = set(sys.modules)
     root = logging.getLogger()
     handlers, level, stdout = list(root.handlers), root.level, sys.stdout
     sys.stdout = io.StringIO()
     try:
         with TemporaryDirectory(prefix="mmekit-rehearsal-") as folder:
             (Path(folder) / "model.py").write_text(_MODEL)
-            _answer(os.path.realpath(folder), times)
+            place = os.path.realpath(folder)
+            _answer(place, times)
+            # Of the model alone: what it has imported besides is what others need as well.
+            forget_modules(place)
     finally:
         sys.stdout = stdout
         root.handlers[:] = handlers
         root.setLevel(level)
-        for name in set(sys.modules) - modules:
-            # Of the model alone: what it has imported besides is what others need as well.
-            if getattr(sys.modules[name], "__file__", "") != "" and name.startswith("model"):
-                del sys.modules[name]
 
 
 def _answer(folder: str, number: int) -> None:

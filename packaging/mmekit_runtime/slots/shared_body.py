@@ -177,7 +177,7 @@ class SharedBody:
                 sys.path[:] = place[1]
                 os.environ.clear()
                 os.environ.update(place[2])
-                _forget_modules(code)
+                forget_modules(code)
 
     def _entry_module(self, code: str) -> ModuleType:
         importlib.invalidate_caches()
@@ -236,7 +236,7 @@ def _code(model_dir: str) -> Iterator[tuple[str, bytes]]:
             yield os.path.normpath(os.path.join(at, name)), code  # noqa: PTH118
 
 
-def _forget_modules(code: str) -> None:
+def forget_modules(code: str) -> None:
     """Have the modules that came from a folder imported anew by whoever asks for them next."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
