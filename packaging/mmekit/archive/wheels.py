@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _OF_INSTALLERS = frozenset({"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 _LICENSE_CHARACTERS = 80
-_LICENSE = "License :: OSI Approved :: "
 
 
 @dataclass(frozen=True)

@@ -251,3 +251,13 @@ def changes(output):
     """The lines of a plan that change something: {what is named: action}."""
     lines = [line[2:] for line in output.splitlines() if line[:2] in ("+ ", "~ ", "- ")]
     return {line.split(None, 1)[1].split(" (")[0]: line.split()[0] for line in lines}
+
+
+@pytest.fixture
+def deployed(standing):
+    """What a file's own `standing` has deployed, whatever the test before has made of it."""
+    before = standing.contents()
+    yield standing
+    if standing.contents() != before:
+        standing.restore(before)
+        standing.mme("deploy")

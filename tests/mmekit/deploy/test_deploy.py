@@ -68,16 +68,6 @@ def standing(service, tmp_path_factory):
     assert "homes" not in str(service.names())
 
 
-@pytest.fixture
-def deployed(standing):
-    """A deployment as HOUSES describes it, whatever the test before has made of it."""
-    before = standing.contents()
-    yield standing
-    if standing.contents() != before:
-        standing.restore(before)
-        standing.mme("deploy")
-
-
 def add(desk, lines, old=None):
     """Add lines to the file, or put them in the place of others."""
     file = desk.folder / "deployment.yaml"

@@ -44,16 +44,6 @@ def standing(service, tmp_path_factory):
     assert "loft" not in str(service.names())
 
 
-@pytest.fixture
-def deployed(standing):
-    """A deployment as BARN describes it, whatever the test before has made of it."""
-    before = standing.contents()
-    yield standing
-    if standing.contents() != before:
-        standing.restore(before)
-        standing.mme("deploy")
-
-
 def environment(service, name):
     [model] = service.names(f"{name}-")["models"]
     described = service.client("sagemaker").describe_model(ModelName=model)
