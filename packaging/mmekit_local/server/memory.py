@@ -34,6 +34,8 @@ _YOUNG_S = 3.0
 """A process may still be loading its model when it is measured for the first time."""
 _WAIT_S = 2.0
 """How long a load waits for models that are busy."""
+_PARKING_S = 10.0
+"""How much longer it waits for models that were asked to park and are about to, in all."""
 _AGAIN_S = 0.1
 _PERIOD_S = 1.0
 """After which fork servers are told what is left of the limit."""
@@ -329,14 +331,18 @@ class MemoryAdmission:
 
     async def _park_others(self, required: int, reserved: int, until: float) -> int:
         """Have models park until so much is free; return the bytes that are missing then."""
+        latest = until + _PARKING_S
         while True:
             may_park_later = False
             for channel in self._fork_servers.channels():
                 missing = self._missing(required, reserved)
                 if missing <= 0:
                     return missing
-                seconds = max(_AGAIN_S, until - time.monotonic())
-                may_park_later |= await channel.park(missing, seconds)
+                asked = time.monotonic()
+                may_park_later |= await channel.park(missing, max(_AGAIN_S, latest - asked))
+                # The answer comes when those have parked that were asked: however long that takes
+                # a machine under load, what they give back is on its way.
+                until = min(latest, until + time.monotonic() - asked)
             missing = self._missing(required, reserved)
             if missing <= 0 or not may_park_later or time.monotonic() > until:
                 return missing
