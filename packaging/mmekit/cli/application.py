@@ -28,6 +28,7 @@ class Panel(str, Enum):
     REHEARSE = "Rehearse on this machine"
     MEASURE = "Measure"
     DEPLOY = "Deploy and invoke an endpoint"
+    OPERATE = "Operate an endpoint"
 
 
 class _ReportingGroup(TyperGroup):
