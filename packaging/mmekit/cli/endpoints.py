@@ -46,7 +46,7 @@ Folder = Annotated[
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def deploy(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = Path("mme.yaml"),
     *,
     yes: Yes = False,
     only_plan: Annotated[
@@ -102,7 +102,7 @@ def deploy(
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def status(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = Path("mme.yaml"),
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -126,7 +126,7 @@ def status(
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def destroy(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = Path("mme.yaml"),
     *,
     yes: Yes = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Show the plan and exit.")] = False,
