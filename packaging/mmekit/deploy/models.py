@@ -17,7 +17,7 @@ from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.entries import single_entries
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
-from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.objects import Upload, removal_of_object, sha256_of, stored_objects
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError
 from mmekit_runtime.layers.listing import BODY, LIBRARIES
@@ -239,7 +239,7 @@ def _plan_upload(
             Action.CREATE,
             "archive",
             model.key,
-            note=f"{mib(model.size)} to upload",
+            size=model.size,
             perform=lambda report: _upload(site, model, None, report),
         )
     key = site.deployment.kms_key
@@ -251,7 +251,8 @@ def _plan_upload(
             "archive",
             model.key,
             (Difference("key", there.kms_key or "S3's own", key or "S3's own"),),
-            note=f"{mib(model.size)} to upload again",
+            note="encrypted anew",
+            size=model.size,
             perform=lambda report: _upload(site, model, None, report),
         )
     if there.sha256 == model.sha256:
@@ -269,8 +270,9 @@ def _plan_upload(
         "archive",
         model.key,
         (change,),
-        note=f"{mib(model.size)} to upload; instances that have it keep the old one, so the "
-        "endpoint gets new ones. A new key would need none",
+        note="instances that have it keep the old one, so the endpoint gets new ones. A new key "
+        "would need none",
+        size=model.size,
         perform=lambda report: _upload(site, model, there, report),
     )
 

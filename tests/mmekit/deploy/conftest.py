@@ -216,6 +216,13 @@ class Desk:
         assert done.exit_code == 0, done.stdout + done.stderr
         return done.stdout
 
+    def planned(self, *arguments, **variables):
+        """Run `mme deploy --plan`, which has to say whether something would change; the plan."""
+        done = self.run("deploy", "--plan", *arguments, **variables)
+        would_change = any(line[:2] in ("+ ", "~ ", "- ") for line in done.stdout.splitlines())
+        assert done.exit_code == (2 if would_change else 0), done.stdout + done.stderr
+        return done.stdout
+
     def refused(self, *arguments, **variables):
         """Run `mme`, which has to refuse; return what it says."""
         done = self.run(*arguments, **variables)
