@@ -52,6 +52,7 @@ _FIELDS_MAY_BE = {
     "notify": "ARNs of SNS topics",
     "subnets": "ids such as subnet-0abc",
     "security_groups": "ids such as sg-0abc",
+    "profile": "the name of a profile of AWS's configuration",
     "environment": "names of letters, digits and underscores, with text as values",
 }
 
@@ -188,6 +189,12 @@ class Deployment(_Part):
         Whether deploy packs archives that only name their layers.
     network, autoscaling, alarms
         None: none.
+    profile
+        The AWS profile whose credentials and region are used; otherwise AWS's own configuration.
+    versions
+        Whether an archive's key carries its digest, and current.json says which is current.
+    keep_days
+        How long a version stays that is not current any more.
     """
 
     name: Annotated[str, StringConstraints(pattern=_NAME)]
@@ -209,6 +216,9 @@ class Deployment(_Part):
     network: Network | None = None
     autoscaling: Autoscaling | None = None
     alarms: Alarms | None = None
+    profile: Annotated[str, StringConstraints(pattern=r"^[^\s\[\]]+$")] | None = None
+    versions: bool = False
+    keep_days: Annotated[int, Field(ge=1)] = 30
 
     @model_validator(mode="after")
     def _keys_are_unique(self) -> Deployment:
