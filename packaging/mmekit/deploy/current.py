@@ -106,8 +106,8 @@ def stored_releases(site: Site) -> StoredReleases | None:
     if not site.deployment.versions:
         return None
     raise DeployError(
-        f"Under this prefix {CURRENT} is that of the deployment {releases.deployment}, and there is "
-        "one for all archives under a prefix.",
+        f"Under this prefix {CURRENT} is that of the deployment {releases.deployment}, and "
+        "there is one for all archives under a prefix.",
         where=where,
         remedy="Give this deployment another `prefix`.",
     )

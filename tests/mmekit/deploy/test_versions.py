@@ -1,6 +1,6 @@
 """Versions: keys that carry digests, current.json, how long old ones stay, and who is told."""
 
-import datetime
+import datetime as dt
 import json
 
 import pytest
@@ -53,7 +53,7 @@ def age(service, days, bucket=BUCKET):
     """Let all releases have been made so many days before."""
     content = current(service, bucket)
     for release in content["releases"]:
-        made = datetime.datetime.fromisoformat(release["made"]) - datetime.timedelta(days=days)
+        made = dt.datetime.fromisoformat(release["made"]) - dt.timedelta(days=days)
         release["made"] = made.isoformat()
     put(service, json.dumps(content).encode(), bucket)
 
@@ -200,6 +200,26 @@ def test_nothing_becomes_current_that_is_not_there(deployed, service, monkeypatc
     assert current(service) == before
     deployed.mme("deploy")
     assert asked(service, "a.tar.gz")
+
+
+def test_mme_invoke_finds_the_current_version_and_says_which_it_is(deployed, service):
+    deployed.put("x.json", "{}")
+    arguments = ("invoke", "store", "--target-model", "team/b.tar.gz", "--data", "x.json")
+    done = deployed.run(*arguments)
+    key = current(service)["models"]["team/b.tar.gz"]["key"]
+    assert done.exit_code == 0, done.stderr
+    assert f"mme: team/b.tar.gz is {key}, current since release 1" in done.stderr
+    # An object of that key is what any client gets; nobody is to take it for the current one.
+    s3 = service.client("s3")
+    s3.copy_object(Bucket=BUCKET, Key="models/team/b.tar.gz", CopySource=f"{BUCKET}/models/{key}")
+    done = deployed.run(*arguments)
+    assert done.exit_code == 0, done.stderr
+    assert "itself an object, from before versions were on, and answers; the current" in done.stderr
+    assert key in done.stderr
+    s3.delete_object(Bucket=BUCKET, Key="models/team/b.tar.gz")
+    # A key is no name: it is asked for as it is, and nothing is said.
+    done = deployed.run("invoke", "store", "--target-model", key, "--data", "x.json")
+    assert (done.exit_code, done.stderr) == (0, "")
 
 
 def test_switching_versions_off_and_on_keeps_every_name_answered(deployed, service):
