@@ -15,6 +15,7 @@ from mmekit.archive.layers import asks_for_libraries, layers_folder
 from mmekit.archive.libraries import LINKS_FOLDER
 from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.deploy.bucket import bucket_owner
+from mmekit.deploy.entries import single_entries
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
 from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
 from mmekit.deploy.releases import CURRENT, keyed_by_digest
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
     from mmekit.archive import Image, Manifest
     from mmekit.deploy.account import Site
-    from mmekit.deploy.deployment import Deployment, ModelEntry
+    from mmekit.deploy.deployment import Deployment
     from mmekit.deploy.layer_files import NamedLayer
     from mmekit.deploy.objects import StoredObject
+    from mmekit.deploy.parts import ModelEntry
 
 __all__ = [
     "PackedModel",
@@ -89,11 +91,11 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     PackageError
         A package cannot be packed.
     """
-    return tuple(_packed(package, deployment, report) for package in deployment.packages)
+    return tuple(_packed(entry, deployment, report) for entry in single_entries(deployment))
 
 
 def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> PackedModel:
-    file = package.archive
+    file = Path(package.archive or "")
     if package.package is not None and package.artifacts is not None:
         _pack(package.package, package.artifacts, file, deployment, report)
     if not file.is_file():
