@@ -98,7 +98,7 @@ def deploy(
         plan.perform(report)
     typer.echo(
         f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
-        f"{models[0].key} --data FILE"
+        f"{models[0].name} --data FILE"
     )
 
 
@@ -297,7 +297,7 @@ def invoke(
     settings = Settings()
     request = {
         "EndpointName": endpoint,
-        "TargetModel": target_model,
+        "TargetModel": _target(settings, endpoint, target_model),
         "Body": data.read(),
         "ContentType": content_type or _content_type(data),
         "Accept": accept,
@@ -308,6 +308,21 @@ def invoke(
     is_text = answered.startswith("text/") or "json" in answered
     if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
         typer.echo()
+
+
+def _target(settings: Any, endpoint: str, name: str) -> str:
+    """Return the key of a model's current version; say on standard error which it is."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from mmekit.deploy.target import current_target
+
+    try:
+        found = current_target(settings, endpoint, name)
+    except (BotoCoreError, ClientError):  # the invocation meets the same, and says it
+        return name
+    if found.note:
+        typer.echo(f"mme: {found.note}", err=True)
+    return found.key
 
 
 def _content_type(data: BinaryIO) -> str:

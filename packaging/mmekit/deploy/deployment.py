@@ -49,6 +49,7 @@ _FIELDS_MAY_BE = {
     "notify": "ARNs of SNS topics",
     "subnets": "ids such as subnet-0abc",
     "security_groups": "ids such as sg-0abc",
+    "profile": "the name of a profile of AWS's configuration",
     "environment": "names of letters, digits and underscores, with text as values",
 }
 
@@ -61,7 +62,7 @@ class Deployment(Part):
     name
         The endpoint's. Other resources' names begin with it, and their tags say it.
     packages
-        The models.
+        The models; none with `versions` where `mme promote` brings them.
     region
         Otherwise the one of the settings.
     bucket
@@ -86,6 +87,12 @@ class Deployment(Part):
         Whether deploy packs archives that only name their layers.
     network, autoscaling, alarms
         None: none.
+    profile
+        The AWS profile whose credentials and region are used; otherwise AWS's own configuration.
+    versions
+        Whether an archive's key carries its digest, and current.json says which is current.
+    keep_days
+        How long a version stays that is not current any more.
     metrics
         What the containers tell CloudWatch of their models: nothing, figures of the endpoint, or
         of each model.
@@ -96,7 +103,7 @@ class Deployment(Part):
     """
 
     name: Annotated[str, StringConstraints(pattern=_NAME)]
-    packages: tuple[ModelEntry, ...] = Field(min_length=1)
+    packages: tuple[ModelEntry, ...]
     region: RegionName | None = None
     bucket: BucketName | None = None
     prefix: KeyPrefix = "models"
@@ -114,9 +121,28 @@ class Deployment(Part):
     network: Network | None = None
     autoscaling: Autoscaling | None = None
     alarms: Alarms | None = None
+    profile: Annotated[str, StringConstraints(pattern=r"^[^\s\[\]]+$")] | None = None
+    versions: bool = False
+    keep_days: Annotated[int, Field(ge=1)] = 30
     metrics: Literal["none", "endpoint", "models"] = "none"
     rollout: Rollout | None = None
     warm_up: WarmUp | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _models_may_be_promoted(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("versions") is True and "packages" not in given:
+            return {**given, "packages": ()}
+        return given
+
+    @model_validator(mode="after")
+    def _models_come_from_somewhere(self) -> Deployment:
+        if not self.packages and not self.versions:
+            raise ValueError(
+                "packages is empty; name a model, or set `versions: true`, and `mme promote` "
+                "brings some"
+            )
+        return self
 
     @field_validator("rollout", mode="before")
     @classmethod
