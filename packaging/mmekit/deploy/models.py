@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ __all__ = [
     "stored_archives",
 ]
 
+_SAID_AGAIN_S = 5.0
 _PROPERTIES = "serving.properties"  # packing adds lines at its end
 _REQUIREMENTS = "requirements.txt"  # packing leaves out what the image has
 
@@ -91,12 +93,52 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     PackageError
         A package cannot be packed.
     """
-    return tuple(_packed(entry, deployment, report) for entry in single_entries(deployment))
+    entries = single_entries(deployment)
+    for given in deployment.packages:
+        _pack_all(given, deployment, report)
+    return tuple(_packed(entry, deployment, report) for entry in entries)
+
+
+def _pack_all(given: ModelEntry, deployment: Deployment, report: Report) -> None:
+    """Pack the models of an entry that names a folder of artefact folders, as `mme pack` does."""
+    package, folder, output = given.package, given.artifacts_in, given.archives
+    if package is None or folder is None or output is None:
+        return
+    said = time.monotonic()
+
+    def watch(progress: archive.SeriesProgress) -> None:
+        nonlocal said
+        if time.monotonic() - said > _SAID_AGAIN_S:
+            said = time.monotonic()
+            report(f"packing {folder}: {progress.done} of {progress.total}")
+
+    done = archive.pack_all(
+        package,
+        folder,
+        output,
+        layers=deployment.layers,
+        thin=deployment.thin,
+        image=_image(package, deployment),
+        say=report,
+        watch=watch,
+    )
+    if done.failures:
+        name, error = next(iter(done.failures.items()))
+        others = len(done.failures) - 1
+        more = f" {others} others could not be packed either." if others else ""
+        raise DeployError(
+            f"{error.what}.{more}".replace("..", "."),
+            where=f"{folder / name}",
+            remedy=f"mme pack {package} --artifacts-in {folder} --output {output} lists each.",
+        )
+    if done.packed:
+        report(f"packed {len(done.packed)} of {len(done.packed) + len(done.unchanged)} in {folder}")
 
 
 def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> PackedModel:
     file = Path(package.archive or "")
-    if package.package is not None and package.artifacts is not None:
+    is_alone = package.artifacts_in is None
+    if package.package is not None and package.artifacts is not None and is_alone:
         _pack(package.package, package.artifacts, file, deployment, report)
     if not file.is_file():
         raise DeployError(

@@ -96,6 +96,24 @@ def test_a_package_is_packed_deployed_asked_and_packed_anew_when_it_changes(farm
     farm.mme("destroy")
 
 
+def test_each_folder_of_artefacts_is_packed_once_and_again_when_it_changes(farm, nothing_left):
+    farm.put("factors/two/factor.txt", "2")
+    farm.put("factors/three/factor.txt", "3")
+    farm.write("""
+        name: farm
+        packages:
+          - package: doubling
+            artifacts_in: factors
+            archives: out
+    """)
+    said = farm.planned()
+    assert "packed 2 of 2 in factors" in said
+    assert {"archive three.tar.gz", "archive two.tar.gz"} <= changes(said).keys()
+    assert "packed" not in farm.planned()
+    farm.put("factors/two/factor.txt", "4")
+    assert "packed 1 of 2 in factors" in farm.planned()
+
+
 @pytest.fixture
 def flock(desk):
     """Two models with one body, and a file that has them packed thin."""
