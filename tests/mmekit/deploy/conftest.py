@@ -160,7 +160,7 @@ class Desk:
     folder: pathlib.Path
     url: str
 
-    def write(self, text, name="deployment.yaml"):
+    def write(self, text, name="mme.yaml"):
         (self.folder / name).write_text(textwrap.dedent(text))
 
     def put(self, name, content):
@@ -214,6 +214,13 @@ class Desk:
         """Run `mme`, which has to succeed; return what it prints."""
         done = self.run(*arguments, **variables)
         assert done.exit_code == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def planned(self, *arguments, **variables):
+        """Run `mme deploy --plan`, which has to say whether something would change; the plan."""
+        done = self.run("deploy", "--plan", *arguments, **variables)
+        would_change = any(line[:2] in ("+ ", "~ ", "- ") for line in done.stdout.splitlines())
+        assert done.exit_code == (2 if would_change else 0), done.stdout + done.stderr
         return done.stdout
 
     def refused(self, *arguments, **variables):
