@@ -98,7 +98,7 @@ def deploy(
         plan.perform(report)
     typer.echo(
         f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
-        f"{models[0].name} --data FILE"
+        f"{models[0].name if models else 'NAME.tar.gz'} --data FILE"
     )
 
 
