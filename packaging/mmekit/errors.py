@@ -15,7 +15,7 @@
     │   ├── UnsafeArchiveError     unpacking it would write where or what it must not
     │   │   └── BudgetError        reading it would cost more than a limit allows; says which
     │   └── ManifestError          its manifest is missing, unreadable or contradicted by its files
-    ├── MissingExtraError          a library is missing that an extra of mmekit brings
+    ├── MissingExtraError          a library is missing that only some commands need
     ├── EngineError                DJL's Python engine cannot be fetched or found
     ├── ServerError                the embedded server cannot start or go on
     │   └── ModelLoadError         a model could not be loaded
@@ -187,7 +187,8 @@ class MissingExtraError(MmekitError):
     Parameters
     ----------
     extra
-        The extra of mmekit that brings it.
+        The extra of mmekit that brings it, or several with commas between; empty where the library
+        itself is to be installed.
     """
 
     def __init__(
