@@ -4,6 +4,7 @@
 
     MmekitError
     ├── SettingsError              a setting is missing or makes no sense
+    ├── ProjectError               a project folder cannot be made
     ├── PackageError               a package folder cannot be used as it is
     │   ├── PropertiesError        serving.properties cannot be read
     │   ├── TextError              a text file is longer than anybody writes one
@@ -54,6 +55,7 @@ __all__ = [
     "MmekitError",
     "ModelLoadError",
     "PackageError",
+    "ProjectError",
     "PropertiesError",
     "ServerError",
     "SettingsError",
@@ -100,6 +102,10 @@ class MmekitError(Exception):
 
 class SettingsError(MmekitError):
     """A setting is missing or makes no sense."""
+
+
+class ProjectError(MmekitError):
+    """A project folder cannot be made."""
 
 
 class PackageError(MmekitError):
