@@ -102,13 +102,20 @@ class InstanceSnapshot:
 
 @dataclass(frozen=True)
 class VariantSnapshot:
-    """A production variant and its instances."""
+    """A production variant and its instances.
+
+    Attributes
+    ----------
+    data_url
+        ModelDataUrl: the archive of its only model, or the prefix of all.
+    """
 
     name: str
     weight: float
     multi_model: bool
     instance_type: str | None
     instances: tuple[InstanceSnapshot, ...]
+    data_url: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from mmekit_local.sagemaker.instances.serverless import ServerlessVariant
 from mmekit_local.sagemaker.instances.shadow import ShadowTraffic
 from mmekit_local.sagemaker.instances.usage import UsageMeter
 from mmekit_local.sagemaker.instances.variant import Variant
+from mmekit_local.sagemaker.observability.targets import TargetMetrics
 from mmekit_local.sagemaker.snapshot import FleetSnapshot
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Fleet:
     ) -> None:
         self.id: EndpointId = specification.id
         self.config_name = specification.config_name
-        self.event_log = event_log or EventLog()
+        self.event_log = (event_log or EventLog()).of(self.id)
         self.capture = capture
         self._images = [
             (one.model.image, one.instance_type)
@@ -156,6 +157,9 @@ class Fleet:
             self._variant(variant, folder / f"shadow-{place}")
             for place, variant in enumerate(specification.shadows, 1)
         )
+        for variant in self.shadows:
+            # Whoever looks at models asks what clients were answered, and they get no copies.
+            variant.metrics.targets = TargetMetrics()
         self.shadow_traffic: ShadowTraffic | None = None
         """What copies requests to the shadow variant."""
         if self.shadows:

@@ -288,7 +288,9 @@ class Instance:
             model = self._single
             if model is None:
                 model = self._models.get(target)
-                self._template.metrics.cache_hit.add(0.0 if model is None else 1.0)
+                metrics = self._template.metrics
+                metrics.cache_hit.add(0.0 if model is None else 1.0)
+                metrics.targets.looked_up(target, found=model is not None)
                 if model is None:
                     model, seconds = await self._wait_for(target)
             else:
@@ -352,7 +354,10 @@ class Instance:
             await self._models.ensure(target, self._template.limits.load_seconds)
         except (AwsError, ContainerAbsentError, asyncio.TimeoutError, TooManyWaitError) as error:
             # No client waits for this load, so nobody else would learn of it.
-            self._template.event_log.record("error", self.label, str(error), target=target)
+            status = error.status if isinstance(error, AwsError) else None
+            self._template.event_log.record(
+                "error", self.label, str(error), target=target, status=status
+            )
 
     async def _wait_for(self, target: str) -> tuple[LoadedModel, float]:
         """Return the model once it is loaded, and the seconds left for the invocation."""

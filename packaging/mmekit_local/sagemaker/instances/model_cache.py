@@ -285,6 +285,7 @@ class ModelCache:
         model = LoadedModel(target, stored, self._client.invocation(name, target), now, now)
         self._loaded[target] = model
         self._metrics.loading.add((loaded - downloaded) * 1e6)
+        self._metrics.targets.loaded(target)
         text = (
             f"fetched in {(downloaded - began) * 1e3:.0f} ms, "
             f"loaded in {(loaded - downloaded) * 1e3:.0f} ms"
