@@ -113,15 +113,13 @@ class TargetMetrics:
         """Return what happened with every model of which there is something to tell."""
         self.settle(now)
         self._compute_percentiles()
-        found = []
-        counts = self._cells[: len(self._names), :_TIMES].tolist()
-        times = self._percentiles[: len(self._names)].tolist()
-        for name, count, (p50, p99) in zip(self._names, counts, times, strict=True):
-            if name is not None:
-                asked = count[_REQUESTS] > 0
-                shown = (p50, p99) if asked else (None, None)
-                found.append(TargetFigures(name, *count, *shown))
-        return found
+        known = len(self._names)
+        counts = self._cells[:known, :_TIMES].T.tolist()
+        times: list[list[float | None]] = self._percentiles[:known].T.tolist()
+        for row in np.flatnonzero(self._cells[:known, _REQUESTS] == 0).tolist():
+            times[0][row] = times[1][row] = None
+        rows = zip(self._names, *counts, *times, strict=True)
+        return [TargetFigures(*row) for row in rows if row[0] is not None]
 
     def settle(self, now: float | None = None) -> None:
         """Take in what came since the last time, and let go of what is too old.
@@ -212,11 +210,12 @@ class TargetMetrics:
             return
         below = np.cumsum(self._cells[rows, _TIMES:], axis=1, dtype=np.uint32)
         for place, share in enumerate((0.5, 0.99)):
-            ranks = np.ceil(below[:, -1] * share)
-            buckets = (below < ranks[:, None]).sum(axis=1)
+            ranks = np.ceil(below[:, -1] * share).astype(np.uint32)
+            buckets = np.count_nonzero(below < ranks[:, None], axis=1)
             # The middle of a bucket, as its edges differ by a factor.
             self._percentiles[rows, place] = np.exp((buckets + 0.5) * _STEP)
-        self._percentiles[rows] *= _LEAST_MICROSECONDS / 1e3
+        told = self._percentiles[rows] * (_LEAST_MICROSECONDS / 1e3)
+        self._percentiles[rows] = np.round(told, 4)
         self._stale[rows] = False
 
 

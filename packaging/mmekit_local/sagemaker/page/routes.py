@@ -21,7 +21,7 @@ from mmekit_local.sagemaker.api import ApiReply, ApiRequest, Caller
 from mmekit_local.sagemaker.errors import AwsError
 from mmekit_local.sagemaker.observability.prometheus import CONTENT_TYPE, prometheus_text
 from mmekit_local.sagemaker.page.feed import Feed
-from mmekit_local.sagemaker.page.top import top_members
+from mmekit_local.sagemaker.page.top import top_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,13 +118,13 @@ class PageRoutes:
         if name == "events":
             return self._events(request)
         if name == "top":
-            return self._top(request)
+            return await self._top(request)
         if name == "metrics":
             body = prometheus_text(self._monitor)
             return ApiReply(200, [(b"content-type", CONTENT_TYPE.encode()), *_SAFE], body)
         return _refusal(404, "There is nothing here; the page is /_mme/.")
 
-    def _top(self, request: ApiRequest) -> ApiReply:
+    async def _top(self, request: ApiRequest) -> ApiReply:
         """Answer what `mme top` asks: NAME, and where two have it, account and region."""
         asked = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True))
         known = [status.id for status in self._statuses()]
@@ -142,9 +142,9 @@ class PageRoutes:
         if len(found) > 1:
             there = "; ".join(f"account={one.account}&region={one.region}" for one in found)
             return _refusal(400, f"Several endpoints have this name; add one of: {there}.")
-        members = top_members(found[0], self._monitor, self._event_log, self._list_keys)
+        text = await top_text(found[0], self._monitor, self._event_log, self._list_keys)
         headers = [(b"content-type", b"application/json"), *_SAFE]
-        return ApiReply(200, headers, json.dumps(members).encode())
+        return ApiReply(200, headers, text.encode())
 
     def close(self) -> None:
         """Let go of the pages that listen, so that the server need not wait for them."""

@@ -6,8 +6,11 @@ thousands of models.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
-from typing import TYPE_CHECKING, Any
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.observability.targets import WINDOW_SECONDS, TargetFigures
@@ -30,17 +33,28 @@ if TYPE_CHECKING:
     ListKeys = Callable[[str, str, ObjectAddress], list[str]]
     Members = dict[str, Any]
 
-__all__ = ["failure_members", "top_members"]
+__all__ = ["failure_members", "top_text"]
 
 _ARCHIVES = (".tar.gz", ".tgz")
-_STATES = {"on disk": "disk"}
+_STATES = ("loaded", "parked", "loading", "disk")
+_SHORT = {"on disk": "disk"}
 _NOTHING = TargetFigures("")
 
 
-def top_members(
+class _Place(NamedTuple):
+    """Where a model is, as JSON without the brackets, and what it takes there together."""
+
+    where: str
+    memory: int | None
+
+
+_NO_PLACE = _Place("", None)
+
+
+async def top_text(
     endpoint: EndpointId, monitor: EndpointMonitor, event_log: EventLog, list_keys: ListKeys
-) -> Members:
-    """Return what an endpoint knows of its models, as JSON's types.
+) -> str:
+    """Return what an endpoint knows of its models, as JSON.
 
     Parameters
     ----------
@@ -54,31 +68,34 @@ def top_members(
         Lists a bucket.
     """
     fleet = monitor.snapshots().get(endpoint)
+    # Between its parts requests have their turn.
+    await asyncio.sleep(0)
     targets = monitor.metrics.targets(endpoint)
     figures = {one.target: one for one in targets.figures()}
-    places, memory = _places(fleet)
+    await asyncio.sleep(0)
+    places = _places(fleet)
     stored = _stored(endpoint, fleet, list_keys)
+    await asyncio.sleep(0)
+    models = [
+        _model(figures.get(target, _NOTHING), target, places.get(target, _NO_PLACE), stored)
+        for target in sorted({*figures, *places, *stored})
+    ]
+    failures = event_log.failures(endpoint)
     hits = sum(one.hits for one in figures.values())
     lookups = hits + sum(one.misses for one in figures.values())
-    failures = event_log.failures(endpoint)
-    return {
+    members = {
         "endpoint": endpoint.name,
         "account": endpoint.account,
         "region": endpoint.region,
         "at": time.time(),
         "windowSeconds": WINDOW_SECONDS,
         "instances": [_instance(*pair) for pair in _instances(fleet)],
-        "models": [
-            _model(
-                figures.get(target, _NOTHING), target, places.get(target, []), memory, stored
-            )
-            for target in sorted({*figures, *places, *stored})
-        ],
         "requestsLeftOut": targets.left_out,
         "hitRate": hits / lookups if lookups else None,
         "errors": [failure_members(one) for one in (failures.latest() if failures else ())],
         "errorsLeftOut": failures.left_out if failures else 0,
     }
+    return f'{json.dumps(members)[:-1]}, "models": [{", ".join(models)}]}}'
 
 
 def failure_members(failure: Failure) -> Members:
@@ -116,20 +133,23 @@ def _instance(variant: VariantSnapshot, instance: InstanceSnapshot) -> Members:
     }
 
 
-def _places(
-    fleet: FleetSnapshot | None,
-) -> tuple[dict[str, list[Members]], dict[str, int]]:
-    """Return where each model is, and what it takes on all instances together."""
-    places: dict[str, list[Members]] = {}
-    memory: dict[str, int] = {}
+def _places(fleet: FleetSnapshot | None) -> dict[str, _Place]:
+    """Return where each model is."""
+    places: dict[str, _Place] = {}
     for _, instance in _instances(fleet):
+        texts = {
+            state: json.dumps({"instance": instance.label, "state": state}) for state in _STATES
+        }
         for model in instance.models:
-            state = "parked" if _is_parked(model) else _STATES.get(model.state, model.state)
-            place = {"instance": instance.label, "state": state}
-            places.setdefault(model.target, []).append(place)
-            if model.memory_bytes is not None:
-                memory[model.target] = memory.get(model.target, 0) + model.memory_bytes
-    return places, memory
+            state = "parked" if _is_parked(model) else model.state
+            where, memory = places.get(model.target, _NO_PLACE)
+            here = texts[_SHORT.get(state, state)]
+            told = model.memory_bytes
+            places[model.target] = _Place(
+                f"{where}, {here}" if where else here,
+                memory if told is None else (memory or 0) + told,
+            )
+    return places
 
 
 def _is_parked(model: ModelSnapshot) -> bool:
@@ -144,9 +164,7 @@ def _stored(
     return frozenset(_targets_below(urls, endpoint, list_keys))
 
 
-def _targets_below(
-    urls: Iterable[str], endpoint: EndpointId, list_keys: ListKeys
-) -> Iterator[str]:
+def _targets_below(urls: Iterable[str], endpoint: EndpointId, list_keys: ListKeys) -> Iterator[str]:
     for url in urls:
         try:
             place = locate(url)
@@ -156,22 +174,13 @@ def _targets_below(
         yield from (key[len(place.key) :] for key in keys if key.endswith(_ARCHIVES))
 
 
-def _model(
-    figures: TargetFigures,
-    target: str,
-    where: list[Members],
-    memory: dict[str, int],
-    stored: frozenset[str],
-) -> Members:
-    return {
-        "target": target,
-        "where": where,
-        "stored": target in stored,
-        "requests": figures.requests,
-        "errors": figures.errors,
-        "hits": figures.hits,
-        "coldLoads": figures.cold_loads,
-        "p50Ms": None if figures.p50_ms is None else round(figures.p50_ms, 3),
-        "p99Ms": None if figures.p99_ms is None else round(figures.p99_ms, 3),
-        "memoryBytes": memory.get(target),
-    }
+def _model(figures: TargetFigures, target: str, place: _Place, stored: frozenset[str]) -> str:
+    # By hand: there are thousands, and numbers and null are all that is in them.
+    _, requests, errors, hits, _, loads, p50, p99 = figures
+    return (
+        f'{{"target": {encode_basestring_ascii(target)}, "where": [{place.where}], '
+        f'"stored": {"true" if target in stored else "false"}, "requests": {requests}, '
+        f'"errors": {errors}, "hits": {hits}, "coldLoads": {loads}, '
+        f'"p50Ms": {"null" if p50 is None else p50}, "p99Ms": {"null" if p99 is None else p99}, '
+        f'"memoryBytes": {"null" if place.memory is None else place.memory}}}'
+    )
