@@ -24,7 +24,8 @@ from mmekit_runtime.messages import (
     RequestError,
     is_out_of_memory,
 )
-from mmekit_runtime.metering.current import CURRENT, metered_load
+from mmekit_runtime.metering.current import CURRENT
+from mmekit_runtime.metering.loading import metered_load
 from mmekit_runtime.predictions import prediction_of
 from mmekit_runtime.signature import Signature
 

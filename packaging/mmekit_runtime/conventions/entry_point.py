@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mmekit_runtime.conventions import djl, sagemaker
 from mmekit_runtime.conventions.script import MODEL_FILE, Script, find_script, provide_decorators
 from mmekit_runtime.messages import Reply, RequestError, is_out_of_memory
-from mmekit_runtime.metering.current import CURRENT, metered_load
+from mmekit_runtime.metering.current import CURRENT
+from mmekit_runtime.metering.loading import metered_load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
