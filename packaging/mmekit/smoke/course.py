@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import re
 import shutil
@@ -30,28 +29,31 @@ from mmekit.deploy import (
     plan_deployment,
     read_deployment,
 )
-from mmekit.errors import DeployError, MmekitError, SettingsError
-from mmekit.settings import CPU_TAG, Settings, published_image
+from mmekit.errors import MmekitError, SettingsError
+from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings, published_image
+from mmekit.smoke.asking import ask, check_of_answers
+from mmekit.smoke.cloudwatch import read_log, server_times
 from mmekit.smoke.ending import EndedEarly, Ending
-from mmekit.smoke.models import SAID, SmokeModel, write_models
+from mmekit.smoke.models import NAMES, write_models
 from mmekit.smoke.removal import Removal
-from mmekit.smoke.report import ModelTimes, ServerTime, SmokeCheck, SmokeReport
-from mmekit.smoke.watch import LoadLine, MetricSum, SmokeLog, metric_sum, read_log, server_times
+from mmekit.smoke.report import SmokeCheck, SmokeReport
+from mmekit.smoke.watch import CHECKS_OF_LOG, CHECKS_OF_METRICS, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from mmekit.archive import Packed
     from mmekit.deploy import Report
+    from mmekit.smoke.cloudwatch import SmokeLog
+    from mmekit.smoke.models import SmokeModel
+    from mmekit.smoke.report import ModelTimes, ServerTime
 
 __all__ = ["SmokeCourse", "SmokeOptions"]
 
-_WARM_CALLS = 20
-_PATIENCE_S = {True: 300.0, False: 45.0}  # of CloudWatch: a real account's, the local service's
+_PATIENCE_S = {True: 300.0, False: 45.0}  # with CloudWatch: a real account's, the local service's
 _POLL_S = {True: 10.0, False: 0.5}
-_SAID_AGAIN_S = 15.0
-_NOT_READY_TRIES = 30
-_BETWEEN_TRIES_S = 2.0
+_SAID_AGAIN_S = 10.0
+_HOUR_S = 3600
 # The registry of these regions, where sagemaker-core, which knows them all, is not installed.
 _REGISTRY = "763104351884"
 _ITS_REGIONS = re.compile(
@@ -60,10 +62,6 @@ _ITS_REGIONS = re.compile(
 )
 
 _DEPLOYED = "the endpoint comes into service"
-_SLOTS = "the log says that worker slots serve every model"
-_BODY = "the log says that one process loaded the body of two models"
-_CALM = "the log has no complaint of mmekit"
-_METRICS = "CloudWatch has the metric "
 _GONE = "everything is taken down"
 
 
@@ -126,10 +124,10 @@ class SmokeCourse:
             raise
         self._stage = "preparing"
         self._stages: dict[str, float] = {}
-        self._seen: dict[str, SmokeCheck] = {}
+        self._checks: dict[str, SmokeCheck] = {}
         self._models: tuple[SmokeModel, ...] = ()
         self._times: list[ModelTimes] = []
-        self._log = SmokeLog((), ())
+        self._log: SmokeLog | None = None
         self._server_times: tuple[ServerTime, ...] = ()
         self._calls = 0
         self._began = datetime.now(timezone.utc)
@@ -151,8 +149,8 @@ class SmokeCourse:
         account, options = self._site.account, self._options
         lines = [
             f"Smoke test {self.name} on {account}:",
-            f"  one {options.instance_type} with three small models, a bucket, a role; all of it "
-            f"is taken down after {options.minutes:g} minutes at the latest",
+            f"  one {options.instance_type} with three small models, a bucket, a role",
+            f"  all of it is taken down, after {options.minutes:g} minutes at the latest",
             f"  image {self._site.image}",
         ]
         if not account.is_real:
@@ -190,6 +188,7 @@ class SmokeCourse:
                 failure = f"{early}, while {self._stage}"
             except (MmekitError, BotoCoreError, ClientError, OSError) as error:
                 failure = f"{error} (while {self._stage})"
+                self._read_log()
             finally:
                 # Whatever has happened, a fault of our own too.
                 ending.stop()
@@ -208,15 +207,20 @@ class SmokeCourse:
             self._models = write_models(self._folder)
             packed = self._packed()
         with self._doing("deploying"):
+            self._see(_DEPLOYED, passed=False, seen="it does not")
+            began = time.monotonic()
             with deploy_errors(self._site.account.settings):
                 self._deploy()
-            self._see(_DEPLOYED, passed=True, seen=f"after {self._stages_so_far():.0f} s")
+            self._see(_DEPLOYED, passed=True, seen=f"after {time.monotonic() - began:.0f} s")
         with self._doing("asking the models"):
             for model in self._models:
                 ending.see()
-                self._ask(model, packed[model.name])
+                asked = ask(self._site, model, packed[model.name], self._say)
+                self._calls += asked.calls
+                self._checks[asked.check.name] = asked.check
+                self._times += [] if asked.times is None else [asked.times]
         with self._doing("waiting for log and metrics"):
-            self._watch(ending)
+            self._wait(ending)
 
     def _written(self) -> Site:
         """Write the deployment file, and return what it says in its account."""
@@ -224,18 +228,15 @@ class SmokeCourse:
         chosen: dict[str, Any] = {} if options.target is None else {"target": options.target}
         if options.region is not None:
             chosen["region"] = options.region
-        role = "arn:aws:iam::123456789012:role/deployment"  # of the settings; none is used
-        settings = Settings(role=role, **chosen)
+        # The settings ask for a role; the deployment makes its own.
+        settings = Settings(role=f"arn:aws:iam::{LOCAL_ACCOUNT}:role/deployment", **chosen)
         content = {
             "name": self.name,
             "region": settings.region,
             "instance_type": options.instance_type,
             "image": options.image or _image(settings.region, options.instance_type),
             "environment": dict(options.environment),
-            "packages": [
-                {"archive": f"archives/{name}.tar.gz"}
-                for name in ("body-one", "body-two", "library")
-            ],
+            "packages": [{"archive": f"archives/{name}.tar.gz"} for name in NAMES],
         }
         self.file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         deployment = read_deployment(self.file)
@@ -252,136 +253,29 @@ class SmokeCourse:
         models = packed_models(self._site.deployment, self._say)
         plan_deployment(self._site, models, self._say).perform(self._say)
 
-    def _ask(self, model: SmokeModel, packed: Packed) -> None:
-        """Call a model once, and then some more; note how long it takes and what comes."""
-        name = f"{model.name} answers to the last bit"
-        times: list[float] = []
-        wrong: list[str] = []
-        for _ in range(1 + _WARM_CALLS):
-            try:
-                answer, took_s = self._call(model)
-            except (BotoCoreError, ClientError) as error:
-                self._see(name, passed=False, seen=str(error))
-                return
-            times.append(took_s * 1000)
-            if answer != model.answer:
-                wrong.append(json.dumps(answer)[:200])
-        cold, warm = times[0], sorted(times[1:])
-        form = "thin" if model.thin else "inline"
-        self._times.append(
-            ModelTimes(
-                model.name,
-                f"{form}, {packed.size / 1000:.0f} kB",
-                cold,
-                _percentile(warm, 50),
-                _percentile(warm, 99),
-                len(warm),
-            )
-        )
-        self._say(f"{model.name}: first call {cold:.0f} ms, then {_percentile(warm, 50):.1f} ms")
-        seen = f"{len(times)} answers"
-        if wrong:
-            seen = f"{len(wrong)} of {seen} are not {json.dumps(model.answer)}; {wrong[0]}"
-        self._see(name, passed=not wrong, seen=seen)
-
-    def _call(self, model: SmokeModel) -> tuple[Any, float]:
-        client = self._site.account.client("sagemaker-runtime")
-        for left in reversed(range(_NOT_READY_TRIES)):
-            self._calls += 1
-            began = time.perf_counter()
-            try:
-                answer = client.invoke_endpoint(
-                    EndpointName=self.name,
-                    TargetModel=model.target,
-                    ContentType="application/json",
-                    Body=model.request,
-                )
-                body = answer["Body"].read()
-                return _content(body), time.perf_counter() - began
-            except ClientError as error:
-                # SageMaker's word for a load that takes longer than a call may.
-                code = error.response["Error"]["Code"]
-                if code != "ModelNotReadyException" or not left:
-                    raise
-            self._say(f"{model.name} is not ready yet")
-            time.sleep(_BETWEEN_TRIES_S)
-        raise AssertionError
-
-    def _watch(self, ending: Ending) -> None:
+    def _wait(self, ending: Ending) -> None:
         """Wait until log and metrics are there; note what they say."""
-        account = self._site.account
+        is_real = self._site.account.is_real
+        watch = Watch(self._site, self._models, self._calls, self._began)
         began = said_at = time.monotonic()
         while True:
             ending.see()
-            lacking = self._lacking()
-            if not lacking or time.monotonic() - began > _PATIENCE_S[account.is_real]:
+            lacking = watch.look()
+            self._checks |= watch.checks
+            self._log = watch.log
+            if not lacking or time.monotonic() - began > _PATIENCE_S[is_real]:
                 break
             if time.monotonic() - said_at > _SAID_AGAIN_S:
                 said_at = time.monotonic()
                 self._say(f"waiting for {', '.join(lacking)} ({said_at - began:.0f} s)")
-            time.sleep(_POLL_S[account.is_real])
+            time.sleep(_POLL_S[is_real])
         with contextlib.suppress(BotoCoreError, ClientError):
             self._server_times = server_times(self._site, self._began)
 
-    def _lacking(self) -> list[str]:
-        """Look at log and metrics once; return what is not as it should be, or not there yet."""
-        lacking = []
-        try:
+    def _read_log(self) -> None:
+        """Have what the log says of a failure in the report, where it can be had."""
+        with contextlib.suppress(BotoCoreError, ClientError):
             self._log = read_log(self._site)
-        except (BotoCoreError, ClientError) as error:
-            for name in (_SLOTS, _BODY, _CALM):
-                self._see(name, passed=False, seen=str(error))
-            lacking.append("the log")
-        else:
-            if not self._see_log(self._log):
-                lacking.append("the log")
-        metrics = (
-            ("Invocations", False, lambda one: one.sum >= self._calls),
-            ("ModelCacheHit", False, lambda one: 0 < one.sum <= one.count),
-            ("LoadedModelCount", True, lambda one: one.most >= len(self._models)),
-        )
-        for metric, of_instances, is_there in metrics:
-            try:
-                found = metric_sum(self._site, metric, self._began, of_instances=of_instances)
-            except (BotoCoreError, ClientError) as error:
-                self._see(_METRICS + metric, passed=False, seen=str(error))
-                lacking.append(metric)
-                continue
-            passed = is_there(found)
-            self._see(_METRICS + metric, passed=passed, seen=self._said(metric, found))
-            lacking += [] if passed else [metric]
-        return lacking
-
-    def _said(self, metric: str, found: MetricSum) -> str:
-        match metric:
-            case "Invocations":
-                return f"{found.sum:.0f} of {self._calls} calls"
-            case "ModelCacheHit":
-                return f"{found.sum:.0f} of {found.count:.0f} calls found their model loaded"
-            case _:
-                return f"at most {found.most:.0f} of {len(self._models)} models loaded"
-
-    def _see_log(self, log: SmokeLog) -> bool:
-        """Note what the log says; return whether it says all that it should."""
-        loads = {one.name: one for one in log.loads}
-        slots = [one.name for one in log.loads if one.in_slot]
-        plain = [one.name for one in log.loads if not one.in_slot]
-        missing = [one.name for one in self._models if one.name not in loads]
-        seen = [f"slots: {', '.join(slots) or 'none'}"]
-        seen += [f"plain engine: {', '.join(plain)}"] if plain else []
-        seen += [f"no line of {', '.join(missing)}"] if missing else []
-        in_slots = not plain and not missing
-        self._see(_SLOTS, passed=in_slots, seen="; ".join(seen))
-        sharing = [loads[one.name] for one in self._models if one.shares_body and one.name in loads]
-        bodies = {one.body for one in sharing}
-        # A process that loads the body for itself is no process of a body that others share.
-        apart = not bodies & {one.process for one in sharing}
-        is_one = len(sharing) > 1 and len(bodies) == 1 and apart
-        how = "by one process" if is_one else f"by {len(bodies)} processes, for {len(sharing)}"
-        self._see(_BODY, passed=is_one, seen=f"loaded {how} of the models that share it")
-        complaints = "; ".join(log.complaints) or "none"
-        self._see(_CALM, passed=bool(loads) and not log.complaints, seen=complaints)
-        return in_slots and is_one and not log.complaints
 
     def _take_down(self) -> bool:
         with self._doing("taking down"):
@@ -409,18 +303,15 @@ class SmokeCourse:
         if account.is_real:
             told = "unknown" if cost is None else f"{cost:.3f} USD for the instance"
             place["Cost, estimated"] = told
-        answers = [f"{one.name} answers to the last bit" for one in self._models]
-        metrics = [_METRICS + one for one in ("Invocations", "ModelCacheHit", "LoadedModelCount")]
-        names = [_DEPLOYED, *answers, _SLOTS, _BODY, _CALM, *metrics, _GONE]
-        checks = tuple(self._seen.get(name) or SmokeCheck(name, None, "") for name in names)
-        lines = [_spoken(one) for one in self._log.loads]
+        answers = map(check_of_answers, NAMES)
+        names = (_DEPLOYED, *answers, *CHECKS_OF_LOG, *CHECKS_OF_METRICS, _GONE)
         return SmokeReport(
             place,
-            checks,
+            tuple(self._checks.get(name) or SmokeCheck(name, None, "") for name in names),
             tuple(self._times),
             self._server_times,
             self._stages,
-            (*lines, *self._log.complaints),
+            () if self._log is None else self._log.lines(),
             failure,
         )
 
@@ -430,13 +321,13 @@ class SmokeCourse:
             site.account.region,
             site.deployment.instance_type,
             instances=1,
-            models=3,
+            models=len(NAMES),
             account=site.account,
         )
-        return None if cost.hour is None else cost.hour * Decimal(str(round(seconds))) / 3600
+        return None if cost.hour is None else cost.hour * Decimal(str(round(seconds))) / _HOUR_S
 
     def _see(self, name: str, *, passed: bool, seen: str) -> None:
-        self._seen[name] = SmokeCheck(name, passed, seen)
+        self._checks[name] = SmokeCheck(name, passed, seen)
 
     @contextlib.contextmanager
     def _doing(self, stage: str) -> Iterator[None]:
@@ -446,9 +337,6 @@ class SmokeCourse:
             yield
         finally:
             self._stages[stage] = time.monotonic() - began
-
-    def _stages_so_far(self) -> float:
-        return (datetime.now(timezone.utc) - self._began).total_seconds()
 
     def _forget(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -462,21 +350,3 @@ def _image(region: str, instance_type: str) -> str:
         if _ITS_REGIONS.fullmatch(region) and not instance_type.startswith(("ml.g", "ml.p")):
             return f"{_REGISTRY}.dkr.ecr.{region}.amazonaws.com/djl-inference:{CPU_TAG}"
         raise
-
-
-def _content(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return body.decode("utf-8", "replace")
-
-
-def _percentile(values: list[float], share: int) -> float:
-    """Return the value that so many of a hundred do not exceed."""
-    return values[max(0, -(-len(values) * share // 100) - 1)]
-
-
-def _spoken(line: LoadLine) -> str:
-    kind = "a slot" if line.in_slot else "a plain engine"
-    body = "" if line.body is None else f", body {line.body}"
-    return f"{SAID} {line.name} in {kind}, process {line.process}{body}"

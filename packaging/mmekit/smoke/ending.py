@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Self
+
 __all__ = ["EndedEarly", "Ending"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
-class EndedEarly(BaseException):  # noqa: N818 - as KeyboardInterrupt: nobody takes it for an error
-    """The test ends now; the text says why."""
+class EndedEarly(BaseException):
+    """The test ends now; the text says why. As KeyboardInterrupt, nobody takes it for an error."""
 
 
 class Ending:
@@ -43,7 +45,7 @@ class Ending:
         self.signal: int | None = None
         """The number of the signal that ended it; None for none."""
 
-    def __enter__(self) -> Ending:
+    def __enter__(self) -> Self:
         """Listen, where that can be done."""
         if threading.current_thread() is threading.main_thread():
             for name in _SIGNALS:

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
     from mmekit.archive import Image
 
-__all__ = ["SAID", "SmokeModel", "write_models"]
+__all__ = ["NAMES", "SAID", "SmokeModel", "write_models"]
 
 SAID = "mme smoke:"
 """What the lines begin with that the models print when they are loaded."""
+
+NAMES = ("body-one", "body-two", "library")
+"""The models' names."""
 
 _ROWS = 4096
 _COLUMNS = 64
@@ -163,7 +166,8 @@ def write_models(folder: Path) -> tuple[SmokeModel, ...]:
     """
     table = np.random.default_rng(_BODY_SEED).integers(-9, 10, (_ROWS, _COLUMNS)).astype(float)
     models = []
-    for name, step in (("body-one", 1), ("body-two", 2)):
+    *sharing, counting = NAMES
+    for step, name in enumerate(sharing, 1):
         weights = np.arange(_COLUMNS, dtype=float) * step
         answers = [float(table[row] @ weights * factor) for row, factor in _ASKED]
         model = _model(folder, name, _SHARING, answers, shares_body=True, thin=True)
@@ -172,7 +176,7 @@ def write_models(folder: Path) -> tuple[SmokeModel, ...]:
         _append(model.package / "serving.properties", "option.shared=table.npy\n")
         models.append(model)
     answers = [row * (row + 1) / 2 * factor for row, factor in _ASKED]
-    model = _model(folder, "library", _COUNTING, answers, shares_body=False, thin=False)
+    model = _model(folder, counting, _COUNTING, answers, shares_body=False, thin=False)
     wheels = model.package / "requirements"
     wheels.mkdir()
     _write_wheel(wheels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -9,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mmekit.deploy import Account, Action, Site, deploy_errors, plan_removal, read_deployment
 from mmekit.deploy.account import TAG, code_of, is_missing
 from mmekit.errors import MmekitError
-from mmekit.smoke.watch import log_group
+from mmekit.smoke.cloudwatch import log_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Removal"]
 
 _TRIES = 3
+_TRIES_OF_LOG = 5
+_LATE_S = {True: 20.0, False: 1.0}
+"""That the last lines of an instance may take: a real account's, the local service's."""
 
 
 class Removal:
@@ -79,13 +83,16 @@ class Removal:
         return Site(Account(deployment, target=self._target), deployment)
 
     def _remove_log(self, site: Site) -> None:
-        try:
-            site.account.client("logs").delete_log_group(logGroupName=log_group(site))
-        except ClientError as error:
-            if not (is_missing(error) or code_of(error) == "ResourceNotFoundException"):
-                raise
-        else:
+        """Remove the log group, again where an instance's last lines have made it anew."""
+        for _ in range(_TRIES_OF_LOG):
+            try:
+                site.account.client("logs").delete_log_group(logGroupName=log_group(site))
+            except ClientError as error:
+                if not (is_missing(error) or code_of(error) == "ResourceNotFoundException"):
+                    raise
+                return
             self._say(f"remove log group {log_group(site)}")
+            time.sleep(_LATE_S[site.account.is_real])
 
 
 def _logs(site: Site) -> list[str]:

@@ -1,171 +1,120 @@
-"""What CloudWatch has of an endpoint: lines of its log, and sums of its metrics."""
+"""What log and metrics of the endpoint have to say, and whether they do."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mmekit.deploy.account import VARIANT, is_missing
-from mmekit.smoke.models import SAID
-from mmekit.smoke.report import ServerTime
+from botocore.exceptions import BotoCoreError, ClientError
+
+from mmekit.smoke.cloudwatch import SmokeLog, metric_sum, read_log
+from mmekit.smoke.report import SmokeCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
+    from datetime import datetime
 
     from mmekit.deploy import Site
+    from mmekit.smoke.cloudwatch import MetricSum
+    from mmekit.smoke.models import SmokeModel
 
-__all__ = ["LoadLine", "MetricSum", "SmokeLog", "log_group", "metric_sum", "read_log"]
+__all__ = ["CHECKS_OF_LOG", "CHECKS_OF_METRICS", "Watch"]
 
-_LOADED = re.compile(
-    rf"{re.escape(SAID)} (?P<name>[\w-]+) in (?P<kind>a slot|a plain engine), "
-    r"process (?P<process>\d+), (?:body (?P<body>\d+)|library)"
-)
-_COMPLAINT = re.compile(r"(?:(?:WARN|ERROR)::mmekit: |INFO::mmekit: plain engine).*")
-_PERIOD_S = 60
-_US_PER_MS = 1000.0
-_INVOCATIONS = "AWS/SageMaker"
-_INSTANCES = "/aws/sagemaker/Endpoints"
-_TIMES = (
-    "ModelDownloadingTime",
-    "ModelLoadingTime",
-    "ModelLoadingWaitTime",
-    "ModelLatency",
-    "OverheadLatency",
-)
+_SLOTS = "the log says that worker slots serve every model"
+_BODY = "the log says that one process loaded the body of two models"
+_CALM = "the log has no complaint of mmekit"
+_OF_INSTANCES = {"Invocations": False, "ModelCacheHit": False, "LoadedModelCount": True}
+
+CHECKS_OF_LOG = (_SLOTS, _BODY, _CALM)
+CHECKS_OF_METRICS = tuple(f"CloudWatch has the metric {name}" for name in _OF_INSTANCES)
 
 
-@dataclass(frozen=True)
-class LoadLine:
-    """What a model has said when it was loaded.
+class Watch:
+    """Looks at log and metrics of an endpoint, as often as it is told to.
+
+    Parameters
+    ----------
+    site
+        Whose.
+    models
+        Which were asked.
+    calls
+        How many requests went out.
+    since
+        The first of them was later.
 
     Attributes
     ----------
-    name
-        The model's.
-    in_slot
-        Whether worker slots serve it.
-    process
-        Its process.
-    body
-        The process that loaded its body; None for a model without.
+    checks
+        What was seen the last time, by their names.
+    log
+        The log, as it was then.
     """
 
-    name: str
-    in_slot: bool
-    process: int
-    body: int | None
+    def __init__(
+        self, site: Site, models: Sequence[SmokeModel], calls: int, since: datetime
+    ) -> None:
+        self._site = site
+        self._models = models
+        self._calls = calls
+        self._since = since
+        self.checks: dict[str, SmokeCheck] = {}
+        self.log = SmokeLog()
 
-
-@dataclass(frozen=True)
-class SmokeLog:
-    """What the log of an endpoint says of its models.
-
-    Attributes
-    ----------
-    loads
-        The latest line of each model.
-    complaints
-        What mmekit says there that is not as it should be.
-    """
-
-    loads: tuple[LoadLine, ...]
-    complaints: tuple[str, ...]
-
-    @classmethod
-    def of(cls, messages: Iterable[str]) -> SmokeLog:
-        """Read lines, in whatever the server has wrapped them.
-
-        Examples
-        --------
-        >>> line = "INFO PyProcess W-1 stdout: mme smoke: one in a slot, process 12, body 9"
-        >>> SmokeLog.of([line]).loads
-        (LoadLine(name='one', in_slot=True, process=12, body=9),)
-        """
-        loads: dict[str, LoadLine] = {}
-        complaints: dict[str, None] = {}
-        for message in messages:
-            if found := _LOADED.search(message):
-                body = found["body"]
-                loads[found["name"]] = LoadLine(
-                    found["name"],
-                    found["kind"] == "a slot",
-                    int(found["process"]),
-                    None if body is None else int(body),
+    def look(self) -> list[str]:
+        """Look once; return what is not there yet, or not as it should be."""
+        lacking = []
+        try:
+            self.log = read_log(self._site)
+        except (BotoCoreError, ClientError) as error:
+            for name in CHECKS_OF_LOG:
+                self._see(name, passed=False, seen=str(error))
+            lacking.append("the log")
+        else:
+            lacking += [] if self._see_log() else ["the log"]
+        for check, metric in zip(CHECKS_OF_METRICS, _OF_INSTANCES, strict=True):
+            try:
+                found = metric_sum(
+                    self._site, metric, self._since, of_instances=_OF_INSTANCES[metric]
                 )
-            elif found := _COMPLAINT.search(message):
-                complaints[found[0]] = None
-        return cls(tuple(loads.values()), tuple(complaints))
+            except (BotoCoreError, ClientError) as error:
+                passed, seen = False, str(error)
+            else:
+                passed, seen = self._judged(metric, found)
+            self._see(check, passed=passed, seen=seen)
+            lacking += [] if passed else [metric]
+        return lacking
 
+    def _judged(self, metric: str, found: MetricSum) -> tuple[bool, str]:
+        if metric == "Invocations":
+            return found.sum >= self._calls, f"{found.sum:.0f} of {self._calls} calls"
+        if metric == "ModelCacheHit":
+            seen = f"{found.sum:.0f} of {found.count:.0f} calls found their model loaded"
+            return 0 < found.sum <= found.count, seen
+        models = len(self._models)
+        return found.most >= models, f"at most {found.most:.0f} of {models} models loaded"
 
-@dataclass(frozen=True)
-class MetricSum:
-    """What CloudWatch has of a metric: how many values, their sum, the largest."""
+    def _see_log(self) -> bool:
+        log = self.log
+        loads = {one.name: one for one in log.loads}
+        slots = [one.name for one in log.loads if one.in_slot]
+        plain = [one.name for one in log.loads if not one.in_slot]
+        missing = [one.name for one in self._models if one.name not in loads]
+        seen = [f"slots: {', '.join(slots) or 'none'}"]
+        seen += [f"plain engine: {', '.join(plain)}"] if plain else []
+        seen += [f"no line of {', '.join(missing)}"] if missing else []
+        all_in_slots = not plain and not missing
+        self._see(_SLOTS, passed=all_in_slots, seen="; ".join(seen))
+        sharing = [loads[one.name] for one in self._models if one.shares_body and one.name in loads]
+        bodies = {one.body for one in sharing}
+        # A process that loads the body for itself is not one that loads it for others.
+        apart = not bodies & {one.process for one in sharing}
+        is_one = len(sharing) > 1 and len(bodies) == 1 and apart
+        how = "one process" if is_one else f"{len(bodies)} processes"
+        self._see(_BODY, passed=is_one, seen=f"{how} for {len(sharing)} models")
+        calm = bool(loads) and not log.complaints
+        self._see(_CALM, passed=calm, seen="; ".join(log.complaints) or "none")
+        # What is there and wrong will not be right later: it is not waited for.
+        return not missing
 
-    count: float = 0.0
-    sum: float = 0.0
-    most: float = 0.0
-
-
-def log_group(site: Site) -> str:
-    """Return the log group that SageMaker makes for an endpoint."""
-    return f"/aws/sagemaker/Endpoints/{site.name}"
-
-
-def read_log(site: Site) -> SmokeLog:
-    """Read all that there is of the endpoint's log; nothing where there is none yet."""
-    pages = site.account.client("logs").get_paginator("filter_log_events")
-    messages: list[tuple[int, str]] = []
-    try:
-        for page in pages.paginate(logGroupName=log_group(site)):
-            messages += [(one["timestamp"], one["message"]) for one in page["events"]]
-    except Exception as error:
-        if not _has_no_group(error):
-            raise
-    return SmokeLog.of(message for _, message in sorted(messages, key=lambda one: one[0]))
-
-
-def metric_sum(site: Site, metric: str, since: datetime, *, of_instances: bool = False) -> MetricSum:
-    """Return what CloudWatch has of a metric of the endpoint by now."""
-    points = _points(site, metric, since, of_instances=of_instances)
-    return MetricSum(
-        sum(one["SampleCount"] for one in points),
-        sum(one["Sum"] for one in points),
-        max((one["Maximum"] for one in points), default=0.0),
-    )
-
-
-def server_times(site: Site, since: datetime) -> tuple[ServerTime, ...]:
-    """Return the times that CloudWatch has of the endpoint's calls and loads."""
-    found = ((name, metric_sum(site, name, since)) for name in _TIMES)
-    return tuple(
-        ServerTime(
-            name, one.sum / one.count / _US_PER_MS, one.most / _US_PER_MS, round(one.count)
-        )
-        for name, one in found
-        if one.count
-    )
-
-
-def _points(site: Site, metric: str, since: datetime, *, of_instances: bool) -> list[dict[str, Any]]:
-    now = datetime.now(timezone.utc)
-    answer = site.account.client("cloudwatch").get_metric_statistics(
-        Namespace=_INSTANCES if of_instances else _INVOCATIONS,
-        MetricName=metric,
-        Dimensions=[
-            {"Name": "EndpointName", "Value": site.name},
-            {"Name": "VariantName", "Value": VARIANT},
-        ],
-        StartTime=since - timedelta(seconds=_PERIOD_S),
-        EndTime=now + timedelta(seconds=_PERIOD_S),
-        Period=_PERIOD_S,
-        Statistics=["SampleCount", "Sum", "Maximum"],
-    )
-    points: list[dict[str, Any]] = answer["Datapoints"]
-    return points
-
-
-def _has_no_group(error: Exception) -> bool:
-    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-    return is_missing(error) or code == "ResourceNotFoundException"
+    def _see(self, name: str, *, passed: bool, seen: str) -> None:
+        self.checks[name] = SmokeCheck(name, passed, seen)
