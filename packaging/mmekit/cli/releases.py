@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,42 @@ OnlyPlan = Annotated[
     typer.Option("--plan", help="Show the plan and exit: 2 when something would change, else 0."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(rich_help_panel=Panel.OPERATE)
+def promote(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FROM", help="The deployment file, or its name without .yaml."),
+    ],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The same of the other one.")],
+    *,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Models that only TO has stop being current.")
+    ] = False,
+    yes: Yes = False,
+    only_plan: OnlyPlan = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the models that are current in one deployment current in another.
+
+    Archives and layers are copied by their SHA-256, by S3 itself where it may, else through this
+    machine; nothing is packed. They may be in different regions and accounts (`profile`). Whatever
+    else of TO's file is not there yet is made, as by `mme deploy`.
+
+    **Example:** mme promote staging production --plan
+    """
+    from mmekit.deploy import plan_deployment
+    from mmekit.deploy.promotion import read_promotion
+
+    choices = _Choices(yes, only_plan, as_json)
+    with _site(_deployment_file(source)) as before:
+        promotion = read_promotion(before, prunes=prune)
+        with _site(_deployment_file(target)) as site:
+            plan = plan_deployment(site, (), choices.report, promotion)
+            _apply(plan, site, choices)
+    if plan.changes:
+        choices.report(f"{site.name} has what is current in {promotion}.")
 
 
 @app.command(rich_help_panel=Panel.OPERATE)
@@ -45,8 +82,7 @@ def rollback(
     from mmekit.deploy.rollback import plan_rollback
 
     with _site(file) as site:
-        plan = plan_rollback(site, to)
-        _apply(plan, site, f"Plan for {site.name} on {site.account}:", yes, only_plan, as_json)
+        _apply(plan_rollback(site, to), site, _Choices(yes, only_plan, as_json))
 
 
 @app.command(rich_help_panel=Panel.OPERATE)
@@ -74,28 +110,41 @@ def releases(file: DeploymentFile = Path("mme.yaml"), *, as_json: AsJson = False
             typer.echo(f"      {name}: {before} -> {after}")
 
 
-def _apply(
-    plan: Plan,
-    site: Site,
-    heading: str,
-    yes: bool,
-    only_plan: bool,
-    as_json: bool,  # noqa: FBT001
-) -> None:
+@dataclass(frozen=True)
+class _Choices:
+    """What the options say."""
+
+    yes: bool
+    only_plan: bool
+    as_json: bool
+
+    def report(self, text: str) -> None:
+        """Say what happens: beside what a program reads, where one does."""
+        typer.echo(text, err=self.as_json)
+
+
+def _apply(plan: Plan, site: Site, choices: _Choices) -> None:
     """Show a plan; perform it where that is wanted."""
-    if as_json:
+    if choices.as_json:
         typer.echo(json.dumps(_content(plan), indent=2, ensure_ascii=False))
     else:
-        typer.echo(heading)
+        typer.echo(f"Plan for {site.name} on {site.account}:")
         for line in plan.lines():
             typer.echo(line)
-    if only_plan:
+    if choices.only_plan:
         raise typer.Exit(_WOULD_CHANGE if plan.changes else 0)
     if not plan.changes:
-        typer.echo("Nothing to do.", err=as_json)
+        choices.report("Nothing to do.")
         return
-    _ask(site, yes, "Apply this plan?")
-    plan.perform(lambda text: typer.echo(text, err=as_json))
+    _ask(site, choices.yes, "Apply this plan?")
+    plan.perform(choices.report)
+
+
+def _deployment_file(given: str) -> Path:
+    """Return the file of that name, or the one that a name without its ending stands for."""
+    file = Path(given)
+    named = (file.with_name(f"{file.name}{ending}") for ending in ("", ".yaml", ".yml"))
+    return next((one for one in named if one.is_file()), file)
 
 
 def _content(plan: Plan) -> dict[str, Any]:
