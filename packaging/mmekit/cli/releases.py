@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmekit.cli.application import Panel, app
-from mmekit.cli.endpoints import DeploymentFile, Yes, _ask, _site
+from mmekit.cli.endpoints import (
+    DEPLOYMENT_FILE,
+    WOULD_CHANGE,
+    DeploymentFile,
+    Verbose,
+    Yes,
+    ask_for,
+    print_plan_json,
+    show_plan,
+    site_of,
+)
 
 if TYPE_CHECKING:
     from mmekit.deploy import Plan, Site
-    from mmekit.deploy.releases import Releases
-
-_WOULD_CHANGE = 2
 
 OnlyPlan = Annotated[
     bool,
@@ -39,6 +46,7 @@ def promote(
     yes: Yes = False,
     only_plan: OnlyPlan = False,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make the models that are current in one deployment current in another.
 
@@ -51,10 +59,10 @@ def promote(
     from mmekit.deploy import plan_deployment
     from mmekit.deploy.promotion import read_promotion
 
-    choices = _Choices(yes, only_plan, as_json)
-    with _site(_deployment_file(source)) as before:
+    choices = _Choices(yes, only_plan, as_json, verbose)
+    with site_of(_deployment_file(source)) as before:
         promotion = read_promotion(before, prunes=prune)
-        with _site(_deployment_file(target)) as site:
+        with site_of(_deployment_file(target)) as site:
             plan = plan_deployment(site, (), choices.report, promotion)
             _apply(plan, site, choices)
     if plan.changes:
@@ -63,7 +71,7 @@ def promote(
 
 @app.command(rich_help_panel=Panel.OPERATE)
 def rollback(
-    file: DeploymentFile = Path("mme.yaml"),
+    file: DeploymentFile = DEPLOYMENT_FILE,
     *,
     to: Annotated[
         int | None, typer.Option(metavar="RELEASE", min=1, help="Its number: mme releases.")
@@ -71,6 +79,7 @@ def rollback(
     yes: Yes = False,
     only_plan: OnlyPlan = False,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make the models of the release before current again.
 
@@ -81,12 +90,12 @@ def rollback(
     """
     from mmekit.deploy.rollback import plan_rollback
 
-    with _site(file) as site:
-        _apply(plan_rollback(site, to), site, _Choices(yes, only_plan, as_json))
+    with site_of(file) as site:
+        _apply(plan_rollback(site, to), site, _Choices(yes, only_plan, as_json, verbose))
 
 
 @app.command(rich_help_panel=Panel.OPERATE)
-def releases(file: DeploymentFile = Path("mme.yaml"), *, as_json: AsJson = False) -> None:
+def releases(file: DeploymentFile = DEPLOYMENT_FILE, *, as_json: AsJson = False) -> None:
     """List the releases that are remembered, the newest first.
 
     Each is a moment at which other versions of models became current; the first line is the one
@@ -96,10 +105,10 @@ def releases(file: DeploymentFile = Path("mme.yaml"), *, as_json: AsJson = False
     """
     from mmekit.deploy.rollback import own_releases
 
-    with _site(file) as site:
+    with site_of(file) as site:
         found, _ = own_releases(site)
     if as_json:
-        typer.echo(json.dumps(_members(found), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(json.loads(found.to_json()), indent=2, ensure_ascii=False))
         return
     for release in reversed(found.history):
         typer.echo(str(release))
@@ -117,6 +126,7 @@ class _Choices:
     yes: bool
     only_plan: bool
     as_json: bool
+    verbose: bool
 
     def report(self, text: str) -> None:
         """Say what happens: beside what a program reads, where one does."""
@@ -126,17 +136,15 @@ class _Choices:
 def _apply(plan: Plan, site: Site, choices: _Choices) -> None:
     """Show a plan; perform it where that is wanted."""
     if choices.as_json:
-        typer.echo(json.dumps(_content(plan), indent=2, ensure_ascii=False))
+        print_plan_json(site, plan)
     else:
-        typer.echo(f"Plan for {site.name} on {site.account}:")
-        for line in plan.lines():
-            typer.echo(line)
+        show_plan(plan, f"Plan for {site.name} on {site.account}:", verbose=choices.verbose)
     if choices.only_plan:
-        raise typer.Exit(_WOULD_CHANGE if plan.changes else 0)
+        raise typer.Exit(WOULD_CHANGE if plan.changes else 0)
     if not plan.changes:
         choices.report("Nothing to do.")
         return
-    _ask(site, choices.yes, "Apply this plan?")
+    ask_for(site, choices.yes, "Apply this plan?")
     plan.perform(choices.report)
 
 
@@ -145,24 +153,3 @@ def _deployment_file(given: str) -> Path:
     file = Path(given)
     named = (file.with_name(f"{file.name}{ending}") for ending in ("", ".yaml", ".yml"))
     return next((one for one in named if one.is_file()), file)
-
-
-def _content(plan: Plan) -> dict[str, Any]:
-    return {
-        "changes": bool(plan.changes),
-        "steps": [
-            {
-                "action": step.action.value,
-                "kind": step.kind,
-                "name": step.name,
-                "differences": [vars(one) for one in step.differences],
-                "note": step.note,
-            }
-            for step in plan.steps
-        ],
-    }
-
-
-def _members(found: Releases) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(found.to_json())
-    return content

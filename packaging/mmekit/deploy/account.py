@@ -16,7 +16,7 @@ from mmekit.errors import DeployError, SettingsError
 from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings, published_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mmekit.deploy.deployment import Deployment
 
@@ -29,6 +29,7 @@ __all__ = [
     "deploy_errors",
     "is_denied",
     "is_missing",
+    "metrics_of",
     "owner",
     "tags",
 ]
@@ -55,6 +56,7 @@ _MISSING = frozenset({"404", "ObjectNotFoundException"})
 _MISSING_SPOKEN = ("Could not find", "No scaling policy found", "No scalable target found")
 VARIANT = "AllTraffic"
 _LAYERS = "MMEKIT_LAYERS"
+_METRICS, _METRICS_PER = "MMEKIT_METRICS", "MMEKIT_METRICS_PER"
 
 
 class Account:
@@ -201,6 +203,19 @@ def _remedy_of_failure(error: Exception, settings: Settings) -> str:
     return "Correct that and run the command again to resume."
 
 
+def metrics_of(environment: Mapping[str, str]) -> str:
+    """Return what containers with such variables publish: none, endpoint or models.
+
+    Examples
+    --------
+    >>> metrics_of({"MMEKIT_METRICS": "shops", "MMEKIT_METRICS_PER": "models"})
+    'models'
+    """
+    if not environment.get(_METRICS):
+        return "none"
+    return environment.get(_METRICS_PER) or "endpoint"
+
+
 def _places(environment: dict[str, str]) -> list[str]:
     return environment.get(_LAYERS, "").replace(",", " ").split()
 
@@ -295,6 +310,10 @@ class Site:
             **(container_environment() if is_stock else {}),
             **self.deployment.environment,
         }
+        if self.deployment.metrics != "none":
+            # Of the deployment's name: the container knows not which endpoint it serves.
+            environment[_METRICS] = self.name
+            environment[_METRICS_PER] = self.deployment.metrics
         if self.fetches_layers:
             # What the file names goes first: a folder of an image of one's own needs no network.
             places = _places(environment)

@@ -6,6 +6,7 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmekit.archive.sub_folders import sub_folders
 from mmekit.deploy.parts import is_key
 from mmekit.errors import DeployError
 
@@ -27,6 +28,8 @@ def single_entries(deployment: Deployment) -> tuple[ModelEntry, ...]:
     ------
     DeployError
         An entry stands for nothing, for what is no archive, or two models have the same key.
+    PackageError
+        A folder of artefacts has a name that cannot be a key.
     """
     found = [
         (number, entry)
@@ -50,7 +53,7 @@ def single_entries(deployment: Deployment) -> tuple[ModelEntry, ...]:
 
 def _opened(number: int, given: ModelEntry) -> Iterator[ModelEntry]:
     if given.artifacts_in is not None and given.archives is not None:
-        for folder in _folders(number, given.artifacts_in):
+        for folder in _folders(number, given.artifacts_in, given.archives):
             file = Path(given.archives, f"{folder.name}{_SUFFIX}")
             yield _entry(number, given, file, folder)
         return
@@ -79,20 +82,15 @@ def _files(given: ModelEntry) -> list[Path]:
     return sorted(Path(folder, name) for name in names)
 
 
-def _folders(number: int, parent: Path) -> list[Path]:
-    folders = []
-    if parent.is_dir():
-        folders = sorted(
-            one for one in parent.iterdir() if one.is_dir() and not one.name.startswith(".")
-        )
-    if not folders:
+def _folders(number: int, parent: Path, output: Path) -> list[Path]:
+    if not parent.is_dir() or not any(one.is_dir() for one in parent.iterdir()):
         raise DeployError(
             "No folder is in artifacts_in: each would become an archive.",
             where=f"packages.{number}: {parent}",
             remedy="Train the models, one folder of artefacts each, or correct the path, which is "
             "relative to the file.",
         )
-    return folders
+    return list(sub_folders(parent, output).folders.values())
 
 
 def _entry(number: int, given: ModelEntry, file: Path, artifacts: Path | None) -> ModelEntry:
@@ -103,5 +101,6 @@ def _entry(number: int, given: ModelEntry, file: Path, artifacts: Path | None) -
             where=f"packages.{number}: {file}",
             remedy="Rename it, or narrow the pattern, such as build/archives/*.tar.gz.",
         )
+    # What it is one of stays: it is packed together with the others.
     single = {"archive": file, "key": file.name, "artifacts": artifacts}
-    return given.model_copy(update={**single, "artifacts_in": None, "archives": None})
+    return given.model_copy(update=single)

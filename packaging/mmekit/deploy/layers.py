@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mmekit.archive.layers import file_name
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.layer_files import thin_layers
-from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.objects import Upload, removal_of_object, sha256_of, stored_objects
 from mmekit.deploy.step import Action, Difference, Report, Step
 
 if TYPE_CHECKING:
@@ -119,11 +119,10 @@ def _plan_upload(
         upload.send(site.account.client("s3"), site.bucket, report, deployment=site.name)
 
     if there is None:
-        note = f"{what}; {mib(upload.size)} to upload"
-        return Step(Action.CREATE, "layer", name, note=note, perform=send)
+        return Step(Action.CREATE, "layer", name, note=what, size=upload.size, perform=send)
     change = Difference("key", there.kms_key or "S3's own", key or "S3's own")
-    note = f"{what}; {mib(upload.size)} to upload again"
-    return Step(Action.CHANGE, "layer", name, (change,), note=note, perform=send)
+    note = f"{what}; encrypted anew"
+    return Step(Action.CHANGE, "layer", name, (change,), note=note, size=upload.size, perform=send)
 
 
 def _plan_removal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.entries import single_entries
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
-from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.objects import Upload, removal_of_object, sha256_of, stored_objects
 from mmekit.deploy.releases import CURRENT, keyed_by_digest
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError
@@ -41,6 +42,7 @@ __all__ = [
     "stored_archives",
 ]
 
+_SAID_AGAIN_S = 5.0
 _PROPERTIES = "serving.properties"  # packing adds lines at its end
 _REQUIREMENTS = "requirements.txt"  # packing leaves out what the image has
 
@@ -91,12 +93,52 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     PackageError
         A package cannot be packed.
     """
-    return tuple(_packed(entry, deployment, report) for entry in single_entries(deployment))
+    entries = single_entries(deployment)
+    for given in deployment.packages:
+        _pack_all(given, deployment, report)
+    return tuple(_packed(entry, deployment, report) for entry in entries)
+
+
+def _pack_all(given: ModelEntry, deployment: Deployment, report: Report) -> None:
+    """Pack the models of an entry that names a folder of artefact folders, as `mme pack` does."""
+    package, folder, output = given.package, given.artifacts_in, given.archives
+    if package is None or folder is None or output is None:
+        return
+    said = time.monotonic()
+
+    def watch(progress: archive.SeriesProgress) -> None:
+        nonlocal said
+        if time.monotonic() - said > _SAID_AGAIN_S:
+            said = time.monotonic()
+            report(f"packing {folder}: {progress.done} of {progress.total}")
+
+    done = archive.pack_all(
+        package,
+        folder,
+        output,
+        layers=deployment.layers,
+        thin=deployment.thin,
+        image=_image(package, deployment),
+        say=report,
+        watch=watch,
+    )
+    if done.failures:
+        name, error = next(iter(done.failures.items()))
+        others = len(done.failures) - 1
+        more = f" {others} others could not be packed either." if others else ""
+        raise DeployError(
+            f"{error.what}.{more}".replace("..", "."),
+            where=f"{folder / name}",
+            remedy=f"mme pack {package} --artifacts-in {folder} --output {output} lists each.",
+        )
+    if done.packed:
+        report(f"packed {len(done.packed)} of {len(done.packed) + len(done.unchanged)} in {folder}")
 
 
 def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> PackedModel:
     file = Path(package.archive or "")
-    if package.package is not None and package.artifacts is not None:
+    is_alone = package.artifacts_in is None
+    if package.package is not None and package.artifacts is not None and is_alone:
         _pack(package.package, package.artifacts, file, deployment, report)
     if not file.is_file():
         raise DeployError(
@@ -254,7 +296,7 @@ def _plan_upload(
             Action.CREATE,
             "archive",
             model.key,
-            note=f"{mib(model.size)} to upload",
+            size=model.size,
             perform=lambda report: _upload(site, model, None, report),
         )
     key = site.deployment.kms_key
@@ -266,7 +308,8 @@ def _plan_upload(
             "archive",
             model.key,
             (Difference("key", there.kms_key or "S3's own", key or "S3's own"),),
-            note=f"{mib(model.size)} to upload again",
+            note="encrypted anew",
+            size=model.size,
             perform=lambda report: _upload(site, model, None, report),
         )
     if there.sha256 == model.sha256:
@@ -284,8 +327,9 @@ def _plan_upload(
         "archive",
         model.key,
         (change,),
-        note=f"{mib(model.size)} to upload; instances that have it keep the old one, so the "
-        "endpoint gets new ones. A new key would need none",
+        note="instances that have it keep the old one, so the endpoint gets new ones. A new key "
+        "would need none",
+        size=model.size,
         perform=lambda report: _upload(site, model, there, report),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -17,9 +17,10 @@ from mmekit.deploy.endpoint import plan_endpoint, plan_endpoint_removal, settled
 from mmekit.deploy.hosting import own_configs, own_data_urls, own_models, plan_hosting, removal_of
 from mmekit.deploy.layers import plan_layers_removal, stored_layers
 from mmekit.deploy.models import plan_objects_removal, stored_archives
+from mmekit.deploy.outline import plan_lines, plan_members, totals_line
 from mmekit.deploy.promotion import Promotion, plan_promotion
 from mmekit.deploy.role import plan_role, plan_role_removal
-from mmekit.deploy.scaling import plan_scaling, plan_scaling_removal
+from mmekit.deploy.scaling import is_scaled, plan_scaling, plan_scaling_removal
 from mmekit.deploy.step import Action, Report, Step
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from mmekit.deploy.models import PackedModel
 
 __all__ = ["Plan", "plan_deployment", "plan_former_removal", "plan_removal"]
-
-_SIGNS = {Action.CREATE: "+", Action.CHANGE: "~", Action.KEEP: " ", Action.REMOVE: "-"}
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,17 @@ class Plan:
         """Return the steps that change something."""
         return tuple(step for step in self.steps if step.perform is not None)
 
-    def lines(self) -> list[str]:
-        """Return it as text: a line a resource, and below it what differs."""
-        lines = []
-        for step in self.steps:
-            note = f" ({step.note})" if step.note else ""
-            sign = _SIGNS[step.action]
-            lines.append(f"{sign} {step.action.value:<6} {step.kind} {step.name}{note}")
-            lines += [
-                f"      {difference.field}: {difference.before} -> {difference.after}"
-                for difference in step.differences
-            ]
-        return lines
+    def lines(self, *, verbose: bool = False) -> list[str]:
+        """Return it as text: a line a resource, or what is alike, and below it what differs."""
+        return plan_lines(self.steps, verbose=verbose)
+
+    def totals(self) -> str:
+        """Return how much of what is done in all."""
+        return totals_line(self.steps)
+
+    def members(self) -> dict[str, Any]:
+        """Return it for a program."""
+        return plan_members(self.steps)
 
     def perform(self, report: Report) -> None:
         """Do it, step by step. What fails or is interrupted can be planned and done again."""
@@ -94,15 +92,20 @@ def plan_deployment(
     site = dataclasses.replace(site, fetches_layers=content.fetches_layers)
     state = settled_endpoint(site, report)
     serving = state if state is not None and state.status == "InService" else None
+    scaled = serving is not None and is_scaled(site)
     hosting = plan_hosting(
         site,
         None if serving is None else serving.config,
         {} if serving is None else _renewed(models, content, serving),
+        is_scaled=scaled,
     )
-    endpoint = plan_endpoint(site, state, hosting.config)
+    endpoint = plan_endpoint(site, state, hosting.config, is_scaled=scaled)
     moves = serving is not None and endpoint.action is not Action.KEEP
     role, narrowed_role = plan_role(site, serves_meanwhile=moves)
     before, after = plan_scaling(site, interrupted=hosting.changes_instance_type)
+    alarms = plan_alarms(site)
+    # A roll-out is watched by them, so they have to be there.
+    is_watched = moves and site.deployment.rollout is not None
     return Plan(
         (
             bucket,
@@ -113,11 +116,12 @@ def plan_deployment(
             *content.keeps,
             *hosting.steps,
             *before,
+            *(alarms if is_watched else ()),
             endpoint,
             # Whoever asks for what becomes current finds instances that can load it.
             *content.release(site, hosting.config),
             *after,
-            *plan_alarms(site),
+            *(() if is_watched else alarms),
             # The old instances are gone by now, and with them what only they needed.
             *narrowed_role,
             # Before the models, which alone say where that is.

@@ -15,7 +15,7 @@ from mmekit.deploy.content import Content, older_versions, plan_older_versions
 from mmekit.deploy.current import coming_releases, stored_releases
 from mmekit.deploy.layers import plan_layers, short_name, stored_layers
 from mmekit.deploy.models import plan_objects, stored_archives
-from mmekit.deploy.objects import Upload, mib, sha256_of
+from mmekit.deploy.objects import Upload, sha256_of
 from mmekit.deploy.releases import CURRENT, ModelVersion, keyed_by_digest
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError
@@ -217,7 +217,7 @@ def _plan_copy(
         kind,
         name,
         difference,
-        note=f"{mib(stored.size)} to copy from {source.name}",
+        note=f"copied from {source.name}",
         perform=copy.perform,
     )
 

@@ -199,6 +199,6 @@ def test_what_cannot_be_promoted_is_told(promoted, service):
     promoted.write(f"{PRODUCTION}packages: [{{archive: b.tar.gz}}]\n", "packed.yaml")
     plan = promoted.run("promote", "staging", "packed", "--plan", "--json")
     assert plan.exit_code == 0
-    assert json.loads(plan.stdout)["changes"] is False
+    assert json.loads(plan.stdout)["has_changes"] is False
     promoted.write("name: bare\nversions: false\n", "bare.yaml")
     assert "packages is missing." in promoted.refused("deploy", "bare.yaml")
