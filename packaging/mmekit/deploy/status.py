@@ -111,10 +111,8 @@ class Status:
 
     def _of_versions(self, releases: Releases, *, verbose: bool) -> list[str]:
         current, there = releases.models, {one.key: one for one in self.models}
-        lines = [
-            f"models: {len(current)} under {self.data_url}, release {releases.current.number} "
-            f"of {releases.current.made:%Y-%m-%d %H:%M} UTC"
-        ]
+        release = f"release {releases.current.number} of {releases.current.made:%Y-%m-%d %H:%M} UTC"
+        lines = [f"models: {len(current)} under {self.data_url}, {release}"]
         for name, version in sorted(current.items()):
             found = there.get(version.key)
             if found is None:
