@@ -77,10 +77,12 @@ def deploy(
     **Examples:** mme deploy  ·  MME_TARGET=aws mme deploy production.yaml --plan
     """
     from mmekit import deploy as room
+    from mmekit.deploy.registry import fetch_registered
 
     report = _reporter(only_plan, as_json)
     with site_of(file) as site:
         image = site.image  # a region without one is told before anything is looked up
+        fetch_registered(site, report)
         models = room.packed_models(site.deployment, report)
         plan = room.plan_deployment(site, models, report)
         forecast = room.forecast_of(site, models)
