@@ -46,7 +46,7 @@ Folder = Annotated[
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def deploy(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = Path("mme.yaml"),
     *,
     yes: Yes = False,
     only_plan: Annotated[
@@ -96,13 +96,13 @@ def deploy(
         plan.perform(typer.echo)
     typer.echo(
         f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
-        f"{models[0].key} --data FILE"
+        f"{models[0].name if models else 'NAME.tar.gz'} --data FILE"
     )
 
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def status(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = Path("mme.yaml"),
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -126,7 +126,7 @@ def status(
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def destroy(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = Path("mme.yaml"),
     *,
     yes: Yes = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Show the plan and exit.")] = False,
@@ -261,7 +261,7 @@ def invoke(
     settings = Settings()
     request = {
         "EndpointName": endpoint,
-        "TargetModel": target_model,
+        "TargetModel": _target(settings, endpoint, target_model),
         "Body": data.read(),
         "ContentType": content_type or _content_type(data),
         "Accept": accept,
@@ -272,6 +272,21 @@ def invoke(
     is_text = answered.startswith("text/") or "json" in answered
     if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
         typer.echo()
+
+
+def _target(settings: Any, endpoint: str, name: str) -> str:
+    """Return the key of a model's current version; say on standard error which it is."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from mmekit.deploy.target import current_target
+
+    try:
+        found = current_target(settings, endpoint, name)
+    except (BotoCoreError, ClientError):  # the invocation meets the same, and says it
+        return name
+    if found.note:
+        typer.echo(f"mme: {found.note}", err=True)
+    return found.key
 
 
 def _content_type(data: BinaryIO) -> str:

@@ -63,7 +63,8 @@ class Account:
     Parameters
     ----------
     deployment
-        Its region, if it says one; the settings say the rest: target, credentials, local address.
+        Its region and profile, if it says them; the settings say the rest: target, credentials,
+        local address.
 
     Raises
     ------
@@ -77,7 +78,7 @@ class Account:
         chosen: dict[str, Any] = {"region": deployment.region} if deployment.region else {}
         # The settings ask for a role; the deployment makes its own.
         role = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/deployment"
-        self.settings = Settings(role=role, **chosen)
+        self.settings = Settings(profile=deployment.profile, role=role, **chosen)
         self.region = self.settings.region
         self.is_real = self.settings.target == "aws"
         self._clients: dict[str, Any] = {}

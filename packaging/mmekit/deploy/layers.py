@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmekit.archive.layers import file_name
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.layer_files import thin_layers
 from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
@@ -37,6 +38,7 @@ def plan_layers(
     models: Sequence[PackedModel],
     stored: Sequence[StoredObject],
     archives: Sequence[StoredObject],
+    kept: Sequence[StoredObject] = (),
 ) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Plan the uploads; and apart from them what is to go when the endpoint is in service.
 
@@ -44,6 +46,8 @@ def plan_layers(
     ----------
     stored, archives
         The layers and the archives that are in the bucket.
+    kept
+        Those among the archives that stay although no model has them: their layers stay, too.
 
     Raises
     ------
@@ -58,6 +62,7 @@ def plan_layers(
         _plan_upload(site, layer, there.get(layer.object_name), encrypts=own) for layer in wanted
     )
     names = {layer.object_name for layer in wanted}
+    names |= {file_name(sha256) for one in kept for sha256 in one.layers}
     unnamed = [one for one in stored if one.key not in names]
     return uploads, tuple(
         step

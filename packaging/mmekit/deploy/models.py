@@ -15,20 +15,23 @@ from mmekit.archive.layers import asks_for_libraries, layers_folder
 from mmekit.archive.libraries import LINKS_FOLDER
 from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.deploy.bucket import bucket_owner
+from mmekit.deploy.entries import single_entries
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
 from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.releases import CURRENT, keyed_by_digest
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError
 from mmekit_runtime.layers.listing import BODY, LIBRARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from mmekit.archive import Image, Manifest
     from mmekit.deploy.account import Site
-    from mmekit.deploy.deployment import Deployment, ModelEntry
+    from mmekit.deploy.deployment import Deployment
     from mmekit.deploy.layer_files import NamedLayer
     from mmekit.deploy.objects import StoredObject
+    from mmekit.deploy.parts import ModelEntry
 
 __all__ = [
     "PackedModel",
@@ -50,6 +53,8 @@ class PackedModel:
     ----------
     key
         Its key under the prefix.
+    name
+        What callers ask for: the same, or without the digest.
     path, sha256, size
         The file, the SHA-256 of its bytes, and how many they are.
     manifest
@@ -59,6 +64,7 @@ class PackedModel:
     """
 
     key: str
+    name: str
     path: Path
     sha256: str
     size: int
@@ -85,11 +91,11 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     PackageError
         A package cannot be packed.
     """
-    return tuple(_packed(package, deployment, report) for package in deployment.packages)
+    return tuple(_packed(entry, deployment, report) for entry in single_entries(deployment))
 
 
 def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> PackedModel:
-    file = package.archive
+    file = Path(package.archive or "")
     if package.package is not None and package.artifacts is not None:
         _pack(package.package, package.artifacts, file, deployment, report)
     if not file.is_file():
@@ -106,7 +112,9 @@ def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> Pack
                 where=str(file),
                 remedy=_how_to_pack(package, file),
             )
-    return PackedModel(package.key, file, sha256_of(file), file.stat().st_size, manifest, layers)
+    name, sha256 = package.key, sha256_of(file)
+    key = keyed_by_digest(name, sha256) if deployment.versions else name
+    return PackedModel(key, name, file, sha256, file.stat().st_size, manifest, layers)
 
 
 def _pack(
@@ -195,13 +203,22 @@ def _changed(
 
 def stored_archives(site: Site) -> tuple[StoredObject, ...]:
     """Look up what is under the prefix; nothing when there is no bucket."""
-    return stored_objects(site, site.prefix)
+    found = stored_objects(site, site.prefix)
+    return tuple(one for one in found if one.key.rpartition("/")[2] != CURRENT)
 
 
 def plan_objects(
-    site: Site, models: Sequence[PackedModel], stored: Sequence[StoredObject]
+    site: Site,
+    models: Sequence[PackedModel],
+    stored: Sequence[StoredObject],
+    kept: Collection[str] = (),
 ) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Plan the uploads; and apart from them what is to go when the endpoint is in service.
+
+    Parameters
+    ----------
+    kept
+        Keys of what stays although no model has it.
 
     Raises
     ------
@@ -214,7 +231,7 @@ def plan_objects(
     uploads = tuple(
         _plan_upload(site, model, there.get(model.key), encrypts=own) for model in models
     )
-    wanted = {model.key for model in models}
+    wanted = {model.key for model in models} | set(kept)
     gone = [one for one in stored if one.owner == site.name and one.key not in wanted]
     return uploads, tuple(_removal(site, one) for one in gone)
 

@@ -160,7 +160,7 @@ class Desk:
     folder: pathlib.Path
     url: str
 
-    def write(self, text, name="deployment.yaml"):
+    def write(self, text, name="mme.yaml"):
         (self.folder / name).write_text(textwrap.dedent(text))
 
     def put(self, name, content):

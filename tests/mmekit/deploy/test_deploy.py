@@ -70,7 +70,7 @@ def standing(service, tmp_path_factory):
 
 def add(desk, lines, old=None):
     """Add lines to the file, or put them in the place of others."""
-    file = desk.folder / "deployment.yaml"
+    file = desk.folder / "mme.yaml"
     text = file.read_text()
     if old is not None:
         assert old in text
