@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import Panel, app, not_empty
-from mmekit.errors import DeployError, EndpointError
+from mmekit.cli.application import Panel, app
+from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -271,85 +271,3 @@ def destroy_stacks(folder: Folder) -> None:
     from mmekit.settings import Settings
 
     Assembly(folder, Settings()).destroy(typer.echo)
-
-
-@app.command(rich_help_panel=Panel.DEPLOY)
-def invoke(
-    endpoint: Annotated[str, typer.Argument(help="The name of the endpoint.", callback=not_empty)],
-    *,
-    target_model: Annotated[
-        str,
-        typer.Option(
-            help="The archive's key under the prefix, such as ridge.tar.gz.",
-            callback=not_empty,
-        ),
-    ],
-    data: Annotated[typer.FileBinaryRead, typer.Option(help="The request body; - is stdin.")],
-    content_type: Annotated[
-        str | None, typer.Option(help="Default: by the suffix of --data.")
-    ] = None,
-    accept: Annotated[
-        str | None, typer.Option(help="The content type of the response, such as text/csv.")
-    ] = None,
-    custom_attributes: Annotated[
-        str | None, typer.Option(help="Parameters of the model, such as probabilities=true.")
-    ] = None,
-) -> None:
-    """Invoke a model of an endpoint and print the response.
-
-    **Example:** mme invoke mmekit --target-model extra_trees_classifier.tar.gz --data
-    model_packages/extra_trees_classifier/sample_request.json
-    """
-    from mmekit.settings import Settings
-
-    settings = Settings()
-    request = {
-        "EndpointName": endpoint,
-        "TargetModel": _target(settings, endpoint, target_model),
-        "Body": data.read(),
-        "ContentType": content_type or _content_type(data),
-        "Accept": accept,
-        "CustomAttributes": custom_attributes,
-    }
-    answer, answered = _invoke(settings, {name: value for name, value in request.items() if value})
-    sys.stdout.buffer.write(answer)
-    is_text = answered.startswith("text/") or "json" in answered
-    if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
-        typer.echo()
-
-
-def _target(settings: Any, endpoint: str, name: str) -> str:
-    """Return the key of a model's current version; say on standard error which it is."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from mmekit.deploy.target import current_target
-
-    try:
-        found = current_target(settings, endpoint, name)
-    except (BotoCoreError, ClientError):  # the invocation meets the same, and says it
-        return name
-    if found.note:
-        typer.echo(f"mme: {found.note}", err=True)
-    return found.key
-
-
-def _content_type(data: BinaryIO) -> str:
-    from mmekit.archive.package import CONTENT_TYPES
-
-    suffix = Path(data.name).suffix if isinstance(data.name, str) else ""
-    return CONTENT_TYPES.get(suffix, "application/json")
-
-
-def _invoke(settings: Any, request: dict[str, Any]) -> tuple[bytes, str]:
-    """Return the answer's body and content type."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    where = f"{request['EndpointName']}, {request['TargetModel']}"
-    try:
-        answer = settings.client("sagemaker-runtime").invoke_endpoint(**request)
-        return bytes(answer["Body"].read()), answer.get("ContentType") or ""
-    except ClientError as error:
-        raise EndpointError(str(error), where=where) from error
-    except BotoCoreError as error:
-        remedy = "Start the local endpoint: mme up." if settings.target == "local" else None
-        raise EndpointError(str(error), where=where, remedy=remedy) from error
