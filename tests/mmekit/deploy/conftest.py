@@ -133,13 +133,19 @@ def container():
 
 
 @pytest.fixture(scope="module")
-def service(container):
+def surroundings():
+    """Variables of the service's environment; a module may name some."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def service(container, surroundings):
     """A service for the whole module."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = pathlib.Path(name), free_port()
         log_path = folder / "log.txt"
         options = ["--port", str(port), "--container", container]
-        process = ServiceProcess(options, log_path, TMPDIR=name)
+        process = ServiceProcess(options, log_path, TMPDIR=name, **surroundings)
         running = Service(process, f"http://127.0.0.1:{port}", log_path)
 
         def listens():

@@ -73,7 +73,7 @@ def test_a_rollback_is_one_put_and_the_next_goes_further_back(releases, service)
 
 def test_a_deployment_after_a_rollback_says_what_it_makes_current_again(releases, service):
     releases.mme("rollback")
-    plan = releases.mme("deploy", "--plan")
+    plan = releases.run("deploy", "--plan").stdout
     assert "current.json was rolled back to release 2" in plan
     assert "makes what release 4 took back current" in plan
     releases.mme("deploy")

@@ -97,6 +97,20 @@ def test_a_key_carries_the_digest_and_current_json_says_which_is_current(deploye
     assert "Nothing to do." in deployed.mme("deploy")
 
 
+def test_status_says_the_current_version_of_each_name(deployed, service):
+    text = deployed.mme("status")
+    assert f"models: 2 under s3://{BUCKET}/models/, release 1 of " in text
+    for name, version in current(service)["models"].items():
+        assert f"  {name} -> {version['key']}  0.0 MiB" in text
+    told = json.loads(deployed.mme("status", "--json"))["releases"]["models"]
+    assert told == current(service)["models"]
+    key = current(service)["models"]["a.tar.gz"]["key"]
+    service.client("s3").delete_object(Bucket=BUCKET, Key=f"models/{key}")
+    assert f"a.tar.gz -> {key}  MISSING: run `mme deploy`" in deployed.mme("status")
+    deployed.mme("deploy")
+    assert key in archives(service)
+
+
 def test_a_new_version_needs_no_update_and_the_old_stays(deployed, service):
     before, config = current(service), service.described("store")["EndpointConfigName"]
     deployed.pack("a.tar.gz", of="a", newer=True)
