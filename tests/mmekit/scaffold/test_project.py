@@ -97,8 +97,8 @@ def test_the_workflow_of_a_new_project_trains_checks_packs_and_rehearses(project
     assert len(steps) == 5
     programs = project.parent / "bin"
     programs.mkdir()
-    for name, module in (("mme", "mmekit.cli"), ("jupyter", "jupyter"), ("pytest", "pytest")):
-        program = programs / name
+    for name, module in (("mme", "mmekit.cli"), ("jupyter", ""), ("pytest", "pytest")):
+        program = programs / name  # `jupyter nbconvert` is the module nbconvert
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
         program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MME_")}
