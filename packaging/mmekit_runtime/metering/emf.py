@@ -16,7 +16,7 @@ from mmekit_runtime.metering.meter import COLUMN_COUNTS, COUNTS, DISTRIBUTIONS, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmekit_runtime.metering.distribution import Distribution
+    from mmekit_runtime.metering.buckets import ValueBuckets
     from mmekit_runtime.metering.meter import Period
     from mmekit_runtime.metering.output import ServerOutput
 
@@ -81,7 +81,7 @@ def _metrics(period: Period, memory: int) -> list[tuple[str, str, Any]]:
     return found
 
 
-def _of(distribution: Distribution) -> Any:
+def _of(distribution: ValueBuckets) -> Any:
     values = distribution.values(_VALUES)
     if distribution.count == 1:
         return _short(distribution.most)

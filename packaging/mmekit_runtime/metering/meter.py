@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from mmekit_runtime.metering.distribution import Distribution
+from mmekit_runtime.metering.buckets import ValueBuckets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,8 +60,8 @@ class Period:
     """
 
     counts: Counter[str] = field(default_factory=Counter)
-    values: dict[str, Distribution] = field(
-        default_factory=lambda: {name: Distribution() for name in DISTRIBUTIONS}
+    values: dict[str, ValueBuckets] = field(
+        default_factory=lambda: {name: ValueBuckets() for name in DISTRIBUTIONS}
     )
     columns: dict[str, Counter[str]] = field(default_factory=dict)
 

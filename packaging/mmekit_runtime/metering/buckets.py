@@ -17,7 +17,7 @@ _LEAST = 2.0**-40
 
 
 @dataclass(slots=True)
-class Distribution:
+class ValueBuckets:
     """The values since it was made.
 
     Attributes
