@@ -87,7 +87,7 @@ resource "aws_s3_bucket_policy" "this" {
 }
 
 resource "aws_s3_object" "archive" {
-  for_each = var.archives == null ? [] : fileset(var.archives, "*.tar.gz")
+  for_each = var.archives == null ? toset([]) : fileset(var.archives, "*.tar.gz")
 
   bucket      = local.bucket
   key         = "${var.model_prefix}/${each.value}"
@@ -99,7 +99,7 @@ resource "aws_s3_object" "archive" {
 }
 
 resource "aws_s3_object" "layer" {
-  for_each = var.archives == null || var.layer_prefix == "" ? [] : fileset("${var.archives}/layers", "*.tar.gz")
+  for_each = var.archives == null || var.layer_prefix == "" ? toset([]) : fileset("${var.archives}/layers", "*.tar.gz")
 
   bucket = local.bucket
   key    = "${var.layer_prefix}/${each.value}"

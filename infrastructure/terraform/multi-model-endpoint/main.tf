@@ -84,9 +84,9 @@ resource "aws_sagemaker_model" "this" {
 
 resource "aws_sagemaker_endpoint_configuration" "this" {
   name = "${local.stem}-${substr(sha256(jsonencode([
-    aws_sagemaker_model.this.name, var.instance_type, var.min_instances, var.volume_gb, var.volume_key_id
+    aws_sagemaker_model.this.name, var.instance_type, var.min_instances, var.volume_gb, var.volume_key_arn
   ])), 0, 12)}"
-  kms_key_arn = var.volume_key_id == "" ? null : var.volume_key_id
+  kms_key_arn = var.volume_key_arn == "" ? null : var.volume_key_arn
   tags        = var.tags
 
   production_variants {

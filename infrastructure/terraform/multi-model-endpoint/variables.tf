@@ -269,10 +269,15 @@ variable "artifact_key_arn" {
   }
 }
 
-variable "volume_key_id" {
+variable "volume_key_arn" {
   type        = string
   default     = ""
   description = "The KMS key of the instances' volumes; empty for AWS's own. Instance types with NVMe disks of their own take none."
+
+  validation {
+    condition     = can(regex("^(arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]+)?$", var.volume_key_arn))
+    error_message = "volume_key_arn: the ARN of a KMS key, or nothing."
+  }
 }
 
 variable "tags" {
