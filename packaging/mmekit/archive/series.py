@@ -186,7 +186,7 @@ class _Series:
             self._pool.shutdown(cancel_futures=True)
         return self._result.ordered(left_out)
 
-    def _later(self, work: Callable[..., None], *arguments: Any) -> None:
+    def _later(self, work: Callable[..., object], *arguments: Any) -> None:
         self._futures.append(self._pool.submit(work, *arguments))
 
     def _finish(self) -> None:

@@ -47,7 +47,8 @@ def sub_folders(folder: Path, output: Path) -> SubFolders:
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise PackageError(f"The folder {problem}", where=str(folder), remedy="check the path")
     folders: dict[str, Path] = {}
-    left_out, broken = [], []
+    left_out: list[str] = []
+    broken: list[str] = []
     for path in sorted(folder.iterdir()):
         if path.name in UNWANTED_NAMES:
             continue

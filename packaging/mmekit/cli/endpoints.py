@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmekit.cli.application import Panel, app, not_empty
-from mmekit.errors import DeployError, EndpointError
+from mmekit.cli.application import Panel, app
+from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mmekit.deploy import Bill, Plan, Report, Site
 
 _INTERRUPTED = 130
-_WOULD_CHANGE = 2
-_DEPLOYMENT_FILE = Path("mme.yaml")
+WOULD_CHANGE = 2
+DEPLOYMENT_FILE = Path("mme.yaml")
 
 DeploymentFile = Annotated[
     Path,
@@ -53,7 +53,7 @@ Folder = Annotated[
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def deploy(
-    file: DeploymentFile = _DEPLOYMENT_FILE,
+    file: DeploymentFile = DEPLOYMENT_FILE,
     *,
     yes: Yes = False,
     only_plan: Annotated[
@@ -77,34 +77,36 @@ def deploy(
     **Examples:** mme deploy  ·  MME_TARGET=aws mme deploy production.yaml --plan
     """
     from mmekit import deploy as room
+    from mmekit.deploy.registry import fetch_registered
 
     report = _reporter(only_plan, as_json)
-    with _site(file) as site:
+    with site_of(file) as site:
         image = site.image  # a region without one is told before anything is looked up
+        fetch_registered(site, report)
         models = room.packed_models(site.deployment, report)
         plan = room.plan_deployment(site, models, report)
         forecast = room.forecast_of(site, models)
         if as_json:
-            _print_json(site, plan, image=image, bill=forecast.bill)
+            print_plan_json(site, plan, image=image, bill=forecast.bill)
         else:
             lines = [f"image: {image}", *forecast.lines()]
-            _show(plan, f"Plan for {site.name} on {site.account}:", lines, verbose=verbose)
+            show_plan(plan, f"Plan for {site.name} on {site.account}:", lines, verbose=verbose)
         if only_plan:
-            raise typer.Exit(_WOULD_CHANGE if plan.changes else 0)
+            raise typer.Exit(WOULD_CHANGE if plan.changes else 0)
         if not plan.changes:
             typer.echo("Nothing to do.")
             return
-        _ask(site, yes, "Apply this plan?")
+        ask_for(site, yes, "Apply this plan?")
         plan.perform(report)
     typer.echo(
         f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
-        f"{models[0].name} --data FILE"
+        f"{models[0].name if models else 'NAME.tar.gz'} --data FILE"
     )
 
 
 @app.command(rich_help_panel=Panel.OPERATE)
 def status(
-    file: DeploymentFile = _DEPLOYMENT_FILE,
+    file: DeploymentFile = DEPLOYMENT_FILE,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verbose: Verbose = False,
@@ -116,7 +118,7 @@ def status(
     from mmekit import deploy as room
     from mmekit.deploy.outline import folded
 
-    with _site(file) as site:
+    with site_of(file) as site:
         found = room.status_of(site)
     if as_json:
         import json
@@ -130,7 +132,7 @@ def status(
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def destroy(
-    file: DeploymentFile = _DEPLOYMENT_FILE,
+    file: DeploymentFile = DEPLOYMENT_FILE,
     *,
     yes: Yes = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Show the plan and exit.")] = False,
@@ -144,24 +146,25 @@ def destroy(
     from mmekit import deploy as room
 
     report = _reporter(only_plan, as_json)
-    with _site(file) as site:
+    with site_of(file) as site:
         plan = room.plan_removal(site, report)
         if as_json:
-            _print_json(site, plan)
+            print_plan_json(site, plan)
         elif plan.changes:
-            _show(plan, f"Plan to remove {site.name} from {site.account}:", verbose=verbose)
+            show_plan(plan, f"Plan to remove {site.name} from {site.account}:", verbose=verbose)
         else:
             heading = f"No resources of {site.name} are left on {site.account}."
-            _show(plan, heading, verbose=verbose)
+            show_plan(plan, heading, verbose=verbose)
         if only_plan or not plan.changes:
             return
-        _ask(site, yes, "Apply this plan?")
+        ask_for(site, yes, "Apply this plan?")
         plan.perform(report)
     typer.echo(f"{site.name} is removed.")
 
 
 @contextlib.contextmanager
-def _site(file: Path) -> Iterator[Site]:
+def site_of(file: Path) -> Iterator[Site]:
+    """Read a deployment file, and look up the account that it is for."""
     from mmekit import deploy as room
 
     try:
@@ -187,14 +190,18 @@ def _reporter(only_plan: bool, as_json: bool) -> Report:  # noqa: FBT001 - the o
     return lambda line: typer.echo(line, err=as_json)
 
 
-def _show(plan: Plan, heading: str, further: Sequence[str] = (), *, verbose: bool) -> None:
+def show_plan(plan: Plan, heading: str, further: Sequence[str] = (), *, verbose: bool) -> None:
+    """Print a plan as text."""
     from mmekit.deploy.outline import folded
 
     for line in folded([heading, *plan.lines(verbose=verbose), *further, plan.totals()]):
         typer.echo(line)
 
 
-def _print_json(site: Site, plan: Plan, image: str | None = None, bill: Bill | None = None) -> None:
+def print_plan_json(
+    site: Site, plan: Plan, image: str | None = None, bill: Bill | None = None
+) -> None:
+    """Print a plan as JSON."""
     import json
 
     members: dict[str, Any] = {"deployment": site.name, "account": site.account.number}
@@ -208,7 +215,8 @@ def _print_json(site: Site, plan: Plan, image: str | None = None, bill: Bill | N
     typer.echo(json.dumps(members, indent=2))
 
 
-def _ask(site: Site, yes: bool, question: str) -> None:  # noqa: FBT001 - the option's value
+def ask_for(site: Site, yes: bool, question: str) -> None:  # noqa: FBT001 - the option's value
+    """Ask before a real account is changed."""
     if yes or not site.account.is_real:
         return
     if not sys.stdin.isatty():
@@ -263,85 +271,3 @@ def destroy_stacks(folder: Folder) -> None:
     from mmekit.settings import Settings
 
     Assembly(folder, Settings()).destroy(typer.echo)
-
-
-@app.command(rich_help_panel=Panel.DEPLOY)
-def invoke(
-    endpoint: Annotated[str, typer.Argument(help="The name of the endpoint.", callback=not_empty)],
-    *,
-    target_model: Annotated[
-        str,
-        typer.Option(
-            help="The archive's key under the prefix, such as ridge.tar.gz.",
-            callback=not_empty,
-        ),
-    ],
-    data: Annotated[typer.FileBinaryRead, typer.Option(help="The request body; - is stdin.")],
-    content_type: Annotated[
-        str | None, typer.Option(help="Default: by the suffix of --data.")
-    ] = None,
-    accept: Annotated[
-        str | None, typer.Option(help="The content type of the response, such as text/csv.")
-    ] = None,
-    custom_attributes: Annotated[
-        str | None, typer.Option(help="Parameters of the model, such as probabilities=true.")
-    ] = None,
-) -> None:
-    """Invoke a model of an endpoint and print the response.
-
-    **Example:** mme invoke mmekit --target-model extra_trees_classifier.tar.gz --data
-    model_packages/extra_trees_classifier/sample_request.json
-    """
-    from mmekit.settings import Settings
-
-    settings = Settings()
-    request = {
-        "EndpointName": endpoint,
-        "TargetModel": _target(settings, endpoint, target_model),
-        "Body": data.read(),
-        "ContentType": content_type or _content_type(data),
-        "Accept": accept,
-        "CustomAttributes": custom_attributes,
-    }
-    answer, answered = _invoke(settings, {name: value for name, value in request.items() if value})
-    sys.stdout.buffer.write(answer)
-    is_text = answered.startswith("text/") or "json" in answered
-    if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
-        typer.echo()
-
-
-def _target(settings: Any, endpoint: str, name: str) -> str:
-    """Return the key of a model's current version; say on standard error which it is."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from mmekit.deploy.target import current_target
-
-    try:
-        found = current_target(settings, endpoint, name)
-    except (BotoCoreError, ClientError):  # the invocation meets the same, and says it
-        return name
-    if found.note:
-        typer.echo(f"mme: {found.note}", err=True)
-    return found.key
-
-
-def _content_type(data: BinaryIO) -> str:
-    from mmekit.archive.package import CONTENT_TYPES
-
-    suffix = Path(data.name).suffix if isinstance(data.name, str) else ""
-    return CONTENT_TYPES.get(suffix, "application/json")
-
-
-def _invoke(settings: Any, request: dict[str, Any]) -> tuple[bytes, str]:
-    """Return the answer's body and content type."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    where = f"{request['EndpointName']}, {request['TargetModel']}"
-    try:
-        answer = settings.client("sagemaker-runtime").invoke_endpoint(**request)
-        return bytes(answer["Body"].read()), answer.get("ContentType") or ""
-    except ClientError as error:
-        raise EndpointError(str(error), where=where) from error
-    except BotoCoreError as error:
-        remedy = "Start the local endpoint: mme up." if settings.target == "local" else None
-        raise EndpointError(str(error), where=where, remedy=remedy) from error

@@ -31,6 +31,7 @@ __all__ = [
     "is_missing",
     "metrics_of",
     "owner",
+    "remedy_of",
     "tags",
 ]
 
@@ -163,6 +164,15 @@ def deploy_errors(settings: Settings) -> Iterator[None]:
 
 def _place(settings: Settings) -> str:
     return settings.local_url if settings.target == "local" else f"AWS, {settings.region}"
+
+
+def remedy_of(error: Exception, settings: Settings) -> str:
+    """Return what can be done about what botocore or AWS has said."""
+    from botocore.exceptions import ClientError
+
+    if isinstance(error, ClientError):
+        return _remedy(code_of(error), error.operation_name)
+    return _remedy_of_failure(error, settings)
 
 
 def _remedy(code: str, operation: str) -> str:

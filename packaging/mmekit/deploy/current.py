@@ -174,8 +174,8 @@ def plan_release(site: Site, coming: ComingReleases, config: str, note: str = ""
         )
     if after == before:
         current = after.current
-        note = f"release {current.number} is current: {len(after.models)} models"
-        return Step(Action.KEEP, "releases", CURRENT, note=note)
+        notes = [f"release {current.number} is current: {len(after.models)} models", note]
+        return Step(Action.KEEP, "releases", CURRENT, note="; ".join(filter(None, notes)))
     forgotten = [one for one in before.history if after.release(one.number) is None]
     notes = [note] if note else []
     if forgotten:

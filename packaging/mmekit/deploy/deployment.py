@@ -45,6 +45,8 @@ _FIELDS_MAY_BE = {
     "image": MAY_BE["image_uri"],
     "key": "what comes after the prefix, such as team/ridge.tar.gz: without a slash before it, "
     "with .tar.gz at its end",
+    "model_package_group": "the name of a model package group",
+    "model_package": "the ARN of a model package",
     "kms_key": "the ARN of a KMS key",
     "notify": "ARNs of SNS topics",
     "subnets": "ids such as subnet-0abc",

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 _KEY = r"^[\w!.*'()-][\w!.*'()/-]*\.tar\.gz$"
+_GROUP = r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$"
+_MODEL_PACKAGE = r"^arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/[a-zA-Z0-9-]+(/\d+)?$"
 _SNS = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?$"
 _SUBNET = r"^subnet-[0-9a-f]+$"
 _SECURITY_GROUP = r"^sg-[0-9a-f]+$"
@@ -67,6 +69,10 @@ class ModelEntry(Part):
     artifacts_in, archives
         Instead: a folder with the artefacts of a model in each of its folders, and the folder for
         the archives, which are named after those.
+    model_package_group, model_package
+        Instead of folders: the newest approved model package of a group of SageMaker's model
+        registry, or one by its ARN. Its archive is fetched to `archive`, which is
+        ``build/registry/GROUP.tar.gz`` unless it is given.
     """
 
     archive: Path | None = None
@@ -75,6 +81,8 @@ class ModelEntry(Part):
     artifacts: Path | None = None
     artifacts_in: Path | None = None
     archives: Path | None = None
+    model_package_group: Annotated[str, StringConstraints(pattern=_GROUP)] | None = None
+    model_package: Annotated[str, StringConstraints(pattern=_MODEL_PACKAGE)] | None = None
     _folder: Path = PrivateAttr(default=Path())
 
     def model_post_init(self, context: Any) -> None:
@@ -86,6 +94,12 @@ class ModelEntry(Part):
     def _name_the_key(cls, given: Any, info: ValidationInfo) -> Any:
         if isinstance(given, str):
             given = {"archive": given}
+        if isinstance(given, dict) and not given.get("archive"):
+            # One that is registered has the name of its group, unless the file gives another.
+            named = given.get("model_package_group") or given.get("model_package") or ""
+            group = str(named).partition(":model-package/")[2].partition("/")[0] or str(named)
+            if group:
+                given = {**given, "archive": f"build/registry/{group}.tar.gz"}
         if not isinstance(given, dict) or "key" in given or not given.get("archive"):
             return given
         archive = Path(str(given["archive"])).expanduser()
@@ -101,6 +115,13 @@ class ModelEntry(Part):
 
     @model_validator(mode="after")
     def _is_whole(self) -> ModelEntry:
+        if self.model_package_group or self.model_package:
+            folders = (self.package, self.artifacts, self.artifacts_in, self.archives)
+            if any(folders) or (self.model_package_group and self.model_package) or self.is_many:
+                raise ValueError(
+                    "model_package_group and model_package stand alone, beside `archive` and `key`"
+                )
+            return self
         if self.artifacts_in is not None or self.archives is not None:
             named = (self.package, self.artifacts_in, self.archives)
             if None in named or self.archive or self.artifacts or self.key:

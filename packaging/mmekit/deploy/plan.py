@@ -18,6 +18,7 @@ from mmekit.deploy.hosting import own_configs, own_data_urls, own_models, plan_h
 from mmekit.deploy.layers import plan_layers_removal, stored_layers
 from mmekit.deploy.models import plan_objects_removal, stored_archives
 from mmekit.deploy.outline import plan_lines, plan_members, totals_line
+from mmekit.deploy.promotion import Promotion, plan_promotion
 from mmekit.deploy.role import plan_role, plan_role_removal
 from mmekit.deploy.scaling import is_scaled, plan_scaling, plan_scaling_removal
 from mmekit.deploy.step import Action, Report, Step
@@ -63,8 +64,20 @@ class Plan:
                 step.perform(report)
 
 
-def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -> Plan:
+def plan_deployment(
+    site: Site,
+    models: Sequence[PackedModel],
+    report: Report,
+    promotion: Promotion | None = None,
+) -> Plan:
     """Plan to make everything as the file says. Looks, waits for what is in progress, no more.
+
+    Parameters
+    ----------
+    models
+        The file's.
+    promotion
+        Models of another deployment, instead of them.
 
     Raises
     ------
@@ -72,7 +85,11 @@ def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -
         Something of somebody else's is in the way.
     """
     bucket = plan_bucket(site)
-    content = plan_content(site, models, is_new=bucket.action is Action.CREATE)
+    is_new = bucket.action is Action.CREATE
+    if promotion is None:
+        content = plan_content(site, models, is_new=is_new)
+    else:
+        content = plan_promotion(site, promotion, is_new=is_new)
     site = dataclasses.replace(site, fetches_layers=content.fetches_layers)
     state = settled_endpoint(site, report)
     serving = state if state is not None and state.status == "InService" else None

@@ -13,7 +13,7 @@ from mmekit.deploy.releases import CURRENT, Releases
 if TYPE_CHECKING:
     from mmekit.settings import Settings
 
-__all__ = ["CurrentTarget", "current_target"]
+__all__ = ["CurrentTarget", "current_target", "models_place"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def current_target(settings: Settings, endpoint: str, name: str) -> CurrentTarge
     """
     literal = CurrentTarget(name)
     try:
-        place = _place(settings, endpoint)
+        place = models_place(settings, endpoint)
         if place is None:
             return literal
         bucket, prefix = place
@@ -75,7 +75,7 @@ def _since(releases: Releases, name: str) -> int:
     return next(with_it, releases.history[0].number)
 
 
-def _place(settings: Settings, endpoint: str) -> tuple[str, str] | None:
+def models_place(settings: Settings, endpoint: str) -> tuple[str, str] | None:
     """Return the bucket and prefix of an endpoint's models; None when they are not in one."""
     sagemaker = settings.client("sagemaker")
     described = sagemaker.describe_endpoint(EndpointName=endpoint)
