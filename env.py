@@ -9,11 +9,14 @@ everything else in the notebook, too: a client that boto3 makes by itself, SageM
 from pathlib import Path
 
 from mmekit.aws_environment import enter
+from mmekit.notebook import show_texts_left
 from mmekit.settings import Settings
 
 settings = Settings()
 if settings.target == "local":
     enter(settings.local_url, settings.region)
+
+show_texts_left()
 
 target = settings.target
 region = settings.region
