@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _Told = TypeVar("_Told")
 
 
-class Source(str, Enum):
+class TopSource(str, Enum):
     """Who tells `mme top` of an endpoint."""
 
     SERVICE = "service"
@@ -55,7 +55,7 @@ def top(
         typer.Option(min=0.2, metavar="SECONDS", help="Default: 2; 60 with CloudWatch."),
     ] = None,
     source: Annotated[
-        Source | None,
+        TopSource | None,
         typer.Option(help="Default: service on the local target, cloudwatch on AWS."),
     ] = None,
     as_json: AsJson = False,
@@ -74,9 +74,9 @@ def top(
 
     settings = Settings()
     is_local = settings.target == "local"
-    if source is Source.SERVICE and not is_local:
+    if source is TopSource.SERVICE and not is_local:
         raise typer.BadParameter("AWS has CloudWatch alone", param_hint="--source")
-    is_service = source is not Source.CLOUDWATCH and is_local
+    is_service = source is not TopSource.CLOUDWATCH and is_local
 
     def look() -> EndpointView:
         found = _told(settings, lambda: find_endpoint(settings, endpoint))
