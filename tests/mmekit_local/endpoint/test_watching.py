@@ -9,7 +9,7 @@ import pytest
 
 from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.instances.model_disk import name_of
-from tests.mme_command import run_mme
+from tests.mme_command import mme_in_a_terminal, run_mme
 
 STREAMS = ("AllTraffic/i-0123456789abcdef0", "AllTraffic/i-fedcba98765432100")
 KEY = f"shops/{'region-' * 8}1.tar.gz"
@@ -136,3 +136,15 @@ def test_cloudwatch_alone_tells_of_requests_models_and_failures(mme, watched):
     assert found["source"] == "cloudwatch"
     assert found["requests"] == 4
     assert [one["target"] for one in found["models"]] == ["ridge"]
+
+
+@pytest.mark.thorough
+def test_a_terminal_shows_it_live_until_q(service, watched, tmp_path):
+    options = ("--source", "cloudwatch", "--every", "0.2")
+    pressed = {"every 0.2 s": b"q"}
+    text, ended = mme_in_a_terminal(
+        "top", watched, *options, folder=tmp_path, answers=pressed, MME_LOCAL_URL=service.url
+    )
+    assert ended == 0
+    assert "requests 4" in text
+    assert "\x1b[?1049l" in text  # the screen that was there before
