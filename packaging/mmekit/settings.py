@@ -12,12 +12,13 @@ import ipaddress
 import json
 import re
 import threading
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mmekit.aws_environment import LOCAL_ROLE, MARK, is_entered
@@ -40,7 +41,21 @@ _INSTANCE_TYPE = re.compile(
     r"^ml\.(?P<family>(?P<kind>[a-z]+)\d+(?P<options>[a-z]*(-[a-z0-9]+)*))"
     r"\.(medium|large|\d*xlarge|metal)$"
 )
+# What sagemaker-core's table says of the regions that every account has: it is not needed there.
+_IMAGES: Mapping[str, Any] = {
+    "registries": dict.fromkeys(
+        (
+            *("ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2"),
+            *("ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3"),
+            *("sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2"),
+        ),
+        "763104351884",
+    ),
+    "repository": "djl-inference",
+    "tag_prefix": f"{DJL_VERSION}-lmi27.0.0-cu130",
+}
 _INSTANCE_SHAPE = "ProductionVariantInstanceType"
+_profile_at_hand: ContextVar[str | None] = ContextVar("profile", default=None)
 _making = threading.Lock()  # boto3's sessions are not for several threads at a time; clients are
 _ROLE = re.compile(r"^arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/\S+$")
 
@@ -63,7 +78,7 @@ MAY_BE: Mapping[str, str] = {
 def _default_region(chosen: Mapping[str, Any]) -> str:
     if chosen["target"] == "local":
         return LOCAL_REGION
-    region: str | None = _session("aws").region_name
+    region: str | None = _session("aws", _profile_at_hand.get()).region_name
     if region is None:
         raise _unset("region", "MME_TARGET is aws, and AWS's own configuration names no region")
     return region
@@ -159,6 +174,11 @@ ImageUri = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 class Settings(BaseSettings):
     """The settings, checked. An argument overrules a variable, and a variable the file .env.
 
+    Parameters
+    ----------
+    profile
+        The AWS profile of the clients and of the region, for AWS; otherwise AWS's own choice.
+
     Attributes
     ----------
     target : {"local", "aws"}
@@ -218,8 +238,11 @@ class Settings(BaseSettings):
     image: ImageUri | None = Field(default=None, validation_alias="MME_IMAGE_URI")
     sentence_model: Annotated[str, StringConstraints(min_length=1)] | None = None
 
-    def __init__(self, **values: Any) -> None:
+    _profile: str | None = PrivateAttr(default=None)
+
+    def __init__(self, *, profile: str | None = None, **values: Any) -> None:
         file = _dotenv(Path.cwd())
+        chosen = _profile_at_hand.set(profile)
         try:
             super().__init__(_env_file=file, _env_file_encoding="utf-8", **values)
         except UnicodeDecodeError as error:
@@ -231,6 +254,9 @@ class Settings(BaseSettings):
             ) from None
         except ValidationError as error:
             raise _explained(error.errors()) from None
+        finally:
+            _profile_at_hand.reset(chosen)
+        self._profile = profile
 
     @property
     def model_data_url(self) -> str:
@@ -247,8 +273,8 @@ class Settings(BaseSettings):
         Raises
         ------
         SettingsError
-            AWS publishes none for this region, or the package sagemaker-core, which knows them,
-            is not installed.
+            AWS publishes none for this region; or it is one of those that only sagemaker-core
+            knows, and that is not installed.
         """
         return self.image or published_image(self.region, self.instance_type)
 
@@ -268,7 +294,7 @@ class Settings(BaseSettings):
         """Return a function that makes such clients, faster than one by one: of one session."""
         from botocore.config import Config
 
-        session = _session(self.target)
+        session = _session(self.target, self._profile)
         chosen = Config(**config)
         arguments: dict[str, Any] = {"region_name": self.region, "config": chosen}
         if self.target == "local":
@@ -316,19 +342,20 @@ def _local_session() -> Any:
     return botocore.session.Session(session_vars=dict.fromkeys(ignored, (None,) * 4))
 
 
-def _session(target: str) -> Any:
+def _session(target: str, profile: str | None) -> Any:
     import boto3
     from botocore.exceptions import ProfileNotFound
 
     if target == "local":
         return _local_boto3()
     try:
-        return boto3.Session()
+        return boto3.Session(profile_name=profile)
     except ProfileNotFound as error:
+        given = "AWS_PROFILE" if profile is None else "profile"
         raise SettingsError(
             f"{error}.",
-            where="AWS_PROFILE",
-            remedy="Set AWS_PROFILE to a profile of ~/.aws/config, or unset it.",
+            where=given,
+            remedy=f"Set {given} to a profile of ~/.aws/config, or leave it out.",
         ) from None
 
 
@@ -375,7 +402,7 @@ def _explained(errors: list[ErrorDetails]) -> SettingsError:
 
 
 def published_image(region: str, instance_type: str) -> str:
-    """Name DJL's image as sagemaker-core does, from the table that it carries.
+    """Name DJL's image as sagemaker-core does.
 
     Parameters
     ----------
@@ -387,13 +414,25 @@ def published_image(region: str, instance_type: str) -> str:
     Raises
     ------
     SettingsError
-        AWS publishes none for this region, or the package sagemaker-core is not installed.
+        AWS publishes none for this region; or the region is none that every account has, and the
+        package sagemaker-core, which knows the others, is not installed.
 
     Notes
     -----
     Source: ``sagemaker.core.image_uris.retrieve("djl-lmi", …)``, whose import takes seconds; the
     table is read without it. The CPU image is in the same registry, but not among its entries.
     """
+    entry = _IMAGES
+    if region not in entry["registries"]:
+        entry = _table_of_images(region)
+    match = _INSTANCE_TYPE.match(instance_type)
+    gpu = match is not None and match["kind"] in _GPU_KINDS
+    tag = entry["tag_prefix"] if gpu else CPU_TAG
+    registry = f"{entry['registries'][region]}.dkr.ecr.{region}.{_domain(region)}"
+    return f"{registry}/{entry['repository']}:{tag}"
+
+
+def _table_of_images(region: str) -> dict[str, Any]:
     sagemaker = find_spec("sagemaker")
     folders = [] if sagemaker is None else list(sagemaker.submodule_search_locations or [])
     tables = (Path(folder, "core", "image_uri_config", "djl-lmi.json") for folder in folders)
@@ -401,16 +440,13 @@ def published_image(region: str, instance_type: str) -> str:
     if table is None:
         raise _unset(
             "image_uri",
-            "sagemaker-core, which knows AWS's images, is not installed: pip install 'mmekit[aws]'",
+            f"the image for {region} is known to sagemaker-core, which is not installed: pip "
+            "install 'mmekit[aws]'",
         )
-    entry = json.loads(table.read_text(encoding="utf-8"))["versions"][DJL_VERSION]
+    entry: dict[str, Any] = json.loads(table.read_text(encoding="utf-8"))["versions"][DJL_VERSION]
     if region not in entry["registries"]:
         raise _unset("image_uri", f"AWS publishes no DJL Serving image for {region}")
-    match = _INSTANCE_TYPE.match(instance_type)
-    gpu = match is not None and match["kind"] in _GPU_KINDS
-    tag = entry["tag_prefix"] if gpu else CPU_TAG
-    registry = f"{entry['registries'][region]}.dkr.ecr.{region}.{_domain(region)}"
-    return f"{registry}/{entry['repository']}:{tag}"
+    return entry
 
 
 def _domain(region: str) -> str:

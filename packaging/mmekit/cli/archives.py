@@ -139,14 +139,40 @@ def measure(package: PackageFolder, *, artifacts: Artifacts, as_json: AsJson = F
 
 
 @app.command(rich_help_panel=Panel.PACKAGE)
-def pack(
+def pack(  # noqa: PLR0913 - what can be chosen about an archive
     package: PackageFolder,
     *,
-    artifacts: Artifacts,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", dir_okay=False, help="The archive: NAME.tar.gz."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The archive, NAME.tar.gz; with --artifacts-in the folder for the archives.",
+        ),
     ],
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            "--artifacts",
+            exists=True,
+            file_okay=False,
+            help="The folder with the trained model's artefacts, such as "
+            "build/artifacts/extra_trees_classifier.",
+        ),
+    ] = None,
+    artifacts_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--artifacts-in",
+            exists=True,
+            file_okay=False,
+            help="A folder of such folders, one for each model: each becomes an archive of its "
+            "name. One model is measured, and those that differ in numbers only reuse that.",
+        ),
+    ] = None,
+    measure_each: Annotated[
+        bool, typer.Option("--measure-each", help="With --artifacts-in: measure every model.")
+    ] = False,
     worker_slots: Annotated[
         bool,
         typer.Option(
@@ -174,14 +200,32 @@ def pack(
     image: Image = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a reproducible model.tar.gz from package and artefacts.
+    """Build a reproducible model.tar.gz from package and artefacts, or one for each of many.
 
-    **Example:** mme pack model_packages/extra_trees_classifier --artifacts
-    build/artifacts/extra_trees_classifier -o build/archives/extra_trees_classifier.tar.gz
+    With --artifacts-in, models are loaded and packed in parallel; an archive whose inputs have not
+    changed stays as it is. Exit 1 if one fails; the others are packed.
+
+    **Examples:** mme pack model_packages/extra_trees_classifier --artifacts
+    build/artifacts/extra_trees_classifier -o build/archives/extra_trees_classifier.tar.gz  ·  mme
+    pack shop --artifacts-in shops -o build/shops
     """
     from mmekit import archive
+    from mmekit.cli.series import expect_one_of, pack_series
     from mmekit.progress import under_way
 
+    expect_one_of(artifacts, artifacts_in, output, measure_each=measure_each)
+    if artifacts_in is not None:
+        pack_series(
+            *(package, artifacts_in, output),
+            as_json=as_json,
+            worker_slots=worker_slots,
+            layers=layers,
+            thin=thin,
+            image=_image(image),
+            measure_each=measure_each,
+        )
+        return
+    assert artifacts is not None  # noqa: S101 - one of the two is there
     with under_way(f"packing {package.name}") as say:
         packed = archive.pack(
             package,

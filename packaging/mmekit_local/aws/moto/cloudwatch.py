@@ -25,6 +25,8 @@ from moto.cloudwatch.models import (
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 
+from mmekit_local.sagemaker.observability.observations import percentile_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -131,6 +133,22 @@ class _NamespaceFilter:
         return [datum for datum in every if datum.namespace in self._namespaces]
 
 
+class _DimensionFilter:
+    """The metrics with these dimensions and no further ones: to moto, those are the same metric."""
+
+    def __init__(self, backend: CloudWatchBackend, dimensions: Sequence[dict[str, Any]]) -> None:
+        self._backend = backend
+        self._dimensions = {one["Name"]: one.get("Value") for one in dimensions}
+
+    def get_all_metrics(self) -> list[Any]:
+        """Return them."""
+        return [
+            datum
+            for datum in self._backend.get_all_metrics()
+            if {one.name: one.value for one in datum.dimensions} == self._dimensions
+        ]
+
+
 def _get_metric_data(
     backend: CloudWatchBackend, queries: Sequence[dict[str, Any]], **others: Any
 ) -> list[dict[str, Any]]:
@@ -169,7 +187,10 @@ def _get_metric_statistics(response: CloudWatchResponse) -> ActionResult:
             raise InvalidParameterValue(
                 f"The value {name} for parameter ExtendedStatistics is not supported."
             )
-    points = response.cloudwatch_backend.get_metric_statistics(
+    dimensions = parameter("Dimensions") or []
+    compute: Any = CloudWatchBackend.get_metric_statistics
+    points = compute(
+        _DimensionFilter(response.cloudwatch_backend, dimensions),
         parameter("Namespace"),
         parameter("MetricName"),
         parameter("StartTime"),
@@ -177,7 +198,7 @@ def _get_metric_statistics(response: CloudWatchResponse) -> ActionResult:
         response._get_int_param("Period"),  # noqa: SLF001 - as above
         [*usual, *extended],
         unit=parameter("Unit"),
-        dimensions=parameter("Dimensions") or [],
+        dimensions=dimensions,
     )
     if extended:
         # moto has a data point even where there is no such value.
@@ -204,7 +225,7 @@ def extended_statistic(name: str) -> Callable[[Distribution], float | None] | No
     """
     percentile = _PERCENTILE.fullmatch(name)
     if percentile is not None:
-        return lambda values: _percentile(values, float(percentile[1]))
+        return lambda values: percentile_of(values, float(percentile[1]))
     if name.upper() == "IQM":
         name = "TM(25%:75%)"
     spelled = _TRIMMED.fullmatch(name)
@@ -274,21 +295,7 @@ class _Bounds:
             low = min(values) if self.low is None else self.low
             return low, max(values) if self.high is None else self.high
         low, high = self.low or 0.0, _WHOLE if self.high is None else self.high
-        return _percentile(values, low), _percentile(values, high)
-
-
-def _percentile(values: Distribution, percent: float) -> float:
-    """Return numpy's percentile, without making a list of all values."""
-    place = percent / _WHOLE * (sum(values.values()) - 1)
-    lower, share = math.floor(place), place - math.floor(place)
-    passed, found = 0, None
-    for value in sorted(values):
-        passed += values[value]
-        if found is None and passed > lower:
-            found = value
-        if found is not None and (not share or passed > lower + 1):
-            return found + (value - found) * share if share else found
-    return found if found is not None else math.nan
+        return percentile_of(values, low), percentile_of(values, high)
 
 
 def _mean(values: Distribution) -> float | None:
