@@ -68,11 +68,11 @@ def top(
     **Examples:** mme top mmekit  ·  mme top mmekit --once  ·  MME_TARGET=aws mme top mmekit --json
     """
     from mmekit.operate import cloudwatch_view, drawn_view, find_endpoint, rehearsal_view
+    from mmekit.operate.endpoints import watching_settings
     from mmekit.printing import show
     from mmekit.progress import under_way
-    from mmekit.settings import Settings
 
-    settings = Settings()
+    settings = watching_settings()
     is_local = settings.target == "local"
     if source is TopSource.SERVICE and not is_local:
         raise typer.BadParameter("AWS has CloudWatch alone", param_hint="--source")
@@ -134,11 +134,11 @@ def logs(
     **Examples:** mme logs mmekit --since 1h --errors  ·  mme logs mmekit --model ridge.tar.gz -f
     """
     from mmekit.operate import LineReader, find_endpoint
+    from mmekit.operate.endpoints import watching_settings
     from mmekit.operate.lines import recent
-    from mmekit.settings import Settings
 
     began = recent(_seconds(since))
-    settings = Settings()
+    settings = watching_settings()
     found = _told(settings, lambda: find_endpoint(settings, endpoint, deleted=True))
     if found.status == "Deleted":
         typer.echo(f"mme: {endpoint} is deleted; this is the log it left.", err=True)

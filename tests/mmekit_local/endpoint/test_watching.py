@@ -9,7 +9,7 @@ import pytest
 
 from mmekit_local.sagemaker.aws_client import locate
 from mmekit_local.sagemaker.instances.model_disk import name_of
-from tests.mme_command import run_mme
+from tests.mme_command import mme_in_a_terminal, run_mme
 
 STREAMS = ("AllTraffic/i-0123456789abcdef0", "AllTraffic/i-fedcba98765432100")
 KEY = f"shops/{'region-' * 8}1.tar.gz"
@@ -23,9 +23,9 @@ def said(worker, *texts):
 def mme(service, tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
 
-    def run(*arguments):
+    def run(*arguments, **variables):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        environment = {**kept, "MME_LOCAL_URL": service.url, "COLUMNS": "80"}
+        environment = {**kept, "MME_LOCAL_URL": service.url, "COLUMNS": "80", **variables}
         return run_mme(*arguments, folder=folder, environment=environment)
 
     return run
@@ -136,3 +136,31 @@ def test_cloudwatch_alone_tells_of_requests_models_and_failures(mme, watched):
     assert found["source"] == "cloudwatch"
     assert found["requests"] == 4
     assert [one["target"] for one in found["models"]] == ["ridge"]
+
+
+def test_on_aws_no_role_is_needed_and_cloudwatch_is_who_tells(mme, service, watched):
+    aws = {
+        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "somebodys",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_ENDPOINT_URL": service.url,
+        "MME_TARGET": "aws",
+    }
+    finished = mme("top", watched, "--json", **aws)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["source"] == "cloudwatch"
+    assert mme("top", watched, "--source", "service", **aws).returncode == 2
+
+
+@pytest.mark.thorough
+def test_a_terminal_shows_it_live_until_q(service, watched, tmp_path):
+    options = ("--source", "cloudwatch", "--every", "0.2")
+    pressed = {"every 0.2 s": b"q"}
+    text, ended = mme_in_a_terminal(
+        "top", watched, *options, folder=tmp_path, answers=pressed, MME_LOCAL_URL=service.url
+    )
+    assert ended == 0
+    assert "requests 4" in text
+    assert "\x1b[?1049l" in text  # the screen that was there before
