@@ -83,9 +83,8 @@ def start_on_plain_engine(properties: Mapping[str, Any], folder: str) -> None:
     def report() -> None:
         while come.wait():
             come.clear()
-            while (wait_s := meter.wait_s()) is not None:
+            while (wait_s := meter.report_if_due()) is not None:
                 time.sleep(wait_s)
-                meter.report_if_due()
 
     # A process that ends does not wait for it.
     threading.Thread(target=report, name="mmekit-metrics", daemon=True).start()
