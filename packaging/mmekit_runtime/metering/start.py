@@ -95,12 +95,11 @@ def _telemetry(model: str) -> EventSink | None:
     from mmekit_runtime.metering.telemetry import Telemetry
 
     try:
-        return Telemetry(model, endpoint_of(os.environ))
+        return Telemetry(model, endpoint_of(os.environ), _private_bytes)
     except ImportError as error:
         _logger.warning(
             "mmekit: no metrics go to OpenTelemetry, as the model's environment lacks %s: "
-            "opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http belong into its "
-            "requirements.txt",
+            "opentelemetry-exporter-otlp-proto-http belongs into its requirements.txt",
             error.name or error,
         )
     except Exception as error:  # noqa: BLE001  no model fails to load because of its metrics
