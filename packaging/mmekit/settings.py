@@ -12,12 +12,13 @@ import ipaddress
 import json
 import re
 import threading
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mmekit.aws_environment import LOCAL_ROLE, MARK, is_entered
@@ -41,6 +42,7 @@ _INSTANCE_TYPE = re.compile(
     r"\.(medium|large|\d*xlarge|metal)$"
 )
 _INSTANCE_SHAPE = "ProductionVariantInstanceType"
+_profile_at_hand: ContextVar[str | None] = ContextVar("profile", default=None)
 _making = threading.Lock()  # boto3's sessions are not for several threads at a time; clients are
 _ROLE = re.compile(r"^arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/\S+$")
 
@@ -63,7 +65,7 @@ MAY_BE: Mapping[str, str] = {
 def _default_region(chosen: Mapping[str, Any]) -> str:
     if chosen["target"] == "local":
         return LOCAL_REGION
-    region: str | None = _session("aws").region_name
+    region: str | None = _session("aws", _profile_at_hand.get()).region_name
     if region is None:
         raise _unset("region", "MME_TARGET is aws, and AWS's own configuration names no region")
     return region
@@ -159,6 +161,11 @@ ImageUri = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 class Settings(BaseSettings):
     """The settings, checked. An argument overrules a variable, and a variable the file .env.
 
+    Parameters
+    ----------
+    profile
+        The AWS profile of the clients and of the region, for AWS; otherwise AWS's own choice.
+
     Attributes
     ----------
     target : {"local", "aws"}
@@ -218,8 +225,11 @@ class Settings(BaseSettings):
     image: ImageUri | None = Field(default=None, validation_alias="MME_IMAGE_URI")
     sentence_model: Annotated[str, StringConstraints(min_length=1)] | None = None
 
-    def __init__(self, **values: Any) -> None:
+    _profile: str | None = PrivateAttr(default=None)
+
+    def __init__(self, *, profile: str | None = None, **values: Any) -> None:
         file = _dotenv(Path.cwd())
+        chosen = _profile_at_hand.set(profile)
         try:
             super().__init__(_env_file=file, _env_file_encoding="utf-8", **values)
         except UnicodeDecodeError as error:
@@ -231,6 +241,9 @@ class Settings(BaseSettings):
             ) from None
         except ValidationError as error:
             raise _explained(error.errors()) from None
+        finally:
+            _profile_at_hand.reset(chosen)
+        self._profile = profile
 
     @property
     def model_data_url(self) -> str:
@@ -268,7 +281,7 @@ class Settings(BaseSettings):
         """Return a function that makes such clients, faster than one by one: of one session."""
         from botocore.config import Config
 
-        session = _session(self.target)
+        session = _session(self.target, self._profile)
         chosen = Config(**config)
         arguments: dict[str, Any] = {"region_name": self.region, "config": chosen}
         if self.target == "local":
@@ -316,19 +329,20 @@ def _local_session() -> Any:
     return botocore.session.Session(session_vars=dict.fromkeys(ignored, (None,) * 4))
 
 
-def _session(target: str) -> Any:
+def _session(target: str, profile: str | None) -> Any:
     import boto3
     from botocore.exceptions import ProfileNotFound
 
     if target == "local":
         return _local_boto3()
     try:
-        return boto3.Session()
+        return boto3.Session(profile_name=profile)
     except ProfileNotFound as error:
+        given = "AWS_PROFILE" if profile is None else "profile"
         raise SettingsError(
             f"{error}.",
-            where="AWS_PROFILE",
-            remedy="Set AWS_PROFILE to a profile of ~/.aws/config, or unset it.",
+            where=given,
+            remedy=f"Set {given} to a profile of ~/.aws/config, or leave it out.",
         ) from None
 
 

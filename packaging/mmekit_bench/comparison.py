@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from mmekit_bench.recording import Recording, Second
     from mmekit_bench.result import LoadResult
 
-__all__ = ["Row", "Verdict", "compare", "differences"]
+__all__ = ["TOLERANCE", "Comparison", "Row", "Verdict", "compare"]
 
 Verdict = Literal["better", "worse", "within noise", "unknown"]
+
+TOLERANCE = 0.05
+"""By how much of itself a figure may become worse before two results count as worse."""
 
 _BLOCKS = 10
 _FEWEST = 3
 _STUDENT_T = (9.92, 5.84, 4.60, 4.03, 3.71, 3.50, 3.36, 3.25)
 """Student's t for 99 %, two-sided, with 2 to 9 degrees of freedom."""
 
+_FAILED = "failed or dropped"
+_LOST_PERCENT = 0.1
 _FLOOR = 0.03
 """Two runs of one thing after another differ by as much for no reason that either shows."""
 
@@ -52,17 +57,90 @@ class Row:
         return self.second / self.first if self.first else None
 
 
-def compare(first: LoadResult, second: LoadResult) -> tuple[Row, ...]:
+@dataclass(frozen=True)
+class Comparison:
+    """Two results against each other.
+
+    Attributes
+    ----------
+    rows
+        Figure by figure.
+    differences
+        What differs in what was asked and on what: it may explain what was found.
+    tolerance
+        By how much of itself a figure may become worse.
+    """
+
+    rows: tuple[Row, ...]
+    differences: tuple[str, ...]
+    tolerance: float
+
+    @property
+    def worse(self) -> tuple[Row, ...]:
+        """The figures that are worse, by more than noise explains and the tolerance allows."""
+        return tuple(row for row in self.rows if row.verdict == "worse" and self._shows(row))
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether enough was measured to judge anything."""
+        return any(row.verdict != "unknown" for row in self.rows if row.name != _FAILED)
+
+    @property
+    def exit_code(self) -> int:
+        """What `mme bench compare` ends with: 1 for worse, 3 where nothing can be told."""
+        if self.worse:
+            return 1
+        return 0 if self.is_judged else 3
+
+    @property
+    def sentence(self) -> str:
+        """The end of the matter, in a sentence."""
+        if self.worse:
+            ratios = (
+                f"{row.name} ({'from 0' if row.ratio is None else f'x {row.ratio:.2f}'})"
+                for row in self.worse
+            )
+            return f"Worse: {', '.join(ratios)}."
+        if not self.is_judged:
+            return (
+                "Not enough was measured to tell: loads of three seconds and more can be judged. "
+                "Measure longer, such as with --duration 30."
+            )
+        return f"Not worse by more than noise and the tolerance of {self.tolerance:.0%}."
+
+    def _shows(self, row: Row) -> bool:
+        if row.name == _FAILED:
+            return True
+        return abs(row.second - row.first) > self.tolerance * row.first
+
+
+def compare(first: LoadResult, second: LoadResult, tolerance: float = TOLERANCE) -> Comparison:
     """Hold two results against each other.
 
     A difference is within noise when it is no larger than 3 %, or than what the variation from
-    second to second lets one expect in 99 of 100 cases (Student's t; see docs/bench.md).
+    second to second lets one expect in 99 of 100 cases (Student's t; see docs/bench.md). The share
+    of requests without a successful answer is worse when it grew by more than a thousandth of all.
     """
     figures = (_THROUGHPUT, *(_percentile(percent) for percent in (50, 90, 99)))
-    return (*(_judged(figure, first, second) for figure in figures), *_plain(first, second))
+    judged = (*(_judged(figure, first, second) for figure in figures), _failures(first, second))
+    rows = (*judged, *_plain(first, second))
+    return Comparison(rows, tuple(_differences(first, second)), tolerance)
 
 
-def differences(first: LoadResult, second: LoadResult) -> list[str]:
+def _failures(first: LoadResult, second: LoadResult) -> Row:
+    shares = []
+    for result in (first, second):
+        recording = result.recording
+        lost = recording.failed + recording.dropped
+        shares.append(100 * lost / max(1, recording.answered + lost))
+    one, other = shares
+    verdict: Verdict = "within noise"
+    if abs(other - one) > _LOST_PERCENT:
+        verdict = "worse" if other > one else "better"
+    return Row(_FAILED, "%", one, other, verdict)
+
+
+def _differences(first: LoadResult, second: LoadResult) -> list[str]:
     """Return what differs in what was asked and on what: it may explain what was found."""
     pairs = {
         "destination": (first.plan.destination.url, second.plan.destination.url),
@@ -133,7 +211,7 @@ def _plain(first: LoadResult, second: LoadResult) -> tuple[Row, ...]:
     named: dict[str, tuple[str, Callable[[LoadResult], float]]] = {
         "p99.9": ("ms", lambda result: result.recording.later.percentile(99.9)),
         "first calls, median": ("ms", lambda result: result.recording.first.percentile(50)),
-        "errors": ("", lambda result: float(result.recording.failed)),
+        "failed": ("", lambda result: float(result.recording.failed)),
         "dropped": ("", lambda result: float(result.recording.dropped)),
         "client's work a request": ("µs", lambda result: result.recording.own_time.cpu_us),
     }

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+from mmekit.printing import TextTable, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,14 +104,11 @@ def summarise(calls: Iterable[TimedCall]) -> tuple[PhaseRow, ...]:
     return tuple(PhaseRow(name, _median(name, first), _median(name, later)) for name in PHASES)
 
 
-def drawn(rows: Iterable[PhaseRow], title: str | None = None) -> Table:
+def drawn(rows: Iterable[PhaseRow], title: str = "") -> TextTable:
     """Return rows as a table for people."""
-    table = Table("function", title=title)
-    table.add_column("initial run, ms", justify="right")
-    table.add_column("subsequent run, ms", justify="right")
-    for row in rows:
-        table.add_row(row.function, _shown(row.initial_ms), _shown(row.subsequent_ms))
-    return table
+    heads = ("function", "initial run, ms", "subsequent run, ms")
+    cells = ((row.function, _shown(row.initial_ms), _shown(row.subsequent_ms)) for row in rows)
+    return TextTable(heads, tuple(cells), numbers=heads[1:], title=title)
 
 
 def _figures(text: str) -> tuple[tuple[str, float], ...]:
@@ -131,10 +127,9 @@ def _shown(milliseconds: float | None) -> str:
 
 def _main() -> None:
     calls = read_calls(sys.stdin)
-    console = Console()
     for size in sorted({call.size for call in calls}):
         own = [call for call in calls if call.size == size]
-        console.print(drawn(summarise(own), f"model file of {size / 1e6:,.2f} MB"))
+        show(drawn(summarise(own), f"model file of {size / 1e6:,.2f} MB"))
 
 
 if __name__ == "__main__":

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from mmekit_bench.comparison import compare, differences
+from mmekit.printing import TextTable, written
+from mmekit.progress import AGAIN_S, under_way
 from mmekit_bench.result import PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from rich.console import RenderableType
     from typing_extensions import Self
 
-    from mmekit_bench.comparison import Verdict
+    from mmekit_bench.comparison import Comparison, Verdict
     from mmekit_bench.histogram import Histogram
     from mmekit_bench.plan import LoadPlan
     from mmekit_bench.recording import LoadProgress
@@ -31,6 +32,7 @@ __all__ = ["Display", "compared", "described", "reported"]
 _BARS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 60
 _SHOWN_TARGETS = 10
+_LONG_NAME = 16
 _CHECK_LIMIT = 0.9
 _COLOURS: dict[Verdict, str] = {
     "better": "green",
@@ -52,7 +54,7 @@ def described(plan: LoadPlan) -> str:
     return f"{load}{spike}; {targets if len(plan.targets) > 1 else plan.targets[0] or 'one model'}"
 
 
-def reported(result: LoadResult) -> RenderableType:
+def reported(result: LoadResult) -> tuple[TextTable | Text, ...]:
     """Return a result as tables and remarks."""
     recording = result.recording
     summary = Text()
@@ -64,16 +66,22 @@ def reported(result: LoadResult) -> RenderableType:
     if result.plan.is_open:
         dropped = recording.dropped
         summary.append(f", {dropped:,} dropped", style="bold red" if dropped else "")
-    parts: list[RenderableType] = [summary, _percentiles(result)]
+    parts: list[TextTable | Text] = [summary, Text(), _percentiles(result), Text()]
     if len(recording.targets) > 1:
-        parts.append(_targets(result))
+        parts += [_targets(result)]
+        if len(recording.targets) > _SHOWN_TARGETS:
+            others = len(recording.targets) - _SHOWN_TARGETS
+            parts += [Text(f"and {others} others: --json and --output have them all", style="dim")]
+        parts += [Text()]
     if recording.errors:
-        parts.append(_errors(recording.errors))
+        parts += [_errors(recording.errors), Text()]
     parts.append(_own_time(result))
-    return Group(*parts)
+    return tuple(parts)
 
 
-def compared(first: LoadResult, second: LoadResult, names: Sequence[str]) -> RenderableType:
+def compared(
+    comparison: Comparison, results: Sequence[LoadResult], names: Sequence[str]
+) -> tuple[TextTable | Text, ...]:
     """Return two results side by side.
 
     Parameters
@@ -81,61 +89,61 @@ def compared(first: LoadResult, second: LoadResult, names: Sequence[str]) -> Ren
     names
         What to call each.
     """
-    table = Table("", *names, "ratio", "", title="Two loads, side by side")
-    for column in table.columns[1:4]:
-        column.justify = "right"
-    for row in compare(first, second):
-        table.add_row(
+    heads = ("first", "second") if max(map(len, names)) > _LONG_NAME else tuple(names)
+    rows = tuple(
+        (
             f"{row.name}, {row.unit}" if row.unit else row.name,
-            _figure(row.first),
-            _figure(row.second),
+            written(row.first),
+            written(row.second),
             "-" if row.ratio is None else f"{row.ratio:.2f}",
             Text("" if row.verdict == "unknown" else row.verdict, style=_COLOURS[row.verdict]),
         )
-    notes = Text()
-    for difference in differences(first, second):
-        notes.append(f"\nnot the same: {difference}", style="yellow")
-    for name, result in zip(names, (first, second), strict=True):
-        for limit in result.limits:
-            notes.append(f"\n{name}: {limit}", style="bold yellow")
-    return Group(table, notes) if notes else table
+        for row in comparison.rows
+    )
+    table = TextTable(("figure", *heads, "ratio", "verdict"), rows, numbers=(*heads, "ratio"))
+    parts: list[TextTable | Text] = []
+    if heads != tuple(names):
+        pairs = zip(heads, names, strict=True)
+        parts += [Text(f"{head}: {name}", style="dim") for head, name in pairs]
+    parts.append(table)
+    parts += [Text(f"not the same: {one}", style="yellow") for one in comparison.differences]
+    for name, result in zip(names, results, strict=True):
+        parts += [Text(f"{name}: {limit}", style="bold yellow") for limit in result.limits]
+    style = {0: "green", 1: "bold red"}.get(comparison.exit_code, "bold yellow")
+    return (*parts, Text(comparison.sentence, style=style))
 
 
-def _percentiles(result: LoadResult) -> Table:
+def _percentiles(result: LoadResult) -> TextTable:
     recording = result.recording
-    table = Table("ms", "calls", "mean", *(f"{percent:g}%" for percent in PERCENTILES))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    rows: dict[str, Histogram] = {"first calls": recording.first, "later calls": recording.later}
+    columns: dict[str, Histogram] = {"first calls": recording.first, "later calls": recording.later}
     if result.plan.is_open:
-        rows["  of which waited"] = recording.waited
-    for name, histogram in rows.items():
-        if histogram.count:
-            figures = (_figure(histogram.percentile(percent)) for percent in PERCENTILES)
-            table.add_row(name, f"{histogram.count:,}", _figure(histogram.mean_ms), *figures)
-    return table
+        columns["of which waited"] = recording.waited
+    found = {name: histogram for name, histogram in columns.items() if histogram.count}
+    heads = ("ms", *found)
+    rows = [
+        ("calls", *(f"{one.count:,}" for one in found.values())),
+        ("mean", *(written(one.mean_ms) for one in found.values())),
+    ]
+    for percent in PERCENTILES:
+        figures = (written(one.percentile(percent)) for one in found.values())
+        rows.append((f"{percent:g}%", *figures))
+    return TextTable(heads, tuple(rows), numbers=heads[1:])
 
 
-def _targets(result: LoadResult) -> Table:
-    table = Table("target model", "answered", "failed", "first, ms", "later, mean ms", "most, ms")
-    for column in table.columns[1:]:
-        column.justify = "right"
+def _targets(result: LoadResult) -> TextTable:
+    heads = ("target model", "answered", "failed", "first ms", "mean ms", "most ms")
+    rows = []
     ranked = sorted(result.recording.targets, key=lambda one: -(one.answered + one.errors))
     for one in ranked[:_SHOWN_TARGETS]:
-        first = "-" if one.first_ms is None else _figure(one.first_ms)
-        later = (_figure(one.mean_ms), _figure(one.most_ms)) if one.most_ms else ("-", "-")
-        table.add_row(Text(one.target), f"{one.answered:,}", f"{one.errors:,}", first, *later)
-    if len(ranked) > _SHOWN_TARGETS:
-        table.caption = f"and {len(ranked) - _SHOWN_TARGETS} others"
-    return table
+        first = "" if one.first_ms is None else written(one.first_ms)
+        later = (written(one.mean_ms), written(one.most_ms)) if one.most_ms else ("", "")
+        rows.append((one.target, f"{one.answered:,}", f"{one.errors:,}", first, *later))
+    return TextTable(heads, tuple(rows), numbers=heads[1:])
 
 
-def _errors(errors: dict[str, int]) -> Table:
-    table = Table("error", "requests")
-    table.columns[1].justify = "right"
-    for kind, count in errors.items():
-        table.add_row(Text(kind, style="red"), f"{count:,}")
-    return table
+def _errors(errors: dict[str, int]) -> TextTable:
+    rows = tuple((f"{count:,}", Text(kind, style="red")) for kind, count in errors.items())
+    return TextTable(("requests", "error"), rows, numbers=("requests",))
 
 
 def _own_time(result: LoadResult) -> Text:
@@ -157,7 +165,7 @@ def _own_time(result: LoadResult) -> Text:
         ratio = result.recording.requests_per_second / check.requests_per_second
         text.append(
             f"\n{check.tool}: {check.requests_per_second:,.1f} requests/s, p50 "
-            f"{_figure(check.p50_ms)} ms, p99 {_figure(check.p99_ms)} ms, {check.errors} failed. "
+            f"{written(check.p50_ms)} ms, p99 {written(check.p99_ms)} ms, {check.errors} failed. "
             f"This client reached {ratio:.2f} of its requests/s."
         )
         if ratio < _CHECK_LIMIT:
@@ -170,15 +178,8 @@ def _own_time(result: LoadResult) -> Text:
     return text
 
 
-def _figure(value: float) -> str:
-    """Write a number with about three digits that say something."""
-    if value == int(value) or value >= 100:  # noqa: PLR2004
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004
-
-
 class Display:
-    """A few lines of a terminal that follow the load; nothing where there is no terminal.
+    """A few lines of a terminal that follow the load; elsewhere a line every few seconds.
 
     It is a context manager; a progress is shown by calling it.
     """
@@ -188,15 +189,16 @@ class Display:
         self._answered: deque[float] = deque(maxlen=_WIDTH)
         self._medians: deque[float] = deque(maxlen=_WIDTH)
         self._seen = -1
-        console = Console(stderr=True)
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._shows = console.is_terminal
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._shows = self._console.is_terminal
+        self._start = contextlib.ExitStack()
+        self._due = 0.0
 
     def __enter__(self) -> Self:
         """Begin to show it."""
-        if self._shows:
-            self._live.start()
-            self._live.update(Text("connecting …"), refresh=True)
+        # Until the first progress: a generator takes a second to start, and its models to load.
+        self._start.enter_context(under_way(f"connecting to {self._plan.destination.url}"))
         return self
 
     def __exit__(
@@ -206,18 +208,27 @@ class Display:
         traceback: TracebackType | None,
     ) -> None:
         """Clear the lines."""
-        if self._shows:
+        self._start.close()
+        if self._live.is_started:
             self._live.stop()
 
     def __call__(self, progress: LoadProgress) -> None:
         """Show how far it is."""
+        self._start.close()
         latest = progress.latest
         if latest is not None and latest.second > self._seen:
             self._seen = latest.second
             self._answered.append(latest.answered)
             self._medians.append(latest.p50_ms)
         if self._shows:
+            self._live.start()
             self._live.update(self._drawn(progress), refresh=True)
+        elif time.monotonic() >= self._due:
+            self._due = time.monotonic() + AGAIN_S
+            told = self._clock(progress).plain
+            if latest is not None:
+                told += f": {latest.answered:,} requests/s, median {latest.p50_ms:.2f} ms"
+            self._console.print(told, soft_wrap=True, markup=False, highlight=False)
 
     def _drawn(self, progress: LoadProgress) -> Group:
         lines = [Text(described(self._plan), style="dim"), self._clock(progress)]

@@ -28,10 +28,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from mmekit.aws_environment import program_environment
 from mmekit.errors import DemoError
+from mmekit.printing import TextTable, show
 from mmekit.settings import Settings
 from mmekit_local.companion import local_endpoint
 from mmekit_local.ports import free_port
@@ -130,7 +130,7 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Mo
 
         _run_beside_main_thread(lambda: _in_order(execute))
     found = tuple(ModelResult(**row) for row in json.loads(results.read_text()))
-    console.print(_table(found))
+    show(_table(found), console=console)
     console.print(f"{len(notebooks)} notebooks in {time.monotonic() - started:.0f} s; see {build}")
     return found
 
@@ -145,16 +145,14 @@ def _read(path: Path) -> _Notebook:
     return _Notebook.read(path)
 
 
-def _table(results: Sequence[ModelResult]) -> Table:
-    table = Table("model class", title=f"one endpoint, {len(results)} models")
-    table.add_column("cold ms", justify="right")
-    table.add_column("warm ms", justify="right")
-    table.add_column("answer")
-    for result in results:
-        table.add_row(
-            result.model, f"{result.cold_ms:,.0f}", f"{result.warm_ms:,.1f}", result.answer
-        )
-    return table
+def _table(results: Sequence[ModelResult]) -> TextTable:
+    heads = ("model class", "cold ms", "warm ms", "answer")
+    rows = (
+        (result.model, f"{result.cold_ms:,.0f}", f"{result.warm_ms:,.1f}", result.answer)
+        for result in results
+    )
+    title = f"one endpoint, {len(results)} models"
+    return TextTable(heads, tuple(rows), numbers=heads[1:3], title=title)
 
 
 async def _in_order(execute: Callable[..., Coroutine[Any, Any, None]]) -> None:

@@ -253,7 +253,7 @@ def test_invoke_ends_the_line_of_an_answer_that_is_text(mme, tmp_path, content_t
 
 
 class Recorder:
-    """A server that keeps the one request it gets."""
+    """A server that keeps the one invocation it gets."""
 
     def __init__(self, answer=b"2.0\n4.0\n", content_type="text/csv"):
         self.answer, self.content_type = answer, content_type
@@ -263,6 +263,9 @@ class Recorder:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
+                if not self.path.endswith("/invocations"):
+                    self.send_error(404)  # it has no control plane
+                    return
                 recorder.path, recorder.headers = self.path, self.headers
                 recorder.body = self.rfile.read(int(self.headers["Content-Length"]))
                 self.send_response(200)

@@ -112,6 +112,26 @@ def test_a_profile_that_does_not_exist_matters_to_aws_alone(monkeypatch):
         assert caught.value.where == "AWS_PROFILE"
 
 
+def test_a_profile_that_is_named_says_credentials_and_region(monkeypatch, tmp_path):
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile one]\nregion=eu-west-1\n[profile two]\nregion=ap-east-1\n"
+        "aws_access_key_id=TWO\naws_secret_access_key=x\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "one")
+    assert Settings(target="aws", role=ROLE).region == "eu-west-1"
+    two = Settings(target="aws", role=ROLE, profile="two")
+    assert two.region == "ap-east-1"
+    keys = two.client("s3")._request_signer._credentials
+    assert keys.access_key == "TWO"
+    with pytest.raises(SettingsError, match="nope") as caught:
+        Settings(target="aws", role=ROLE, profile="nope")
+    assert caught.value.where == "profile"
+    # Here it leads nowhere: a rehearsal has credentials of its own.
+    assert Settings(profile="nope").client("s3").meta.region_name == "us-east-1"
+
+
 def test_all_bad_values_are_named_at_once(monkeypatch):
     monkeypatch.setenv("MME_TARGET", "azure")
     monkeypatch.setenv("MME_PREFIX", "//")

@@ -2,7 +2,8 @@
 
 `package` is what a person wrote, `properties` its serving.properties. `measure` loads the model
 once, `check` has the `rules` look at what would be packed, `pack` makes the archive, with a
-`manifest` in it, and `tarball` its bytes; `unpack` reads one that nobody vouches for, within a
+`manifest` in it, and `tarball` its bytes; `series` does so for many models of one package, which
+`trial` loads and `likeness` compares. `unpack` reads one that nobody vouches for, within a
 `budget`. `layers` are what archives have in common.
 `stock_images` and `images` are what container images hold, `describe` and `openapi` what
 a model takes and gives.
@@ -22,8 +23,10 @@ from mmekit.archive.measured import Measured, MeasuredMemory, read_measured
 from mmekit.archive.openapi import openapi
 from mmekit.archive.pack import Packed, pack
 from mmekit.archive.package import Example, Package, SampleRequest, read_package
+from mmekit.archive.packed_series import PackedSeries, SeriesProgress
 from mmekit.archive.properties import Properties, parse_properties, read_properties
 from mmekit.archive.requirements import parse_requirements, remaining
+from mmekit.archive.series import pack_all
 from mmekit.archive.stock_images import (
     STOCK_IMAGE,
     Image,
@@ -49,8 +52,10 @@ __all__ = [
     "MeasuredMemory",
     "Package",
     "Packed",
+    "PackedSeries",
     "Properties",
     "SampleRequest",
+    "SeriesProgress",
     "Severity",
     "check",
     "container_environment",
@@ -61,6 +66,7 @@ __all__ = [
     "measure",
     "openapi",
     "pack",
+    "pack_all",
     "parse_properties",
     "parse_requirements",
     "read_manifest",

@@ -5,7 +5,7 @@ library and DJL's engine only, so that nothing else is in the figures. Arguments
 folder, the model's folder, a JSON file with the job, and the file for the findings.
 
 The job's ``task`` is ``observe``, or ``fork``: import what was found to be worth importing
-beforehand, fork, and do the same in the child.
+beforehand, fork, and do the same in the child; or ``siblings``: a child for each of many models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # What stands beside a copy of this file; no module of a model is called so.
 IMPORTS_MODULE, PROOF_MODULE = "_mmekit_imports", "_mmekit_proof"
-BODY_MODULE = "_mmekit_body"
+BODY_MODULE, SIBLINGS_MODULE = "_mmekit_body", "_mmekit_siblings"
 
 _FRAMES = 6
 _FRAMES_OF_OTHERS = 3
@@ -49,8 +49,6 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
     # In front: whoever stands behind the finder that knows a module is not asked.
     sys.meta_path.insert(0, recorder)
     asked = _Asked(model_folder, job)
-    handler = asked.handler
-
     memory = _memory()
     sys.meta_path.remove(recorder)
     loaded = {name for name in sys.modules if name not in before}
@@ -62,12 +60,18 @@ def observe(model_folder: str, job: dict[str, Any]) -> dict[str, Any]:
         ),
         **imports.libraries_of(Path(model_folder), loaded, recorder.importers),
     }
-    known: Any = getattr(handler, "signature", None)
-    signature = known.to_json().decode() if hasattr(known, "to_json") else None
     # Last: what further requests import and take is no part of what was seen.
     if job["shared"] is not None and asked.answer is not None:
         found["answers"] = [asked.answer, asked.ask_again()]
-    return {**found, "signature": signature, "proof": _prove(handler, job)}
+    return {**found, **_told_by(asked, job)}
+
+
+def _told_by(asked: _Asked, job: dict[str, Any]) -> dict[str, Any]:
+    """Return what a loaded model says of itself, which is never another's."""
+    known: Any = getattr(asked.handler, "signature", None)
+    signature = known.to_json().decode() if hasattr(known, "to_json") else None
+    proof = _prove(asked.handler, job)
+    return {"signature": signature, "answer": asked.answer, "proof": proof}
 
 
 def _sibling(name: str) -> Any:
@@ -249,6 +253,40 @@ def fork(model_folder: str, job: dict[str, Any], report: Callable[..., None]) ->
     del plugs
 
 
+def load_siblings(model_folder: str, job: dict[str, Any]) -> None:
+    """Import what one model of a package was measured with, and load the others in forks."""
+    from mmekit_runtime.slots import copy_on_write, template_process
+
+    for name, version in job["libraries"].items():
+        if importlib.metadata.version(name) != version:
+            raise RuntimeError(f"{name} {version} was measured, and is another now")
+    for name in (*template_process.BASE_IMPORTS, *job["preload"]):
+        importlib.import_module(name)
+    body = None
+    if job["shared"] is not None:
+        body, unshared = _sibling(BODY_MODULE).load(job, model_folder)
+        if unshared is not None:
+            raise RuntimeError(unshared)
+    imports, siblings = _sibling(IMPORTS_MODULE), _sibling(SIBLINGS_MODULE)
+
+    def see(model: dict[str, Any]) -> dict[str, Any]:
+        folder = model["folder"]
+        os.chdir(folder)
+        sys.path[:] = [folder if place == model_folder else place for place in sys.path]
+        witness = siblings.Witness()
+        asked = _Asked(folder, {**job, **model}, body)
+        seen = {
+            "forked": _memory()["private"],
+            "classes": witness.classes,
+            "modules": sorted(imports.importable(witness.modules, folder)),
+        }
+        return {**seen, **_told_by(asked, {**job, **model})}
+
+    plugs = copy_on_write.prepare_to_fork()
+    siblings.load_each(job, see)
+    del plugs
+
+
 def _in_child(model_folder: str, job: dict[str, Any], body: Any) -> dict[str, Any]:
     reader, writer = os.pipe()
     pid = os.fork()
@@ -334,6 +372,8 @@ def main() -> int:
     try:
         if job["task"] == "fork":
             fork(model_folder, job, report)
+        elif job["task"] == "siblings":
+            load_siblings(model_folder, job)
         else:
             report(**observe(model_folder, job))
     except BaseException as error:  # noqa: BLE001 - a model may even call sys.exit

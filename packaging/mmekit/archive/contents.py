@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 # What editors, caches and file managers leave behind.
-_UNWANTED_NAMES = frozenset(
+UNWANTED_NAMES = frozenset(
     {
         ".DS_Store",
         ".git",
@@ -192,7 +192,7 @@ def _walk(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Memb
     if real in parents:
         raise PackageError("A symbolic link leads back to a folder above it", where=str(folder))
     for path in sorted(folder.iterdir()):
-        if path.name in _UNWANTED_NAMES or path.name.endswith(_UNWANTED_SUFFIXES):
+        if path.name in UNWANTED_NAMES or path.name.endswith(_UNWANTED_SUFFIXES):
             continue
         if _is_of_macos(path):
             continue

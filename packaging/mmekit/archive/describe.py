@@ -113,6 +113,9 @@ def _of_package(path: Path, artifacts: Path | None) -> Description:
         contents = merge(package, read_artifacts(artifacts))
         measured = read_measured(artifacts)
     properties = _properties(contents)
+    example = Example.of(package)
+    if example is not None and measured is not None:
+        example = example.answered(measured.answer)
     required = properties.required_memory_mb
     if required is None and measured is not None:
         required = measured.memory.required_with_slots_mb
@@ -120,7 +123,7 @@ def _of_package(path: Path, artifacts: Path | None) -> Description:
         package.name,
         contents,
         measured,
-        example=Example.of(package),
+        example=example,
         required=required,
         is_archive=False,
     )

@@ -11,24 +11,30 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive import _body, _imports, _observer, proof
+from mmekit.archive import _body, _imports, _observer, _siblings, proof
 from mmekit.archive.files import write_atomically
 from mmekit.archive.layers import shared_names
 from mmekit.archive.measured import FORMAT, Measured
+from mmekit.archive.measuring_process import (
+    DEFAULT_TIMEOUT_S,
+    MeasuringProcess,
+    exit_of,
+    worker_environment,
+)
 from mmekit.archive.package import (
     MEASURED_FILE,
     MODEL_FILE,
+    MOST_BYTES,
     REQUIREMENTS_FILE,
+    Example,
     Package,
     merge,
     read_artifacts,
@@ -45,16 +51,15 @@ from mmekit.archive.properties import (
 from mmekit.archive.request_variants import variants
 from mmekit.archive.runtime import runtime_members
 from mmekit.archive.staging import lay_out, stage
-from mmekit.aws_environment import without_account
 from mmekit.engine import engine_folder
-from mmekit.errors import BatchError, MeasureError, SettingsError
+from mmekit.errors import BatchError, MeasureError
 from mmekit_runtime.slots.stub import fork_server_environment
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from mmekit.archive.contents import Contents
 
-DEFAULT_TIMEOUT_S = 300.0
-_OUTPUT_LINES = 12
 _SHOWN = 100
 
 
@@ -91,22 +96,34 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
         One of the folders cannot be read.
     """
     source = read_package(package)
-    contents = merge(source, read_artifacts(artifacts))
-    if MODEL_FILE not in contents and not _properties(contents).entry_point:
+    measured = observe(source, merge(source, read_artifacts(artifacts)), timeout_s)
+    write_atomically(artifacts / MEASURED_FILE, measured.to_json())
+    return measured
+
+
+def observe(
+    source: Package,
+    contents: Contents,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    stop: Event | None = None,
+) -> Measured:
+    """Do what `measure` does, and write nothing; StoppedError when ``stop`` is set meanwhile."""
+    if MODEL_FILE not in contents and not properties_in(contents).entry_point:
         raise MeasureError(
             f"The package has no {MODEL_FILE}",
-            where=str(package),
+            where=str(source.folder),
             remedy=f"write a {MODEL_FILE} with a function or object named handle",
         )
     with tempfile.TemporaryDirectory(prefix="mmekit-measure-") as temporary:
-        stage = _Stage(source, contents, Path(temporary).resolve())
+        stage = ObservedModel(source, contents, Path(temporary).resolve(), stop)
         found = stage.observe(timeout_s)
         unproven = stage.unproven(found.pop("proof"))
         signature = found.pop("signature")
         answers = found.pop("answers", None)
         forked = stage.fork(found.pop("preload"), found.pop("third_party"), timeout_s)
         stage.expect_same_answer(answers, forked)
-    measured = Measured.from_content(
+    answer = own_answer(source, found.pop("answer"))
+    return Measured.from_content(
         {
             **found,
             "format": FORMAT,
@@ -116,13 +133,32 @@ def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOU
             "fork_failure": forked.failure,
             "unshared": forked.unshared,
             "unproven": unproven,
+            "answer": answer,
             "signature": None if signature is None else json.loads(signature),
             "python": ".".join(map(str, sys.version_info[:3])),
             "fingerprint": fingerprint(contents),
         }
     )
-    write_atomically(artifacts / MEASURED_FILE, measured.to_json())
-    return measured
+
+
+def own_answer(package: Package, answer: str | None) -> str | None:
+    """Return what a model answers to its package's sample, where that is not the package's answer.
+
+    Parameters
+    ----------
+    answer
+        Each byte a character.
+    """
+    example = Example.of(package)
+    if example is None or example.answer is None or answer is None:
+        return None
+    body = answer.encode("latin-1")
+    if _unlike(answer, example.answer.encode().decode("latin-1")) is None:
+        return None
+    try:
+        return body.decode() if len(body) <= MOST_BYTES else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def fingerprint(contents: Contents) -> str:
@@ -152,18 +188,21 @@ class _Forked:
     unshared: str | None = None
 
 
-class _Stage:
+class ObservedModel:
     """The model's folder as a server would have it, and processes that run in it."""
 
-    def __init__(self, package: Package, contents: Contents, scratch: Path) -> None:
+    def __init__(
+        self, package: Package, contents: Contents, scratch: Path, stop: Event | None
+    ) -> None:
         self._where = str(package.folder)
         self._scratch = scratch
-        self._properties = _properties(contents)
+        self._stop = stop
+        self._properties = properties_in(contents)
         self._engine = engine_folder()
         self._staged = stage(contents, self._properties, scratch / "model", scratch / "shared")
         self._folder = self._staged.folder
         lay_out(runtime_members(), self._folder)
-        self._job = _job(package, contents, self._properties)
+        self._job = job_of(package, contents, self._properties)
         self._job["shared"] = None if self._staged.shared is None else str(self._staged.shared)
         # Run from a copy: its real neighbours would hide other modules of their names.
         self._script = scratch / "script" / "observer.py"
@@ -173,6 +212,7 @@ class _Stage:
             (_imports.__file__, _observer.IMPORTS_MODULE),
             (proof.__file__, _observer.PROOF_MODULE),
             (_body.__file__, _observer.BODY_MODULE),
+            (_siblings.__file__, _observer.SIBLINGS_MODULE),
         ):
             shutil.copyfile(file, self._script.with_name(f"{name}.py"))
 
@@ -188,7 +228,7 @@ class _Stage:
             )
         if status != 0:
             raise MeasureError(
-                f"The model's process ended with {_exit(status)}\n{output}",
+                f"The model's process ended with {exit_of(status)}\n{output}",
                 where=self._where,
                 remedy="look for a crash in native code, or for memory that ran out",
             )
@@ -230,7 +270,7 @@ class _Stage:
         # Elsewhere there is no /proc, which tells a fork's own pages from those that it shares.
         if not sys.platform.startswith("linux"):
             return _Forked(preload, {}, None, None)
-        environment = fork_server_environment(self._environment(), str(self._folder))
+        environment = self.fork_environment()
         names: list[str] | None = None
         threads: dict[str, int] = {}
         unshared: str | None = None
@@ -247,7 +287,7 @@ class _Stage:
             if "traceback" in found:
                 return _Forked(names, threads, None, found["failure"], unshared=unshared)
             if status != 0:
-                failure = f"{_exit(status)}: {output}"
+                failure = f"{exit_of(status)}: {output}"
                 return _Forked(names, threads, None, failure, unshared=unshared)
             if found["threads"]:
                 threads |= found["threads"]
@@ -258,24 +298,35 @@ class _Stage:
                 return _Forked(names, threads, *seen, unshared=unshared)
             preload, third_party = [name for name in names if name not in threads], []
 
+    def fork_environment(self) -> dict[str, str]:
+        """Return the environment of a process that others are forked from."""
+        return fork_server_environment(self._environment(), str(self._folder))
+
     def _environment(self) -> dict[str, str]:
-        variables = _environment(self._engine, self._folder, self._properties)
+        variables = worker_environment(self._engine, self._folder, self._properties)
         return {**variables, **self._staged.variables}
 
     def _run(
         self, task: dict[str, Any], environment: dict[str, str], timeout_s: float
     ) -> tuple[int, str, dict[str, Any]]:
+        status, output = self.start(task, environment).wait(timeout_s, self._where)
+        return status, output, self._findings()
+
+    def start(
+        self, task: dict[str, Any], environment: dict[str, str], *descriptors: int
+    ) -> MeasuringProcess:
+        """Start a process that does one task."""
         job = self._scratch / "job.json"
         job.write_text(json.dumps(self._job | task))
         self._findings_file.unlink(missing_ok=True)
         arguments = [self._script, self._engine, self._folder, job, self._findings_file]
-        process = _MeasuringProcess(
+        return MeasuringProcess(
             [self._properties.python_executable or sys.executable, *map(str, arguments)],
             self._folder,
             environment,
+            stop=self._stop,
+            descriptors=descriptors,
         )
-        status, output = process.wait(timeout_s, self._where)
-        return status, output, self._findings()
 
     @property
     def _findings_file(self) -> Path:
@@ -287,12 +338,14 @@ class _Stage:
         return dict(json.loads(self._findings_file.read_bytes()))
 
 
-def _properties(contents: Contents) -> Properties:
+def properties_in(contents: Contents) -> Properties:
+    """Return the settings of a model."""
     text = contents.text(PROPERTIES_FILE, "latin-1") or ""
     return parse_properties(text, where=f"{contents.where}/{PROPERTIES_FILE}")
 
 
-def _job(package: Package, contents: Contents, properties: Properties) -> dict[str, Any]:
+def job_of(package: Package, contents: Contents, properties: Properties) -> dict[str, Any]:
+    """Return what a process is told of the model that it loads."""
     sample = package.sample_request
     different: tuple[bytes, ...] = ()
     if sample is not None:
@@ -306,29 +359,6 @@ def _job(package: Package, contents: Contents, properties: Properties) -> dict[s
         "content_type": None if sample is None else sample.content_type,
         "different": [base64.b64encode(body).decode() for body in different],
     }
-
-
-def _environment(engine: Path, model_folder: Path, properties: Properties) -> dict[str, str]:
-    given = _given()
-    inherited = given.get("PYTHONPATH")
-    # DJL Serving's order: what the container has, the engine, the model's folder.
-    path = ([inherited] if inherited else []) + [str(engine), str(model_folder)]
-    own = {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": os.pathsep.join(path),
-    }
-    return {**given, **own, **properties.env}
-
-
-def _given() -> dict[str, str]:
-    from mmekit.settings import local_region
-
-    try:
-        is_local = local_region() is not None
-    except SettingsError:  # whoever needs the settings says it
-        is_local = True
-    return without_account(os.environ) if is_local else dict(os.environ)
 
 
 def _remedy(failure: str) -> str:
@@ -350,51 +380,3 @@ def _unlike(answer: str, expected: str) -> str | None:
         pass
     shown = [one if len(one) <= _SHOWN else f"{one[: _SHOWN - 2]} …" for one in texts]
     return f"{shown[0].strip()!r} in place of {shown[1].strip()!r}"
-
-
-def _exit(status: int) -> str:
-    if status >= 0:
-        return f"exit code {status}"
-    return f"signal {signal.Signals(-status).name}"
-
-
-class _MeasuringProcess:
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        try:
-            self._process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise MeasureError(
-                f"{command[0]} could not be started: {error.strerror}",
-                remedy="correct option.pythonExecutable",
-            ) from error
-
-    def wait(self, timeout_s: float, where: str) -> tuple[int, str]:
-        """Return the exit status and the last lines of output."""
-        with self._process:
-            try:
-                output, _ = self._process.communicate(timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                raise MeasureError(
-                    f"The model took longer than {timeout_s:g} s",
-                    where=where,
-                    remedy="give it more time, or look for what it waits for",
-                ) from None
-            finally:
-                # What it started goes with it; it leads a session of its own.
-                self._kill_group()
-        lines = output.decode("utf-8", "replace").strip().splitlines()
-        return self._process.returncode, "\n".join(lines[-_OUTPUT_LINES:])
-
-    def _kill_group(self) -> None:
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            return

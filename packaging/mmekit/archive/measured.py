@@ -122,6 +122,12 @@ class Measured:
     unshared
         Why what the model shares is loaded by each process and not once before they are forked;
         None where it is loaded once, or nothing is shared.
+    answer
+        What it answered to the sample request, where that is not what the package has for an
+        answer; an empty text for one that is none, or is long. None where it is the package's.
+    measured_on
+        Fingerprint of the model of the same package that was measured in its place: libraries,
+        imports and the memory of a separate process are that one's. None for its own.
     """
 
     python: str
@@ -137,12 +143,17 @@ class Measured:
     unproven: str | None = None
     signature: Signature | None = None
     unshared: str | None = None
+    answer: str | None = None
+    measured_on: str | None = None
 
     def to_json(self) -> bytes:
         """Return the same text for the same observation, with a line for every value."""
         content = {"format": FORMAT, **asdict(self)}
         if self.signature is not None:
             content["signature"] = json.loads(self.signature.to_json())
+        for name in ("answer", "measured_on"):
+            if content[name] is None:
+                del content[name]
         return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -153,6 +164,7 @@ class Measured:
         memory = content["memory"]
         forked, failure = memory["forked"], content["fork_failure"]
         unproven, unshared = content.get("unproven"), content.get("unshared")
+        answer, measured_on = content.get("answer"), content.get("measured_on")
         shared = memory.get("shared")
         return cls(
             python=str(content["python"]),
@@ -175,6 +187,8 @@ class Measured:
             unproven=None if unproven is None else str(unproven),
             signature=signature_from(content.get("signature")),
             unshared=None if unshared is None else str(unshared),
+            answer=None if answer is None else str(answer),
+            measured_on=None if measured_on is None else str(measured_on),
         )
 
 

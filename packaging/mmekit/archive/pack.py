@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from mmekit import __version__
 from mmekit.archive.check import check_subject
+from mmekit.archive.completed import completed
 from mmekit.archive.contents import Contents, Member
 from mmekit.archive.files import atomic_file, check_length
 from mmekit.archive.layers import (
@@ -28,22 +29,20 @@ from mmekit.archive.layers import (
     make_runtime,
     shared_names,
 )
-from mmekit.archive.libraries import LINKS_FOLDER, make_libraries
+from mmekit.archive.libraries import make_libraries
 from mmekit.archive.manifest import Digest, Manifest
 from mmekit.archive.measure import fingerprint, measure
 from mmekit.archive.measured import read_measured
 from mmekit.archive.package import (
     MANIFEST_FILE,
     MEASURED_FILE,
-    REQUIREMENTS_FILE,
     RUNTIME_FOLDER,
     Example,
+    Package,
     merge,
     read_artifacts,
     read_package,
 )
-from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
-from mmekit.archive.requirements import parse_requirements, remaining
 from mmekit.archive.rules.subject import Subject
 from mmekit.archive.runtime import layers_room, packed_runtime, runtime_hook
 from mmekit.archive.stock_images import STOCK_IMAGE, Image
@@ -53,12 +52,10 @@ from mmekit.errors import ArchiveError, CheckError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mmekit.archive.measured import Measured
     from mmekit.findings import Finding
 
 _logger = logging.getLogger("mmekit.archive")
-
-DEFAULT_SLOTS = 16
-"""maxWorkers of a package with worker slots that names none."""
 
 THIN_LEVEL = 6
 """What thin archives and their layers are compressed with: they are fetched far more often."""
@@ -165,72 +162,114 @@ def pack(  # noqa: PLR0913 - what can be chosen about an archive
     ArchiveError
         The archive cannot be written.
     """
-    output = Path(output)
-    source = read_package(package)
-    given = Subject(
-        contents=merge(source, read_artifacts(artifacts)),
-        # What was measured is added last: before that, its absence is no news.
-        is_archive=False,
-        image=image,
-        name=source.name,
-        has_sample=source.sample_request is not None,
-        example=Example.of(source),
+    packing = Packing(
+        read_package(package),
         worker_slots=worker_slots,
+        layers=layers,
+        thin=thin,
+        compress=compress,
+        image=image,
+        say=say,
     )
+    given = packing.given(Path(artifacts))
     measured = read_measured(artifacts)
     if measured is None or measured.fingerprint != fingerprint(given.contents):
         # What can be seen without running it is said before it is run.
-        _refuse_errors(check_subject(_completed(given)))
+        packing.refuse_errors(given)
         if measured is not None:
-            say(f"{source.name}: {MEASURED_FILE} does not match the files; measuring again")
+            say(
+                f"{packing.package.name}: {MEASURED_FILE} does not match the files; measuring again"
+            )
         measured = measure(package, artifacts)
     with tempfile.TemporaryDirectory(prefix="mmekit-pack-") as scratch:
-        libraries = None
-        if layers or given.makes_libraries:
-            libraries = make_libraries(
-                *(given.contents, source.folder, image, Path(scratch)), inline=not thin, say=say
-            )
-        subject = replace(given, is_archive=True, measured=measured)
-        return _packed(_completed(subject, libraries), libraries, output, thin, compress)
+        libraries = packing.libraries(given, Path(scratch))
+        return packing.write(given, measured, libraries, Path(output))
 
 
-def _packed(
-    completed: Subject,
-    libraries: PackedLayer | None,
-    output: Path,
-    thin: bool,  # noqa: FBT001
-    compress: int | None,
-) -> Packed:
-    measured, image = completed.measured, completed.image
-    assert measured is not None  # noqa: S101 - it was measured by now
-    contents, layers = _in_layers(completed, libraries, thin=thin)
-    completed = replace(completed, layers=tuple(one.layer for one in layers))
-    findings = check_subject(completed)
-    _refuse_errors(findings)
-    manifest = Manifest(
-        name=completed.name or "",
-        mmekit=__version__,
-        image=None if image is None else image.name,
-        worker_slots=completed.worker_slots,
-        measured=measured,
-        files={member.name: Digest(member.sha256(), member.size) for member in contents},
-        signature=completed.signature,
-        example=completed.example,
-        layers=completed.layers,
-    )
-    text = manifest.to_json()
-    # What is too long to be read again must not be written.
-    check_length(MANIFEST_FILE, len(text), completed.contents.where)
-    inline = (member for layer in layers for member in layer.in_archive())
-    contents = contents.with_members(Member.made_of(MANIFEST_FILE, text), *inline)
-    level = THIN_LEVEL if thin and compress is None else compress or None
-    with _storing(output):
-        for layer in layers:
-            if not layer.layer.inline:
-                layer.write(layers_folder(output), level)
-        # Last: an archive whose layers are not there is of no use to anybody.
-        sha256, size = _write(contents, output, level)
-    return Packed(output, sha256, size, tuple(contents.files), findings, manifest.layers)
+@dataclass(frozen=True)
+class Packing:
+    """What is the same about all archives of one package; the options are those of `pack`."""
+
+    package: Package
+    worker_slots: bool = True
+    layers: bool = False
+    thin: bool = False
+    compress: int | None = None
+    image: Image | None = STOCK_IMAGE
+    say: Callable[[str], object] = _logger.info
+
+    def given(self, artifacts: Path) -> Subject:
+        """Return what is there before anything is measured or added."""
+        return Subject(
+            contents=merge(self.package, read_artifacts(artifacts)),
+            # What was measured is added last: before that, its absence is no news.
+            is_archive=False,
+            image=self.image,
+            name=self.package.name,
+            has_sample=self.package.sample_request is not None,
+            example=Example.of(self.package),
+            worker_slots=self.worker_slots,
+        )
+
+    def refuse_errors(self, given: Subject) -> None:
+        """Raise CheckError for what can be seen without running it."""
+        _refuse_errors(check_subject(completed(given)))
+
+    def makes_libraries(self, given: Subject) -> bool:
+        """Whether a layer is made of requirements.txt."""
+        return self.layers or given.makes_libraries
+
+    def libraries(self, given: Subject, scratch: Path) -> PackedLayer | None:
+        """Return the layer of libraries, whose files are in ``scratch``; None for none."""
+        if not self.makes_libraries(given):
+            return None
+        return make_libraries(
+            *(given.contents, self.package.folder, self.image, scratch),
+            inline=not self.thin,
+            say=self.say,
+        )
+
+    def write(
+        self,
+        given: Subject,
+        measured: Measured,
+        libraries: PackedLayer | None,
+        output: Path,
+        proceed: Callable[[], object] = bool,
+    ) -> Packed:
+        """Write the archive; ``proceed`` is called all the while, and may raise to end it."""
+        example = given.example.answered(measured.answer) if given.example is not None else None
+        subject = completed(
+            replace(given, is_archive=True, measured=measured, example=example), libraries
+        )
+        contents, layers = _in_layers(subject, libraries, thin=self.thin)
+        subject = replace(subject, layers=tuple(one.layer for one in layers))
+        findings = check_subject(subject)
+        _refuse_errors(findings)
+        manifest = Manifest(
+            name=subject.name or "",
+            mmekit=__version__,
+            image=None if self.image is None else self.image.name,
+            worker_slots=subject.worker_slots,
+            measured=measured,
+            files={member.name: Digest(member.sha256(), member.size) for member in contents},
+            signature=subject.signature,
+            example=subject.example,
+            layers=subject.layers,
+        )
+        text = manifest.to_json()
+        # What is too long to be read again must not be written.
+        check_length(MANIFEST_FILE, len(text), subject.contents.where)
+        inline = (member for layer in layers for member in layer.in_archive())
+        contents = contents.with_members(Member.made_of(MANIFEST_FILE, text), *inline)
+        level = THIN_LEVEL if self.thin and self.compress is None else self.compress or None
+        with _storing(output):
+            for layer in layers:
+                if not layer.layer.inline:
+                    layer.write(layers_folder(output), level)
+            # Last: an archive whose layers are not there is of no use to anybody.
+            sha256, size = _write(contents, output, level, proceed)
+        return Packed(output, sha256, size, tuple(contents.files), findings, manifest.layers)
 
 
 def _in_layers(
@@ -254,76 +293,6 @@ def _in_layers(
     return contents, layers
 
 
-def _completed(given: Subject, libraries: PackedLayer | None = None) -> Subject:
-    """Return what the archive will hold, in the form that it will have."""
-    contents = given.contents.with_members(Member.made_of(PROPERTIES_FILE, _properties_text(given)))
-    if libraries is not None:
-        # What it asks for is in the layer, and so are the wheels that lay beside it.
-        wheels = (name for name in contents.files if name.startswith(f"{LINKS_FOLDER}/"))
-        contents = contents.without(REQUIREMENTS_FILE, *wheels)
-        given = replace(given, libraries={one.name: one for one in libraries.members})
-    if REQUIREMENTS_FILE in contents:
-        text = contents.text(REQUIREMENTS_FILE) or ""
-        lines = remaining(parse_requirements(text), given.image)
-        left = "".join(f"{line.text}\n" for line in lines)
-        contents = contents.without(REQUIREMENTS_FILE)
-        if lines:
-            contents = contents.with_members(Member.made_of(REQUIREMENTS_FILE, left.encode()))
-    return replace(given, contents=contents)
-
-
-def _properties_text(given: Subject) -> bytes:
-    member = given.contents.files.get(PROPERTIES_FILE)
-    own = member.read() if member is not None else b""
-    properties = given.properties
-    added = []
-    if properties.engine is None:
-        # Without it, DJL Serving goes by file names: a model.onnx beside model.py decides.
-        added.append("engine=Python")
-    if given.uses_slots:
-        added += _worker_lines(given)
-    if properties.required_memory_mb is None and given.required_memory_mb is not None:
-        added.append(f"required_memory_mb={given.required_memory_mb}")
-    if properties.model_name is None:
-        # Under SageMaker all models are called 'model' in the log otherwise.
-        added.append(f"option.modelName={_escaped(given.name or '')}")
-    if not added:
-        return own
-    # Behind what the package has: `mme deploy` tells by the beginning whether that has changed.
-    # The empty line also ends a last line that a backslash would continue.
-    start = own if own.endswith(b"\n") or not own else own + b"\n"
-    return start + "\n".join(["", "# Added when the model was packed:", *added, ""]).encode()
-
-
-def _worker_lines(given: Subject) -> list[str]:
-    """Return how many slots DJL Serving may open, and that one time-out is not the end.
-
-    A slot costs 0.1 MiB and some 30 ms, and a model whose process dies is mended behind its slots;
-    with retry_threshold=0, DJL's default, the server would give it up all the same.
-    """
-    properties, values = given.properties, given.values
-    least, lines = properties.min_workers, []
-    if least is None and "minWorkers" not in values:
-        lines.append("minWorkers=1")
-    if properties.max_workers is None and "maxWorkers" not in values:
-        lines.append(f"maxWorkers={max(DEFAULT_SLOTS, least or 1)}")
-    if properties.retry_threshold is None and "retry_threshold" not in values:
-        lines.append("retry_threshold=10")
-    return lines
-
-
-def _escaped(name: str) -> str:
-    """Write a value in ASCII, as java.util.Properties understands it."""
-    pieces = []
-    for character in name:
-        # Java has no escape for a character beyond 16 bits: it takes two, the surrogate pair.
-        units = character.encode("utf-16-be").hex()
-        plain = character.isascii() and (character.isalnum() or character in "._-")
-        escapes = "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
-        pieces.append(character if plain else escapes)
-    return "".join(pieces)
-
-
 def _refuse_errors(findings: tuple[Finding, ...]) -> None:
     errors = [finding for finding in findings if finding.is_error]
     if errors:
@@ -337,9 +306,11 @@ def _refuse_errors(findings: tuple[Finding, ...]) -> None:
         )
 
 
-def _write(contents: Contents, output: Path, level: int | None) -> tuple[str, int]:
+def _write(
+    contents: Contents, output: Path, level: int | None, proceed: Callable[[], object]
+) -> tuple[str, int]:
     with atomic_file(output) as stream:
-        hashing = _HashingStream(stream)
+        hashing = _HashingStream(stream, proceed)
         gzip = GzipWriter(hashing, level)
         tar = TarWriter(gzip)
         for folder in parent_folders(contents.files):
@@ -367,12 +338,14 @@ def _storing(output: Path) -> Iterator[None]:
 class _HashingStream:
     """A stream that knows the SHA-256 and the size of what went through it."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, proceed: Callable[[], object]) -> None:
         self._stream = stream
+        self._proceed = proceed
         self.sha256 = hashlib.sha256()
         self.size = 0
 
     def write(self, data: bytes) -> None:
+        self._proceed()
         self.sha256.update(data)
         self.size += len(data)
         self._stream.write(data)

@@ -8,7 +8,7 @@ what training left behind. Names inside either are relative, with forward slashe
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ CONTENT_TYPES = MappingProxyType(
 )
 
 _SAMPLES = ("sample_request", "sample_response")
-_MOST_BYTES = 64 << 10
+MOST_BYTES = 64 << 10
 _VALUES = {
     "boolean": True,
     "integer": 1,
@@ -241,13 +241,19 @@ class Example:
     def of(cls, package: Package) -> Example | None:
         """Return a package's sample; None for one that is no text, or more than 64 KiB."""
         sample = package.sample_request
-        if sample is None or sample.path.stat().st_size > _MOST_BYTES:
+        if sample is None or sample.path.stat().st_size > MOST_BYTES:
             return None
         try:
             request = sample.body.decode()
         except UnicodeDecodeError:
             return None
         return cls(sample.content_type, request, _answer(package))
+
+    def answered(self, answer: str | None) -> Example:
+        """Return it with what a model answers; as it is where that is None, or it has none."""
+        if answer is None or self.answer is None:
+            return self
+        return replace(self, answer=answer or None)
 
     @classmethod
     def made_of(cls, signature: Signature) -> Example:
@@ -271,7 +277,7 @@ class Example:
 
 def _answer(package: Package) -> str | None:
     file = package.folder / "sample_response.json"
-    if not file.is_file() or file.stat().st_size > _MOST_BYTES:
+    if not file.is_file() or file.stat().st_size > MOST_BYTES:
         return None
     try:
         return file.read_text(encoding="utf-8")

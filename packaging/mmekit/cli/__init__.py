@@ -13,6 +13,8 @@ from mmekit.cli import (
     archives,  # noqa: F401
     layers,  # noqa: F401
     endpoints,  # noqa: F401
+    invoke,  # noqa: F401
+    releases,  # noqa: F401
     smoke,  # noqa: F401
 )
 from mmekit.cli.application import app

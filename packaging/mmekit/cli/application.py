@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -13,12 +13,7 @@ from mmekit import __version__
 from mmekit.errors import CheckError, MmekitError
 from mmekit.extras import optional_libraries
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mmekit.findings import Finding
-
-__all__ = ["Artifacts", "Image", "PackageFolder", "Panel", "app", "not_empty", "print_findings"]
+__all__ = ["Artifacts", "AsJson", "Image", "PackageFolder", "Panel", "app", "not_empty"]
 
 
 class Panel(str, Enum):
@@ -63,6 +58,8 @@ class _ReportingGroup(TyperGroup):
 
 def _complain(error: MmekitError | OSError) -> NoReturn:
     if isinstance(error, CheckError) and error.findings:
+        from mmekit.printing import print_findings
+
         print_findings(error.findings, stderr=True)
     if isinstance(error, OSError):
         where = None if error.filename is None else str(error.filename)
@@ -106,25 +103,6 @@ def mme(
     """
 
 
-def print_findings(findings: Sequence[Finding], *, stderr: bool = False) -> None:
-    """Print findings as a table."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-    table = Table(show_lines=True)
-    for heading in ("Severity", "Where", "Finding and remedy"):
-        table.add_column(heading, overflow="fold")
-    for finding in findings:
-        table.add_row(
-            Text(finding.severity, style=colours[finding.severity]),
-            Text(f"{finding.where}\n{finding.rule}"),
-            Text(f"{finding.message}\nRemedy: {finding.remedy}"),
-        )
-    Console(stderr=stderr).print(table)
-
-
 def not_empty(text: str) -> str:
     """Refuse a value that is given and empty."""
     if not text:
@@ -142,6 +120,7 @@ Artifacts = Annotated[
         "build/artifacts/extra_trees_classifier.",
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Image = Annotated[
     str | None,
     typer.Option(

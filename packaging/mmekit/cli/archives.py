@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmekit.cli.application import Artifacts, Image, PackageFolder, Panel, app, print_findings
+from mmekit.cli.application import Artifacts, AsJson, Image, PackageFolder, Panel, app
+from mmekit.cli.registration import Register, expect_registrable, registered_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rich.table import Table
+    from collections.abc import Iterator
 
     from mmekit import archive as room
-    from mmekit.archive import Description, Measured, MeasuredMemory
+    from mmekit.archive import Description, Measured, MeasuredMemory, Packed
+    from mmekit.deploy.registry import RegisteredModel
     from mmekit_runtime.signature import Column
 
 _MIB = 1 << 20
@@ -38,7 +38,7 @@ def check(
         ),
     ] = None,
     image: Image = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find what would fail on an endpoint; exit 1 on errors.
 
@@ -48,13 +48,16 @@ def check(
     build/artifacts/extra_trees_classifier
     """
     from mmekit import archive
+    from mmekit.printing import print_findings
+    from mmekit.progress import under_way
 
     if artifacts is not None and not path.is_dir():
         raise typer.BadParameter(
             "only a package folder has its artefacts elsewhere",
             param_hint="--artifacts",
         )
-    findings = archive.check(path, artifacts=artifacts, image=_image(image))
+    with under_way(f"checking {path}"):
+        findings = archive.check(path, artifacts=artifacts, image=_image(image))
     if as_json:
         import json
         from dataclasses import asdict
@@ -84,7 +87,7 @@ def describe(
         ),
     ] = None,
     as_openapi: Annotated[bool, typer.Option("--openapi", help="Print OpenAPI 3.1.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a model's inputs, outputs, memory and libraries.
 
@@ -95,8 +98,10 @@ def describe(
     import json
 
     from mmekit import archive
+    from mmekit.progress import under_way
 
-    described = archive.describe(path, artifacts=artifacts)
+    with under_way(f"reading {path}"):
+        described = archive.describe(path, artifacts=artifacts)
     if as_openapi:
         typer.echo(json.dumps(archive.openapi(described), indent=2, ensure_ascii=False))
     elif as_json:
@@ -106,7 +111,7 @@ def describe(
 
 
 @app.command(rich_help_panel=Panel.PACKAGE)
-def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
+def measure(package: PackageFolder, *, artifacts: Artifacts, as_json: AsJson = False) -> None:
     """Measure the memory and libraries of a model by loading it.
 
     It is loaded once, in a worker process of its own. The sample request is answered alone and in
@@ -118,8 +123,13 @@ def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
     build/artifacts/setfit_classifier
     """
     from mmekit import archive
+    from mmekit.progress import under_way
 
-    measured = archive.measure(package, artifacts)
+    with under_way(f"measuring {package.name}: loading it in processes of its own"):
+        measured = archive.measure(package, artifacts)
+    if as_json:
+        typer.echo(measured.to_json().decode().rstrip())
+        return
     typer.echo(
         f"{package.name}: {_described(measured.memory)}, Python {measured.python}, "
         + ", ".join(f"{name} {measured.libraries[name]}" for name in measured.required)
@@ -131,14 +141,40 @@ def measure(package: PackageFolder, *, artifacts: Artifacts) -> None:
 
 
 @app.command(rich_help_panel=Panel.PACKAGE)
-def pack(
+def pack(  # noqa: PLR0913 - what can be chosen about an archive
     package: PackageFolder,
     *,
-    artifacts: Artifacts,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", dir_okay=False, help="The archive: NAME.tar.gz."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The archive, NAME.tar.gz; with --artifacts-in the folder for the archives.",
+        ),
     ],
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            "--artifacts",
+            exists=True,
+            file_okay=False,
+            help="The folder with the trained model's artefacts, such as "
+            "build/artifacts/extra_trees_classifier.",
+        ),
+    ] = None,
+    artifacts_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--artifacts-in",
+            exists=True,
+            file_okay=False,
+            help="A folder of such folders, one for each model: each becomes an archive of its "
+            "name. One model is measured, and those that differ in numbers only reuse that.",
+        ),
+    ] = None,
+    measure_each: Annotated[
+        bool, typer.Option("--measure-each", help="With --artifacts-in: measure every model.")
+    ] = False,
     worker_slots: Annotated[
         bool,
         typer.Option(
@@ -163,39 +199,96 @@ def pack(
             "archive, the runtime among them, for `mme deploy` or `mme layers push` to upload.",
         ),
     ] = False,
+    register: Register = None,
     image: Image = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Build a reproducible model.tar.gz from package and artefacts.
+    """Build a reproducible model.tar.gz from package and artefacts, or one for each of many.
 
-    **Example:** mme pack model_packages/extra_trees_classifier --artifacts
-    build/artifacts/extra_trees_classifier -o build/archives/extra_trees_classifier.tar.gz
+    With --artifacts-in, models are loaded and packed in parallel; an archive whose inputs have not
+    changed stays as it is. Exit 1 if one fails; the others are packed.
+
+    **Examples:** mme pack model_packages/extra_trees_classifier --artifacts
+    build/artifacts/extra_trees_classifier -o build/archives/extra_trees_classifier.tar.gz  ·  mme
+    pack shop --artifacts-in shops -o build/shops
     """
     from mmekit import archive
+    from mmekit.cli.series import expect_one_of, pack_series
+    from mmekit.progress import under_way
 
-    packed = archive.pack(
-        package,
-        artifacts,
-        output,
-        worker_slots=worker_slots,
-        layers=layers,
-        thin=thin,
-        image=_image(image),
-        say=lambda text: typer.echo(text, err=True),
-    )
+    expect_one_of(artifacts, artifacts_in, output, measure_each=measure_each)
+    expect_registrable(register, is_series=artifacts_in is not None, thin=thin)
+    if artifacts_in is not None:
+        pack_series(
+            *(package, artifacts_in, output),
+            as_json=as_json,
+            worker_slots=worker_slots,
+            layers=layers,
+            thin=thin,
+            image=_image(image),
+            measure_each=measure_each,
+        )
+        return
+    assert artifacts is not None  # noqa: S101 - one of the two is there
+    with under_way(f"packing {package.name}") as say:
+        packed = archive.pack(
+            package,
+            artifacts,
+            output,
+            worker_slots=worker_slots,
+            layers=layers,
+            thin=thin,
+            image=_image(image),
+            say=say,
+        )
+    registered = None if register is None else registered_archive(packed.path, register)
+    if as_json:
+        _print_json(packed, registered)
+        return
+    _print_packed(packed)
+    if registered is not None:
+        typer.echo(f"{packed.path}: {registered}")
+
+
+def _print_json(packed: Packed, registered: RegisteredModel | None) -> None:
+    import json
+    from dataclasses import asdict
+
+    from mmekit.archive import layer_file
+
+    layers = []
+    for layer in packed.layers:
+        file = None if layer.inline else str(layer_file(packed.path, layer.sha256))
+        layers.append({**asdict(layer), "file": file})
+    content = {
+        "path": str(packed.path),
+        "size": packed.size,
+        "sha256": packed.sha256,
+        "layers": layers,
+        "findings": [asdict(finding) for finding in packed.findings],
+        "registered": None if registered is None else asdict(registered),
+    }
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print_packed(packed: Packed) -> None:
+    from mmekit.archive import layer_file
+    from mmekit.printing import print_findings
+
     if packed.findings:
         print_findings(packed.findings)
     size = packed.size / _MIB
     unit = f"{size:.1f} MiB" if size >= 1 else f"{packed.size / 1024:.1f} KiB"
     typer.echo(f"{packed.path}: {unit}, SHA-256 {packed.sha256}")
     for layer in packed.layers:
-        where = "in it" if layer.inline else archive.layer_file(packed.path, layer.sha256)
+        where = "in it" if layer.inline else layer_file(packed.path, layer.sha256)
         typer.echo(f"  {layer}: {where}")
 
 
 @app.command(rich_help_panel=Panel.PACKAGE)
 def environment(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the recommended Environment of a SageMaker model.
 
@@ -235,31 +328,27 @@ def _described(memory: MeasuredMemory) -> str:
 
 
 def _print(described: Description) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
-    console.print(_table(("", ""), _facts(described), headed=False))
+    from mmekit.printing import TextTable, show
+
+    show(TextTable(("", ""), tuple(_facts(described))))
     signature = described.signature
     for title, columns in (
         ("Inputs", () if signature is None else signature.inputs),
         ("Outputs", () if signature is None else signature.outputs),
     ):
         if columns:
-            console.print(Text(f"\n{title}", style="bold"))
             heads = ("Column", "Type", "Missing", "Values")
-            console.print(_table(heads, [_column(column) for column in columns]))
+            show("", TextTable(heads, tuple(map(_column, columns)), title=title))
     example = described.example
     if example is not None:
-        console.print(Text(f"\nSample request, {example.content_type}", style="bold"))
-        console.print(Text(_shortened(example.request)))
+        show("", Text(f"Sample request, {example.content_type}", style="bold"))
+        show(_shortened(example.request))
         if example.answer is not None:
-            console.print(Text("\nSample response", style="bold"))
-            console.print(Text(_shortened(example.answer)))
+            show("", Text("Sample response", style="bold"), _shortened(example.answer))
     if described.lacks:
-        console.print(Text("\nMissing", style="bold"))
-        for lack in described.lacks:
-            console.print(Text(f"- {lack}"))
+        show("", Text("Missing", style="bold"), *(f"- {lack}" for lack in described.lacks))
 
 
 def _facts(described: Description) -> Iterator[tuple[str, str]]:
@@ -304,18 +393,6 @@ def _column(column: Column) -> tuple[str, str, str, str]:
     kind = column.type if column.dtype in (None, column.type) else f"{column.type} ({column.dtype})"
     missing = "yes" if column.missing else "no"
     return column.name, kind, missing if column.required else "optional", values
-
-
-def _table(heads: Sequence[str], rows: Any, *, headed: bool = True) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=headed)
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _shortened(text: str) -> str:

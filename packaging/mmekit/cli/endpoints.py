@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmekit.cli.application import Panel, app, not_empty
-from mmekit.errors import DeployError, EndpointError
+from mmekit.cli.application import Panel, app
+from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from mmekit.deploy import Plan, Site
+    from mmekit.deploy import Bill, Plan, Report, Site
 
 _INTERRUPTED = 130
+WOULD_CHANGE = 2
+DEPLOYMENT_FILE = Path("mme.yaml")
 
 DeploymentFile = Annotated[
     Path,
@@ -28,6 +30,11 @@ DeploymentFile = Annotated[
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask for confirmation, as on the local target.")
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="A line for each resource, also where many are alike."),
+]
+PlanAsJson = Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")]
 cdk = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(
     cdk,
@@ -46,12 +53,18 @@ Folder = Annotated[
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def deploy(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = DEPLOYMENT_FILE,
     *,
     yes: Yes = False,
     only_plan: Annotated[
-        bool, typer.Option("--plan", help="Show the plan (archives are packed) and exit.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="Show the plan (archives are packed) and exit: 2 when it would change something.",
+        ),
     ] = False,
+    verbose: Verbose = False,
+    as_json: PlanAsJson = False,
 ) -> None:
     """Create or update an endpoint and its resources from one file.
 
@@ -59,60 +72,53 @@ def deploy(
     Shows a plan first, and changes only what differs. An endpoint keeps serving while it is
     updated. Run the command again to resume an interrupted deployment.
 
+    **Exit codes:** 0, 1 for an error; of --plan also 2 when something would change.
+
     **Examples:** mme deploy  ·  MME_TARGET=aws mme deploy production.yaml --plan
     """
     from mmekit import deploy as room
+    from mmekit.deploy.registry import fetch_registered
 
-    with _site(file) as site:
+    report = _reporter(only_plan, as_json)
+    with site_of(file) as site:
         image = site.image  # a region without one is told before anything is looked up
-        models = room.packed_models(site.deployment, typer.echo)
-        capacity = room.capacity_of(
-            site.deployment.instance_type, models, volume_gb=site.deployment.volume_gb
-        )
-        plan = room.plan_deployment(site, models, typer.echo)
-        _show(plan, f"Plan for {site.name} on {site.account}:")
-        typer.echo(f"image: {image}")
-        for line in (*capacity.lines(), *room.storage_of(site, models).lines()):
-            typer.echo(line)
-        scaling = site.deployment.autoscaling
-        cost = room.cost_of(
-            site.account.region,
-            site.deployment.instance_type,
-            instances=site.deployment.instances,
-            models=len(models),
-            most=scaling.maximum if scaling else 0,
-            account=site.account,
-        )
-        for line in cost.lines():
-            typer.echo(line)
-        if not site.account.is_real:
-            typer.echo("  on the local service it is free")
+        fetch_registered(site, report)
+        models = room.packed_models(site.deployment, report)
+        plan = room.plan_deployment(site, models, report)
+        forecast = room.forecast_of(site, models)
+        if as_json:
+            print_plan_json(site, plan, image=image, bill=forecast.bill)
+        else:
+            lines = [f"image: {image}", *forecast.lines()]
+            show_plan(plan, f"Plan for {site.name} on {site.account}:", lines, verbose=verbose)
         if only_plan:
-            return
+            raise typer.Exit(WOULD_CHANGE if plan.changes else 0)
         if not plan.changes:
             typer.echo("Nothing to do.")
             return
-        _ask(site, yes, "Apply this plan?")
-        plan.perform(typer.echo)
+        ask_for(site, yes, "Apply this plan?")
+        plan.perform(report)
     typer.echo(
         f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
-        f"{models[0].key} --data FILE"
+        f"{models[0].name if models else 'NAME.tar.gz'} --data FILE"
     )
 
 
-@app.command(rich_help_panel=Panel.DEPLOY)
+@app.command(rich_help_panel=Panel.OPERATE)
 def status(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = DEPLOYMENT_FILE,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Show a deployment: endpoint, instances, models, cost.
+    """Show a deployment: endpoint, instances, models, and what they cost now.
 
     **Example:** mme status production.yaml
     """
     from mmekit import deploy as room
+    from mmekit.deploy.outline import folded
 
-    with _site(file) as site:
+    with site_of(file) as site:
         found = room.status_of(site)
     if as_json:
         import json
@@ -120,16 +126,18 @@ def status(
 
         typer.echo(json.dumps(asdict(found), indent=2, default=str))
         return
-    for line in found.lines():
+    for line in folded(found.lines(verbose=verbose)):
         typer.echo(line)
 
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def destroy(
-    file: DeploymentFile = Path("deployment.yaml"),
+    file: DeploymentFile = DEPLOYMENT_FILE,
     *,
     yes: Yes = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Show the plan and exit.")] = False,
+    verbose: Verbose = False,
+    as_json: PlanAsJson = False,
 ) -> None:
     """Delete the resources that `mme deploy` created, and no others.
 
@@ -137,21 +145,26 @@ def destroy(
     """
     from mmekit import deploy as room
 
-    with _site(file) as site:
-        plan = room.plan_removal(site, typer.echo)
-        if not plan.changes:
-            _show(plan, f"No resources of {site.name} are left on {site.account}.")
+    report = _reporter(only_plan, as_json)
+    with site_of(file) as site:
+        plan = room.plan_removal(site, report)
+        if as_json:
+            print_plan_json(site, plan)
+        elif plan.changes:
+            show_plan(plan, f"Plan to remove {site.name} from {site.account}:", verbose=verbose)
+        else:
+            heading = f"No resources of {site.name} are left on {site.account}."
+            show_plan(plan, heading, verbose=verbose)
+        if only_plan or not plan.changes:
             return
-        _show(plan, f"Plan to remove {site.name} from {site.account}:")
-        if only_plan:
-            return
-        _ask(site, yes, "Apply this plan?")
-        plan.perform(typer.echo)
+        ask_for(site, yes, "Apply this plan?")
+        plan.perform(report)
     typer.echo(f"{site.name} is removed.")
 
 
 @contextlib.contextmanager
-def _site(file: Path) -> Iterator[Site]:
+def site_of(file: Path) -> Iterator[Site]:
+    """Read a deployment file, and look up the account that it is for."""
     from mmekit import deploy as room
 
     try:
@@ -166,13 +179,44 @@ def _site(file: Path) -> Iterator[Site]:
         raise typer.Exit(_INTERRUPTED) from None
 
 
-def _show(plan: Plan, heading: str) -> None:
-    typer.echo(heading)
-    for line in plan.lines():
+def _reporter(only_plan: bool, as_json: bool) -> Report:  # noqa: FBT001 - the options' values
+    """Return where progress is told: beside the plan, or beside what a program reads."""
+    if as_json and not only_plan:
+        raise DeployError(
+            "--json is for --plan: what is done is told as it happens.",
+            where="mme",
+            remedy="Add --plan, or leave --json out.",
+        )
+    return lambda line: typer.echo(line, err=as_json)
+
+
+def show_plan(plan: Plan, heading: str, further: Sequence[str] = (), *, verbose: bool) -> None:
+    """Print a plan as text."""
+    from mmekit.deploy.outline import folded
+
+    for line in folded([heading, *plan.lines(verbose=verbose), *further, plan.totals()]):
         typer.echo(line)
 
 
-def _ask(site: Site, yes: bool, question: str) -> None:  # noqa: FBT001 - the option's value
+def print_plan_json(
+    site: Site, plan: Plan, image: str | None = None, bill: Bill | None = None
+) -> None:
+    """Print a plan as JSON."""
+    import json
+
+    members: dict[str, Any] = {"deployment": site.name, "account": site.account.number}
+    members |= {"region": site.account.region, "is_local": not site.account.is_real}
+    members |= plan.members()
+    if image is not None:
+        members["image"] = image
+    if bill is not None:
+        for name, usd in (("usd_an_hour", bill.cost.hour), ("usd_a_month", bill.month)):
+            members[name] = None if usd is None else float(usd)
+    typer.echo(json.dumps(members, indent=2))
+
+
+def ask_for(site: Site, yes: bool, question: str) -> None:  # noqa: FBT001 - the option's value
+    """Ask before a real account is changed."""
     if yes or not site.account.is_real:
         return
     if not sys.stdin.isatty():
@@ -227,70 +271,3 @@ def destroy_stacks(folder: Folder) -> None:
     from mmekit.settings import Settings
 
     Assembly(folder, Settings()).destroy(typer.echo)
-
-
-@app.command(rich_help_panel=Panel.DEPLOY)
-def invoke(
-    endpoint: Annotated[str, typer.Argument(help="The name of the endpoint.", callback=not_empty)],
-    *,
-    target_model: Annotated[
-        str,
-        typer.Option(
-            help="The archive's key under the prefix, such as ridge.tar.gz.",
-            callback=not_empty,
-        ),
-    ],
-    data: Annotated[typer.FileBinaryRead, typer.Option(help="The request body; - is stdin.")],
-    content_type: Annotated[
-        str | None, typer.Option(help="Default: by the suffix of --data.")
-    ] = None,
-    accept: Annotated[
-        str | None, typer.Option(help="The content type of the response, such as text/csv.")
-    ] = None,
-    custom_attributes: Annotated[
-        str | None, typer.Option(help="Parameters of the model, such as probabilities=true.")
-    ] = None,
-) -> None:
-    """Invoke a model of an endpoint and print the response.
-
-    **Example:** mme invoke mmekit --target-model extra_trees_classifier.tar.gz --data
-    model_packages/extra_trees_classifier/sample_request.json
-    """
-    from mmekit.settings import Settings
-
-    settings = Settings()
-    request = {
-        "EndpointName": endpoint,
-        "TargetModel": target_model,
-        "Body": data.read(),
-        "ContentType": content_type or _content_type(data),
-        "Accept": accept,
-        "CustomAttributes": custom_attributes,
-    }
-    answer, answered = _invoke(settings, {name: value for name, value in request.items() if value})
-    sys.stdout.buffer.write(answer)
-    is_text = answered.startswith("text/") or "json" in answered
-    if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
-        typer.echo()
-
-
-def _content_type(data: BinaryIO) -> str:
-    from mmekit.archive.package import CONTENT_TYPES
-
-    suffix = Path(data.name).suffix if isinstance(data.name, str) else ""
-    return CONTENT_TYPES.get(suffix, "application/json")
-
-
-def _invoke(settings: Any, request: dict[str, Any]) -> tuple[bytes, str]:
-    """Return the answer's body and content type."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    where = f"{request['EndpointName']}, {request['TargetModel']}"
-    try:
-        answer = settings.client("sagemaker-runtime").invoke_endpoint(**request)
-        return bytes(answer["Body"].read()), answer.get("ContentType") or ""
-    except ClientError as error:
-        raise EndpointError(str(error), where=where) from error
-    except BotoCoreError as error:
-        remedy = "Start the local endpoint: mme up." if settings.target == "local" else None
-        raise EndpointError(str(error), where=where, remedy=remedy) from error

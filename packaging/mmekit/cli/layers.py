@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmekit.cli.application import Panel, app
+from mmekit.cli.application import AsJson, Panel, app
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ Archives = Annotated[
         metavar="ARCHIVE", exists=True, dir_okay=False, help="Archives of `mme pack` (.tar.gz)."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @layers.command("list")
@@ -41,8 +40,10 @@ def show(archives: Archives, *, as_json: AsJson = False) -> None:
     **Example:** mme layers list build/archives/*.tar.gz
     """
     from mmekit.deploy.layer_files import named_layers
+    from mmekit.progress import under_way
 
-    found = {archive: named_layers(archive) for archive in archives}
+    with under_way(f"reading {len(archives)} archives"):
+        found = {archive: named_layers(archive) for archive in archives}
     if as_json:
         content = [
             {"archive": str(archive), "layers": [_members(layer) for layer in named]}
@@ -104,24 +105,17 @@ def _members(layer: NamedLayer) -> dict[str, Any]:
 
 
 def _print(named: list[NamedLayer]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from mmekit.deploy.layers import short_name
+    from mmekit.printing import TextTable, show
 
-    table = Table()
-    for head in ("Layer", "Kind", "MB", "Where", "Models"):
-        table.add_column(
-            head, no_wrap=True, justify="right" if head in ("MB", "Models") else "left"
-        )
-    table.add_column("What is in it", overflow="fold")
-    rows: dict[tuple[str, str], list[NamedLayer]] = {}
+    same: dict[tuple[str, str], list[NamedLayer]] = {}
     for layer in named:
-        rows.setdefault((layer.entry.sha256, layer.place), []).append(layer)
-    for (sha256, place), same in rows.items():
-        entry = same[0].entry
-        cells = (entry.kind, f"{entry.bytes / 1e6:.1f}", place, str(len(same)), entry.says)
-        table.add_row(*map(Text, (short_name(sha256), *cells)))
+        same.setdefault((layer.entry.sha256, layer.place), []).append(layer)
+    rows = []
+    for (sha256, place), alike in same.items():
+        entry = alike[0].entry
+        cells = (entry.kind, f"{entry.bytes / 1e6:.1f}", place, str(len(alike)), entry.says)
+        rows.append((short_name(sha256), *cells))
     if rows:
-        Console().print(table)
+        heads = ("Layer", "Kind", "MB", "Where", "Uses", "What is in it")
+        show(TextTable(heads, tuple(rows), numbers=("MB", "Uses")))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import Panel, app
+from mmekit.cli.application import AsJson, Panel, app
 
 if TYPE_CHECKING:
     from mmekit.scaffold import Initialised
@@ -68,6 +68,7 @@ def init(  # noqa: PLR0913  an option each
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite the files of an earlier init.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Create a package folder from a trained model, without code.
 
@@ -77,25 +78,49 @@ def init(  # noqa: PLR0913  an option each
 
     **Example:** mme init churn --artifact model.joblib --example customers.csv
     """
+    from mmekit.progress import under_way
     from mmekit.scaffold import Wishes
     from mmekit.scaffold import init as make
 
-    done = make(
-        Wishes(
-            name=name,
-            artifact=artifact,
-            example=example,
-            output=output,
-            artifacts=artifacts,
-            target=target,
-            code=tuple(code or ()),
-            trusted=tuple(trust or ()),
-            convert_to_skops=convert_to_skops,
-            link=link,
-            force=force,
-        )
+    wishes = Wishes(
+        name=name,
+        artifact=artifact,
+        example=example,
+        output=output,
+        artifacts=artifacts,
+        target=target,
+        code=tuple(code or ()),
+        trusted=tuple(trust or ()),
+        convert_to_skops=convert_to_skops,
+        link=link,
+        force=force,
     )
-    _report(name, done)
+    with under_way(f"loading {artifact} and asking it"):
+        done = make(wishes)
+    if as_json:
+        _print_json(name, done)
+    else:
+        _report(name, done)
+
+
+def _print_json(name: str, done: Initialised) -> None:
+    import json
+
+    content = {
+        "name": name,
+        "package": str(done.package),
+        "artifacts": str(done.artifacts),
+        "test": str(done.test),
+        "found": done.inspected.title,
+        "library": done.inspected.library,
+        "handler": done.inspected.handler,
+        "form": done.inspected.form,
+        "requirements": list(done.inspected.requirements),
+        "signature": None if done.signature is None else json.loads(done.signature.to_json()),
+        "answer": done.answer,
+        "notes": list(done.notes),
+    }
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def _report(name: str, done: Initialised) -> None:

@@ -12,9 +12,11 @@ of them can be interrupted and run again.
 """
 
 from mmekit.deploy.account import Account, Site, deploy_errors
+from mmekit.deploy.bill import Bill
 from mmekit.deploy.capacity import Capacity, capacity_of
 from mmekit.deploy.cost import Cost, cost_of
 from mmekit.deploy.deployment import Deployment, read_deployment
+from mmekit.deploy.forecast import Forecast, forecast_of
 from mmekit.deploy.models import PackedModel, packed_models
 from mmekit.deploy.plan import Plan, plan_deployment, plan_removal
 from mmekit.deploy.status import Status, status_of
@@ -24,10 +26,12 @@ from mmekit.deploy.storage import Storage, storage_of
 __all__ = [
     "Account",
     "Action",
+    "Bill",
     "Capacity",
     "Cost",
     "Deployment",
     "Difference",
+    "Forecast",
     "PackedModel",
     "Plan",
     "Report",
@@ -38,6 +42,7 @@ __all__ = [
     "capacity_of",
     "cost_of",
     "deploy_errors",
+    "forecast_of",
     "packed_models",
     "plan_deployment",
     "plan_removal",

@@ -16,7 +16,7 @@ from mmekit.errors import DeployError, SettingsError
 from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings, published_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mmekit.deploy.deployment import Deployment
 
@@ -29,7 +29,9 @@ __all__ = [
     "deploy_errors",
     "is_denied",
     "is_missing",
+    "metrics_of",
     "owner",
+    "remedy_of",
     "tags",
 ]
 
@@ -55,6 +57,7 @@ _MISSING = frozenset({"404", "ObjectNotFoundException"})
 _MISSING_SPOKEN = ("Could not find", "No scaling policy found", "No scalable target found")
 VARIANT = "AllTraffic"
 _LAYERS = "MMEKIT_LAYERS"
+_METRICS, _METRICS_PER = "MMEKIT_METRICS", "MMEKIT_METRICS_PER"
 
 
 class Account:
@@ -63,7 +66,8 @@ class Account:
     Parameters
     ----------
     deployment
-        Its region, if it says one; the settings say the rest: target, credentials, local address.
+        Its region and profile, if it says them; the settings say the rest: target, credentials,
+        local address.
     target
         ``local`` or ``aws``, whatever the settings say.
 
@@ -80,7 +84,7 @@ class Account:
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value}
         # The settings ask for a role; the deployment makes its own.
         role = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/deployment"
-        self.settings = Settings(role=role, **chosen)
+        self.settings = Settings(profile=deployment.profile, role=role, **chosen)
         self.region = self.settings.region
         self.is_real = self.settings.target == "aws"
         self._clients: dict[str, Any] = {}
@@ -165,6 +169,15 @@ def _place(settings: Settings) -> str:
     return settings.local_url if settings.target == "local" else f"AWS, {settings.region}"
 
 
+def remedy_of(error: Exception, settings: Settings) -> str:
+    """Return what can be done about what botocore or AWS has said."""
+    from botocore.exceptions import ClientError
+
+    if isinstance(error, ClientError):
+        return _remedy(code_of(error), error.operation_name)
+    return _remedy_of_failure(error, settings)
+
+
 def _remedy(code: str, operation: str) -> str:
     if code in _EXPIRED:
         return (
@@ -201,6 +214,19 @@ def _remedy_of_failure(error: Exception, settings: Settings) -> str:
     if settings.target == "local":
         return "Start the local service with `mme up`; MME_LOCAL_URL names another address."
     return "Correct that and run the command again to resume."
+
+
+def metrics_of(environment: Mapping[str, str]) -> str:
+    """Return what containers with such variables publish: none, endpoint or models.
+
+    Examples
+    --------
+    >>> metrics_of({"MMEKIT_METRICS": "shops", "MMEKIT_METRICS_PER": "models"})
+    'models'
+    """
+    if not environment.get(_METRICS):
+        return "none"
+    return environment.get(_METRICS_PER) or "endpoint"
 
 
 def _places(environment: dict[str, str]) -> list[str]:
@@ -297,6 +323,10 @@ class Site:
             **(container_environment() if is_stock else {}),
             **self.deployment.environment,
         }
+        if self.deployment.metrics != "none":
+            # Of the deployment's name: the container knows not which endpoint it serves.
+            environment[_METRICS] = self.name
+            environment[_METRICS_PER] = self.deployment.metrics
         if self.fetches_layers:
             # What the file names goes first: a folder of an image of one's own needs no network.
             places = _places(environment)

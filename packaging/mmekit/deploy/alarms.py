@@ -11,7 +11,16 @@ from mmekit.errors import DeployError
 if TYPE_CHECKING:
     from mmekit.deploy.account import Site
 
-__all__ = ["plan_alarms", "plan_alarms_removal"]
+__all__ = [
+    "ROLLBACK_ALARMS",
+    "alarm_names",
+    "own_alarms",
+    "plan_alarms",
+    "plan_alarms_removal",
+]
+
+ROLLBACK_ALARMS = ("-5xx", "-latency")
+"""Ends of the names of those that take a roll-out back."""
 
 _OF_ENDPOINTS = "AWS/SageMaker"
 _OF_INSTANCES = "/aws/sagemaker/Endpoints"
@@ -44,10 +53,17 @@ def plan_alarms_removal(site: Site) -> tuple[Step, ...]:
 
         return Step(Action.REMOVE, "alarm", name, perform=remove)
 
-    return tuple(removal(name) for name, one in _states(site).items() if _is_own(site, one))
+    return tuple(removal(name) for name in own_alarms(site))
 
 
-def _names(site: Site) -> tuple[str, ...]:
+def own_alarms(site: Site) -> dict[str, str]:
+    """Return the deployment's alarms that are there, and their states, such as OK."""
+    there = _states(site).items()
+    return {name: one.get("StateValue", "") for name, one in there if _is_own(site, one)}
+
+
+def alarm_names(site: Site) -> tuple[str, ...]:
+    """Return what the deployment's alarms are called, there or not."""
     return tuple(f"{site.name}-{what}" for what in ("5xx", "latency", "memory", "disk"))
 
 
@@ -107,12 +123,12 @@ def _wanted(site: Site) -> dict[str, dict[str, Any]]:
         "AlarmActions": list(alarms.notify),
         "OKActions": list(alarms.notify),
     }
-    return {name: {**shared, **one} for name, one in zip(_names(site), described, strict=True)}
+    return {name: {**shared, **one} for name, one in zip(alarm_names(site), described, strict=True)}
 
 
 def _states(site: Site) -> dict[str, dict[str, Any]]:
     client = site.account.client("cloudwatch")
-    found = client.describe_alarms(AlarmNames=list(_names(site)), AlarmTypes=["MetricAlarm"])
+    found = client.describe_alarms(AlarmNames=list(alarm_names(site)), AlarmTypes=["MetricAlarm"])
     return {one["AlarmName"]: one for one in found["MetricAlarms"]}
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmekit.deploy.account import Account
 
 __all__ = [
+    "HOURS_A_MONTH",
     "Cost",
     "LambdaPrice",
     "Price",
@@ -22,10 +23,13 @@ __all__ = [
     "cost_of",
     "current_price_of",
     "lambda_price_of",
+    "monthly_price_of",
     "price_of",
     "serverless_price_of",
 ]
 
+HOURS_A_MONTH = 730
+"""As AWS's own calculator has it."""
 _HOUR_S = 3600
 _PRICE_LIST = "us-east-1"  # has the prices of all regions of its partition
 # A plan must not wait for a price: the one on file will do.
@@ -313,6 +317,24 @@ def lambda_price_of(region: str) -> LambdaPrice | None:
     if found is None:
         return None
     return LambdaPrice(found["request"], found["gib_second"], found["source"], found["date"])
+
+
+def monthly_price_of(region: str, of: str) -> Decimal | None:
+    """Return US dollars a month for what is paid by the month; None where none is on file.
+
+    Parameters
+    ----------
+    of
+        s3_gb, volume_gb, alarm or metric.
+
+    Examples
+    --------
+    >>> monthly_price_of("us-east-1", "alarm")
+    Decimal('0.10')
+    """
+    found = next((one for one in _content()["monthly"] if one["region"] == region), {})
+    price: Decimal | None = found.get(of)
+    return price
 
 
 def _entry(kind: str, region: str) -> dict[str, Any] | None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from mmekit.deploy.parts import (
+    Alarms,
+    Autoscaling,
+    ModelEntry,
+    Network,
+    Part,
+    Rollout,
+    WarmUp,
+)
 from mmekit.errors import DeployError
 from mmekit.settings import (
     MAY_BE,
@@ -29,17 +28,15 @@ from mmekit.settings import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic_core import ErrorDetails
 
-__all__ = ["Alarms", "Autoscaling", "Deployment", "ModelEntry", "Network", "read_deployment"]
+__all__ = ["Deployment", "read_deployment"]
 
 _LONGEST_NAME = 32  # account and region are added to name a bucket, which may have 63
 _NAME = rf"^[a-zA-Z0-9](-?[a-zA-Z0-9]){{0,{_LONGEST_NAME - 1}}}$"
-_KEY = r"^[\w!.*'()-][\w!.*'()/-]*\.tar\.gz$"
-_SNS = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?$"
 _KMS = r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+$"
-_SUBNET = r"^subnet-[0-9a-f]+$"
-_SECURITY_GROUP = r"^sg-[0-9a-f]+$"
 _VARIABLE = r"^[a-zA-Z_][a-zA-Z0-9_]{0,1023}$"  # CreateModel's EnvironmentKey
 
 _FIELDS_MAY_BE = {
@@ -48,114 +45,18 @@ _FIELDS_MAY_BE = {
     "image": MAY_BE["image_uri"],
     "key": "what comes after the prefix, such as team/ridge.tar.gz: without a slash before it, "
     "with .tar.gz at its end",
+    "model_package_group": "the name of a model package group",
+    "model_package": "the ARN of a model package",
     "kms_key": "the ARN of a KMS key",
     "notify": "ARNs of SNS topics",
     "subnets": "ids such as subnet-0abc",
     "security_groups": "ids such as sg-0abc",
+    "profile": "the name of a profile of AWS's configuration",
     "environment": "names of letters, digits and underscores, with text as values",
 }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, str_strip_whitespace=True)
-
-
-class ModelEntry(_Part):
-    """A model: its archive, and what the archive is packed from.
-
-    Attributes
-    ----------
-    archive
-        The .tar.gz.
-    key
-        Its key under the prefix, which is the target model. The archive's name unless it is given.
-    package, artifacts
-        The folders to pack from, both or neither, when the archive is absent or stale.
-    """
-
-    archive: Path
-    key: Annotated[str, StringConstraints(pattern=_KEY, max_length=900)] = ""
-    package: Path | None = None
-    artifacts: Path | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_the_key(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "key" not in given and given.get("archive"):
-            return {**given, "key": Path(str(given["archive"])).name}
-        return given
-
-    @field_validator("archive", "package", "artifacts")
-    @classmethod
-    def _beside_the_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        folder = (info.context or {}).get("folder", Path())
-        return None if path is None else Path(folder, path.expanduser())
-
-    @model_validator(mode="after")
-    def _artifacts_belong_to_a_package(self) -> ModelEntry:
-        if self.artifacts is not None and self.package is None:
-            raise ValueError("artifacts without package: name the package folder too")
-        return self
-
-
-class Autoscaling(_Part):
-    """Target tracking on the invocations an instance gets in a minute.
-
-    Attributes
-    ----------
-    minimum, maximum
-        How many instances there are at least and at most.
-    invocations_per_instance
-        A minute: with more, instances are added; with clearly fewer, removed.
-    scale_out_cooldown, scale_in_cooldown
-        Seconds after a change in which there is no other.
-    """
-
-    minimum: Annotated[int, Field(ge=1)] = 1
-    maximum: Annotated[int, Field(ge=1)]
-    invocations_per_instance: Annotated[float, Field(gt=0)]
-    scale_out_cooldown: Annotated[int, Field(ge=0)] = 60
-    scale_in_cooldown: Annotated[int, Field(ge=0)] = 300
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Autoscaling:
-        if self.maximum < self.minimum:
-            raise ValueError(f"maximum {self.maximum} is less than minimum {self.minimum}")
-        return self
-
-
-class Alarms(_Part):
-    """What is too much.
-
-    Attributes
-    ----------
-    errors_5xx
-        So many answers of the kind 5xx in five minutes.
-    latency_ms
-        The slowest hundredth of the invocations takes longer, for 15 minutes.
-    memory_percent, disk_percent
-        More of an instance's is used, for ten minutes.
-    notify
-        SNS topics that are told when an alarm begins and when it ends.
-    """
-
-    errors_5xx: Annotated[int, Field(ge=1)] = 5
-    latency_ms: Annotated[float, Field(gt=0)] = 1000
-    memory_percent: Annotated[float, Field(gt=0, le=100)] = 85
-    disk_percent: Annotated[float, Field(gt=0, le=100)] = 85
-    notify: tuple[Annotated[str, StringConstraints(pattern=_SNS)], ...] = ()
-
-
-class Network(_Part):
-    """The private network that the instances are attached to."""
-
-    subnets: tuple[Annotated[str, StringConstraints(pattern=_SUBNET)], ...] = Field(min_length=1)
-    security_groups: tuple[Annotated[str, StringConstraints(pattern=_SECURITY_GROUP)], ...] = Field(
-        min_length=1
-    )
-
-
-class Deployment(_Part):
+class Deployment(Part):
     """An endpoint and everything that belongs to it.
 
     Attributes
@@ -163,7 +64,7 @@ class Deployment(_Part):
     name
         The endpoint's. Other resources' names begin with it, and their tags say it.
     packages
-        The models.
+        The models; none with `versions` where `mme promote` brings them.
     region
         Otherwise the one of the settings.
     bucket
@@ -188,10 +89,23 @@ class Deployment(_Part):
         Whether deploy packs archives that only name their layers.
     network, autoscaling, alarms
         None: none.
+    profile
+        The AWS profile whose credentials and region are used; otherwise AWS's own configuration.
+    versions
+        Whether an archive's key carries its digest, and current.json says which is current.
+    keep_days
+        How long a version stays that is not current any more.
+    metrics
+        What the containers tell CloudWatch of their models: nothing, figures of the endpoint, or
+        of each model.
+    rollout
+        How traffic moves to new instances; None: all at once, and nothing goes back.
+    warm_up
+        None: new instances load a model when it is asked for.
     """
 
     name: Annotated[str, StringConstraints(pattern=_NAME)]
-    packages: tuple[ModelEntry, ...] = Field(min_length=1)
+    packages: tuple[ModelEntry, ...]
     region: RegionName | None = None
     bucket: BucketName | None = None
     prefix: KeyPrefix = "models"
@@ -209,10 +123,38 @@ class Deployment(_Part):
     network: Network | None = None
     autoscaling: Autoscaling | None = None
     alarms: Alarms | None = None
+    profile: Annotated[str, StringConstraints(pattern=r"^[^\s\[\]]+$")] | None = None
+    versions: bool = False
+    keep_days: Annotated[int, Field(ge=1)] = 30
+    metrics: Literal["none", "endpoint", "models"] = "none"
+    rollout: Rollout | None = None
+    warm_up: WarmUp | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _models_may_be_promoted(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("versions") is True and "packages" not in given:
+            return {**given, "packages": ()}
+        return given
+
+    @model_validator(mode="after")
+    def _models_come_from_somewhere(self) -> Deployment:
+        if not self.packages and not self.versions:
+            raise ValueError(
+                "packages is empty; name a model, or set `versions: true`, and `mme promote` "
+                "brings some"
+            )
+        return self
+
+    @field_validator("rollout", mode="before")
+    @classmethod
+    def _may_be_told_by_a_word(cls, given: Any) -> Any:
+        return None if given == "all_at_once" else given
 
     @model_validator(mode="after")
     def _keys_are_unique(self) -> Deployment:
-        keys = [package.key for package in self.packages]
+        # Those of many archives are known when these are looked for.
+        keys = [package.key for package in self.packages if package.key]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
             raise ValueError(f"two packages have the key {twice[0]}; give one of them another key")
@@ -220,7 +162,7 @@ class Deployment(_Part):
 
     @model_validator(mode="after")
     def _something_is_packed(self) -> Deployment:
-        packs = any(package.artifacts for package in self.packages)
+        packs = any(package.packs for package in self.packages)
         for option, is_chosen in (("thin", self.thin), ("layers", self.layers)):
             if is_chosen and not packs:
                 raise ValueError(
@@ -228,6 +170,13 @@ class Deployment(_Part):
                     f"`artifacts` of one, or pack with mme pack --{option}"
                 )
         return self
+
+    @property
+    def first_instances(self) -> int:
+        """Return how many instances there are at first: within the bounds of autoscaling."""
+        if self.autoscaling is None:
+            return self.instances
+        return min(max(self.instances, self.autoscaling.minimum), self.autoscaling.maximum)
 
 
 def read_deployment(file: Path) -> Deployment:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import VARIANT, is_missing, owner, tags
+from mmekit.deploy.rollout import deployment_config, rollout_note
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError
 
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 _IN_SERVICE = "InService"
+_WEIGHT = 1.0  # of the one variant
+_NOT_SCALED = ("DesiredWeight", "DataCaptureConfig")  # the other variant properties
 _FAILED = "Failed"
 _IN_PROGRESS = frozenset({"Creating", "Updating", "Deleting", "RollingBack", "SystemUpdating"})
 _LONGEST_S = 3600.0
@@ -53,6 +56,12 @@ class EndpointState:
         How many there are, and how many there shall be.
     instance_type
         None when it cannot be told.
+    volume_gb
+        How large the instances' disks are; None for what SageMaker gives them.
+    weight
+        That the variant shall have.
+    progress
+        How far an update with a roll-out is; empty for none.
     """
 
     status: str
@@ -63,6 +72,9 @@ class EndpointState:
     instances: int
     desired_instances: int
     instance_type: str | None
+    volume_gb: int | None = None
+    weight: float = _WEIGHT
+    progress: str = ""
 
 
 def endpoint_state(site: Site) -> EndpointState | None:
@@ -84,6 +96,7 @@ def endpoint_state(site: Site) -> EndpointState | None:
             raise
         described = {}
     variant = _variant(found.get("ProductionVariants", []))
+    configured = _variant(described.get("ProductionVariants", []))
     return EndpointState(
         found["EndpointStatus"],
         config,
@@ -92,8 +105,18 @@ def endpoint_state(site: Site) -> EndpointState | None:
         owner(listed),
         variant.get("CurrentInstanceCount", 0),
         variant.get("DesiredInstanceCount", 0),
-        _variant(described.get("ProductionVariants", [])).get("InstanceType"),
+        configured.get("InstanceType"),
+        configured.get("VolumeSizeInGB"),
+        variant.get("DesiredWeight", _WEIGHT),
+        _progress(found.get("PendingDeploymentSummary", {})),
     )
+
+
+def _progress(pending: dict[str, Any]) -> str:
+    told = _variant(pending.get("ProductionVariants", [])).get("VariantStatus", [])
+    if not told:
+        return ""
+    return f"{told[0].get('Status', '')} {told[0].get('StatusMessage', '')}".strip()
 
 
 def settled_endpoint(site: Site, report: Report) -> EndpointState | None:
@@ -102,21 +125,24 @@ def settled_endpoint(site: Site, report: Report) -> EndpointState | None:
     Raises
     ------
     DeployError
-        It takes longer than an hour.
+        It takes longer than an hour, besides the waits of a roll-out.
     """
     began = time.monotonic()
+    rollout = site.deployment.rollout
+    longest = _LONGEST_S + (0.0 if rollout is None else rollout.minutes * 60)
     said, said_at = "", 0.0
     while True:
         state = endpoint_state(site)
         if state is None or state.status not in _IN_PROGRESS:
             return state
         waited = time.monotonic() - began
-        if state.status != said or waited - said_at > _SAID_AGAIN_S:
-            said, said_at = state.status, waited
-            report(f"endpoint {site.name}: {state.status} ({waited:.0f} s)")
-        if waited > _LONGEST_S:
+        how = f"{state.status}, {state.progress}" if state.progress else state.status
+        if how != said or waited - said_at > _SAID_AGAIN_S:
+            said, said_at = how, waited
+            report(f"endpoint {site.name}: {how} ({waited:.0f} s)")
+        if waited > longest:
             raise DeployError(
-                f"The endpoint is still {state.status} after an hour.",
+                f"The endpoint is still {state.status} after {waited / 60:.0f} minutes.",
                 where=site.name,
                 remedy="Look at its logs (/aws/sagemaker/Endpoints), then run the command again: "
                 "it goes on waiting.",
@@ -124,7 +150,9 @@ def settled_endpoint(site: Site, report: Report) -> EndpointState | None:
         time.sleep(_POLL_S[site.account.is_real])
 
 
-def plan_endpoint(site: Site, state: EndpointState | None, config: str) -> Step:
+def plan_endpoint(
+    site: Site, state: EndpointState | None, config: str, *, is_scaled: bool = False
+) -> Step:
     """Plan the endpoint.
 
     Parameters
@@ -133,11 +161,14 @@ def plan_endpoint(site: Site, state: EndpointState | None, config: str) -> Step:
         As it is, settled.
     config
         The endpoint config that it shall have.
+    is_scaled
+        Whether autoscaling says how many instances it has: they stay then.
 
     Raises
     ------
     DeployError
-        It is not the deployment's, or in a state that nothing but its removal ends.
+        It is not the deployment's, or in a state that nothing but its removal ends; or SageMaker
+        has no such roll-out.
     """
     if state is None:
         return Step(
@@ -165,15 +196,41 @@ def plan_endpoint(site: Site, state: EndpointState | None, config: str) -> Step:
             where=site.name,
             remedy="It cannot be updated: `mme destroy`, then `mme deploy`.",
         )
+    return _plan_update(site, state, config, is_scaled=is_scaled)
+
+
+def _plan_update(site: Site, state: EndpointState, config: str, *, is_scaled: bool) -> Step:
+    found = []
+    if state.config != config:
+        found.append(Difference("endpoint config", state.config, config))
+    wanted = state.desired_instances if is_scaled else site.deployment.first_instances
+    if state.desired_instances != wanted:
+        found.append(Difference("instances", str(state.desired_instances), str(wanted)))
+    if state.weight != _WEIGHT:
+        found.append(Difference("weight", f"{state.weight:g}", f"{_WEIGHT:g}"))
+    own = ""
+    if is_scaled and site.deployment.first_instances != state.desired_instances:
+        own = f"autoscaling has {state.desired_instances} instances, and they stay"
+    if not found:
+        return Step(Action.KEEP, "endpoint", site.name, note=own)
     if state.config == config:
-        return Step(Action.KEEP, "endpoint", site.name)
+        return Step(
+            Action.CHANGE,
+            "endpoint",
+            site.name,
+            tuple(found),
+            note=own or "the instances stay, apart from those that come or go",
+            perform=lambda report: _resize(site, config, wanted, report),
+        )
+    deployment = deployment_config(site, wanted)
+    notes = ("it serves meanwhile", own, rollout_note(site))
     return Step(
         Action.CHANGE,
         "endpoint",
         site.name,
-        (Difference("endpoint config", state.config, config),),
-        note="it serves meanwhile",
-        perform=lambda report: _update(site, config, report),
+        tuple(found),
+        note="; ".join(filter(None, notes)),
+        perform=lambda report: _update(site, config, deployment, report, is_scaled=is_scaled),
     )
 
 
@@ -202,11 +259,31 @@ def _make_again(site: Site, config: str, report: Report) -> None:
     _make(site, config, report)
 
 
-def _update(site: Site, config: str, report: Report) -> None:
-    # With autoscaling, how many instances there are is not the config's to say.
-    retained = {"RetainAllVariantProperties": True} if site.deployment.autoscaling else {}
-    site.account.client("sagemaker").update_endpoint(
-        EndpointName=site.name, EndpointConfigName=config, **retained
+def _update(
+    site: Site,
+    config: str,
+    deployment: dict[str, Any] | None,
+    report: Report,
+    *,
+    is_scaled: bool,
+) -> None:
+    request: dict[str, Any] = {"EndpointName": site.name, "EndpointConfigName": config}
+    if is_scaled:
+        # How many instances there are stays; everything else is as the config says.
+        request["RetainAllVariantProperties"] = True
+        others = [{"VariantPropertyType": name} for name in _NOT_SCALED]
+        request["ExcludeRetainedVariantProperties"] = others
+    if deployment is not None:
+        request["DeploymentConfig"] = deployment
+    site.account.client("sagemaker").update_endpoint(**request)
+    _wait_for(site, config, report)
+
+
+def _resize(site: Site, config: str, instances: int, report: Report) -> None:
+    """Change what the config is not asked for: no instance has to be replaced for it."""
+    wanted = {"VariantName": VARIANT, "DesiredWeight": _WEIGHT, "DesiredInstanceCount": instances}
+    site.account.client("sagemaker").update_endpoint_weights_and_capacities(
+        EndpointName=site.name, DesiredWeightsAndCapacities=[wanted]
     )
     _wait_for(site, config, report)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mmekit.deploy.account import TAG, VARIANT, code_of, is_missing, tags
+from mmekit.deploy.account import TAG, VARIANT, code_of, is_missing, metrics_of, tags
 from mmekit.deploy.step import Action, Report, Step, differences
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "own_data_urls",
     "own_models",
     "plan_hosting",
+    "published_metrics",
     "removal_of",
 ]
 
@@ -56,7 +57,9 @@ class Hosting:
     changes_instance_type: bool
 
 
-def plan_hosting(site: Site, current: str | None, renewed: Mapping[str, str]) -> Hosting:
+def plan_hosting(
+    site: Site, current: str | None, renewed: Mapping[str, str], *, is_scaled: bool = False
+) -> Hosting:
     """Plan model and endpoint config.
 
     Parameters
@@ -66,11 +69,16 @@ def plan_hosting(site: Site, current: str | None, renewed: Mapping[str, str]) ->
     renewed
         Archives that took an old one's key since that config was made, and their hashes:
         instances may still have the old ones, so there have to be new instances.
+    is_scaled
+        Whether autoscaling says how many instances there are: then the file's number, which is
+        that of the beginning, is no reason for a new config.
     """
     model = _wanted_model(site)
     model_name = f"{site.name}-{_digest(model)}"
     wanted = _wanted_config(site, model_name)
     before = None if current is None else _config_state(site, current)
+    if is_scaled and before is not None:
+        wanted["instances"] = before["instances"]
     is_current = before == wanted and not renewed
     # The name says what it is and what it follows, so that it is new, and the same when an
     # interrupted run is run again.
@@ -102,6 +110,14 @@ def own_data_urls(site: Site) -> set[str]:
     """Return where the models that the deployment made have their archives."""
     states = (_model_state(site, name) for name in own_models(site))
     return {state["models"] for state in states if state is not None}
+
+
+def published_metrics(site: Site, config: str) -> str:
+    """Return what the containers of an endpoint config publish: none, endpoint or models."""
+    state = _config_state(site, config)
+    model = None if state is None or not state["model"] else _model_state(site, state["model"])
+    environment = {} if model is None else model["environment"]
+    return metrics_of(environment)
 
 
 def removal_of(site: Site, kind: str, name: str) -> Step:
@@ -150,7 +166,7 @@ def _wanted_config(site: Site, model_name: str) -> dict[str, Any]:
     return {
         "model": model_name,
         "instance type": site.deployment.instance_type,
-        "instances": site.deployment.instances,
+        "instances": site.deployment.first_instances,
         "key": site.deployment.kms_key,
         "volume": site.deployment.volume_gb,
     }

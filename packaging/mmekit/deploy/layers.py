@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmekit.archive.layers import file_name
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.layer_files import thin_layers
-from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.objects import Upload, removal_of_object, sha256_of, stored_objects
 from mmekit.deploy.step import Action, Difference, Report, Step
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def plan_layers(
     models: Sequence[PackedModel],
     stored: Sequence[StoredObject],
     archives: Sequence[StoredObject],
+    kept: Sequence[StoredObject] = (),
 ) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Plan the uploads; and apart from them what is to go when the endpoint is in service.
 
@@ -44,6 +46,8 @@ def plan_layers(
     ----------
     stored, archives
         The layers and the archives that are in the bucket.
+    kept
+        Those among the archives that stay although no model has them: their layers stay, too.
 
     Raises
     ------
@@ -58,6 +62,7 @@ def plan_layers(
         _plan_upload(site, layer, there.get(layer.object_name), encrypts=own) for layer in wanted
     )
     names = {layer.object_name for layer in wanted}
+    names |= {file_name(sha256) for one in kept for sha256 in one.layers}
     unnamed = [one for one in stored if one.key not in names]
     return uploads, tuple(
         step
@@ -114,11 +119,10 @@ def _plan_upload(
         upload.send(site.account.client("s3"), site.bucket, report, deployment=site.name)
 
     if there is None:
-        note = f"{what}; {mib(upload.size)} to upload"
-        return Step(Action.CREATE, "layer", name, note=note, perform=send)
+        return Step(Action.CREATE, "layer", name, note=what, size=upload.size, perform=send)
     change = Difference("key", there.kms_key or "S3's own", key or "S3's own")
-    note = f"{what}; {mib(upload.size)} to upload again"
-    return Step(Action.CHANGE, "layer", name, (change,), note=note, perform=send)
+    note = f"{what}; encrypted anew"
+    return Step(Action.CHANGE, "layer", name, (change,), note=note, size=upload.size, perform=send)
 
 
 def _plan_removal(

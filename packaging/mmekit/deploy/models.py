@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +16,23 @@ from mmekit.archive.layers import asks_for_libraries, layers_folder
 from mmekit.archive.libraries import LINKS_FOLDER
 from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.deploy.bucket import bucket_owner
+from mmekit.deploy.entries import single_entries
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
-from mmekit.deploy.objects import Upload, mib, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.objects import Upload, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.releases import CURRENT, keyed_by_digest
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError
 from mmekit_runtime.layers.listing import BODY, LIBRARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from mmekit.archive import Image, Manifest
     from mmekit.deploy.account import Site
-    from mmekit.deploy.deployment import Deployment, ModelEntry
+    from mmekit.deploy.deployment import Deployment
     from mmekit.deploy.layer_files import NamedLayer
     from mmekit.deploy.objects import StoredObject
+    from mmekit.deploy.parts import ModelEntry
 
 __all__ = [
     "PackedModel",
@@ -38,6 +42,7 @@ __all__ = [
     "stored_archives",
 ]
 
+_SAID_AGAIN_S = 5.0
 _PROPERTIES = "serving.properties"  # packing adds lines at its end
 _REQUIREMENTS = "requirements.txt"  # packing leaves out what the image has
 
@@ -50,6 +55,8 @@ class PackedModel:
     ----------
     key
         Its key under the prefix.
+    name
+        What callers ask for: the same, or without the digest.
     path, sha256, size
         The file, the SHA-256 of its bytes, and how many they are.
     manifest
@@ -59,6 +66,7 @@ class PackedModel:
     """
 
     key: str
+    name: str
     path: Path
     sha256: str
     size: int
@@ -85,12 +93,52 @@ def packed_models(deployment: Deployment, report: Report) -> tuple[PackedModel, 
     PackageError
         A package cannot be packed.
     """
-    return tuple(_packed(package, deployment, report) for package in deployment.packages)
+    entries = single_entries(deployment)
+    for given in deployment.packages:
+        _pack_all(given, deployment, report)
+    return tuple(_packed(entry, deployment, report) for entry in entries)
+
+
+def _pack_all(given: ModelEntry, deployment: Deployment, report: Report) -> None:
+    """Pack the models of an entry that names a folder of artefact folders, as `mme pack` does."""
+    package, folder, output = given.package, given.artifacts_in, given.archives
+    if package is None or folder is None or output is None:
+        return
+    said = time.monotonic()
+
+    def watch(progress: archive.SeriesProgress) -> None:
+        nonlocal said
+        if time.monotonic() - said > _SAID_AGAIN_S:
+            said = time.monotonic()
+            report(f"packing {folder}: {progress.done} of {progress.total}")
+
+    done = archive.pack_all(
+        package,
+        folder,
+        output,
+        layers=deployment.layers,
+        thin=deployment.thin,
+        image=_image(package, deployment),
+        say=report,
+        watch=watch,
+    )
+    if done.failures:
+        name, error = next(iter(done.failures.items()))
+        others = len(done.failures) - 1
+        more = f" {others} others could not be packed either." if others else ""
+        raise DeployError(
+            f"{error.what}.{more}".replace("..", "."),
+            where=f"{folder / name}",
+            remedy=f"mme pack {package} --artifacts-in {folder} --output {output} lists each.",
+        )
+    if done.packed:
+        report(f"packed {len(done.packed)} of {len(done.packed) + len(done.unchanged)} in {folder}")
 
 
 def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> PackedModel:
-    file = package.archive
-    if package.package is not None and package.artifacts is not None:
+    file = Path(package.archive or "")
+    is_alone = package.artifacts_in is None
+    if package.package is not None and package.artifacts is not None and is_alone:
         _pack(package.package, package.artifacts, file, deployment, report)
     if not file.is_file():
         raise DeployError(
@@ -106,7 +154,9 @@ def _packed(package: ModelEntry, deployment: Deployment, report: Report) -> Pack
                 where=str(file),
                 remedy=_how_to_pack(package, file),
             )
-    return PackedModel(package.key, file, sha256_of(file), file.stat().st_size, manifest, layers)
+    name, sha256 = package.key, sha256_of(file)
+    key = keyed_by_digest(name, sha256) if deployment.versions else name
+    return PackedModel(key, name, file, sha256, file.stat().st_size, manifest, layers)
 
 
 def _pack(
@@ -195,13 +245,22 @@ def _changed(
 
 def stored_archives(site: Site) -> tuple[StoredObject, ...]:
     """Look up what is under the prefix; nothing when there is no bucket."""
-    return stored_objects(site, site.prefix)
+    found = stored_objects(site, site.prefix)
+    return tuple(one for one in found if one.key.rpartition("/")[2] != CURRENT)
 
 
 def plan_objects(
-    site: Site, models: Sequence[PackedModel], stored: Sequence[StoredObject]
+    site: Site,
+    models: Sequence[PackedModel],
+    stored: Sequence[StoredObject],
+    kept: Collection[str] = (),
 ) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Plan the uploads; and apart from them what is to go when the endpoint is in service.
+
+    Parameters
+    ----------
+    kept
+        Keys of what stays although no model has it.
 
     Raises
     ------
@@ -214,7 +273,7 @@ def plan_objects(
     uploads = tuple(
         _plan_upload(site, model, there.get(model.key), encrypts=own) for model in models
     )
-    wanted = {model.key for model in models}
+    wanted = {model.key for model in models} | set(kept)
     gone = [one for one in stored if one.owner == site.name and one.key not in wanted]
     return uploads, tuple(_removal(site, one) for one in gone)
 
@@ -237,7 +296,7 @@ def _plan_upload(
             Action.CREATE,
             "archive",
             model.key,
-            note=f"{mib(model.size)} to upload",
+            size=model.size,
             perform=lambda report: _upload(site, model, None, report),
         )
     key = site.deployment.kms_key
@@ -249,7 +308,8 @@ def _plan_upload(
             "archive",
             model.key,
             (Difference("key", there.kms_key or "S3's own", key or "S3's own"),),
-            note=f"{mib(model.size)} to upload again",
+            note="encrypted anew",
+            size=model.size,
             perform=lambda report: _upload(site, model, None, report),
         )
     if there.sha256 == model.sha256:
@@ -267,8 +327,9 @@ def _plan_upload(
         "archive",
         model.key,
         (change,),
-        note=f"{mib(model.size)} to upload; instances that have it keep the old one, so the "
-        "endpoint gets new ones. A new key would need none",
+        note="instances that have it keep the old one, so the endpoint gets new ones. A new key "
+        "would need none",
+        size=model.size,
         perform=lambda report: _upload(site, model, there, report),
     )
 

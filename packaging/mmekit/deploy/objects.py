@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredObject", "Upload", "mib", "removal_of_object", "sha256_of", "stored_objects"]
 
-_SHA256 = "sha256"
-_DEPLOYMENT = "mmekit-deployment"
+SHA256 = "sha256"
+DEPLOYMENT = "mmekit-deployment"
 _REPLACES = "mmekit-replaces"
 _LAYERS = "mmekit-layers"
 _CHUNK = 1 << 20
@@ -97,9 +97,9 @@ class Upload:
 
     def metadata(self, deployment: str | None, replaced: StoredObject | None) -> dict[str, str]:
         """Return what is kept with the object."""
-        metadata = {_SHA256: self.sha256}
+        metadata = {SHA256: self.sha256}
         if deployment is not None:
-            metadata[_DEPLOYMENT] = deployment
+            metadata[DEPLOYMENT] = deployment
         if self.layers:
             metadata[_LAYERS] = ",".join(self.layers)
         if replaced is not None:
@@ -148,8 +148,8 @@ def stored_objects(site: Site, prefix: str) -> tuple[StoredObject, ...]:
                 one["Key"].removeprefix(prefix),
                 one["Size"],
                 one["LastModified"],
-                head.metadata.get(_SHA256),
-                head.metadata.get(_DEPLOYMENT),
+                head.metadata.get(SHA256),
+                head.metadata.get(DEPLOYMENT),
                 _REPLACES in head.metadata,
                 head.kms_key,
                 tuple(filter(None, head.metadata.get(_LAYERS, "").split(","))),

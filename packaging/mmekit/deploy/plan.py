@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import Site, is_denied
 from mmekit.deploy.alarms import plan_alarms, plan_alarms_removal
 from mmekit.deploy.bucket import plan_bucket, plan_bucket_removal
+from mmekit.deploy.content import Content, plan_content
+from mmekit.deploy.current import plan_releases_removal
 from mmekit.deploy.endpoint import plan_endpoint, plan_endpoint_removal, settled_endpoint
 from mmekit.deploy.hosting import own_configs, own_data_urls, own_models, plan_hosting, removal_of
-from mmekit.deploy.layers import plan_layers, plan_layers_removal, stored_layers
-from mmekit.deploy.models import plan_objects, plan_objects_removal, stored_archives
+from mmekit.deploy.layers import plan_layers_removal, stored_layers
+from mmekit.deploy.models import plan_objects_removal, stored_archives
+from mmekit.deploy.outline import plan_lines, plan_members, totals_line
+from mmekit.deploy.promotion import Promotion, plan_promotion
 from mmekit.deploy.role import plan_role, plan_role_removal
-from mmekit.deploy.scaling import plan_scaling, plan_scaling_removal
+from mmekit.deploy.scaling import is_scaled, plan_scaling, plan_scaling_removal
 from mmekit.deploy.step import Action, Report, Step
 
 if TYPE_CHECKING:
@@ -24,11 +28,8 @@ if TYPE_CHECKING:
 
     from mmekit.deploy.endpoint import EndpointState
     from mmekit.deploy.models import PackedModel
-    from mmekit.deploy.objects import StoredObject
 
 __all__ = ["Plan", "plan_deployment", "plan_former_removal", "plan_removal"]
-
-_SIGNS = {Action.CREATE: "+", Action.CHANGE: "~", Action.KEEP: " ", Action.REMOVE: "-"}
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,17 @@ class Plan:
         """Return the steps that change something."""
         return tuple(step for step in self.steps if step.perform is not None)
 
-    def lines(self) -> list[str]:
-        """Return it as text: a line a resource, and below it what differs."""
-        lines = []
-        for step in self.steps:
-            note = f" ({step.note})" if step.note else ""
-            sign = _SIGNS[step.action]
-            lines.append(f"{sign} {step.action.value:<6} {step.kind} {step.name}{note}")
-            lines += [
-                f"      {difference.field}: {difference.before} -> {difference.after}"
-                for difference in step.differences
-            ]
-        return lines
+    def lines(self, *, verbose: bool = False) -> list[str]:
+        """Return it as text: a line a resource, or what is alike, and below it what differs."""
+        return plan_lines(self.steps, verbose=verbose)
+
+    def totals(self) -> str:
+        """Return how much of what is done in all."""
+        return totals_line(self.steps)
+
+    def members(self) -> dict[str, Any]:
+        """Return it for a program."""
+        return plan_members(self.steps)
 
     def perform(self, report: Report) -> None:
         """Do it, step by step. What fails or is interrupted can be planned and done again."""
@@ -63,50 +63,71 @@ class Plan:
                 step.perform(report)
 
 
-def plan_deployment(site: Site, models: Sequence[PackedModel], report: Report) -> Plan:
+def plan_deployment(
+    site: Site,
+    models: Sequence[PackedModel],
+    report: Report,
+    promotion: Promotion | None = None,
+) -> Plan:
     """Plan to make everything as the file says. Looks, waits for what is in progress, no more.
+
+    Parameters
+    ----------
+    models
+        The file's.
+    promotion
+        Models of another deployment, instead of them.
 
     Raises
     ------
     DeployError
         Something of somebody else's is in the way.
     """
-    site = dataclasses.replace(site, fetches_layers=any(model.thin_layers for model in models))
     bucket = plan_bucket(site)
     is_new = bucket.action is Action.CREATE
-    stored = () if is_new else stored_archives(site)
-    uploads, gone = plan_objects(site, models, stored)
-    layers, gone_layers = plan_layers(site, models, () if is_new else stored_layers(site), stored)
+    if promotion is None:
+        content = plan_content(site, models, is_new=is_new)
+    else:
+        content = plan_promotion(site, promotion, is_new=is_new)
+    site = dataclasses.replace(site, fetches_layers=content.fetches_layers)
     state = settled_endpoint(site, report)
     serving = state if state is not None and state.status == "InService" else None
+    scaled = serving is not None and is_scaled(site)
     hosting = plan_hosting(
         site,
         None if serving is None else serving.config,
-        {} if serving is None else _renewed(models, stored, uploads, serving),
+        {} if serving is None else _renewed(models, content, serving),
+        is_scaled=scaled,
     )
-    endpoint = plan_endpoint(site, state, hosting.config)
+    endpoint = plan_endpoint(site, state, hosting.config, is_scaled=scaled)
     moves = serving is not None and endpoint.action is not Action.KEEP
     role, narrowed_role = plan_role(site, serves_meanwhile=moves)
     before, after = plan_scaling(site, interrupted=hosting.changes_instance_type)
+    alarms = plan_alarms(site)
+    # A roll-out is watched by them, so they have to be there.
+    is_watched = moves and site.deployment.rollout is not None
     return Plan(
         (
             bucket,
             *role,
             # Before the archives: whoever has one of these has what it names.
-            *layers,
-            *uploads,
+            *content.layers,
+            *content.uploads,
+            *content.keeps,
             *hosting.steps,
             *before,
+            *(alarms if is_watched else ()),
             endpoint,
+            # Whoever asks for what becomes current finds instances that can load it.
+            *content.release(site, hosting.config),
             *after,
-            *plan_alarms(site),
+            *(() if is_watched else alarms),
             # The old instances are gone by now, and with them what only they needed.
             *narrowed_role,
             # Before the models, which alone say where that is.
             *plan_former_removal(site),
             *hosting.leftovers,
-            *gone,
-            *gone_layers,
+            *content.gone,
         )
     )
 
@@ -130,6 +151,7 @@ def plan_removal(site: Site, report: Report) -> Plan:
             *plan_former_removal(site),
             *(removal_of(site, "endpoint config", name) for name in sorted(own_configs(site))),
             *(removal_of(site, "model", name) for name in sorted(own_models(site))),
+            *(() if bucket is None else plan_releases_removal(site)),
             *plan_objects_removal(site, stored),
             *(() if bucket is None else plan_layers_removal(site, stored_layers(site), stored)),
             *(step for step in last if step is not None),
@@ -138,15 +160,16 @@ def plan_removal(site: Site, report: Report) -> Plan:
 
 
 def _renewed(
-    models: Sequence[PackedModel],
-    stored: Sequence[StoredObject],
-    uploads: Sequence[Step],
-    serving: EndpointState,
+    models: Sequence[PackedModel], content: Content, serving: EndpointState
 ) -> dict[str, str]:
     """Return the archives that took another's key since the instances were started."""
-    changing = {step.name for step in uploads if step.action is Action.CHANGE}
+    changing = {step.name for step in content.uploads if step.action is Action.CHANGE}
     made = serving.config_made
-    since = {one.key for one in stored if one.replaces and made is not None and one.modified > made}
+    since = {
+        one.key
+        for one in content.stored
+        if one.replaces and made is not None and one.modified > made
+    }
     return {model.key: model.sha256 for model in models if model.key in changing | since}
 
 
@@ -162,6 +185,7 @@ def plan_former_removal(site: Site) -> tuple[Step, ...]:
         try:
             stored = stored_archives(former)
             removals = (
+                *((former.data_url, step) for step in plan_releases_removal(former)),
                 *((former.data_url, step) for step in plan_objects_removal(former, stored)),
                 *(
                     (former.layers_url, step)

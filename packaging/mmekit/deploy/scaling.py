@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
     from mmekit.deploy.account import Site
 
-__all__ = ["plan_scaling", "plan_scaling_removal"]
+__all__ = ["is_scaled", "plan_scaling", "plan_scaling_removal"]
 
 _NAMESPACE = "sagemaker"
 _DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 _BOUNDS = ("minimum", "maximum")
 _OTHERS = "others"
 _METRIC = "SageMakerVariantInvocationsPerInstance"
+
+
+def is_scaled(site: Site) -> bool:
+    """Say whether how many instances there are is autoscaling's to say, and stays so."""
+    return site.deployment.autoscaling is not None and _state(site) is not None
 
 
 def plan_scaling(site: Site, *, interrupted: bool) -> tuple[tuple[Step, ...], tuple[Step, ...]]:

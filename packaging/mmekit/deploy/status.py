@@ -5,19 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.deploy.alarms import own_alarms
+from mmekit.deploy.bill import bill_of
 from mmekit.deploy.cost import cost_of
+from mmekit.deploy.current import stored_releases
 from mmekit.deploy.endpoint import endpoint_state
+from mmekit.deploy.hosting import published_metrics
 from mmekit.deploy.layers import short_name, stored_layers
 from mmekit.deploy.models import stored_archives
 from mmekit.deploy.objects import mib
+from mmekit.deploy.outline import size_text
 
 if TYPE_CHECKING:
     from mmekit.deploy.account import Site
+    from mmekit.deploy.bill import Bill
     from mmekit.deploy.cost import Cost
     from mmekit.deploy.endpoint import EndpointState
     from mmekit.deploy.objects import StoredObject
+    from mmekit.deploy.releases import Releases
 
 __all__ = ["Status", "status_of"]
+
+_FEW = 20  # models are told one by one
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,11 @@ class Status:
     layers_url, layers
         The same of layers that archives name and do not bring along.
     cost
-        None without an endpoint.
+        Of the instances that run now; None without an endpoint.
+    bill
+        That, by the month, and what else there is to pay for.
+    releases
+        Which versions are current, and were; None without versions.
     """
 
     name: str
@@ -50,9 +63,11 @@ class Status:
     layers_url: str
     layers: tuple[StoredObject, ...]
     cost: Cost | None
+    bill: Bill | None
+    releases: Releases | None = None
 
-    def lines(self) -> list[str]:
-        """Return it as text."""
+    def lines(self, *, verbose: bool = False) -> list[str]:
+        """Return it as text: the models one by one when they are few, or `verbose` asks for it."""
         lines = [f"{self.name} on {self.place}"]
         if self.endpoint is None:
             lines.append("endpoint: none")
@@ -67,10 +82,7 @@ class Status:
                 f"instances: {one.instances} of {one.desired_instances} "
                 f"({one.instance_type or 'type unknown'})"
             )
-        lines.append(f"models: {len(self.models)} under {self.data_url}")
-        for model in self.models:
-            digest = short_name(model.sha256 or "hash unknown")
-            lines.append(f"  {model.key}  {mib(model.size)}  {digest}{self._whose(model)}")
+        lines += self._of_models(verbose=verbose)
         if self.layers:
             lines.append(f"layers: {len(self.layers)} under {self.layers_url}")
         for layer in self.layers:
@@ -79,7 +91,42 @@ class Status:
                 f"  {short_name(layer.key)}  {mib(layer.size)}  of {named} models"
                 f"{self._whose(layer)}"
             )
-        return lines + ([] if self.cost is None else self.cost.lines())
+        return lines + ([] if self.bill is None else self.bill.lines())
+
+    def _of_models(self, *, verbose: bool) -> list[str]:
+        if self.releases is not None:
+            return self._of_versions(self.releases, verbose=verbose)
+        lines = [f"models: {len(self.models)} under {self.data_url}"]
+        told = self.models if verbose or len(self.models) <= _FEW else ()
+        if not told and self.models:
+            size = size_text(sum(model.size for model in self.models))
+            foreign = sum(model.owner != self.name for model in self.models)
+            whose = f", {foreign} of them not uploaded by this deployment" if foreign else ""
+            first, last = self.models[0].key, self.models[-1].key
+            lines.append(f"  {first} … {last}, {size}{whose} (--verbose lists them)")
+        for model in told:
+            digest = short_name(model.sha256 or "hash unknown")
+            lines.append(f"  {model.key}  {mib(model.size)}  {digest}{self._whose(model)}")
+        return lines
+
+    def _of_versions(self, releases: Releases, *, verbose: bool) -> list[str]:
+        current, there = releases.models, {one.key: one for one in self.models}
+        release = f"release {releases.current.number} of {releases.current.made:%Y-%m-%d %H:%M} UTC"
+        lines = [f"models: {len(current)} under {self.data_url}, {release}"]
+        for name, version in sorted(current.items()):
+            found = there.get(version.key)
+            if found is None:
+                lines.append(f"  {name} -> {version.key}  MISSING: run `mme deploy`")
+            elif verbose or len(current) <= _FEW:
+                lines.append(f"  {name} -> {version.key}  {mib(found.size)}{self._whose(found)}")
+        if len(current) > _FEW and not verbose:
+            lines.append("  (--verbose lists them)")
+        keys = {one.key for one in current.values()}
+        older = [one for one in self.models if one.key not in keys]
+        if older:
+            size = size_text(sum(one.size for one in older))
+            lines.append(f"older versions and others: {len(older)}, {size}")
+        return lines
 
     def _whose(self, one: StoredObject) -> str:
         return "" if one.owner == self.name else ", not uploaded by this deployment"
@@ -87,15 +134,25 @@ class Status:
 
 def status_of(site: Site) -> Status:
     """Look everything up."""
-    endpoint, models = endpoint_state(site), stored_archives(site)
-    cost = None
+    endpoint, models, layers = endpoint_state(site), stored_archives(site), stored_layers(site)
+    stored = stored_releases(site)
+    releases = None if stored is None else stored.releases
+    cost, bill = None, None
     if endpoint is not None and endpoint.instance_type is not None:
         cost = cost_of(
             site.account.region,
             endpoint.instance_type,
-            instances=endpoint.desired_instances,
-            models=len(models),
+            # Those that run, whatever the file or a scaling that is under way wants.
+            instances=endpoint.instances,
+            models=len(models if releases is None else releases.models),
             account=site.account,
+        )
+        bill = bill_of(
+            cost,
+            stored_bytes=sum(one.size for one in (*models, *layers)),
+            volume_gb=endpoint.volume_gb,
+            alarms=len(own_alarms(site)),
+            metrics=published_metrics(site, endpoint.config),
         )
     return Status(
         site.name,
@@ -104,6 +161,8 @@ def status_of(site: Site) -> Status:
         endpoint,
         models,
         site.layers_url,
-        stored_layers(site),
+        layers,
         cost,
+        bill,
+        releases,
     )

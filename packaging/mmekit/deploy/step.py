@@ -49,6 +49,8 @@ class Step:
         Of a resource that is changed.
     note
         What one should know about it besides; empty for nothing.
+    size
+        Bytes to upload.
     perform
         Does it; doing it again does no harm. None for a resource that is kept.
     """
@@ -58,6 +60,7 @@ class Step:
     name: str
     differences: tuple[Difference, ...] = ()
     note: str = ""
+    size: int = 0
     perform: Callable[[Report], None] | None = None
 
 

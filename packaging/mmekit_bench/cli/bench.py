@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import Panel, app
+from mmekit.cli.application import AsJson, Panel, app
 
 if TYPE_CHECKING:
     from mmekit_bench import Destination, LoadPlan, LoadResult, Payload
@@ -139,6 +139,7 @@ def load(  # noqa: PLR0913 - an option each
             help="Write the result, FILE.csv (by second) and FILE.svg (plots).",
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Load-test an endpoint or a container.
 
@@ -182,7 +183,7 @@ def load(  # noqa: PLR0913 - an option each
         timeout=timeout,
         seed=seed,
     )
-    _run(plan, check_with, output)
+    _run(plan, check_with, output, as_json)
 
 
 @bench.command()
@@ -195,18 +196,51 @@ def compare(
         Path,
         typer.Argument(exists=True, dir_okay=False, metavar="B.json", help="The second result."),
     ],
+    *,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="PERCENT",
+            help="By how much a figure of B may be worse than A's, apart from noise.",
+        ),
+    ] = 5,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two results: ratios, and significant differences.
 
-    **Example:** mme bench compare before.json after.json
-    """
-    from rich.console import Console
+    Exits with 1 when B is worse than A: its throughput, p50, p90 or p99 by more than noise and the
+    tolerance, or its share of failed and dropped requests by more than 0.1 % of all; with 3 when
+    too little was measured to tell.
 
+    **Example:** mme bench compare before.json after.json --tolerance 10
+    """
+    import json
+    from dataclasses import asdict
+
+    from mmekit.printing import show
     from mmekit_bench import read_result
+    from mmekit_bench.comparison import compare as held_against
     from mmekit_bench.report import compared
 
     names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
-    Console().print(compared(read_result(first), read_result(second), names))
+    results = (read_result(first), read_result(second))
+    comparison = held_against(*results, tolerance / 100)
+    if as_json:
+        rows = [{**asdict(row), "ratio": row.ratio} for row in comparison.rows]
+        content = {
+            "first": str(first),
+            "second": str(second),
+            "tolerancePercent": tolerance,
+            "worse": [row.name for row in comparison.worse],
+            "judged": comparison.is_judged,
+            "rows": rows,
+            "differences": list(comparison.differences),
+        }
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        show(*compared(comparison, results, names))
+    raise typer.Exit(comparison.exit_code)
 
 
 def _destination(
@@ -239,12 +273,17 @@ def _payload(data: Path | None, package: Path | None, content_type: str | None) 
     return payload if content_type is None else replace(payload, content_type=content_type)
 
 
-def _run(plan: LoadPlan, check_with: Generator | None, output: Path | None) -> None:
+def _run(
+    plan: LoadPlan,
+    check_with: Generator | None,
+    output: Path | None,
+    as_json: bool,  # noqa: FBT001 - the option's value
+) -> None:
     """Put the load on, print and keep what it found; exit 1 when there was no answer at all."""
     from dataclasses import replace
 
-    from rich.console import Console
-
+    from mmekit.printing import show
+    from mmekit.progress import under_way
     from mmekit_bench.load import put_load, put_load_with_wrk, require_wrk
     from mmekit_bench.report import Display, reported
 
@@ -256,15 +295,19 @@ def _run(plan: LoadPlan, check_with: Generator | None, output: Path | None) -> N
         result = put_load(plan, display)
     if check_with is not None and not result.interrupted:
         seconds = max(1, min(round(plan.duration or _A_WHILE_S), round(_A_WHILE_S)))
-        result = replace(result, check=put_load_with_wrk(plan, seconds))
-    Console().print(reported(result))
+        with under_way(f"putting the same load on with {check_with.value} for {seconds} s"):
+            result = replace(result, check=put_load_with_wrk(plan, seconds))
+    if as_json:
+        typer.echo(result.to_json().decode())
+    else:
+        show(*reported(result))
     if output is not None:
-        _keep(result, output)
+        _keep(result, output, told_on_stderr=as_json)
     if not result.recording.answered:
         raise typer.Exit(1)
 
 
-def _keep(result: LoadResult, output: Path) -> None:
+def _keep(result: LoadResult, output: Path, *, told_on_stderr: bool = False) -> None:
     from mmekit_bench.plot import draw_load
 
     series, picture = output.with_suffix(".csv"), output.with_suffix(".svg")
@@ -276,4 +319,4 @@ def _keep(result: LoadResult, output: Path) -> None:
         draw_load(result, picture)
         written.append(picture.name)
     finally:  # the figures are there all the same
-        typer.echo(f"{output.parent}: {', '.join(written)}")
+        typer.echo(f"{output.parent}: {', '.join(written)}", err=told_on_stderr)

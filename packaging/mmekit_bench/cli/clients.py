@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import Panel, app, not_empty
+from mmekit.cli.application import AsJson, Panel, app, not_empty
 from mmekit.errors import MmekitError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def call_lambda(  # noqa: PLR0913 - an option each
     max_attempts: MaxAttempts = None,
     retry_mode: Mode = None,
     output: Output = Path("results"),
+    as_json: AsJson = False,
 ) -> None:
     """Invoke a Lambda function that invokes an endpoint.
 
@@ -95,11 +96,11 @@ def call_lambda(  # noqa: PLR0913 - an option each
     from mmekit_bench.clients import LambdaCall
 
     request = _request(data, content_type, target_model, max_attempts, retry_mode)
-    _run(LambdaCall(Settings(), function, request, endpoint), _numbers(numbers), output)
+    _run(LambdaCall(Settings(), function, request, endpoint), _numbers(numbers), output, as_json)
 
 
 @clients.command("call-sagemaker")
-def call_sagemaker(
+def call_sagemaker(  # noqa: PLR0913 - an option each
     *,
     numbers: Numbers,
     endpoint: Annotated[str, typer.Option(help="The name of the endpoint.", callback=not_empty)],
@@ -109,6 +110,7 @@ def call_sagemaker(
     max_attempts: MaxAttempts = None,
     retry_mode: Mode = None,
     output: Output = Path("results"),
+    as_json: AsJson = False,
 ) -> None:
     """Invoke an endpoint directly.
 
@@ -120,7 +122,7 @@ def call_sagemaker(
     from mmekit_bench.clients import EndpointCall
 
     request = _request(data, content_type, target_model, max_attempts, retry_mode)
-    _run(EndpointCall(Settings(), endpoint, request), _numbers(numbers), output)
+    _run(EndpointCall(Settings(), endpoint, request), _numbers(numbers), output, as_json)
 
 
 def _request(
@@ -143,13 +145,13 @@ def _request(
     )
 
 
-def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
+def _run(call: Call, numbers: tuple[int, ...], output: Path, as_json: bool) -> None:  # noqa: FBT001
     """Let so many call, then the next number of them; write each one's table, and draw them all."""
     from contextlib import ExitStack
     from datetime import datetime
 
+    from mmekit.progress import under_way
     from mmekit_bench.clients import ExecutionTable, call_together, summary_of
-    from mmekit_bench.plot import draw_executions
 
     date = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     summaries: list[ExecutionSummary] = []
@@ -166,24 +168,20 @@ def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
         for number, table in zip(numbers, tables, strict=True):
             executions = []
             try:
-                for execution in call_together(call, number):
-                    table.add(execution)
-                    executions.append(execution)
+                with under_way(f"{number} clients call {call.name}"):
+                    for execution in call_together(call, number):
+                        table.add(execution)
+                        executions.append(execution)
             except KeyboardInterrupt:
                 interrupted = True
             if executions:
                 summaries.append(summary_of(number, executions))
-                typer.echo(f"{table.path}: {len(executions)} of {number} clients")
+                told = f"{table.path}: {len(executions)} of {number} clients"
+                typer.echo(told, err=as_json)
             if interrupted:
                 break
     if summaries:
-        _print_table(summaries)
-        picture = output / f"{call.name}_execution_{date}.svg"
-        try:
-            draw_executions(summaries, call.title, picture)
-            typer.echo(str(picture))
-        except MmekitError as error:  # the figures are there all the same
-            typer.echo(f"mme: {error}", err=True)
+        _report(call, summaries, output / f"{call.name}_execution_{date}.svg", as_json=as_json)
     if interrupted:
         typer.echo("mme: interrupted; the responses so far are kept.", err=True)
         raise typer.Exit(_INTERRUPTED)
@@ -191,25 +189,52 @@ def _run(call: Call, numbers: tuple[int, ...], output: Path) -> None:
         raise typer.Exit(1)
 
 
+def _report(call: Call, summaries: list[ExecutionSummary], picture: Path, *, as_json: bool) -> None:
+    from mmekit_bench.plot import draw_executions
+
+    if as_json:
+        _print_json(summaries)
+    else:
+        _print_table(summaries)
+    _print_failure(summaries)
+    try:
+        draw_executions(summaries, call.title, picture)
+        typer.echo(str(picture), err=as_json)
+    except MmekitError as error:  # the figures are there all the same
+        typer.echo(f"mme: {error}", err=True)
+
+
 def _print_table(summaries: list[ExecutionSummary]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from mmekit.printing import TextTable, show
+    from mmekit_bench.clients import PERCENTILES
+
+    counts, times = [], []
+    for one in summaries:
+        figures = (one.clients, one.answered, one.throttled, one.failed)
+        retries = ("" if count is None else str(count) for count in (one.retries, one.most_retries))
+        counts.append((*map(str, figures), *retries))
+        seconds = (f"{value:.3f}" for value in one.seconds or ())
+        times.append((str(one.clients), *(tuple(seconds) or ("",) * len(PERCENTILES))))
+    heads = ("Clients", "Answered", "Throttled", "Failed", "Retries", "Most of one")
+    show(TextTable(heads, tuple(counts), numbers=heads), "")
+    heads = ("Clients", *(f"{percent}%" for percent in PERCENTILES))
+    show(TextTable(heads, tuple(times), numbers=heads, title="Seconds until the answer"))
+
+
+def _print_json(summaries: list[ExecutionSummary]) -> None:
+    import json
+    from dataclasses import asdict
 
     from mmekit_bench.clients import PERCENTILES
 
-    table = Table()
-    for heading in ("Clients", "Answered", "Throttled", "Failed", "Retries", "most"):
-        table.add_column(heading, justify="right")
-    for percent in PERCENTILES:
-        table.add_column(f"{percent} %, s", justify="right")
+    content = []
     for one in summaries:
-        counts = (one.clients, one.answered, one.throttled, one.failed)
-        retries = (
-            "-" if count is None else str(count) for count in (one.retries, one.most_retries)
-        )
-        times = (f"{seconds:.3f}" for seconds in one.seconds or ())
-        table.add_row(*map(str, counts), *retries, *times)
-    Console().print(table)
+        times = dict(zip(map(str, PERCENTILES), one.seconds, strict=False))
+        content.append({**asdict(one), "seconds": times})
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print_failure(summaries: list[ExecutionSummary]) -> None:
     failure = next((one.first_failure for one in summaries if one.first_failure), None)
     if failure is not None:
         typer.echo(f"The first failure: {failure}", err=True)

@@ -48,6 +48,7 @@ def run(options: EndpointOptions, *, launcher: ContainerLauncher | None = None) 
     raise_descriptor_limit()
     launcher = launcher or launcher_named(options.server)
     with listening(options) as listener, _lines_on_stdout():
+        logger.info("starting the local service; that takes a few seconds")
         # Here and not above: moto and Flask take a second to import.
         from mmekit_local.aws.service import serve
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import Panel, app
+from mmekit.cli.application import AsJson, Panel, app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mmekit_local.containers.images import ImageRule
 
 images = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(
@@ -36,33 +41,26 @@ def list_images(
     uri: Annotated[
         str | None, typer.Argument(metavar="[URI]", help="Show only what runs for this image.")
     ] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """List the rules by precedence, the built-in ones last."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from mmekit_local.containers import BUILT_IN, ImageRules
 
     rules = ImageRules.read()
     if uri is not None:
-        rule = rules.find(uri)
-        if rule is None:
-            typer.echo("nothing: no rule matches it, and creating an endpoint with it fails")
-        else:
-            typer.echo(rule.refusal or _quoted(rule.words()))
-        return
-    table = Table()
-    for heading in ("Pattern", "Runs", "Environment", "Holds", "From"):
-        table.add_column(heading, overflow="fold")
-    for rule in (*rules.rules, *BUILT_IN):
-        variables = "\n".join(f"{name}={value}" for name, value in rule.environment)
-        origin = "built in" if rule.folder is None else str(rules.file)
-        holds = "\n".join(rule.holds)
-        runs = f"nothing. {rule.refusal}" if rule.refusal else _quoted(rule.command)
-        cells = (rule.pattern, runs, variables, holds, origin)
-        table.add_row(*map(Text, cells))
-    Console().print(table)
+        found = rules.find(uri)
+        shown = () if found is None else (found,)
+    else:
+        found, shown = None, (*rules.rules, *BUILT_IN)
+    if as_json:
+        _print_json(shown, rules.file)
+    elif uri is None:
+        _print(shown, rules.file)
+    elif found is None:
+        typer.echo("nothing: no rule matches it, and creating an endpoint with it fails")
+    else:
+        typer.echo(found.refusal or _quoted(found.words()))
 
 
 @images.command()
@@ -170,6 +168,38 @@ def push(
             typer.echo(line)
     else:
         typer.echo(image.run(typer.echo))
+
+
+def _print(shown: Iterable[ImageRule], file: Path | None) -> None:
+    from mmekit.printing import TextTable, show
+
+    rows = []
+    for rule in shown:
+        variables = " ".join(f"{name}={value}" for name, value in rule.environment)
+        runs = f"nothing. {rule.refusal}" if rule.refusal else _quoted(rule.command)
+        rows.append((rule.pattern, variables, " ".join(rule.holds), _origin(rule, file), runs))
+    show(TextTable(("Pattern", "Environment", "Holds", "From", "Runs"), tuple(rows)))
+
+
+def _print_json(shown: Iterable[ImageRule], file: Path | None) -> None:
+    import json
+
+    content = [
+        {
+            "pattern": rule.pattern,
+            "runs": None if rule.refusal else list(rule.command),
+            "refusal": rule.refusal or None,
+            "environment": dict(rule.environment),
+            "holds": list(rule.holds),
+            "from": _origin(rule, file),
+        }
+        for rule in shown
+    ]
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _origin(rule: ImageRule, file: Path | None) -> str:
+    return "built in" if rule.folder is None else str(file)
 
 
 def _quoted(words: tuple[str, ...] | list[str]) -> str:

@@ -133,13 +133,19 @@ def container():
 
 
 @pytest.fixture(scope="module")
-def service(container):
+def surroundings():
+    """Variables of the service's environment; a module may name some."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def service(container, surroundings):
     """A service for the whole module."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = pathlib.Path(name), free_port()
         log_path = folder / "log.txt"
         options = ["--port", str(port), "--container", container]
-        process = ServiceProcess(options, log_path, TMPDIR=name)
+        process = ServiceProcess(options, log_path, TMPDIR=name, **surroundings)
         running = Service(process, f"http://127.0.0.1:{port}", log_path)
 
         def listens():
@@ -160,7 +166,7 @@ class Desk:
     folder: pathlib.Path
     url: str
 
-    def write(self, text, name="deployment.yaml"):
+    def write(self, text, name="mme.yaml"):
         (self.folder / name).write_text(textwrap.dedent(text))
 
     def put(self, name, content):
@@ -214,6 +220,13 @@ class Desk:
         """Run `mme`, which has to succeed; return what it prints."""
         done = self.run(*arguments, **variables)
         assert done.exit_code == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def planned(self, *arguments, **variables):
+        """Run `mme deploy --plan`, which has to say whether something would change; the plan."""
+        done = self.run("deploy", "--plan", *arguments, **variables)
+        would_change = any(line[:2] in ("+ ", "~ ", "- ") for line in done.stdout.splitlines())
+        assert done.exit_code == (2 if would_change else 0), done.stdout + done.stderr
         return done.stdout
 
     def refused(self, *arguments, **variables):

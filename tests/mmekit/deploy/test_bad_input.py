@@ -77,7 +77,7 @@ def test_a_file_that_says_what_cannot_be_is_refused_with_every_fault(cabin, text
     cabin.write(text)
     told = cabin.refused("deploy")
     assert said in told
-    assert "where: deployment.yaml" in told
+    assert "where: mme.yaml" in told
     assert "remedy: " in told
 
 

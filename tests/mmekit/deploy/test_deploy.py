@@ -70,7 +70,7 @@ def standing(service, tmp_path_factory):
 
 def add(desk, lines, old=None):
     """Add lines to the file, or put them in the place of others."""
-    file = desk.folder / "deployment.yaml"
+    file = desk.folder / "mme.yaml"
     text = file.read_text()
     if old is not None:
         assert old in text
@@ -79,7 +79,7 @@ def add(desk, lines, old=None):
 
 def test_a_plan_does_nothing(houses, service, nothing_left):
     bucket = f"houses-{ACCOUNT}-{REGION}"
-    planned = changes(houses.mme("deploy", "--plan"))
+    planned = changes(houses.planned())
     named = {name: action for name, action in planned.items() if "houses-" not in name}
     assert named == {
         "archive a.tar.gz": "create",
@@ -132,7 +132,7 @@ def test_the_role_reaches_the_prefix_the_image_and_its_own_logs(deployed, servic
 def test_one_change_of_the_file_is_the_only_change_of_the_plan(deployed, service):
     arn = service.described("homes")["EndpointArn"]
     add(deployed, "environment: {COLOUR: blue}")
-    plan = deployed.mme("deploy", "--plan")
+    plan = deployed.planned()
     kinds = sorted(f"{action} {what.split(' homes')[0]}" for what, action in changes(plan).items())
     assert kinds == [
         "change endpoint",

@@ -85,7 +85,7 @@ def test_a_package_is_packed_deployed_asked_and_packed_anew_when_it_changes(farm
     said = farm.mme("deploy")
     assert "packed from" in said
     assert ask(farm) == [14.0]
-    assert "packed" not in farm.mme("deploy", "--plan")
+    assert "packed" not in farm.planned()
 
     farm.put("factor/factor.txt", "3")
     said = farm.mme("deploy")
@@ -94,6 +94,24 @@ def test_a_package_is_packed_deployed_asked_and_packed_anew_when_it_changes(farm
     assert changes(said)["archive doubling.tar.gz"] == "change"
     assert ask(farm) == [21.0]
     farm.mme("destroy")
+
+
+def test_each_folder_of_artefacts_is_packed_once_and_again_when_it_changes(farm, nothing_left):
+    farm.put("factors/two/factor.txt", "2")
+    farm.put("factors/three/factor.txt", "3")
+    farm.write("""
+        name: farm
+        packages:
+          - package: doubling
+            artifacts_in: factors
+            archives: out
+    """)
+    said = farm.planned()
+    assert "packed 2 of 2 in factors" in said
+    assert {"archive three.tar.gz", "archive two.tar.gz"} <= changes(said).keys()
+    assert "packed" not in farm.planned()
+    farm.put("factors/two/factor.txt", "4")
+    assert "packed 1 of 2 in factors" in farm.planned()
 
 
 @pytest.fixture
@@ -114,18 +132,18 @@ def layers_beside(desk):
 
 
 def test_what_deploy_packs_thin_has_its_layers_beside_it_once(flock, nothing_left):
-    said = flock.mme("deploy", "--plan")
+    said = flock.planned()
     assert re.search(r" 2\d MiB of it are bodies that models share, loaded once", said)
     plan = changes(said)
     layers = [name for name in plan if name.startswith("layer ")]
     kinds = {"body", "runtime"}
     assert len(layers) == len(layers_beside(flock)) == len(kinds)
     before = flock.contents()
-    assert changes(flock.mme("deploy", "--plan")) == plan
+    assert changes(flock.planned()) == plan
     assert flock.contents() == before
     (removed, *_) = (flock.folder / "out/layers").iterdir()
     removed.unlink()
-    flock.mme("deploy", "--plan")
+    flock.planned()
     assert flock.contents() == before
 
 
@@ -135,7 +153,7 @@ def test_libraries_are_packed_for_the_image_that_will_serve(farm, nothing_left):
     farm.put("doubling/requirements.txt", "wanted==2.0\n")
     offline = {"UV_FIND_LINKS": str(farm.folder / "wheels"), "UV_OFFLINE": "1"}
     farm.write(f"{FILE}thin: true\nlayers: true\n")
-    plan = farm.mme("deploy", "--plan", **offline)
+    plan = farm.planned(**offline)
     assert "(libraries of 1 model; " in plan
     listed = json.loads(farm.mme("layers", "list", "out/doubling.tar.gz", "--json"))
     [libraries] = [one for one in listed[0]["layers"] if one["kind"] == "libraries"]
@@ -160,22 +178,22 @@ def test_libraries_that_a_package_itself_asks_for_are_those_for_the_image_that_w
     farm, nothing_left
 ):
     offline = offline_with(farm, "wheels")
-    farm.mme("deploy", "--plan", **offline)
+    farm.planned(**offline)
     image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1"
     farm.write(f"{FILE}image: {image}\n")
     told = farm.refused("deploy", "--plan", **offline)
     assert "It is not known which Python and libraries this image has." in told
     farm.put("doubling/serving.properties", PROPERTIES)
-    farm.mme("deploy", "--plan", **offline)
+    farm.planned(**offline)
 
 
 def test_wheels_of_a_package_that_went_into_a_layer_do_not_make_its_archive_stale(
     farm, nothing_left
 ):
     offline = offline_with(farm, "doubling/requirements")
-    farm.mme("deploy", "--plan", **offline)
+    farm.planned(**offline)
     farm.write(FILE.replace("    artifacts: factor\n", ""))
-    farm.mme("deploy", "--plan", **offline)
+    farm.planned(**offline)
     farm.put("doubling/model.py", f"{MODEL}# changed\n")
     told = farm.refused("deploy", "--plan", **offline)
     assert "since it was packed, model.py changed." in told
@@ -189,9 +207,9 @@ def test_a_package_whose_shared_file_changed_is_stale(desk, nothing_left, thin):
     desk.put("doubling/sample_request.json", '{"instances": [[7.0]]}')
     desk.put("factor/factor.txt", "2")
     desk.write(f"{FILE}thin: {thin}\n")
-    desk.mme("deploy", "--plan")
+    desk.planned()
     desk.write(FILE.replace("    artifacts: factor\n", ""))
-    desk.mme("deploy", "--plan")
+    desk.planned()
     desk.put("doubling/words.txt", "of another")
     assert "since it was packed, words.txt changed." in desk.refused("deploy", "--plan")
 
@@ -205,16 +223,16 @@ def test_thin_archives_answer_with_layers_that_instances_fetch(flock, service, n
 
 
 def test_it_is_told_how_many_models_an_instance_has_room_for(farm):
-    said = farm.mme("deploy", "--plan")
+    said = farm.planned()
     assert "ml.m5.xlarge has 4 vCPUs and 16384 MiB" in said
     assert "1 of 1 measured models are in memory at once" in said
     farm.write(FILE + "instance_type: ml.g5.xlarge")
-    assert "capacity: unknown, ml.g5.xlarge is not in the table" in farm.mme("deploy", "--plan")
-    assert "cost: unknown, no published price of ml.g5.xlarge" in farm.mme("deploy", "--plan")
+    assert "capacity: unknown, ml.g5.xlarge is not in the table" in farm.planned()
+    assert "cost: unknown, no published price of ml.g5.xlarge" in farm.planned()
 
 
 def test_a_model_that_no_instance_of_the_type_has_room_for_is_refused(farm, nothing_left):
-    farm.mme("deploy", "--plan")
+    farm.planned()
     measured = farm.folder / "factor/measured.json"
     content = json.loads(measured.read_bytes())
     content["memory"] |= {"proportional": 40 << 30, "forked": 40 << 30}
@@ -225,9 +243,9 @@ def test_a_model_that_no_instance_of_the_type_has_room_for_is_refused(farm, noth
 
 
 def test_a_stale_archive_without_artefacts_is_told_with_how_to_pack_it(farm, nothing_left):
-    farm.mme("deploy", "--plan")
+    farm.planned()
     farm.write(FILE.replace("    artifacts: factor\n", ""))
-    assert "create archive doubling.tar.gz" in farm.mme("deploy", "--plan").replace("  ", " ")
+    assert "create archive doubling.tar.gz" in farm.planned().replace("  ", " ")
     farm.put("doubling/model.py", MODEL.replace("model *", "2 * model *"))
     farm.put("doubling/serving.properties", PROPERTIES.replace("2", "3"))
     told = farm.refused("deploy")
@@ -237,7 +255,7 @@ def test_a_stale_archive_without_artefacts_is_told_with_how_to_pack_it(farm, not
 
 
 def test_an_archive_that_is_kept_without_its_artefacts_cannot_be_judged(farm, nothing_left):
-    farm.mme("deploy", "--plan")
+    farm.planned()
     (farm.folder / "factor").rename(farm.folder / "elsewhere")
     told = farm.refused("deploy")
     assert "not known whether the archive is stale" in told

@@ -75,7 +75,7 @@ def test_of_160_clients_without_retries_150_are_answered_and_10_throttled(create
     }
     assert float(refused["elapsed_time"]) >= 0
     assert datetime.fromisoformat(refused["current_date"]).tzinfo is not None
-    assert re.search(r"160 │ +150 │ +10 │ +0 ", out)
+    assert re.search(r"160 +150 +10 +0 ", out)
     (picture,) = run.output.glob("sagemaker_execution_*.svg")
     assert "clients at once" in picture.read_text()
 
@@ -88,7 +88,7 @@ def test_with_retries_all_160_are_answered(create_endpoint, start, throttled):
     code, out, _ = run.end()
     assert code == 0
     assert outcomes(run.rows(160)) == {"200": 160}
-    retries = int(re.search(r"160 │ +160 │ +0 │ +0 │ +(\d+) ", out)[1])
+    retries = int(re.search(r"160 +160 +0 +0 +(\d+) ", out)[1])
     assert retries >= 10
 
 
@@ -131,7 +131,7 @@ def test_a_function_that_tries_again_has_all_answered_for_one_number_after_the_o
     assert sum(json.loads(row["body_response"])["retries"] for row in run.rows(3)) >= 1
     assert len(list(run.output.glob("*.csv"))) == 2
     assert len(list(run.output.glob("*.svg"))) == 1
-    assert re.search(r"3 │ +3 │ +0 │ +0 │ +[1-9]", out)
+    assert re.search(r"3 +3 +0 +0 +[1-9]", out)
 
 
 def test_an_interrupt_keeps_whole_rows_of_what_was_answered(create_endpoint, start):

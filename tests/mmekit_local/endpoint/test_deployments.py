@@ -273,7 +273,7 @@ def test_a_deployment_that_cannot_be_is_refused(service, endpoint, deployment, w
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"Statistic": None, "ExtendedStatistic": "p99"}, "its statistic, p99"),
+        ({"Statistic": None, "ExtendedStatistic": "tm99"}, "its statistic, tm99"),
         ({"ComparisonOperator": "GreaterThanUpperThreshold"}, "its comparison"),
     ],
 )

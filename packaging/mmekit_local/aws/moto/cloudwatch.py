@@ -25,6 +25,8 @@ from moto.cloudwatch.models import (
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 
+from mmekit_local.sagemaker.observability.observations import percentile_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -204,7 +206,7 @@ def extended_statistic(name: str) -> Callable[[Distribution], float | None] | No
     """
     percentile = _PERCENTILE.fullmatch(name)
     if percentile is not None:
-        return lambda values: _percentile(values, float(percentile[1]))
+        return lambda values: percentile_of(values, float(percentile[1]))
     if name.upper() == "IQM":
         name = "TM(25%:75%)"
     spelled = _TRIMMED.fullmatch(name)
@@ -274,21 +276,7 @@ class _Bounds:
             low = min(values) if self.low is None else self.low
             return low, max(values) if self.high is None else self.high
         low, high = self.low or 0.0, _WHOLE if self.high is None else self.high
-        return _percentile(values, low), _percentile(values, high)
-
-
-def _percentile(values: Distribution, percent: float) -> float:
-    """Return numpy's percentile, without making a list of all values."""
-    place = percent / _WHOLE * (sum(values.values()) - 1)
-    lower, share = math.floor(place), place - math.floor(place)
-    passed, found = 0, None
-    for value in sorted(values):
-        passed += values[value]
-        if found is None and passed > lower:
-            found = value
-        if found is not None and (not share or passed > lower + 1):
-            return found + (value - found) * share if share else found
-    return found if found is not None else math.nan
+        return percentile_of(values, low), percentile_of(values, high)
 
 
 def _mean(values: Distribution) -> float | None:

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 import sys
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from moto.backends import get_backend
 
+from mmekit_local.sagemaker.observability.observations import percentile_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mmekit_local.sagemaker.observability.observations import Distribution
 
 __all__ = ["DeploymentAlarms", "unknown_alarms", "unsupported_reason"]
 
@@ -28,6 +34,7 @@ _COMPARED: Mapping[str, Callable[[float, float], bool]] = {
     "LessThanOrEqualToThreshold": operator.le,
 }
 _STATISTICS = ("Average", "Sum", "Minimum", "Maximum", "SampleCount")
+_PERCENTILE = re.compile(r"p(100|\d{1,2}(?:\.\d+)?)")
 _OURS = "_mmekit_alarmed"
 _MINUTE_S = 60.0
 
@@ -47,8 +54,8 @@ def unsupported_reason(account: str, region: str, name: str) -> str:
         return "it computes from several metrics, which is not done here"
     if alarm.comparison_operator not in _COMPARED:
         return f"its comparison, {alarm.comparison_operator}, is not evaluated here"
-    if alarm.statistic not in _STATISTICS:
-        statistic = alarm.extended_statistic or alarm.statistic
+    statistic = alarm.extended_statistic or alarm.statistic
+    if statistic not in _STATISTICS and not _PERCENTILE.fullmatch(statistic or ""):
         return f"its statistic, {statistic}, is not evaluated here"
     return ""
 
@@ -90,7 +97,8 @@ class DeploymentAlarms:
             delattr(alarm, _OURS)
         if state != alarm.state_value:
             reason = f"Threshold {alarm.threshold:g} is {alarm.comparison_operator} of the metric."
-            data = json.dumps({"threshold": alarm.threshold, "statistic": alarm.statistic})
+            statistic = alarm.extended_statistic or alarm.statistic
+            data = json.dumps({"threshold": alarm.threshold, "statistic": statistic})
             alarm.update_state(reason, data, state)
 
     def _state(self, alarm: Any) -> str:
@@ -124,7 +132,8 @@ class DeploymentAlarms:
                 dimensions = {(one.name, one.value) for one in datum.dimensions}
                 if dimensions == wanted:
                     found[place].append(datum)
-        return [_statistic(alarm.statistic, data) for data in found]
+        name = alarm.extended_statistic or alarm.statistic
+        return [_statistic(name, data) for data in found]
 
 
 def _known(account: str, region: str) -> dict[str, Any]:
@@ -138,8 +147,14 @@ def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)  # moto is naive
 
 
-def _statistic(name: str, data: Iterable[Any]) -> float | None:
+def _statistic(name: str, data: Sequence[Any]) -> float | None:
     """Return a statistic of moto's data, each of which is a value or several summed up."""
+    percentile = _PERCENTILE.fullmatch(name)
+    if percentile:
+        # As on AWS, a client's own statistic sets have none: nobody knows their values.
+        known = [_distribution(one) for one in data]
+        values = sum((one for one in known if one is not None), Counter[float]())
+        return percentile_of(values, float(percentile[1])) if values else None
     summed = [
         (one.sample_count, one.sum, one.min, one.max)
         if hasattr(one, "sample_count")
@@ -157,3 +172,13 @@ def _statistic(name: str, data: Iterable[Any]) -> float | None:
         "Maximum": max(one[3] for one in summed),
     }
     return found[name]
+
+
+def _distribution(datum: Any) -> Distribution | None:
+    """Return the single values of moto's datum; None of sums that nobody knows the values of."""
+    if not hasattr(datum, "sample_count"):
+        return Counter([float(datum.value)])
+    values: Distribution | None = getattr(datum, "values", None)
+    if values is None and datum.min == datum.max:
+        return Counter({float(datum.min): int(datum.sample_count)})
+    return values

@@ -1,0 +1,182 @@
+"""Loading many models of one package, each in a fork of a process with the libraries of one.
+
+It takes a twentieth of a measurement and shows what no model shares with another: that it loads,
+what it answers, and which columns it takes and gives. What else was measured of the one, memory and
+libraries, holds for another only where loading it took the same modules, classes and memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mmekit.archive.likeness import is_near
+from mmekit.archive.measure import ObservedModel, job_of, own_answer, properties_in
+from mmekit.archive.measured import signature_from
+from mmekit.archive.measuring_process import DEFAULT_TIMEOUT_S
+from mmekit.archive.staging import stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from threading import Event
+
+    from mmekit.archive.contents import Contents
+    from mmekit.archive.measured import Measured
+    from mmekit.archive.measuring_process import MeasuringProcess
+    from mmekit.archive.package import Package
+
+_MIB = 1 << 20
+_CHUNK = 1 << 16
+_LOOK_S = 0.2
+_START_S = 60.0  # besides, for the libraries
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one model has shown in a fork.
+
+    Attributes
+    ----------
+    classes, modules
+        What its pickles asked for, and what it imported of libraries.
+    forked
+        Its private pages, in bytes.
+    told
+        Signature, answer and proof of batches, as the process wrote them down.
+    """
+
+    classes: tuple[str, ...]
+    modules: tuple[str, ...]
+    forked: int
+    told: dict[str, Any]
+
+    @classmethod
+    def of(cls, line: dict[str, Any]) -> Seen | None:
+        """Return what a line says; None for a model that failed."""
+        if line.get("failure") is not None:
+            return None
+        told = {name: line[name] for name in ("signature", "answer", "proof")}
+        return cls(tuple(line["classes"]), tuple(line["modules"]), int(line["forked"]), told)
+
+    def is_like(self, measured: Seen) -> bool:
+        """Whether it needs what another needs."""
+        return (self.classes, self.modules) == (measured.classes, measured.modules) and is_near(
+            self.forked, measured.forked, _MIB
+        )
+
+    def measured(self, package: Package, like: Measured, fingerprint: str) -> Measured | None:
+        """Return a measurement with what is another's and what is its own; None if it is refused.
+
+        An answer that depends on other requests is for a measurement of its own to say.
+        """
+        proof = self.told["proof"]
+        if proof is not None and proof["difference"] is not None:
+            return None
+        signature = self.told["signature"]
+        return replace(
+            like,
+            fingerprint=fingerprint,
+            unproven=None if proof is None else proof["unproven"],
+            signature=signature_from(None if signature is None else json.loads(signature)),
+            answer=own_answer(package, self.told["answer"]),
+            measured_on=like.measured_on or like.fingerprint,
+        )
+
+
+def try_each(
+    package: Package,
+    like: Contents,
+    measured: Measured,
+    others: Sequence[Contents],
+    scratch: Path,
+    *,
+    at_once: int = 1,
+    stop: Event | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> Iterator[tuple[int, Seen | None]]:
+    """Load the measured model and others; yield each other's number and what it has shown.
+
+    Parameters
+    ----------
+    like, measured
+        The files of the model that was measured, and what was.
+    others
+        The files of the others.
+    scratch
+        A new folder to work in.
+    at_once
+        How many are loaded at a time.
+    stop
+        When it is set, StoppedError is raised.
+    timeout_s
+        Seconds for each of them.
+
+    Yields
+    ------
+    tuple of int and Seen
+        None for one that failed, or of which nothing was shown that may be relied on: it has to
+        be measured by itself. Those that are not yielded have not been loaded.
+    """
+    observation = ObservedModel(package, like, scratch, stop)
+    models = [_model(package, like, scratch / "first")]
+    models += [_model(package, one, scratch / f"other-{i}") for i, one in enumerate(others)]
+    reader, writer = os.pipe()
+    task: dict[str, Any] = {
+        "task": "siblings",
+        "models": models,
+        "preload": [name for name in measured.preload if name not in measured.threads],
+        "libraries": dict(measured.libraries),
+        "report": writer,
+        "at_once": at_once,
+        "timeout_s": timeout_s,
+    }
+    if measured.unshared is not None:
+        task["shared"] = None
+    with ExitStack() as ending:
+        ending.callback(os.close, reader)
+        try:
+            process = observation.start(task, observation.fork_environment(), writer)
+        finally:
+            os.close(writer)
+        ending.callback(process.wait, 0.0, str(package.folder))
+        ending.callback(process.kill)
+        first: Seen | None = None
+        for line in _lines(reader, process, timeout_s + _START_S):
+            seen = Seen.of(line)
+            if line["number"] == 0:
+                first = seen
+                if first is None:
+                    return
+            elif first is not None:
+                alike = seen if seen is not None and seen.is_like(first) else None
+                yield line["number"] - 1, alike
+
+
+def _model(package: Package, contents: Contents, scratch: Path) -> dict[str, Any]:
+    properties = properties_in(contents)
+    scratch.mkdir()
+    staged = stage(contents, properties, scratch / "model", scratch / "shared")
+    job = job_of(package, contents, properties)
+    return {"folder": str(staged.folder), "different": job["different"]}
+
+
+def _lines(reader: int, process: MeasuringProcess, patience_s: float) -> Iterator[dict[str, Any]]:
+    """Yield what the process reports, until it ends or says nothing for too long."""
+    text = b""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        process.expect_wanted()
+        if not select.select([reader], [], [], _LOOK_S)[0]:
+            continue
+        chunk = os.read(reader, _CHUNK)
+        if not chunk:
+            return
+        deadline = time.monotonic() + patience_s
+        *lines, text = (text + chunk).split(b"\n")
+        yield from map(json.loads, lines)

@@ -1,0 +1,93 @@
+"""The command that asks a model of an endpoint: invoke."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmekit.cli.application import Panel, app, not_empty
+
+if TYPE_CHECKING:
+    from mmekit.settings import Settings
+
+
+@app.command(rich_help_panel=Panel.DEPLOY)
+def invoke(
+    endpoint: Annotated[str, typer.Argument(help="The name of the endpoint.", callback=not_empty)],
+    *,
+    target_model: Annotated[
+        str,
+        typer.Option(
+            help="The archive's key under the prefix, such as ridge.tar.gz.",
+            callback=not_empty,
+        ),
+    ],
+    data: Annotated[typer.FileBinaryRead, typer.Option(help="The request body; - is stdin.")],
+    content_type: Annotated[
+        str | None,
+        typer.Option(help="Default: by the suffix of --data."),
+    ] = None,
+    accept: Annotated[
+        str | None, typer.Option(help="The content type of the response, such as text/csv.")
+    ] = None,
+    custom_attributes: Annotated[
+        str | None, typer.Option(help="Parameters of the model, such as probabilities=true.")
+    ] = None,
+) -> None:
+    """Invoke a model of an endpoint and print the response.
+
+    Without a known suffix, a body that is a JSON object or array is sent as JSON, which is said;
+    for any other --content-type is required.
+
+    **Example:** mme invoke mmekit --target-model extra_trees_classifier.tar.gz --data
+    model_packages/extra_trees_classifier/sample_request.json
+    """
+    from mmekit.deploy.invocation import Invocation, content_type_of
+    from mmekit.deploy.invocation import invoke as send
+    from mmekit.settings import Settings
+
+    settings = Settings()
+    body = data.read()
+    name = data.name if isinstance(data.name, str) and data.name != "<stdin>" else None
+    source = name or "standard input"
+    note = ""
+    # Of an empty body it is not asked what it is.
+    if body and content_type is None:
+        content_type, note = content_type_of(name, body)
+    invocation = Invocation(
+        endpoint,
+        target_model,
+        body,
+        content_type or "",
+        accept,
+        custom_attributes,
+        source,
+    )
+    invocation.expect_sound()
+    if note:
+        typer.echo(f"mme: {note}", err=True)
+    answer, answered = send(
+        settings, replace(invocation, target=_target(settings, endpoint, target_model))
+    )
+    sys.stdout.buffer.write(answer)
+    is_text = answered.startswith("text/") or "json" in answered
+    if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
+        typer.echo()
+
+
+def _target(settings: Settings, endpoint: str, name: str) -> str:
+    """Return the key of a model's current version; say on standard error which it is."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from mmekit.deploy.target import current_target
+
+    try:
+        found = current_target(settings, endpoint, name)
+    except (BotoCoreError, ClientError):  # the invocation meets the same, and says it
+        return name
+    if found.note:
+        typer.echo(f"mme: {found.note}", err=True)
+    return found.key

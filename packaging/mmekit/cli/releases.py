@@ -1,0 +1,155 @@
+"""Commands about releases: promote, rollback, releases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmekit.cli.application import Panel, app
+from mmekit.cli.endpoints import (
+    DEPLOYMENT_FILE,
+    WOULD_CHANGE,
+    DeploymentFile,
+    Verbose,
+    Yes,
+    ask_for,
+    print_plan_json,
+    show_plan,
+    site_of,
+)
+
+if TYPE_CHECKING:
+    from mmekit.deploy import Plan, Site
+
+OnlyPlan = Annotated[
+    bool,
+    typer.Option("--plan", help="Show the plan and exit: 2 when something would change, else 0."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(rich_help_panel=Panel.OPERATE)
+def promote(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FROM", help="The deployment file, or its name without .yaml."),
+    ],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The same of the other one.")],
+    *,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Models that only TO has stop being current.")
+    ] = False,
+    yes: Yes = False,
+    only_plan: OnlyPlan = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the models that are current in one deployment current in another.
+
+    Archives and layers are copied by their SHA-256, by S3 itself where it may, else through this
+    machine; nothing is packed. They may be in different regions and accounts (`profile`). Whatever
+    else of TO's file is not there yet is made, as by `mme deploy`.
+
+    **Example:** mme promote staging production --plan
+    """
+    from mmekit.deploy import plan_deployment
+    from mmekit.deploy.promotion import read_promotion
+
+    choices = _Choices(yes, only_plan, as_json, verbose)
+    with site_of(_deployment_file(source)) as before:
+        promotion = read_promotion(before, prunes=prune)
+        with site_of(_deployment_file(target)) as site:
+            plan = plan_deployment(site, (), choices.report, promotion)
+            _apply(plan, site, choices)
+    if plan.changes:
+        choices.report(f"{site.name} has what is current in {promotion}.")
+
+
+@app.command(rich_help_panel=Panel.OPERATE)
+def rollback(
+    file: DeploymentFile = DEPLOYMENT_FILE,
+    *,
+    to: Annotated[
+        int | None, typer.Option(metavar="RELEASE", min=1, help="Its number: mme releases.")
+    ] = None,
+    yes: Yes = False,
+    only_plan: OnlyPlan = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the models of the release before current again.
+
+    Nothing is packed and nothing uploaded, and no instance is replaced. Run it again to go further
+    back. `mme deploy` makes the models of the file current again.
+
+    **Examples:** mme rollback  ·  mme rollback production.yaml --to 12
+    """
+    from mmekit.deploy.rollback import plan_rollback
+
+    with site_of(file) as site:
+        _apply(plan_rollback(site, to), site, _Choices(yes, only_plan, as_json, verbose))
+
+
+@app.command(rich_help_panel=Panel.OPERATE)
+def releases(file: DeploymentFile = DEPLOYMENT_FILE, *, as_json: AsJson = False) -> None:
+    """List the releases that are remembered, the newest first.
+
+    Each is a moment at which other versions of models became current; the first line is the one
+    that is current.
+
+    **Example:** mme releases production.yaml
+    """
+    from mmekit.deploy.rollback import own_releases
+
+    with site_of(file) as site:
+        found, _ = own_releases(site)
+    if as_json:
+        typer.echo(json.dumps(json.loads(found.to_json()), indent=2, ensure_ascii=False))
+        return
+    for release in reversed(found.history):
+        typer.echo(str(release))
+        for name, change in sorted(release.changed.items()):
+            before, after = (
+                "none" if one is None else one.key for one in (change.before, change.after)
+            )
+            typer.echo(f"      {name}: {before} -> {after}")
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What the options say."""
+
+    yes: bool
+    only_plan: bool
+    as_json: bool
+    verbose: bool
+
+    def report(self, text: str) -> None:
+        """Say what happens: beside what a program reads, where one does."""
+        typer.echo(text, err=self.as_json)
+
+
+def _apply(plan: Plan, site: Site, choices: _Choices) -> None:
+    """Show a plan; perform it where that is wanted."""
+    if choices.as_json:
+        print_plan_json(site, plan)
+    else:
+        show_plan(plan, f"Plan for {site.name} on {site.account}:", verbose=choices.verbose)
+    if choices.only_plan:
+        raise typer.Exit(WOULD_CHANGE if plan.changes else 0)
+    if not plan.changes:
+        choices.report("Nothing to do.")
+        return
+    ask_for(site, choices.yes, "Apply this plan?")
+    plan.perform(choices.report)
+
+
+def _deployment_file(given: str) -> Path:
+    """Return the file of that name, or the one that a name without its ending stands for."""
+    file = Path(given)
+    named = (file.with_name(f"{file.name}{ending}") for ending in ("", ".yaml", ".yml"))
+    return next((one for one in named if one.is_file()), file)

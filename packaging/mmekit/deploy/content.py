@@ -1,0 +1,172 @@
+"""What becomes of what is in the bucket: archives, their layers, and which of them are current."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmekit.deploy.bucket import bucket_owner
+from mmekit.deploy.current import ComingReleases, coming_releases, plan_release
+from mmekit.deploy.layers import plan_layers, stored_layers
+from mmekit.deploy.models import plan_objects, stored_archives
+from mmekit.deploy.releases import CURRENT, ModelVersion
+from mmekit.deploy.step import Action, Difference, Report, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmekit.deploy.account import Site
+    from mmekit.deploy.models import PackedModel
+    from mmekit.deploy.objects import StoredObject
+
+__all__ = ["Content", "plan_content"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The steps of a bucket's content, and what the others have to know of it.
+
+    Attributes
+    ----------
+    stored
+        The archives that are there.
+    layers, uploads
+        What brings layers and archives there.
+    keeps
+        What is said or done of older versions.
+    gone
+        What is to go when the endpoint is in service.
+    fetches_layers
+        Whether an archive, or one that could be gone back to, names layers it does not bring along.
+    coming
+        What is current by then; None without versions.
+    note
+        What one should know of that besides.
+    """
+
+    stored: tuple[StoredObject, ...]
+    layers: tuple[Step, ...]
+    uploads: tuple[Step, ...]
+    keeps: tuple[Step, ...]
+    gone: tuple[Step, ...]
+    fetches_layers: bool
+    coming: ComingReleases | None
+    note: str = ""
+
+    def release(self, site: Site, config: str) -> tuple[Step, ...]:
+        """Plan current.json, once the endpoint has this config."""
+        if self.coming is None:
+            return ()
+        return (plan_release(site, self.coming, config, self.note),)
+
+
+def plan_content(site: Site, models: Sequence[PackedModel], *, is_new: bool) -> Content:
+    """Plan what the file says of models.
+
+    Parameters
+    ----------
+    is_new
+        Whether there is no bucket yet.
+
+    Raises
+    ------
+    DeployError
+        Something of somebody else's is in the way, or a layer is missing.
+    """
+    stored = () if is_new else stored_archives(site)
+    wanted = {model.name: ModelVersion(model.key, model.sha256) for model in models}
+    # Without models in the file it is `mme promote` that brings them.
+    coming = coming_releases(site, wanted if models else None, stored, how="deploy")
+    kept = older_versions(site, coming, stored, {model.key for model in models})
+    uploads, gone = plan_objects(site, models, stored, [one.key for one in kept])
+    layers, gone_layers = plan_layers(
+        site, models, () if is_new else stored_layers(site), stored, kept
+    )
+    return Content(
+        stored,
+        layers,
+        uploads,
+        plan_older_versions(site, coming, kept),
+        (*gone, *gone_layers),
+        any(model.thin_layers for model in models) or any(one.layers for one in kept),
+        coming,
+        _taken_back(coming),
+    )
+
+
+def older_versions(
+    site: Site,
+    coming: ComingReleases | None,
+    stored: Sequence[StoredObject],
+    wanted: set[str],
+) -> tuple[StoredObject, ...]:
+    """Return the archives that stay in the bucket although they are not among those wanted."""
+    if coming is None:
+        return ()
+    keys = coming.kept(stored, site.deployment.keep_days)
+    return tuple(
+        one
+        for one in stored
+        if one.owner == site.name and one.key in keys and one.key not in wanted
+    )
+
+
+def plan_older_versions(
+    site: Site, coming: ComingReleases | None, kept: Sequence[StoredObject]
+) -> tuple[Step, ...]:
+    """Say how many there are; and encrypt them with the key that the file names now."""
+    if coming is None or not kept:
+        return ()
+    current = {one.key for one in coming.after.models.values()}
+    older = sum(one.key not in current for one in kept)
+    days = site.deployment.keep_days
+    steps = []
+    if older:
+        many = "archive" if older == 1 else "archives"
+        note = f"each until it has not been current for {days} days"
+        steps.append(Step(Action.KEEP, "older versions", f"{older} {many}", note=note))
+    key = site.deployment.kms_key
+    if any(one.kms_key != key for one in kept) and bucket_owner(site) == site.name:
+        steps += [_encryption(site, one) for one in kept if one.kms_key != key]
+    return tuple(steps)
+
+
+def _encryption(site: Site, stored: StoredObject) -> Step:
+    key, whole = site.deployment.kms_key, site.prefix + stored.key
+
+    def copy(_: Report) -> None:
+        s3 = site.account.client("s3")
+        # Onto itself: S3 encrypts with what the bucket says now. The metadata go along.
+        head = s3.head_object(Bucket=site.bucket, Key=whole)
+        s3.copy(
+            {"Bucket": site.bucket, "Key": whole},
+            site.bucket,
+            whole,
+            ExtraArgs={
+                "Metadata": head["Metadata"],
+                "MetadataDirective": "REPLACE",
+                "ContentType": head["ContentType"],
+            },
+        )
+
+    change = Difference("key", stored.kms_key or "S3's own", key or "S3's own")
+    return Step(
+        Action.CHANGE, "archive", stored.key, (change,), note="an older version", perform=copy
+    )
+
+
+def _taken_back(coming: ComingReleases | None) -> str:
+    """Say that a deployment makes current what a rollback took back."""
+    if coming is None or not coming.makes_release or not coming.before.history:
+        return ""
+    back = coming.before.current
+    if back.restores is None:
+        return ""
+    undone = back.number - 1
+    known = coming.before.release(undone)
+    same = known is not None and coming.before.models_of(undone) == coming.after.models
+    what = f"what release {back.number} took back" if same else "the file's models"
+    return (
+        f"{CURRENT} was rolled back to release {back.restores}; this makes {what} current. To keep "
+        "what is, put the file back as it was"
+    )

@@ -1,0 +1,64 @@
+"""What a command does meanwhile, on standard error: nobody has to ask whether it still runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["AGAIN_S", "under_way"]
+
+_QUIET_S = 1.0
+"""What takes no longer is not worth a line."""
+
+AGAIN_S = 5.0
+"""Between two lines where there is no terminal."""
+
+
+@contextlib.contextmanager
+def under_way(what: str) -> Iterator[Callable[[str], None]]:
+    """Say what takes time: in a terminal a line that moves, elsewhere one every few seconds.
+
+    Yields
+    ------
+    A function that prints a line beside it.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task(f"{what} …", total=None)
+            yield lambda text: console.print(text, markup=False, soft_wrap=True)
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_tell, args=(what, ended), daemon=True)
+    thread.start()
+    try:
+        yield _say
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _tell(what: str, ended: threading.Event) -> None:
+    started = time.monotonic()
+    if ended.wait(_QUIET_S):
+        return
+    _say(f"{what} …")
+    while not ended.wait(AGAIN_S):
+        _say(f"{what}: {time.monotonic() - started:.0f} s")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()

@@ -1,0 +1,322 @@
+"""Versions: keys that carry digests, current.json, how long old ones stay, and who is told."""
+
+import datetime as dt
+import json
+
+import pytest
+
+from mmekit.deploy.releases import Releases
+from tests.mmekit.deploy import thin_archives
+from tests.mmekit.deploy.conftest import ACCOUNT, REGION, Desk, changes
+
+STORE = """
+    name: store
+    versions: true
+    packages:
+      - archive: a.tar.gz
+      - archive: b.tar.gz
+        key: team/b.tar.gz
+"""
+PLAIN = STORE.replace("versions: true", "versions: false")
+BUCKET = f"store-{ACCOUNT}-{REGION}"
+
+
+@pytest.fixture(scope="module")
+def standing(service, tmp_path_factory):
+    """Two models with versions, deployed for the whole module."""
+    desk = Desk(tmp_path_factory.mktemp("standing"), service.url)
+    for name in ("a", "b"):
+        desk.pack(f"{name}.tar.gz", of=name)
+    desk.write(STORE)
+    desk.mme("deploy")
+    yield desk
+    desk.mme("destroy")
+    assert "store" not in str(service.names())
+
+
+@pytest.fixture
+def deployed(standing, service):
+    """The same for each test: what another has left of releases is forgotten."""
+    before = standing.contents()
+    yield standing
+    standing.restore(before)
+    age(service, days=400)
+    standing.mme("deploy")
+
+
+def current(service, bucket=BUCKET):
+    body = service.client("s3").get_object(Bucket=bucket, Key="models/current.json")["Body"]
+    return json.loads(body.read())
+
+
+def age(service, days, bucket=BUCKET):
+    """Let all releases have been made so many days before."""
+    content = current(service, bucket)
+    for release in content["releases"]:
+        made = dt.datetime.fromisoformat(release["made"]) - dt.timedelta(days=days)
+        release["made"] = made.isoformat()
+    put(service, json.dumps(content).encode(), bucket)
+
+
+def put(service, body, bucket=BUCKET):
+    service.client("s3").put_object(
+        Bucket=bucket,
+        Key="models/current.json",
+        Body=body,
+        Metadata={"mmekit-deployment": bucket.partition("-")[0]},
+    )
+
+
+def archives(service, bucket=BUCKET):
+    start = f"{bucket}/models/"
+    found = {one.removeprefix(start) for one in service.names(start)["objects"]}
+    return found - {"current.json"}
+
+
+def keys(service):
+    return {one["key"] for one in current(service)["models"].values()}
+
+
+def asked(service, name, endpoint="store"):
+    """Ask for the current version of a model, as a caller does."""
+    return service.invoke(
+        endpoint, current(service, f"{endpoint}-{ACCOUNT}-{REGION}")["models"][name]["key"]
+    )
+
+
+def test_a_key_carries_the_digest_and_current_json_says_which_is_current(deployed, service):
+    content = current(service)
+    assert (content["format"], content["deployment"]) == (1, "store")
+    assert set(content["models"]) == {"a.tar.gz", "team/b.tar.gz"}
+    for name, version in content["models"].items():
+        assert version["key"] == name.replace(".tar", f"-{version['sha256'][:12]}.tar")
+        assert version["key"] in archives(service)
+        head = service.client("s3").head_object(Bucket=BUCKET, Key=f"models/{version['key']}")
+        assert head["Metadata"]["sha256"] == version["sha256"]
+        assert asked(service, name)
+    assert "Nothing to do." in deployed.mme("deploy")
+
+
+def test_status_says_the_current_version_of_each_name(deployed, service):
+    text = deployed.mme("status")
+    assert f"models: 2 under s3://{BUCKET}/models/, release 1 of " in text
+    for name, version in current(service)["models"].items():
+        assert f"  {name} -> {version['key']}  0.0 MiB" in text
+    told = json.loads(deployed.mme("status", "--json"))["releases"]["models"]
+    assert told == current(service)["models"]
+    key = current(service)["models"]["a.tar.gz"]["key"]
+    service.client("s3").delete_object(Bucket=BUCKET, Key=f"models/{key}")
+    assert f"a.tar.gz -> {key}  MISSING: run `mme deploy`" in deployed.mme("status")
+    deployed.mme("deploy")
+    assert key in archives(service)
+
+
+def test_a_new_version_needs_no_update_and_the_old_stays(deployed, service):
+    before, config = current(service), service.described("store")["EndpointConfigName"]
+    deployed.pack("a.tar.gz", of="a", newer=True)
+    plan = deployed.mme("deploy")
+    content = current(service)
+    old, new = (one["models"]["a.tar.gz"]["key"] for one in (before, content))
+    assert changes(plan) == {f"archive {new}": "create", "releases current.json": "change"}
+    assert f"a.tar.gz: {old} -> {new}" in plan
+    assert plan.index(f"create archive {new}") < plan.index("change releases current.json")
+    assert {old, new} <= archives(service)
+    assert service.described("store")["EndpointConfigName"] == config
+    last = content["releases"][-1]
+    assert (last["number"], last["how"], last["config"]) == (
+        before["release"] + 1,
+        "deploy",
+        config,
+    )
+    assert set(last["changed"]) == {"a.tar.gz"}
+    assert asked(service, "a.tar.gz")
+
+
+def test_an_old_version_goes_when_its_days_are_over_and_the_plan_says_so(deployed, service):
+    old = current(service)["models"]["a.tar.gz"]["key"]
+    deployed.pack("a.tar.gz", of="a", newer=2)
+    deployed.mme("deploy")
+    age(service, days=29)
+    plan = deployed.mme("deploy")
+    assert "Nothing to do." in plan
+    assert "older versions" in plan
+    assert "each until it has not been current for 30 days" in plan
+    age(service, days=2)
+    plan = deployed.mme("deploy")
+    assert changes(plan)[f"archive {old}"] == "remove"
+    assert "forgotten: not current for more than 30 days" in plan
+    assert old not in archives(service)
+    assert len(current(service)["releases"]) == 1
+    assert asked(service, "a.tar.gz")
+    assert "Nothing to do." in deployed.mme("deploy")
+
+
+def test_a_version_that_is_current_again_is_not_uploaded_again(deployed, service):
+    first = (deployed.folder / "a.tar.gz").read_bytes()
+    deployed.pack("a.tar.gz", of="a", newer=3)
+    deployed.mme("deploy")
+    deployed.put("a.tar.gz", first)
+    assert changes(deployed.mme("deploy")) == {"releases current.json": "change"}
+
+
+def test_a_model_that_leaves_the_file_stays_as_an_older_version(deployed, service):
+    key = current(service)["models"]["team/b.tar.gz"]["key"]
+    deployed.write(STORE.partition("      - archive: b")[0])
+    plan = deployed.mme("deploy")
+    assert changes(plan) == {"releases current.json": "change"}
+    assert f"team/b.tar.gz: {key} -> none" in plan
+    assert set(current(service)["models"]) == {"a.tar.gz"}
+    assert key in archives(service)
+    age(service, days=31)
+    assert changes(deployed.mme("deploy"))[f"archive {key}"] == "remove"
+
+
+def test_who_deploys_at_the_same_time_is_told_and_loses_nothing(deployed, service, monkeypatch):
+    from mmekit.deploy import current as room
+
+    deployed.pack("a.tar.gz", of="a", newer="mine")
+    check = room._check
+
+    def be_overtaken(site, models):
+        check(site, models)
+        content = Releases.from_json(json.dumps(current(service)).encode(), where="")
+        other = content.followed_by({}, how="deploy", config="", now=content.current.made)
+        put(service, other.to_json())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "_check", be_overtaken)
+        told = deployed.refused("deploy")
+    assert "Somebody else has changed current.json since this plan was made" in told
+    assert "Run the command again" in told
+    theirs = current(service)["release"]
+    assert current(service)["models"] == {}
+    deployed.mme("deploy")
+    assert current(service)["release"] == theirs + 1
+    assert asked(service, "a.tar.gz")
+
+
+def test_nothing_becomes_current_that_is_not_there(deployed, service, monkeypatch):
+    from mmekit.deploy import current as room
+
+    before = current(service)
+    deployed.pack("a.tar.gz", of="a", newer="lost")
+    check = room._check
+
+    def lose(site, models):
+        key = f"models/{models['a.tar.gz'].key}"
+        service.client("s3").delete_object(Bucket=BUCKET, Key=key)
+        check(site, models)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "_check", lose)
+        told = deployed.refused("deploy")
+    assert "What should become current is not in the bucket: a.tar.gz" in told
+    assert current(service) == before
+    deployed.mme("deploy")
+    assert asked(service, "a.tar.gz")
+
+
+def test_mme_invoke_finds_the_current_version_and_says_which_it_is(deployed, service):
+    deployed.put("x.json", "{}")
+    arguments = ("invoke", "store", "--target-model", "team/b.tar.gz", "--data", "x.json")
+    done = deployed.run(*arguments)
+    key = current(service)["models"]["team/b.tar.gz"]["key"]
+    assert done.exit_code == 0, done.stderr
+    assert f"mme: team/b.tar.gz is {key}, current since release 1" in done.stderr
+    # An object of that key is what any client gets; nobody is to take it for the current one.
+    s3 = service.client("s3")
+    s3.copy_object(Bucket=BUCKET, Key="models/team/b.tar.gz", CopySource=f"{BUCKET}/models/{key}")
+    done = deployed.run(*arguments)
+    assert done.exit_code == 0, done.stderr
+    assert "itself an object, from before versions were on, and answers; the current" in done.stderr
+    assert key in done.stderr
+    s3.delete_object(Bucket=BUCKET, Key="models/team/b.tar.gz")
+    # A key is no name: it is asked for as it is, and nothing is said.
+    done = deployed.run("invoke", "store", "--target-model", key, "--data", "x.json")
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_switching_versions_off_and_on_keeps_every_name_answered(deployed, service):
+    versioned, current_ones = archives(service), keys(service)
+    config = service.described("store")["EndpointConfigName"]
+    deployed.write(PLAIN)
+    plan = deployed.mme("deploy")
+    assert changes(plan) == {
+        "archive a.tar.gz": "create",
+        "archive team/b.tar.gz": "create",
+        "releases current.json": "change",
+    }
+    # Whoever looks into current.json finds the plain keys, whoever remembers an old key its object.
+    assert current(service)["models"]["a.tar.gz"]["key"] == "a.tar.gz"
+    assert archives(service) == versioned | {"a.tar.gz", "team/b.tar.gz"}
+    assert service.invoke("store", "a.tar.gz")
+    age(service, days=31)
+    plan = changes(deployed.mme("deploy"))
+    assert plan["releases current.json"] == "remove"
+    assert archives(service) == {"a.tar.gz", "team/b.tar.gz"}
+    assert "Nothing to do." in deployed.mme("deploy")
+    deployed.write(STORE)
+    plan = deployed.mme("deploy")
+    assert changes(plan)["releases current.json"] == "create"
+    # Callers that do not know of versions yet find what was there.
+    assert {"a.tar.gz", "team/b.tar.gz"} <= archives(service)
+    assert [one["number"] for one in current(service)["releases"]] == [1, 2]
+    assert service.described("store")["EndpointConfigName"] == config
+    age(service, days=31)
+    deployed.mme("deploy")
+    assert archives(service) == current_ones
+
+
+def test_another_deployment_under_the_prefix_is_refused(deployed, service):
+    deployed.write(STORE.replace("name: store", f"name: shed\n    bucket: {BUCKET}"), "shed.yaml")
+    told = deployed.refused("deploy", "shed.yaml")
+    assert "current.json is that of the deployment store" in told
+    assert "Give this deployment another `prefix`" in told
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "is not one that mme writes"),
+        (b'{"format": 2}', "has format 2, and this mmekit knows 1"),
+        (b'{"format": 1, "deployment": "store", "models": {}, "releases": []}', "not in order"),
+        (b"[]", "is not one that mme writes"),
+    ],
+)
+def test_a_file_that_nobody_wrote_is_told_and_left(deployed, service, body, said):
+    good = service.client("s3").get_object(Bucket=BUCKET, Key="models/current.json")["Body"].read()
+    put(service, body)
+    told = deployed.refused("deploy")
+    assert said in told
+    assert f"where: s3://{BUCKET}/models/current.json" in told
+    put(service, good)
+
+
+def test_layers_stay_as_long_as_the_versions_that_name_them(desk, service, nothing_left):
+    old, new = (thin_archives.layer(body=text) for text in (b"old", b"new"))
+    thin_archives.put(desk, "thin/a.tar.gz", old, name="a")
+    desk.write("name: shelf\nversions: true\npackages: [{archive: thin/a.tar.gz}]\n")
+    desk.mme("deploy")
+    thin_archives.put(desk, "thin/a.tar.gz", new, name="a")
+    desk.mme("deploy")
+    bucket = f"shelf-{ACCOUNT}-{REGION}"
+    start = f"{bucket}/models-layers/"
+
+    def layers():
+        return {one.removeprefix(start) for one in service.names(start)["objects"]}
+
+    assert layers() == {old.name, new.name}
+    # What can be gone back to can be loaded: instances go on being told where layers are.
+    desk.put("thin/a.tar.gz", thin_archives.archive(new, inline=True, name="a"))
+    desk.mme("deploy")
+    [model] = service.names("shelf-")["models"]
+    described = service.client("sagemaker").describe_model(ModelName=model)["PrimaryContainer"]
+    assert described["Environment"]["MMEKIT_LAYERS"] == f"s3://{bucket}/models-layers/"
+    age(service, 31, bucket)
+    desk.mme("deploy")
+    assert layers() == set()
+    desk.write("name: shelf\nversions: true\nprefix: deep/er\npackages: [{archive: thin/a.tar.gz}]")
+    desk.mme("deploy")
+    assert not service.names("shelf-")["objects"][0].startswith(f"{bucket}/models/")
+    assert "Nothing to do." in desk.mme("deploy")
+    desk.mme("destroy")
