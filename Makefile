@@ -59,7 +59,7 @@ serverless: setup ## notebook 8: 160 and more clients on a serverless endpoint (
 tables: setup ## notebook 9: tables with names, texts, dates and gaps (a part of `make demo`)
 	@$(execute) notebooks/9_tables.ipynb
 
-benchmark: setup ## measure the figures of the README (needs `make demo` first; ARGS=--publish)
+benchmark: setup ## measure the first figures of docs/benchmarks.md (needs `make demo` first; ARGS=--publish)
 	@$(BIN)/python benchmarks/main_job.py $(ARGS)
 
 soak: setup ## faults at random under load for twenty minutes (ARGS="--minutes 60")

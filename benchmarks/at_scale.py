@@ -15,7 +15,7 @@ What is found is written after each part. A run that adds to that of an earlier 
     .venv/bin/python benchmarks/at_scale.py --resume --parts crowd container --publish
 
 Writes build/benchmarks/at_scale.json and .md; --publish copies them into docs/benchmarks, and a
-table into the README. Everything runs on loopback, and is ended at the end.
+table into docs/benchmarks.md. Everything runs on loopback, and is ended at the end.
 """
 
 from __future__ import annotations
@@ -190,7 +190,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="few models and short loads")
     parser.add_argument(
-        "--publish", action="store_true", help="copy into docs/benchmarks and the README"
+        "--publish",
+        action="store_true",
+        help="copy into docs/benchmarks, and a table into its page",
     )
     parser.add_argument("--output", type=Path, default=subjects.ROOT / "build" / "benchmarks")
     return parser.parse_args()

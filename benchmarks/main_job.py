@@ -6,8 +6,8 @@ Needs the archives that ``make demo`` leaves, and some 45 seconds::
 
 Cold and warm latency are what boto3 sees at the local endpoint (`mme up`). Load is put on the
 embedded server (`mme serve`) itself, by wrk when it is installed. Both are started here, on free
-ports of loopback. Writes build/benchmarks/main_job.json and main_job.md; with --publish, README.md
-as well.
+ports of loopback. Writes build/benchmarks/main_job.json and main_job.md; with --publish,
+docs/benchmarks.md as well.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from endpoint_runs import service
 from endpoint_runs.service import BUCKET
-from reporting import LOAD_COLUMNS, Conditions, put_into_readme, table, under_load
+from reporting import LOAD_COLUMNS, Conditions, put_into_figures, table, under_load
 from slot_runs import servers
 
 from mmekit.archive import SampleRequest, read_package, unpack
@@ -86,7 +86,7 @@ def main() -> int:
     print(f"\n{text}\nmeasured in {time.monotonic() - began:.0f} s")
     _write(arguments.output, machine, latencies, loads, text)
     if arguments.publish:
-        put_into_readme("main_job", text)
+        put_into_figures("main_job", text)
     return 0
 
 
@@ -100,7 +100,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warm-calls", type=int, default=100, help="a model class")
     parser.add_argument("--seconds", type=int, default=5, help="of load for each measurement")
     parser.add_argument("--tool", choices=("wrk", "python"), default=None)
-    parser.add_argument("--publish", action="store_true", help="put the tables into README.md")
+    parser.add_argument(
+        "--publish", action="store_true", help="put the tables into docs/benchmarks.md"
+    )
     return parser.parse_args()
 
 

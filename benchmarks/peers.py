@@ -14,7 +14,8 @@ Some of it, and the rest of a run that was interrupted::
 
 What each model on each peer gave is kept in build/peers/found, and the report is made from all
 that is there. Writes build/benchmarks/peers.json, .md and .svg; --publish copies them into
-docs/benchmarks, and a table into the README. Everything runs on loopback, and is ended at the end.
+docs/benchmarks, and a table into docs/benchmarks.md. Everything runs on loopback, and is ended at
+the end.
 """
 
 from __future__ import annotations
@@ -216,7 +217,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tool", choices=("wrk", "python"), default=None)
     parser.add_argument("--missing", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--publish", action="store_true", help="copy into docs/benchmarks and the README"
+        "--publish",
+        action="store_true",
+        help="copy into docs/benchmarks, and a table into its page",
     )
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
     parser.add_argument("--found", type=Path, default=ROOT / "build" / "peers" / "found")

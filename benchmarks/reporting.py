@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "docs" / "benchmarks"
-README = ROOT / "README.md"
+FIGURES = ROOT / "docs" / "benchmarks.md"
 _BEGIN, _END = "<!-- figures:", "<!-- end of figures -->"
 _QUIET_PERCENT = 15
 
@@ -121,7 +121,7 @@ def try_to_draw(draw: Callable[[], None], console: Console) -> None:
 
 
 class IncompleteRunError(Exception):
-    """A run lacks something that the README shows; the text says what."""
+    """A run lacks something that docs/benchmarks.md shows; the text says what."""
 
 
 def publish(
@@ -135,16 +135,16 @@ def publish(
     Parameters
     ----------
     summary
-        Makes the README's table of what the JSON holds, or raises IncompleteRunError; None for a
-        benchmark without one.
+        Makes the table in docs/benchmarks.md of what the JSON holds, or raises
+        IncompleteRunError; None for a benchmark without one.
     """
     if summary is not None:
         try:
             text = summary(json.loads((output / f"{name}.json").read_text()))
         except IncompleteRunError as error:
-            console.print(f"Not published: the README shows {error}, which this run lacks.")
+            console.print(f"Not published: docs/benchmarks.md shows {error}, which this run lacks.")
             return False
-        put_into_readme(name, text)
+        put_into_figures(name, text)
     PUBLISHED.mkdir(parents=True, exist_ok=True)
     for suffix in ("json", "md", "svg"):
         file = output / f"{name}.{suffix}"
@@ -162,11 +162,11 @@ def published_content(name: str) -> dict[str, Any] | None:
     return content
 
 
-def put_into_readme(name: str, text: str) -> None:
-    """Put a benchmark's table between its marks in the README."""
+def put_into_figures(name: str, text: str) -> None:
+    """Put a benchmark's table between its marks in docs/benchmarks.md."""
     begin = f"{_BEGIN} written by benchmarks/{name}.py --publish -->"
-    before, found, rest = README.read_text().partition(begin)
+    before, found, rest = FIGURES.read_text().partition(begin)
     _, end, after = rest.partition(_END)
     if not (found and end) or _BEGIN in rest.partition(_END)[0]:
-        raise RuntimeError(f"{README} lacks {begin} or the {_END} that belongs to it")
-    README.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
+        raise RuntimeError(f"{FIGURES} lacks {begin} or the {_END} that belongs to it")
+    FIGURES.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")

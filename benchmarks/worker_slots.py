@@ -10,8 +10,8 @@ A try that shows only that all of it works, in half a minute::
     .venv/bin/python benchmarks/worker_slots.py --quick --models ridge --servers embedded
 
 Writes build/benchmarks/worker_slots.json, .md and .svg; --publish copies them into docs/benchmarks,
-and a table into the README. SetFit needs what ``make demo`` leaves. Everything runs on loopback,
-and is ended at the end.
+and a table into docs/benchmarks.md. SetFit needs what ``make demo`` leaves. Everything runs on
+loopback, and is ended at the end.
 """
 
 from __future__ import annotations
@@ -201,7 +201,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tool", choices=("wrk", "python"), default=None)
     parser.add_argument("--quick", action="store_true", help="few and short measurements")
     parser.add_argument(
-        "--publish", action="store_true", help="copy into docs/benchmarks and the README"
+        "--publish",
+        action="store_true",
+        help="copy into docs/benchmarks, and a table into its page",
     )
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
     return parser.parse_args()

@@ -15,11 +15,13 @@ import pytest
 from typer.main import get_command
 
 from mmekit.cli import app
+from mmekit.deploy import cost_of
 from mmekit.settings import Settings
 from mmekit.testing import load_handler
 from mmekit_local.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+README, FIRST_MODEL = ROOT / "README.md", ROOT / "docs" / "first-model.md"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -46,10 +48,9 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def rows(page, heading):
-    """Return the first cells of the table under a heading, without their backticks."""
-    section = page.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE)
+def rows(page):
+    """Return the first cells of a page's table, without their backticks."""
+    return re.findall(r"^\| `(.+?)` \|", page.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
@@ -115,10 +116,26 @@ def test_every_picture_is_shown_and_says_what_it_shows(picture):
     assert any(f"{picture.name})" in page.read_text() for page in PAGES)
 
 
+def test_what_readme_says_is_saved_is_what_deploy_computes():
+    text = (ROOT / "README.md").read_text()
+    (call,) = re.findall(r"`mmekit\.deploy\.(cost_of\(.+?\))`", text)
+    cost = eval(call, {"cost_of": cost_of})  # noqa: S307 - our own text
+    assert cost.models == 200
+    apart, together = f"{cost.hour_of_single_endpoints.normalize():f}", str(cost.hour)
+    assert f"cost {apart} USD an hour. On one they cost {together}." in text
+    picture = (ROOT / "docs" / "one_endpoint.svg").read_text()
+    assert f">{apart} USD an hour<" in picture
+    assert f">{together} USD an hour<" in picture
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+
+
 def test_the_table_of_commands_is_that_of_mme():
     mme = get_command(app)
     commands = mme.commands
-    table = rows(ROOT / "README.md", "Commands")
+    table = rows(ROOT / "docs" / "commands.md")
     assert [row.split()[1] for row in table] == mme.list_commands(None)
     for row in table:
         options = {option for one in commands[row.split()[1]].params for option in one.opts}
@@ -130,7 +147,7 @@ def test_the_table_of_settings_is_that_of_settings():
     variables = [
         str(field.validation_alias or f"MME_{name.upper()}") for name, field in fields.items()
     ]
-    assert sorted(rows(ROOT / "README.md", "Settings")) == sorted(variables)
+    assert sorted(rows(ROOT / "docs" / "settings.md")) == sorted(variables)
 
 
 def test_the_types_of_errors_are_those_of_the_server():
@@ -147,27 +164,23 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
-    """Type everything that README says to type, in an empty folder; return it and the output."""
+    """Type all that README and the page after it say to type, in an empty folder; return both."""
     folder = tmp_path_factory.mktemp("reader")
     programs = folder / "bin"
     programs.mkdir()
     mme = programs / "mme"
-    # On a port of its own, as somebody may have a `mme up` running.
-    mme.write_text(
-        "#!/bin/sh\n"
-        'case "$1" in up) shift; set -- up --port "$READERS_PORT" "$@" ;; esac\n'
-        f'exec "{sys.executable}" -m mmekit.cli "$@"\n'
-    )
+    mme.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mmekit.cli "$@"\n')
     mme.chmod(0o755)
-    script = "set -e\n" + "\n".join(blocks(ROOT / "README.md", "sh"))
+    typed = [block for page in (README, FIRST_MODEL) for block in blocks(page, "sh")]
     finished = subprocess.run(
-        ["sh", "-c", script],
+        ["sh", "-c", "set -e\n" + "\n".join(typed)],
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("MME_")},
             "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.defpath]),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "packaging")]),
-            "READERS_PORT": str(free_port()),
+            "PYTHONPATH": str(ROOT / "packaging"),
+            # Somebody may have a `mme up` running.
+            "MME_LOCAL_URL": f"http://127.0.0.1:{free_port()}",
         },
         capture_output=True,
         text=True,
@@ -179,12 +192,20 @@ def followed(tmp_path_factory):
 
 
 @pytest.mark.thorough
-def test_the_three_steps_end_with_the_answer_that_readme_shows(followed):
+def test_the_steps_end_with_the_answers_that_are_shown(followed):
     _, output = followed
-    (shown,) = re.findall(r"It answers `(.+)`, rounded\.", (ROOT / "README.md").read_text())
-    (line,) = [line for line in output.splitlines() if line.startswith('{"predictions"')]
-    answer = json.loads(line)["predictions"]
-    assert [round(one, 1) for one in answer] == json.loads(shown)["predictions"]
+    shown = [
+        re.findall(r"It answers `(.+)`, rounded", page.read_text())
+        for page in (README, FIRST_MODEL)
+    ]
+    answers = [
+        json.loads(line)["predictions"]
+        for line in output.splitlines()
+        if line.startswith('{"predictions"')
+    ]
+    assert len(answers) == len(shown)
+    for answer, (text,) in zip(answers, shown, strict=True):
+        assert [round(one, 1) for one in answer] == json.loads(text)["predictions"]
 
 
 @pytest.mark.thorough
@@ -196,9 +217,9 @@ def test_the_archive_made_by_hand_answers_too(followed):
 
 
 @pytest.mark.thorough
-def test_the_handler_and_the_tests_of_it_that_readme_shows_pass(followed):
+def test_the_handler_and_the_tests_of_it_that_are_shown_pass(followed):
     folder, _ = followed
-    handler, example = blocks(ROOT / "README.md", "python")
+    handler, example = blocks(FIRST_MODEL, "python")
     (folder / "model_packages" / "cars" / "model.py").write_text(handler)
     (folder / "test_cars.py").write_text(example)
     finished = subprocess.run(

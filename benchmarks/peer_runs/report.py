@@ -1,4 +1,4 @@
-"""The results as tables and as JSON, and the table in the README."""
+"""The results as tables and as JSON, and the table in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -285,9 +285,9 @@ def summary(content: Mapping[str, Any]) -> str:
     rows = [
         [
             PEERS[cell["peer"]].title,
-            _readme_cold(cell),
-            _readme_memory(cell["memory"]),
-            _readme_memory([cell["idle"] or {"models": 0}]),
+            _page_cold(cell),
+            _page_memory(cell["memory"]),
+            _page_memory([cell["idle"] or {"models": 0}]),
             *_under_load(cell),
             "yes" if PEERS[cell["peer"]].isolated else "no",
         ]
@@ -298,14 +298,14 @@ def summary(content: Mapping[str, Any]) -> str:
     return table(("",), (*numbers, "each model apart"), rows)
 
 
-def _readme_cold(cell: _CellContent) -> str:
+def _page_cold(cell: _CellContent) -> str:
     cold = cell["cold"]
     if cold is None:
         return "-"
     return f"{'start, ' if cold['kind'] == 'start' else ''}{milliseconds(cold['median_ms'])}"
 
 
-def _readme_memory(measured: Sequence[Mapping[str, Any]]) -> str:
+def _page_memory(measured: Sequence[Mapping[str, Any]]) -> str:
     found = [one for one in measured if one["models"] == _MODELS]
     if not found:
         return "-"

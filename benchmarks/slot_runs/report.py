@@ -1,4 +1,4 @@
-"""The results as tables, as JSON and as a picture, and the table in the README."""
+"""The results as tables, as JSON and as a picture, and the table in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ _LOADS = (("ridge", 8), ("catboost", 32), ("setfit", 8))
 
 
 def summary(content: Mapping[str, Any]) -> str:
-    """Return the README's table: plain engine → worker slots for each figure, by server.
+    """Return docs/benchmarks.md's table: plain engine → worker slots for each figure, by server.
 
     Raises
     ------

@@ -4,6 +4,7 @@
 
     MmekitError
     ├── SettingsError              a setting is missing or makes no sense
+    ├── ProjectError               a project folder cannot be made
     ├── PackageError               a package folder cannot be used as it is
     │   ├── PropertiesError        serving.properties cannot be read
     │   ├── TextError              a text file is longer than anybody writes one
@@ -15,7 +16,7 @@
     │   ├── UnsafeArchiveError     unpacking it would write where or what it must not
     │   │   └── BudgetError        reading it would cost more than a limit allows; says which
     │   └── ManifestError          its manifest is missing, unreadable or contradicted by its files
-    ├── MissingExtraError          a library is missing that an extra of mmekit brings
+    ├── MissingExtraError          a library is missing that only some commands need
     ├── EngineError                DJL's Python engine cannot be fetched or found
     ├── ServerError                the embedded server cannot start or go on
     │   └── ModelLoadError         a model could not be loaded
@@ -54,6 +55,7 @@ __all__ = [
     "MmekitError",
     "ModelLoadError",
     "PackageError",
+    "ProjectError",
     "PropertiesError",
     "ServerError",
     "SettingsError",
@@ -100,6 +102,10 @@ class MmekitError(Exception):
 
 class SettingsError(MmekitError):
     """A setting is missing or makes no sense."""
+
+
+class ProjectError(MmekitError):
+    """A project folder cannot be made."""
 
 
 class PackageError(MmekitError):
@@ -187,7 +193,8 @@ class MissingExtraError(MmekitError):
     Parameters
     ----------
     extra
-        The extra of mmekit that brings it.
+        The extra of mmekit that brings it, or several with commas between; empty where the library
+        itself is to be installed.
     """
 
     def __init__(

@@ -1,16 +1,18 @@
 """The extras of the distribution: which one brings a library that is missing, as pip names it.
 
 What `mme` can do without is imported where it is used. `optional_libraries` stands around such
-code: the failure of an import becomes an error that says what to install. The extras are read from
-the metadata of the installed distribution, so that pyproject.toml stays the only list.
+code: the failure of an import becomes an error that says what to install. `require_extras` asks
+ahead, where the import is another process's. The extras are read from the metadata of the installed
+distribution, so that pyproject.toml stays the only list.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from typing import TYPE_CHECKING
 
 from mmekit.errors import MissingExtraError
@@ -19,11 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
 
-__all__ = ["optional_libraries"]
+__all__ = ["optional_libraries", "program_libraries", "require_extras"]
 
 _DISTRIBUTION = "mmekit"
 # Modules that are called otherwise than the distribution that brings them.
-_DISTRIBUTION_OF = {"PIL": "pillow", "sagemaker": "sagemaker-core", "sklearn": "scikit-learn"}
+_DISTRIBUTION_OF = {
+    "mlflow": "mlflow-skinny",
+    "PIL": "pillow",
+    "sagemaker": "sagemaker-core",
+    "sklearn": "scikit-learn",
+}
+# What a user installs for what a command does. The others are for who changes mmekit, or bring
+# gigabytes: of those, the one library is named.
+_OF_COMMANDS = ("local", "layers", "aws", "bench")
+_OF_NOTEBOOKS = ("nbclient", "nbformat")
 
 
 @contextmanager
@@ -50,6 +61,56 @@ def optional_libraries(what: str) -> Iterator[None]:
         raise missing from error
 
 
+@contextmanager
+def program_libraries(module: str) -> Iterator[None]:
+    """End ``python -m MODULE`` with one line for a library that is missing, and no traceback.
+
+    It stands in the package's ``__init__``, which Python imports before ``__main__``. For who
+    imports the package, the failed import goes on.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = _missing_extra(f"`python -m {module}`", error)
+        # So called as long as Python looks for the module (the documentation of sys.argv).
+        if missing is None or sys.argv[0] != "-m":
+            raise
+        sys.exit(str(missing))
+
+
+def require_extras(what: str, *extras: str) -> None:
+    """Refuse to go on without what extras bring, wherever it is imported later.
+
+    Parameters
+    ----------
+    what
+        What needs them, as the error's sentence begins: ```mme up```.
+    extras
+        Their names. Of what they bring, that which not every platform has may be missing.
+
+    Raises
+    ------
+    MissingExtraError
+        Names the first library that is missing, and all the extras of which one is.
+    """
+    missing = {
+        name: lacked
+        for name in extras
+        if (lacked := sorted(filter(_is_missing, _everywhere().get(name, ()))))
+    }
+    if missing:
+        first = next(iter(missing.values()))[0]
+        raise _error(what, first, ",".join(missing))
+
+
+def _is_missing(library: str) -> bool:
+    try:
+        distribution(library)
+    except PackageNotFoundError:
+        return shutil.which(library) is None  # uv need not be Python's
+    return False
+
+
 def _missing_extra(what: str, error: ModuleNotFoundError) -> MissingExtraError | None:
     top = (error.name or "").partition(".")[0]
     library = _DISTRIBUTION_OF.get(top, top.replace("_", "-"))
@@ -58,18 +119,34 @@ def _missing_extra(what: str, error: ModuleNotFoundError) -> MissingExtraError |
         return None
     # Several extras may bring it: the one of the wing whose code asked is meant.
     wing = _wing(error.__traceback__)
-    extra = wing if wing in extras else extras[0]
+    offered = [name for name in extras if name in _OF_COMMANDS]
+    if wing not in offered and library in _OF_NOTEBOOKS:
+        return _error(what, library, "notebooks")
+    extra = wing if wing in offered else next(iter(offered), "")
+    return _error(what, library, extra)
+
+
+def _error(what: str, library: str, extra: str) -> MissingExtraError:
     return MissingExtraError(
         f"{what} needs {library}, which is not installed.",
         where=sys.executable,
-        remedy=f"pip install '{_DISTRIBUTION}[{extra}]'",
+        remedy=f"pip install '{_DISTRIBUTION}[{extra}]'" if extra else f"pip install {library}",
         extra=extra,
     )
 
 
-@cache
 def _extras() -> Mapping[str, frozenset[str]]:
     """Return the canonical names of the distributions that each extra brings."""
+    return _declared(with_conditions=True)
+
+
+def _everywhere() -> Mapping[str, frozenset[str]]:
+    """Return those of them that each extra brings on every platform and Python."""
+    return _declared(with_conditions=False)
+
+
+@cache
+def _declared(*, with_conditions: bool) -> Mapping[str, frozenset[str]]:
     # Here, as packaging takes a while to import and only those need it whom something fails.
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -81,7 +158,10 @@ def _extras() -> Mapping[str, frozenset[str]]:
         return {}
     for one in declared:
         # A marker is a list of comparisons: (variable, operator, value), "and", …
-        for comparison in getattr(one.marker, "_markers", ()):
+        comparisons = getattr(one.marker, "_markers", ())
+        if len(comparisons) > 1 and not with_conditions:
+            continue
+        for comparison in comparisons:
             words = [str(getattr(word, "value", word)) for word in comparison]
             if words[0] == "extra":
                 found.setdefault(words[2], set()).add(canonicalize_name(one.name))

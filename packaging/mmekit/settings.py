@@ -41,6 +41,19 @@ _INSTANCE_TYPE = re.compile(
     r"^ml\.(?P<family>(?P<kind>[a-z]+)\d+(?P<options>[a-z]*(-[a-z0-9]+)*))"
     r"\.(medium|large|\d*xlarge|metal)$"
 )
+# What sagemaker-core's table says of the regions that every account has: it is not needed there.
+_IMAGES: Mapping[str, Any] = {
+    "registries": dict.fromkeys(
+        (
+            *("ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2"),
+            *("ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3"),
+            *("sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2"),
+        ),
+        "763104351884",
+    ),
+    "repository": "djl-inference",
+    "tag_prefix": f"{DJL_VERSION}-lmi27.0.0-cu130",
+}
 _INSTANCE_SHAPE = "ProductionVariantInstanceType"
 _profile_at_hand: ContextVar[str | None] = ContextVar("profile", default=None)
 _making = threading.Lock()  # boto3's sessions are not for several threads at a time; clients are
@@ -260,8 +273,8 @@ class Settings(BaseSettings):
         Raises
         ------
         SettingsError
-            AWS publishes none for this region, or the package sagemaker-core, which knows them,
-            is not installed.
+            AWS publishes none for this region; or it is one of those that only sagemaker-core
+            knows, and that is not installed.
         """
         return self.image or published_image(self.region, self.instance_type)
 
@@ -389,7 +402,7 @@ def _explained(errors: list[ErrorDetails]) -> SettingsError:
 
 
 def published_image(region: str, instance_type: str) -> str:
-    """Name DJL's image as sagemaker-core does, from the table that it carries.
+    """Name DJL's image as sagemaker-core does.
 
     Parameters
     ----------
@@ -401,13 +414,25 @@ def published_image(region: str, instance_type: str) -> str:
     Raises
     ------
     SettingsError
-        AWS publishes none for this region, or the package sagemaker-core is not installed.
+        AWS publishes none for this region; or the region is none that every account has, and the
+        package sagemaker-core, which knows the others, is not installed.
 
     Notes
     -----
     Source: ``sagemaker.core.image_uris.retrieve("djl-lmi", …)``, whose import takes seconds; the
     table is read without it. The CPU image is in the same registry, but not among its entries.
     """
+    entry = _IMAGES
+    if region not in entry["registries"]:
+        entry = _table_of_images(region)
+    match = _INSTANCE_TYPE.match(instance_type)
+    gpu = match is not None and match["kind"] in _GPU_KINDS
+    tag = entry["tag_prefix"] if gpu else CPU_TAG
+    registry = f"{entry['registries'][region]}.dkr.ecr.{region}.{_domain(region)}"
+    return f"{registry}/{entry['repository']}:{tag}"
+
+
+def _table_of_images(region: str) -> dict[str, Any]:
     sagemaker = find_spec("sagemaker")
     folders = [] if sagemaker is None else list(sagemaker.submodule_search_locations or [])
     tables = (Path(folder, "core", "image_uri_config", "djl-lmi.json") for folder in folders)
@@ -415,16 +440,13 @@ def published_image(region: str, instance_type: str) -> str:
     if table is None:
         raise _unset(
             "image_uri",
-            "sagemaker-core, which knows AWS's images, is not installed: pip install 'mmekit[aws]'",
+            f"the image for {region} is known to sagemaker-core, which is not installed: pip "
+            "install 'mmekit[aws]'",
         )
-    entry = json.loads(table.read_text(encoding="utf-8"))["versions"][DJL_VERSION]
+    entry: dict[str, Any] = json.loads(table.read_text(encoding="utf-8"))["versions"][DJL_VERSION]
     if region not in entry["registries"]:
         raise _unset("image_uri", f"AWS publishes no DJL Serving image for {region}")
-    match = _INSTANCE_TYPE.match(instance_type)
-    gpu = match is not None and match["kind"] in _GPU_KINDS
-    tag = entry["tag_prefix"] if gpu else CPU_TAG
-    registry = f"{entry['registries'][region]}.dkr.ecr.{region}.{_domain(region)}"
-    return f"{registry}/{entry['repository']}:{tag}"
+    return entry
 
 
 def _domain(region: str) -> str:

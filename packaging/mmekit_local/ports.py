@@ -1,13 +1,18 @@
-"""Ports that nobody listens on."""
+"""Ports: one that nobody listens on, and the one where the endpoint service is expected."""
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import random
 import socket
 from collections import deque
+from urllib.parse import urlsplit
 
-__all__ = ["free_port"]
+from mmekit.errors import SettingsError
+from mmekit.settings import Settings
+
+__all__ = ["free_port", "listening_address"]
 
 _PORTS = range(20_000, 32_000)  # below the ports that Linux and macOS give to outgoing connections
 
@@ -38,3 +43,34 @@ def free_port(host: str = "127.0.0.1") -> int:
         _taken.append(port)
         return port
     raise OSError(errno.EADDRINUSE, f"no port of {_PORTS.start} to {_PORTS.stop} is free", host)
+
+
+def listening_address(host: str | None = None, port: int | None = None) -> tuple[str, int]:
+    """Return where the endpoint service listens: as given, and else where MME_LOCAL_URL looks.
+
+    Raises
+    ------
+    SettingsError
+        The variable is asked, and names what is no plain HTTP or another machine.
+    """
+    if host is not None and port is not None:
+        return host, port
+    url = Settings(target="local").local_url
+    parts = urlsplit(url)
+    named = parts.hostname or ""
+    if parts.scheme != "http" or parts.username or (host is None and not _is_loopback(named)):
+        raise SettingsError(
+            f"MME_LOCAL_URL is {url}, and `mme up` serves http on this machine alone.",
+            where="MME_LOCAL_URL",
+            remedy="Set it to an address such as http://127.0.0.1:8950, or say with --host and "
+            "--port where to listen.",
+        )
+    default = 80 if parts.port is None else parts.port
+    return named if host is None else host, default if port is None else port
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from mmekit import settings as settings_module
 from mmekit.errors import SettingsError
-from mmekit.settings import DJL_VERSION, Settings
+from mmekit.settings import DJL_VERSION, Settings, published_image
 
 ROLE = "arn:aws:iam::210987654321:role/sagemaker"
 
@@ -199,6 +200,26 @@ def test_the_gpu_image_is_the_one_that_the_sdk_of_sagemaker_names():
     )
     ours = Settings(region="ap-east-1", instance_type="ml.g5.xlarge").image_uri
     assert ours == sdk.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("instance", ["ml.m5.xlarge", "ml.g5.xlarge"])
+def test_the_images_that_are_known_without_the_sdk_are_its(instance, monkeypatch):
+    pytest.importorskip("sagemaker.core")
+    known = {
+        region: published_image(region, instance)
+        for region in settings_module._IMAGES["registries"]
+    }
+    assert len(known) == 16
+    assert "us-east-1" in known
+    monkeypatch.setattr(settings_module, "_IMAGES", {"registries": {}})
+    assert {region: published_image(region, instance) for region in known} == known
+
+
+def test_a_region_that_only_the_sdk_knows_names_the_extra(monkeypatch):
+    monkeypatch.setattr(settings_module, "find_spec", lambda _: None)
+    assert published_image("eu-central-1", "ml.m5.xlarge").startswith("763104351884.")
+    with pytest.raises(SettingsError, match=r"pip install 'mmekit\[aws\]'"):
+        published_image("ap-east-1", "ml.m5.xlarge")
 
 
 def test_an_image_of_ones_own_is_used_as_it_is(monkeypatch):

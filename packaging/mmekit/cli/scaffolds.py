@@ -1,7 +1,8 @@
-"""The command that makes a package of an artefact."""
+"""The commands that make folders: a project, and a package of an artefact."""
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,30 @@ _WIDTH = 80
 _LABEL = 11
 _COLUMNS = 8
 _ANSWER = 200
+
+
+@app.command("new-project", rich_help_panel=Panel.PACKAGE)
+def new_project(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="NAME", help="The project's name: the folder to make, or its path."),
+    ],
+) -> None:
+    """Create a project: a model with its notebook, tests, mme.yaml and a GitHub workflow.
+
+    The workflow checks and packs the models, rehearses the endpoint on the runner, and deploys. The
+    folder must be new or empty.
+
+    **Example:** mme new-project churn
+    """
+    from mmekit.scaffold import new_project as make
+
+    for path in make(folder):
+        typer.echo(folder / path)
+    typer.echo(
+        f"\nNext:\n  cd {shlex.quote(str(folder))}\n  pip install -r requirements.txt\n"
+        "  README.md has the rest: train, pack, rehearse"
+    )
 
 
 @app.command(rich_help_panel=Panel.PACKAGE)

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from mmekit.cli.application import Panel, app
+from mmekit.errors import DemoError
+from mmekit.extras import require_extras
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -73,9 +75,20 @@ def up(  # noqa: PLR0913 - an option each
     ] = None,
     *,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")
-    ] = 8950,
-    host: Host = "127.0.0.1",
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="The port; 0 picks a free one. Default: that of MME_LOCAL_URL, which is 8950.",
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="The address to listen on. There is no authentication; keep to loopback. "
+            "Default: that of MME_LOCAL_URL, which is 127.0.0.1."
+        ),
+    ] = None,
     server: Annotated[
         Containers,
         typer.Option(
@@ -125,9 +138,12 @@ def up(  # noqa: PLR0913 - an option each
     lab notebooks
     """
     _see_who_installs(server.value, no_install=no_install)
+    require_extras("`mme up`", "local")
+    from mmekit_local.ports import free_port, listening_address
+
+    host, port = listening_address(host, port)
     if command:
         from mmekit_local.companion import run_beside
-        from mmekit_local.ports import free_port
 
         port = port or free_port(host)  # both sides have to know it
         chosen = {
@@ -211,6 +227,7 @@ def serve(
 
     **Examples:** mme serve --port 8080 --memory 4GiB  ·  mme serve --model build/unpacked/ridge
     """
+    require_extras("`mme serve`", "local")
     from mmekit_local.server import ServerOptions, run, run_djl
 
     _see_who_installs(server.value, no_install=no_install)
@@ -233,8 +250,18 @@ def demo() -> None:
     """Run the repository's notebooks on a local endpoint.
 
     They train, package and serve six models. Run it in the repository's folder: it writes
-    build/artifacts, build/archives and build/notebooks, and prints a table of latencies.
+    build/artifacts, build/archives and build/notebooks, and prints a table of latencies. Without
+    the repository, `mme new-project` makes a project with a notebook of its own.
     """
+    # Before what is missing is said, which is gigabytes.
+    if not Path("notebooks", "0_set_up.ipynb").is_file():
+        raise DemoError(
+            "The demonstration is the notebooks of mmekit's repository, and there are none here.",
+            where=str(Path("notebooks").absolute()),
+            remedy="run it in a clone of the repository (`make demo`); without one, `mme "
+            "new-project NAME` makes a project whose notebook trains, packs and serves a model",
+        )
+    require_extras("`mme demo`", "local", "notebooks")
     from mmekit_local.demo import run
 
     run()

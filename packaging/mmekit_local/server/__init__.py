@@ -7,7 +7,10 @@ the `fork_servers` have. `load_plan` is what a model's folder asks for; `environ
 its `requirements` lack. `djl` starts the real DJL Serving in place of all that.
 """
 
-from mmekit_local.server.djl import require_djl, run_djl
-from mmekit_local.server.run import ServerOptions, run
+from mmekit.extras import program_libraries
+
+with program_libraries("mmekit_local.server"):
+    from mmekit_local.server.djl import require_djl, run_djl
+    from mmekit_local.server.run import ServerOptions, run
 
 __all__ = ["ServerOptions", "require_djl", "run", "run_djl"]

@@ -1,4 +1,4 @@
-"""What the README says was measured is what was published."""
+"""What docs/benchmarks.md says was measured is what was published."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
         ("peers", "peer_runs.report"),
     ],
 )
-def test_the_table_in_the_readme_is_that_of_the_published_figures(name, module, monkeypatch):
+def test_the_table_in_the_page_is_that_of_the_published_figures(name, module, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     content = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text())
     begin = f"<!-- figures: written by benchmarks/{name}.py --publish -->\n\n"
-    _, _, rest = (ROOT / "README.md").read_text().partition(begin)
+    _, _, rest = (ROOT / "docs" / "benchmarks.md").read_text().partition(begin)
     assert rest.startswith(importlib.import_module(module).summary(content))
 
 
@@ -49,9 +49,9 @@ def test_a_run_that_left_something_out_changes_nothing_that_is_published(
 ):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     reporting = importlib.import_module("reporting")
-    readme, published = tmp_path / "README.md", tmp_path / "published"
-    readme.write_text((ROOT / "README.md").read_text())
-    monkeypatch.setattr(reporting, "README", readme)
+    page, published = tmp_path / "benchmarks.md", tmp_path / "published"
+    page.write_text((ROOT / "docs" / "benchmarks.md").read_text())
+    monkeypatch.setattr(reporting, "FIGURES", page)
     monkeypatch.setattr(reporting, "PUBLISHED", published)
     content = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text())
     partial = without(content, name, left_out)
@@ -62,10 +62,10 @@ def test_a_run_that_left_something_out_changes_nothing_that_is_published(
     assert not reporting.publish(tmp_path, name, console, summary)
 
     assert said in console.file.getvalue()
-    assert readme.read_text() == (ROOT / "README.md").read_text()
+    assert page.read_text() == (ROOT / "docs" / "benchmarks.md").read_text()
     assert not published.exists()
 
     (tmp_path / f"{name}.json").write_text(json.dumps(content))
     assert reporting.publish(tmp_path, name, console, summary)
-    assert readme.read_text() == (ROOT / "README.md").read_text()
+    assert page.read_text() == (ROOT / "docs" / "benchmarks.md").read_text()
     assert json.loads((published / f"{name}.json").read_text()) == content

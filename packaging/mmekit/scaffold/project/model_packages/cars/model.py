@@ -1,0 +1,3 @@
+from mmekit_runtime import SklearnHandler
+
+handle = SklearnHandler("cars.skops")

@@ -1,0 +1,121 @@
+"""`mme new-project`: a folder with a model, tests, mme.yaml and a workflow, and nothing of ours."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmekit.archive import check
+from mmekit.deploy import read_deployment
+from mmekit.errors import ProjectError
+from mmekit.scaffold import new_project
+from mmekit_local.ports import free_port
+
+
+@pytest.fixture
+def project(tmp_path):
+    new_project(tmp_path / "churn-models")
+    return tmp_path / "churn-models"
+
+
+def test_everything_that_a_project_needs_is_there_under_its_name(project):
+    there = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
+    assert there >= {
+        ".github/workflows/models.yml",
+        ".gitignore",
+        "README.md",
+        "env.py",
+        "mme.yaml",
+        "model_packages/cars/model.py",
+        "notebooks/cars.ipynb",
+        "requirements.txt",
+        "tests/test_cars.py",
+    }
+    assert not any("my-project" in (project / path).read_text() for path in there)
+    assert (project / "README.md").read_text().startswith("# churn-models\n")
+
+
+def test_its_deployment_file_is_one(project):
+    deployment = read_deployment(project / "mme.yaml")
+    assert deployment.name == "churn-models"
+    (package,) = deployment.packages
+    assert package.package == project / "model_packages" / "cars"
+
+
+def test_its_package_has_no_fault(project):
+    found = check(project / "model_packages" / "cars")
+    assert [one.rule for one in found if one.severity != "note"] == []
+
+
+def test_its_notebook_is_kept_without_outputs(project):
+    cells = json.loads((project / "notebooks" / "cars.ipynb").read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
+def test_an_empty_folder_is_filled_and_one_with_a_file_is_left_alone(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert Path("mme.yaml") in new_project(tmp_path / "empty")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(ProjectError, match="nothing is overwritten"):
+        new_project(tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ProjectError, match="nothing is overwritten"):
+        new_project(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["Churn", "two--hyphens", "-churn", "churn_1", "a" * 33, "ä"])
+def test_a_name_that_no_endpoint_or_bucket_may_have_is_refused(tmp_path, name):
+    with pytest.raises(ProjectError, match="is no name for a project"):
+        new_project(tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_workflow_asks_for_an_account_only_to_deploy(project):
+    jobs = yaml.safe_load((project / ".github/workflows/models.yml").read_text())["jobs"]
+    assert "deploy" in jobs
+    for name, job in jobs.items():
+        assert ("aws-actions" in json.dumps(job)) == (name == "deploy")
+        assert ("MME_TARGET" in json.dumps(job)) == (name == "deploy")
+    assert jobs["deploy"]["needs"] == "rehearse"
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)
+def test_the_workflow_of_a_new_project_trains_checks_packs_and_rehearses(project):
+    """Run its steps as the runner does, but for the installation: all of it is here."""
+    jobs = yaml.safe_load((project / ".github/workflows/models.yml").read_text())["jobs"]
+    steps = [step for step in jobs["rehearse"]["steps"] if "run" in step]
+    assert steps.pop(0)["run"] == "pip install -r requirements.txt"
+    assert len(steps) == 5
+    programs = project.parent / "bin"
+    programs.mkdir()
+    for name, module in (("mme", "mmekit.cli"), ("jupyter", ""), ("pytest", "pytest")):
+        program = programs / name  # `jupyter nbconvert` is the module nbconvert
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        program.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MME_")}
+    environment |= {
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.defpath]),
+        # Somebody may have a `mme up` running.
+        "MME_LOCAL_URL": f"http://127.0.0.1:{free_port()}",
+    }
+    for step in steps:
+        ran = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, f"{step['name']}\n{ran.stdout}{ran.stderr}"
+    assert "1 passed" in ran.stdout
+    assert (project / "build" / "archives" / "cars.tar.gz").is_file()
