@@ -119,9 +119,10 @@ def bench(command):
 
 @pytest.fixture
 def on_the_endpoint(bench, endpoint_url):
-    def run(*arguments, endpoint="echo"):
+    def run(*arguments, endpoint="echo", **variables):
         data = ("--data", "request.json", "--requests", "40", "-c", "2")
-        return bench("--endpoint", endpoint, *data, *arguments, MME_LOCAL_URL=endpoint_url)
+        variables |= {"MME_LOCAL_URL": endpoint_url}
+        return bench("--endpoint", endpoint, *data, *arguments, **variables)
 
     return run
 
@@ -301,7 +302,7 @@ def test_a_load_for_programs_is_json_alone_and_its_progress_is_not(bench, server
 
 def test_a_load_on_models_with_long_names_fits_80_columns(on_the_endpoint):
     name = f"shops/{'region-' * 8}1.tar.gz"
-    finished = on_the_endpoint("--targets", f"a.tar.gz,{name}")
+    finished = on_the_endpoint("--targets", f"a.tar.gz,{name}", COLUMNS="80")
     lines = finished.stdout.splitlines()
     (row,) = [line for line in lines if line.startswith(name)]
     assert re.fullmatch(r"\S+ +0 +\d+ +- +- +-", row)

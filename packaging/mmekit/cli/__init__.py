@@ -15,6 +15,7 @@ from mmekit.cli import (
     endpoints,  # noqa: F401
     invoke,  # noqa: F401
     releases,  # noqa: F401
+    operate,  # noqa: F401
     smoke,  # noqa: F401
 )
 from mmekit.cli.application import app

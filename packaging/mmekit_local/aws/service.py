@@ -83,7 +83,7 @@ async def serve(
         )
 
         def forget(endpoint: EndpointId) -> None:
-            for one in (metrics, monitor, captures):
+            for one in (metrics, monitor, captures, event_log):
                 one.forget(endpoint)
 
         controller = EndpointController(
@@ -93,7 +93,7 @@ async def serve(
         asynchronous = AsyncInference(controller.serving, aws, metrics)
         data_plane = DataPlane(controller.serving, options.limits, asynchronous)
         monitor = EndpointMonitor(controller.serving, metrics)
-        page = PageRoutes(monitor, event_log, controller.statuses, data_plane)
+        page = PageRoutes(monitor, event_log, controller.statuses, data_plane, aws.keys)
         functions = Functions(_url(listener), folder / "functions", lambda: aws.is_replaying)
         stacks = Stacks(
             _url(listener),

@@ -65,6 +65,10 @@ class AwsClient(Protocol):
         """Return an S3 object's bytes, or None when there is no such object. Blocks."""
         ...
 
+    def keys(self, account: str, region: str, place: ObjectAddress) -> list[str]:
+        """Return the keys of a bucket's objects that begin with `place.key`."""
+        ...
+
     def put_metrics(
         self, account: str, region: str, namespace: str, observations: Sequence[Observation]
     ) -> None:

@@ -130,8 +130,10 @@ class DataPlane:
             return self._refused(error, fleet, variant, fields, began, request_id)
         reply = invocation.reply
         total = (time.perf_counter() - began) * 1e6
+        failed = reply.status >= _FIRST_ERROR
         variant.metrics.invoked(reply.status, invocation.model_microseconds, total, by_model=True)
-        if reply.status >= _FIRST_ERROR:
+        variant.metrics.targets.asked(target, total, failed=failed)
+        if failed:
             refusal = model_error(fleet.id, reply.status, reply.text)
             _record(refusal, fleet, variant, fields)
             return runtime_reply(refusal, request_id)
@@ -212,6 +214,9 @@ class DataPlane:
             total = (time.perf_counter() - began) * 1e6
             by_model = "OriginalStatusCode" in refusal.members
             variant.metrics.invoked(_status_of(refusal), 0.0, total, by_model=by_model)
+            asked = _text(fields.get(_TARGET_MODEL)) or ""
+            target = asked[: self._limits.target_model_characters]
+            variant.metrics.targets.asked(target, total, failed=True)
         if fleet is not None:
             _record(refusal, fleet, variant, fields)
         return runtime_reply(refusal, request_id)
@@ -332,7 +337,8 @@ def _record(
     status = error.members.get("OriginalStatusCode")
     cause = error.message if status is None else f"{status} {error.members['OriginalMessage']}"
     target = _text(fields.get(_TARGET_MODEL)) or ""
-    fleet.event_log.record("error", where, f"{error.code}: {cause[:_CAUSE]}", target=target)
+    text = f"{error.code}: {cause[:_CAUSE]}"
+    fleet.event_log.record("error", where, text, target=target, status=_status_of(error))
 
 
 def _checked_headers(

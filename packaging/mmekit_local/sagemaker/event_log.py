@@ -7,10 +7,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from mmekit_local.sagemaker.failures import FailureCounts
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["EndpointEvent", "EventLog"]
+    from mmekit_local.sagemaker.specification import EndpointId
+
+__all__ = ["EndpointEvent", "EndpointEvents", "EventLog"]
 
 EventKind = Literal["cold load", "eviction", "error", "instance", "endpoint"]
 _KEPT = 500
@@ -47,11 +51,24 @@ class EndpointEvent:
 
 @dataclass
 class EventLog:
-    """The latest events, oldest first."""
+    """The latest events of all endpoints, oldest first, and what failed, by endpoint and cause."""
 
     latest: deque[EndpointEvent] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _listeners: list[Callable[[EndpointEvent], None]] = field(default_factory=list)
     _count: int = 0
+    _failures: dict[EndpointId, FailureCounts] = field(default_factory=dict)
+
+    def of(self, endpoint: EndpointId) -> EndpointEvents:
+        """Return where what happens at an endpoint is recorded."""
+        return EndpointEvents(self, self._failures.setdefault(endpoint, FailureCounts()))
+
+    def failures(self, endpoint: EndpointId) -> FailureCounts | None:
+        """Return what has failed at an endpoint; None when nothing of it was recorded."""
+        return self._failures.get(endpoint)
+
+    def forget(self, endpoint: EndpointId) -> None:
+        """Let go of an endpoint that is gone; what its last instances record is nobody's."""
+        self._failures.pop(endpoint, None)
 
     def record(
         self,
@@ -73,3 +90,40 @@ class EventLog:
         """Call `listener` with every event to come; the function returned ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+
+class EndpointEvents:
+    """Records what happens at one endpoint.
+
+    Parameters
+    ----------
+    log
+        Where all events go.
+    failures
+        Where the endpoint's errors are counted.
+    """
+
+    def __init__(self, log: EventLog, failures: FailureCounts) -> None:
+        self._log = log
+        self._failures = failures
+
+    def record(
+        self,
+        kind: EventKind,
+        where: str,
+        text: str,
+        *,
+        target: str = "",
+        status: int | None = None,
+        milliseconds: float | None = None,
+    ) -> None:
+        """Take note of an event, count it if it is an error, and tell whoever listens.
+
+        Parameters
+        ----------
+        status
+            Of an error: what a request was answered.
+        """
+        if kind == "error":
+            self._failures.add(text, target, status, time.time())
+        self._log.record(kind, where, text, target=target, milliseconds=milliseconds)

@@ -104,7 +104,9 @@ class ResponseStream:
         total = (time.perf_counter() - self._began) * 1e6
         took = min(self._reply.microseconds, total)
         # 200 even where it broke off: the head has gone out, and MidStreamErrors counts the rest.
-        self._variant.metrics.invoked(_OK, took, total, by_model=by_model)
+        metrics = self._variant.metrics
+        metrics.invoked(_OK, took, total, by_model=by_model)
+        metrics.targets.asked("", total, failed=False)
         await self._held.aclose()
 
 

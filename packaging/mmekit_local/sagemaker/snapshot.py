@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mmekit_local.sagemaker.specification import EndpointId
@@ -18,8 +18,10 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class ParkingSnapshot:
+# These two by the thousand: a frozen data class takes four times as long to make.
+
+
+class ParkingSnapshot(NamedTuple):
     """What a container tells of a model that may give back its process while nobody asks it.
 
     Attributes
@@ -34,8 +36,7 @@ class ParkingSnapshot:
     wakes: int
 
 
-@dataclass(frozen=True)
-class ModelSnapshot:
+class ModelSnapshot(NamedTuple):
     """A model that an instance has.
 
     Attributes
@@ -102,13 +103,20 @@ class InstanceSnapshot:
 
 @dataclass(frozen=True)
 class VariantSnapshot:
-    """A production variant and its instances."""
+    """A production variant and its instances.
+
+    Attributes
+    ----------
+    data_url
+        ModelDataUrl: the archive of its only model, or the prefix of all.
+    """
 
     name: str
     weight: float
     multi_model: bool
     instance_type: str | None
     instances: tuple[InstanceSnapshot, ...]
+    data_url: str = ""
 
 
 @dataclass(frozen=True)

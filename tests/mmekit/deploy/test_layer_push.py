@@ -129,8 +129,8 @@ def test_layers_are_listed_once_and_fit_80_columns(shelf):
     text = shelf.mme("layers", "list", *names, COLUMNS="80")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert max(map(len, text.splitlines())) <= 80
-    assert f"{short(BODY)} body 0.0 beside 2 setfit/model.safetensors" in lines
-    assert f"{short(BODY)} body 0.0 inline 1 setfit/model.safetensors" in lines
+    assert f"{short(BODY)} body 0.0 beside 2 setfit/model.safetensors and 11 more" in lines
+    assert f"{short(BODY)} body 0.0 inline 1 setfit/model.safetensors and 11 more" in lines
     assert f"{short(RUNTIME)} runtime 0.0 missing 2 mmekit 1.0.0" in lines
     assert lines[-1] == "without layers: plain.tar.gz"
 

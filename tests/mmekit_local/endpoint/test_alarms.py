@@ -102,6 +102,20 @@ def test_several_values_of_a_period_are_one(cloudwatch):
     assert in_alarm() == ["a"]  # 21 in 4
 
 
+def test_a_percentile_is_that_of_the_values_and_a_clients_own_sets_have_none(cloudwatch):
+    extended = {"statistic": None, "extended_statistic": "p50", "evaluation_periods": 1}
+    put_alarm(cloudwatch, **extended)
+    for value in (11, 12, 1):
+        put(cloudwatch, value)
+    statistics = {"SampleCount": 99, "Sum": 99, "Minimum": 0, "Maximum": 2}
+    datum = {"MetricName": "M", "StatisticValues": statistics}
+    cloudwatch.put_metric_data("N", [datum | {"Dimensions": [{"Name": "D", "Value": "1"}]}])
+    assert in_alarm() == ["a"]
+    put(cloudwatch, 1, dimension="1")
+    put(cloudwatch, 1, dimension="1")
+    assert in_alarm() == []
+
+
 def test_it_is_over_when_the_metric_is_well_again_unless_it_was_set_by_hand(cloudwatch):
     record = put_alarm(cloudwatch, evaluation_periods=1)
     put(cloudwatch, 11)
@@ -117,7 +131,7 @@ def test_it_is_over_when_the_metric_is_well_again_unless_it_was_set_by_hand(clou
         ({}, ""),
         ({"rule": "ALARM(b)"}, "composite"),
         ({"comparison_operator": "GreaterThanUpperThreshold"}, "comparison"),
-        ({"statistic": None, "extended_statistic": "p99"}, "p99"),
+        ({"statistic": None, "extended_statistic": "p99"}, ""),
         ({"metric_data_queries": [types.SimpleNamespace()]}, "several metrics"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from moto.backends import get_backend
 from moto.s3.exceptions import MissingBucket
+from moto.s3.models import FakeDeleteMarker
 from moto.utilities.utils import get_partition
 
 from mmekit_local.aws.moto.cloudwatch import put_observations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmekit_local.aws.state.recorder import StateRecorder
+    from mmekit_local.sagemaker.aws_client import ObjectAddress
     from mmekit_local.sagemaker.observability.observations import Observation
 
 __all__ = ["Aws", "disk_failure"]
@@ -96,6 +98,21 @@ class Aws:
         except MissingBucket:
             return None
         return None if found is None else bytes(found.value)
+
+    def keys(self, account: str, region: str, place: ObjectAddress) -> list[str]:
+        """Return the keys of a bucket's objects that begin with `place.key`."""
+        try:
+            bucket = get_backend("s3")[account][get_partition(region)].get_bucket(place.bucket)
+        except MissingBucket:
+            return []
+        # A copy, at once: requests that change the bucket are answered in threads. Its `items`
+        # would make one, too, and look each key up a second time.
+        keys = dict(bucket.keys)
+        return [
+            key
+            for key, versions in keys.items()
+            if key.startswith(place.key) and not isinstance(versions[-1], FakeDeleteMarker)
+        ]
 
     def put_metrics(
         self, account: str, region: str, namespace: str, observations: Sequence[Observation]

@@ -252,11 +252,13 @@ class AsyncInference:
             return AsyncOutcome(failure=failure, variant=variant.name)
         reply, took = invocation.reply, invocation.model_microseconds
         variant.metrics.invoked(reply.status, took, took, by_model=True)
+        variant.metrics.targets.asked("", took, failed=reply.status >= _FIRST_ERROR)
         kind = reply.headers.get(b"content-type", b"").decode("latin-1")
         outcome = AsyncOutcome(bytes(reply.body), kind, "", took, reply.status, variant.name)
         if reply.status >= _FIRST_ERROR:
             said = model_error(fleet.id, reply.status, reply.text).message
-            fleet.event_log.record("error", f"{fleet.id.name}/{variant.name}", said[:2000])
+            where = f"{fleet.id.name}/{variant.name}"
+            fleet.event_log.record("error", where, said[:2000], status=reply.status)
             return replace(outcome, failure=_reason(reply.status))
         if fleet.capture is not None:
             fields = dict(request.headers)
@@ -268,6 +270,7 @@ class AsyncInference:
         self, request: AsyncRequest, variant: Variant, error: AwsError, began: float
     ) -> AsyncOutcome:
         took = (time.perf_counter() - began) * 1e6
+        variant.metrics.targets.asked("", took, failed=True)
         status = error.members.get("OriginalStatusCode")
         if not isinstance(status, int):
             variant.metrics.invoked(error.status, 0.0, took, by_model=False)
@@ -310,7 +313,8 @@ class AsyncInference:
                 self._warn(fleet, request.specification.output, refusal)
         if outcome.failure:
             metrics.failures.count += 1
-            fleet.event_log.record("error", request.endpoint.name, outcome.failure)
+            if outcome.status < _FIRST_ERROR:  # what the model answered was recorded with its text
+                fleet.event_log.record("error", request.endpoint.name, outcome.failure)
             if request.failure is not None:
                 told = outcome
                 if outcome.body is None:

@@ -231,7 +231,8 @@ class EndpointLifecycle:
     def announce(self, endpoint: EndpointId, text: str, kind: Any = "endpoint") -> None:
         """Say what happens to an endpoint, in the log and in the event log."""
         logger.info("endpoint %s: %s", endpoint.name, text)
-        self._event_log.record(kind, endpoint.name, text)
+        log = self._event_log.of(endpoint) if kind == "error" else self._event_log
+        log.record(kind, endpoint.name, text)
 
     async def _fall_back(
         self, endpoint: EndpointId, hosted: HostedEndpoint, old: EndpointSpecification, reason: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +25,15 @@ from mmekit_local.sagemaker.instances.serverless import ServerlessVariant
 from mmekit_local.sagemaker.instances.shadow import ShadowTraffic
 from mmekit_local.sagemaker.instances.usage import UsageMeter
 from mmekit_local.sagemaker.instances.variant import Variant
+from mmekit_local.sagemaker.observability.targets import TargetMetrics
 from mmekit_local.sagemaker.snapshot import FleetSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mmekit.archive import Example
     from mmekit_local.sagemaker.aws_client import ReadObject
+    from mmekit_local.sagemaker.instances.instance import Instance
     from mmekit_local.sagemaker.instances.launcher import ContainerLauncher
     from mmekit_local.sagemaker.observability.capture import EndpointCapture
     from mmekit_local.sagemaker.observability.logs import LogShipper
@@ -47,6 +51,12 @@ logger = logging.getLogger("mmekit.endpoint")
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _USAGE_SECONDS = 3.0
+_AWAKE_SECONDS = 30.0
+"""After the last request models settle, processes end, and what they take is measured as before."""
+_REST_SECONDS = 9.0
+"""Between looks at containers that nobody asks: CloudWatch is told of them every ten seconds."""
+_WHOLE_SECONDS = 60.0
+"""After which all is looked at anyway."""
 _ASYNC_SECONDS = 3600.0
 """What InvokeEndpointAsync may ask for at most."""
 
@@ -125,7 +135,7 @@ class Fleet:
     ) -> None:
         self.id: EndpointId = specification.id
         self.config_name = specification.config_name
-        self.event_log = event_log or EventLog()
+        self.event_log = (event_log or EventLog()).of(self.id)
         self.capture = capture
         self._images = [
             (one.model.image, one.instance_type)
@@ -156,6 +166,9 @@ class Fleet:
             self._variant(variant, folder / f"shadow-{place}")
             for place, variant in enumerate(specification.shadows, 1)
         )
+        for variant in self.shadows:
+            # Whoever looks at models asks what clients were answered, and they get no copies.
+            variant.metrics.targets = TargetMetrics()
         self.shadow_traffic: ShadowTraffic | None = None
         """What copies requests to the shadow variant."""
         if self.shadows:
@@ -325,21 +338,38 @@ class Fleet:
 
     async def _measure_now_and_then(self) -> None:
         meter = UsageMeter()
+        former: object = None
+        awake_until = whole_at = looked_at = -math.inf
         while True:
-            await self._measure(meter)
+            now = time.monotonic()
+            instances = [
+                instance for variant in self.all_variants for instance in variant.known_instances()
+            ]
+            activity = [instance.activity for instance in instances]
+            if activity != former or any(instance.in_flight for instance in instances):
+                former, awake_until = activity, now + _AWAKE_SECONDS
+            if now < awake_until or now - looked_at >= _REST_SECONDS:
+                at_rest = now >= awake_until and now - whole_at < _WHOLE_SECONDS
+                if not await self._measure(meter, instances, at_rest=at_rest):
+                    whole_at = now
+                looked_at = now
             await asyncio.sleep(_USAGE_SECONDS)
 
-    async def _measure(self, meter: UsageMeter) -> None:
-        instances = {
-            instance.label: instance
-            for variant in self.all_variants
-            for instance in variant.known_instances()
-        }
+    async def _measure(
+        self, meter: UsageMeter, known: Sequence[Instance], *, at_rest: bool
+    ) -> bool:
+        """Measure the containers; return whether it was enough to see that they are at rest."""
+        instances = {instance.label: instance for instance in known}
         pids = {
             label: pid for label, instance in instances.items() if (pid := instance.pid) is not None
         }
+        usage = None
         try:
-            usage = await asyncio.to_thread(meter.measure, pids)
+            if at_rest:
+                usage = meter.measure_at_rest(pids)
+            rested = usage is not None
+            if usage is None:
+                usage = await asyncio.to_thread(meter.measure, pids)
             # Together: one that unloads a model, or does not answer, must not hold up the others.
             await asyncio.gather(
                 *(instance.take_usage(usage.get(label)) for label, instance in instances.items())
@@ -347,6 +377,8 @@ class Fleet:
         except Exception:
             # The next may succeed; an error that left here would end all of them.
             logger.exception("endpoint %s: its instances cannot be measured", self.id.name)
+            return False
+        return rested
 
 
 def _limits(limits: EndpointLimits, specification: VariantSpecification) -> EndpointLimits:

@@ -38,6 +38,8 @@ __all__ = [
 _PING_SECONDS = 2.0
 _PING_INTERVAL = 0.02
 _FAILURES = 3
+_LONGEST_IDLE = 4
+"""Of a container that nobody asks, /ping is asked up to so many times less often."""
 _DIAGNOSIS_SECONDS = 2.0
 _BAD_REQUEST, _ABSENT, _SERVER_ERROR = 400, 404, 500
 _STOPPED = b"process is stopped"
@@ -84,21 +86,22 @@ async def until_unhealthy(
     models
         Those of a multi-model container.
     interval
-        Seconds between two looks at /ping.
+        Seconds between two looks at /ping while there are requests, or none has answered.
     """
     death = asyncio.ensure_future(container.ended())
-    failures = 0
+    failures, unasked = 0, 1
     try:
         while failures < _FAILURES:
             answers = client.answers
-            await asyncio.wait([death], timeout=interval)
+            await asyncio.wait([death], timeout=interval * unasked)
             if death.done():
                 return container.exit_reason or "The container ended."
+            asked = client.answers > answers
             # One of the answers may be that of this very ping, a 500.
             if await client.is_healthy(_PING_SECONDS) or client.answers > answers + 1:
-                failures = 0
+                failures, unasked = 0, 1 if asked else min(2 * unasked, _LONGEST_IDLE)
                 continue
-            failures += 1
+            failures, unasked = failures + 1, 1
             if models is not None:
                 await models.unload_failed()
     finally:

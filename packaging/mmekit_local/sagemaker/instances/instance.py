@@ -100,6 +100,7 @@ class Instance:
         self._single: LoadedModel | None = None
         self._usage: Usage | None = None
         self._usage_count = 0
+        self._requests = 0
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -140,6 +141,12 @@ class Instance:
         return (0.0, taken, float(count), float(self.in_flight))
 
     # Life.
+
+    @property
+    def activity(self) -> tuple[object, ...]:
+        """What is another as soon as somebody asks or changes something here."""
+        models = 0 if self._container is None or self._single is not None else len(self._models)
+        return (self, self.state, self._requests, models)
 
     @property
     def pid(self) -> int | None:
@@ -282,13 +289,16 @@ class Instance:
         """
         # Before anything is waited for: whoever routes the next request, or drains, must see this.
         self.in_flight += 1
+        self._requests += 1
         self._idle.clear()
         seconds = self._template.limits.invoke_seconds if seconds is None else seconds
         try:
             model = self._single
             if model is None:
                 model = self._models.get(target)
-                self._template.metrics.cache_hit.add(0.0 if model is None else 1.0)
+                metrics = self._template.metrics
+                metrics.cache_hit.add(0.0 if model is None else 1.0)
+                metrics.targets.looked_up(target, found=model is not None)
                 if model is None:
                     model, seconds = await self._wait_for(target)
             else:
@@ -317,6 +327,7 @@ class Instance:
         model, limits = self._single, self._template.limits
         assert model is not None  # noqa: S101 - of several models none could be named
         self.in_flight += 1
+        self._requests += 1
         self._idle.clear()
         model.used_at = time.monotonic()
         model.in_flight += 1
@@ -352,7 +363,10 @@ class Instance:
             await self._models.ensure(target, self._template.limits.load_seconds)
         except (AwsError, ContainerAbsentError, asyncio.TimeoutError, TooManyWaitError) as error:
             # No client waits for this load, so nobody else would learn of it.
-            self._template.event_log.record("error", self.label, str(error), target=target)
+            status = error.status if isinstance(error, AwsError) else None
+            self._template.event_log.record(
+                "error", self.label, str(error), target=target, status=status
+            )
 
     async def _wait_for(self, target: str) -> tuple[LoadedModel, float]:
         """Return the model once it is loaded, and the seconds left for the invocation."""
@@ -434,6 +448,11 @@ class Instance:
 
     async def take_usage(self, usage: Usage | None) -> None:
         """Take note of what the container's processes take, and act when memory is short."""
+        if usage is not None and self._usage is not None:
+            # One that parks ends its process.
+            ended = self._usage.processes - usage.processes
+            if ended and self._single is None and self._container is not None:
+                self._models.describe_anew()
         self._usage = usage
         if self.state != "in service" or self._single is not None:
             return

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmekit_local.sagemaker.aws_client import ReadObject
-    from mmekit_local.sagemaker.event_log import EventLog
+    from mmekit_local.sagemaker.event_log import EndpointEvents
     from mmekit_local.sagemaker.instances.launcher import ContainerLauncher
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
     from mmekit_local.sagemaker.options import EndpointLimits
@@ -59,7 +59,7 @@ class InstanceTemplate:
     read_object: ReadObject
     limits: EndpointLimits
     metrics: VariantMetrics
-    event_log: EventLog
+    event_log: EndpointEvents
     new_sink: Callable[[], Callable[[str], None] | None]
 
     def placement(self, label: str, folder: Path, model: Path | None) -> Placement:

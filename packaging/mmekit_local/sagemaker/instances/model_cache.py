@@ -223,16 +223,23 @@ class ModelCache:
             with contextlib.suppress(AwsError, ContainerAbsentError):
                 await self._evict(f"unloaded to make room {_IN_MEMORY}", idle=True, awake=True)
 
+    def describe_anew(self) -> None:
+        """Have the container asked about all models soon: processes of it have ended."""
+        for model in self:
+            model.described_after_s = 0.0
+
     async def describe_some(self, count: int, seconds: float) -> None:
         """Ask the container about the models that it told of the longest ago.
 
         Nothing changes with one that is parked before it is asked.
         """
-        awake = [model for model in self if not model.is_parked]
+        now = time.monotonic()
+        awake = [model for model in self if not model.is_parked and model.is_to_be_described(now)]
         for model in sorted(awake, key=lambda model: model.described_at)[:count]:
             # Before the question: a request that comes meanwhile wakes the model, and `is_parked`
             # shall see that its use is the later one.
             model.described_at = time.monotonic()
+            model.described_after_s = model.described_at - model.used_at
             with contextlib.suppress(ContainerSilentError, ContainerTimeoutError):
                 model.take(await self._client.describe(model.stored.name, seconds))
 
@@ -285,6 +292,7 @@ class ModelCache:
         model = LoadedModel(target, stored, self._client.invocation(name, target), now, now)
         self._loaded[target] = model
         self._metrics.loading.add((loaded - downloaded) * 1e6)
+        self._metrics.targets.loaded(target)
         text = (
             f"fetched in {(downloaded - began) * 1e3:.0f} ms, "
             f"loaded in {(loaded - downloaded) * 1e3:.0f} ms"

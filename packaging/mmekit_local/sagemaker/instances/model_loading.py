@@ -42,6 +42,8 @@ class LoadedModel:
     loaded_at, used_at, described_at
         When it was loaded, last asked or last had answered, and when the container was last asked
         about it: monotonic clock.
+    described_after_s
+        So long after the latest use before it the container was asked.
     in_flight
         Requests that it is answering; only an idle model is evicted.
     """
@@ -52,6 +54,7 @@ class LoadedModel:
     loaded_at: float
     used_at: float
     described_at: float = 0.0
+    described_after_s: float = 0.0
     in_flight: int = 0
     invocations: int = 0
     memory_bytes: int | None = None
@@ -62,6 +65,12 @@ class LoadedModel:
         """Whether it has no process, as far as is known: a request since would have woken it."""
         told = self.parking is not None and self.parking.since is not None
         return told and not self.in_flight and self.used_at < self.described_at
+
+    def is_to_be_described(self, now: float) -> bool:
+        """Say whether it may have changed: a model changes less the longer nobody asks it."""
+        if self.in_flight or self.used_at >= self.described_at:
+            return True
+        return now - self.used_at >= min(2 * self.described_after_s, self.described_after_s + 60)
 
     def take(self, told: ContainerModel | None) -> None:
         """Take note of what the container tells."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit_local.sagemaker.api import Headers
-    from mmekit_local.sagemaker.event_log import EventLog
+    from mmekit_local.sagemaker.event_log import EndpointEvents
     from mmekit_local.sagemaker.instances.variant import Variant
     from mmekit_local.sagemaker.observability.capture import EndpointCapture
 
@@ -52,7 +52,7 @@ class ShadowTraffic:
         production: Variant,
         shadow: Variant,
         where: str,
-        event_log: EventLog,
+        event_log: EndpointEvents,
         capture: EndpointCapture | None,
         most: int,
     ) -> None:
@@ -124,15 +124,16 @@ class ShadowTraffic:
             # 0 stands for a container that did not answer.
             code = error.status if not isinstance(status, int) else status or 500
             shadow.metrics.invoked(code, 0.0, took, by_model=by_model)
-            self._record_error(f"{error.code}: {error.message}")
+            self._record_error(f"{error.code}: {error.message}", target, code)
             return
         took = (time.perf_counter() - began) * 1e6
         reply = invocation.reply
         shadow.metrics.invoked(reply.status, invocation.model_microseconds, took, by_model=True)
         if reply.status >= _FIRST_ERROR:
-            self._record_error(f"ModelError: {reply.status} {reply.text[:2000]}")
+            said = f"ModelError: {reply.status} {reply.text[:2000]}"
+            self._record_error(said, target, reply.status)
         elif self._capture is not None:
             self._capture.add(shadow.name, fields, body, reply, request_id)
 
-    def _record_error(self, text: str) -> None:
-        self._event_log.record("error", self._where, text)
+    def _record_error(self, text: str, target: str = "", status: int | None = None) -> None:
+        self._event_log.record("error", self._where, text, target=target, status=status)

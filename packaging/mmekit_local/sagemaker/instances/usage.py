@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["Usage", "UsageMeter"]
 
 _PROC = Path("/proc")
+_TICKS = os.sysconf("SC_CLK_TCK")
 # So many milliseconds of each look, of which a fleet takes one every three seconds.
 _MEASURED_AGAIN = 32
+_AT_REST = 1.0
+"""Per cent of a core: a container that takes more has something to do, whoever asked for it."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ class Usage:
         Their proportional set sizes together.
     cpu_percent
         Their processor time since the measurement before; 100 is one core.
+    processes
+        Their ids.
     """
 
     memory_bytes: int
     cpu_percent: float
+    processes: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -54,22 +60,47 @@ class UsageMeter:
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}
         self._cpu: dict[str, tuple[float, float]] = {}
+        self._known: dict[str, list[int]] = {}
 
     def measure(self, pids: Mapping[str, int]) -> dict[str, Usage]:
         """Measure containers, given the process id of each. Blocks."""
         table = _processes()
-        containers = {label: _processes_of(pid, table) for label, pid in pids.items()}
-        self._refresh({pid for processes in containers.values() for pid in processes})
+        self._known = {label: _processes_of(pid, table) for label, pid in pids.items()}
+        self._refresh({pid for processes in self._known.values() for pid in processes})
+        return self._usage(table)
+
+    def measure_at_rest(self, pids: Mapping[str, int]) -> dict[str, Usage] | None:
+        """Measure containers that nobody asks, by their processor time alone; None if they work.
+
+        What has no processor time takes no memory, and starts and ends no process. That is a
+        hundredth of the work of `measure`, and blocks for next to nothing.
+        """
+        if self._known.keys() != pids.keys():
+            return None
+        table = {}
+        for pid in {pid for processes in self._known.values() for pid in processes}:
+            if (entry := _entry(str(pid))) is None:
+                return None
+            table[pid] = entry
+        before = dict(self._cpu)
+        usage = self._usage(table)
+        if any(one.cpu_percent > _AT_REST for one in usage.values()):
+            self._cpu = before
+            return None
+        return usage
+
+    def _usage(self, table: Mapping[int, _ProcessEntry]) -> dict[str, Usage]:
         now = time.monotonic()
         found = {}
-        for label, processes in containers.items():
+        for label, processes in self._known.items():
             cpu = sum(table[pid].cpu_seconds for pid in processes)
             before, at = self._cpu.get(label, (cpu, now))
             self._cpu[label] = (cpu, now)
             # A process that has ended took its time along: the sum may go down.
             percent = 100 * max(0.0, cpu - before) / (now - at) if now > at else 0.0
-            found[label] = Usage(sum(self._sizes.get(pid, 0) for pid in processes), percent)
-        self._cpu = {label: self._cpu[label] for label in containers}
+            size = sum(self._sizes.get(pid, 0) for pid in processes)
+            found[label] = Usage(size, percent, frozenset(processes))
+        self._cpu = {label: self._cpu[label] for label in self._known}
         return found
 
     def _refresh(self, pids: set[int]) -> None:
@@ -105,20 +136,22 @@ def _processes_of(root: int, table: Mapping[int, _ProcessEntry]) -> list[int]:
 def _processes() -> dict[int, _ProcessEntry]:
     if not (_PROC / "self" / "stat").exists():
         return _processes_by_psutil()
-    ticks = os.sysconf("SC_CLK_TCK")
-    table = {}
-    for name in os.listdir(_PROC):  # noqa: PTH208 - names are enough, and cheaper
-        if not name.isdigit():
-            continue
-        try:
-            text = (_PROC / name / "stat").read_text()
-        except OSError:  # it has ended
-            continue
-        # proc(5): the command, in parentheses, may hold anything; numbers follow it.
-        fields = text[text.rindex(")") + 2 :].split()
-        cpu = (int(fields[11]) + int(fields[12])) / ticks
-        table[int(name)] = _ProcessEntry(int(fields[1]), int(fields[3]), cpu)
-    return table
+    names = os.listdir(_PROC)  # noqa: PTH208 - names are enough, and cheaper
+    entries = ((name, _entry(name)) for name in names if name.isdigit())
+    return {int(name): entry for name, entry in entries if entry is not None}
+
+
+def _entry(name: str) -> _ProcessEntry | None:
+    """Return what the kernel tells of a process; None when it has ended, or the kernel does not."""
+    try:
+        with open(f"/proc/{name}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time
+            text = file.read(1024)
+    except OSError:
+        return None
+    # proc(5): the command, in parentheses, may hold anything; numbers follow it.
+    fields = text[text.rindex(b")") + 2 :].split(None, 14)
+    cpu = (int(fields[11]) + int(fields[12])) / _TICKS
+    return _ProcessEntry(int(fields[1]), int(fields[3]), cpu)
 
 
 def _processes_by_psutil() -> dict[int, _ProcessEntry]:

@@ -197,6 +197,7 @@ class Variant:
             multi_model=self.multi_model,
             instance_type=self._instance_type,
             instances=tuple(instance.snapshot() for instance in self.known_instances()),
+            data_url=self._template.model.data_url,
         )
 
     def _instance_for(self, target: str) -> Instance:

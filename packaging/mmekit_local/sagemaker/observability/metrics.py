@@ -18,6 +18,7 @@ from mmekit_local.sagemaker.observability.observations import (
     counted,
     summarised,
 )
+from mmekit_local.sagemaker.observability.targets import TargetMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,9 +51,12 @@ _NOT_ASYNCHRONOUS = ("Invocations", "InvocationsPerInstance", "OverheadLatency")
 class VariantMetrics:
     """What happens at one variant of one endpoint; times are microseconds."""
 
-    def __init__(self, endpoint: EndpointId, variant: str) -> None:
+    def __init__(
+        self, endpoint: EndpointId, variant: str, targets: TargetMetrics | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.variant = variant
+        self.targets = targets or TargetMetrics()
         self.dimensions: Dimensions = (
             ("EndpointName", endpoint.name),
             ("VariantName", variant),
@@ -190,7 +194,7 @@ class DeploymentMetrics(VariantMetrics):
     """
 
     def __init__(self, whole: VariantMetrics, config_name: str) -> None:
-        super().__init__(whole.endpoint, whole.variant)
+        super().__init__(whole.endpoint, whole.variant, whole.targets)
         self.dimensions = (*self.dimensions, ("EndpointConfigName", config_name))
         self.whole = whole
 
@@ -266,6 +270,7 @@ class Metrics:
     def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
         self._variants: dict[tuple[EndpointId, str], VariantMetrics] = {}
+        self._targets: dict[EndpointId, TargetMetrics] = {}
         self._snapshots: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
         self._sources: list[Callable[[], Iterable[tuple[EndpointId, list[Observation]]]]] = []
         self._published: dict[EndpointId, float] = {}
@@ -289,8 +294,18 @@ class Metrics:
         """Return where to record what happens at a variant."""
         found = self._variants.get((endpoint, name))
         if found is None:
-            found = self._variants[endpoint, name] = VariantMetrics(endpoint, name)
+            found = VariantMetrics(endpoint, name, self.targets(endpoint))
+            self._variants[endpoint, name] = found
         return found
+
+    def targets(self, endpoint: EndpointId) -> TargetMetrics:
+        """Return where to record what happens with each model of an endpoint."""
+        return self._targets.setdefault(endpoint, TargetMetrics())
+
+    def settle(self) -> None:
+        """Take in what came for each model, and let go of what is too old."""
+        for targets in self._targets.values():
+            targets.settle()
 
     def of_deployment(self, endpoint: EndpointId, name: str, config_name: str) -> DeploymentMetrics:
         """Return where to record as well what happens at the new instances of a variant."""
@@ -307,6 +322,7 @@ class Metrics:
         for key in [key for key in self._variants if key[0] == endpoint]:
             del self._variants[key]
         self._published.pop(endpoint, None)
+        self._targets.pop(endpoint, None)
         self._deployments = [one for one in self._deployments if one.endpoint != endpoint]
 
     def flush(self) -> None:

@@ -87,6 +87,7 @@ class EndpointMonitor:
         now = time.time()
         for metrics in self._metrics:
             self.series(metrics.endpoint, metrics.variant).tick(now, metrics.errors)
+        self._metrics.settle()
         # A copy: whoever is called may stop listening.
         for listener in tuple(self._listeners):
             listener()

@@ -13,6 +13,7 @@ import secrets
 import time
 from importlib import resources
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from mmekit.errors import ArchiveError, TextError
 from mmekit_local.http import is_one_line
@@ -20,10 +21,12 @@ from mmekit_local.sagemaker.api import ApiReply, ApiRequest, Caller
 from mmekit_local.sagemaker.errors import AwsError
 from mmekit_local.sagemaker.observability.prometheus import CONTENT_TYPE, prometheus_text
 from mmekit_local.sagemaker.page.feed import Feed
+from mmekit_local.sagemaker.page.top import top_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mmekit_local.sagemaker.aws_client import ObjectAddress
     from mmekit_local.sagemaker.data_plane import DataPlane
     from mmekit_local.sagemaker.event_log import EventLog
     from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
@@ -75,6 +78,8 @@ class PageRoutes:
         Returns every endpoint that exists.
     data_plane
         Answers invocations, and knows what to ask a model.
+    list_keys
+        Lists a bucket of an account and region.
     """
 
     def __init__(
@@ -83,8 +88,12 @@ class PageRoutes:
         event_log: EventLog,
         statuses: Callable[[], Sequence[EndpointStatus]],
         data_plane: DataPlane,
+        list_keys: Callable[[str, str, ObjectAddress], list[str]],
     ) -> None:
         self._monitor = monitor
+        self._event_log = event_log
+        self._statuses = statuses
+        self._list_keys = list_keys
         self._data_plane = data_plane
         self._files: dict[str, bytes] = {}
         self._token = secrets.token_urlsafe()
@@ -108,10 +117,34 @@ class PageRoutes:
             return await self._answer_form(name, request)
         if name == "events":
             return self._events(request)
+        if name == "top":
+            return await self._top(request)
         if name == "metrics":
             body = prometheus_text(self._monitor)
             return ApiReply(200, [(b"content-type", CONTENT_TYPE.encode()), *_SAFE], body)
         return _refusal(404, "There is nothing here; the page is /_mme/.")
+
+    async def _top(self, request: ApiRequest) -> ApiReply:
+        """Answer what `mme top` asks: NAME, and where two have it, account and region."""
+        asked = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True))
+        known = [status.id for status in self._statuses()]
+        wanted = {name: asked[name] for name in ("account", "region") if name in asked}
+        found = [
+            one
+            for one in known
+            if one.name == asked.get("endpoint")
+            and all(getattr(one, name) == value for name, value in wanted.items())
+        ]
+        if not found:
+            names = ", ".join(sorted({one.name for one in known})) or "none"
+            name = asked.get("endpoint", "")
+            return _refusal(404, f"There is no endpoint {name!r} here; there are: {names}.")
+        if len(found) > 1:
+            there = "; ".join(f"account={one.account}&region={one.region}" for one in found)
+            return _refusal(400, f"Several endpoints have this name; add one of: {there}.")
+        text = await top_text(found[0], self._monitor, self._event_log, self._list_keys)
+        headers = [(b"content-type", b"application/json"), *_SAFE]
+        return ApiReply(200, headers, text.encode())
 
     def close(self) -> None:
         """Let go of the pages that listen, so that the server need not wait for them."""

@@ -1,0 +1,133 @@
+"""`mme top` as people read it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from mmekit.printing import TextTable, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mmekit.operate.causes import FailureCause
+    from mmekit.operate.views import EndpointView, InstanceView, ModelView
+
+__all__ = ["drawn_view"]
+
+_MIB = 1 << 20
+_SHOWN_CAUSES = 10
+_RESTING = "other models of S3, neither loaded nor asked for: {}"
+
+
+def drawn_view(
+    view: EndpointView, *, most_models: int | None = None
+) -> tuple[TextTable | Text, ...]:
+    """Return what there is to see.
+
+    Parameters
+    ----------
+    most_models
+        How many models are shown, those that fail and those that are asked most first; None for
+        all of which anything is to be seen.
+    """
+    parts: list[TextTable | Text] = [_summary(view), Text()]
+    if view.instances:
+        parts += [_instances(view.instances), Text()]
+    busy = sorted((one for one in view.models if one.is_of_interest), key=_rank)
+    shown = busy[:most_models]
+    if shown:
+        parts.append(_models(shown))
+    if len(busy) > len(shown):
+        parts.append(Text(f"and {len(busy) - len(shown)} models more: --once prints all"))
+    if resting := len(view.models) - len(busy):
+        parts.append(Text(_RESTING.format(resting), style="dim"))
+    parts += [Text()] if view.models else []
+    parts += _failures(view.failures)
+    parts += [Text(note, style="yellow") for note in view.notes]
+    return tuple(parts)
+
+
+def _summary(view: EndpointView) -> Text:
+    at = datetime.fromtimestamp(view.at).astimezone()
+    text = Text(view.endpoint, style="bold")
+    text.append(
+        f"  {view.status}, the last {view.window_s // 60} minutes until {at:%H:%M:%S}\n",
+        style="not bold",
+    )
+    rate = "-" if view.hit_rate is None else f"{view.hit_rate:.1%}"
+    text.append(f"requests {_count(view.requests)}, ", style="not bold")
+    text.append(f"errors {_count(view.errors)}", style="bold red" if view.errors else "not bold")
+    said = f", cold loads {_count(view.cold_loads)}, hit rate {rate}"
+    if view.p50_ms is not None:
+        said += f", p50 {_figure(view.p50_ms)} ms, p99 {_figure(view.p99_ms)} ms"
+    return text.append(said, style="not bold")
+
+
+def _instances(instances: Iterable[InstanceView]) -> TextTable:
+    rows = []
+    for one in instances:
+        limit = "" if one.memory_limit is None else f" of {one.memory_limit / _MIB:,.0f}"
+        memory = "" if one.memory_bytes is None else f"{one.memory_bytes / _MIB:,.0f}{limit}"
+        loaded = "" if one.loaded is None else written(one.loaded)
+        parked = "" if one.parked is None else str(one.parked)
+        name = one.instance.removeprefix(f"{one.variant}/")
+        rows.append((f"{one.variant}/{name}", loaded, parked, memory))
+    heads = ("instance", "loaded", "parked", "memory, MiB")
+    return TextTable(heads, tuple(rows), numbers=heads[1:])
+
+
+def _models(models: Iterable[ModelView]) -> TextTable:
+    rows = []
+    for one in models:
+        errors = Text(_count(one.errors), style="bold red" if one.errors else "")
+        memory = "" if one.memory_bytes is None else f"{one.memory_bytes / _MIB:,.0f}"
+        rows.append(
+            (
+                one.target,
+                _count(one.requests),
+                errors,
+                _count(one.cold_loads),
+                _figure(one.p50_ms),
+                _figure(one.p99_ms),
+                memory,
+                _places(one.where),
+            )
+        )
+    heads = ("model", "requests", "errors", "cold", "p50 ms", "p99 ms", "MiB", "where")
+    return TextTable(heads, tuple(rows), numbers=heads[1:-1])
+
+
+def _failures(failures: tuple[FailureCause, ...]) -> list[TextTable | Text]:
+    if not failures:
+        return [Text("No failures.")]
+    rows = []
+    for one in failures[:_SHOWN_CAUSES]:
+        at = datetime.fromtimestamp(one.last).astimezone()
+        status = "" if one.status is None else str(one.status)
+        rows.append((str(one.count), f"{at:%H:%M:%S}", status, one.target, one.cause))
+    heads = ("failures", "last", "status", "model", "cause")
+    parts: list[TextTable | Text] = [TextTable(heads, tuple(rows), numbers=heads[:1])]
+    if len(failures) > _SHOWN_CAUSES:
+        parts.append(Text(f"and {len(failures) - _SHOWN_CAUSES} causes more: --json has all"))
+    return parts
+
+
+def _rank(one: ModelView) -> tuple[int, int, bool, str]:
+    return -(one.errors or 0), -(one.requests or 0), not one.where, one.target
+
+
+def _places(where: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(
+        instance if state == "loaded" else f"{instance} ({state})" for instance, state in where
+    )
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _figure(number: float | None) -> str:
+    return "-" if number is None else written(number)
