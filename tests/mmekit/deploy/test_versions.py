@@ -324,6 +324,28 @@ def test_layers_stay_as_long_as_the_versions_that_name_them(desk, service, nothi
     desk.mme("destroy")
 
 
+def test_another_key_encrypts_old_versions_and_their_layers_anew(desk, service, nothing_left):
+    bucket = f"vault-{ACCOUNT}-{REGION}"
+    for body in (b"old", b"new"):
+        thin_archives.put(desk, "a.tar.gz", thin_archives.layer(body=body), name="a")
+        desk.write("name: vault\nversions: true\npackages: [{archive: a.tar.gz}]\n")
+        desk.mme("deploy")
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0abc"
+    desk.write(f"name: vault\nversions: true\nkms_key: {key}\npackages: [{{archive: a.tar.gz}}]\n")
+    plan = desk.mme("deploy")
+    assert "of an older version; encrypted anew" in plan
+    s3 = service.client("s3")
+    listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    heads = {one["Key"]: s3.head_object(Bucket=bucket, Key=one["Key"]) for one in listed}
+    assert len(heads) == 5
+    assert {head["SSEKMSKeyId"] for head in heads.values()} == {key}
+    assert {head["Metadata"]["mmekit-deployment"] for head in heads.values()} == {"vault"}
+    assert "Nothing to do." in desk.mme("deploy")
+    desk.mme("rollback")
+    assert asked(service, "a.tar.gz", "vault")
+    desk.mme("destroy")
+
+
 def test_what_the_page_shows_callers_asks_the_current_version(
     desk, service, nothing_left, monkeypatch
 ):
