@@ -153,6 +153,7 @@ def test_an_old_version_goes_when_its_days_are_over_and_the_plan_says_so(deploye
     assert "Nothing to do." in deployed.mme("deploy")
 
 
+@pytest.mark.thorough
 def test_a_version_that_is_current_again_is_not_uploaded_again(deployed, service):
     first = (deployed.folder / "a.tar.gz").read_bytes()
     deployed.pack("a.tar.gz", of="a", newer=3)
@@ -294,6 +295,7 @@ def test_a_file_that_nobody_wrote_is_told_and_left(deployed, service, body, said
     put(service, good)
 
 
+@pytest.mark.thorough
 def test_layers_stay_as_long_as_the_versions_that_name_them(desk, service, nothing_left):
     old, new = (thin_archives.layer(body=text) for text in (b"old", b"new"))
     thin_archives.put(desk, "thin/a.tar.gz", old, name="a")
@@ -321,6 +323,40 @@ def test_layers_stay_as_long_as_the_versions_that_name_them(desk, service, nothi
     desk.mme("deploy")
     assert not service.names("shelf-")["objects"][0].startswith(f"{bucket}/models/")
     assert "Nothing to do." in desk.mme("deploy")
+    desk.mme("destroy")
+
+
+@pytest.mark.thorough
+def test_a_kill_after_any_change_leaves_what_is_current_answered(deployed, service):
+    deployed.pack("a.tar.gz", of="a", newer="killed")
+    old = asked(service, "a.tar.gz")
+    done = deployed.killed("deploy")
+    assert done == ["PutObject", "PutObject"]
+    assert old
+    assert asked(service, "a.tar.gz")
+    assert "Nothing to do." in deployed.mme("deploy")
+
+
+@pytest.mark.thorough
+def test_another_key_encrypts_old_versions_and_their_layers_anew(desk, service, nothing_left):
+    bucket = f"vault-{ACCOUNT}-{REGION}"
+    for body in (b"old", b"new"):
+        thin_archives.put(desk, "a.tar.gz", thin_archives.layer(body=body), name="a")
+        desk.write("name: vault\nversions: true\npackages: [{archive: a.tar.gz}]\n")
+        desk.mme("deploy")
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0abc"
+    desk.write(f"name: vault\nversions: true\nkms_key: {key}\npackages: [{{archive: a.tar.gz}}]\n")
+    plan = desk.mme("deploy")
+    assert "of an older version; encrypted anew" in plan
+    s3 = service.client("s3")
+    listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    heads = {one["Key"]: s3.head_object(Bucket=bucket, Key=one["Key"]) for one in listed}
+    assert len(heads) == 5
+    assert {head["SSEKMSKeyId"] for head in heads.values()} == {key}
+    assert {head["Metadata"]["mmekit-deployment"] for head in heads.values()} == {"vault"}
+    assert "Nothing to do." in desk.mme("deploy")
+    desk.mme("rollback")
+    assert asked(service, "a.tar.gz", "vault")
     desk.mme("destroy")
 
 
