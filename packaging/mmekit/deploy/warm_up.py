@@ -38,7 +38,7 @@ _AT_ONCE = 32  # calls of one model, and of all
 _LOADED = ("loaded", "parked")
 _LOADING = "loading"
 _PAUSE_S = {True: 5.0, False: 0.2}  # of a real account, of the local service
-_LOOKS_BACK = timedelta(hours=1)
+_LOOKS_BACK, _MINUTE = timedelta(hours=1), timedelta(minutes=1)
 _QUERIES = 500  # of one GetMetricData
 
 
@@ -85,7 +85,7 @@ def _warm_up(
         report("warm-up: no model to ask")
         return
     report(f"warm-up: {len(asked)} models, for {seconds:g} s at most: {how}")
-    instances = _instances(site)
+    instances, began = _instances(site), datetime.now(timezone.utc)
     done = _Round(set(), {})
     at_once, missing = instances, dict(asked)
     while missing and time.monotonic() < deadline:
@@ -96,7 +96,7 @@ def _warm_up(
             at_once *= 2
         elif not site.account.is_real and not _is_under_way(site, missing):
             break
-        missing = _missing(site, asked, instances, done)
+        missing = _missing(site, asked, instances, done, began)
         if missing:
             time.sleep(max(0.0, min(_PAUSE_S[site.account.is_real], deadline - time.monotonic())))
     for key, said in sorted(done.failed.items()):
@@ -161,14 +161,14 @@ def _ask(
 
 
 def _missing(
-    site: Site, asked: dict[str, Example], instances: int, done: _Round
+    site: Site, asked: dict[str, Example], instances: int, done: _Round, began: datetime
 ) -> dict[str, Example]:
     """Return the models that are not loaded everywhere, as far as that can be told."""
     left = {key: sample for key, sample in asked.items() if key not in done.failed}
     if instances == 1:
         return {key: sample for key, sample in left.items() if key not in done.answered}
     if site.account.is_real:
-        count = _loaded_count(site)
+        count = _loaded_count(site, began)
         return {} if count is not None and count >= len(left) * instances else left
     places = {one.target: one.where for one in _view(site)}
     return {
@@ -260,9 +260,9 @@ def _metric(
 
 
 def _values(
-    site: Site, metrics: dict[str, dict[str, Any]], back: timedelta
+    site: Site, metrics: dict[str, dict[str, Any]], since: datetime
 ) -> dict[str, list[float]]:
-    """Return the latest values of some metrics, the latest first."""
+    """Return the values of some metrics since then, the latest first."""
     now = datetime.now(timezone.utc)
     names = list(metrics)
     found: dict[str, list[float]] = {}
@@ -272,7 +272,7 @@ def _values(
             {"Id": f"m{number}", "MetricStat": metrics[name]} for number, name in enumerate(some)
         ]
         answer = site.account.client("cloudwatch").get_metric_data(
-            MetricDataQueries=queries, StartTime=now - back, EndTime=now
+            MetricDataQueries=queries, StartTime=since, EndTime=now
         )
         for one in answer["MetricDataResults"]:
             found[some[int(one["Id"][1:])]] = one["Values"]
@@ -292,13 +292,20 @@ def _requests(site: Site, models: Sequence[PackedModel]) -> dict[str, int]:
         for model in models
         if model.manifest is not None
     }
-    counts = {key: int(sum(values)) for key, values in _values(site, metrics, _LOOKS_BACK).items()}
+    since = datetime.now(timezone.utc) - _LOOKS_BACK
+    counts = {key: int(sum(values)) for key, values in _values(site, metrics, since).items()}
     return {key: count for key, count in counts.items() if count}
 
 
-def _loaded_count(site: Site) -> float | None:
-    """Return how many models all instances have loaded; None where nothing was told yet."""
+def _loaded_count(site: Site, began: datetime) -> float | None:
+    """Return how many models all instances have loaded; None where nothing was told yet.
+
+    By whole minutes after the beginning alone: the one before is that of the old instances, too.
+    """
+    since = began.replace(second=0, microsecond=0) + _MINUTE
+    if datetime.now(timezone.utc) <= since:
+        return None
     dimensions = {"EndpointName": site.name, "VariantName": VARIANT}
     metric = _metric("/aws/sagemaker/Endpoints", "LoadedModelCount", dimensions, "Sum", 60)
-    values = _values(site, {"": metric}, timedelta(minutes=3)).get("", [])
+    values = _values(site, {"": metric}, since).get("", [])
     return values[0] if values else None
