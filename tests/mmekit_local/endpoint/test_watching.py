@@ -138,6 +138,19 @@ def test_cloudwatch_alone_tells_of_requests_models_and_failures(mme, watched):
     assert [one["target"] for one in found["models"]] == ["ridge"]
 
 
+def test_the_service_itself_tells_of_each_model_and_where_it_is(mme, watched):
+    finished = mme("top", watched)
+    assert finished.returncode == 0, finished.stderr
+    (row,) = [line.split() for line in finished.stdout.splitlines() if line.startswith("ridge")]
+    assert row[1:4] == ["3", "0", "1"]
+    assert row[-1] == "AllTraffic/1"
+    (row,) = [line.split() for line in finished.stdout.splitlines() if line.startswith(KEY)]
+    assert row[1:4] == ["1", "1", "1"]
+    assert "errors 1, cold loads 2, hit rate 50.0%" in finished.stdout
+    (failure,) = [line for line in finished.stdout.splitlines() if "ModelError" in line]
+    assert failure.split()[:4] == ["1", failure.split()[1], "500", KEY]
+
+
 def test_on_aws_no_role_is_needed_and_cloudwatch_is_who_tells(mme, service, watched):
     aws = {
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
