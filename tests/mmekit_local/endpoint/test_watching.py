@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -165,6 +168,23 @@ def test_on_aws_no_role_is_needed_and_cloudwatch_is_who_tells(mme, service, watc
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["source"] == "cloudwatch"
     assert mme("top", watched, "--source", "service", **aws).returncode == 2
+
+
+@pytest.mark.thorough
+def test_what_comes_is_followed_until_ctrl_c(service, tmp_path):
+    write_log(service, "followed", STREAMS[0], 0, *said("ridge", "the first"))
+    environment = {**os.environ, "MME_LOCAL_URL": service.url}
+    command = [sys.executable, "-m", "mmekit.cli", "logs", "followed", "--follow"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline().endswith("the first\n")
+        # Another instance's clock is behind: it comes all the same, and nothing comes twice.
+        write_log(service, "followed", STREAMS[1], -5, *said("ridge", "the second"))
+        assert process.stdout.readline().endswith("the second\n")
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
 
 
 @pytest.mark.thorough
