@@ -170,13 +170,16 @@ def _chosen(
     settings: Settings, endpoint: OperatedEndpoint, model: str | None, *, errors: bool
 ) -> Callable[[Iterable[ContainerLine]], Iterator[ContainerLine]]:
     """Return what chooses among lines; it remembers a traceback from one reading to the next."""
+    from mmekit.deploy.target import current_target
     from mmekit.operate import FailedLines, model_lines
     from mmekit.operate.lines import name_in_key
     from mmekit.operate.metered import is_metered
     from mmekit.operate.packed import packed_name
 
     failed = FailedLines()
-    name = None if model is None else packed_name(settings, endpoint.data_urls, model)
+    # With versions on, the key of an object has a digest that nobody types.
+    key = None if model is None else current_target(settings, endpoint.name, model).key
+    name = None if key is None else packed_name(settings, endpoint.data_urls, key)
     if model is not None and name not in (None, name_in_key(model)):
         typer.echo(
             f"mme: {model} was packed as {name}: lines of workers are those of every model that "
@@ -187,8 +190,8 @@ def _chosen(
     def choose(lines: Iterable[ContainerLine]) -> Iterator[ContainerLine]:
         # Lines of metrics are for programs: `mme top` has them.
         lines = (line for line in lines if not is_metered(line))
-        if model is not None:
-            lines = model_lines(lines, model, name, endpoint)
+        if key is not None:
+            lines = model_lines(lines, key, name, endpoint)
         return (line for line in lines if not errors or failed.has(line))
 
     return choose

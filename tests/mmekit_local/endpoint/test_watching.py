@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -138,6 +141,19 @@ def test_cloudwatch_alone_tells_of_requests_models_and_failures(mme, watched):
     assert [one["target"] for one in found["models"]] == ["ridge"]
 
 
+def test_the_service_itself_tells_of_each_model_and_where_it_is(mme, watched):
+    finished = mme("top", watched)
+    assert finished.returncode == 0, finished.stderr
+    (row,) = [line.split() for line in finished.stdout.splitlines() if line.startswith("ridge")]
+    assert row[1:4] == ["3", "0", "1"]
+    assert row[-1] == "AllTraffic/1"
+    (row,) = [line.split() for line in finished.stdout.splitlines() if line.startswith(KEY)]
+    assert row[1:4] == ["1", "1", "1"]
+    assert "errors 1, cold loads 2, hit rate 50.0%" in finished.stdout
+    (failure,) = [line for line in finished.stdout.splitlines() if "ModelError" in line]
+    assert failure.split()[:4] == ["1", failure.split()[1], "500", KEY]
+
+
 def test_on_aws_no_role_is_needed_and_cloudwatch_is_who_tells(mme, service, watched):
     aws = {
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -152,6 +168,23 @@ def test_on_aws_no_role_is_needed_and_cloudwatch_is_who_tells(mme, service, watc
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["source"] == "cloudwatch"
     assert mme("top", watched, "--source", "service", **aws).returncode == 2
+
+
+@pytest.mark.thorough
+def test_what_comes_is_followed_until_ctrl_c(service, tmp_path):
+    write_log(service, "followed", STREAMS[0], 0, *said("ridge", "the first"))
+    environment = {**os.environ, "MME_LOCAL_URL": service.url}
+    command = [sys.executable, "-m", "mmekit.cli", "logs", "followed", "--follow"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline().endswith("the first\n")
+        # Another instance's clock is behind: it comes all the same, and nothing comes twice.
+        write_log(service, "followed", STREAMS[1], -5, *said("ridge", "the second"))
+        assert process.stdout.readline().endswith("the second\n")
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
 
 
 @pytest.mark.thorough
