@@ -29,8 +29,8 @@ def new_project(
 ) -> None:
     """Create a project folder: a model, tests, a GitHub workflow.
 
-    With the model's notebook, env.py, mme.yaml and a README. The workflow checks and packs the models, rehearses the endpoint on the runner, and deploys. The
-    folder must be new or empty.
+    With the model's notebook, env.py, mme.yaml and a README. The workflow checks and packs the
+    models, rehearses the endpoint on the runner, and deploys. The folder must be new or empty.
 
     **Example:** mme new-project churn
     """
