@@ -7,6 +7,7 @@ import time
 from _thread import allocate_lock
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from mmekit_runtime.metering.buckets import ValueBuckets
@@ -255,13 +256,13 @@ class ModelMeter:
 
 def _of_calls(calls: Sequence[_Call]) -> tuple[dict[str, int], dict[str, Sequence[float]]]:
     """Return what there is to count of calls, and their values."""
-    statuses = Counter(status for call in calls for status in call[0])
+    statuses = Counter(chain.from_iterable(call[0] for call in calls))
     counted = {
         "requests": statuses.total(),
         "errors": sum(number for status, number in statuses.items() if status >= _ERRORS),
         "refused": sum(statuses[status] for status in _REFUSED),
     }
-    values = {
+    values: dict[str, Sequence[float]] = {
         "batch": [len(call[0]) for call in calls],
         "predict": [call[1] / _NS for call in calls],
         "queue": [waited / _NS for call in calls for waited in call[2]],

@@ -1,25 +1,25 @@
 """The same counts for OpenTelemetry, where its own variables name an exporter.
 
-The exporter has a thread. So this is made in the model process, after the fork, and imports the
-libraries there.
+The exporter has a thread. So this is made in the model process, after the fork; what it imports is
+there before (`settings.imports_of`).
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.metering.meter import COLUMN_COUNTS, COUNTS, DISTRIBUTIONS, MEMORY
+from mmekit_runtime.metering.settings import EXPORTERS, protocol_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_GRPC = "grpc"
-_PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _SECONDS = [10.0**exponent * digit for exponent in range(-5, 2) for digit in (1, 2.5, 5)]
 _REQUESTS = [float(1 << power) for power in range(13)]
-_CLOSING_MS = 2000
+_CLOSING_MS = 1000
 """For whoever waits for this process to end: a collector that is gone must not hold it up."""
 
 
@@ -87,14 +87,8 @@ class Telemetry:
 
 
 def _exporter() -> Any:
-    chosen = next((text for name in _PROTOCOLS if (text := os.environ.get(name, "").strip())), "")
-    if chosen == _GRPC:
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-    else:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # type: ignore[assignment]
-            OTLPMetricExporter,
-        )
-    return OTLPMetricExporter()
+    module = importlib.import_module(f"{EXPORTERS}.{protocol_of(os.environ)}.metric_exporter")
+    return module.OTLPMetricExporter()
 
 
 def _resource(endpoint: str) -> dict[str, str]:
