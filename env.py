@@ -9,8 +9,10 @@ everything else in the notebook, too: a client that boto3 makes by itself, SageM
 from pathlib import Path
 
 from mmekit.aws_environment import enter
+from mmekit.extras import explain_in_notebook
 from mmekit.settings import Settings
 
+explain_in_notebook()  # what to install, where a library is missing
 settings = Settings()
 if settings.target == "local":
     enter(settings.local_url, settings.region)

@@ -247,7 +247,8 @@ def _view(site: Site) -> Sequence[Any]:
 
 def _instances(site: Site) -> int:
     found = site.account.client("sagemaker").describe_endpoint(EndpointName=site.name)
-    return max(sum(one.get("CurrentInstanceCount", 0) for one in found["ProductionVariants"]), 1)
+    counts = [int(one.get("CurrentInstanceCount", 0)) for one in found["ProductionVariants"]]
+    return max(sum(counts), 1)
 
 
 def _metric(

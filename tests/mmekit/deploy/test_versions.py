@@ -2,6 +2,8 @@
 
 import datetime as dt
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -319,4 +321,45 @@ def test_layers_stay_as_long_as_the_versions_that_name_them(desk, service, nothi
     desk.mme("deploy")
     assert not service.names("shelf-")["objects"][0].startswith(f"{bucket}/models/")
     assert "Nothing to do." in desk.mme("deploy")
+    desk.mme("destroy")
+
+
+def test_what_the_page_shows_callers_asks_the_current_version(
+    desk, service, nothing_left, monkeypatch
+):
+    """Typed off docs/deploying.md, word for word: the deployment has the names of the page."""
+    page = (Path(__file__).parents[3] / "docs" / "deploying.md").read_text()
+    [typed] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    desk.pack("ridge.tar.gz")
+    desk.write(
+        "name: demo\nregion: eu-central-1\nversions: true\npackages: [{archive: ridge.tar.gz}]\n"
+    )
+    desk.mme("deploy")
+    for name, value in {
+        "AWS_ENDPOINT_URL": service.url,
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }.items():
+        monkeypatch.setenv(name, value)
+    caller = {}
+    exec(compile(typed, "deploying.md", "exec"), caller)  # noqa: S102 - our own page
+    assert caller["answer"]["ResponseMetadata"]["HTTPStatusCode"] == 200
+    bucket, old = f"demo-{ACCOUNT}-eu-central-1", caller["current"]("ridge.tar.gz")
+    assert old == current(service, bucket)["models"]["ridge.tar.gz"]["key"]
+
+    desk.pack("ridge.tar.gz", newer=True)
+    desk.mme("deploy")
+    assert caller["current"]("ridge.tar.gz") == old  # it remembers, and the old one is there
+    asked = {"EndpointName": "demo", "TargetModel": old, "Body": b"x"}
+    assert caller["runtime"].invoke_endpoint(**asked)["Body"].read()
+    caller["known"]["until"] = 0
+    assert caller["current"]("ridge.tar.gz") not in ("ridge.tar.gz", old)
+    with pytest.raises(KeyError):
+        caller["current"]("lasso.tar.gz")
+    service.client("s3").delete_object(Bucket=bucket, Key="models/current.json")
+    caller["known"].clear()
+    assert caller["current"]("ridge.tar.gz") == "ridge.tar.gz"
+    for client in ("s3", "runtime"):
+        caller[client].close()
     desk.mme("destroy")
