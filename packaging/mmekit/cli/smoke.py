@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmekit.smoke import SmokeCourse
 
 
-class Target(str, Enum):
+class SmokeTarget(str, Enum):
     """Where a smoke test runs."""
 
     LOCAL = "local"
@@ -27,7 +27,7 @@ class Target(str, Enum):
 def smoke(  # noqa: PLR0913 - an option each
     *,
     target: Annotated[
-        Target | None,
+        SmokeTarget | None,
         typer.Option(help="The local service (`mme up`), or AWS. Default: MME_TARGET."),
     ] = None,
     region: Annotated[
