@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _Told = TypeVar("_Told")
 
 
-class Source(str, Enum):
+class TopSource(str, Enum):
     """Who tells `mme top` of an endpoint."""
 
     SERVICE = "service"
@@ -55,7 +55,7 @@ def top(
         typer.Option(min=0.2, metavar="SECONDS", help="Default: 2; 60 with CloudWatch."),
     ] = None,
     source: Annotated[
-        Source | None,
+        TopSource | None,
         typer.Option(help="Default: service on the local target, cloudwatch on AWS."),
     ] = None,
     as_json: AsJson = False,
@@ -68,15 +68,15 @@ def top(
     **Examples:** mme top mmekit  ·  mme top mmekit --once  ·  MME_TARGET=aws mme top mmekit --json
     """
     from mmekit.operate import cloudwatch_view, drawn_view, find_endpoint, rehearsal_view
+    from mmekit.operate.endpoints import watching_settings
     from mmekit.printing import show
     from mmekit.progress import under_way
-    from mmekit.settings import Settings
 
-    settings = Settings()
+    settings = watching_settings()
     is_local = settings.target == "local"
-    if source is Source.SERVICE and not is_local:
+    if source is TopSource.SERVICE and not is_local:
         raise typer.BadParameter("AWS has CloudWatch alone", param_hint="--source")
-    is_service = source is not Source.CLOUDWATCH and is_local
+    is_service = source is not TopSource.CLOUDWATCH and is_local
 
     def look() -> EndpointView:
         found = _told(settings, lambda: find_endpoint(settings, endpoint))
@@ -134,11 +134,11 @@ def logs(
     **Examples:** mme logs mmekit --since 1h --errors  ·  mme logs mmekit --model ridge.tar.gz -f
     """
     from mmekit.operate import LineReader, find_endpoint
+    from mmekit.operate.endpoints import watching_settings
     from mmekit.operate.lines import recent
-    from mmekit.settings import Settings
 
     began = recent(_seconds(since))
-    settings = Settings()
+    settings = watching_settings()
     found = _told(settings, lambda: find_endpoint(settings, endpoint, deleted=True))
     if found.status == "Deleted":
         typer.echo(f"mme: {endpoint} is deleted; this is the log it left.", err=True)

@@ -120,7 +120,7 @@ def init(  # noqa: PLR0913  an option each
         link=link,
         force=force,
     )
-    with under_way(f"loading {artifact} and asking it"):
+    with under_way(f"loading {artifact.name} and asking it"):
         done = make(wishes)
     if as_json:
         _print_json(name, done)
@@ -219,7 +219,7 @@ def _sample(done: Initialised) -> str:
 
     answer = json.dumps(done.answer, ensure_ascii=False)
     if len(answer) > _ANSWER:
-        answer = f"{answer[:_ANSWER]}…"
+        answer = f"{answer[:_ANSWER].rpartition(' ')[0]} and so on (--json has it all)"
     origin = "generated, as there is no --example" if done.sample.made_up else "from the example"
     rows = len(done.sample.instances)
     return f"{rows} row{'s' if rows > 1 else ''} {origin}; response {answer}"
