@@ -142,11 +142,12 @@ resource "aws_sagemaker_endpoint" "this" {
       }
 
       auto_rollback_configuration {
+        # Memory and disk of a multi-model endpoint fill up by design: they take nothing back.
         dynamic "alarms" {
-          for_each = aws_cloudwatch_metric_alarm.this
+          for_each = ["5xx", "latency"]
 
           content {
-            alarm_name = alarms.value.alarm_name
+            alarm_name = aws_cloudwatch_metric_alarm.this[alarms.value].alarm_name
           }
         }
       }

@@ -53,6 +53,8 @@ _PATIENCE_S = {True: 300.0, False: 45.0}  # with CloudWatch: a real account's, t
 _POLL_S = {True: 10.0, False: 0.5}
 _SAID_AGAIN_S = 10.0
 _HOUR_S = 3600
+_REMOVAL_MINUTES = 5
+"""That the instance may still be there when it has begun to be taken down."""
 
 _DEPLOYED = "the endpoint comes into service"
 _GONE = "everything is taken down"
@@ -148,7 +150,7 @@ class SmokeCourse:
         ]
         if not account.is_real:
             return [*lines, "  on the local service it is free"]
-        most = self._cost(options.minutes * 60)
+        most = self._cost((options.minutes + _REMOVAL_MINUTES) * 60)
         if most is None:
             lines.append(
                 f"  cost: unknown, no published price of {options.instance_type} in "
