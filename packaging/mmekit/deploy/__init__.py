@@ -3,7 +3,9 @@
 A resource, a module (`bucket`, `role`, `layers`, `models`, `hosting`, `endpoint`, `scaling`,
 `alarms`), which says by a `Step` what would become of it; `plan` puts them in order, and performs
 them. What is in the bucket, `objects` lists and uploads; `layer_files` finds what archives name and
-do not bring along. `capacity`, `storage` and `cost` reckon. Apart from
+do not bring along. `releases` is what current.json says of versions, `current` reads and puts it,
+`content` plans what becomes of it all; `promotion`, `rollback`, `registry` and `target` are where
+models come from, go back to and are found. `capacity`, `storage` and `cost` reckon. Apart from
 that is `cloud_assembly`: what `cdk synth` wrote, put on the local service.
 
 `read_deployment` reads the file, a `Site` is what it says in an `Account`. `plan_deployment` and
