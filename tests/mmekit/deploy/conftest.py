@@ -1,5 +1,6 @@
 """A running endpoint service, and `mme` as its user types it."""
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -138,9 +139,9 @@ def surroundings():
     return {}
 
 
-@pytest.fixture(scope="module")
-def service(container, surroundings):
-    """A service for the whole module."""
+@contextlib.contextmanager
+def running_service(container, surroundings):
+    """Run a service."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = pathlib.Path(name), free_port()
         log_path = folder / "log.txt"
@@ -157,6 +158,20 @@ def service(container, surroundings):
             yield running
         finally:
             running.stop()
+
+
+@pytest.fixture(scope="module")
+def service(container, surroundings):
+    """A service for the whole module."""
+    with running_service(container, surroundings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_service():
+    """A service for all modules that leave nothing behind."""
+    with running_service("small", {}) as running:
+        yield running
 
 
 @dataclasses.dataclass

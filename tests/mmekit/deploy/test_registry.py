@@ -34,6 +34,12 @@ DOCK = """
 """
 
 
+@pytest.fixture(scope="module")
+def service(shared_service):
+    """One for all modules about versions."""
+    return shared_service
+
+
 @pytest.fixture
 def dock(desk, service, monkeypatch):
     """A desk and a bucket for what is registered."""

@@ -11,6 +11,12 @@ BUCKET = f"tower-{ACCOUNT}-{REGION}"
 
 
 @pytest.fixture(scope="module")
+def service(shared_service):
+    """One for all modules about versions."""
+    return shared_service
+
+
+@pytest.fixture(scope="module")
 def tower(service, tmp_path_factory):
     """Three releases: both models as 1, then a as 2, then a as 3."""
     desk = Desk(tmp_path_factory.mktemp("tower"), service.url)
