@@ -1,7 +1,8 @@
 """Build wheel and sdist, and try the wheel as somebody does who has nothing else of mmekit.
 
 In a fresh environment and a foreign folder: what a plain install brings and what it does without
-the extras, then a model from `mme init` to `mme invoke`. All other versions are those of
+the extras, a model from `mme init` to `mme invoke`, then a project from `mme new-project` to the
+rehearsal of its workflow. All other versions are those of
 requirements.lock, so that what others release does not fail it. Needs the package index.
 """
 
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -65,6 +67,7 @@ def main() -> None:
         trial.try_plain_install()
         trial.try_from_artefact_to_archive()
         trial.try_endpoint()
+        trial.try_project()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     say("the wheel does what README says")
@@ -112,10 +115,11 @@ class Trial:
         expect(self.run("python", "-c", asked).strip() == "[]", "an extra's library is in the base")
         self.run("mme", "--version")
         say("a plain install brings nothing that only rehearses or measures")
-        said = self.run("mme", "up", "--", "true", succeeds=False)
-        expect("pip install 'mmekit[local]'" in said, f"no word of the extra in: {said}")
-        expect("Traceback" not in said, said)
-        say("without the extra, `mme up` says which one it needs")
+        for command in (["mme", "up", "--", "true"], ["python", "-m", "mmekit_local.server"]):
+            said = self.run(*command, succeeds=False)
+            expect("pip install 'mmekit[local]'" in said, f"no word of the extra in: {said}")
+            expect("Traceback" not in said, said)
+        say("without the extra, `mme up` and the server say which one they need")
 
     def try_from_artefact_to_archive(self) -> None:
         """Train a model, and pack it with what one ships alone."""
@@ -148,6 +152,22 @@ class Trial:
         answer = json.loads(self.run("mme", "up", "--port", "0", "--", "sh", "-c", session))
         expect(answer == {"predictions": [0]}, f"the model answered {answer}")
         say("mme up serves it, and mme invoke has its answer")
+
+    def try_project(self) -> None:
+        """Make a project, install what it asks for, and run what its workflow runs."""
+        import yaml
+
+        self.run("mme", "new-project", "churn")
+        self.work /= "churn"
+        self.install("-r", "requirements.txt")
+        # Where the workflow's `mme up` listens: somebody may have one running.
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.environment["MME_LOCAL_URL"] = f"http://127.0.0.1:{free.getsockname()[1]}"
+        workflow = yaml.safe_load((self.work / ".github/workflows/models.yml").read_text())
+        for step in workflow["jobs"]["rehearse"]["steps"]:
+            if "run" in step and "pip install" not in step["run"]:
+                self.run("bash", "-e", "-o", "pipefail", "-c", step["run"])
+        say("mme new-project makes a project whose workflow trains, packs and rehearses")
 
     def install(self, *requirements: str) -> None:
         """Install with the locked versions of all else."""

@@ -13,7 +13,7 @@ import sys
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, requires
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import MissingExtraError
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
 
-__all__ = ["optional_libraries", "program_libraries", "require_extras"]
+__all__ = [
+    "explain_in_notebook",
+    "optional_libraries",
+    "program_libraries",
+    "require_extras",
+]
 
 _DISTRIBUTION = "mmekit"
 # Modules that are called otherwise than the distribution that brings them.
@@ -103,6 +108,31 @@ def require_extras(what: str, *extras: str) -> None:
         raise _error(what, first, ",".join(missing))
 
 
+def explain_in_notebook() -> None:
+    """Have a notebook say what to install for a library that is missing, in place of a traceback.
+
+    Elsewhere it does nothing.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((ModuleNotFoundError,), _explain)
+
+
+def _explain(
+    shell: Any, kind: type, error: ModuleNotFoundError, traceback: Any, tb_offset: Any = None
+) -> None:
+    library = _library(error)
+    if library in _extras().get("notebooks", ()):
+        missing = _error("This notebook", library, "notebooks")
+    elif (other := _missing_extra("This notebook", error)) is not None:
+        missing = other
+    else:
+        shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
+        return
+    shell._showtraceback(kind, error, [str(missing)])  # noqa: SLF001 - what shells overwrite
+
+
 def _is_missing(library: str) -> bool:
     try:
         distribution(library)
@@ -112,8 +142,7 @@ def _is_missing(library: str) -> bool:
 
 
 def _missing_extra(what: str, error: ModuleNotFoundError) -> MissingExtraError | None:
-    top = (error.name or "").partition(".")[0]
-    library = _DISTRIBUTION_OF.get(top, top.replace("_", "-"))
+    library = _library(error)
     extras = [name for name, libraries in _extras().items() if library in libraries]
     if not extras:
         return None
@@ -124,6 +153,11 @@ def _missing_extra(what: str, error: ModuleNotFoundError) -> MissingExtraError |
         return _error(what, library, "notebooks")
     extra = wing if wing in offered else next(iter(offered), "")
     return _error(what, library, extra)
+
+
+def _library(error: ModuleNotFoundError) -> str:
+    top = (error.name or "").partition(".")[0]
+    return _DISTRIBUTION_OF.get(top, top.replace("_", "-"))
 
 
 def _error(what: str, library: str, extra: str) -> MissingExtraError:

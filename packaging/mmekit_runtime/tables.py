@@ -179,31 +179,37 @@ class TableReader:
             content = READERS[kind](body, kind)
         if CURRENT.meter is not None:
             return self._metered(content, CURRENT.meter), content.parameters
-        return self._table(content), content.parameters
-
-    def _table(self, content: ParsedBody) -> NDArray[np.float64] | dict[str, NDArray[Any]]:
         content = rows_by_name(content, self._names, self._optional)
         matrix = self._matrix(content)
-        return self._converted(content) if matrix is None else matrix
+        if matrix is None:
+            return self._converted(content), content.parameters
+        return matrix, content.parameters
 
     def _metered(
         self, content: ParsedBody, meter: ModelMeter
     ) -> NDArray[np.float64] | dict[str, NDArray[Any]]:
         """Return the table, and count what is in it; of one that is refused, for which column."""
         try:
-            table = self._table(content)
+            content = rows_by_name(content, self._names, self._optional)
+            matrix = self._matrix(content)
+            if matrix is not None:
+                return matrix  # of finite numbers
+            table = self._converted(content)
         except RequestError as error:
             for name in error.columns:
                 meter.column(name, refused=1)
             raise
         if isinstance(table, np.ndarray):
-            gaps = np.isnan(table).sum(axis=0).tolist() if np.isnan(table).any() else ()
-            for name, missing in zip(self._names, gaps, strict=False):
-                meter.column(name, missing=missing)
+            for name, missing in zip(
+                self._names, np.isnan(table).sum(axis=0).tolist(), strict=True
+            ):
+                if missing:
+                    meter.column(name, missing=missing)
             return table
         for name, cells in table.items():
             missing, unseen = _gaps(cells, self.seen.get(name))
-            meter.column(name, missing=missing, unseen=unseen)
+            if missing or unseen:
+                meter.column(name, missing=missing, unseen=unseen)
         return table
 
     def _is_header(self, line: list[str]) -> bool:

@@ -4,6 +4,7 @@ MMEKIT_TERRAFORM_PLUGINS names a folder that `terraform providers mirror FOLDER`
 AWS's provider; nothing is downloaded here.
 """
 
+import json
 import os
 import re
 import shutil
@@ -118,7 +119,7 @@ def test_each_parameter_of_the_template_is_a_variable(template, variables):
 
 def test_what_is_not_chosen_is_the_same(template, variables):
     for name, parameter in PARAMETERS.items():
-        if name in ("artifact_bucket", "metrics"):  # one is made; the other is as new there
+        if name == "artifact_bucket":  # the template has to be told; here one is made
             continue
         found = re.search(r"^  default +=(.*)$", variables[name], re.MULTILINE)
         default = template["Parameters"][parameter].get("Default")
@@ -146,12 +147,16 @@ def test_the_role_is_allowed_what_the_templates_is(template):
 def test_alarms_and_dashboard_look_at_the_same_metrics(template):
     resources = template["Resources"]
     alarms = [one for one in resources.values() if one["Type"] == "AWS::CloudWatch::Alarm"]
-    body = resources["Dashboard"]["Properties"]["DashboardBody"][0]
-    shown = set(re.findall(r'"((?:Model|Invocation|Loaded|Overhead|Memory|Disk|CPU)\w+)"', body))
+    body = json.dumps(resources["Dashboard"]["Properties"]["DashboardBody"])
+    shown = set(
+        re.findall(r"\b(?:mme_model_\w+|(?:Model|Invocation|Loaded|Overhead)[A-Z\d]\w+)", body)
+    )
+    shown |= set(re.findall(r"\b\w+Utilization\b|\bInvocations\b", body))
     text = (MODULE / "monitoring.tf").read_text(encoding="utf-8")
     assert len(alarms) == 4
+    assert len(shown) > 10
     for name in shown | {one["Properties"]["MetricName"] for one in alarms}:
-        assert f'"{name}"' in text, name
+        assert f'"{name}"' in text or f'\\"{name}\\"' in text, name
 
 
 def test_whatever_the_module_names_is_in_its_readme(variables):

@@ -407,6 +407,14 @@ def test_a_command_is_not_run_beside_an_endpoint_of_somebody_else(mme):
     assert "ran" not in finished.stdout
 
 
+def test_a_command_that_is_not_installed_is_said_before_an_endpoint_is_started(mme):
+    finished = mme("up", "--port", "0", "--", "jupyter-of-mars", "lab")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("mme: There is no program jupyter-of-mars on the PATH.")
+    assert "Install it in this environment" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 3
+
+
 def test_ending_the_one_ends_the_command_and_the_endpoint(tmp_path, free_port):
     program = "import time; print('running', flush=True); time.sleep(600)"
     arguments = ["up", "--port", str(free_port), "--", sys.executable, "-c", program]

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from mmekit.errors import MissingExtraError
-from mmekit.extras import optional_libraries
+from mmekit.extras import explain_in_notebook, optional_libraries
 
 pytest.importorskip("hatchling")
 
@@ -175,6 +175,8 @@ def imported_by_commands(root):
     found = set()
     for wing in ("mmekit", "mmekit_local", "mmekit_bench"):
         for file in (root / "packaging" / wing).rglob("*.py"):
+            if "project" in file.parts:  # what `mme new-project` copies
+                continue
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.Import):
                     found |= {name.name.partition(".")[0] for name in node.names}
@@ -215,3 +217,26 @@ def test_the_remedy_is_the_extra_of_the_command_or_else_the_library_alone(module
 def test_a_module_of_nobody_is_no_missing_extra():
     with pytest.raises(ModuleNotFoundError), optional_libraries("`mme`"):
         raise ModuleNotFoundError("No module named 'churn_features'", name="churn_features")
+
+
+@pytest.mark.parametrize(
+    ("module", "said", "is_explained"),
+    [
+        ("skops", "remedy: pip install 'mmekit[notebooks]'", True),
+        ("moto", "remedy: pip install 'mmekit[local]'", True),
+        ("churn_features", "ModuleNotFoundError", False),
+    ],
+)
+def test_a_notebook_says_what_to_install_and_shows_no_traceback(
+    tmp_path, monkeypatch, capsys, module, said, is_explained
+):
+    shells = pytest.importorskip("IPython.core.interactiveshell")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = shells.InteractiveShell(colors="nocolor")
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    explain_in_notebook()
+    shell.run_cell(f"import {module}")
+    printed = "".join(capsys.readouterr())
+    assert said in printed
+    assert ("Traceback" in printed) != is_explained

@@ -113,40 +113,41 @@ resource "aws_sagemaker_endpoint" "this" {
 
     content {
       blue_green_update_policy {
-        termination_wait_in_seconds = deployment_config.value.termination_wait_seconds
+        termination_wait_in_seconds = deployment_config.value.keep_old_minutes * 60
 
         traffic_routing_configuration {
-          type = {
-            all_at_once = "ALL_AT_ONCE", canary = "CANARY", linear = "LINEAR"
-          }[deployment_config.value.kind]
-          wait_interval_in_seconds = deployment_config.value.wait_seconds
+          type = deployment_config.value.canary != null ? "CANARY" : deployment_config.value.linear != null ? "LINEAR" : "ALL_AT_ONCE"
+          wait_interval_in_seconds = 60 * one([
+            for kind in [deployment_config.value.all_at_once, deployment_config.value.canary, deployment_config.value.linear] : kind.wait_minutes if kind != null
+          ])
 
           dynamic "canary_size" {
-            for_each = deployment_config.value.kind == "canary" ? [true] : []
+            for_each = deployment_config.value.canary[*]
 
             content {
               type  = "CAPACITY_PERCENT"
-              value = deployment_config.value.percent
+              value = canary_size.value.percent
             }
           }
 
           dynamic "linear_step_size" {
-            for_each = deployment_config.value.kind == "linear" ? [true] : []
+            for_each = deployment_config.value.linear[*]
 
             content {
               type  = "CAPACITY_PERCENT"
-              value = deployment_config.value.percent
+              value = linear_step_size.value.percent
             }
           }
         }
       }
 
       auto_rollback_configuration {
+        # Memory and disk of a multi-model endpoint fill up by design: they take nothing back.
         dynamic "alarms" {
-          for_each = aws_cloudwatch_metric_alarm.this
+          for_each = ["5xx", "latency"]
 
           content {
-            alarm_name = alarms.value.alarm_name
+            alarm_name = aws_cloudwatch_metric_alarm.this[alarms.value].alarm_name
           }
         }
       }

@@ -94,7 +94,7 @@ locals {
     ],
     [for one in [
       {
-        title = "Requests of models, failed and refused ones"
+        title = "Requests and errors of the model processes"
         stat  = "Sum"
         metrics = [
           for name in ["mme_model_requests_total", "mme_model_errors_total", "mme_model_refused_total"] :
@@ -102,14 +102,56 @@ locals {
         ]
       },
       {
-        title = "Models: time in the queue and to predict (s)"
+        title = "Queue and predict time (seconds)"
         stat  = "p99"
         metrics = [
           for name in ["mme_model_queue_seconds", "mme_model_predict_seconds"] :
           ["mmekit", name, "Endpoint", var.endpoint_name]
         ]
       },
+      {
+        title = "Loads, parks and wakes"
+        stat  = "Sum"
+        metrics = [
+          for name in ["mme_model_loads_total", "mme_model_parks_total", "mme_model_wakes_total"] :
+          ["mmekit", name, "Endpoint", var.endpoint_name]
+        ]
+      },
+      {
+        title   = "Memory of a model process (bytes)"
+        stat    = "Maximum"
+        metrics = [["mmekit", "mme_model_memory_bytes", "Endpoint", var.endpoint_name]]
+      },
     ] : one if var.metrics != "none"],
+    [for one in [
+      {
+        title   = "Requests of the 20 busiest models"
+        stat    = "Sum"
+        metrics = [[{ id = "requests", expression = "SORT(SEARCH('{mmekit,Endpoint,Model} MetricName=\"mme_model_requests_total\" Endpoint=\"${var.endpoint_name}\"', 'Sum', 60), SUM, DESC, 20)" }]]
+      },
+      {
+        title   = "Errors of the 20 models with the most"
+        stat    = "Sum"
+        metrics = [[{ id = "errors", expression = "SORT(SEARCH('{mmekit,Endpoint,Model} MetricName=\"mme_model_errors_total\" Endpoint=\"${var.endpoint_name}\"', 'Sum', 60), SUM, DESC, 20)" }]]
+      },
+      {
+        title   = "Predict time of the 20 slowest models (p99, seconds)"
+        stat    = "p99"
+        metrics = [[{ id = "predict", expression = "SORT(SEARCH('{mmekit,Endpoint,Model} MetricName=\"mme_model_predict_seconds\" Endpoint=\"${var.endpoint_name}\"', 'p99', 60), MAX, DESC, 20)" }]]
+      },
+      {
+        title = "Drift: missing values, unseen categories, refused requests by column"
+        stat  = "Sum"
+        metrics = [
+          for id, name in {
+            missing = "mme_model_missing_values_total",
+            unseen  = "mme_model_unseen_categories_total",
+            refused = "mme_model_refused_columns_total",
+          } :
+          [{ id = id, expression = "SORT(SEARCH('{mmekit,Endpoint,Model,Column} MetricName=\"${name}\" Endpoint=\"${var.endpoint_name}\"', 'Sum', 300), SUM, DESC, 10)" }]
+        ]
+      },
+    ] : one if var.metrics == "models"],
   )
 }
 

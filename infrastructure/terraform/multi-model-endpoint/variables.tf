@@ -163,27 +163,39 @@ variable "volume_gb" {
 
 variable "rollout" {
   type = object({
-    kind                     = string
-    percent                  = optional(number, 10)
-    wait_seconds             = optional(number, 300)
-    termination_wait_seconds = optional(number, 0)
+    all_at_once      = optional(object({ wait_minutes = optional(number, 10) }))
+    canary           = optional(object({ percent = number, wait_minutes = optional(number, 10) }))
+    linear           = optional(object({ percent = number, wait_minutes = optional(number, 10) }))
+    keep_old_minutes = optional(number, 0)
   })
   default     = null
-  description = "How an update goes: kind is all_at_once, canary or linear; percent of the instances takes the traffic first, and wait_seconds pass before more. The alarms roll it back. Null: all at once, which no alarm rolls back."
+  description = "How an update goes, as in mme.yaml: all_at_once, canary or linear, one of them; a percent of the instances takes the traffic first, and the alarms are watched for wait_minutes. They take it back. Null: all at once, which no alarm takes back."
 
   validation {
-    condition     = var.rollout == null || contains(["all_at_once", "canary", "linear"], try(var.rollout.kind, ""))
-    error_message = "rollout.kind: all_at_once, canary or linear."
+    condition = var.rollout == null || 1 == length([
+      for kind in [try(var.rollout.all_at_once, null), try(var.rollout.canary, null), try(var.rollout.linear, null)] : true if kind != null
+    ])
+    error_message = "rollout: all_at_once, canary or linear, one of them."
   }
 
   validation {
-    condition     = var.rollout == null || (try(var.rollout.percent, 10) >= 1 && try(var.rollout.percent, 10) <= 50)
-    error_message = "rollout.percent: 1 to 50."
+    condition     = try(var.rollout.canary.percent, 1) >= 1 && try(var.rollout.canary.percent, 1) <= 50
+    error_message = "rollout.canary.percent: 1 to 50."
   }
 
   validation {
-    condition     = var.rollout == null || (try(var.rollout.wait_seconds, 0) >= 0 && try(var.rollout.wait_seconds, 0) <= 3600)
-    error_message = "rollout.wait_seconds: 0 to 3600."
+    condition     = try(var.rollout.linear.percent, 10) >= 10 && try(var.rollout.linear.percent, 10) <= 50
+    error_message = "rollout.linear.percent: 10 to 50."
+  }
+
+  validation {
+    condition = alltrue([
+      for minutes in [
+        try(var.rollout.all_at_once.wait_minutes, 0), try(var.rollout.canary.wait_minutes, 0),
+        try(var.rollout.linear.wait_minutes, 0), try(var.rollout.keep_old_minutes, 0),
+      ] : minutes >= 0 && minutes <= 60
+    ])
+    error_message = "rollout: wait_minutes and keep_old_minutes are 0 to 60."
   }
 }
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmekit.cli.application import Artifacts, AsJson, Image, PackageFolder, Panel, app
+from mmekit.cli.registration import Register, expect_registrable, registered_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mmekit import archive as room
     from mmekit.archive import Description, Measured, MeasuredMemory, Packed
+    from mmekit.deploy.registry import RegisteredModel
     from mmekit_runtime.signature import Column
 
 _MIB = 1 << 20
@@ -197,6 +199,7 @@ def pack(  # noqa: PLR0913 - what can be chosen about an archive
             "archive, the runtime among them, for `mme deploy` or `mme layers push` to upload.",
         ),
     ] = False,
+    register: Register = None,
     image: Image = None,
     as_json: AsJson = False,
 ) -> None:
@@ -214,6 +217,7 @@ def pack(  # noqa: PLR0913 - what can be chosen about an archive
     from mmekit.progress import under_way
 
     expect_one_of(artifacts, artifacts_in, output, measure_each=measure_each)
+    expect_registrable(register, is_series=artifacts_in is not None, thin=thin)
     if artifacts_in is not None:
         pack_series(
             *(package, artifacts_in, output),
@@ -237,13 +241,16 @@ def pack(  # noqa: PLR0913 - what can be chosen about an archive
             image=_image(image),
             say=say,
         )
+    registered = None if register is None else registered_archive(packed.path, register)
     if as_json:
-        _print_json(packed)
-    else:
-        _print_packed(packed)
+        _print_json(packed, registered)
+        return
+    _print_packed(packed)
+    if registered is not None:
+        typer.echo(f"{packed.path}: {registered}")
 
 
-def _print_json(packed: Packed) -> None:
+def _print_json(packed: Packed, registered: RegisteredModel | None) -> None:
     import json
     from dataclasses import asdict
 
@@ -259,6 +266,7 @@ def _print_json(packed: Packed) -> None:
         "sha256": packed.sha256,
         "layers": layers,
         "findings": [asdict(finding) for finding in packed.findings],
+        "registered": None if registered is None else asdict(registered),
     }
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
 

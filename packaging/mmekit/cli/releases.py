@@ -23,6 +23,8 @@ from mmekit.cli.endpoints import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mmekit.deploy import Plan, Site
 
 OnlyPlan = Annotated[
@@ -56,7 +58,7 @@ def promote(
 
     **Example:** mme promote staging production --plan
     """
-    from mmekit.deploy import plan_deployment
+    from mmekit.deploy import cost_of, plan_deployment
     from mmekit.deploy.promotion import read_promotion
 
     choices = _Choices(yes, only_plan, as_json, verbose)
@@ -64,7 +66,14 @@ def promote(
         promotion = read_promotion(before, prunes=prune)
         with site_of(_deployment_file(target)) as site:
             plan = plan_deployment(site, (), choices.report, promotion)
-            _apply(plan, site, choices)
+            cost = cost_of(
+                site.account.region,
+                site.deployment.instance_type,
+                instances=site.deployment.first_instances,
+                models=len(promotion.archives),
+                account=site.account,
+            )
+            _apply(plan, site, choices, cost.lines())
     if plan.changes:
         choices.report(f"{site.name} has what is current in {promotion}.")
 
@@ -133,12 +142,13 @@ class _Choices:
         typer.echo(text, err=self.as_json)
 
 
-def _apply(plan: Plan, site: Site, choices: _Choices) -> None:
+def _apply(plan: Plan, site: Site, choices: _Choices, further: Sequence[str] = ()) -> None:
     """Show a plan; perform it where that is wanted."""
     if choices.as_json:
         print_plan_json(site, plan)
     else:
-        show_plan(plan, f"Plan for {site.name} on {site.account}:", verbose=choices.verbose)
+        heading = f"Plan for {site.name} on {site.account}:"
+        show_plan(plan, heading, further, verbose=choices.verbose)
     if choices.only_plan:
         raise typer.Exit(WOULD_CHANGE if plan.changes else 0)
     if not plan.changes:

@@ -27,10 +27,10 @@ def new_project(
         typer.Argument(metavar="NAME", help="The project's name: the folder to make, or its path."),
     ],
 ) -> None:
-    """Create a project: a model with its notebook, tests, mme.yaml and a GitHub workflow.
+    """Create a project folder: a model, tests, a GitHub workflow.
 
-    The workflow checks and packs the models, rehearses the endpoint on the runner, and deploys. The
-    folder must be new or empty.
+    With the model's notebook, env.py, mme.yaml and a README. The workflow checks and packs the
+    models, rehearses the endpoint on the runner, and deploys. The folder must be new or empty.
 
     **Example:** mme new-project churn
     """

@@ -3,8 +3,10 @@
 A resource, a module (`bucket`, `role`, `layers`, `models`, `hosting`, `endpoint`, `scaling`,
 `alarms`), which says by a `Step` what would become of it; `plan` puts them in order, and performs
 them. What is in the bucket, `objects` lists and uploads; `layer_files` finds what archives name and
-do not bring along. `capacity`, `storage` and `cost` reckon. Apart from
-that is `cloud_assembly`: what `cdk synth` wrote, put on the local service.
+do not bring along. `parts` are those of the file, `entries` its models. `rollout` is how traffic
+moves, `warm_up` what is asked then. `capacity`, `storage`, `cost` and `bill` reckon, `forecast` is
+all that; `outline` is a plan as text. Apart from that is `cloud_assembly`: what `cdk synth` wrote,
+put on the local service.
 
 `read_deployment` reads the file, a `Site` is what it says in an `Account`. `plan_deployment` and
 `plan_removal` say what would be done, `Plan.perform` does it, `status_of` says what there is. Each

@@ -136,7 +136,8 @@ def bill_of(
         many = "alarm" if alarms == 1 else "alarms"
         charges.append(charge(f"{alarms} {many}", "alarm", Decimal(alarms)))
     if metrics != "none":
-        charges.append(_of_metrics(region, cost.models if metrics == "models" else 1))
+        # Those of the endpoint are there as well.
+        charges.append(_of_metrics(region, 1 + (cost.models if metrics == "models" else 0)))
     besides = _BESIDES
     if metrics == "models":
         besides = f"metrics of columns (drift), {besides}"

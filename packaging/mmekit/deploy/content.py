@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.current import ComingReleases, coming_releases, plan_release
-from mmekit.deploy.layers import plan_layers, stored_layers
+from mmekit.deploy.layers import plan_layers, short_name, stored_layers
 from mmekit.deploy.models import plan_objects, stored_archives
 from mmekit.deploy.releases import CURRENT, ModelVersion
 from mmekit.deploy.step import Action, Difference, Report, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from mmekit.deploy.account import Site
     from mmekit.deploy.models import PackedModel
@@ -79,14 +79,14 @@ def plan_content(site: Site, models: Sequence[PackedModel], *, is_new: bool) -> 
     coming = coming_releases(site, wanted if models else None, stored, how="deploy")
     kept = older_versions(site, coming, stored, {model.key for model in models})
     uploads, gone = plan_objects(site, models, stored, [one.key for one in kept])
-    layers, gone_layers = plan_layers(
-        site, models, () if is_new else stored_layers(site), stored, kept
-    )
+    layers_there = () if is_new else stored_layers(site)
+    layers, gone_layers = plan_layers(site, models, layers_there, stored, kept)
+    uploaded = {layer.entry.sha256 for model in models for layer in model.thin_layers}
     return Content(
         stored,
         layers,
         uploads,
-        plan_older_versions(site, coming, kept),
+        plan_older_versions(site, coming, kept, layers_there, uploaded),
         (*gone, *gone_layers),
         any(model.thin_layers for model in models) or any(one.layers for one in kept),
         coming,
@@ -112,9 +112,21 @@ def older_versions(
 
 
 def plan_older_versions(
-    site: Site, coming: ComingReleases | None, kept: Sequence[StoredObject]
+    site: Site,
+    coming: ComingReleases | None,
+    kept: Sequence[StoredObject],
+    layers: Sequence[StoredObject] = (),
+    uploaded: Collection[str] = (),
 ) -> tuple[Step, ...]:
-    """Say how many there are; and encrypt them with the key that the file names now."""
+    """Say how many there are; and encrypt them with the key that the file names now.
+
+    Parameters
+    ----------
+    kept, layers
+        The archives that stay, and the layers that are in the bucket.
+    uploaded
+        Layers that are uploaded anew where that is needed.
+    """
     if coming is None or not kept:
         return ()
     current = {one.key for one in coming.after.models.values()}
@@ -125,14 +137,23 @@ def plan_older_versions(
         many = "archive" if older == 1 else "archives"
         note = f"each until it has not been current for {days} days"
         steps.append(Step(Action.KEEP, "older versions", f"{older} {many}", note=note))
+    named = {sha256 for one in kept for sha256 in one.layers} - set(uploaded)
+    found = [("archive", site.prefix, one) for one in kept]
+    found += [
+        ("layer", site.layers_prefix, one)
+        for one in layers
+        if one.owner == site.name and one.key.removesuffix(".tar.gz") in named
+    ]
     key = site.deployment.kms_key
-    if any(one.kms_key != key for one in kept) and bucket_owner(site) == site.name:
-        steps += [_encryption(site, one) for one in kept if one.kms_key != key]
+    others = [(kind, prefix, one) for kind, prefix, one in found if one.kms_key != key]
+    # Others' buckets encrypt as they like.
+    if others and bucket_owner(site) == site.name:
+        steps += [_encryption(site, kind, prefix, one) for kind, prefix, one in others]
     return tuple(steps)
 
 
-def _encryption(site: Site, stored: StoredObject) -> Step:
-    key, whole = site.deployment.kms_key, site.prefix + stored.key
+def _encryption(site: Site, kind: str, prefix: str, stored: StoredObject) -> Step:
+    key, whole = site.deployment.kms_key, prefix + stored.key
 
     def copy(_: Report) -> None:
         s3 = site.account.client("s3")
@@ -150,9 +171,9 @@ def _encryption(site: Site, stored: StoredObject) -> Step:
         )
 
     change = Difference("key", stored.kms_key or "S3's own", key or "S3's own")
-    return Step(
-        Action.CHANGE, "archive", stored.key, (change,), note="an older version", perform=copy
-    )
+    name = stored.key if kind == "archive" else short_name(stored.key)
+    note = "of an older version; encrypted anew"
+    return Step(Action.CHANGE, kind, name, (change,), note=note, perform=copy)
 
 
 def _taken_back(coming: ComingReleases | None) -> str:

@@ -332,7 +332,8 @@ def monthly_price_of(region: str, of: str) -> Decimal | None:
     >>> monthly_price_of("us-east-1", "alarm")
     Decimal('0.10')
     """
-    found = next((one for one in _content()["monthly"] if one["region"] == region), {})
+    months: list[dict[str, Any]] = _content()["monthly"]
+    found = next((one for one in months if one["region"] == region), {})
     price: Decimal | None = found.get(of)
     return price
 

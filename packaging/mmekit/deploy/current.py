@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import code_of, is_missing
+from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.models import stored_archives
 from mmekit.deploy.objects import DEPLOYMENT, removal_of_object
 from mmekit.deploy.releases import (
     CURRENT,
     ModelVersion,
-    Release,
     Releases,
     is_keyed_by_digest,
 )
@@ -23,7 +23,7 @@ from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mmekit.deploy.account import Site
     from mmekit.deploy.objects import StoredObject
@@ -47,10 +47,14 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class StoredReleases:
-    """What is in the bucket: releases, and the ETag of the file that says so."""
+    """What is in the bucket: releases, the ETag of the file, and the key that it is encrypted with.
+
+    The key is None for S3's own.
+    """
 
     releases: Releases
     etag: str
+    kms_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,14 @@ class ComingReleases:
         Its releases; without a history when there is none.
     after
         The same when nothing changes.
+    key
+        From which key to which the file is encrypted anew; None where it is as it shall be.
     """
 
     etag: str | None
     before: Releases
     after: Releases
+    key: Difference | None = None
 
     @property
     def makes_release(self) -> bool:
@@ -102,7 +109,7 @@ def stored_releases(site: Site) -> StoredReleases | None:
     where = f"{site.data_url}{CURRENT}"
     releases = Releases.from_json(found["Body"].read(), where=where)
     if releases.deployment == site.name:
-        return StoredReleases(releases, str(found["ETag"]))
+        return StoredReleases(releases, str(found["ETag"]), found.get("SSEKMSKeyId"))
     if not site.deployment.versions:
         return None
     raise DeployError(
@@ -151,7 +158,9 @@ def coming_releases(
     wanted = after.models if models is None else models
     if after.models != wanted or not after.history:
         after = after.followed_by(wanted, how=how, config="", now=now, source=source)
-    return ComingReleases(None if stored is None else stored.etag, base, after)
+    if stored is None:
+        return ComingReleases(None, base, after)
+    return ComingReleases(stored.etag, base, after, _other_key(site, stored))
 
 
 def plan_release(site: Site, coming: ComingReleases, config: str, note: str = "") -> Step:
@@ -172,7 +181,7 @@ def plan_release(site: Site, coming: ComingReleases, config: str, note: str = ""
             removal_of_object(site, "releases", CURRENT, site.prefix + CURRENT),
             note="versions are off, and none is left",
         )
-    if after == before:
+    if after == before and coming.key is None:
         current = after.current
         notes = [f"release {current.number} is current: {len(after.models)} models", note]
         return Step(Action.KEEP, "releases", CURRENT, note="; ".join(filter(None, notes)))
@@ -190,7 +199,7 @@ def plan_release(site: Site, coming: ComingReleases, config: str, note: str = ""
         Action.CHANGE if before.history else Action.CREATE,
         "releases",
         CURRENT,
-        tuple(_differences(after.current)) if before.history and coming.makes_release else (),
+        tuple(_differences(coming)),
         note="; ".join(notes),
         perform=lambda report: _put(site, coming, config, name, report),
     )
@@ -208,6 +217,14 @@ def plan_releases_removal(site: Site) -> tuple[Step, ...]:
     return (removal_of_object(site, "releases", CURRENT, site.prefix + CURRENT),)
 
 
+def _other_key(site: Site, stored: StoredReleases) -> Difference | None:
+    key = site.deployment.kms_key
+    # Others' buckets encrypt as they like.
+    if stored.kms_key == key or bucket_owner(site) != site.name:
+        return None
+    return Difference("key", stored.kms_key or "S3's own", key or "S3's own")
+
+
 def _now() -> datetime:
     return datetime.now(timezone.utc)
 
@@ -221,13 +238,16 @@ def _get(site: Site) -> Any:
         raise
 
 
-def _differences(release: Release) -> Iterable[Difference]:
-    for name, change in sorted(release.changed.items()):
-        yield Difference(
-            name,
-            "none" if change.before is None else change.before.key,
-            "none" if change.after is None else change.after.key,
-        )
+def _differences(coming: ComingReleases) -> Iterator[Difference]:
+    if coming.key is not None:
+        yield coming.key
+    # Of a first release it is the archives that say it.
+    if coming.before.history and coming.makes_release:
+        for name, change in sorted(coming.after.current.changed.items()):
+            before, after = (
+                "none" if one is None else one.key for one in (change.before, change.after)
+            )
+            yield Difference(name, before, after)
 
 
 def _put(site: Site, coming: ComingReleases, config: str, name: str, report: Report) -> None:

@@ -22,6 +22,7 @@ from mmekit.deploy.promotion import Promotion, plan_promotion
 from mmekit.deploy.role import plan_role, plan_role_removal
 from mmekit.deploy.scaling import is_scaled, plan_scaling, plan_scaling_removal
 from mmekit.deploy.step import Action, Report, Step
+from mmekit.deploy.warm_up import warmed_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +101,7 @@ def plan_deployment(
         is_scaled=scaled,
     )
     endpoint = plan_endpoint(site, state, hosting.config, is_scaled=scaled)
+    endpoint = warmed_up(site, endpoint, models)
     moves = serving is not None and endpoint.action is not Action.KEEP
     role, narrowed_role = plan_role(site, serves_meanwhile=moves)
     before, after = plan_scaling(site, interrupted=hosting.changes_instance_type)

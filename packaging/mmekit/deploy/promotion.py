@@ -136,7 +136,7 @@ def plan_promotion(site: Site, promotion: Promotion, *, is_new: bool) -> Content
         stored,
         layers,
         uploads,
-        plan_older_versions(site, coming, kept),
+        plan_older_versions(site, coming, kept, layers_there),
         (*gone, *gone_layers),
         any(one.layers for one in (*kept, *new)),
         coming,

@@ -27,7 +27,9 @@ _METRIC = "SageMakerVariantInvocationsPerInstance"
 
 def is_scaled(site: Site) -> bool:
     """Say whether how many instances there are is autoscaling's to say, and stays so."""
-    return site.deployment.autoscaling is not None and _state(site) is not None
+    state = _state(site)
+    # A policy that somebody else has made is not fought with.
+    return state is not None and bool(site.deployment.autoscaling or state[_OTHERS])
 
 
 def plan_scaling(site: Site, *, interrupted: bool) -> tuple[tuple[Step, ...], tuple[Step, ...]]:

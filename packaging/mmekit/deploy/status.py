@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Status", "status_of"]
 
-_FEW = 20  # models are told one by one
+_FEW = 10  # models are told one by one
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ _LOADED = re.compile(
     rf"{re.escape(SAID)} (?P<name>[\w-]+) in (?P<kind>a slot|a plain engine), "
     r"process (?P<process>\d+), (?:body (?P<body>\d+)|library)"
 )
-_SLOT = re.compile(r"INFO::mmekit: worker slot: .*")
+_SLOT = re.compile(r"INFO::mmekit: (?:worker slot: |the model's layers are here).*")
 _COMPLAINT = re.compile(r"(?:(?:WARN|ERROR)::mmekit: |INFO::mmekit: plain engine).*")
 _PERIOD_S = 60
 _US_PER_MS = 1000.0
@@ -82,7 +82,7 @@ class SmokeLog:
     loads
         The latest line of each model.
     slots
-        What worker slots say of themselves.
+        What worker slots and layers say of themselves.
     complaints
         What mmekit says there that is not as it should be.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import re
 import shutil
 import tempfile
 import time
@@ -29,8 +28,8 @@ from mmekit.deploy import (
     plan_deployment,
     read_deployment,
 )
-from mmekit.errors import MmekitError, SettingsError
-from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings, published_image
+from mmekit.errors import MmekitError
+from mmekit.settings import LOCAL_ACCOUNT, Settings, published_image
 from mmekit.smoke.asking import ask, check_of_answers
 from mmekit.smoke.cloudwatch import read_log, server_times
 from mmekit.smoke.ending import EndedEarly, Ending
@@ -54,12 +53,8 @@ _PATIENCE_S = {True: 300.0, False: 45.0}  # with CloudWatch: a real account's, t
 _POLL_S = {True: 10.0, False: 0.5}
 _SAID_AGAIN_S = 10.0
 _HOUR_S = 3600
-# The registry of these regions, where sagemaker-core, which knows them all, is not installed.
-_REGISTRY = "763104351884"
-_ITS_REGIONS = re.compile(
-    r"us-(east|west)-[12]|eu-(central-1|north-1|west-[123])|ca-central-1|sa-east-1"
-    r"|ap-(south-1|southeast-[12]|northeast-[12])"
-)
+_REMOVAL_MINUTES = 5
+"""That the instance may still be there when it has begun to be taken down."""
 
 _DEPLOYED = "the endpoint comes into service"
 _GONE = "everything is taken down"
@@ -155,7 +150,7 @@ class SmokeCourse:
         ]
         if not account.is_real:
             return [*lines, "  on the local service it is free"]
-        most = self._cost(options.minutes * 60)
+        most = self._cost((options.minutes + _REMOVAL_MINUTES) * 60)
         if most is None:
             lines.append(
                 f"  cost: unknown, no published price of {options.instance_type} in "
@@ -234,7 +229,7 @@ class SmokeCourse:
             "name": self.name,
             "region": settings.region,
             "instance_type": options.instance_type,
-            "image": options.image or _image(settings.region, options.instance_type),
+            "image": options.image or published_image(settings.region, options.instance_type),
             "environment": dict(options.environment),
             "packages": [{"archive": f"archives/{name}.tar.gz"} for name in NAMES],
         }
@@ -340,13 +335,3 @@ class SmokeCourse:
 
     def _forget(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _image(region: str, instance_type: str) -> str:
-    try:
-        return published_image(region, instance_type)
-    except SettingsError:
-        # Without sagemaker-core; it alone knows the tags of images for GPUs.
-        if _ITS_REGIONS.fullmatch(region) and not instance_type.startswith(("ml.g", "ml.p")):
-            return f"{_REGISTRY}.dkr.ecr.{region}.amazonaws.com/djl-inference:{CPU_TAG}"
-        raise

@@ -148,12 +148,12 @@ class SmokeReport:
             heading = ("Model", "Archive", "First call", "p50", "p99", "Calls after it")
             text += _table(heading, times)
         if self.server_times:
-            times = (
+            spans = (
                 (one.metric, f"{one.average:.1f}", f"{one.most:.1f}", str(one.count))
                 for one in self.server_times
             )
             text += ["CloudWatch, in milliseconds:", ""]
-            text += _table(("Metric", "Average", "Most", "Values"), times)
+            text += _table(("Metric", "Average", "Most", "Values"), spans)
         if self.stages:
             took = ((name, f"{seconds:.1f} s") for name, seconds in self.stages.items())
             text += _table(("Stage", "Took"), took)

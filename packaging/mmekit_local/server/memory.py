@@ -308,7 +308,7 @@ class MemoryAdmission:
         fork_servers.on_want = self._forward
 
     def note_request(self) -> None:
-        """Take note that a model is asked, and may take memory from now on."""
+        """Take note that a model is asked or loaded, and may take memory from now on."""
         self._was_asked = True
         if self._rests:
             self._rests = False
@@ -320,6 +320,7 @@ class MemoryAdmission:
 
         Before the answer is no, idle models park, the least recently used first.
         """
+        self.note_request()
         if self._reporting is None and self._memory.own_limit is not None:
             self._reporting = asyncio.create_task(self._report_regularly())
         missing = self._missing(required, reserved)
@@ -334,6 +335,8 @@ class MemoryAdmission:
             return
         with self._memory.claimed(required):
             yield True
+        # It is young, and measured again a few times.
+        self.note_request()
 
     async def close(self) -> None:
         """Tell and pass on nothing more."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _STEPS = 8
-"""Buckets an octave, so that a value and the mean of its bucket differ by 4 %, mostly."""
+"""Buckets an octave, so that a value and the mean of its bucket differ by 9 % at most."""
 _FOLDED = 1024
 _LEAST = 2.0**-40
 

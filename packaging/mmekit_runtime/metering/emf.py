@@ -81,10 +81,9 @@ def _metrics(period: Period, memory: int) -> list[tuple[str, str, Any]]:
     return found
 
 
-def _of(distribution: ValueBuckets) -> Any:
+def _of(distribution: ValueBuckets) -> dict[str, Any]:
+    """Return a distribution; one value too, so that whoever queries lines finds one form."""
     values = distribution.values(_VALUES)
-    if distribution.count == 1:
-        return _short(distribution.most)
     return {
         "Values": [_short(value) for value, _ in values],
         "Counts": [count for _, count in values],

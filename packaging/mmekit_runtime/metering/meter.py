@@ -7,16 +7,21 @@ import time
 from _thread import allocate_lock
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from mmekit_runtime.metering.buckets import ValueBuckets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    _Call = tuple[Sequence[int], int, Sequence[int]]
+    """The statuses of a call's answers, how long it took, and how long its requests had waited."""
 
 _ERRORS = 400
 _REFUSED = frozenset({400, 406, 415})
 _NS = 1e9
+_MOST_CALLS = 256
 _SOON_S = 1.0
 """After a quiet time the first line comes so soon: whoever ends the process may do so any time."""
 
@@ -122,6 +127,7 @@ class ModelMeter:
         self.has_come: Callable[[], object] | None = None
         self.is_told = False
         self._answered: list[int] = []
+        self._calls: list[_Call] = []
         self._lines = lines
         self._seconds = seconds
         self._memory = memory
@@ -135,14 +141,20 @@ class ModelMeter:
         self, statuses: Sequence[int], predict_ns: int, waited_ns: Sequence[int] = ()
     ) -> None:
         """Count one call of the handler, by the statuses of its answers."""
-        errors = sum(status >= _ERRORS for status in statuses)
-        counted = {"requests": len(statuses), "errors": errors}
-        if errors:
-            counted["refused"] = sum(status in _REFUSED for status in statuses)
-        waited = [one / _NS for one in waited_ns]
-        self._take(
-            counted, {"batch": [len(statuses)], "predict": [predict_ns / _NS], "queue": waited}
-        )
+        # On the way of every request: the rest is done for many calls at once.
+        with self._lock:
+            self._calls.append((statuses, predict_ns, waited_ns))
+            if len(self._calls) >= _MOST_CALLS:
+                self._add_calls()
+        if self._due is None:
+            self._came()
+        if self.events is not None:
+            self._tell(*_of_calls([(statuses, predict_ns, waited_ns)]))
+
+    def _add_calls(self) -> None:
+        """Add to the period what was put aside of calls."""
+        calls, self._calls = self._calls, []
+        self._add(*_of_calls(calls))
 
     def answered(self, statuses: list[int], took_ns: int) -> None:
         """Take note of the statuses of a handler's call."""
@@ -183,12 +195,18 @@ class ModelMeter:
 
     def _take(self, counted: dict[str, int], values: dict[str, Sequence[float]]) -> None:
         with self._lock:
-            period = self._period
-            for name, number in counted.items():
-                period.counts[name] += number
-            for name, several in values.items():
-                period.values[name].add(several)
+            self._add(counted, values)
         self._came()
+        self._tell(counted, values)
+
+    def _add(self, counted: Mapping[str, int], values: Mapping[str, Sequence[float]]) -> None:
+        period = self._period
+        for name, number in counted.items():
+            period.counts[name] += number
+        for name, several in values.items():
+            period.values[name].add(several)
+
+    def _tell(self, counted: Mapping[str, int], values: Mapping[str, Sequence[float]]) -> None:
         if self.events is not None:
             for name, number in counted.items():
                 self.events.count(name, number)
@@ -202,21 +220,25 @@ class ModelMeter:
             if self.has_come is not None:
                 self.has_come()
 
-    def wait_s(self) -> float | None:
-        """Return in how many seconds there is something to report; None while there is nothing."""
-        due = self._due
-        return None if due is None else max(0.0, due - time.monotonic())
+    def report_if_due(self) -> float | None:
+        """Hand on what has happened, when it is time.
 
-    def report_if_due(self) -> None:
-        """Hand on what has happened, when it is time."""
+        Returns in how many seconds it is, None while nothing happens.
+        """
         due = self._due
-        if due is not None and time.monotonic() >= due:
-            self._report()
+        if due is None:
+            return None
+        wait_s = due - time.monotonic()
+        if wait_s > 0:
+            return wait_s
+        self._report()
+        return None if self._due is None else self._seconds
 
     def _report(self) -> None:
         if self._lines is None:
             return
         with self._lock:
+            self._add_calls()
             period, self._period = self._period, Period()
             self._due = None
         self._last = time.monotonic()
@@ -230,3 +252,19 @@ class ModelMeter:
         if self.events is not None:
             with contextlib.suppress(Exception):
                 self.events.close()
+
+
+def _of_calls(calls: Sequence[_Call]) -> tuple[dict[str, int], dict[str, Sequence[float]]]:
+    """Return what there is to count of calls, and their values."""
+    statuses = Counter(chain.from_iterable(call[0] for call in calls))
+    counted = {
+        "requests": statuses.total(),
+        "errors": sum(number for status, number in statuses.items() if status >= _ERRORS),
+        "refused": sum(statuses[status] for status in _REFUSED),
+    }
+    values: dict[str, Sequence[float]] = {
+        "batch": [len(call[0]) for call in calls],
+        "predict": [call[1] / _NS for call in calls],
+        "queue": [waited / _NS for call in calls for waited in call[2]],
+    }
+    return counted, values

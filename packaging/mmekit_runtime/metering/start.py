@@ -83,9 +83,8 @@ def start_on_plain_engine(properties: Mapping[str, Any], folder: str) -> None:
     def report() -> None:
         while come.wait():
             come.clear()
-            while (wait_s := meter.wait_s()) is not None:
+            while (wait_s := meter.report_if_due()) is not None:
                 time.sleep(wait_s)
-                meter.report_if_due()
 
     # A process that ends does not wait for it.
     threading.Thread(target=report, name="mmekit-metrics", daemon=True).start()
@@ -96,12 +95,11 @@ def _telemetry(model: str) -> EventSink | None:
     from mmekit_runtime.metering.telemetry import Telemetry
 
     try:
-        return Telemetry(model, endpoint_of(os.environ))
+        return Telemetry(model, endpoint_of(os.environ), _private_bytes)
     except ImportError as error:
         _logger.warning(
             "mmekit: no metrics go to OpenTelemetry, as the model's environment lacks %s: "
-            "opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http belong into its "
-            "requirements.txt",
+            "opentelemetry-exporter-otlp-proto-http belongs into its requirements.txt",
             error.name or error,
         )
     except Exception as error:  # noqa: BLE001  no model fails to load because of its metrics

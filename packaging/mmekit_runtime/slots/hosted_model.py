@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 
-from mmekit_runtime.metering.settings import is_on
+from mmekit_runtime.metering.settings import imports_of, is_on
 from mmekit_runtime.slots.admission import ParkingState
 from mmekit_runtime.slots.lifecycle import (
     CRASH_WINDOW_S,
@@ -90,7 +90,7 @@ class HostedModel:
         self._server = server
         self.identity = first.identity
         self.body = SharedBody.of_worker(first.argv, first.environ, first.model_dir)
-        self.imports = frozenset(read_preload(first.model_dir))
+        self.imports = frozenset(read_preload(first.model_dir)) | imports_of(first.environ)
         if self.body is not None:
             self.imports |= {self.body.token}
         self._first_worker = {"argv": first.argv, "environ": first.environ, "cwd": first.cwd}

@@ -92,6 +92,7 @@ class RequestLoop:
         self._limit_s = PREDICT_TIMEOUT_S
         server = start.get("metrics_server")
         self._meter = None if server is None else start_meter(server)
+        self._report_in_s: float | None = None
         self._service = self._import_model()
 
     def _import_model(self) -> ModelService:
@@ -145,8 +146,7 @@ class RequestLoop:
         channel = self._channel
         if channel is not None and channel.pending:
             self._poll.modify(channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        meter = self._meter
-        events = dict(self._poll.poll() if meter is None else self._poll.poll(meter.wait_s()))
+        events = dict(self._poll.poll(self._report_in_s))
         # First of all, as what is printed from now on may have to go elsewhere.
         if channel is not None and channel.fileno() in events:
             self._read_channel(channel, events.pop(channel.fileno()))
@@ -159,8 +159,8 @@ class RequestLoop:
             faulthandler.cancel_dump_traceback_later()
         else:
             self._serve(ready)
-        if meter is not None:
-            meter.report_if_due()
+        if self._meter is not None:
+            self._report_in_s = self._meter.report_if_due()
 
     def _serve(self, ready: list[int]) -> None:
         connections = [one for fd in ready if (one := self._by_fd.get(fd)) is not None]

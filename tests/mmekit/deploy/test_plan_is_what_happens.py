@@ -109,6 +109,30 @@ def test_instances_that_autoscaling_has_added_stay_and_the_plan_says_so(mill, se
     assert described(service)["instances"] == "3"
 
 
+def test_a_scaling_of_somebody_elses_is_not_fought_with(mill, service):
+    deploy(mill, "coloured")
+    scaling = service.client("application-autoscaling")
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": "endpoint/mills/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=2)
+    metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    tracking = {"TargetValue": 9.0, "PredefinedMetricSpecification": metric}
+    scaling.put_scaling_policy(
+        PolicyName="theirs",
+        **target,
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration=tracking,
+    )
+    resize(service, 2)
+    assert "autoscaling has 2 instances, and they stay" in " ".join(mill.planned().split())
+    assert mill.run("deploy", "--plan").exit_code == 0
+    scaling.delete_scaling_policy(PolicyName="theirs", **target)
+    scaling.deregister_scalable_target(**target)
+
+
 def test_what_somebody_else_has_changed_by_hand_is_told_and_put_right(mill, service):
     deploy(mill, "coloured")
     config = described(service)["endpoint config"]

@@ -142,6 +142,7 @@ def test_a_new_version_is_promoted_without_an_update_and_rolled_back(promoted, s
     assert current(service, TO)["models"] == before
 
 
+@pytest.mark.thorough
 def test_models_that_only_production_has_stay_unless_they_are_pruned(promoted, service):
     promoted.write(STAGING.partition("      - archive: b")[0], "staging.yaml")
     promoted.mme("deploy", "staging.yaml")
@@ -167,6 +168,7 @@ def test_what_s3_may_not_copy_goes_through_this_machine(promoted, service, refus
     assert head["Metadata"]["sha256"] == version["sha256"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("copies", [True, False], ids=["by S3", "through here"])
 def test_other_bytes_under_a_digest_are_not_promoted(promoted, service, refusing_copies, copies):
     promoted.pack("b.tar.gz", newer=f"damaged {copies}")

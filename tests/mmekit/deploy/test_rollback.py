@@ -71,6 +71,7 @@ def test_a_rollback_is_one_put_and_the_next_goes_further_back(releases, service)
     assert listed(releases)["models"]["a.tar.gz"]["key"] == second
 
 
+@pytest.mark.thorough
 def test_a_deployment_after_a_rollback_says_what_it_makes_current_again(releases, service):
     releases.mme("rollback")
     plan = releases.run("deploy", "--plan").stdout

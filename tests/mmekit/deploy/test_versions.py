@@ -2,6 +2,8 @@
 
 import datetime as dt
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -151,6 +153,7 @@ def test_an_old_version_goes_when_its_days_are_over_and_the_plan_says_so(deploye
     assert "Nothing to do." in deployed.mme("deploy")
 
 
+@pytest.mark.thorough
 def test_a_version_that_is_current_again_is_not_uploaded_again(deployed, service):
     first = (deployed.folder / "a.tar.gz").read_bytes()
     deployed.pack("a.tar.gz", of="a", newer=3)
@@ -292,6 +295,7 @@ def test_a_file_that_nobody_wrote_is_told_and_left(deployed, service, body, said
     put(service, good)
 
 
+@pytest.mark.thorough
 def test_layers_stay_as_long_as_the_versions_that_name_them(desk, service, nothing_left):
     old, new = (thin_archives.layer(body=text) for text in (b"old", b"new"))
     thin_archives.put(desk, "thin/a.tar.gz", old, name="a")
@@ -319,4 +323,79 @@ def test_layers_stay_as_long_as_the_versions_that_name_them(desk, service, nothi
     desk.mme("deploy")
     assert not service.names("shelf-")["objects"][0].startswith(f"{bucket}/models/")
     assert "Nothing to do." in desk.mme("deploy")
+    desk.mme("destroy")
+
+
+@pytest.mark.thorough
+def test_a_kill_after_any_change_leaves_what_is_current_answered(deployed, service):
+    deployed.pack("a.tar.gz", of="a", newer="killed")
+    old = asked(service, "a.tar.gz")
+    done = deployed.killed("deploy")
+    assert done == ["PutObject", "PutObject"]
+    assert old
+    assert asked(service, "a.tar.gz")
+    assert "Nothing to do." in deployed.mme("deploy")
+
+
+@pytest.mark.thorough
+def test_another_key_encrypts_old_versions_and_their_layers_anew(desk, service, nothing_left):
+    bucket = f"vault-{ACCOUNT}-{REGION}"
+    for body in (b"old", b"new"):
+        thin_archives.put(desk, "a.tar.gz", thin_archives.layer(body=body), name="a")
+        desk.write("name: vault\nversions: true\npackages: [{archive: a.tar.gz}]\n")
+        desk.mme("deploy")
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0abc"
+    desk.write(f"name: vault\nversions: true\nkms_key: {key}\npackages: [{{archive: a.tar.gz}}]\n")
+    plan = desk.mme("deploy")
+    assert "of an older version; encrypted anew" in plan
+    s3 = service.client("s3")
+    listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    heads = {one["Key"]: s3.head_object(Bucket=bucket, Key=one["Key"]) for one in listed}
+    assert len(heads) == 5
+    assert {head["SSEKMSKeyId"] for head in heads.values()} == {key}
+    assert {head["Metadata"]["mmekit-deployment"] for head in heads.values()} == {"vault"}
+    assert "Nothing to do." in desk.mme("deploy")
+    desk.mme("rollback")
+    assert asked(service, "a.tar.gz", "vault")
+    desk.mme("destroy")
+
+
+def test_what_the_page_shows_callers_asks_the_current_version(
+    desk, service, nothing_left, monkeypatch
+):
+    """Typed off docs/deploying.md, word for word: the deployment has the names of the page."""
+    page = (Path(__file__).parents[3] / "docs" / "deploying.md").read_text()
+    [typed] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    desk.pack("ridge.tar.gz")
+    desk.write(
+        "name: demo\nregion: eu-central-1\nversions: true\npackages: [{archive: ridge.tar.gz}]\n"
+    )
+    desk.mme("deploy")
+    for name, value in {
+        "AWS_ENDPOINT_URL": service.url,
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }.items():
+        monkeypatch.setenv(name, value)
+    caller = {}
+    exec(compile(typed, "deploying.md", "exec"), caller)  # noqa: S102 - our own page
+    assert caller["answer"]["ResponseMetadata"]["HTTPStatusCode"] == 200
+    bucket, old = f"demo-{ACCOUNT}-eu-central-1", caller["current"]("ridge.tar.gz")
+    assert old == current(service, bucket)["models"]["ridge.tar.gz"]["key"]
+
+    desk.pack("ridge.tar.gz", newer=True)
+    desk.mme("deploy")
+    assert caller["current"]("ridge.tar.gz") == old  # it remembers, and the old one is there
+    asked = {"EndpointName": "demo", "TargetModel": old, "Body": b"x"}
+    assert caller["runtime"].invoke_endpoint(**asked)["Body"].read()
+    caller["known"]["until"] = 0
+    assert caller["current"]("ridge.tar.gz") not in ("ridge.tar.gz", old)
+    with pytest.raises(KeyError):
+        caller["current"]("lasso.tar.gz")
+    service.client("s3").delete_object(Bucket=bucket, Key="models/current.json")
+    caller["known"].clear()
+    assert caller["current"]("ridge.tar.gz") == "ridge.tar.gz"
+    for client in ("s3", "runtime"):
+        caller[client].close()
     desk.mme("destroy")

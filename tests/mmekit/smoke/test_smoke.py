@@ -132,7 +132,7 @@ def test_a_real_account_is_asked_for_first_and_told_the_cost(start, service, lef
     answer, told = smoke.communicate(timeout=60)
     assert smoke.returncode == 1
     assert answer == ""
-    assert "cost: at most 0.06 USD for the instance" in told
+    assert "cost: at most 0.08 USD for the instance" in told
     assert "run the command with --yes" in told
     assert nothing(left())
 

@@ -3,7 +3,7 @@
 A model folder holds ``model.json``: ``load_status`` (200), ``load_seconds`` (0), ``load_after`` (a
 file that a load waits for), ``load_exit``, ``parking`` (what is told of it). The variable CAPACITY
 limits how many models fit (507 beyond), and a model that was unloaded keeps its place for LINGERS
-seconds. An invocation's body may be ``{"status": 400}``,
+seconds. An answer takes TAKES seconds. An invocation's body may be ``{"status": 400}``,
 ``{"seconds": 1}``, ``{"hold": FILE}`` (it makes FILE.held and waits for FILE), ``{"exit": 3}``,
 ``{"forget": true}``, ``{"fail": true}`` (the model is marked FAILED, as DJL Serving does it),
 ``{"stop": true}`` (its worker is gone), ``{"unwell": true}`` (/ping answers 500 from now on) or
@@ -27,6 +27,7 @@ import uvicorn
 
 CAPACITY = int(os.environ.get("CAPACITY", "1000"))
 LINGERS = float(os.environ.get("LINGERS", "0"))
+TAKES = float(os.environ.get("TAKES", "0"))
 VARIABLES = ("SAGEMAKER_MULTI_MODEL", "COLOUR")
 
 models: dict[str, str] = {}
@@ -113,7 +114,7 @@ async def invoke(name, headers, body):
     obey(name, wish)
     state["running"] += 1
     state["most"] = max(state["most"], state["running"])
-    await asyncio.sleep(wish.get("seconds", 0))
+    await asyncio.sleep(wish.get("seconds", TAKES))
     await there_is(wish.get("hold"))
     state["running"] -= 1
     seen = {

@@ -430,6 +430,11 @@ class TestInChromium:
         expect(body).to_have_value(re.compile("city"), timeout=60_000)
         assert json.loads(body.input_value()) == {"instances": [{"city": "Oslo"}]}
         assert kind.input_value() == "application/json"
+        choose(page, "team/sampled.tar.gz")
+        expect(kind).to_have_value("text/csv", timeout=60_000)
+        choose(page, "a.tar.gz")  # which has none, and the other's type is not its own
+        expect(page.locator("#invoke-sample")).to_contain_text("no sample", timeout=60_000)
+        assert (body.input_value(), kind.input_value()) == ("", "application/json")
         body.fill("mine")
         with page.expect_response("**/sample"):
             choose(page, "team/sampled.tar.gz")

@@ -36,9 +36,9 @@ module "models" {
   image_uri     = "763104351884.dkr.ecr.${var.region}.amazonaws.com/djl-inference:0.36.0-cpu-full"
   metrics       = "endpoint"
 
+  # With one instance there is no part of them to go first.
   rollout = {
-    kind    = "all_at_once"
-    percent = 10
+    all_at_once = { wait_minutes = 5 }
   }
 }
 

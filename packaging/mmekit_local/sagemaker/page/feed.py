@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mmekit_local.sagemaker.observability.latency import SeriesPoint
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
     from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
+    from mmekit_local.sagemaker.page.top import ListKeys
     from mmekit_local.sagemaker.snapshot import (
         EndpointStatus,
         InstanceSnapshot,
         ModelSnapshot,
         VariantSnapshot,
     )
-    from mmekit_local.sagemaker.page.top import ListKeys
     from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = ["Feed"]

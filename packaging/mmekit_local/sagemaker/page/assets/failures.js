@@ -43,7 +43,7 @@ export class Failures {
     // The nodes of known causes stay, so that what is unfolded or selected stays so.
     arrange(this.list, matching.slice(0, SHOWN), (one) => `${one.number}`, () => new Group().node);
     const failures = matching.reduce((sum, one) => sum + one.count, 0);
-    let text = matching.length ? `${count(failures)} of ${causes(matching.length)}` : "";
+    let text = matching.length ? `${count(failures)}, of ${causes(matching.length)}` : "";
     if (matching.length > SHOWN) text += `, the last ${SHOWN} shown`;
     const leftOut = [...this.endpoints.values()].reduce((sum, one) => sum + one.leftOut, 0);
     if (leftOut) text += `; ${count(leftOut)} older ones are only counted`;
