@@ -203,7 +203,7 @@ def pack(  # noqa: PLR0913 - what can be chosen about an archive
     image: Image = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a reproducible model.tar.gz from package and artefacts, or one for each of many.
+    """Build a reproducible model.tar.gz, or one for each of many.
 
     With --artifacts-in, models are loaded and packed in parallel; an archive whose inputs have not
     changed stays as it is. Exit 1 if one fails; the others are packed.

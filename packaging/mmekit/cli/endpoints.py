@@ -114,7 +114,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show a deployment: endpoint, instances, models, and what they cost now.
+    """Show a deployment: endpoint, instances, models, cost now.
 
     **Example:** mme status production.yaml
     """

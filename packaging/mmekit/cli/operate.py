@@ -60,7 +60,7 @@ def top(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an endpoint does: models, hit rate, latency, failures by cause.
+    """Show what an endpoint does: models, latency, failures.
 
     In a terminal it is live until q or Ctrl-C. MME_TARGET says whether the endpoint is local or on
     AWS, where CloudWatch tells what it knows (docs/observability.md).
@@ -126,7 +126,7 @@ def logs(
         bool, typer.Option("--json", help="Print a JSON object a line: at, instance, message.")
     ] = False,
 ) -> None:
-    """Print what an endpoint's containers printed, by CloudWatch Logs.
+    """Print what the containers of an endpoint printed.
 
     All instances together, in the order of time, each line with its instance. MME_TARGET says
     whether the endpoint is local or on AWS.

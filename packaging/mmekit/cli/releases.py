@@ -50,7 +50,7 @@ def promote(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the models that are current in one deployment current in another.
+    """Make the current models of one deployment current in another.
 
     Archives and layers are copied by their SHA-256, by S3 itself where it may, else through this
     machine; nothing is packed. They may be in different regions and accounts (`profile`). Whatever

@@ -56,7 +56,7 @@ def smoke(  # noqa: PLR0913 - an option each
         typer.Option(dir_okay=False, metavar="FILE", help="Write the report to a file, too."),
     ] = None,
 ) -> None:
-    """Deploy three small models, check everything, take everything down, and report.
+    """Deploy three models, check all, take all down, and report.
 
     The models have worker slots and layers. Answers, latency, log and metrics of CloudWatch are
     looked at. On AWS it takes some ten minutes, and says first what it costs. However it ends,
