@@ -10,12 +10,15 @@ from pathlib import Path
 
 from mmekit.aws_environment import enter
 from mmekit.extras import explain_in_notebook
+from mmekit.notebook import show_texts_left
 from mmekit.settings import Settings
 
 explain_in_notebook()  # what to install, where a library is missing
 settings = Settings()
 if settings.target == "local":
     enter(settings.local_url, settings.region)
+
+show_texts_left()
 
 target = settings.target
 region = settings.region

@@ -73,7 +73,9 @@ def main() -> int:
         print(json.dumps(asdict(found), indent=2))
         return 0
     page = ", a page open" if found.page else ""
-    print(f"{found.endpoints} endpoints, {found.seconds:.0f} s{page}: {found.percent:.1f} % of a core")
+    print(
+        f"{found.endpoints} endpoints, {found.seconds:.0f} s{page}: {found.percent:.1f} % of a core"
+    )
     for kind, percent in found.by_kind.items():
         print(f"  {kind:<28} {percent:5.1f} %")
     print(f"  woken                        {found.wakes_a_second:5.0f} times a second")
@@ -86,9 +88,7 @@ def _serve(service: Service, model: SmallModel, endpoints: int) -> None:
         name = f"idle-{number:02}"
         service.upload(model.archive, [f"{name}/model.tar.gz"], lambda: None)
         service.create_model(name, f"s3://{BUCKET}/{name}/")
-        service.create_endpoint(
-            name, {"InstanceType": "ml.m6i.large", "InitialInstanceCount": 1}
-        )
+        service.create_endpoint(name, {"InstanceType": "ml.m6i.large", "InitialInstanceCount": 1})
         runtime.invoke_endpoint(
             EndpointName=name,
             TargetModel="model.tar.gz",

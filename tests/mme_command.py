@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 import tempfile
@@ -44,3 +46,34 @@ def run_mme(
             file.seek(0)
             printed.append(file.read())
     return subprocess.CompletedProcess(["mme", *words], ended, *printed)
+
+
+def mme_in_a_terminal(
+    *arguments: object,
+    folder: Path,
+    answers: Mapping[str, bytes] | None = None,
+    **variables: str,
+) -> tuple[str, int]:
+    """Return what `mme` prints on a terminal of 80 columns, and how it ends.
+
+    Parameters
+    ----------
+    answers
+        Keys to press, by the text that is waited for.
+    """
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    environment |= {"COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color", **variables}
+    words = [sys.executable, "-m", "mmekit.cli", *map(str, arguments)]
+    waiting, printed = dict(answers or {}), b""
+    with subprocess.Popen(
+        words, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # Linux's way to say that nobody has it open any more
+            while piece := os.read(ours, 1 << 16):
+                printed += piece
+                for text in [text for text in waiting if text.encode() in printed]:
+                    os.write(ours, waiting.pop(text))
+        os.close(ours)
+    return printed.decode(), process.returncode

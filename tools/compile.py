@@ -23,6 +23,8 @@ KINDS = {
     "the local endpoint": "boto3 moto.server prometheus_client pydantic_settings rich.live typer",
     "networks": "onnxruntime PIL.Image torch",
     "tables": "pandas polars pyarrow.parquet",
+    "OpenTelemetry": "opentelemetry.exporter.otlp.proto.http.metric_exporter"
+    " opentelemetry.sdk.metrics",
 }
 
 PROGRAM = """

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -159,6 +160,9 @@ class Trial:
         self.run("mme", "new-project", "churn")
         self.work /= "churn"
         self.install("-r", "requirements.txt")
+        # Where the workflow's `mme up` listens: somebody may have one running.
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.environment["MME_LOCAL_URL"] = f"http://127.0.0.1:{free.getsockname()[1]}"
         workflow = yaml.safe_load((self.work / ".github/workflows/models.yml").read_text())
         for step in workflow["jobs"]["rehearse"]["steps"]:
             if "run" in step and "pip install" not in step["run"]:

@@ -1,12 +1,13 @@
-"""ResNet-18, -152 or another of Gluon's zoo, trained for a short while and saved for serving.
+"""ResNet-18, -152 or SqueezeNet of Gluon's zoo, trained for a short while and saved for serving.
 
 For a Python that has MXNet, which this project's does not: notebook 7 starts it. What it writes is
 what infrastructure/containers/mms/mxnet loads: resnet-symbol.json, resnet-0000.params,
-resnet-shapes.json and synset.txt; and parameters.npz, from which `resnet` makes the same network in
-torch.
+resnet-shapes.json and synset.txt; and parameters.npz, from which `resnet` and `squeezenet` make the
+same network in torch.
 
 Usage: ``python gluon.py --depth 18 --data digits.npz --output FOLDER [--steps 60]``, or
-``--imagenet`` instead of ``--data``: weights from Gluon's zoo, which it downloads.
+``--squeezenet`` instead of ``--depth``, and ``--imagenet`` instead of ``--data``: weights from
+Gluon's zoo, which it downloads.
 """
 
 import argparse
@@ -41,6 +42,17 @@ class Classifier(gluon.HybridBlock):
     def hybrid_forward(self, F, data, mean, deviation):  # noqa: N803 (Gluon's name)
         scores = self.scores(F, data, mean, deviation)
         return scores if autograd.is_training() else F.softmax(scores)
+
+
+def squeezenet(**options):
+    """Return SqueezeNet 1.0 for images of any size: the zoo's last mean is of 13 x 13 values."""
+    network = vision.squeezenet1_0(**options)
+    output = gluon.nn.HybridSequential(prefix="")
+    for layer in network.output:
+        is_mean = isinstance(layer, gluon.nn.AvgPool2D)
+        output.add(gluon.nn.GlobalAvgPool2D() if is_mean else layer)
+    network.output = output
+    return network
 
 
 def train(classifier, images, labels, steps, batch=64):
@@ -83,14 +95,16 @@ def imagenet_classes(root):
 def main():
     """Train or download one network, and save it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--depth", type=int, required=True, choices=(18, 34, 50, 101, 152))
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--depth", type=int, help="of a ResNet", choices=(18, 34, 50, 101, 152))
+    which.add_argument("--squeezenet", action="store_true", help="SqueezeNet 1.0")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--data", type=Path, help="npz with images, labels and classes")
     parser.add_argument("--imagenet", action="store_true", help="weights from Gluon's zoo")
     arguments = parser.parse_args()
     mx.random.seed(0)
-    network_of = getattr(vision, f"resnet{arguments.depth}_v1")
+    network_of = getattr(vision, f"resnet{arguments.depth}_v1", squeezenet)
     if arguments.imagenet:
         arguments.output.mkdir(parents=True, exist_ok=True)
         classes = imagenet_classes(arguments.output)

@@ -55,8 +55,25 @@ class Block(nn.Module):
         return torch.relu(self.body(values) + self.shortcut(values))
 
 
-class ResNet(nn.Module):
-    """Pixels in, probabilities out; a width below 64 makes it smaller than any of the zoo."""
+class ImageNetwork(nn.Module):
+    """Pixels in, probabilities out, around the layers of a subclass: ``features``, ``output``."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
+        deviation = torch.tensor(DEVIATION).reshape(1, 3, 1, 1)
+        self.register_buffer("deviation", deviation, persistent=False)
+
+    def scores(self, pixels):
+        """Return what softmax makes probabilities of."""
+        return self.output(self.features((pixels - self.mean) / self.deviation))
+
+    def forward(self, pixels):
+        return torch.softmax(self.scores(pixels), dim=1)
+
+
+class ResNet(ImageNetwork):
+    """A ResNet of the zoo; a width below 64 makes it smaller than any there."""
 
     def __init__(self, depth, classes, width=64):
         super().__init__()
@@ -79,16 +96,6 @@ class ResNet(nn.Module):
             nn.Flatten(),
         )
         self.output = nn.Linear(inner, classes)
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
-        deviation = torch.tensor(DEVIATION).reshape(1, 3, 1, 1)
-        self.register_buffer("deviation", deviation, persistent=False)
-
-    def scores(self, pixels):
-        """Return what softmax makes probabilities of."""
-        return self.output(self.features((pixels - self.mean) / self.deviation))
-
-    def forward(self, pixels):
-        return torch.softmax(self.scores(pixels), dim=1)
 
 
 def convolution(inner, channels, size, stride, *, bias=False):
@@ -113,13 +120,19 @@ def train(network, images, labels, *, steps=60, batch=64):
 
 
 def read_gluon(depth, folder):
-    """Return the network whose parameters gluon.py has left in a folder, as parameters.npz.
+    """Return the ResNet whose parameters gluon.py has left in a folder, as parameters.npz."""
+    arrays = parameters_in(folder)
+    return filled(ResNet(depth, classes=len(arrays[-1])), arrays)
 
-    They are numbered in the order of the layers, which is that of torch's state.
-    """
+
+def parameters_in(folder):
+    """Return what gluon.py has left, numbered in the order of the layers; classes are last."""
     with np.load(Path(folder, "parameters.npz")) as file:
-        arrays = [torch.from_numpy(file[name]) for name in sorted(file.files)]
-    network = ResNet(depth, classes=len(arrays[-1]))
+        return [torch.from_numpy(file[name]) for name in sorted(file.files)]
+
+
+def filled(network, arrays):
+    """Return a network with those parameters: their order is that of torch's state."""
     names = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
     network.load_state_dict(dict(zip(names, arrays, strict=True)), strict=False)
     return network.eval()

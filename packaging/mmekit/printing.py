@@ -30,6 +30,7 @@ __all__ = ["TextTable", "print_findings", "show", "wrapped", "written"]
 
 _WIDTH = 80
 _GAP = "  "
+_EMPTY = "-"
 _NARROW = 24
 """A column of sentences is no narrower; where there is less room, each row is a list instead."""
 
@@ -133,6 +134,8 @@ class TextTable:
         for row in rows:
             yield row[0]
             for head, cell in zip(self.heads[1:], row[1:], strict=True):
+                if cell.plain == _EMPTY:
+                    continue
                 first, *rests = wrapped(cell, max(width - label - len(_GAP), _NARROW))
                 yield Text(_GAP).append(f"{head:<{label}}", style="bold").append(first)
                 yield from (Text(" " * (label + len(_GAP))).append(rest) for rest in rests)
@@ -219,7 +222,7 @@ def _one_line(cell: Cell) -> Text:
     """Return a cell without line breaks and what would steer a terminal."""
     text = Text(cell) if isinstance(cell, str) else cell
     if not text.plain:
-        return Text("-", style="dim")
+        return Text(_EMPTY, style="dim")
     if text.plain.isprintable():
         return text
     spaced = re.sub(r"\s", " ", text.plain)

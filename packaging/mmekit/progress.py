@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AGAIN_S", "under_way"]
 
-_QUIET_S = 1.0
+_QUIET_S = 1.5
 """What takes no longer is not worth a line."""
 
 AGAIN_S = 5.0

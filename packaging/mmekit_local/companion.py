@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -49,12 +51,18 @@ def run_beside(command: Sequence[str], options: Sequence[str], host: str, port: 
     Raises
     ------
     EndpointError
-        The endpoint did not start.
+        There is no such command, or the endpoint did not start.
     SettingsError
         A setting is not what it may be.
     OSError
         The command cannot be started.
     """
+    if shutil.which(command[0]) is None:  # said before anything is started
+        raise EndpointError(
+            f"There is no program {command[0]} on the PATH.",
+            where=shlex.join(command),
+            remedy="Install it in this environment, or correct the command.",
+        )
     environment = _environment(reachable_url(host, port))
     for ending in (signal.SIGTERM, signal.SIGHUP):
         # As an exception: the blocks below end what they have started.

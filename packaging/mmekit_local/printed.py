@@ -27,6 +27,7 @@ __all__ = [
     "LineSplitter",
     "ProcessOutput",
     "lines_per_second",
+    "open_pipe",
     "show_lines",
 ]
 
@@ -214,7 +215,7 @@ async def show_lines(
         show_all(splitter.end)
 
 
-async def _open_pipe() -> tuple[asyncio.StreamReader, asyncio.ReadTransport, int]:
+async def open_pipe() -> tuple[asyncio.StreamReader, asyncio.ReadTransport, int]:
     """Open a pipe for what a process prints: to read it, to close it, and to give to the process.
 
     Pipes of asyncio's own making may be sockets (uvloop's are), which hold some hundred lines.
@@ -259,7 +260,7 @@ class ProcessOutput:
 
     async def open(self, level: int) -> int:
         """Open a pipe and read it; return the end to print into, which is the caller's to close."""
-        stream, transport, writing = await _open_pipe()
+        stream, transport, writing = await open_pipe()
         self._transports.append(transport)
         show = functools.partial(self._show, level)
         shown = show_lines(stream, self._rate_limit, show, self._on_bytes)

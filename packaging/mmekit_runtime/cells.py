@@ -153,6 +153,20 @@ class Conversion:
         values = self._objects(cells, self._anything)
         return _as_inferred(values) if self._column.dtype is None else values
 
+    def gaps(self, cells: Any) -> tuple[int, int]:
+        """Return how many cells are missing, and how many are none of the values that may be."""
+        missing = unseen = 0
+        for row, cell in enumerate(cells):
+            if self._read.is_missing(cell, self._column) or _is_nat(cell):
+                missing += 1
+            # Where there are none, it is not known which they are.
+            elif self._among:
+                try:
+                    self._one_of(row, cell)
+                except RequestError:
+                    unseen += 1
+        return missing, unseen
+
     def _numbers(self, cells: Any) -> NDArray[Any]:
         is_whole = self._column.type in ("integer", "long")
         numbers = [
@@ -188,7 +202,8 @@ class Conversion:
             if isinstance(cells, Zoned) != has_zone:
                 said = "times with their zone" if has_zone else "times without a zone"
                 received = "times without" if has_zone else "times in a zone"
-                raise RequestError(400, f"{said} in the column {self._column.name}", received)
+                expected = f"{said} in the column {self._column.name}"
+                raise RequestError(400, expected, received, (self._column.name,))
             cells = list(cells)
         moments = self._each(
             cells, lambda row, cell: self._moment(row, cell, unit, has_zone=has_zone)
@@ -346,6 +361,7 @@ class Conversion:
             400,
             f"{expected}{gap} in the column {self._column.name}",
             f"{received} in row {row}, column {self._column.name}",
+            (self._column.name,),
         )
 
 

@@ -83,6 +83,11 @@ def signature_of(model: Any) -> Signature | None:
     return Signature(columns, frame=wants_frame(model))
 
 
+def texts_seen(model: Any, names: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Return which texts encoders have seen in training that take others as well, by column."""
+    return {name: fact.seen for name, fact in _facts(model, names).items() if fact.seen is not None}
+
+
 def wants_frame(model: Any, *, is_named: bool = False) -> bool:
     """Whether a model selects columns by name, or may, and so wants a pandas DataFrame.
 
@@ -236,6 +241,7 @@ def _of_encoder(model: Any) -> Any:
             after if takes else FAILS,
             "none" if None in values else "nan",
             present=tuple(value for value in there if value in MISSING_CELLS),
+            seen=frozenset(there) if kind == "string" and not is_strict else None,
         )
 
     return fact

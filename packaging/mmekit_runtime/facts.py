@@ -25,6 +25,8 @@ class Fact:
     used: bool = True
     present: tuple[str, ...] = ()
     categories: tuple[Any, ...] | None = None
+    seen: frozenset[str] | None = None
+    """The texts that an encoder knows which takes any other, too; only the meter asks for them."""
 
     def then(self, state: str | None) -> Fact:
         """Return the fact after a further step, which is told what that does with a gap."""
@@ -71,6 +73,7 @@ def joined(facts: list[Fact]) -> Fact:
         used=any(fact.used for fact in facts),
         present=_present(*facts),
         categories=next((one.categories for one in facts if one.categories is not None), None),
+        seen=next((one.seen for one in facts if one.seen is not None), None),
     )
 
 
@@ -90,4 +93,5 @@ def further(fact: Fact, told: Fact) -> Fact:
         type=told.type if fact.type == "any" else fact.type,
         known=told.known if fact.known is None else fact.known,
         present=_present(fact, told),
+        seen=told.seen if fact.seen is None else fact.seen,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ from mmekit_runtime.messages import (
     RequestError,
     is_out_of_memory,
 )
+from mmekit_runtime.metering.current import CURRENT
+from mmekit_runtime.metering.loading import metered_load
 from mmekit_runtime.predictions import prediction_of
 from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 
 _logger = logging.getLogger("mmekit_runtime")
@@ -183,24 +186,34 @@ class Handler:
 
         folder = Path(inputs.get_property("model_dir") or os.getcwd())  # noqa: PTH109
         if inputs.is_empty():
-            return self._initialise(folder, Output)
+            return self._initialise(folder, inputs.get_properties(), Output)
         self.prepare(folder)
         if not inputs.is_batch():
-            reply = self.answer([_request(inputs)])[0]
+            reply = self._metered([_request(inputs)])[0]
             output = Output(code=reply.status, message=reply.message)
             output.add_property("Content-Type", reply.content_type)
             return output.add(reply.body)
         # A batch of DJL Serving has one status; each request's own is in its body.
-        replies = self.answer([_request(single) for single in inputs.get_batches()])
+        replies = self._metered([_request(single) for single in inputs.get_batches()])
         output = Output()
         output.add_property("Content-Type", replies[0].content_type)
         for index, reply in enumerate(replies):
             output.add(reply.body, batch_index=index)
         return output
 
-    def _initialise(self, folder: Path, output_class: Any) -> Any:
+    def _metered(self, requests: list[Request]) -> list[Reply]:
+        meter = CURRENT.meter
+        if meter is None:
+            return self.answer(requests)
+        began = time.monotonic_ns()
+        replies = self.answer(requests)
+        meter.answered([reply.status for reply in replies], time.monotonic_ns() - began)
+        return replies
+
+    def _initialise(self, folder: Path, properties: Mapping[str, Any], output_class: Any) -> Any:
         try:
-            self.prepare(folder)
+            with metered_load(properties, folder):
+                self.prepare(folder)
         except Exception as error:
             _logger.exception("the model could not be loaded from %s", folder)
             # DJL Serving shows the message and drops the body; it must be a single line.

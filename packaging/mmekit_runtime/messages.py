@@ -100,13 +100,18 @@ class RequestError(Exception):
         type).
     expected, received
         What the handler takes and what came, both for a person to read.
+    columns
+        The model's columns for which it is refused, where it is for one.
     """
 
-    def __init__(self, status: int, expected: str, received: str) -> None:
+    def __init__(
+        self, status: int, expected: str, received: str, columns: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(f"expected {expected}; received {received}")
         self.status = status
         self.expected = expected
         self.received = received
+        self.columns = columns
 
 
 @dataclass(frozen=True)

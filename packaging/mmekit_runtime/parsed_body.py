@@ -155,7 +155,8 @@ def _check_names(given: Sequence[str], names: Sequence[str], optional: Collectio
     missing = [name for name in names if name not in there and name not in optional]
     twice = [name for name, count in there.items() if count > 1]
     if unknown or missing or twice:
-        raise RequestError(400, f"the columns {', '.join(names)}", _misfit(unknown, missing, twice))
+        said = _misfit(unknown, missing, twice)
+        raise RequestError(400, f"the columns {', '.join(names)}", said, tuple(missing))
 
 
 def _misfit(unknown: list[str], missing: list[str], twice: list[str]) -> str:
@@ -189,7 +190,7 @@ def _of_records(records: list[Any], names: Sequence[str], optional: Collection[s
             _check_names(list(one), names, optional)
         except RequestError as error:
             received = f"in record {number} {error.received}"
-            raise RequestError(400, error.expected, received) from None
+            raise RequestError(400, error.expected, received, error.columns) from None
         rows.append([one.get(name) for name in names])
     return rows
 

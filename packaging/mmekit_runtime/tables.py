@@ -15,17 +15,20 @@ import numpy as np
 from mmekit_runtime.bodies import READERS, media_type_of, read_csv
 from mmekit_runtime.cells import Conversion, FromText, FromValue, largest_of
 from mmekit_runtime.decoding import is_name, names_columns
-from mmekit_runtime.estimators import names_of, signature_of, wants_frame
+from mmekit_runtime.estimators import names_of, signature_of, texts_seen, wants_frame
 from mmekit_runtime.handler import Handler
 from mmekit_runtime.media_types import ARROW, CSV, JSON, JSON_LINES, NPY, NPZ, PARQUET
 from mmekit_runtime.messages import Parameters, RequestError
+from mmekit_runtime.metering.current import CURRENT
 from mmekit_runtime.parsed_body import ParsedBody, described, rows_by_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from mmekit_runtime.metering.meter import ModelMeter
     from mmekit_runtime.signature import Column, Signature
 
 _KINDS = (JSON, CSV, JSON_LINES, PARQUET, ARROW, NPY, NPZ)
@@ -75,6 +78,8 @@ class TableHandler(Handler):
             signature = self._completed(signature)
             self._gives_frames = self._wants_frames(signature, model)
             self._reader = TableReader(signature, self.largest)
+            if CURRENT.meter is not None:
+                self._reader.seen = texts_seen(model, signature.names)
         self.signature = signature
         return model
 
@@ -119,11 +124,17 @@ class TableReader:
         The columns, in the order of training; at least one.
     largest
         The largest absolute value that a number may have; None for what the column's type can hold.
+
+    Attributes
+    ----------
+    seen
+        By column, the texts that were there in training, where others are taken as well.
     """
 
     def __init__(self, signature: Signature, largest: float | None = None) -> None:
         columns = signature.inputs
         limits = [min(largest_of(column), largest or math.inf) for column in columns]
+        self.seen: Mapping[str, frozenset[str]] = {}
         self._names = signature.names
         self._optional = signature.optional
         self._from_values = [
@@ -166,11 +177,40 @@ class TableReader:
             content = read_csv(body, rest, self._is_header)
         else:
             content = READERS[kind](body, kind)
+        if CURRENT.meter is not None:
+            return self._metered(content, CURRENT.meter), content.parameters
         content = rows_by_name(content, self._names, self._optional)
         matrix = self._matrix(content)
         if matrix is None:
             return self._converted(content), content.parameters
         return matrix, content.parameters
+
+    def _metered(
+        self, content: ParsedBody, meter: ModelMeter
+    ) -> NDArray[np.float64] | dict[str, NDArray[Any]]:
+        """Return the table, and count what is in it; of one that is refused, for which column."""
+        try:
+            content = rows_by_name(content, self._names, self._optional)
+            matrix = self._matrix(content)
+            if matrix is not None:
+                return matrix  # of finite numbers
+            table = self._converted(content)
+        except RequestError as error:
+            for name in error.columns:
+                meter.column(name, refused=1)
+            raise
+        if isinstance(table, np.ndarray):
+            for name, missing in zip(
+                self._names, np.isnan(table).sum(axis=0).tolist(), strict=True
+            ):
+                if missing:
+                    meter.column(name, missing=missing)
+            return table
+        for name, cells in table.items():
+            missing, unseen = _gaps(cells, self.seen.get(name))
+            if missing or unseen:
+                meter.column(name, missing=missing, unseen=unseen)
+        return table
 
     def _is_header(self, line: list[str]) -> bool:
         found = names_columns(line, self._names)
@@ -198,10 +238,16 @@ class TableReader:
     def _converted(self, content: ParsedBody) -> NDArray[np.float64] | dict[str, NDArray[Any]]:
         columns = self._columns(content)
         conversions = self._from_texts if content.is_text else self._from_values
-        table = {
-            name: conversion.of(cells)
-            for name, conversion, cells in zip(self._names, conversions, columns, strict=True)
-        }
+        table = {}
+        for name, conversion, cells in zip(self._names, conversions, columns, strict=True):
+            try:
+                table[name] = conversion.of(cells)
+            except RequestError:
+                if CURRENT.meter is not None:
+                    # What comes after it is not looked at, and what came before it is not answered.
+                    missing, unseen = conversion.gaps(cells)
+                    CURRENT.meter.column(name, missing=missing, unseen=unseen)
+                raise
         if all(map(_is_plain, conversions, table.values())):
             return np.column_stack([cells.astype(np.float64) for cells in table.values()])
         return table
@@ -238,6 +284,20 @@ class TableReader:
 
 def _listed(rows: NDArray[Any]) -> list[Any]:
     return [_listed(row) if isinstance(row, np.ndarray) else row for row in rows]
+
+
+def _gaps(cells: NDArray[Any], seen: frozenset[str] | None) -> tuple[int, int]:
+    """Return how many cells are missing, and how many texts were not there in training."""
+    kind = cells.dtype.kind
+    if kind == "O":
+        values = cells.tolist()
+        there = [cell for cell in values if cell is not None and cell == cell]  # noqa: PLR0124
+        # A cell that is no text is another type's, and nothing is known of those.
+        known = seen or ()
+        unseen = sum(isinstance(cell, str) and cell not in known for cell in there)
+        return len(values) - len(there), 0 if seen is None else unseen
+    missing = int(np.isnan(cells).sum()) if kind == "f" else 0
+    return int(np.isnat(cells).sum()) if kind in "mM" else missing, 0
 
 
 def _is_plain(conversion: Conversion, cells: NDArray[Any]) -> bool:

@@ -260,6 +260,34 @@ def test_it_scales_and_has_four_alarms_and_a_dashboard(template):
         assert metric in body
 
 
+@pytest.mark.parametrize("chosen", ["none", "endpoint", "models"])
+def test_metrics_of_the_models_are_switched_on_and_drawn(package, tmp_path, chosen):
+    import aws_cdk
+    from aws_cdk.assertions import Template
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a.tar.gz").write_bytes(echo_archive())
+    stack = aws_cdk.Stack(aws_cdk.App(outdir=str(tmp_path / "out")), "Metered")
+    package.MultiModelEndpoint(
+        stack,
+        "Serving",
+        endpoint_name="metered",
+        image=package.Image.published(stack),
+        archives=tmp_path / "models",
+        metrics=chosen,
+    )
+    template = Template.from_stack(stack)
+    [model] = template.find_resources("AWS::SageMaker::Model").values()
+    [container] = model["Properties"]["Containers"]
+    variables = {"MMEKIT_METRICS": "metered", "MMEKIT_METRICS_PER": chosen}
+    assert container.get("Environment") == (None if chosen == "none" else variables)
+    [dashboard] = template.find_resources("AWS::CloudWatch::Dashboard").values()
+    body = json.dumps(dashboard["Properties"]["DashboardBody"])
+    assert ("mme_model_wakes_total" in body) is (chosen != "none")
+    assert ("SORT(SEARCH('{mmekit,Endpoint,Model} MetricName" in body) is (chosen == "models")
+    assert ("mme_model_unseen_categories_total" in body) is (chosen == "models")
+
+
 def test_no_file_names_an_account(assembly):
     from mmekit.settings import LOCAL_ACCOUNT
 
@@ -276,6 +304,10 @@ def test_no_file_names_an_account(assembly):
         (lambda them: them.Instances(type="m5.large"), "choose one such as ml.m6i.large"),
         (lambda them: them.Alarms(memory_percent=101), "memory_percent is 101; choose 1 to 100"),
         (lambda them: them.choices.checked_name("-x"), "no hyphen at either end"),
+        (
+            lambda them: them.choices.checked_metrics("all"),
+            "choose none, endpoint, models",
+        ),
         (lambda them: them.choices.checked_prefix("/models"), "without a slash before it"),
         (
             lambda them: them.choices.layers_in(pathlib.Path("/nowhere")),

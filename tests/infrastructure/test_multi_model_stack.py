@@ -1,9 +1,12 @@
 """The instance-backed stack of infrastructure/cloudformation/, deployed on the local service."""
 
 import json
+import re
 
 import pytest
 from botocore.exceptions import ClientError
+
+from mmekit_runtime.metering.meter import COLUMN_COUNTS, COUNTS, DISTRIBUTIONS, MEMORY
 
 from .conftest import IMAGE, until
 
@@ -130,6 +133,7 @@ def test_the_dashboard_draws_metrics_that_the_service_has(local, stack):
         ("MinInstances", "0", "Parameter 'MinInstances' must be a number not less than 1"),
         ("MaxMemoryPercent", "101", "must be a number not greater than 100"),
         ("InvocationsPerInstance", "many", "must be a number"),
+        ("Metrics", "all", "must be one of AllowedValues: [none, endpoint, models]"),
         ("ModelCacheSetting", "Maybe", "must be one of AllowedValues: [Enabled, Disabled]"),
         ("EndpointName", "-x-", "failed to satisfy constraint: 1 to 63 letters, digits and"),
         ("ImageUri", "python:3.12", "ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG"),
@@ -200,6 +204,26 @@ def test_a_stack_names_the_layers_of_thin_archives_and_its_role_reads_them(
     assert local.seen("stacked", TargetModel="a.tar.gz")["loads"] == 1
     local.update("models", templates / "multi-model-endpoint.yaml", **stack)
     assert environment_of(local.client("sagemaker")) == {}
+
+
+@pytest.mark.parametrize("chosen", ["endpoint", "models"])
+def test_metrics_of_the_models_are_switched_on_and_drawn(local, templates, stack, chosen):
+    given = {**stack, "Metrics": chosen}
+    found = local.update("models", templates / "multi-model-endpoint.yaml", **given)
+    assert found["StackStatus"] == "UPDATE_COMPLETE", local.events("models")
+    variables = {"MMEKIT_METRICS": "stacked", "MMEKIT_METRICS_PER": chosen}
+    assert environment_of(local.client("sagemaker")) == variables
+    name = local.outputs("models")["DashboardName"]
+    body = local.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"]
+    text = json.dumps(json.loads(body)["widgets"])
+    for metric in (*COUNTS.values(), MEMORY):
+        assert f'"{metric}"' in text
+    searched = re.findall(r'MetricName=\\"(\w+)\\" Endpoint=\\"stacked\\"', text)
+    by_model = {COUNTS["requests"], COUNTS["errors"], DISTRIBUTIONS["predict"][0]}
+    assert set(searched) == (
+        by_model | set(COLUMN_COUNTS.values()) if chosen == "models" else set()
+    )
+    local.update("models", templates / "multi-model-endpoint.yaml", **stack)
 
 
 def test_deleting_the_stack_takes_everything_with_it(local, stack):

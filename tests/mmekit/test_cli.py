@@ -160,7 +160,7 @@ def test_check_exits_1_and_shows_a_remedy_when_an_error_is_among_the_findings(mm
     assert finished.returncode == 1
     assert "error" in finished.stdout
     assert "Remedy: " in finished.stdout
-    assert finished.stderr == ""
+    assert "Remedy" not in finished.stderr
 
 
 def test_check_prints_findings_as_json_for_programs(mme, package):
@@ -405,6 +405,14 @@ def test_a_command_is_not_run_beside_an_endpoint_of_somebody_else(mme):
     assert finished.returncode == 1
     assert "Something listens there already." in finished.stderr
     assert "ran" not in finished.stdout
+
+
+def test_a_command_that_is_not_installed_is_said_before_an_endpoint_is_started(mme):
+    finished = mme("up", "--port", "0", "--", "jupyter-of-mars", "lab")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("mme: There is no program jupyter-of-mars on the PATH.")
+    assert "Install it in this environment" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 3
 
 
 def test_ending_the_one_ends_the_command_and_the_endpoint(tmp_path, free_port):

@@ -1,9 +1,7 @@
 """What commands print: tables in a terminal and in a pipe, findings, what is under way."""
 
-import contextlib
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -11,7 +9,7 @@ import sys
 import pytest
 
 from mmekit.printing import TextTable, wrapped
-from tests.mme_command import run_mme
+from tests.mme_command import mme_in_a_terminal, run_mme
 
 KEY = "shops/europe/region-00012345678901234567890-of-2026-11.tar.gz"
 HEADS = ("target model", "answered", "failed", "first ms", "mean ms", "most ms")
@@ -67,28 +65,6 @@ def test_a_paragraph_that_is_indented_stays_so():
     assert max(map(len, lines)) <= 30
 
 
-def in_a_terminal(*words, folder, columns=80):
-    """Return what a command prints on a terminal of so many columns, and how it ends."""
-    ours, theirs = pty.openpty()
-    variables = {"COLUMNS": str(columns), "TERM": "xterm-256color"}
-    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mmekit.cli", *map(str, words)],
-        cwd=folder,
-        env=environment | variables,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    printed = b""
-    with contextlib.suppress(OSError):  # Linux's way to say that nobody has it open any more
-        while piece := os.read(ours, 1 << 16):
-            printed += piece
-    os.close(ours)
-    return printed.decode(), process.wait(60)
-
-
 @pytest.fixture
 def package(tmp_path):
     """A package whose file and artefact have long names, and with which much is wrong."""
@@ -111,7 +87,7 @@ def test_findings_in_a_pipe_have_no_colours_and_a_line_that_names_each(package):
 
 
 def test_findings_in_a_terminal_fit_it_and_have_colours(package):
-    text, ended = in_a_terminal("check", package.name, folder=package.parent)
+    text, ended = mme_in_a_terminal("check", package.name, folder=package.parent)
     assert ended == 1
     assert "\x1b[1;31merror" in text
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -35,7 +36,8 @@ class Djl:
             pytest.skip(str(error))
         self.base = Path(tempfile.mkdtemp(prefix="dj-"))
         self.slots = self.base / "f"
-        self._output = (self.base / "log").open("wb")
+        # To whose end all write, as a log is: what the models write there themselves stays.
+        self._output = (self.base / "log").open("ab")
         environment = {
             # Not with PYTHONPATH of whoever runs the tests: it would hide the models' runtime.
             "PYTHONPATH": "",
@@ -256,3 +258,41 @@ def test_the_load_of_a_thin_archive_says_which_layer_is_missing(djl, model, tmp_
     assert f"{entry} is missing here: MMEKIT_LAYERS is not set" in answer.text
     assert djl.client.get("/ping").status_code == 200
     assert f"ERROR::mmekit: {entry} is missing here" in djl.log
+
+
+METERED = """
+from mmekit_runtime import Handler
+
+class First(Handler):
+    def load(self, folder):
+        return "model"
+
+    def predict(self, model, rows, parameters):
+        return rows[:, 0]
+
+handle = First()
+"""
+
+
+@pytest.mark.parametrize("off", ["", ",MMEKIT_WORKER_SLOTS=off"])
+def test_metrics_are_lines_of_their_own_between_those_that_the_server_puts_a_prefix_to(
+    djl, model, until, off
+):
+    setting = f"MMEKIT_METRICS=shop,MMEKIT_METRICS_SECONDS=0.05{off}"
+    name = f"metered-{len(off)}"
+    folder = model(METERED, name, minWorkers=1, option__modelName=name, option__env=setting)
+    djl.load(folder)
+    try:
+        for body, status in ((b"[[1, 2]]", 200), (b"[[3, 4]]", 200), (b"nonsense", 400)):
+            assert djl.ask(name, body).status_code == status
+
+        def counted():
+            lines = [line for line in djl.log.splitlines() if line.startswith('{"_aws"')]
+            found = [json.loads(line) for line in lines]
+            return sum(
+                one.get("mme_model_requests_total", 0) for one in found if one["Model"] == name
+            )
+
+        until(lambda: counted() == 3)
+    finally:
+        djl.unload(name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -156,6 +159,25 @@ def test_a_load_waits_for_a_model_that_is_busy(limited, model, tmp_path, until):
         assert asked.result().text == str(SIZE * MIB)
         assert loading.result().status_code == 200
     assert states(server, [busy]) == ["PARKED"]
+
+
+def test_a_load_waits_for_a_model_that_takes_long_to_park(limited, model, until):
+    server = limited(2 * SIZE)
+    slow = server.loaded(model(HEAVY, **SETTINGS))
+    pid = server.described(slow)["processes"][0]["pid"]
+    wide = model(HEAVY, name="wide", **{**SETTINGS, "required_memory_mb": SIZE + 10})
+
+    with ThreadPoolExecutor(1) as threads:
+        os.kill(pid, signal.SIGSTOP)
+        loading = threads.submit(server.load, "wide", wide)
+        until(lambda: last(server)["status"] == "PENDING")
+        # Longer than a load waits for models that are busy.
+        with pytest.raises(futures.TimeoutError):  # the built-in one since Python 3.11
+            loading.result(timeout=3)
+        os.kill(pid, signal.SIGCONT)
+
+        assert loading.result().status_code == 200
+    assert states(server, [slow]) == ["PARKED"]
 
 
 def test_models_that_grow_to_the_limit_have_others_park(limited, model, until):

@@ -14,6 +14,7 @@ __all__ = [
     "ChoiceError",
     "Instances",
     "archives_in",
+    "checked_metrics",
     "checked_name",
     "checked_prefix",
     "layers_in",
@@ -22,6 +23,7 @@ __all__ = [
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 _LAYER = re.compile(r"[0-9a-f]{64}\.tar\.gz")
+_METRICS = ("none", "endpoint", "models")
 _PREFIX = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
 
 
@@ -106,6 +108,13 @@ def checked_name(name: str) -> str:
             "with no hyphen at either end."
         )
     return name
+
+
+def checked_metrics(metrics: str) -> str:
+    """Return of what there are metrics, if that can be."""
+    if metrics not in _METRICS:
+        raise ChoiceError(f"metrics is {metrics!r}; choose {', '.join(_METRICS)}.")
+    return metrics
 
 
 def checked_prefix(prefix: str) -> str:

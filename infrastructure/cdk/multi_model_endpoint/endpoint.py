@@ -15,6 +15,7 @@ from multi_model_endpoint.choices import (
     Alarms,
     Instances,
     archives_in,
+    checked_metrics,
     checked_name,
     checked_prefix,
     layers_in,
@@ -57,6 +58,9 @@ class MultiModelEndpoint(Construct):
         What the endpoint runs on.
     alarms
         When somebody is to look.
+    metrics
+        Of what model processes tell CloudWatch: ``none``, ``endpoint``, or ``models``, where every
+        metric of every model is billed.
 
     Attributes
     ----------
@@ -78,11 +82,13 @@ class MultiModelEndpoint(Construct):
         layers: Path | None = None,
         instances: Instances | None = None,
         alarms: Alarms | None = None,
+        metrics: str = "none",
     ) -> None:
         super().__init__(scope, construct_id)
         instances, alarms = instances or Instances(), alarms or Alarms()
         checked_name(endpoint_name)
         checked_prefix(prefix)
+        checked_metrics(metrics)
         archives_in(archives)
         layers_prefix = None
         if layers is not None:
@@ -98,10 +104,11 @@ class MultiModelEndpoint(Construct):
             endpoint_name=endpoint_name,
         )
         self.model_data_url = f"s3://{self.bucket.bucket_name}/{prefix}"
-        environment = None
+        environment = {}
         if layers_prefix is not None:
-            place = f"s3://{self.bucket.bucket_name}/{layers_prefix}"
-            environment = {"MMEKIT_LAYERS": place}
+            environment["MMEKIT_LAYERS"] = f"s3://{self.bucket.bucket_name}/{layers_prefix}"
+        if metrics != "none":
+            environment |= {"MMEKIT_METRICS": endpoint_name, "MMEKIT_METRICS_PER": metrics}
         model = sagemaker.CfnModel(
             self,
             "Model",
@@ -111,7 +118,7 @@ class MultiModelEndpoint(Construct):
                     image=image.uri,
                     mode="MultiModel",
                     model_data_url=self.model_data_url,
-                    environment=environment,
+                    environment=environment or None,
                 )
             ],
         )
@@ -146,7 +153,7 @@ class MultiModelEndpoint(Construct):
         }
         add_alarms(self, dimensions, alarms)
         dashboard_name = f"{endpoint_name}-models"
-        add_dashboard(self, dimensions, dashboard_name)
+        add_dashboard(self, dimensions, dashboard_name, metrics=metrics)
         for name, value in (
             ("EndpointName", self.endpoint.attr_endpoint_name),
             ("BucketName", self.bucket.bucket_name),

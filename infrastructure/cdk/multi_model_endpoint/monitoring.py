@@ -18,6 +18,7 @@ __all__ = ["add_alarms", "add_dashboard"]
 
 _ENDPOINTS = "AWS/SageMaker"
 _INSTANCES = "/aws/sagemaker/Endpoints"
+_MODELS = "mmekit"
 _US_PER_MS = 1000
 
 
@@ -76,8 +77,22 @@ def add_alarms(
     return alarms
 
 
-def add_dashboard(scope: Construct, dimensions: dict[str, str], name: str) -> cloudwatch.Dashboard:
-    """Add a dashboard of what matters for many models: loads, hits, overhead, memory and disk."""
+def add_dashboard(
+    scope: Construct, dimensions: dict[str, str], name: str, metrics: str = "none"
+) -> cloudwatch.Dashboard:
+    """Add a dashboard of what matters for many models: loads, hits, overhead, memory and disk.
+
+    Parameters
+    ----------
+    scope
+        Where it goes.
+    dimensions
+        EndpointName and VariantName.
+    name
+        The dashboard's.
+    metrics
+        Of what model processes tell: ``none``, ``endpoint`` or ``models``.
+    """
 
     def graph(
         title: str, statistic: str, *metrics: tuple[str, str], share: bool = False
@@ -134,4 +149,71 @@ def add_dashboard(scope: Construct, dimensions: dict[str, str], name: str) -> cl
             (_INSTANCES, "CPUUtilization"),
         ),
     )
+    if metrics != "none":
+        dashboard.add_widgets(*_of_processes(dimensions["EndpointName"]))
+    if metrics == "models":
+        dashboard.add_widgets(*_of_models(dimensions["EndpointName"]))
     return dashboard
+
+
+def _of_processes(endpoint: str) -> list[cloudwatch.IWidget]:
+    """Return graphs of what all models of the endpoint tell together."""
+    described = (
+        ("Requests and errors of the model processes", "Sum", ("requests", "errors", "refused")),
+        ("Queue and predict time (seconds)", "p99", ("queue_seconds", "predict_seconds")),
+        ("Loads, parks and wakes", "Sum", ("loads", "parks", "wakes")),
+        ("Memory of a model process (bytes)", "Maximum", ("memory_bytes",)),
+    )
+    return [
+        cloudwatch.GraphWidget(
+            title=title,
+            width=12,
+            left=[
+                cloudwatch.Metric(
+                    namespace=_MODELS,
+                    metric_name=_metric(name),
+                    dimensions_map={"Endpoint": endpoint},
+                    statistic=statistic,
+                    period=cdk.Duration.minutes(1),
+                )
+                for name in names
+            ],
+        )
+        for title, statistic, names in described
+    ]
+
+
+def _of_models(endpoint: str) -> list[cloudwatch.IWidget]:
+    """Return graphs that look for the models that there are whenever they are drawn."""
+    by_model, by_column = f"{_MODELS},Endpoint,Model", f"{_MODELS},Endpoint,Model,Column"
+    columns = ("missing_values", "unseen_categories", "refused_columns")
+    described = (
+        ("Requests of the 20 busiest models", by_model, ("requests",), "Sum", "SUM", 20),
+        ("Errors of the 20 models with the most", by_model, ("errors",), "Sum", "SUM", 20),
+        ("Predict time of the 20 slowest models (p99, seconds)", by_model,
+         ("predict_seconds",), "p99", "MAX", 20),
+        ("Drift: missing values, unseen categories, refused requests by column", by_column,
+         columns, "Sum", "SUM", 10),
+    )  # fmt: skip
+    minutes = {by_model: 1, by_column: 5}
+    return [
+        cloudwatch.GraphWidget(
+            title=title,
+            width=12,
+            left=[
+                cloudwatch.MathExpression(
+                    expression=f'SORT(SEARCH(\'{{{searched}}} MetricName="{_metric(name)}" '
+                    f"Endpoint=\"{endpoint}\"', '{statistic}', {minutes[searched] * 60}), "
+                    f"{order}, DESC, {most})",
+                    label="",
+                    period=cdk.Duration.minutes(minutes[searched]),
+                )
+                for name in names
+            ],
+        )
+        for title, searched, names, statistic, order, most in described
+    ]
+
+
+def _metric(name: str) -> str:
+    return f"mme_model_{name}" + ("" if name.endswith(("_seconds", "_bytes")) else "_total")

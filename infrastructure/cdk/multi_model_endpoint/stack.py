@@ -51,6 +51,7 @@ class MultiModelEndpointStack(cdk.Stack):
                 most=self._number("max_instances", Instances.most),
                 invocations=self._number("invocations_per_instance", Instances.invocations),
             ),
+            metrics=self._choice("metrics", "none"),
             alarms=Alarms(topic_arn=self._choice("alarm_topic_arn", "") or None),
         )
         except_the_cdks_own(self, self.serving.bucket)

@@ -14,8 +14,9 @@ from mmekit.cli import (
     layers,  # noqa: F401
     endpoints,  # noqa: F401
     invoke,  # noqa: F401
-    releases,  # noqa: F401
     operate,  # noqa: F401
+    releases,  # noqa: F401
+    smoke,  # noqa: F401
 )
 from mmekit.cli.application import app
 

@@ -56,7 +56,7 @@ def check(
             "only a package folder has its artefacts elsewhere",
             param_hint="--artifacts",
         )
-    with under_way(f"checking {path}"):
+    with under_way(f"checking {path.name}"):
         findings = archive.check(path, artifacts=artifacts, image=_image(image))
     if as_json:
         import json
@@ -100,7 +100,7 @@ def describe(
     from mmekit import archive
     from mmekit.progress import under_way
 
-    with under_way(f"reading {path}"):
+    with under_way(f"reading {path.name}"):
         described = archive.describe(path, artifacts=artifacts)
     if as_openapi:
         typer.echo(json.dumps(archive.openapi(described), indent=2, ensure_ascii=False))
@@ -397,7 +397,11 @@ def _column(column: Column) -> tuple[str, str, str, str]:
 
 def _shortened(text: str) -> str:
     text = text.strip()
-    return text if len(text) <= _BODY else f"{text[:_BODY]} … ({len(text)} characters)"
+    if len(text) <= _BODY:
+        return text
+    # Never in the middle of a number.
+    shown = text[:_BODY].rpartition(" ")[0] or text[:_BODY]
+    return f"{shown}\nand {len(text) - len(shown)} characters more: --json has them all"
 
 
 def _members(described: Description) -> dict[str, Any]:

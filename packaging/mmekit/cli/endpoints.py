@@ -78,14 +78,16 @@ def deploy(
     """
     from mmekit import deploy as room
     from mmekit.deploy.registry import fetch_registered
+    from mmekit.progress import under_way
 
     report = _reporter(only_plan, as_json)
     with site_of(file) as site:
         image = site.image  # a region without one is told before anything is looked up
-        fetch_registered(site, report)
-        models = room.packed_models(site.deployment, report)
-        plan = room.plan_deployment(site, models, report)
-        forecast = room.forecast_of(site, models)
+        with under_way(f"packing and planning {site.name}"):
+            fetch_registered(site, report)
+            models = room.packed_models(site.deployment, report)
+            plan = room.plan_deployment(site, models, report)
+            forecast = room.forecast_of(site, models)
         if as_json:
             print_plan_json(site, plan, image=image, bill=forecast.bill)
         else:
@@ -97,7 +99,8 @@ def deploy(
             typer.echo("Nothing to do.")
             return
         ask_for(site, yes, "Apply this plan?")
-        plan.perform(report)
+        with under_way(f"deploying {site.name}"):
+            plan.perform(report)
     typer.echo(
         f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
         f"{models[0].name if models else 'NAME.tar.gz'} --data FILE"
@@ -117,8 +120,9 @@ def status(
     """
     from mmekit import deploy as room
     from mmekit.deploy.outline import folded
+    from mmekit.progress import under_way
 
-    with site_of(file) as site:
+    with site_of(file) as site, under_way(f"looking at {site.name}"):
         found = room.status_of(site)
     if as_json:
         import json
@@ -144,10 +148,12 @@ def destroy(
     **Example:** MME_TARGET=aws mme destroy production.yaml
     """
     from mmekit import deploy as room
+    from mmekit.progress import under_way
 
     report = _reporter(only_plan, as_json)
     with site_of(file) as site:
-        plan = room.plan_removal(site, report)
+        with under_way(f"planning to remove {site.name}"):
+            plan = room.plan_removal(site, report)
         if as_json:
             print_plan_json(site, plan)
         elif plan.changes:
@@ -158,7 +164,8 @@ def destroy(
         if only_plan or not plan.changes:
             return
         ask_for(site, yes, "Apply this plan?")
-        plan.perform(report)
+        with under_way(f"removing {site.name}"):
+            plan.perform(report)
     typer.echo(f"{site.name} is removed.")
 
 

@@ -47,6 +47,7 @@ def invoke(
     """
     from mmekit.deploy.invocation import Invocation, content_type_of
     from mmekit.deploy.invocation import invoke as send
+    from mmekit.progress import under_way
     from mmekit.settings import Settings
 
     settings = Settings()
@@ -69,9 +70,11 @@ def invoke(
     invocation.expect_sound()
     if note:
         typer.echo(f"mme: {note}", err=True)
-    answer, answered = send(
-        settings, replace(invocation, target=_target(settings, endpoint, target_model))
-    )
+    # The first call of a model waits until it is downloaded and loaded.
+    with under_way(f"waiting for {target_model}"):
+        answer, answered = send(
+            settings, replace(invocation, target=_target(settings, endpoint, target_model))
+        )
     sys.stdout.buffer.write(answer)
     is_text = answered.startswith("text/") or "json" in answered
     if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _Told = TypeVar("_Told")
 
 
-class Source(str, Enum):
+class TopSource(str, Enum):
     """Who tells `mme top` of an endpoint."""
 
     SERVICE = "service"
@@ -55,7 +55,7 @@ def top(
         typer.Option(min=0.2, metavar="SECONDS", help="Default: 2; 60 with CloudWatch."),
     ] = None,
     source: Annotated[
-        Source | None,
+        TopSource | None,
         typer.Option(help="Default: service on the local target, cloudwatch on AWS."),
     ] = None,
     as_json: AsJson = False,
@@ -68,15 +68,15 @@ def top(
     **Examples:** mme top mmekit  ·  mme top mmekit --once  ·  MME_TARGET=aws mme top mmekit --json
     """
     from mmekit.operate import cloudwatch_view, drawn_view, find_endpoint, rehearsal_view
+    from mmekit.operate.endpoints import watching_settings
     from mmekit.printing import show
     from mmekit.progress import under_way
-    from mmekit.settings import Settings
 
-    settings = Settings()
+    settings = watching_settings()
     is_local = settings.target == "local"
-    if source is Source.SERVICE and not is_local:
+    if source is TopSource.SERVICE and not is_local:
         raise typer.BadParameter("AWS has CloudWatch alone", param_hint="--source")
-    is_service = source is not Source.CLOUDWATCH and is_local
+    is_service = source is not TopSource.CLOUDWATCH and is_local
 
     def look() -> EndpointView:
         found = _told(settings, lambda: find_endpoint(settings, endpoint))
@@ -134,11 +134,11 @@ def logs(
     **Examples:** mme logs mmekit --since 1h --errors  ·  mme logs mmekit --model ridge.tar.gz -f
     """
     from mmekit.operate import LineReader, find_endpoint
+    from mmekit.operate.endpoints import watching_settings
     from mmekit.operate.lines import recent
-    from mmekit.settings import Settings
 
     began = recent(_seconds(since))
-    settings = Settings()
+    settings = watching_settings()
     found = _told(settings, lambda: find_endpoint(settings, endpoint, deleted=True))
     if found.status == "Deleted":
         typer.echo(f"mme: {endpoint} is deleted; this is the log it left.", err=True)
@@ -170,13 +170,16 @@ def _chosen(
     settings: Settings, endpoint: OperatedEndpoint, model: str | None, *, errors: bool
 ) -> Callable[[Iterable[ContainerLine]], Iterator[ContainerLine]]:
     """Return what chooses among lines; it remembers a traceback from one reading to the next."""
+    from mmekit.deploy.target import current_target
     from mmekit.operate import FailedLines, model_lines
     from mmekit.operate.lines import name_in_key
     from mmekit.operate.metered import is_metered
     from mmekit.operate.packed import packed_name
 
     failed = FailedLines()
-    name = None if model is None else packed_name(settings, endpoint.data_urls, model)
+    # With versions on, the key of an object has a digest that nobody types.
+    key = None if model is None else current_target(settings, endpoint.name, model).key
+    name = None if key is None else packed_name(settings, endpoint.data_urls, key)
     if model is not None and name not in (None, name_in_key(model)):
         typer.echo(
             f"mme: {model} was packed as {name}: lines of workers are those of every model that "
@@ -187,8 +190,8 @@ def _chosen(
     def choose(lines: Iterable[ContainerLine]) -> Iterator[ContainerLine]:
         # Lines of metrics are for programs: `mme top` has them.
         lines = (line for line in lines if not is_metered(line))
-        if model is not None:
-            lines = model_lines(lines, model, name, endpoint)
+        if key is not None:
+            lines = model_lines(lines, key, name, endpoint)
         return (line for line in lines if not errors or failed.has(line))
 
     return choose

@@ -27,10 +27,10 @@ def new_project(
         typer.Argument(metavar="NAME", help="The project's name: the folder to make, or its path."),
     ],
 ) -> None:
-    """Create a project: a model with its notebook, tests, mme.yaml and a GitHub workflow.
+    """Create a project folder: a model, tests, a GitHub workflow.
 
-    The workflow checks and packs the models, rehearses the endpoint on the runner, and deploys. The
-    folder must be new or empty.
+    With the model's notebook, env.py, mme.yaml and a README. The workflow checks and packs the
+    models, rehearses the endpoint on the runner, and deploys. The folder must be new or empty.
 
     **Example:** mme new-project churn
     """
@@ -120,7 +120,7 @@ def init(  # noqa: PLR0913  an option each
         link=link,
         force=force,
     )
-    with under_way(f"loading {artifact} and asking it"):
+    with under_way(f"loading {artifact.name} and asking it"):
         done = make(wishes)
     if as_json:
         _print_json(name, done)
@@ -219,7 +219,7 @@ def _sample(done: Initialised) -> str:
 
     answer = json.dumps(done.answer, ensure_ascii=False)
     if len(answer) > _ANSWER:
-        answer = f"{answer[:_ANSWER]}…"
+        answer = f"{answer[:_ANSWER].rpartition(' ')[0]} and so on (--json has it all)"
     origin = "generated, as there is no --example" if done.sample.made_up else "from the example"
     rows = len(done.sample.instances)
     return f"{rows} row{'s' if rows > 1 else ''} {origin}; response {answer}"

@@ -68,6 +68,8 @@ class Account:
     deployment
         Its region and profile, if it says them; the settings say the rest: target, credentials,
         local address.
+    target
+        ``local`` or ``aws``, whatever the settings say.
 
     Raises
     ------
@@ -77,8 +79,9 @@ class Account:
         No region is set.
     """
 
-    def __init__(self, deployment: Deployment) -> None:
-        chosen: dict[str, Any] = {"region": deployment.region} if deployment.region else {}
+    def __init__(self, deployment: Deployment, *, target: str | None = None) -> None:
+        given = {"region": deployment.region, "target": target}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value}
         # The settings ask for a role; the deployment makes its own.
         role = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/deployment"
         self.settings = Settings(profile=deployment.profile, role=role, **chosen)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import is_missing
 from mmekit.errors import EndpointError
+from mmekit.settings import LOCAL_ACCOUNT, Settings
 
-if TYPE_CHECKING:
-    from mmekit.settings import Settings
-
-__all__ = ["OperatedEndpoint", "find_endpoint", "log_group", "nearest"]
+__all__ = ["OperatedEndpoint", "find_endpoint", "log_group", "nearest", "watching_settings"]
 
 _NEAREST = 3
 _PAGES = 5
@@ -41,6 +39,11 @@ class OperatedEndpoint:
     status: str
     variants: tuple[str, ...]
     data_urls: tuple[str, ...]
+
+
+def watching_settings() -> Settings:
+    """Return the settings, of which a role is not asked: nothing is made."""
+    return Settings(role=f"arn:aws:iam::{LOCAL_ACCOUNT}:role/watching")
 
 
 def find_endpoint(settings: Settings, name: str, *, deleted: bool = False) -> OperatedEndpoint:

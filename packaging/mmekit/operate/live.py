@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mmekit.errors import MmekitError
 from mmekit.printing import TextTable, wrapped
+from mmekit.progress import under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,8 @@ def watch(draw: Callable[[int], Sequence[TextTable | Text]], every: float) -> No
         Seconds between two drawings.
     """
     console = Console()
-    lines = _lines(draw(console.height), console)
+    with under_way("looking at the endpoint"):
+        lines = _lines(draw(console.height), console)
     with (
         contextlib.suppress(KeyboardInterrupt),
         _keys() as pressed,

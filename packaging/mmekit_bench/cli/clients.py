@@ -217,8 +217,8 @@ def _print_table(summaries: list[ExecutionSummary]) -> None:
         times.append((str(one.clients), *(tuple(seconds) or ("",) * len(PERCENTILES))))
     heads = ("Clients", "Answered", "Throttled", "Failed", "Retries", "Most of one")
     show(TextTable(heads, tuple(counts), numbers=heads), "")
-    heads = ("Clients", *(f"{percent}%" for percent in PERCENTILES))
-    show(TextTable(heads, tuple(times), numbers=heads, title="Seconds until the answer"))
+    timed = ("Clients", *(f"{percent}%" for percent in PERCENTILES))
+    show(TextTable(timed, tuple(times), numbers=timed, title="Seconds until the answer"))
 
 
 def _print_json(summaries: list[ExecutionSummary]) -> None:

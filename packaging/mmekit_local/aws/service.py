@@ -77,7 +77,7 @@ async def serve(
         aws = Aws(state)
         metrics = Metrics(aws)
         event_log = EventLog()
-        logs, captures = LogShipper(), DataCapture(aws)
+        logs, captures = LogShipper(metrics.embedded), DataCapture(aws)
         make_fleet = _fleets(
             aws, launcher, options, folder, metrics, event_log, logs, captures, url=_url(listener)
         )

@@ -48,11 +48,8 @@ def list_images(
     from mmekit_local.containers import BUILT_IN, ImageRules
 
     rules = ImageRules.read()
-    if uri is not None:
-        found = rules.find(uri)
-        shown = () if found is None else (found,)
-    else:
-        found, shown = None, (*rules.rules, *BUILT_IN)
+    found = None if uri is None else rules.find(uri)
+    shown = (*rules.rules, *BUILT_IN) if uri is None else tuple(filter(None, [found]))
     if as_json:
         _print_json(shown, rules.file)
     elif uri is None:

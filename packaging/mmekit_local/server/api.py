@@ -160,6 +160,7 @@ class ContainerApi:
             raise errors.no_such_model(name)
         if request.method == "OPTIONS":
             return _json(b"{}\n", request_id)
+        self._registry.note_request()
         result = model.pool.submit(properties, content)
         request.if_gone = result.cancel
         reply = await result

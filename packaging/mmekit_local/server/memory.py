@@ -34,9 +34,14 @@ _YOUNG_S = 3.0
 """A process may still be loading its model when it is measured for the first time."""
 _WAIT_S = 2.0
 """How long a load waits for models that are busy."""
+_PARKING_S = 10.0
+"""How much longer it waits for models that were asked to park and are about to, in all."""
 _AGAIN_S = 0.1
 _PERIOD_S = 1.0
 """After which fork servers are told what is left of the limit."""
+_AWAKE_S, _REST_PERIOD_S = 10.0, 30.0
+"""So long after the latest request they are, and from then on after so many seconds alone: to look
+at models that nobody asks would cost a hundredth of a core for each server."""
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -277,6 +282,8 @@ class MemoryAdmission:
         Whose models park.
     model_pids
         Returns the ids of the processes that answer.
+    is_busy
+        Says whether requests are being answered.
     """
 
     def __init__(
@@ -284,10 +291,15 @@ class MemoryAdmission:
         memory: ServerMemory,
         fork_servers: ForkServers,
         model_pids: Callable[[], Collection[int]],
+        is_busy: Callable[[], bool],
     ) -> None:
         self._memory = memory
         self._fork_servers = fork_servers
         self._model_pids = model_pids
+        self._is_busy = is_busy
+        self._awake_until = 0.0
+        self._was_asked = False
+        self._rests = False
         self._one_at_a_time = asyncio.Lock()
         self._reporting: asyncio.Task[None] | None = None
         self._change = asyncio.Event()
@@ -295,12 +307,20 @@ class MemoryAdmission:
         fork_servers.on_open = self._change.set
         fork_servers.on_want = self._forward
 
+    def note_request(self) -> None:
+        """Take note that a model is asked or loaded, and may take memory from now on."""
+        self._was_asked = True
+        if self._rests:
+            self._rests = False
+            self._change.set()
+
     @contextlib.asynccontextmanager
     async def admit(self, required: int, reserved: int) -> AsyncIterator[bool]:
         """Say whether ``required`` bytes fit, and count them as taken while the load lasts.
 
         Before the answer is no, idle models park, the least recently used first.
         """
+        self.note_request()
         if self._reporting is None and self._memory.own_limit is not None:
             self._reporting = asyncio.create_task(self._report_regularly())
         missing = self._missing(required, reserved)
@@ -315,6 +335,8 @@ class MemoryAdmission:
             return
         with self._memory.claimed(required):
             yield True
+        # It is young, and measured again a few times.
+        self.note_request()
 
     async def close(self) -> None:
         """Tell and pass on nothing more."""
@@ -329,14 +351,18 @@ class MemoryAdmission:
 
     async def _park_others(self, required: int, reserved: int, until: float) -> int:
         """Have models park until so much is free; return the bytes that are missing then."""
+        latest = until + _PARKING_S
         while True:
             may_park_later = False
             for channel in self._fork_servers.channels():
                 missing = self._missing(required, reserved)
                 if missing <= 0:
                     return missing
-                seconds = max(_AGAIN_S, until - time.monotonic())
-                may_park_later |= await channel.park(missing, seconds)
+                asked = time.monotonic()
+                may_park_later |= await channel.park(missing, max(_AGAIN_S, latest - asked))
+                # The answer comes when those have parked that were asked: however long that takes
+                # a machine under load, what they give back is on its way.
+                until = min(latest, until + time.monotonic() - asked)
             missing = self._missing(required, reserved)
             if missing <= 0 or not may_park_later or time.monotonic() > until:
                 return missing
@@ -346,10 +372,12 @@ class MemoryAdmission:
         """Tell fork servers what is left of the limit, while any model is awake."""
         limit = self._memory.own_limit
         while limit is not None:
+            period = _REST_PERIOD_S if self._rests else _PERIOD_S
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._change.wait(), _PERIOD_S)
+                await asyncio.wait_for(self._change.wait(), period)
             news = self._change.is_set()
             self._change.clear()
+            self._watch_rest(active=news)
             channels, pids = self._fork_servers.channels(), self._model_pids()
             if not channels or not (pids or news):
                 continue
@@ -359,6 +387,14 @@ class MemoryAdmission:
             left = await asyncio.to_thread(self._memory.measure, pids, shared)
             for channel in channels:
                 channel.report(limit, left, at, len(channels))
+
+    def _watch_rest(self, *, active: bool) -> None:
+        """Look less often from now on, when nobody has asked for a while, until somebody does."""
+        now = time.monotonic()
+        if active or self._was_asked or self._memory.loading or self._is_busy():
+            self._awake_until = now + _AWAKE_S
+        self._was_asked = False
+        self._rests = now >= self._awake_until
 
     def _forward(self, channel: ServerMemoryChannel, wanted: int) -> None:
         """Have the models of other fork servers park for one that waits in this."""

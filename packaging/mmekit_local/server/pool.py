@@ -112,6 +112,11 @@ class WorkerPool:
         """The number of requests that wait for a worker, those sent ahead among them."""
         return len(self._queue) + sum(len(batches) > 1 for batches in self._running.values())
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests wait or are being answered."""
+        return bool(self._queue or self._running)
+
     async def start(self) -> None:
         """Start the minimum of workers; the first failure is raised and the others stopped."""
         self._starting += self.size.min_workers

@@ -104,7 +104,9 @@ class Registry:
         self._installs = installs
         self._environments = Environments()
         self._fork_servers = ForkServers(sockets)
-        self._admission = MemoryAdmission(memory, self._fork_servers, self._model_pids)
+        self._admission = MemoryAdmission(
+            memory, self._fork_servers, self._model_pids, self._is_busy
+        )
         self._loads = itertools.count()
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -194,6 +196,13 @@ class Registry:
         await self._admission.close()
         # After the models: their slots end by way of them.
         await self._fork_servers.close()
+
+    def note_request(self) -> None:
+        """Take note that a model is about to be asked."""
+        self._admission.note_request()
+
+    def _is_busy(self) -> bool:
+        return any(model.pool.is_busy for model in self._models.values())
 
     def _model_pids(self) -> set[int]:
         """Return the ids of all processes that answer."""

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmekit_runtime.conventions import djl, sagemaker
 from mmekit_runtime.conventions.script import MODEL_FILE, Script, find_script, provide_decorators
 from mmekit_runtime.messages import Reply, RequestError, is_out_of_memory
+from mmekit_runtime.metering.current import CURRENT
+from mmekit_runtime.metering.loading import metered_load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _logger = logging.getLogger("mmekit_runtime")
 
 OPTION = "convention"
 """``option.convention`` in serving.properties, as it reaches a handler."""
+
+
+_FAILED = 424
+"""What the engine makes of an exception."""
 
 
 class ConventionModel(Protocol):
@@ -47,9 +54,9 @@ class EntryPoint:
         if self._model is None:
             self._model = load(folder, properties)
         if isinstance(self._model, _OwnHandle):
-            return self._model.answer(inputs)
+            return _metered(self._model.answer, inputs)
         if not inputs.is_batch():
-            return self._answer(inputs)
+            return _metered(self._answer, inputs)
         return self._answer_batch(inputs)
 
     def _initialise(self, folder: Path, inputs: Any) -> Any:
@@ -57,7 +64,8 @@ class EntryPoint:
 
         try:
             if self._model is None:
-                self._model = load(folder, inputs.get_properties())
+                with metered_load(inputs.get_properties(), folder):
+                    self._model = load(folder, inputs.get_properties())
         except Exception as error:
             _logger.exception("the model could not be loaded from %s", folder)
             # DJL Serving shows the message and drops the body; it must be a single line.
@@ -86,7 +94,11 @@ class EntryPoint:
         """Answer a batch of DJL Serving: it has one status; each request's own is in its body."""
         from djl_python import Output
 
+        began = time.monotonic_ns()
         answers = [self._answer(single) for single in inputs.get_batches()]
+        if CURRENT.meter is not None:
+            statuses = [answer.code for answer in answers]
+            CURRENT.meter.answered(statuses, time.monotonic_ns() - began)
         output = Output()
         for name, value in answers[0].properties.items():
             output.add_property(name, value)
@@ -137,6 +149,21 @@ class _OwnHandle:
 
     def answer(self, inputs: Any) -> Any:
         return self._handle(inputs)
+
+
+def _metered(answer: Callable[[Any], Any], inputs: Any) -> Any:
+    """Answer a request, and tell the meter with which status, if there is one."""
+    if CURRENT.meter is None:
+        return answer(inputs)
+    began = time.monotonic_ns()
+    status = _FAILED
+    try:
+        output = answer(inputs)
+        # None is an answer without content.
+        status = getattr(output, "code", 204)
+    finally:
+        CURRENT.meter.answered([status], time.monotonic_ns() - began)
+    return output
 
 
 def _output(reply: Reply) -> Any:

@@ -35,6 +35,9 @@ IDLE_S = 0.2
 PERIOD_S = 1.0
 _SHORT_PERIOD_S = 0.1
 """Between looks while somebody waits."""
+_LONGEST_PERIOD_S = 5.0
+_MOST_TAKEN_A_SECOND = 1 << 30
+"""Bytes by which the memory that is left may shrink before one looks again."""
 
 
 class ParkingState:
@@ -133,6 +136,7 @@ class Admission:
     def __init__(self) -> None:
         self.memory = AvailableMemory()
         self.is_short = False
+        self._spare = 0
         self._reserved: dict[object, int] = {}
         self._waiting: dict[ParkableModel, float] = {}
         self._parking: dict[ParkableModel, int] = {}
@@ -144,7 +148,10 @@ class Admission:
     @property
     def period_s(self) -> float:
         """The seconds after which to look again."""
-        return _SHORT_PERIOD_S if self._waiting or self._reclaims else PERIOD_S
+        if self._waiting or self._reclaims:
+            return _SHORT_PERIOD_S
+        # With so much left that idle models need not park for a while, one need not look either.
+        return max(PERIOD_S, min(_LONGEST_PERIOD_S, self._spare / _MOST_TAKEN_A_SECOND))
 
     def fits(self, needed: int) -> bool:
         """Whether a process can take so many bytes."""
@@ -202,6 +209,7 @@ class Admission:
         # Looked at anew: those that were let in have reserved theirs.
         left = self._left()
         missing, wanted = self.memory.low - left, 0
+        self._spare = -missing
         if self._waiting:
             first = next(iter(self._waiting))
             wanted = self.memory.floor + first.needed - left

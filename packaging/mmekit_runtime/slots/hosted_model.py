@@ -6,6 +6,7 @@ import contextlib
 import functools
 import time
 
+from mmekit_runtime.metering.settings import imports_of, is_on
 from mmekit_runtime.slots.admission import ParkingState
 from mmekit_runtime.slots.lifecycle import (
     CRASH_WINDOW_S,
@@ -89,10 +90,11 @@ class HostedModel:
         self._server = server
         self.identity = first.identity
         self.body = SharedBody.of_worker(first.argv, first.environ, first.model_dir)
-        self.imports = frozenset(read_preload(first.model_dir))
+        self.imports = frozenset(read_preload(first.model_dir)) | imports_of(first.environ)
         if self.body is not None:
             self.imports |= {self.body.token}
         self._first_worker = {"argv": first.argv, "environ": first.environ, "cwd": first.cwd}
+        self._metrics_server = first.server if is_on(first.environ) else None
         self.init: dict[str, str] | None = None
         self.ended = False
         self.processes = ModelProcesses(self, server.loop, server.templates, server.admission)
@@ -318,6 +320,8 @@ class HostedModel:
             "dropped_paths": self._server.dropped_paths,
             "init": self.init,
             "quiet": bool(self.parking.since) or process.is_further,
+            "woken": bool(self.parking.since) and not process.is_further,
+            "metrics_server": self._metrics_server,
             "shared": self._sharing.token_for(process.template),
         }
 

@@ -231,7 +231,7 @@ class ModelProcesses:
     def park(self) -> None:
         """Ask them to end; one that has something to do stays."""
         for process in self._processes:
-            process.ask_to_park()
+            process.ask_to_park(is_last=process is self._processes[-1])
 
 
 class Sharing:

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mmekit_runtime.messages import Reply
+from mmekit_runtime.metering.start import name_model, start_meter
 from mmekit_runtime.slots import copy_on_write
 from mmekit_runtime.slots.connection import (
     LONGEST,
@@ -89,6 +90,9 @@ class RequestLoop:
         self._load = LoadMonitor()
         self._initialised: bytes | None = None
         self._limit_s = PREDICT_TIMEOUT_S
+        server = start.get("metrics_server")
+        self._meter = None if server is None else start_meter(server)
+        self._report_in_s: float | None = None
         self._service = self._import_model()
 
     def _import_model(self) -> ModelService:
@@ -111,6 +115,8 @@ class RequestLoop:
         self._begin()
         while self._channel is not None or self._by_fd:
             self._turn()
+        if self._meter is not None:
+            self._meter.close()
 
     def rehearse(self) -> None:
         """Answer what has been sent in advance, as `run` would, and leave the fork server alone."""
@@ -130,6 +136,8 @@ class RequestLoop:
             if self._initialised is None:
                 raise RuntimeError("the model could not be loaded again")
             copy_on_write.give_back()
+            if self._meter is not None and self._start["woken"]:
+                self._meter.woken()
         self._tell({"ready": os.getpid()})
 
     # The loop.
@@ -138,7 +146,7 @@ class RequestLoop:
         channel = self._channel
         if channel is not None and channel.pending:
             self._poll.modify(channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        events = dict(self._poll.poll())
+        events = dict(self._poll.poll(self._report_in_s))
         # First of all, as what is printed from now on may have to go elsewhere.
         if channel is not None and channel.fileno() in events:
             self._read_channel(channel, events.pop(channel.fileno()))
@@ -151,6 +159,8 @@ class RequestLoop:
             faulthandler.cancel_dump_traceback_later()
         else:
             self._serve(ready)
+        if self._meter is not None:
+            self._report_in_s = self._meter.report_if_due()
 
     def _serve(self, ready: list[int]) -> None:
         connections = [one for fd in ready if (one := self._by_fd.get(fd)) is not None]
@@ -231,7 +241,7 @@ class RequestLoop:
         elif "release" in message:
             self._release(message["release"], message["token"])
         elif "park" in message:
-            self._park(message["park"])
+            self._park(message["park"], is_last=message["is_last"])
 
     def _release(self, number: int, token: int) -> None:
         """Leave a connection to another process, unless something on it is half done."""
@@ -241,7 +251,7 @@ class RequestLoop:
             self._drop(connection, tell=False)
         self._tell({"released": released, "token": token})
 
-    def _park(self, answered_ns: int) -> None:
+    def _park(self, answered_ns: int, *, is_last: bool) -> None:
         """End, if nothing has come since the fork server looked, and nothing is half done.
 
         What is in the connections stays there: the fork server watches them from now on.
@@ -250,6 +260,10 @@ class RequestLoop:
         if halfway or self._scoreboard.answered_ns != answered_ns or self._channel is None:
             self._tell({"stays": os.getpid()})
             return
+        if self._meter is not None:
+            if is_last:
+                self._meter.parked()
+            self._meter.close()
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -334,6 +348,10 @@ class RequestLoop:
         # Counted first: whoever has an answer finds it counted.
         errors = sum(reply.status >= _ERRORS for reply in replies)
         self._count([connection for connection, _ in taken], began, errors)
+        if self._meter is not None:
+            waited = [began - connection.taken_ns for connection, _ in taken]
+            took = time.monotonic_ns() - began
+            self._meter.called([reply.status for reply in replies], took, waited)
         for (connection, _), reply in zip(taken, replies, strict=True):
             self._send(connection, reply_bytes(reply))
 
@@ -342,6 +360,13 @@ class RequestLoop:
         began = time.monotonic_ns()
         output = self._service.invoke(message)
         self._count([connection], began, int(output.code >= _ERRORS))
+        if self._meter is not None:
+            took = time.monotonic_ns() - began
+            # The answer to a batch of a server's has one status for all of them.
+            size = message.properties.get("batch_size", "")
+            statuses = [output.code] * (int(size) if size.isdigit() else 1)
+            statuses = self._meter.take_answered() or statuses
+            self._meter.called(statuses, took, [began - connection.taken_ns])
         if output.stream_content is None:
             self._send(connection, output_bytes(output), output)
         else:
@@ -369,6 +394,10 @@ class RequestLoop:
             self._limit_s = predict_timeout(message.properties)
             self._scoreboard.set_load(load_ns=elapsed)
             self._tell({"initialised": dict(message.properties)})
+            if self._meter is not None:
+                name_model(self._meter, message.properties, os.getcwd())  # noqa: PTH109
+                if self._start["init"] is None:
+                    self._meter.loaded(elapsed)
             if not self._start["quiet"]:
                 self._log_load(elapsed)
         return data

@@ -91,6 +91,18 @@ class Slot:
         """The path of the socket that the server will connect to."""
         return self.argv[self.argv.index("--sock-name") + 1]
 
+    @property
+    def server(self) -> int:
+        """The process that has started the worker, or has asked for the slot; 0 if it is gone."""
+        if not self.is_stub:
+            return self.pid
+        try:
+            with open(f"/proc/{self.pid}/stat") as file:  # noqa: PTH123
+                # The name, in brackets, may hold anything.
+                return int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0
+
     def listen(self) -> None:
         """Open the worker's socket and say that the engine has started, as the engine does."""
         name = self.socket_name
@@ -302,11 +314,11 @@ class ProcessHandle:
             return self.asked_at
         return max(self.asked_at, self.scoreboard.counters()["answered_ns"] / 1e9)
 
-    def ask_to_park(self) -> None:
-        """Ask it to end, unless something has come in the meantime."""
+    def ask_to_park(self, *, is_last: bool = False) -> None:
+        """Ask it to end, unless something has come in the meantime; the last parks the model."""
         if self.scoreboard is not None and not self.parking:
             self.parking = True
-            self.tell({"park": self.scoreboard.counters()["answered_ns"]})
+            self.tell({"park": self.scoreboard.counters()["answered_ns"], "is_last": is_last})
 
     def receive_all(self) -> list[dict[str, Any]] | None:
         """Return what it has said; None at its end."""

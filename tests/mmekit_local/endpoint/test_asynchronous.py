@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+import urllib.request
 
 import pytest
 
@@ -187,6 +188,15 @@ def test_a_payload_that_is_not_there_fails_the_invocation(service, endpoint):
     )
     said = read(service, answer["FailureLocation"])["Body"].read().decode()
     assert "could not be downloaded: there is no such object" in said
+
+
+def test_what_a_model_refuses_is_told_once(service, endpoint):
+    answer = ask(service, endpoint, b'{"status": 418}', key="refused")
+    read(service, answer["FailureLocation"])
+
+    with urllib.request.urlopen(f"{service.url}/_mme/top?endpoint={endpoint}", timeout=60) as top:
+        errors = [one for one in json.load(top)["errors"] if "418" in one["example"]]
+    assert [(one["status"], one["count"]) for one in errors] == [(418, 1)]
 
 
 def test_an_answer_that_takes_too_long_is_a_failure(service, endpoint, tmp_path):

@@ -133,6 +133,22 @@ class _NamespaceFilter:
         return [datum for datum in every if datum.namespace in self._namespaces]
 
 
+class _DimensionFilter:
+    """The metrics with these dimensions and no further ones: to moto, those are the same metric."""
+
+    def __init__(self, backend: CloudWatchBackend, dimensions: Sequence[dict[str, Any]]) -> None:
+        self._backend = backend
+        self._dimensions = {one["Name"]: one.get("Value") for one in dimensions}
+
+    def get_all_metrics(self) -> list[Any]:
+        """Return them."""
+        return [
+            datum
+            for datum in self._backend.get_all_metrics()
+            if {one.name: one.value for one in datum.dimensions} == self._dimensions
+        ]
+
+
 def _get_metric_data(
     backend: CloudWatchBackend, queries: Sequence[dict[str, Any]], **others: Any
 ) -> list[dict[str, Any]]:
@@ -171,7 +187,10 @@ def _get_metric_statistics(response: CloudWatchResponse) -> ActionResult:
             raise InvalidParameterValue(
                 f"The value {name} for parameter ExtendedStatistics is not supported."
             )
-    points = response.cloudwatch_backend.get_metric_statistics(
+    dimensions = parameter("Dimensions") or []
+    compute: Any = CloudWatchBackend.get_metric_statistics
+    points = compute(
+        _DimensionFilter(response.cloudwatch_backend, dimensions),
         parameter("Namespace"),
         parameter("MetricName"),
         parameter("StartTime"),
@@ -179,7 +198,7 @@ def _get_metric_statistics(response: CloudWatchResponse) -> ActionResult:
         response._get_int_param("Period"),  # noqa: SLF001 - as above
         [*usual, *extended],
         unit=parameter("Unit"),
-        dimensions=parameter("Dimensions") or [],
+        dimensions=dimensions,
     )
     if extended:
         # moto has a data point even where there is no such value.

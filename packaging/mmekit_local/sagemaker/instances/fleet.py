@@ -51,7 +51,7 @@ logger = logging.getLogger("mmekit.endpoint")
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _USAGE_SECONDS = 3.0
-_AWAKE_SECONDS = 30.0
+_AWAKE_SECONDS = 15.0
 """After the last request models settle, processes end, and what they take is measured as before."""
 _REST_SECONDS = 9.0
 """Between looks at containers that nobody asks: CloudWatch is told of them every ten seconds."""

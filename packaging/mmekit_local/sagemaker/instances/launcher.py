@@ -17,7 +17,7 @@ from mmekit.aws_environment import container_environment, leads_elsewhere, past_
 from mmekit.errors import EndpointError
 from mmekit_local.guard import guard_command
 from mmekit_local.ports import free_port
-from mmekit_local.printed import LineRateLimit, lines_per_second, show_lines
+from mmekit_local.printed import LineRateLimit, lines_per_second, open_pipe, show_lines
 from mmekit_local.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -229,26 +229,36 @@ async def start_process(
     # Its sockets need a short name; what it leaves there is removed when it has ended.
     scratch = ScratchFolder("mme-")
     try:
+        # A pipe, as a container's log is: model processes write their metrics into it themselves.
+        output, closing, writing = await open_pipe()
+    except BaseException:
+        scratch.remove()
+        raise
+    try:
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=placement.folder,
             env={**variables, "TMPDIR": str(scratch.path)},
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=writing,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
     except BaseException:
+        closing.close()
         scratch.remove()
         raise
+    finally:
+        os.close(writing)
     try:
         guard = None if afterwards is None else await _guard(process.pid, afterwards)
     except BaseException:
         # Nobody else knows of the process yet, so nobody else could end it.
         os.killpg(process.pid, signal.SIGKILL)
+        closing.close()
         scratch.remove()
         raise
-    return _ProcessContainer(process, port, placement, scratch, guard)
+    return _ProcessContainer(process, (output, closing), port, placement, scratch, guard)
 
 
 class _ProcessContainer:
@@ -257,6 +267,7 @@ class _ProcessContainer:
     def __init__(
         self,
         process: asyncio.subprocess.Process,
+        output: tuple[asyncio.StreamReader, asyncio.ReadTransport],
         port: int,
         placement: Placement,
         scratch: ScratchFolder,
@@ -267,6 +278,7 @@ class _ProcessContainer:
         self.host = _HOST
         self.port = port
         self._process = process
+        self._output, self._closing = output
         self._placement = placement
         self._last_lines: deque[str] = deque(maxlen=_TAIL)
         self._reading = asyncio.ensure_future(self._read_output())
@@ -315,9 +327,11 @@ class _ProcessContainer:
 
         A container whose output is not read stops at its next line.
         """
-        assert self._process.stdout is not None  # noqa: S101 - it was asked for
         rate_limit = LineRateLimit(_MODELS * lines_per_second())
-        await show_lines(self._process.stdout, rate_limit, self._say)
+        try:
+            await show_lines(self._output, rate_limit, self._say)
+        finally:
+            self._closing.close()
 
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()

@@ -19,6 +19,7 @@ from moto.backends import get_backend
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mmekit_local.sagemaker.observability.embedded_metrics import EmbeddedMetrics
     from mmekit_local.sagemaker.specification import EndpointId
 
 __all__ = ["LogShipper"]
@@ -45,9 +46,16 @@ class _LogStream:
 
 
 class LogShipper:
-    """Takes lines without ever blocking; `flush` brings them to CloudWatch Logs in batches."""
+    """Takes lines without ever blocking; `flush` brings them to CloudWatch Logs in batches.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    embedded
+        Takes what is a metric among them; None for nobody.
+    """
+
+    def __init__(self, embedded: EmbeddedMetrics | None = None) -> None:
+        self._embedded = embedded
         self._pending: dict[_LogStream, None] = {}
 
     def sink(self, endpoint: EndpointId, variant: str) -> Callable[[str], None]:
@@ -79,8 +87,14 @@ class LogShipper:
             try:
                 if events := _taken(stream):
                     _write(stream, events)
+                    self._take_metrics(stream.endpoint, events)
             except Exception:  # a subscription of the user's may fail in any way
                 logger.exception("log lines of %s are lost", stream.name)
+
+    def _take_metrics(self, endpoint: EndpointId, events: list[dict[str, object]]) -> None:
+        if self._embedded is not None:
+            for event in events:
+                self._embedded.take(endpoint, str(event["message"]))
 
 
 def _taken(stream: _LogStream) -> list[dict[str, object]]:

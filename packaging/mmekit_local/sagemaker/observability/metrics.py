@@ -11,6 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from mmekit_local.sagemaker.observability.embedded_metrics import EmbeddedMetrics
 from mmekit_local.sagemaker.observability.latency import Latencies
 from mmekit_local.sagemaker.observability.observations import (
     BatchCounter,
@@ -265,10 +266,17 @@ class AsyncMetrics:
 
 
 class Metrics:
-    """The metrics of every variant."""
+    """The metrics of every variant.
+
+    Attributes
+    ----------
+    embedded
+        Those that models tell of themselves.
+    """
 
     def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
+        self.embedded = EmbeddedMetrics(aws)
         self._variants: dict[tuple[EndpointId, str], VariantMetrics] = {}
         self._targets: dict[EndpointId, TargetMetrics] = {}
         self._snapshots: Callable[[], Mapping[EndpointId, FleetSnapshot]] = dict
@@ -323,6 +331,7 @@ class Metrics:
             del self._variants[key]
         self._published.pop(endpoint, None)
         self._targets.pop(endpoint, None)
+        self.embedded.forget(endpoint)
         self._deployments = [one for one in self._deployments if one.endpoint != endpoint]
 
     def flush(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -13,9 +13,12 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+from mmekit_runtime.metering.meter import COLUMN_COUNTS, COUNTS, DISTRIBUTIONS, MEMORY
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from mmekit_local.sagemaker.observability.embedded_metrics import ModelFigure
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
     from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
     from mmekit_local.sagemaker.observability.observations import BatchSummary
@@ -27,7 +30,28 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _VARIANT = ("account", "region", "endpoint", "variant")
 _INSTANCE = (*_VARIANT, "instance")
+_MODEL = ("account", "region", "endpoint", "model")
 _MICROSECONDS = 1e6
+
+_MODEL_COUNTERS = (
+    (COUNTS["requests"], "Requests that model processes answered"),
+    (COUNTS["errors"], "Those with a status from 400"),
+    (COUNTS["refused"], "Those that the handler could not read (400, 406, 415)"),
+    (COUNTS["loads"], "Loads"),
+    (COUNTS["parks"], "How often the model gave back its process"),
+    (COUNTS["wakes"], "How often it was woken"),
+)
+_MODEL_SUMMARIES = (
+    (DISTRIBUTIONS["batch"][0], "Requests of a call of the handler"),
+    (DISTRIBUTIONS["queue"][0], "Time that requests waited in the process"),
+    (DISTRIBUTIONS["predict"][0], "Time that calls of the handler took"),
+    (DISTRIBUTIONS["load"][0], "Time of a load"),
+)
+_COLUMN_COUNTERS = (
+    (COLUMN_COUNTS["missing"], "Cells of a column without a value"),
+    (COLUMN_COUNTS["unseen"], "Cells with a category that was not there in training"),
+    (COLUMN_COUNTS["refused"], "Requests that were refused for a column"),
+)
 
 _TIMES: tuple[tuple[str, str, Callable[[VariantMetrics], BatchSummary]], ...] = (
     ("model", "Time that containers took to answer", lambda m: m.model_latency),
@@ -82,6 +106,7 @@ class _EndpointCollector:
                 family.add_metric(labels, values.ever, values.total_ever / _MICROSECONDS)
             yield family
         yield _latency(variants)
+        yield from _models(self._monitor.metrics.embedded.figures())
         yield from self._gauges()
 
     def _gauges(self) -> Iterator[Metric]:
@@ -98,6 +123,32 @@ class _EndpointCollector:
                 if value is not None:
                     family.add_metric(labels, value)
             yield family
+
+
+def _models(figures: Mapping[ModelFigure, tuple[float, float, float]]) -> list[Metric]:
+    """Return what models tell of themselves, where MMEKIT_METRICS has them do so."""
+    families: dict[tuple[str, bool], Any] = {
+        (name, False): CounterMetricFamily(name, text, labels=_MODEL)
+        for name, text in _MODEL_COUNTERS
+    }
+    for name, text in _MODEL_SUMMARIES:
+        families[name, False] = SummaryMetricFamily(name, text, labels=_MODEL)
+    families[MEMORY, False] = GaugeMetricFamily(
+        MEMORY, "Memory of the model process that told last", labels=_MODEL
+    )
+    for name, text in _COLUMN_COUNTERS:
+        families[name, True] = CounterMetricFamily(name, text, labels=(*_MODEL, "column"))
+    for figure, (count, total, last) in figures.items():
+        name, is_column = figure.name, bool(figure.column)
+        family = families.get((name, is_column))
+        if family is None:
+            continue
+        labels = [*figure.endpoint, figure.model, *([figure.column] if is_column else [])]
+        if isinstance(family, SummaryMetricFamily):
+            family.add_metric(labels, count, total)
+        else:
+            family.add_metric(labels, last if isinstance(family, GaugeMetricFamily) else total)
+    return [family for family in families.values() if family.samples]
 
 
 def _labels(metrics: VariantMetrics) -> tuple[str, ...]:

@@ -7,13 +7,18 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from mmekit_local.sagemaker.failures import FailureCounts
+from mmekit_local.sagemaker.page.top import failure_members, stored_targets
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from mmekit_local.sagemaker.event_log import EndpointEvent, EventLog
+    from mmekit_local.sagemaker.failures import CountedFailure
     from mmekit_local.sagemaker.observability.latency import SeriesPoint
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
     from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
+    from mmekit_local.sagemaker.page.top import ListKeys
     from mmekit_local.sagemaker.snapshot import (
         EndpointStatus,
         InstanceSnapshot,
@@ -29,6 +34,9 @@ _WAITING = 64  # messages that a client may be behind; then it is let go, and co
 _SHOWN_EVENTS = 200
 _DIGITS = 20  # more than any event's number has
 
+_RESTING = 1000  # models of an endpoint that are in S3 alone are named; others are only counted
+_SECONDS_A_LISTING = 5
+_EXAMPLE = 600
 _ROWS = 200  # models of an instance that are listed: the last used; others are only counted
 
 Members = dict[str, Any]
@@ -46,6 +54,8 @@ class Feed:
         What happened.
     statuses
         Returns every endpoint that exists.
+    list_keys
+        Lists a bucket.
     token
         What the page has to show when it asks for something.
     """
@@ -55,12 +65,16 @@ class Feed:
         monitor: EndpointMonitor,
         event_log: EventLog,
         statuses: Callable[[], Sequence[EndpointStatus]],
+        list_keys: ListKeys = lambda *_: [],
         token: str = "",
     ) -> None:
         self._monitor = monitor
         self._event_log = event_log
         self._statuses = statuses
+        self._list_keys = list_keys
         self._token = token
+        self._stored: list[Members] = []
+        self._seconds = 0
         self._clients: set[_Queue] = set()
         monitor.listen(self._send_state)
         event_log.listen(self._send_event)
@@ -102,12 +116,59 @@ class Feed:
         fresh = [event for event in events if event.number > seen][-_SHOWN_EVENTS:]
         state = state_members(self._monitor, self._statuses, history=True)
         state["token"] = self._token
-        return _message("state", state) + b"".join(_event_message(event) for event in fresh)
+        told = [
+            _message("state", state),
+            _message("stored", {"endpoints": self._list_stored()}),
+            _message("failures", {"endpoints": self._failures(FailureCounts.latest)}),
+        ]
+        return b"".join(told) + b"".join(_event_message(event) for event in fresh)
 
     def _send_state(self) -> None:
         if self._clients:
             state = state_members(self._monitor, self._statuses, history=False)
             self._send(_message("state", state))
+            if changed := self._failures(FailureCounts.take_changed):
+                self._send(_message("failures", {"endpoints": changed}))
+            self._send_stored()
+
+    def _send_stored(self) -> None:
+        """Tell what is in S3 and not in memory, when that is another than before."""
+        self._seconds += 1
+        if self._seconds % _SECONDS_A_LISTING == 0:
+            stored = self._list_stored()
+            if stored != self._stored:
+                self._stored = stored
+                self._send(_message("stored", {"endpoints": stored}))
+
+    def _list_stored(self) -> list[Members]:
+        listed = []
+        for endpoint, fleet in self._monitor.snapshots().items():
+            stored = stored_targets(endpoint, fleet, self._list_keys)
+            in_memory = {
+                model.target
+                for variant in fleet.variants
+                for instance in variant.instances
+                for model in instance.models
+                if model.state != "on disk"
+            }
+            resting = sorted(stored - in_memory)
+            counts = {"stored": len(stored), "resting": len(resting)}
+            listed.append({**endpoint._asdict(), **counts, "targets": resting[:_RESTING]})
+        return listed
+
+    def _failures(self, which: Callable[[FailureCounts], list[CountedFailure]]) -> list[Members]:
+        """Return those of all endpoints that have some."""
+        told = []
+        for status in self._statuses():
+            counts = self._event_log.failures(status.id)
+            found = [] if counts is None else which(counts)
+            if counts is not None and found:
+                groups = [failure_members(one) for one in found]
+                for group in groups:
+                    group["example"] = group["example"][:_EXAMPLE]
+                about = {"generation": counts.number, "leftOut": counts.left_out}
+                told.append({**status.id._asdict(), **about, "groups": groups})
+        return told
 
     def _send_event(self, event: EndpointEvent) -> None:
         if self._clients:

@@ -44,7 +44,10 @@ _FILES = {
     "icon.svg": ("icon.svg", b"image/svg+xml"),
     **{
         name: (name, b"text/javascript; charset=utf-8")
-        for name in ("page.js", "charts.js", "endpoints.js", "events.js", "form.js", "text.js")
+        for name in (
+            *("page.js", "charts.js", "endpoints.js", "events.js", "failures.js", "form.js"),
+            *("overview.js", "tables.js", "text.js"),
+        )
     },
 }
 _SAFE = [
@@ -97,7 +100,7 @@ class PageRoutes:
         self._data_plane = data_plane
         self._files: dict[str, bytes] = {}
         self._token = secrets.token_urlsafe()
-        self._feed = Feed(monitor, event_log, statuses, self._token)
+        self._feed = Feed(monitor, event_log, statuses, list_keys, self._token)
 
     async def answer(self, request: ApiRequest) -> ApiReply:
         """Answer a request whose path is /_mme or begins with /_mme/."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mmekit_local.sagemaker.aws_client import ObjectAddress
     from mmekit_local.sagemaker.event_log import EventLog
-    from mmekit_local.sagemaker.failures import Failure
+    from mmekit_local.sagemaker.failures import CountedFailure
     from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
     from mmekit_local.sagemaker.snapshot import (
         FleetSnapshot,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     ListKeys = Callable[[str, str, ObjectAddress], list[str]]
     Members = dict[str, Any]
 
-__all__ = ["failure_members", "top_text"]
+__all__ = ["ListKeys", "failure_members", "stored_targets", "top_text"]
 
 _ARCHIVES = (".tar.gz", ".tgz")
 _STATES = ("loaded", "parked", "loading", "disk")
@@ -74,7 +74,7 @@ async def top_text(
     figures = {one.target: one for one in targets.figures()}
     await asyncio.sleep(0)
     places = _places(fleet)
-    stored = _stored(endpoint, fleet, list_keys)
+    stored = stored_targets(endpoint, fleet, list_keys)
     await asyncio.sleep(0)
     models = [
         _model(figures.get(target, _NOTHING), target, places.get(target, _NO_PLACE), stored)
@@ -98,7 +98,7 @@ async def top_text(
     return f'{json.dumps(members)[:-1]}, "models": [{", ".join(models)}]}}'
 
 
-def failure_members(failure: Failure) -> Members:
+def failure_members(failure: CountedFailure) -> Members:
     """Return failures of one cause as JSON's types."""
     return {
         "number": failure.number,
@@ -156,10 +156,10 @@ def _is_parked(model: ModelSnapshot) -> bool:
     return model.parking is not None and model.parking.since is not None
 
 
-def _stored(
+def stored_targets(
     endpoint: EndpointId, fleet: FleetSnapshot | None, list_keys: ListKeys
 ) -> frozenset[str]:
-    """Return the target models that are in S3."""
+    """Return the target models that are in S3, loaded or not."""
     urls = {one.data_url for one in (() if fleet is None else fleet.variants) if one.multi_model}
     return frozenset(_targets_below(urls, endpoint, list_keys))
 

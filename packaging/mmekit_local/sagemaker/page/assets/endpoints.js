@@ -1,50 +1,180 @@
 // Endpoints, their variants, instances and models.
 
 import { LineChart } from "./charts.js";
-import { age, arrange, bytes, clock, count, element, milliseconds, rate, share, write } from "./text.js";
+import { Overview } from "./overview.js";
+import { SortedTable } from "./tables.js";
+import { age, arrange, bytes, clock, count, element, keyOf, milliseconds, rate, share, write } from "./text.js";
 
 const KEPT_SECONDS = 300;
+const SHOWN_RESTING = 200;
 const [RATE, ERRORS, P50, P95, P99] = [1, 2, 3, 4, 5];
 
 export class EndpointList {
-  constructor(document) {
+  // `take` is called with an endpoint's key and a target model that somebody has chosen.
+  constructor(document, changed, take) {
     this.list = document.getElementById("endpoints");
     this.empty = document.getElementById("no-endpoints");
+    this.overview = new Overview(document, changed);
+    this.take = take;
+    this.histories = new Map();
+    this.resting = new Map();
+    this.endpoints = [];
   }
 
-  update(endpoints) {
-    this.empty.hidden = endpoints.length > 0;
-    const keyOf = (endpoint) => `${endpoint.account}/${endpoint.region}/${endpoint.name}`;
-    arrange(this.list, endpoints, keyOf, () => new EndpointView().node);
+  // Takes what the server tells each second.
+  hear(endpoints) {
+    this.endpoints = endpoints;
+    for (const endpoint of endpoints)
+      for (const variant of endpoint.variants) this.remember(endpoint, variant);
+    const known = new Set(endpoints.flatMap((one) => one.variants.map((each) => placeOf(one, each))));
+    for (const place of this.histories.keys()) if (!known.has(place)) this.histories.delete(place);
   }
+
+  // A greeting brings all seconds, a second later comes one: take what is newer than the last.
+  remember(endpoint, variant) {
+    const place = placeOf(endpoint, variant);
+    const former = variant.seconds.length > 1 ? [] : (this.histories.get(place) ?? []);
+    const last = former.at(-1)?.[0] ?? 0;
+    const seconds = [...former, ...variant.seconds.filter((second) => second[0] > last)];
+    this.histories.set(place, seconds.slice(-KEPT_SECONDS));
+  }
+
+  // Takes what is in S3 and not in memory.
+  hearStored(endpoints) {
+    this.resting = new Map(endpoints.map((told) => [keyOf(told), told]));
+  }
+
+  update() {
+    this.empty.hidden = this.endpoints.length > 0;
+    const rows = this.endpoints.map((endpoint) => this.row(endpoint)).filter((row) => row.shown);
+    this.overview.update(rows, this.endpoints.length);
+    const open = rows.filter((row) => row.open);
+    arrange(this.list, open, (row) => row.key, () => new EndpointView().node);
+  }
+
+  // Says of an endpoint what the overview tells, and what matches the filter.
+  row(endpoint) {
+    const key = keyOf(endpoint);
+    const stored = this.resting.get(key) ?? { stored: 0, resting: 0, targets: [] };
+    const row = { key, endpoint, name: endpoint.name, status: endpoint.status };
+    const instances = endpoint.variants.flatMap((variant) => variant.instances);
+    const models = instances.flatMap((instance) => instance.models);
+    const total = (of) => endpoint.variants.reduce((sum, variant) => sum + variant.totals[of], 0);
+    const recent = endpoint.variants.map((variant) =>
+      (this.histories.get(placeOf(endpoint, variant)) ?? []).slice(-10),
+    );
+    row.loaded = instances.reduce((sum, instance) => sum + instance.loaded, 0);
+    row.parked = models.filter((model) => model.state === "parked").length;
+    row.stored = stored.stored;
+    row.memory = instances.reduce((sum, one) => (one.memory === null ? sum : (sum ?? 0) + one.memory), null);
+    row.rate = recent.reduce((sum, seconds) => sum + perSecond(seconds), 0);
+    row.p99 = recent.reduce((most, seconds) => larger(most, seconds.at(-1)?.[P99]), null);
+    for (const name of ["hits", "lookups", "errors"]) row[name] = total(name);
+    row.histories = this.histories;
+    row.take = (target) => this.take(key, target);
+    row.article = () => [...this.list.children].find((node) => node.view?.key === key);
+    this.filter(row, models, stored);
+    return row;
+  }
+
+  filter(row, models, stored) {
+    const { overview } = this;
+    const named = overview.matches(row.name);
+    const matches = (target) => named || overview.matches(target);
+    row.matches = matches;
+    const inMemory = new Set(models.map((model) => model.target));
+    const resting = stored.targets.filter((target) => !inMemory.has(target) && matches(target));
+    row.resting = { targets: resting, unnamed: named ? stored.resting - stored.targets.length : 0 };
+    const found = [...inMemory].filter(matches).length + resting.length;
+    row.matching = named ? 0 : found;
+    row.shown = named || found > 0;
+  }
+}
+
+function placeOf(endpoint, variant) {
+  return `${keyOf(endpoint)}/${variant.name}`;
+}
+
+function perSecond(seconds) {
+  return seconds.reduce((sum, row) => sum + row[RATE], 0) / Math.max(seconds.length, 1);
+}
+
+function larger(one, other) {
+  return other === null || other === undefined ? one : Math.max(one ?? 0, other);
 }
 
 class EndpointView {
   constructor() {
     this.name = element("h2");
     this.status = element("span", { class: "pill" });
+    this.fold = element("button", { type: "button", class: "fold" }, "Fold");
+    this.fold.addEventListener("click", () => this.row.overview.toggle(this.row.key));
     this.about = element("p", { class: "about" });
     this.reason = element("p", { class: "reason" });
     this.variants = element("div");
-    const head = element("header", {}, this.name, this.status);
-    this.node = element("article", { class: "card" }, head, this.about, this.reason, this.variants);
+    this.resting = new RestingModels();
+    const head = element("header", {}, this.name, this.status, this.fold);
+    this.node = element("article", { class: "card" }, head, this.about, this.reason);
+    this.node.append(this.variants, this.resting.node);
     this.node.view = this;
   }
 
-  update(endpoint) {
+  update(row) {
+    const { endpoint } = row;
+    this.row = row;
+    this.fold.setAttribute("aria-label", `Fold ${endpoint.name}`);
     write(this.name, endpoint.name);
     write(this.status, endpoint.status);
     this.status.dataset.status = endpoint.status;
     write(this.about, `config ${endpoint.config} · ${endpoint.region} · account ${endpoint.account}`);
     write(this.reason, endpoint.reason ?? "");
     this.reason.hidden = !endpoint.reason;
-    arrange(this.variants, endpoint.variants, (variant) => variant.name, () => new VariantView().node);
+    const variants = endpoint.variants.map((variant) => {
+      const history = row.histories.get(placeOf(endpoint, variant)) ?? [];
+      return { ...variant, history, matches: row.matches };
+    });
+    arrange(this.variants, variants, (variant) => variant.name, () => new VariantView().node);
+    this.resting.update(row);
+  }
+}
+
+// What is in S3 and in no instance's memory: the first request would load it.
+class RestingModels {
+  constructor() {
+    this.title = element("summary");
+    this.list = element("ul", { class: "resting" });
+    this.hint = element("p", { class: "hint" });
+    this.node = element("details", { class: "variant" }, this.title, this.list, this.hint);
+  }
+
+  update({ resting, take }) {
+    const { targets, unnamed } = resting;
+    this.node.hidden = targets.length + unnamed === 0;
+    write(this.title, `In S3 and not in memory: ${count(targets.length + unnamed)}`);
+    if (!this.node.open) return;
+    const shown = targets.slice(0, SHOWN_RESTING);
+    arrange(this.list, shown.map((target) => ({ target, take })), (one) => one.target, () => new RestingModel().node);
+    const left = targets.length + unnamed - shown.length;
+    write(this.hint, left ? `${count(left)} more are not listed; the filter finds them.` : "");
+  }
+}
+
+class RestingModel {
+  constructor() {
+    this.button = element("button", { type: "button", class: "target" });
+    this.button.addEventListener("click", () => this.take(this.target));
+    this.node = element("li", {}, this.button);
+    this.node.view = this;
+  }
+
+  update({ target, take }) {
+    Object.assign(this, { target, take });
+    write(this.button, target);
   }
 }
 
 class VariantView {
   constructor() {
-    this.seconds = [];
     this.name = element("h3");
     this.about = element("p", { class: "about" });
     this.figures = new Figures();
@@ -82,20 +212,11 @@ class VariantView {
     const type = variant.instanceType ?? "serverless";
     write(this.name, variant.name);
     write(this.about, `${kind} · ${type} · weight ${variant.weight}`);
-    this.remember(variant.seconds);
-    this.figures.update(variant, this.seconds);
-    this.latency.update(this.seconds);
-    this.throughput.update(this.seconds);
+    this.figures.update(variant, variant.history);
+    this.latency.update(variant.history);
+    this.throughput.update(variant.history);
     this.instances.update(variant.instances);
     this.models.update(variant);
-  }
-
-  // A greeting brings all seconds, a second later comes one: take what is newer than the last.
-  remember(seconds) {
-    if (seconds.length > 1) this.seconds = [];
-    const last = this.seconds.at(-1)?.[0] ?? 0;
-    this.seconds.push(...seconds.filter((second) => second[0] > last));
-    this.seconds = this.seconds.slice(-KEPT_SECONDS);
   }
 }
 
@@ -112,10 +233,9 @@ class Figures {
 
   update({ totals }, seconds) {
     const recent = seconds.slice(-10);
-    const perSecond = recent.reduce((sum, row) => sum + row[RATE], 0) / Math.max(recent.length, 1);
     const last = recent.findLast((row) => row[P50] !== null);
     const told = {
-      "requests/s": rate(perSecond),
+      "requests/s": rate(perSecond(recent)),
       p50: milliseconds(last?.[P50]),
       p99: milliseconds(last?.[P99]),
       "cache hits": share(totals.hits, totals.lookups),
@@ -209,54 +329,35 @@ const COLUMNS = [
 
 class ModelTable {
   constructor() {
-    this.by = 4;
-    this.direction = 1;
-    this.variant = { instances: [] };
+    this.variant = { instances: [], matches: () => true };
     this.count = element("span", { class: "about" });
-    this.rows = element("tbody");
     this.hint = element("p", { class: "hint" });
-    const head = element("tr");
-    this.heads = COLUMNS.map((column, place) => {
-      const button = element("button", { type: "button" }, column.name);
-      button.addEventListener("click", () => this.sort(place));
-      const cell = element("th", { scope: "col", class: column.kind }, button);
-      head.append(cell);
-      return cell;
-    });
-    const table = element("table", { class: "models" }, element("thead", {}, head), this.rows);
-    this.table = scrolling("Loaded models", table);
+    this.sorted = new SortedTable(COLUMNS, 4, () => this.update(this.variant), { class: "models" });
+    this.table = scrolling("Loaded models", this.sorted.node);
     const title = element("h4", {}, "Loaded models ", this.count);
     this.node = element("div", {}, title, this.table, this.hint);
   }
 
-  sort(place) {
-    this.direction = this.by === place ? -this.direction : 1;
-    this.by = place;
-    this.update(this.variant);
-  }
-
   update(variant) {
     this.variant = variant;
-    const rows = variant.instances.flatMap((instance) =>
+    const all = variant.instances.flatMap((instance) =>
       instance.models.map((model) => ({ ...model, instance: instance.label.split("/").at(-1) })),
     );
-    const value = COLUMNS[this.by].value;
-    const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-    rows.sort((a, b) => this.direction * order(value(a), value(b)) || order(a.target, b.target));
+    const rows = all.filter((row) => variant.matches(row.target));
+    this.sorted.sort(rows, (row) => row.target);
     const largest = Math.max(1, ...rows.map((row) => row.memory ?? 0));
     for (const row of rows) row.largest = largest;
-    arrange(this.rows, rows, (row) => `${row.instance}/${row.target}`, () => new ModelRow().node);
-    this.heads.forEach((cell, place) => {
-      const direction = this.direction > 0 ? "ascending" : "descending";
-      cell.setAttribute("aria-sort", place === this.by ? direction : "none");
-    });
-    this.tell(variant, rows);
+    const keyed = (row) => `${row.instance}/${row.target}`;
+    arrange(this.sorted.rows, rows, keyed, () => new ModelRow().node);
+    this.tell(variant, all, rows);
   }
 
-  tell(variant, rows) {
+  tell(variant, all, rows) {
     const total = (member) => variant.instances.reduce((sum, instance) => sum + instance[member], 0);
     const resting = total("onDisk") ? `, ${count(total("onDisk"))} more on disk` : "";
-    write(this.count, `${count(total("loaded"))}${resting}`);
+    const loaded = count(total("loaded"));
+    const shown = rows.length < all.length ? `${count(rows.length)} of ${loaded}` : loaded;
+    write(this.count, `${shown}${resting}`);
     this.table.hidden = rows.length === 0;
     const unlisted = total("loaded") - rows.length;
     const hint = rows.length

@@ -1,33 +1,28 @@
-// The event_log: errors with their cause, and everything else that happened, newest first.
+// What happened beside errors, newest first.
 
 import { clock, element, milliseconds } from "./text.js";
 
-const SHOWN = { errors: 20, happened: 40 };
+const SHOWN = 40;
 
 export class Events {
   constructor(document) {
     this.last = 0;
-    this.lists = {
-      errors: [document.getElementById("errors"), document.getElementById("no-errors")],
-      happened: [document.getElementById("happened"), document.getElementById("nothing-happened")],
-    };
+    this.list = document.getElementById("happened");
+    this.hint = document.getElementById("nothing-happened");
   }
 
   add(event) {
     if (event.number <= this.last) this.clear(); // another server runs here now
     this.last = event.number;
-    const kind = event.kind === "error" ? "errors" : "happened";
-    const [list, hint] = this.lists[kind];
-    list.prepend(item(event));
-    while (list.children.length > SHOWN[kind]) list.lastElementChild.remove();
-    hint.hidden = true;
+    if (event.kind === "error") return; // they are counted by their cause
+    this.list.prepend(item(event));
+    while (this.list.children.length > SHOWN) this.list.lastElementChild.remove();
+    this.hint.hidden = true;
   }
 
   clear() {
-    for (const [list, hint] of Object.values(this.lists)) {
-      list.replaceChildren();
-      hint.hidden = false;
-    }
+    this.list.replaceChildren();
+    this.hint.hidden = false;
   }
 }
 

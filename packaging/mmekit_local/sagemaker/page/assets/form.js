@@ -1,6 +1,8 @@
 // The form that invokes a target model.
 
-import { element, milliseconds, write } from "./text.js";
+import { element, keyOf, milliseconds, write } from "./text.js";
+
+const NO_SAMPLE = "The model's archive has no sample request; mme describe says what it takes.";
 
 export class InvokeForm {
   constructor(document) {
@@ -19,7 +21,9 @@ export class InvokeForm {
       this.fill();
     });
     this.fields.target.addEventListener("change", () => this.fill());
+    this.about = document.getElementById("invoke-sample");
     this.filled = { contentType: "", body: "" };
+    this.resting = new Map();
     this.token = "";
     this.asked = "";
   }
@@ -55,6 +59,7 @@ export class InvokeForm {
     for (const variant of endpoint?.variants ?? [])
       for (const instance of variant.instances)
         for (const model of instance.models) targets.add(model.target);
+    for (const target of this.resting.get(this.fields.endpoint.value)?.targets ?? []) targets.add(target);
     const known = [...targets].sort().join("\n");
     if (this.targets.dataset.known !== known) {
       this.targets.dataset.known = known;
@@ -66,6 +71,16 @@ export class InvokeForm {
     this.fields.target.disabled = single;
     this.fields.target.placeholder = single ? "its only model" : "model.tar.gz";
     if (single) this.fill();
+  }
+
+  // Chooses a model, as if somebody had typed it.
+  take(key, target) {
+    this.fields.endpoint.value = key;
+    this.choose();
+    this.fields.target.value = target;
+    this.fill();
+    this.fields.target.focus();
+    this.form.scrollIntoView({ block: "nearest" });
   }
 
   // Puts a request that the chosen model answers into the form, unless somebody wrote one.
@@ -90,9 +105,16 @@ export class InvokeForm {
       return;
     }
     const { type, body } = this.fields;
-    if (asked !== this.asked || (body.value !== "" && body.value !== this.filled.body)) return;
+    if (asked !== this.asked) return;
+    const isMine = body.value !== "" && body.value !== this.filled.body;
+    const has = sample.contentType !== "" || sample.body !== "";
+    const known = has ? "The model's own sample request." : NO_SAMPLE;
+    write(this.about, isMine ? "" : known);
+    if (isMine) return;
     body.value = sample.body;
+    // A type that came with another model's sample is not this one's.
     if (sample.contentType) type.value = sample.contentType;
+    else if (type.value === this.filled.contentType) type.value = "application/json";
     this.filled = sample;
   }
 
@@ -145,10 +167,6 @@ export class InvokeForm {
     write(this.body, body);
     this.body.hidden = body === "";
   }
-}
-
-function keyOf(endpoint) {
-  return `${endpoint.account}/${endpoint.region}/${endpoint.name}`;
 }
 
 function pretty(answer) {

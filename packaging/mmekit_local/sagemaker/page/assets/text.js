@@ -47,6 +47,10 @@ export function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
+export function keyOf(endpoint) {
+  return `${endpoint.account}/${endpoint.region}/${endpoint.name}`;
+}
+
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);

@@ -1,0 +1,28 @@
+"""The load of a model, where its handler counts it: on the plain engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from mmekit_runtime.metering.current import CURRENT
+from mmekit_runtime.metering.settings import is_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def metered_load(properties: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Load a model, and begin to count where a process of DJL's own engine shall."""
+    if CURRENT.meter is None and is_on(os.environ):
+        from mmekit_runtime.metering.start import start_on_plain_engine
+
+        start_on_plain_engine(properties, str(folder))
+    began = time.monotonic_ns()
+    yield
+    if CURRENT.meter is not None and CURRENT.meter.is_told:
+        CURRENT.meter.loaded(time.monotonic_ns() - began)
