@@ -202,16 +202,17 @@ def _loaded_before(site: Site, models: Sequence[PackedModel]) -> tuple[list[Pack
             ), f"the file's order, as the local service does not tell ({error.what})"
         asked = {one.target: one.requests or 0 for one in views if _is_loaded(one.where)}
         return _of(models, asked), "those that were loaded before, the most asked first"
-    if site.deployment.metrics == "models":
-        try:
-            return _of(models, _requests(site, models)), (
-                "those that were asked in the last hour, the most asked first, by their metrics"
-            )
-        except (ClientError, BotoCoreError) as error:
-            return list(models), f"the file's order, as their metrics cannot be read ({error})"
-    return list(models), (
-        "the file's order, as nothing says which were loaded (`metrics: models` would)"
-    )
+    if site.deployment.metrics != "models":
+        return list(models), (
+            "the file's order, as nothing says which were loaded (`metrics: models` would)"
+        )
+    try:
+        found = _of(models, _requests(site, models))
+    except (ClientError, BotoCoreError) as error:
+        return list(models), f"the file's order, as their metrics cannot be read ({error})"
+    if not found:
+        return list(models), "the file's order, as no model has told of a request in the last hour"
+    return found, "those that were asked in the last hour, the most asked first, by their metrics"
 
 
 def _is_loaded(where: Sequence[tuple[str, str]]) -> bool:
@@ -263,7 +264,8 @@ def _values(
     site: Site, metrics: dict[str, dict[str, Any]], since: datetime
 ) -> dict[str, list[float]]:
     """Return the values of some metrics since then, the latest first."""
-    now = datetime.now(timezone.utc)
+    # A request has whole seconds, and this one is not over.
+    until = datetime.now(timezone.utc) + _MINUTE
     names = list(metrics)
     found: dict[str, list[float]] = {}
     for begin in range(0, len(names), _QUERIES):
@@ -272,7 +274,7 @@ def _values(
             {"Id": f"m{number}", "MetricStat": metrics[name]} for number, name in enumerate(some)
         ]
         answer = site.account.client("cloudwatch").get_metric_data(
-            MetricDataQueries=queries, StartTime=since, EndTime=now
+            MetricDataQueries=queries, StartTime=since, EndTime=until
         )
         for one in answer["MetricDataResults"]:
             found[some[int(one["Id"][1:])]] = one["Values"]

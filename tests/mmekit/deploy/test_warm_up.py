@@ -1,14 +1,18 @@
 """Warm-up: what was loaded before is loaded on the new instances, within a budget."""
 
+import dataclasses
 import io
 import json
 import tarfile
+import types
 import urllib.request
 
 import numpy as np
 import pytest
 
 import mmekit
+from mmekit import deploy
+from mmekit.deploy.warm_up import warmed_up
 from tests.mmekit.deploy.conftest import Desk, wait_until
 
 MILK = """
@@ -95,3 +99,48 @@ def test_without_a_warm_up_nobody_is_asked(deployed, service):
     deployed.write(MILK % ("blue", 0, ""))
     assert "warm-up" not in deployed.mme("deploy")
     assert loaded(service) == {}
+
+
+def warmed_up_as_on_aws(desk, monkeypatch, metrics):
+    """What a warm-up says where nobody tells which models are loaded but CloudWatch."""
+    for name, value in desk.variables().items():
+        monkeypatch.setenv(name, value)
+    desk.write(MILK % ("white", 0, f"metrics: {metrics}\n    warm_up: {{seconds: 2}}"))
+    deployment = deploy.read_deployment(desk.folder / "mme.yaml")
+    account = deploy.Account(deployment)
+    account.is_real = True
+    site, said = deploy.Site(account, deployment), []
+    models = [
+        # Their metrics have the names that they were packed with.
+        dataclasses.replace(model, manifest=types.SimpleNamespace(name=model.path.name[:-7]))
+        for model in deploy.packed_models(deployment, said.append)
+    ]
+    step = deploy.Step(deploy.Action.CHANGE, "endpoint", site.name, perform=lambda _: None)
+    warmed_up(site, step, models).perform(said.append)
+    account.close()
+    return "\n".join(said)
+
+
+def test_on_aws_the_models_are_those_of_the_metrics_and_a_count_of_before_is_not_believed(
+    deployed, service, monkeypatch
+):
+    cloudwatch = service.client("cloudwatch")
+    dimensions = [{"Name": "Endpoint", "Value": "dairy"}, {"Name": "Model", "Value": "whey"}]
+    requests = {"MetricName": "mme_model_requests_total", "Value": 7, "Dimensions": dimensions}
+    cloudwatch.put_metric_data(Namespace="mmekit", MetricData=[requests])
+    dimensions = {"EndpointName": "dairy", "VariantName": "AllTraffic"}
+    count = {
+        "MetricName": "LoadedModelCount",
+        "Value": 100,
+        "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
+    }
+    cloudwatch.put_metric_data(Namespace="/aws/sagemaker/Endpoints", MetricData=[count])
+    said = warmed_up_as_on_aws(deployed, monkeypatch, "models")
+    assert "1 models, for 2 s at most: those that were asked in the last hour" in said
+    assert "1 of 1 models answered" in said
+    assert "whether they are loaded on all 2 instances is not known" in said
+
+
+def test_on_aws_without_metrics_it_is_the_files_order_and_that_is_said(deployed, monkeypatch):
+    said = warmed_up_as_on_aws(deployed, monkeypatch, "none")
+    assert "3 models, for 2 s at most: the file's order, as nothing says which were loaded" in said
