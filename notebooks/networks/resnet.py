@@ -104,10 +104,10 @@ def convolution(inner, channels, size, stride, *, bias=False):
     return [kernel, nn.BatchNorm2d(channels)]
 
 
-def train(network, images, labels, *, steps=60, batch=64):
+def train(network, images, labels, *, steps=60, batch=64, rate=1e-3):
     """Train a network for a short while; images as bytes of shape (n, 3, height, width)."""
     network.train()
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
     generator = np.random.default_rng(0)
     for _ in range(steps):
         chosen = generator.integers(len(images), size=batch)

@@ -51,6 +51,12 @@ class SqueezeNet(ImageNetwork):
         self.output = nn.Sequential(
             nn.Conv2d(512, classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
+        # Without normalisation in between, what torch begins with would hardly learn.
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.output[0].weight, std=0.01)
 
 
 def read_gluon(folder):

@@ -206,6 +206,23 @@ def test_a_network_of_gluon_becomes_the_same_in_torch(torch, resnet, tmp_path):
         assert torch.equal(resnet.read_gluon(50, tmp_path)(pixels), original(pixels))
 
 
+def test_a_squeezenet_of_gluon_becomes_the_same_in_torch(torch, resnet, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "notebooks" / "networks"))
+    import squeezenet
+
+    original = squeezenet.SqueezeNet(3).eval()
+    arrays = [values.numpy() for values in original.state_dict().values()]
+    # Of the zoo's squeezenet1_0 with three classes: 26 convolutions, each with weights and a bias.
+    assert len(arrays) == 52
+    assert sum(array.size for array in arrays) == 736_963
+    np.savez(tmp_path / "parameters.npz", **{f"{n:04}": one for n, one in enumerate(arrays)})
+    pixels = torch.rand(2, 3, 32, 32) * 255
+    with torch.inference_mode():
+        found = squeezenet.read_gluon(tmp_path)(pixels)
+        assert torch.equal(found, original(pixels))
+    assert found.sum(dim=1).numpy() == pytest.approx([1, 1])
+
+
 def test_training_for_a_few_steps_lowers_the_loss(torch, resnet):
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], 8)
