@@ -6,7 +6,7 @@ import itertools
 import re
 from dataclasses import dataclass, field
 
-__all__ = ["Failure", "FailureCounts", "cause_of"]
+__all__ = ["FailureCause", "FailureCounts", "cause_of"]
 
 _KEPT = 100
 """Causes of an endpoint that are told apart; beyond, the one that was not seen for longest goes."""
@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 @dataclass
-class Failure:
+class FailureCause:
     """Failures of one cause.
 
     Attributes
@@ -79,8 +79,8 @@ class FailureCounts:
         """Another for an endpoint that was deleted and made anew."""
         self.left_out = 0
         """Failures whose causes are told no longer."""
-        self._by_cause: dict[tuple[str, int | None], Failure] = {}  # the latest last
-        self._changed: dict[int, Failure] = {}
+        self._by_cause: dict[tuple[str, int | None], FailureCause] = {}  # the latest last
+        self._changed: dict[int, FailureCause] = {}
 
     def add(self, text: str, target: str, status: int | None, at: float) -> None:
         """Count a failure."""
@@ -88,7 +88,7 @@ class FailureCounts:
         key = (cause_of(text, target), status)
         found = self._by_cause.pop(key, None)
         if found is None:
-            found = Failure(next(_numbers), key[0], target, status, at, at, text)
+            found = FailureCause(next(_numbers), key[0], target, status, at, at, text)
             if len(self._by_cause) >= _KEPT:
                 oldest = self._by_cause.pop(next(iter(self._by_cause)))
                 self._changed.pop(oldest.number, None)
@@ -100,11 +100,11 @@ class FailureCounts:
             found.targets.add(target)
         self._changed[found.number] = found
 
-    def latest(self) -> list[Failure]:
+    def latest(self) -> list[FailureCause]:
         """Return all causes, the one that was seen last first."""
         return list(reversed(self._by_cause.values()))
 
-    def take_changed(self) -> list[Failure]:
+    def take_changed(self) -> list[FailureCause]:
         """Return those that were seen since the last time, the latest last."""
         changed, self._changed = list(self._changed.values()), {}
         return changed

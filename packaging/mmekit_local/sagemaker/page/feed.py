@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from mmekit_local.sagemaker.event_log import EndpointEvent, EventLog
-    from mmekit_local.sagemaker.failures import Failure
+    from mmekit_local.sagemaker.failures import FailureCause
     from mmekit_local.sagemaker.observability.latency import SeriesPoint
     from mmekit_local.sagemaker.observability.metrics import VariantMetrics
     from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
@@ -156,7 +156,7 @@ class Feed:
             listed.append({**endpoint._asdict(), **counts, "targets": resting[:_RESTING]})
         return listed
 
-    def _failures(self, which: Callable[[FailureCounts], list[Failure]]) -> list[Members]:
+    def _failures(self, which: Callable[[FailureCounts], list[FailureCause]]) -> list[Members]:
         """Return those of all endpoints that have some."""
         told = []
         for status in self._statuses():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mmekit_local.sagemaker.aws_client import ObjectAddress
     from mmekit_local.sagemaker.event_log import EventLog
-    from mmekit_local.sagemaker.failures import Failure
+    from mmekit_local.sagemaker.failures import FailureCause
     from mmekit_local.sagemaker.observability.monitor import EndpointMonitor
     from mmekit_local.sagemaker.snapshot import (
         FleetSnapshot,
@@ -98,7 +98,7 @@ async def top_text(
     return f'{json.dumps(members)[:-1]}, "models": [{", ".join(models)}]}}'
 
 
-def failure_members(failure: Failure) -> Members:
+def failure_members(failure: FailureCause) -> Members:
     """Return failures of one cause as JSON's types."""
     return {
         "number": failure.number,
