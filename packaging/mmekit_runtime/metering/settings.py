@@ -14,7 +14,7 @@ PER_VARIABLE = "MMEKIT_METRICS_PER"
 """``endpoint``, or ``models`` for metrics of each model, which CloudWatch bills one by one."""
 SECONDS_VARIABLE = "MMEKIT_METRICS_SECONDS"
 
-_SECONDS = 60.0
+_SECONDS, _LEAST_SECONDS = 60.0, 0.01
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]*)?")
 EXPORTERS = "opentelemetry.exporter.otlp.proto"
 """Where OpenTelemetry has its exporters."""
@@ -62,4 +62,4 @@ def is_on(environ: Mapping[str, str]) -> bool:
 def seconds_of(environ: Mapping[str, str]) -> float:
     """Return the seconds between two lines of a process."""
     text = environ.get(SECONDS_VARIABLE, "").strip()
-    return float(text) if _NUMBER.fullmatch(text) else _SECONDS
+    return max(_LEAST_SECONDS, float(text)) if _NUMBER.fullmatch(text) else _SECONDS

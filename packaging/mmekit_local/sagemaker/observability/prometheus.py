@@ -145,7 +145,7 @@ def _models(figures: Mapping[ModelFigure, tuple[float, float, float]]) -> list[M
             continue
         labels = [*figure.endpoint, figure.model, *([figure.column] if is_column else [])]
         if isinstance(family, SummaryMetricFamily):
-            family.add_metric(labels, count, total)
+            family.add_metric(labels, int(count), total)
         else:
             family.add_metric(labels, last if isinstance(family, GaugeMetricFamily) else total)
     return [family for family in families.values() if family.samples]
