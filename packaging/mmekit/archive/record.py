@@ -82,7 +82,8 @@ class Record:
 
     def inputs_of(self, given: Subject, measured: Measured) -> str:
         """Return the digest of everything that an archive is made of."""
-        parts = [self._of_all, *_digests(given.contents), _sha256(measured.to_json())]
+        parts = [self._of_all, given.name or "", *_digests(given.contents)]
+        parts.append(_sha256(measured.to_json()))
         if self._packing.makes_libraries(given):
             parts.append(self.requirements_of(given))
         return _digest(parts)
