@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import mmekit
 from mmekit.archive import check
 from mmekit.deploy import read_deployment
 from mmekit.errors import ProjectError
@@ -37,6 +38,12 @@ def test_everything_that_a_project_needs_is_there_under_its_name(project):
     }
     assert not any("my-project" in (project / path).read_text() for path in there)
     assert (project / "README.md").read_text().startswith("# churn-models\n")
+
+
+def test_its_models_are_packed_by_the_version_of_mmekit_that_made_it(project):
+    lines = (project / "requirements.txt").read_text().splitlines()
+    asked = {line.split("  #")[0] for line in lines}
+    assert f"mmekit[local]=={mmekit.__version__}" in asked
 
 
 def test_its_deployment_file_is_one(project):
