@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from mmekit.archive.files import size_text
 from mmekit.deploy.account import deploy_errors, is_denied, is_missing
 from mmekit.deploy.layers import layer_upload, short_name
-from mmekit.deploy.objects import mib
 from mmekit.errors import DeployError
 from mmekit.settings import LOCAL_ACCOUNT, Settings
 
@@ -95,7 +95,7 @@ class PushedLayer:
 
     def __str__(self) -> str:
         """Return it as a line."""
-        done = f"{mib(self.size)} uploaded" if self.is_new else "there already"
+        done = f"{size_text(self.size)} uploaded" if self.is_new else "there already"
         return f"layer {short_name(self.sha256)} ({self.kind}: {self.says}): {done}"
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from mmekit.archive import container_environment, verify
+from mmekit.archive.files import sha256_of
 from mmekit.deploy.account import deploy_errors, is_missing
 from mmekit.deploy.layer_files import named_layers
-from mmekit.deploy.objects import SHA256, Upload, sha256_of
+from mmekit.deploy.objects import SHA256, Upload
 from mmekit.deploy.releases import keyed_by_digest
 from mmekit.errors import DeployError, ManifestError
 from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mmekit.deploy.parts import ModelEntry
     from mmekit.deploy.step import Report
 
-__all__ = ["RegisteredModel", "fetch_registered", "register"]
+__all__ = ["RegisteredModel", "fetch_registered", "place_of_registry", "register"]
 
 _APPROVED = "Approved"
 _PENDING = "PendingManualApproval"
@@ -92,6 +93,24 @@ def register(archive: Path, group: str, report: Report) -> RegisteredModel:
     settings = _settings()
     with deploy_errors(settings):
         return _registered(settings, archive, group, report)
+
+
+def place_of_registry() -> tuple[str, bool]:
+    """Return where `register` makes a version, as text, and whether that is a real account.
+
+    Raises
+    ------
+    DeployError
+        AWS refuses.
+    SettingsError
+        A setting cannot be used.
+    """
+    settings = _settings()
+    if settings.target == "local":
+        return f"the local service, {settings.local_url}", False
+    account = (settings.role or "").split(":")[4]
+    place = f"AWS account {account}, {settings.region}"
+    return f"{place}, s3://{settings.bucket}/{settings.prefix}-registry/", True
 
 
 def _settings() -> Settings:
