@@ -142,7 +142,9 @@ def test_an_archive_has_what_packing_it_alone_makes_but_for_its_name(packed, tmp
         assert alone.keys() == one_of_many.keys()
         differ = {member for member in alone if alone[member] != one_of_many[member]}
         assert differ == {"serving.properties", "manifest.json"}
-        added = one_of_many["serving.properties"].decode().split(alone["serving.properties"].decode())
+        added = (
+            one_of_many["serving.properties"].decode().split(alone["serving.properties"].decode())
+        )
         assert added == ["", f"option.modelName={name}\n"]
 
 

@@ -110,7 +110,7 @@ def test_status_says_the_current_version_of_each_name(deployed, service):
     text = deployed.mme("status")
     assert f"models: 2 under s3://{BUCKET}/models/, release 1 of " in text
     for name, version in current(service)["models"].items():
-        assert f"  {name} -> {version['key']}  0.0 MiB" in text
+        assert re.search(rf"  {name} -> {version['key']}  0\.\d KiB", text)
     told = json.loads(deployed.mme("status", "--json"))["releases"]["models"]
     assert told == current(service)["models"]
     key = current(service)["models"]["a.tar.gz"]["key"]
