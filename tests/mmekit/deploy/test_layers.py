@@ -119,6 +119,7 @@ def test_a_layer_that_no_model_names_any_more_goes_last(deployed, service):
     assert stored(service, "loft") == {OTHER.name, RUNTIME.name}
 
 
+@pytest.mark.thorough
 def test_a_layer_stays_while_the_endpoint_does_not_come_into_service(deployed, service):
     for name in ("a", "b"):
         thin_archives.put(deployed, f"thin/{name}.tar.gz", OTHER, RUNTIME, name=name)
@@ -225,6 +226,7 @@ def test_a_role_of_ones_own_is_told_what_it_has_to_allow(barn, service, nothing_
     iam.delete_role(RoleName="shed")
 
 
+@pytest.mark.thorough
 def test_layers_move_with_the_models_and_destroy_takes_all_away(barn, service, nothing_left):
     barn.mme("deploy")
     barn.write(f"{BARN}    prefix: models/inner\n")
@@ -250,6 +252,7 @@ def test_layers_move_with_the_models_and_destroy_takes_all_away(barn, service, n
     barn.mme("destroy")
 
 
+@pytest.mark.thorough
 def test_a_layer_that_archives_of_others_name_stays(barn, service, nothing_left):
     s3 = service.client("s3")
     s3.create_bucket(Bucket="yard")
@@ -271,6 +274,7 @@ def test_a_layer_that_archives_of_others_name_stays(barn, service, nothing_left)
     s3.delete_bucket(Bucket="yard")
 
 
+@pytest.mark.thorough
 def test_layers_are_encrypted_anew_with_another_key(barn, service, nothing_left):
     key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/12345678-1234-1234-1234-12345678901"
     s3, bucket = service.client("s3"), f"barn-{ACCOUNT}-{REGION}"
