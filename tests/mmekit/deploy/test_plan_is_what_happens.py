@@ -26,7 +26,7 @@ STATES = {
     "large-scaled": "instance_type: ml.m5.2xlarge\nalarms: {latency_ms: 50}\n" + SCALED % (2, 3),
 }
 EVERY_PAIR = list(itertools.permutations(STATES, 2))
-# Those that have to do with how many instances there are; all of them take minutes.
+# The one that was shown and not done; all of them take minutes.
 SOME = [("two", "scaled")]
 
 
