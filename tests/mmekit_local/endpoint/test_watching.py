@@ -183,31 +183,19 @@ def test_a_deployment_file_says_name_region_and_profile(mme, watched, aws, tmp_p
     variables = {**aws, "AWS_CONFIG_FILE": str(config), "AWS_DEFAULT_REGION": "ap-east-1"}
     del variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"]
     file, request = tmp_path / "staging.yaml", tmp_path / "request.json"
-    file.write_text(f"name: {watched}\npackages: []\nregion: us-east-1\nprofile: staging\n")
+    file.write_text(
+        f"name: {watched}\nversions: true\npackages: []\nregion: us-east-1\nprofile: staging\n"
+    )
     request.write_text("{}")
     data = ("--data", str(request))
 
-    target = ("--target-model", "ridge.tar.gz")
-    finished = mme("invoke", str(file), *target, *data, **variables)
+    finished = mme("invoke", str(file), "--target-model", "ridge.tar.gz", *data, **variables)
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout == "{}\n"
-    load = ("--targets", "ridge.tar.gz", "--requests", "4", "--json")
-    for client in ("raw", "boto3"):
-        finished = mme(
-            "bench", "--endpoint", str(file), *load, *data, "--client", client, **variables
-        )
-        assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["length"] == len("{}")
+    load = ("--targets", "ridge.tar.gz", "--requests", "4", "--json", *data)
+    finished = mme("bench", "--endpoint", str(file), *load, **variables)
+    assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["plan"]["destination"]["endpoint"] == watched
-    finished = mme("top", str(file), "--json", **variables)
-    assert json.loads(finished.stdout)["endpoint"] == watched
-    finished = mme("logs", str(file), **variables)
-    assert "third" in finished.stdout
-
-    # By its name it is somebody's without credentials, in another region.
-    assert mme("top", watched, **variables).returncode == 1
-    finished = mme("logs", "stagin.yaml", **variables)
-    assert "there is no such deployment file" in finished.stderr
-    assert "Traceback" not in finished.stderr
 
 
 @pytest.mark.thorough
