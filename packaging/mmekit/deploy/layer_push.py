@@ -12,7 +12,7 @@ from mmekit.archive.files import size_text
 from mmekit.deploy.account import deploy_errors, is_denied, is_missing
 from mmekit.deploy.layers import layer_upload, short_name
 from mmekit.errors import DeployError
-from mmekit.settings import LOCAL_ACCOUNT, Settings
+from mmekit.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,8 +111,7 @@ def push_layers(
         refuses.
     """
     found = [(layer, layer_upload(layer, layer.found(), place.prefix)) for layer in layers]
-    # The settings ask for a role, which an upload has no use for.
-    settings = Settings(role=f"arn:aws:iam::{LOCAL_ACCOUNT}:role/layers")
+    settings = Settings()
     with deploy_errors(settings):
         s3 = settings.client("s3", retries={"mode": "standard"})
         try:

@@ -20,10 +20,7 @@ deployment: dict[str, Any] = yaml.safe_load((ROOT / "mme.yaml").read_text(encodi
 endpoint_name: str = deployment["name"]
 packages: list[dict[str, Any]] = deployment["packages"]
 
-# The settings ask for the role that an endpoint runs as. `mme deploy` makes it; nothing here does.
-_ROLE = "arn:aws:iam::123456789012:role/of-mme-deploy"
-
 
 def client(service: str) -> Any:
     """Return the boto3 client of a service, such as "sagemaker-runtime" or "s3"."""
-    return Settings(role=_ROLE).client(service)
+    return Settings().client(service)
