@@ -92,6 +92,7 @@ def test_failures_come_at_the_end_and_the_rest_is_packed(command):
     assert (told["failures"], told["measured"]) == ({}, [])
 
 
+@pytest.mark.thorough
 def test_an_interruption_keeps_what_is_complete_and_leaves_nothing_else(command):
     command.add("aachen", 2.0)
     assert command.run().returncode == 0

@@ -202,6 +202,7 @@ def test_a_further_model_is_tried_beside_one_that_was_measured_before(packed, tm
     assert result.measured == []
 
 
+@pytest.mark.thorough
 def test_each_can_be_measured_by_itself(packed, tmp_path):
     shops, _ = packed
     copy = Shops(tmp_path)

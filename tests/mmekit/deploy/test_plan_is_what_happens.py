@@ -99,6 +99,7 @@ def test_so_it_is_whatever_becomes_of_whatever(mill, service, before, after):
     follow(mill, service, before, after)
 
 
+@pytest.mark.thorough
 def test_instances_that_autoscaling_has_added_stay_and_the_plan_says_so(mill, service):
     deploy(mill, "scaled")
     resize(service, 3)

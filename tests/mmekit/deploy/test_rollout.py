@@ -77,6 +77,7 @@ def test_a_canary_whose_alarm_goes_off_goes_back_and_deploy_says_why(deployed, s
     assert "is in ALARM already" in deployed.planned()
 
 
+@pytest.mark.thorough
 def test_a_roll_out_that_nothing_ends_arrives_and_leaves_nothing_to_do(deployed, service):
     service.client("cloudwatch").set_alarm_state(
         AlarmName="barge-5xx", StateValue="OK", StateReason="looked into"

@@ -388,6 +388,7 @@ def test_another_key_encrypts_old_versions_and_their_layers_anew(desk, service, 
     desk.mme("destroy")
 
 
+@pytest.mark.thorough
 def test_what_the_page_shows_callers_asks_the_current_version(
     desk, service, nothing_left, monkeypatch
 ):

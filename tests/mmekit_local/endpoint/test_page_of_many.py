@@ -269,7 +269,7 @@ def test_what_is_shown_is_dimmed_while_the_server_says_nothing_and_comes_back(ma
     assert page.evaluate("getComputedStyle(document.querySelector('main')).opacity") == "1"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.thorough)])
 def test_it_fits_a_phone_and_stands_out_from_its_ground(open_page, scheme):
     page = open_page(360, 740, has_touch=True, color_scheme=scheme)
     page.get_by_role("button", name="shop-02", exact=True).click()

@@ -202,8 +202,8 @@ def test_a_packed_model_of_another_convention_answers(server, model_folders, nam
 @pytest.mark.parametrize(
     ("name", "artifact"),
     [
-        ("no-code", "model.skops"),
-        pytest.param("sagemaker", "model.joblib", marks=pytest.mark.thorough),
+        pytest.param("no-code", "model.skops", marks=pytest.mark.thorough),
+        ("sagemaker", "model.joblib"),
     ],
 )
 def test_a_raw_archive_runs_where_the_check_says_that_it_does(
