@@ -16,7 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from mmekit.archive.package import CONTENT_TYPES
 from mmekit.deploy.account import code_of, remedy_of
-from mmekit.deploy.releases import CURRENT, Releases
+from mmekit.deploy.release_files import read_releases
+from mmekit.deploy.releases import CURRENT
 from mmekit.deploy.target import models_place
 from mmekit.errors import EndpointError, MmekitError
 from mmekit_runtime.media_types import ARROW, JSON, JSON_LINES, PARQUET, media_type
@@ -267,7 +268,7 @@ def _models(settings: Settings, bucket: str, prefix: str) -> list[str]:
     if CURRENT in keys:
         where = f"s3://{bucket}/{prefix}{CURRENT}"
         content = s3.get_object(Bucket=bucket, Key=prefix + CURRENT)["Body"].read()
-        current = Releases.from_json(content, where=where).models
+        current = read_releases(content, where=where).models
         versions = {version.key for version in current.values()}
         names = sorted({*current, *(name for name in names if name not in versions)})
     return names
