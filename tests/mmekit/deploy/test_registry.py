@@ -132,7 +132,7 @@ def test_what_was_changed_since_it_was_registered_is_refused(dock, service, noth
     assert f"The archive of {made.arn} is not there." in dock.refused("deploy")
 
 
-def test_an_archive_that_was_packed_here_is_not_replaced(dock, service, nothing_left):
+def test_an_archive_that_was_packed_here_is_not_replaced(dock, service):
     made = registered(dock, group="Tugs")
     approve(service, made.arn)
     dock.pack("mine.tar.gz", mine=True)

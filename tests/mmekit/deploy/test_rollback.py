@@ -78,9 +78,7 @@ def test_a_rollback_is_one_put_and_the_next_goes_further_back(releases, service)
     assert listed(releases)["models"]["a.tar.gz"]["key"] == second
 
 
-def test_a_deployment_after_a_rollback_is_refused_unless_told_and_says_what_it_makes_current_again(
-    releases, service
-):
+def test_a_rollback_is_not_taken_back_by_the_way(releases, service):
     releases.mme("rollback")
     plan = releases.run("deploy", "--plan").stdout
     assert "current.json was rolled back to release 2" in plan

@@ -1,18 +1,22 @@
 """Versions: keys that carry digests, current.json, how long old ones stay, and who is told."""
 
 import datetime as dt
+import http.server
 import json
 import re
+import threading
+import types
 from pathlib import Path
 
 import pytest
 
 from mmekit.cli.endpoints import site_of
+from mmekit.deploy.current import now_at
 from mmekit.deploy.models import plan_objects_removal, stored_archives
 from mmekit.deploy.release_files import current_json, history_json, read_releases
 from mmekit.deploy.releases import ModelVersion, Releases
 from tests.mmekit.deploy import thin_archives
-from tests.mmekit.deploy.conftest import ACCOUNT, REGION, Desk, changes
+from tests.mmekit.deploy.conftest import ACCOUNT, REGION, Desk, Service, changes
 
 STORE = """
     name: store
@@ -257,16 +261,31 @@ def test_what_is_current_by_then_is_not_removed(deployed, service, monkeypatch):
     assert {f"archive {key} stays: {named}" for key in keys(service)} == set(said)
 
 
-def test_a_clock_that_jumps_forgets_nothing(deployed, service, monkeypatch):
-    class InTwoYears(dt.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return dt.datetime.now(tz) + dt.timedelta(days=730)
+def test_versions_are_forgotten_by_the_clock_of_s3(tmp_path):
+    """That of whoever deploys may have jumped; versions that it takes for old would be gone."""
 
-    deployed.pack("a.tar.gz", of="a", newer="clock")
-    deployed.mme("deploy")
-    monkeypatch.setattr("mmekit.deploy.current.datetime", InTwoYears)
-    assert "Nothing to do." in deployed.mme("deploy")
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def date_time_string(self, timestamp=None):
+            return "Sun, 01 Mar 2026 10:00:00 GMT" if timestamp is None else ""
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    s3 = Service(None, f"http://127.0.0.1:{server.server_port}", tmp_path).client("s3")
+    site = types.SimpleNamespace(bucket=BUCKET, account=types.SimpleNamespace(client=lambda _: s3))
+    assert now_at(site) == dt.datetime(2026, 3, 1, 10, tzinfo=dt.timezone.utc)
+    s3.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def test_current_json_does_not_grow_with_what_was_before():
@@ -378,8 +397,7 @@ def test_another_deployment_under_the_prefix_is_refused(deployed, service):
         (b'{"format": 2}', "has format 2, and this mmekit knows 1"),
         (b'{"format": 1, "deployment": "store", "models": {}}', "KeyError, 'made_by'"),
         (
-            b'{"format": 1, "deployment": "store", "models": {}, "release": 2, "oldest": 3, '
-            b'"made_by": {"number": 2}}',
+            b'{"format":1,"deployment":"store","models":{},"release":2,"oldest":3,"made_by":{"number":2}}',
             "not in order",
         ),
         (b"[]", "is not one that mme writes"),
