@@ -96,7 +96,7 @@ def rollback(
     """Make the models of the release before current again.
 
     Nothing is packed and nothing uploaded, and no instance is replaced. Run it again to go further
-    back. `mme deploy` makes the models of the file current again.
+    back. `mme deploy` makes what was taken back current again only with `--over-rollback`.
 
     **Examples:** mme rollback  ·  mme rollback production.yaml --to 12
     """

@@ -85,8 +85,8 @@ def plan_content(site: Site, models: Sequence[PackedModel], *, is_new: bool) -> 
     wanted = {model.name: ModelVersion(model.key, model.sha256) for model in models}
     # Without models in the file it is `mme promote` that brings them.
     coming = coming_releases(site, wanted if models else None, stored, how="deploy")
-    if not models and coming is not None:
-        _check_left_behind(site, coming)
+    if coming is not None:
+        _check_left_behind(site, coming, has_packages=bool(models))
     kept = older_versions(site, coming, stored, {model.key for model in models})
     uploads, gone = plan_objects(site, models, stored, [one.key for one in kept])
     layers_there = () if is_new else stored_layers(site)
@@ -105,16 +105,21 @@ def plan_content(site: Site, models: Sequence[PackedModel], *, is_new: bool) -> 
     )
 
 
-def _check_left_behind(site: Site, coming: ComingReleases) -> None:
+def _check_left_behind(site: Site, coming: ComingReleases, *, has_packages: bool) -> None:
     """Refuse to move to another place without the models: they would go with the one before."""
-    for former, names in models_left_behind(site, coming.after.models):
+    lacks = "has other packages" if has_packages else "no packages"
+    for former, names in models_left_behind(site, coming.after.models, plain=not has_packages):
         raise DeployError(
             f"The models of {site.name} are at {former.data_url}, and the file names another place "
-            f"and no packages: {len(names)} would be gone, {names[0]} among them.",
+            f"and {lacks}: {len(names)} would be gone, {names[0]} among them.",
             where=site.data_url,
             remedy=f"Bring them along: copy the file to before.yaml, with the `bucket` and "
             f"`prefix` of before ({former.bucket}, {former.deployment.prefix}); then `mme promote "
-            "before THIS_FILE`.",
+            "before THIS_FILE`."
+            if not has_packages
+            else "Deploy the file with the `bucket` and `prefix` of before "
+            f"({former.bucket}, {former.deployment.prefix}): what leaves it stops being current "
+            "there, and can be gone back to. Then move.",
         )
 
 

@@ -26,10 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["former_sites", "models_left_behind", "plan_former_removal"]
 
 
-def models_left_behind(site: Site, names: Collection[str]) -> list[tuple[Site, list[str]]]:
+def models_left_behind(
+    site: Site, names: Collection[str], *, plain: bool = True
+) -> list[tuple[Site, list[str]]]:
     """Return the places before that have models of other names than these, and which.
 
     Places that may not be looked up are not removed either.
+
+    Parameters
+    ----------
+    plain
+        Whether what was deployed there without versions counts.
     """
     found = []
     for former in former_sites(site):
@@ -39,6 +46,8 @@ def models_left_behind(site: Site, names: Collection[str]) -> list[tuple[Site, l
         except ClientError as error:
             if not is_denied(error):
                 raise
+            continue
+        if stored is None and not plain:
             continue
         left = releases_so_far(former, archives, stored, now_at(former)).models.keys() - set(names)
         if left:

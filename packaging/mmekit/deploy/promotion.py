@@ -80,8 +80,14 @@ def read_promotion(source: Site, *, prunes: bool = False) -> Promotion:
             remedy="Set `versions: true` in its file and deploy it: what is rehearsed there is "
             "what is promoted.",
         )
-    there = {one.key: one for one in stored_archives(source)}
     models = stored.releases.models
+    if not models:
+        raise DeployError(
+            f"No model is current in {source.name}: there is nothing to promote.",
+            where=where,
+            remedy=f"Deploy {source.name} with models.",
+        )
+    there = {one.key: one for one in stored_archives(source)}
     faults = [
         f"{version.key} of {name} {'is gone' if version.key not in there else 'has other bytes'}"
         for name, version in sorted(models.items())

@@ -90,7 +90,7 @@ def plan_rollback(site: Site, to: int | None = None) -> Plan:
         ComingReleases(stored, releases, after, now),
         "" if state is None else state.config,
         f"rollback to release {target.origin}; until the file is as it was then, `mme deploy` "
-        "makes its models current again",
+        "is refused without --over-rollback",
     )
     return Plan((*endpoint, step))
 

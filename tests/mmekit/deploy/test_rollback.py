@@ -61,7 +61,7 @@ def test_a_rollback_is_one_put_and_the_next_goes_further_back(releases, service)
     assert changes(plan) == {"releases current.json": "change"}
     assert f"a.tar.gz: {third} -> {second}" in plan
     assert "release 4: 1 changed; rollback to release 2" in plan
-    assert "`mme deploy` makes its models current again" in plan
+    assert "`mme deploy` is refused without --over-rollback" in plan
     assert service.names() == before
     content = listed(releases)
     assert content["models"]["a.tar.gz"]["key"] == second
