@@ -274,7 +274,8 @@ def listed_targets(endpoint: str, settings: Settings) -> tuple[str, ...]:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from mmekit.deploy.releases import CURRENT, Releases
+    from mmekit.deploy.release_files import read_releases
+    from mmekit.deploy.releases import CURRENT
     from mmekit.deploy.target import models_place
 
     remedy = "Name the target models: --targets a.tar.gz,b.tar.gz."
@@ -293,7 +294,7 @@ def listed_targets(endpoint: str, settings: Settings) -> tuple[str, ...]:
         ]
         if CURRENT in keys:
             content = s3.get_object(Bucket=bucket, Key=path + CURRENT)["Body"].read()
-            models = Releases.from_json(content, where=where + CURRENT).models
+            models = read_releases(content, where=where + CURRENT).models
             keys = [version.key for version in models.values()]
     except ClientError as error:
         raise EndpointError(str(error), where=endpoint, remedy=remedy) from error

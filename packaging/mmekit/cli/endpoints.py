@@ -35,6 +35,10 @@ Verbose = Annotated[
     typer.Option("--verbose", "-v", help="A line for each resource, also where many are alike."),
 ]
 PlanAsJson = Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")]
+OverRollback = Annotated[
+    bool,
+    typer.Option("--over-rollback", help="Make current again what `mme rollback` took back, too."),
+]
 cdk = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(
     cdk,
@@ -63,6 +67,7 @@ def deploy(
             help="Show the plan (archives are packed) and exit: 2 when it would change something.",
         ),
     ] = False,
+    over_rollback: OverRollback = False,
     verbose: Verbose = False,
     as_json: PlanAsJson = False,
 ) -> None:
@@ -98,6 +103,7 @@ def deploy(
         if not plan.changes:
             typer.echo("Nothing to do.")
             return
+        keep_rollback(site, plan, over_rollback)
         ask_for(site, yes, "Apply this plan?")
         with under_way(f"deploying {site.name}"):
             plan.perform(report)
@@ -220,6 +226,20 @@ def print_plan_json(
         for name, usd in (("usd_an_hour", bill.cost.hour), ("usd_a_month", bill.month)):
             members[name] = None if usd is None else float(usd)
     typer.echo(json.dumps(members, indent=2))
+
+
+def keep_rollback(site: Site, plan: Plan, over: bool) -> None:  # noqa: FBT001 - the option's value
+    """Refuse to take a rollback back by the way: a run that nobody watches would do just that."""
+    if over or not plan.undone:
+        return
+    first, more = plan.undone[0], len(plan.undone) - 1
+    others = f" and {more} more" if more else ""
+    raise DeployError(
+        f"This would make current again what a rollback took back: {first}{others}.",
+        where=site.data_url,
+        remedy="Put back what the models are made from, as it was; or run the command with "
+        "--over-rollback.",
+    )
 
 
 def ask_for(site: Site, yes: bool, question: str) -> None:  # noqa: FBT001 - the option's value

@@ -14,9 +14,11 @@ from mmekit.cli.endpoints import (
     DEPLOYMENT_FILE,
     WOULD_CHANGE,
     DeploymentFile,
+    OverRollback,
     Verbose,
     Yes,
     ask_for,
+    keep_rollback,
     print_plan_json,
     show_plan,
     site_of,
@@ -47,6 +49,7 @@ def promote(
     ] = False,
     yes: Yes = False,
     only_plan: OnlyPlan = False,
+    over_rollback: OverRollback = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -61,7 +64,7 @@ def promote(
     from mmekit.deploy import cost_of, plan_deployment
     from mmekit.deploy.promotion import read_promotion
 
-    choices = _Choices(yes, only_plan, as_json, verbose)
+    choices = _Choices(yes, only_plan, as_json, verbose, over_rollback)
     with site_of(_deployment_file(source)) as before:
         promotion = read_promotion(before, prunes=prune)
         with site_of(_deployment_file(target)) as site:
@@ -93,7 +96,7 @@ def rollback(
     """Make the models of the release before current again.
 
     Nothing is packed and nothing uploaded, and no instance is replaced. Run it again to go further
-    back. `mme deploy` makes the models of the file current again.
+    back. `mme deploy` makes what was taken back current again only with `--over-rollback`.
 
     **Examples:** mme rollback  ·  mme rollback production.yaml --to 12
     """
@@ -112,12 +115,13 @@ def releases(file: DeploymentFile = DEPLOYMENT_FILE, *, as_json: AsJson = False)
 
     **Example:** mme releases production.yaml
     """
+    from mmekit.deploy.release_files import release_members
     from mmekit.deploy.rollback import own_releases
 
     with site_of(file) as site:
-        found, _ = own_releases(site)
+        found = own_releases(site).releases
     if as_json:
-        typer.echo(json.dumps(json.loads(found.to_json()), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(release_members(found), indent=2, ensure_ascii=False))
         return
     for release in reversed(found.history):
         typer.echo(str(release))
@@ -136,6 +140,7 @@ class _Choices:
     only_plan: bool
     as_json: bool
     verbose: bool
+    over_rollback: bool = True
 
     def report(self, text: str) -> None:
         """Say what happens: beside what a program reads, where one does."""
@@ -154,6 +159,7 @@ def _apply(plan: Plan, site: Site, choices: _Choices, further: Sequence[str] = (
     if not plan.changes:
         choices.report("Nothing to do.")
         return
+    keep_rollback(site, plan, choices.over_rollback)
     ask_for(site, choices.yes, "Apply this plan?")
     plan.perform(choices.report)
 

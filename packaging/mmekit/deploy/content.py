@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmekit.deploy.bucket import bucket_owner
-from mmekit.deploy.current import ComingReleases, coming_releases, plan_release
+from mmekit.deploy.coming import (
+    ComingReleases,
+    coming_releases,
+    plan_release,
+)
+from mmekit.deploy.current import now_at
+from mmekit.deploy.former import models_left_behind
 from mmekit.deploy.layers import plan_layers, short_name, stored_layers
 from mmekit.deploy.models import plan_objects, stored_archives
 from mmekit.deploy.releases import CURRENT, ModelVersion
 from mmekit.deploy.step import Action, Difference, Report, Step
+from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from mmekit.deploy.models import PackedModel
     from mmekit.deploy.objects import StoredObject
 
-__all__ = ["Content", "plan_content"]
+__all__ = ["Content", "older_versions", "plan_content", "plan_older_versions", "taken_back"]
 
 
 @dataclass(frozen=True)
@@ -71,16 +78,20 @@ def plan_content(site: Site, models: Sequence[PackedModel], *, is_new: bool) -> 
     Raises
     ------
     DeployError
-        Something of somebody else's is in the way, or a layer is missing.
+        Something of somebody else's is in the way, a layer is missing, or the models are at the
+        place that the file named before and would go with it.
     """
     stored = () if is_new else stored_archives(site)
     wanted = {model.name: ModelVersion(model.key, model.sha256) for model in models}
     # Without models in the file it is `mme promote` that brings them.
     coming = coming_releases(site, wanted if models else None, stored, how="deploy")
+    if coming is not None:
+        _check_left_behind(site, coming, has_packages=bool(models))
     kept = older_versions(site, coming, stored, {model.key for model in models})
     uploads, gone = plan_objects(site, models, stored, [one.key for one in kept])
     layers_there = () if is_new else stored_layers(site)
-    layers, gone_layers = plan_layers(site, models, layers_there, stored, kept)
+    now = now_at(site) if coming is None else coming.now
+    layers, gone_layers = plan_layers(site, models, layers_there, stored, kept, now=now)
     uploaded = {layer.entry.sha256 for model in models for layer in model.thin_layers}
     return Content(
         stored,
@@ -90,8 +101,26 @@ def plan_content(site: Site, models: Sequence[PackedModel], *, is_new: bool) -> 
         (*gone, *gone_layers),
         any(model.thin_layers for model in models) or any(one.layers for one in kept),
         coming,
-        _taken_back(coming),
+        taken_back(coming),
     )
+
+
+def _check_left_behind(site: Site, coming: ComingReleases, *, has_packages: bool) -> None:
+    """Refuse to move to another place without the models: they would go with the one before."""
+    lacks = "has other packages" if has_packages else "no packages"
+    for former, names in models_left_behind(site, coming.after.models, plain=not has_packages):
+        raise DeployError(
+            f"The models of {site.name} are at {former.data_url}, and the file names another place "
+            f"and {lacks}: {len(names)} would be gone, {names[0]} among them.",
+            where=site.data_url,
+            remedy=f"Bring them along: copy the file to before.yaml, with the `bucket` and "
+            f"`prefix` of before ({former.bucket}, {former.deployment.prefix}); then `mme promote "
+            "before THIS_FILE`."
+            if not has_packages
+            else "Deploy the file with the `bucket` and `prefix` of before "
+            f"({former.bucket}, {former.deployment.prefix}): what leaves it stops being current "
+            "there, and can be gone back to. Then move.",
+        )
 
 
 def older_versions(
@@ -176,18 +205,13 @@ def _encryption(site: Site, kind: str, prefix: str, stored: StoredObject) -> Ste
     return Step(Action.CHANGE, kind, name, (change,), note=note, perform=copy)
 
 
-def _taken_back(coming: ComingReleases | None) -> str:
+def taken_back(coming: ComingReleases | None) -> str:
     """Say that a deployment makes current what a rollback took back."""
-    if coming is None or not coming.makes_release or not coming.before.history:
+    if coming is None or not coming.undone:
         return ""
     back = coming.before.current
-    if back.restores is None:
-        return ""
-    undone = back.number - 1
-    known = coming.before.release(undone)
-    same = known is not None and coming.before.models_of(undone) == coming.after.models
-    what = f"what release {back.number} took back" if same else "the file's models"
     return (
-        f"{CURRENT} was rolled back to release {back.restores}; this makes {what} current. To keep "
-        "what is, put the file back as it was"
+        f"{CURRENT} was rolled back to release {back.restores}; this makes what release "
+        f"{back.number} took back current. To keep what is, "
+        "put the file back as it was"
     )

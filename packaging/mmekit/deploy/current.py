@@ -1,39 +1,50 @@
-"""current.json in the bucket: read, and put where nobody else has put another meanwhile."""
+"""current.json in the bucket: read, and put where nobody else has put another meanwhile.
+
+releases.json follows it. A run that dies between the two leaves current.json, which is true and has
+what releases.json lacks; the next run writes that down before it does anything else.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import code_of, is_missing
-from mmekit.deploy.bucket import bucket_owner
-from mmekit.deploy.models import stored_archives
-from mmekit.deploy.objects import DEPLOYMENT, removal_of_object
+from mmekit.deploy.objects import DEPLOYMENT
+from mmekit.deploy.release_files import (
+    current_json,
+    history_json,
+    lags_behind,
+    read_history,
+    read_releases,
+)
 from mmekit.deploy.releases import (
     CURRENT,
+    HISTORY,
     ModelVersion,
     Releases,
     is_keyed_by_digest,
 )
-from mmekit.deploy.step import Action, Difference, Report, Step
+from mmekit.deploy.step import Action, Report, Step
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mmekit.deploy.account import Site
     from mmekit.deploy.objects import StoredObject
 
 __all__ = [
-    "ComingReleases",
     "StoredReleases",
-    "coming_releases",
-    "plan_release",
+    "now_at",
     "plan_releases_removal",
+    "put_releases",
+    "releases_so_far",
+    "remove_releases",
     "stored_releases",
 ]
 
@@ -42,57 +53,32 @@ __all__ = [
 _OVERTAKEN = frozenset(
     {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"}
 )
-_NAMED = 5
+_TRIES = 4
+# So far a clock here may be off before S3's counts instead.
+_OFF = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
 class StoredReleases:
-    """What is in the bucket: releases, the ETag of the file, and the key that it is encrypted with.
+    """What is in the bucket.
 
-    The key is None for S3's own.
+    Attributes
+    ----------
+    releases
+        What the files say.
+    etag, history_etag
+        Of current.json, and of releases.json; None when that is not there.
+    lags
+        Whether releases.json lacks the release that is current: a run died before it put it.
+    kms_key
+        What current.json is encrypted with; None for S3's own.
     """
 
     releases: Releases
     etag: str
+    history_etag: str | None
+    lags: bool
     kms_key: str | None = None
-
-
-@dataclass(frozen=True)
-class ComingReleases:
-    """What current.json says, and what it shall say.
-
-    Attributes
-    ----------
-    etag
-        Of the file that is there; None when there is none.
-    before
-        Its releases; without a history when there is none.
-    after
-        The same when nothing changes.
-    key
-        From which key to which the file is encrypted anew; None where it is as it shall be.
-    """
-
-    etag: str | None
-    before: Releases
-    after: Releases
-    key: Difference | None = None
-
-    @property
-    def makes_release(self) -> bool:
-        """Say whether other models become current."""
-        return self.before.models != self.after.models or not self.before.history
-
-    def kept(self, stored: Sequence[StoredObject], keep_days: int) -> frozenset[str]:
-        """Return the archives that stay: those of releases, and what was uploaded of late.
-
-        What no release names may be what another deployment has uploaded a moment ago and is about
-        to make current; or what an interrupted one has left.
-        """
-        bound = _now() - timedelta(days=keep_days)
-        known = self.before.keys()
-        late = {one.key for one in stored if one.key not in known and one.modified > bound}
-        return self.after.keys() | late
 
 
 def stored_releases(site: Site) -> StoredReleases | None:
@@ -103,13 +89,22 @@ def stored_releases(site: Site) -> StoredReleases | None:
     DeployError
         It cannot be read; or it is another deployment's, and this one wants to have its own.
     """
-    found = _get(site)
+    found = _get(site, CURRENT)
     if found is None:
         return None
-    where = f"{site.data_url}{CURRENT}"
-    releases = Releases.from_json(found["Body"].read(), where=where)
+    where, current = f"{site.data_url}{CURRENT}", found["Body"].read()
+    releases = read_releases(current, where=where)
     if releases.deployment == site.name:
-        return StoredReleases(releases, str(found["ETag"]), found.get("SSEKMSKeyId"))
+        # After current.json: then it has whatever that one does not have itself.
+        former = _get(site, HISTORY)
+        history = None if former is None else former["Body"].read()
+        return StoredReleases(
+            read_releases(current, history, where=where),
+            str(found["ETag"]),
+            None if former is None else str(former["ETag"]),
+            lags_behind(current, history),
+            found.get("SSEKMSKeyId"),
+        )
     if not site.deployment.versions:
         return None
     raise DeployError(
@@ -120,161 +115,65 @@ def stored_releases(site: Site) -> StoredReleases | None:
     )
 
 
-def coming_releases(
-    site: Site,
-    models: Mapping[str, ModelVersion] | None,
-    archives: Sequence[StoredObject],
-    *,
-    how: str,
-    source: str = "",
-) -> ComingReleases | None:
-    """Say what current.json shall say; None where there is none and shall be none.
+def releases_so_far(
+    site: Site, archives: Sequence[StoredObject], stored: StoredReleases | None, now: datetime
+) -> Releases:
+    """Return what is current, and was: before the first release, what the plain keys lead to.
 
     Parameters
     ----------
-    models
-        What shall be current, by name; None for what is.
     archives
-        What is under the prefix. What was deployed without versions is what was current until the
-        first release: it is remembered as one.
+        What is under the prefix. What was deployed without versions is remembered as a release.
     """
-    stored = stored_releases(site)
-    if stored is None and not site.deployment.versions:
-        return None
-    now = _now()
-    base = Releases(site.name, {}, ()) if stored is None else stored.releases
-    after = base
-    if stored is None:
-        plain = {
-            one.key: ModelVersion(one.key, one.sha256)
-            for one in archives
-            if one.owner == site.name
-            and one.sha256 is not None
-            and not is_keyed_by_digest(one.key, one.sha256)
-        }
-        if plain:
-            after = base.followed_by(plain, how="deploy", config="", now=now)
-    after = after.forgetting(site.deployment.keep_days, now) if after.history else after
-    wanted = after.models if models is None else models
-    if after.models != wanted or not after.history:
-        after = after.followed_by(wanted, how=how, config="", now=now, source=source)
-    if stored is None:
-        return ComingReleases(None, base, after)
-    return ComingReleases(stored.etag, base, after, _other_key(site, stored))
+    if stored is not None:
+        return stored.releases
+    plain = {
+        one.key: ModelVersion(one.key, one.sha256)
+        for one in archives
+        if one.owner == site.name
+        and one.sha256 is not None
+        and not is_keyed_by_digest(one.key, one.sha256)
+    }
+    nothing = Releases(site.name, {}, ())
+    return nothing.followed_by(plain, how="deploy", config="", now=now) if plain else nothing
 
 
-def plan_release(site: Site, coming: ComingReleases, config: str, note: str = "") -> Step:
-    """Plan the file.
+def now_at(site: Site) -> datetime:
+    """Return the time: S3's, where the clock of this machine is another.
 
-    Parameters
-    ----------
-    config
-        The endpoint config that is in service by then.
-    note
-        What one should know besides.
+    By it versions are forgotten and removed.
     """
-    before, after = coming.before, coming.after
-    name = f"{CURRENT} ({site.data_url})"
-    if not after.has_versions and not site.deployment.versions:
-        # Nothing of versions is left to go back to, and each name is a key again.
-        return dataclasses.replace(
-            removal_of_object(site, "releases", CURRENT, site.prefix + CURRENT),
-            note="versions are off, and none is left",
-        )
-    if after == before and coming.key is None:
-        current = after.current
-        notes = [f"release {current.number} is current: {len(after.models)} models", note]
-        return Step(Action.KEEP, "releases", CURRENT, note="; ".join(filter(None, notes)))
-    forgotten = [one for one in before.history if after.release(one.number) is None]
-    notes = [note] if note else []
-    if forgotten:
-        numbers = f"{forgotten[0].number} to {forgotten[-1].number}"
-        which = f"release {forgotten[0].number}" if len(forgotten) == 1 else f"releases {numbers}"
-        notes.append(
-            f"{which} forgotten: not current for more than {site.deployment.keep_days} days"
-        )
-    if coming.makes_release:
-        notes.insert(0, f"release {after.current.number}: {after.current.says}")
-    return Step(
-        Action.CHANGE if before.history else Action.CREATE,
-        "releases",
-        CURRENT,
-        tuple(_differences(coming)),
-        note="; ".join(notes),
-        perform=lambda report: _put(site, coming, config, name, report),
-    )
-
-
-def plan_releases_removal(site: Site) -> tuple[Step, ...]:
-    """Plan to remove current.json, if it is the deployment's."""
-    found = _get(site)
-    if found is None:
-        return ()
-    found["Body"].close()
-    if found["Metadata"].get(DEPLOYMENT) != site.name:
-        note = "not uploaded by this deployment"
-        return (Step(Action.KEEP, "releases", CURRENT, note=note),)
-    return (removal_of_object(site, "releases", CURRENT, site.prefix + CURRENT),)
-
-
-def _other_key(site: Site, stored: StoredReleases) -> Difference | None:
-    key = site.deployment.kms_key
-    # Others' buckets encrypt as they like.
-    if stored.kms_key == key or bucket_owner(site) != site.name:
-        return None
-    return Difference("key", stored.kms_key or "S3's own", key or "S3's own")
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
-def _get(site: Site) -> Any:
     try:
-        return site.account.client("s3").get_object(Bucket=site.bucket, Key=site.prefix + CURRENT)
-    except ClientError as error:
-        if is_missing(error):
-            return None
-        raise
+        answer = site.account.client("s3").head_bucket(Bucket=site.bucket)
+    except ClientError as error:  # that there is none is said at a time, too
+        answer = error.response
+    here, told = datetime.now(timezone.utc), answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    there = here if told is None else parsedate_to_datetime(told)
+    return there if abs(there - here) > _OFF else here
 
 
-def _differences(coming: ComingReleases) -> Iterator[Difference]:
-    if coming.key is not None:
-        yield coming.key
-    # Of a first release it is the archives that say it.
-    if coming.before.history and coming.makes_release:
-        for name, change in sorted(coming.after.current.changed.items()):
-            before, after = (
-                "none" if one is None else one.key for one in (change.before, change.after)
-            )
-            yield Difference(name, before, after)
+def put_releases(
+    site: Site, after: Releases, stored: StoredReleases | None, report: Report
+) -> None:
+    """Put both files, unless somebody has put another current.json since it was looked up.
 
-
-def _put(site: Site, coming: ComingReleases, config: str, name: str, report: Report) -> None:
-    """Put the file, unless somebody has put another since the plan was made."""
-    after = coming.after
-    if coming.makes_release:
-        # Only now are they current: uploads may have taken an hour.
-        made = dataclasses.replace(after.current, made=_now(), config=config)
-        after = dataclasses.replace(after, history=(*after.history[:-1], made))
-        _check(site, after.models)
-    condition = {"IfNoneMatch": "*"} if coming.etag is None else {"IfMatch": coming.etag}
+    Raises
+    ------
+    DeployError
+        Somebody has, and other models are current.
+    """
+    history_etag = None if stored is None else stored.history_etag
+    if stored is not None and stored.lags:
+        history_etag = _put_history(site, stored.releases, history_etag)
+    condition = {"IfNoneMatch": "*"} if stored is None else {"IfMatch": stored.etag}
     try:
-        site.account.client("s3").put_object(
-            Bucket=site.bucket,
-            Key=site.prefix + CURRENT,
-            Body=after.to_json(),
-            ContentType="application/json",
-            CacheControl="no-cache",
-            Metadata={DEPLOYMENT: site.name},
-            **condition,
-        )
+        _put_file(site, CURRENT, current_json(after), condition)
     except ClientError as error:
         if code_of(error) not in _OVERTAKEN:
             raise
         there = stored_releases(site)
         if there is not None and there.releases.models == after.models:
-            report(f"{name}: another run has made the same current meanwhile")
+            report(f"{CURRENT}: another run has made the same current meanwhile")
             return
         by = "is gone" if there is None else f"is at release {there.releases.current.number}"
         raise DeployError(
@@ -283,16 +182,94 @@ def _put(site: Site, coming: ComingReleases, config: str, name: str, report: Rep
             where=f"{site.data_url}{CURRENT}",
             remedy="Run the command again: it plans from what is current now.",
         ) from error
+    _put_history(site, after, history_etag)
 
 
-def _check(site: Site, models: Mapping[str, ModelVersion]) -> None:
-    """Look whether what becomes current is there: another run may have removed it as nobody's."""
-    there = {one.key: one.sha256 for one in stored_archives(site)}
-    lost = [name for name, one in models.items() if there.get(one.key) != one.sha256]
-    if lost:
-        raise DeployError(
-            f"What should become current is not in the bucket: {', '.join(lost[:_NAMED])}"
-            f"{' and more' if lost[_NAMED:] else ''}. {CURRENT} was left as it is.",
-            where=site.data_url,
-            remedy="Run the command again: it uploads what is missing.",
-        )
+def plan_releases_removal(site: Site) -> tuple[Step, ...]:
+    """Plan to remove current.json and releases.json, if they are the deployment's."""
+    steps = []
+    for name in (CURRENT, HISTORY):
+        found = _get(site, name)
+        if found is None:
+            continue
+        found["Body"].close()
+        if found["Metadata"].get(DEPLOYMENT) != site.name:
+            note = "not uploaded by this deployment"
+            steps.append(Step(Action.KEEP, "releases", name, note=note))
+            continue
+        remove = _Removal(site, name, str(found["ETag"]))
+        steps.append(Step(Action.REMOVE, "releases", name, perform=remove.perform))
+    return tuple(steps)
+
+
+def remove_releases(site: Site, stored: StoredReleases | None) -> None:
+    """Remove both files: first the one that callers read."""
+    if stored is None:
+        return
+    nothing: Report = lambda _: None  # noqa: E731 - nothing of it is told
+    _Removal(site, CURRENT, stored.etag).perform(nothing)
+    if stored.history_etag is not None:
+        _Removal(site, HISTORY, stored.history_etag).perform(nothing)
+
+
+@dataclass(frozen=True)
+class _Removal:
+    """One of the files, that is removed unless it has become another."""
+
+    site: Site
+    name: str
+    etag: str
+
+    def perform(self, _: Report) -> None:
+        found = _get(self.site, self.name)
+        if found is None:
+            return
+        found["Body"].close()
+        if found["ETag"] != self.etag:
+            raise DeployError(
+                f"Somebody else has changed {self.name} since this plan was made. It was left as "
+                "it is.",
+                where=f"{self.site.data_url}{self.name}",
+                remedy="Run the command again: it plans from what is there now.",
+            )
+        s3 = self.site.account.client("s3")
+        s3.delete_object(Bucket=self.site.bucket, Key=self.site.prefix + self.name)
+
+
+def _get(site: Site, name: str) -> Any:
+    try:
+        return site.account.client("s3").get_object(Bucket=site.bucket, Key=site.prefix + name)
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise
+
+
+def _put_file(site: Site, name: str, body: bytes, condition: Mapping[str, str]) -> str:
+    put = site.account.client("s3").put_object(
+        Bucket=site.bucket,
+        Key=site.prefix + name,
+        Body=body,
+        ContentType="application/json",
+        CacheControl="no-cache",
+        Metadata={DEPLOYMENT: site.name},
+        **condition,
+    )
+    return str(put["ETag"])
+
+
+def _put_history(site: Site, releases: Releases, etag: str | None) -> str | None:
+    """Put releases.json, unless another run has put one that goes further meanwhile."""
+    for left in reversed(range(_TRIES)):
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            return _put_file(site, HISTORY, history_json(releases), condition)
+        except ClientError as error:
+            if code_of(error) not in _OVERTAKEN or not left:
+                raise
+        found = _get(site, HISTORY)
+        etag = None if found is None else str(found["ETag"])
+        known = [] if found is None else read_history(found["Body"].read(), where=site.data_url)
+        if known and known[-1]["number"] >= releases.current.number:
+            break
+    return etag

@@ -15,7 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from mmekit.archive.package import CONTENT_TYPES
 from mmekit.deploy.account import code_of, remedy_of
-from mmekit.deploy.releases import CURRENT, Releases
+from mmekit.deploy.release_files import read_releases
+from mmekit.deploy.releases import CURRENT
 from mmekit.deploy.target import models_place
 from mmekit.deploy.whereabouts import choice, no_such_endpoint
 from mmekit.errors import EndpointError, MmekitError
@@ -266,7 +267,7 @@ def _models(settings: Settings, bucket: str, prefix: str) -> list[str]:
     if CURRENT in keys:
         where = f"s3://{bucket}/{prefix}{CURRENT}"
         content = s3.get_object(Bucket=bucket, Key=prefix + CURRENT)["Body"].read()
-        current = Releases.from_json(content, where=where).models
+        current = read_releases(content, where=where).models
         versions = {version.key for version in current.values()}
         names = sorted({*current, *(name for name in names if name not in versions)})
     return names

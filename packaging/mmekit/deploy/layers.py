@@ -6,6 +6,7 @@ once, whoever did it, and only goes away when nothing names it any more.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mmekit.archive.files import sha256_of
@@ -17,6 +18,7 @@ from mmekit.deploy.step import Action, Difference, Report, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from mmekit.deploy.account import Site
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["layer_upload", "plan_layers", "plan_layers_removal", "short_name", "stored_layers"]
 
 _DIGITS = 12
+_LATE = timedelta(days=1)
 
 
 def stored_layers(site: Site) -> tuple[StoredObject, ...]:
@@ -40,6 +43,8 @@ def plan_layers(
     stored: Sequence[StoredObject],
     archives: Sequence[StoredObject],
     kept: Sequence[StoredObject] = (),
+    *,
+    now: datetime,
 ) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Plan the uploads; and apart from them what is to go when the endpoint is in service.
 
@@ -49,6 +54,8 @@ def plan_layers(
         The layers and the archives that are in the bucket.
     kept
         Those among the archives that stay although no model has them: their layers stay, too.
+    now
+        The time, by S3's clock.
 
     Raises
     ------
@@ -64,25 +71,38 @@ def plan_layers(
     )
     names = {layer.object_name for layer in wanted}
     names |= {file_name(sha256) for one in kept for sha256 in one.layers}
+    # A layer goes up before the archives that name it: another run may be between the two.
+    named = {file_name(sha256) for one in archives for sha256 in one.layers}
+    names |= {one.key for one in stored if one.key not in named and one.modified > now - _LATE}
     unnamed = [one for one in stored if one.key not in names]
     return uploads, tuple(
         step
-        for step in plan_layers_removal(site, unnamed, archives)
+        for step in plan_layers_removal(site, unnamed, archives, serves=True)
         if step.action is Action.REMOVE
     )
 
 
 def plan_layers_removal(
-    site: Site, stored: Sequence[StoredObject], archives: Sequence[StoredObject]
+    site: Site,
+    stored: Sequence[StoredObject],
+    archives: Sequence[StoredObject],
+    *,
+    serves: bool = False,
 ) -> tuple[Step, ...]:
     """Plan to remove layers that the deployment uploaded and that no archive of others' names.
 
     Of an archive that neither a deployment nor `mme` has uploaded it is not known what it names.
+
+    Parameters
+    ----------
+    serves
+        Whether models are served from here afterwards: then one that an archive names by then
+        stays.
     """
     others = [one for one in archives if one.owner != site.name]
     unknown = [one.key for one in others if one.sha256 is None]
     of_others = {name for one in others for name in one.layers}
-    return tuple(_plan_removal(site, one, of_others, unknown) for one in stored)
+    return tuple(_plan_removal(site, one, of_others, unknown, serves=serves) for one in stored)
 
 
 def short_name(sha256: str) -> str:
@@ -127,7 +147,12 @@ def _plan_upload(
 
 
 def _plan_removal(
-    site: Site, stored: StoredObject, of_others: set[str], unknown: Sequence[str]
+    site: Site,
+    stored: StoredObject,
+    of_others: set[str],
+    unknown: Sequence[str],
+    *,
+    serves: bool,
 ) -> Step:
     sha256 = stored.key.removesuffix(".tar.gz")
     if stored.owner != site.name:
@@ -140,4 +165,10 @@ def _plan_removal(
         note = f"{unknown[0]} was uploaded by other means and may name it"
         return Step(Action.KEEP, "layer", short_name(sha256), note=note)
     key = site.layers_prefix + stored.key
-    return removal_of_object(site, "layer", short_name(sha256), key)
+
+    def is_needed() -> str:
+        # Archives that go are gone by now: this is one that another run has brought since.
+        archives = stored_objects(site, site.prefix) if serves else ()
+        return next((f"{one.key} names it" for one in archives if sha256 in one.layers), "")
+
+    return removal_of_object(site, "layer", short_name(sha256), key, is_needed)

@@ -19,8 +19,13 @@ from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.entries import single_entries
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
-from mmekit.deploy.objects import Upload, removal_of_object, stored_objects
-from mmekit.deploy.releases import CURRENT, keyed_by_digest
+from mmekit.deploy.objects import (
+    Upload,
+    named_as_current,
+    removal_of_object,
+    stored_objects,
+)
+from mmekit.deploy.releases import CURRENT, HISTORY, keyed_by_digest
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError
 from mmekit_runtime.layers.listing import BODY, LIBRARIES
@@ -247,7 +252,7 @@ def _changed(
 def stored_archives(site: Site) -> tuple[StoredObject, ...]:
     """Look up what is under the prefix; nothing when there is no bucket."""
     found = stored_objects(site, site.prefix)
-    return tuple(one for one in found if one.key.rpartition("/")[2] != CURRENT)
+    return tuple(one for one in found if one.key.rpartition("/")[2] not in (CURRENT, HISTORY))
 
 
 def plan_objects(
@@ -336,7 +341,8 @@ def _plan_upload(
 
 
 def _removal(site: Site, stored: StoredObject) -> Step:
-    return removal_of_object(site, "archive", stored.key, site.prefix + stored.key)
+    key = site.prefix + stored.key
+    return removal_of_object(site, "archive", stored.key, key, lambda: named_as_current(site, key))
 
 
 def _upload(site: Site, model: PackedModel, old: StoredObject | None, report: Report) -> None:

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from mmekit.archive.files import size_text
-from mmekit.deploy.account import is_missing
+from mmekit.deploy.account import is_denied, is_missing
+from mmekit.deploy.release_files import read_releases
+from mmekit.deploy.releases import CURRENT
 from mmekit.deploy.step import Action, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
     from mmekit.deploy.account import Site
     from mmekit.deploy.step import Report
 
-__all__ = ["StoredObject", "Upload", "removal_of_object", "stored_objects"]
+__all__ = ["StoredObject", "Upload", "named_as_current", "removal_of_object", "stored_objects"]
 
 SHA256 = "sha256"
 DEPLOYMENT = "mmekit-deployment"
@@ -157,8 +160,10 @@ def stored_objects(site: Site, prefix: str) -> tuple[StoredObject, ...]:
         )
 
 
-def removal_of_object(site: Site, kind: str, name: str, key: str) -> Step:
-    """Plan to remove an object.
+def removal_of_object(
+    site: Site, kind: str, name: str, key: str, is_needed: Callable[[], str]
+) -> Step:
+    """Plan to remove an object, unless something needs it by then.
 
     Parameters
     ----------
@@ -166,12 +171,40 @@ def removal_of_object(site: Site, kind: str, name: str, key: str) -> Step:
         What the plan calls it.
     key
         Its whole key.
+    is_needed
+        Says what needs it; nothing when it may go. Other runs have done what they liked since the
+        plan was made.
     """
 
-    def remove(_: Report) -> None:
+    def remove(report: Report) -> None:
+        if needs := is_needed():
+            report(f"{kind} {name} stays: {needs}")
+            return
         site.account.client("s3").delete_object(Bucket=site.bucket, Key=key)
 
     return Step(Action.REMOVE, kind, name, perform=remove)
+
+
+def named_as_current(site: Site, key: str) -> str:
+    """Return the current.json that names an archive, of whichever deployment; nothing if none does.
+
+    It may be in any folder that the archive is in: one prefix may be in another.
+    """
+    s3, folder = site.account.client("s3"), key
+    while folder:
+        folder = folder.rstrip("/").rpartition("/")[0]
+        folder += "/" if folder else ""
+        try:
+            found = s3.get_object(Bucket=site.bucket, Key=folder + CURRENT)["Body"].read()
+        except ClientError as error:
+            if not is_missing(error) and not is_denied(error):
+                raise
+            continue
+        where = f"s3://{site.bucket}/{folder}{CURRENT}"
+        models = read_releases(found, where=where).models.values()
+        if any(folder + one.key == key for one in models):
+            return f"{where} names it"
+    return ""
 
 
 class _Head(NamedTuple):

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 __all__ = [
+    "FETCHED_TO",
     "Alarms",
     "AllAtOnce",
     "Autoscaling",
@@ -31,6 +32,9 @@ __all__ = [
     "WarmUp",
     "is_key",
 ]
+
+FETCHED_TO = ("build", "registry")
+"""The folder of what is fetched from the model registry, unless the file says another."""
 
 _KEY = r"^[\w!.*'()-][\w!.*'()/-]*\.tar\.gz$"
 _GROUP = r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$"
@@ -99,7 +103,7 @@ class ModelEntry(Part):
             named = given.get("model_package_group") or given.get("model_package") or ""
             group = str(named).partition(":model-package/")[2].partition("/")[0] or str(named)
             if group:
-                given = {**given, "archive": f"build/registry/{group}.tar.gz"}
+                given = {**given, "archive": f"{'/'.join(FETCHED_TO)}/{group}.tar.gz"}
         if not isinstance(given, dict) or "key" in given or not given.get("archive"):
             return given
         archive = Path(str(given["archive"])).expanduser()

@@ -6,15 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
-from mmekit.deploy.account import Site, is_denied
 from mmekit.deploy.alarms import plan_alarms, plan_alarms_removal
 from mmekit.deploy.bucket import plan_bucket, plan_bucket_removal
 from mmekit.deploy.content import Content, plan_content
 from mmekit.deploy.current import plan_releases_removal
 from mmekit.deploy.endpoint import plan_endpoint, plan_endpoint_removal, settled_endpoint
-from mmekit.deploy.hosting import own_configs, own_data_urls, own_models, plan_hosting, removal_of
+from mmekit.deploy.former import plan_former_removal
+from mmekit.deploy.hosting import own_configs, own_models, plan_hosting, removal_of
 from mmekit.deploy.layers import plan_layers_removal, stored_layers
 from mmekit.deploy.models import plan_objects_removal, stored_archives
 from mmekit.deploy.outline import plan_lines, plan_members, totals_line
@@ -27,17 +25,27 @@ from mmekit.deploy.warm_up import warmed_up
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mmekit.deploy.account import Site
     from mmekit.deploy.endpoint import EndpointState
     from mmekit.deploy.models import PackedModel
 
-__all__ = ["Plan", "plan_deployment", "plan_former_removal", "plan_removal"]
+__all__ = ["Plan", "plan_deployment", "plan_removal"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in their order."""
+    """What would be done.
+
+    Attributes
+    ----------
+    steps
+        In their order.
+    undone
+        Archives that a rollback took back, and that would be current again.
+    """
 
     steps: tuple[Step, ...]
+    undone: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Step, ...]:
@@ -130,7 +138,8 @@ def plan_deployment(
             *plan_former_removal(site),
             *hosting.leftovers,
             *content.gone,
-        )
+        ),
+        () if content.coming is None else content.coming.undone,
     )
 
 
@@ -173,50 +182,3 @@ def _renewed(
         if one.replaces and made is not None and one.modified > made
     }
     return {model.key: model.sha256 for model in models if model.key in changing | since}
-
-
-def plan_former_removal(site: Site) -> tuple[Step, ...]:
-    """Plan to remove what the deployment uploaded elsewhere, and the buckets it made for that.
-
-    Its models say where. So they have to outlive these steps, for the next run to find what an
-    interrupted one has left.
-    """
-    objects: dict[str, Step] = {}
-    buckets: dict[str, Step] = {}
-    for former in _former_sites(site):
-        try:
-            stored = stored_archives(former)
-            removals = (
-                *((former.data_url, step) for step in plan_releases_removal(former)),
-                *((former.data_url, step) for step in plan_objects_removal(former, stored)),
-                *(
-                    (former.layers_url, step)
-                    for step in plan_layers_removal(former, stored_layers(former), stored)
-                ),
-            )
-        except ClientError as error:
-            if not is_denied(error):
-                raise
-            note = "may not be looked up: what is there stays"
-            objects[former.data_url] = Step(Action.KEEP, "archives", former.data_url, note=note)
-            continue
-        for place, step in removals:
-            url = f"{place}{step.name}"
-            # One prefix may be in another: what is under the present ones is not former.
-            if step.action is Action.REMOVE and not url.startswith(
-                (site.data_url, site.layers_url)
-            ):
-                objects[url] = dataclasses.replace(step, name=url)
-        bucket = plan_bucket_removal(former) if former.bucket != site.bucket else None
-        if bucket is not None and bucket.action is Action.REMOVE:
-            buckets[bucket.name] = bucket
-    return (*objects.values(), *buckets.values())
-
-
-def _former_sites(site: Site) -> list[Site]:
-    sites = []
-    for url in sorted(own_data_urls(site) - {site.data_url}):
-        bucket, _, prefix = url.removeprefix("s3://").partition("/")
-        before = {"bucket": bucket, "prefix": prefix.rstrip("/")}
-        sites.append(Site(site.account, site.deployment.model_copy(update=before)))
-    return sites

@@ -12,8 +12,10 @@ from botocore.exceptions import ClientError
 
 from mmekit.archive.files import sha256_of
 from mmekit.deploy.account import code_of, is_denied
-from mmekit.deploy.content import Content, older_versions, plan_older_versions
-from mmekit.deploy.current import coming_releases, stored_releases
+from mmekit.deploy.coming import coming_releases
+from mmekit.deploy.content import Content, older_versions, plan_older_versions, taken_back
+from mmekit.deploy.current import now_at, releases_so_far, stored_releases
+from mmekit.deploy.former import models_left_behind
 from mmekit.deploy.layers import plan_layers, short_name, stored_layers
 from mmekit.deploy.models import plan_objects, stored_archives
 from mmekit.deploy.objects import Upload
@@ -22,7 +24,7 @@ from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mmekit.deploy.account import Site
     from mmekit.deploy.objects import StoredObject
@@ -79,8 +81,14 @@ def read_promotion(source: Site, *, prunes: bool = False) -> Promotion:
             remedy="Set `versions: true` in its file and deploy it: what is rehearsed there is "
             "what is promoted.",
         )
-    there = {one.key: one for one in stored_archives(source)}
     models = stored.releases.models
+    if not models:
+        raise DeployError(
+            f"No model is current in {source.name}: there is nothing to promote.",
+            where=where,
+            remedy=f"Deploy {source.name} with models.",
+        )
+    there = {one.key: one for one in stored_archives(source)}
     faults = [
         f"{version.key} of {name} {'is gone' if version.key not in there else 'has other bytes'}"
         for name, version in sorted(models.items())
@@ -117,8 +125,9 @@ def plan_promotion(site: Site, promotion: Promotion, *, is_new: bool) -> Content
         name: ModelVersion(keyed_by_digest(name, str(one.sha256)), str(one.sha256))
         for name, one in promotion.archives.items()
     }
-    wanted, note = _wanted(site, promotion, brought)
+    wanted, note = _wanted(site, promotion, brought, stored)
     coming = coming_releases(site, wanted, stored, how="promote", source=str(promotion))
+    now = now_at(site) if coming is None else coming.now
     there = {one.key: one for one in stored}
     uploads = tuple(
         _plan_copy(site, promotion, "archive", promotion.archives[name], version.key, there)
@@ -132,7 +141,7 @@ def plan_promotion(site: Site, promotion: Promotion, *, is_new: bool) -> Content
     new = tuple(promotion.archives.values())
     keys = {one.key for one in kept} | {one.key for one in brought.values()}
     _, gone = plan_objects(site, (), stored, keys)
-    _, gone_layers = plan_layers(site, (), layers_there, stored, (*kept, *new))
+    _, gone_layers = plan_layers(site, (), layers_there, stored, (*kept, *new), now=now)
     return Content(
         stored,
         layers,
@@ -141,7 +150,7 @@ def plan_promotion(site: Site, promotion: Promotion, *, is_new: bool) -> Content
         (*gone, *gone_layers),
         any(one.layers for one in (*kept, *new)),
         coming,
-        note,
+        "; ".join(filter(None, (note, taken_back(coming)))),
     )
 
 
@@ -162,11 +171,15 @@ def _check(site: Site, promotion: Promotion) -> None:
 
 
 def _wanted(
-    site: Site, promotion: Promotion, brought: Mapping[str, ModelVersion]
+    site: Site,
+    promotion: Promotion,
+    brought: Mapping[str, ModelVersion],
+    archives: Sequence[StoredObject],
 ) -> tuple[dict[str, ModelVersion], str]:
     """Return what shall be current, and what one should know of it."""
-    stored = stored_releases(site)
-    before = {} if stored is None else dict(stored.releases.models)
+    before = dict(releases_so_far(site, archives, stored_releases(site), now_at(site)).models)
+    if not promotion.prunes:
+        _check_left_behind(site, promotion, {*before, *brought})
     only_here = sorted(before.keys() - brought.keys())
     notes = []
     if only_here and promotion.prunes:
@@ -183,6 +196,20 @@ def _wanted(
             "where models are promoted"
         )
     return {**before, **brought}, "; ".join(notes)
+
+
+def _check_left_behind(site: Site, promotion: Promotion, names: set[str]) -> None:
+    """Refuse to remove the place before while it alone has some of the models."""
+    for former, left in models_left_behind(site, names):
+        raise DeployError(
+            f"{site.name} has models at {former.data_url} that {promotion.source.name} does not "
+            f"have, and its file names another place: {len(left)} would be gone, {left[0]} among "
+            "them.",
+            where=site.data_url,
+            remedy="Promote from that place first: a copy of the file with the `bucket` and "
+            f"`prefix` of before ({former.bucket}, {former.deployment.prefix}) is the FROM; or let "
+            "them go with --prune.",
+        )
 
 
 def _plan_copy(

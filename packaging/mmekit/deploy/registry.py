@@ -14,6 +14,7 @@ from mmekit.archive.files import sha256_of
 from mmekit.deploy.account import deploy_errors, is_missing
 from mmekit.deploy.layer_files import named_layers
 from mmekit.deploy.objects import SHA256, Upload
+from mmekit.deploy.parts import FETCHED_TO
 from mmekit.deploy.releases import keyed_by_digest
 from mmekit.errors import DeployError, ManifestError
 from mmekit.settings import CPU_TAG, Settings
@@ -226,12 +227,35 @@ def _fetch(site: Site, entry: ModelEntry, report: Report) -> None:
                 where=url,
                 remedy="Register the model anew: mme pack … --register GROUP.",
             )
+        _check_replaced(site, package, file, sha256)
         fetched.replace(file)
     digest = "" if expected else "; nothing says which SHA-256 it should have"
     report(f"archive {file}: fetched, {arn}{digest}")
     image = package["InferenceSpecification"]["Containers"][0].get("Image")
     if image != site.image:
         report(f"  it was registered for {image}; this deployment has {site.image}")
+
+
+def _check_replaced(site: Site, package: dict[str, Any], file: Path, fetched: str) -> None:
+    """Refuse to lose an archive that is in no version of the group: it was packed here."""
+    if not file.is_file() or file.parent.parts[-2:] == FETCHED_TO:
+        return
+    sha256 = sha256_of(file)
+    if sha256 == fetched:
+        return
+    sagemaker, group = site.account.client("sagemaker"), package.get("ModelPackageGroupName")
+    pages = sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=group)
+    for one in (one for page in pages if group for one in page["ModelPackageSummaryList"]):
+        found = sagemaker.describe_model_package(ModelPackageName=one["ModelPackageArn"])
+        if found.get("CustomerMetadataProperties", {}).get(SHA256) == sha256:
+            return
+    raise DeployError(
+        "The archive that is here is no version of the model package group, and would be replaced "
+        f"by {package['ModelPackageArn']}.",
+        where=str(file),
+        remedy="Leave `archive` out of the entry (build/registry is for what is fetched), or move "
+        "the file away.",
+    )
 
 
 def _package(site: Site, entry: ModelEntry) -> dict[str, Any]:

@@ -1,24 +1,22 @@
-"""Which version of each model is current, and which were before: what current.json says.
+"""Which version of each model is current, and which were before.
 
 A version is an archive whose key carries its digest. A release is made when another version, or
 another set of models, becomes current. It says what changed, so that what was current before it can
-be told from what is current after it; the file stays short, however many models there are.
+be told from what is current after it.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
-
-from mmekit.errors import DeployError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
     "CURRENT",
+    "HISTORY",
     "ModelVersion",
     "Release",
     "Releases",
@@ -28,9 +26,11 @@ __all__ = [
 ]
 
 CURRENT = "current.json"
-"""The key of the file, under the prefix."""
+"""The key of the file that callers read, under the prefix."""
 
-_FORMAT = 1
+HISTORY = "releases.json"
+"""The key of the file with the releases before."""
+
 _DIGITS = 12
 _ENDING = ".tar.gz"
 
@@ -111,7 +111,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Releases:
-    """What current.json says.
+    """What is current, and what was.
 
     Attributes
     ----------
@@ -170,12 +170,11 @@ class Releases:
     def remembered(self, keep_days: int, now: datetime) -> tuple[Release, ...]:
         """Return the current release, and those that ended no more than so many days ago."""
         bound = now - timedelta(days=keep_days)
-        ends = (*(one.made for one in self.history[1:]), now)
-        return tuple(
-            one
-            for one, end in zip(self.history, ends, strict=True)
-            if end > bound or one is self.current
-        )
+        first = 0
+        # From the oldest on and no further: a clock that was wrong makes no gap.
+        while self.history[first + 1 :] and self.history[first + 1].made <= bound:
+            first += 1
+        return self.history[first:]
 
     def forgetting(self, keep_days: int, now: datetime) -> Releases:
         """Return it without the releases that ended longer ago."""
@@ -189,15 +188,15 @@ class Releases:
             keys |= {one.before.key for one in release.changed.values() if one.before}
         return frozenset(keys)
 
-    def stopped(self) -> dict[str, datetime]:
-        """Return since when each archive that is remembered is not current any more."""
-        current = {one.key for one in self.models.values()}
-        return {
-            change.before.key: release.made
-            for release in self.history[1:]
-            for change in release.changed.values()
-            if change.before is not None and change.before.key not in current
-        }
+    def taken_back(self) -> frozenset[tuple[str, ModelVersion]]:
+        """Return what rollbacks took back since the last release that was none."""
+        found: set[tuple[str, ModelVersion]] = set()
+        for release in reversed(self.history):
+            if release.restores is None:
+                break
+            changes = release.changed.items()
+            found |= {(name, one.before) for name, one in changes if one.before is not None}
+        return frozenset(found - set(self.models.items()))
 
     def followed_by(
         self,
@@ -216,71 +215,9 @@ class Releases:
             if self.models.get(name) != models.get(name)
         }
         number = self.current.number + 1 if self.history else 1
-        release = Release(number, now, how, restores, source, config, changed)
+        made = max(now, self.current.made) if self.history else now
+        release = Release(number, made, how, restores, source, config, changed)
         return Releases(self.deployment, dict(models), (*self.history, release))
-
-    def to_json(self) -> bytes:
-        """Return the content of the file, the same for the same releases."""
-        content = {
-            "format": _FORMAT,
-            "deployment": self.deployment,
-            "release": self.current.number,
-            "models": {name: vars(one) for name, one in sorted(self.models.items())},
-            "releases": [
-                {
-                    "number": one.number,
-                    "made": one.made.astimezone(timezone.utc).isoformat(timespec="milliseconds"),
-                    "how": one.how,
-                    "restores": one.restores,
-                    "source": one.source,
-                    "config": one.config,
-                    "changed": {
-                        name: {
-                            "before": change.before and vars(change.before),
-                            "after": change.after and vars(change.after),
-                        }
-                        for name, change in one.changed.items()
-                    },
-                }
-                for one in self.history
-            ],
-        }
-        return (json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
-
-    @classmethod
-    def from_json(cls, text: bytes, *, where: str) -> Releases:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        DeployError
-            It is anything else.
-        """
-        try:
-            content = json.loads(text)
-            if content["format"] != _FORMAT:
-                raise DeployError(
-                    f"{CURRENT} has format {content['format']}, and this mmekit knows {_FORMAT}.",
-                    where=where,
-                    remedy="Use the version of mmekit that wrote it, or a newer one.",
-                )
-            models = {str(name): _version(one) for name, one in content["models"].items()}
-            found = cls(
-                str(content["deployment"]),
-                {name: one for name, one in models.items() if one is not None},
-                tuple(_release(one) for one in content["releases"]),
-            )
-            numbers = [one.number for one in found.history]
-            if not numbers or numbers != sorted(set(numbers)) or None in models.values():
-                raise ValueError("its releases are not in order")  # noqa: TRY301 - told as others
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DeployError(
-                f"{CURRENT} is not one that mme writes: {error}.",
-                where=where,
-                remedy="Put an older version of it back, if the bucket keeps some; or remove it: "
-                "`mme deploy` then makes it anew, without the releases before.",
-            ) from error
-        return found
 
 
 def keyed_by_digest(name: str, sha256: str) -> str:
@@ -297,24 +234,3 @@ def keyed_by_digest(name: str, sha256: str) -> str:
 def is_keyed_by_digest(key: str, sha256: str) -> bool:
     """Say whether a key is that of a version with these bytes."""
     return key.endswith(f"-{sha256[:_DIGITS]}{_ENDING}")
-
-
-def _release(content: Any) -> Release:
-    made = datetime.fromisoformat(str(content["made"]))
-    restores = content["restores"]
-    return Release(
-        int(content["number"]),
-        made if made.tzinfo else made.replace(tzinfo=timezone.utc),
-        str(content["how"]),
-        None if restores is None else int(restores),
-        str(content["source"]),
-        str(content["config"]),
-        {
-            str(name): VersionChange(_version(one["before"]), _version(one["after"]))
-            for name, one in content["changed"].items()
-        },
-    )
-
-
-def _version(content: Any) -> ModelVersion | None:
-    return None if content is None else ModelVersion(str(content["key"]), str(content["sha256"]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from mmekit.deploy.current import ComingReleases, plan_release, stored_releases
+from mmekit.deploy.coming import ComingReleases, plan_release
+from mmekit.deploy.current import now_at, stored_releases
 from mmekit.deploy.endpoint import endpoint_state
 from mmekit.deploy.layers import short_name, stored_layers
 from mmekit.deploy.models import stored_archives
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmekit.deploy.account import Site
+    from mmekit.deploy.current import StoredReleases
     from mmekit.deploy.endpoint import EndpointState
     from mmekit.deploy.releases import ModelVersion, Release, Releases
 
@@ -29,8 +30,8 @@ _WITHOUT = (
 )
 
 
-def own_releases(site: Site) -> tuple[Releases, str]:
-    """Return the releases of a deployment, and the ETag of the file that says them.
+def own_releases(site: Site) -> StoredReleases:
+    """Return the releases of a deployment.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def own_releases(site: Site) -> tuple[Releases, str]:
             where=f"{site.data_url}{CURRENT}",
             remedy="Run `mme deploy` first." if site.deployment.versions else _WITHOUT,
         )
-    return stored.releases, stored.etag
+    return stored
 
 
 def plan_rollback(site: Site, to: int | None = None) -> Plan:
@@ -67,7 +68,8 @@ def plan_rollback(site: Site, to: int | None = None) -> Plan:
             where=site.name,
             remedy=f"Put the file back as it was and deploy it. {_WITHOUT}",
         )
-    releases, etag = own_releases(site)
+    stored = own_releases(site)
+    releases, now = stored.releases, now_at(site)
     target = _target(site, releases, to)
     models = releases.models_of(target.number)
     state = endpoint_state(site)
@@ -80,15 +82,15 @@ def plan_rollback(site: Site, to: int | None = None) -> Plan:
         models,
         how="rollback",
         config="",
-        now=datetime.now(timezone.utc),
+        now=now,
         restores=target.origin,
     )
     step = plan_release(
         site,
-        ComingReleases(etag, releases, after),
+        ComingReleases(stored, releases, after, now),
         "" if state is None else state.config,
         f"rollback to release {target.origin}; until the file is as it was then, `mme deploy` "
-        "makes its models current again",
+        "is refused without --over-rollback",
     )
     return Plan((*endpoint, step))
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import is_denied, is_missing
-from mmekit.deploy.releases import CURRENT, Releases
+from mmekit.deploy.release_files import read_releases
+from mmekit.deploy.releases import CURRENT
 from mmekit.deploy.whereabouts import model_sources
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class CurrentTarget:
 def current_target(settings: Settings, endpoint: str, name: str) -> CurrentTarget:
     """Look up which version of a model is current.
 
-    An object of just that key counts first, as for any other client. Where there is no
-    current.json, or the caller may not look, the name is the key.
+    current.json counts, as for all who call by it, also where an object has the name for its key.
+    Where there is no current.json, or the caller may not look, the name is the key.
 
     Raises
     ------
@@ -56,24 +57,17 @@ def current_target(settings: Settings, endpoint: str, name: str) -> CurrentTarge
         if is_missing(error) or is_denied(error):
             return literal
         raise
-    releases = Releases.from_json(content, where=f"s3://{bucket}/{prefix}{CURRENT}")
+    releases = read_releases(content, where=f"s3://{bucket}/{prefix}{CURRENT}")
     version = releases.models.get(name)
     if version is None or version.key == name:
         return literal
+    note = f"{name} is {version.key}, current with release {releases.current.number}"
     if _is_there(s3, bucket, prefix + name):
-        return CurrentTarget(
-            name,
-            f"{name} is itself an object, from before versions were on, and answers; the current "
-            f"version of this model is {version.key}",
+        note += (
+            f"; the object {name} itself, from before versions were on, is another, and only "
+            "clients that do not ask current.json get it"
         )
-    return CurrentTarget(
-        version.key, f"{name} is {version.key}, current since release {_since(releases, name)}"
-    )
-
-
-def _since(releases: Releases, name: str) -> int:
-    with_it = (one.number for one in reversed(releases.history) if name in one.changed)
-    return next(with_it, releases.history[0].number)
+    return CurrentTarget(version.key, note)
 
 
 def models_place(settings: Settings, endpoint: str) -> tuple[str, str] | None:

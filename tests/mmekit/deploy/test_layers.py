@@ -1,5 +1,6 @@
 """Layers of thin archives: uploaded once, named to instances, removed when nobody needs them."""
 
+import datetime as dt
 import json
 import re
 
@@ -21,6 +22,12 @@ BARN = """
 
 def short(layer):
     return layer.entry.sha256[:12]
+
+
+@pytest.fixture(autouse=True)
+def _a_day_is_over(monkeypatch):
+    """What no archive names is no deployment's that is under way."""
+    monkeypatch.setattr("mmekit.deploy.layers._LATE", dt.timedelta(0))
 
 
 @pytest.fixture
@@ -224,6 +231,20 @@ def test_a_role_of_ones_own_is_told_what_it_has_to_allow(barn, service, nothing_
     place = f"s3://barn-{ACCOUNT}-{REGION}/models-layers/*"
     assert f"used as it is; it has to allow s3:GetObject on {place}" in plan
     iam.delete_role(RoleName="shed")
+
+
+def test_a_layer_that_another_run_has_just_brought_stays(deployed, service, monkeypatch):
+    """Layers go up before the archives that name them."""
+    monkeypatch.setattr("mmekit.deploy.layers._LATE", dt.timedelta(days=1))
+    service.client("s3").put_object(
+        Bucket=f"loft-{ACCOUNT}-{REGION}",
+        Key=f"models-layers/{OTHER.name}",
+        Body=OTHER.packed(),
+        Metadata={"mmekit-deployment": "loft"},
+    )
+    assert "Nothing to do." in deployed.mme("deploy")
+    monkeypatch.setattr("mmekit.deploy.layers._LATE", dt.timedelta(0))
+    assert changes(deployed.mme("deploy")) == {f"layer {short(OTHER)}": "remove"}
 
 
 @pytest.mark.thorough

@@ -124,7 +124,7 @@ def test_a_promotion_makes_what_is_missing_and_copies_by_digest(standing, servic
     assert "prod has what is current in stage, release 1." in told
     target = current(service, TO)
     assert target["models"] == source["models"]
-    [release] = target["releases"]
+    release = target["made_by"]
     assert (release["how"], release["source"]) == ("promote", "stage, release 1")
     s3 = service.client("s3")
     for key in (*keys, f"../models-layers/{BODY.name}"):
@@ -150,6 +150,11 @@ def test_a_new_version_is_promoted_without_an_update_and_rolled_back(promoted, s
     assert current(service, TO)["models"] == current(service, FROM)["models"]
     promoted.mme("rollback", "production.yaml")
     assert current(service, TO)["models"] == before
+    told = promoted.refused("promote", "staging", "production", "--yes")
+    assert f"make current again what a rollback took back: {new}." in told
+    assert current(service, TO)["models"] == before
+    promoted.mme("promote", "staging", "production", "--over-rollback")
+    assert current(service, TO)["models"] == current(service, FROM)["models"]
 
 
 @pytest.mark.thorough
@@ -199,6 +204,53 @@ def test_other_bytes_under_a_digest_are_not_promoted(promoted, service, refusing
     assert f"{version['key']} of team/b.tar.gz is gone" in promoted.refused(
         "promote", "staging", "production"
     )
+
+
+def test_models_do_not_go_with_a_place_that_the_file_does_not_name_any_more(promoted, service):
+    before = current(service, TO)
+    for moved in ("prefix: v2", f"bucket: prod-other-{ACCOUNT}"):
+        promoted.write(f"{PRODUCTION}{moved}\n", "production.yaml")
+        told = promoted.refused("deploy", "production.yaml")
+        assert f"The models of prod are at s3://{TO}/models/" in told
+        assert "2 would be gone, a.tar.gz among them" in told
+        assert "mme promote before THIS_FILE" in told
+    # Nor those that only production has, when others are promoted to the new place.
+    promoted.write(STAGING.replace("key: team/b", "key: new/b"), "staging.yaml")
+    promoted.mme("deploy", "staging.yaml")
+    told = promoted.refused("promote", "staging", "production")
+    assert f"prod has models at s3://{TO}/models/ that stage does not have" in told
+    assert "1 would be gone, team/b.tar.gz among them" in told
+    assert current(service, TO) == before
+
+
+@pytest.mark.thorough
+def test_models_are_brought_along_to_another_place_and_answer_there(promoted, service):
+    before = current(service, TO)["models"]
+    promoted.write(PRODUCTION, "before.yaml")
+    promoted.write(f"{PRODUCTION}prefix: v2\n", "production.yaml")
+    promoted.mme("promote", "before", "production")
+    s3 = service.client("s3")
+    moved = json.loads(s3.get_object(Bucket=TO, Key="v2/current.json")["Body"].read())
+    assert moved["models"] == before
+    assert not service.names(f"{TO}/models")["objects"]
+    assert "Nothing to do." in promoted.mme("deploy", "production.yaml")
+    promoted.mme("promote", "production", "before")
+    assert current(service, TO)["models"] == before
+
+
+@pytest.mark.thorough
+def test_a_first_promotion_keeps_what_was_there_without_versions(promoted, service):
+    promoted.pack("c.tar.gz")
+    promoted.write("name: bare\npackages: [{archive: c.tar.gz}]\n", "bare.yaml")
+    promoted.mme("deploy", "bare.yaml")
+    promoted.write("name: bare\nversions: true\n", "bare.yaml")
+    plan = promoted.mme("promote", "staging", "bare")
+    assert "1 that stage does not have stay as they are: c.tar.gz" in plan
+    models = current(service, f"bare-{ACCOUNT}-{REGION}")["models"]
+    assert set(models) == {"a.tar.gz", "team/b.tar.gz", "c.tar.gz"}
+    assert models["c.tar.gz"]["key"] == "c.tar.gz"
+    assert service.invoke("bare", "c.tar.gz")
+    promoted.mme("destroy", "bare.yaml")
 
 
 def test_what_cannot_be_promoted_is_told(promoted, service):

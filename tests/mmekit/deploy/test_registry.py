@@ -132,6 +132,23 @@ def test_what_was_changed_since_it_was_registered_is_refused(dock, service, noth
     assert f"The archive of {made.arn} is not there." in dock.refused("deploy")
 
 
+def test_an_archive_that_was_packed_here_is_not_replaced(dock, service):
+    made = registered(dock, group="Tugs")
+    approve(service, made.arn)
+    dock.pack("mine.tar.gz", mine=True)
+    mine = (dock.folder / "mine.tar.gz").read_bytes()
+    dock.write(DOCK.replace("group: Ships", "group: Tugs\n        archive: mine.tar.gz"))
+    told = dock.refused("deploy", "--plan")
+    assert "is no version of the model package group, and would be replaced" in told
+    assert "Leave `archive` out of the entry" in told
+    assert (dock.folder / "mine.tar.gz").read_bytes() == mine
+    # One that is a version of the group was fetched, or can be fetched again.
+    second = register(dock.folder / "mine.tar.gz", "Tugs", print)
+    assert second.arn != made.arn
+    dock.planned()
+    assert (dock.folder / "mine.tar.gz").read_bytes() == (dock.folder / "ships.tar.gz").read_bytes()
+
+
 def test_what_cannot_be_deployed_or_registered_is_told(dock, service):
     dock.write(DOCK.replace("Ships", "Nobody"))
     told = dock.refused("deploy")

@@ -34,12 +34,13 @@ def tower(service, tmp_path_factory):
 def releases(tower, service):
     """The same for each test: those three and no more."""
     s3 = service.client("s3")
-    place = {"Bucket": BUCKET, "Key": "models/current.json"}
-    if tower.folder.joinpath("kept.json").exists():
-        body = tower.folder.joinpath("kept.json").read_bytes()
-        s3.put_object(**place, Body=body, Metadata={"mmekit-deployment": "tower"})
-    else:
-        tower.put("kept.json", s3.get_object(**place)["Body"].read())
+    for name in ("current.json", "releases.json"):
+        place, kept = {"Bucket": BUCKET, "Key": f"models/{name}"}, tower.folder / f"kept-{name}"
+        if kept.exists():
+            body = kept.read_bytes()
+            s3.put_object(**place, Body=body, Metadata={"mmekit-deployment": "tower"})
+        else:
+            kept.write_bytes(s3.get_object(**place)["Body"].read())
     tower.write(TOWER)
     return tower
 
@@ -60,7 +61,7 @@ def test_a_rollback_is_one_put_and_the_next_goes_further_back(releases, service)
     assert changes(plan) == {"releases current.json": "change"}
     assert f"a.tar.gz: {third} -> {second}" in plan
     assert "release 4: 1 changed; rollback to release 2" in plan
-    assert "`mme deploy` makes its models current again" in plan
+    assert "`mme deploy` is refused without --over-rollback" in plan
     assert service.names() == before
     content = listed(releases)
     assert content["models"]["a.tar.gz"]["key"] == second
@@ -77,13 +78,17 @@ def test_a_rollback_is_one_put_and_the_next_goes_further_back(releases, service)
     assert listed(releases)["models"]["a.tar.gz"]["key"] == second
 
 
-@pytest.mark.thorough
-def test_a_deployment_after_a_rollback_says_what_it_makes_current_again(releases, service):
+def test_a_rollback_is_not_taken_back_by_the_way(releases, service):
     releases.mme("rollback")
     plan = releases.run("deploy", "--plan").stdout
     assert "current.json was rolled back to release 2" in plan
     assert "makes what release 4 took back current" in plan
-    releases.mme("deploy")
+    third = keys(releases)[2]
+    told = releases.refused("deploy", "--yes")
+    assert f"make current again what a rollback took back: {third}." in told
+    assert "--over-rollback" in told
+    assert listed(releases)["release"] == 4
+    releases.mme("deploy", "--over-rollback")
     # What follows a rollback goes back to what the rollback brought.
     first, second, third = keys(releases)
     assert listed(releases)["models"]["a.tar.gz"]["key"] == third
@@ -141,11 +146,11 @@ def test_a_release_that_is_not_there_is_told_with_those_that_are(releases):
 
 
 def test_what_a_rollback_does_not_touch_is_said(releases, service):
-    body = listed(releases)
+    place = {"Bucket": BUCKET, "Key": "models/releases.json"}
+    body = json.loads(service.client("s3").get_object(**place)["Body"].read())
     body["releases"][1]["config"] = "tower-0ther"
     service.client("s3").put_object(
-        Bucket=BUCKET,
-        Key="models/current.json",
+        **place,
         Body=json.dumps(body).encode(),
         Metadata={"mmekit-deployment": "tower"},
     )

@@ -1,17 +1,24 @@
 """Versions: keys that carry digests, current.json, how long old ones stay, and who is told."""
 
 import datetime as dt
+import http.server
 import json
 import re
+import threading
+import types
 from pathlib import Path
 
 import pytest
 
-from mmekit.deploy.releases import Releases
+from mmekit.cli.endpoints import site_of
+from mmekit.deploy.current import now_at
+from mmekit.deploy.models import plan_objects_removal, stored_archives
+from mmekit.deploy.release_files import current_json, history_json, read_releases
+from mmekit.deploy.releases import ModelVersion, Releases
 from mmekit.settings import Settings
 from mmekit_bench import listed_targets
 from tests.mmekit.deploy import thin_archives
-from tests.mmekit.deploy.conftest import ACCOUNT, REGION, Desk, changes
+from tests.mmekit.deploy.conftest import ACCOUNT, REGION, Desk, Service, changes
 
 STORE = """
     name: store
@@ -55,24 +62,29 @@ def deployed(standing, service):
         standing.mme("deploy")
 
 
-def current(service, bucket=BUCKET):
-    body = service.client("s3").get_object(Bucket=bucket, Key="models/current.json")["Body"]
+def current(service, bucket=BUCKET, name="current"):
+    body = service.client("s3").get_object(Bucket=bucket, Key=f"models/{name}.json")["Body"]
     return json.loads(body.read())
+
+
+def history(service, bucket=BUCKET):
+    return current(service, bucket, "releases")["releases"]
 
 
 def age(service, days, bucket=BUCKET):
     """Let all releases have been made so many days before."""
-    content = current(service, bucket)
-    for release in content["releases"]:
+    content, releases = current(service, bucket), current(service, bucket, "releases")
+    for release in (content["made_by"], *releases["releases"]):
         made = dt.datetime.fromisoformat(release["made"]) - dt.timedelta(days=days)
-        release["made"] = made.isoformat()
+        release["made"] = made.isoformat(timespec="milliseconds")
     put(service, json.dumps(content).encode(), bucket)
+    put(service, json.dumps(releases).encode(), bucket, "releases")
 
 
-def put(service, body, bucket=BUCKET):
+def put(service, body, bucket=BUCKET, name="current"):
     service.client("s3").put_object(
         Bucket=bucket,
-        Key="models/current.json",
+        Key=f"models/{name}.json",
         Body=body,
         Metadata={"mmekit-deployment": bucket.partition("-")[0]},
     )
@@ -81,7 +93,7 @@ def put(service, body, bucket=BUCKET):
 def archives(service, bucket=BUCKET):
     start = f"{bucket}/models/"
     found = {one.removeprefix(start) for one in service.names(start)["objects"]}
-    return found - {"current.json"}
+    return found - {"current.json", "releases.json"}
 
 
 def keys(service):
@@ -135,13 +147,14 @@ def test_a_new_version_needs_no_update_and_the_old_stays(deployed, service):
     assert plan.index(f"create archive {new}") < plan.index("change releases current.json")
     assert {old, new} <= archives(service)
     assert service.described("store")["EndpointConfigName"] == config
-    last = content["releases"][-1]
+    last = content["made_by"]
+    assert last == history(service)[-1]
     assert (last["number"], last["how"], last["config"]) == (
         before["release"] + 1,
         "deploy",
         config,
     )
-    assert set(last["changed"]) == {"a.tar.gz"}
+    assert last["before"] == {"a.tar.gz": before["models"]["a.tar.gz"]}
     assert asked(service, "a.tar.gz")
 
 
@@ -159,7 +172,7 @@ def test_an_old_version_goes_when_its_days_are_over_and_the_plan_says_so(deploye
     assert changes(plan)[f"archive {old}"] == "remove"
     assert "forgotten: not current for more than 30 days" in plan
     assert old not in archives(service)
-    assert len(current(service)["releases"]) == 1
+    assert len(history(service)) == 1
     assert asked(service, "a.tar.gz")
     assert "Nothing to do." in deployed.mme("deploy")
 
@@ -187,16 +200,18 @@ def test_a_model_that_leaves_the_file_stays_as_an_older_version(deployed, servic
 
 
 def test_who_deploys_at_the_same_time_is_told_and_loses_nothing(deployed, service, monkeypatch):
-    from mmekit.deploy import current as room
+    from mmekit.deploy import coming as room
 
     deployed.pack("a.tar.gz", of="a", newer="mine")
     check = room._check
 
     def be_overtaken(site, models):
         check(site, models)
-        content = Releases.from_json(json.dumps(current(service)).encode(), where="")
+        files = (json.dumps(current(service, name=one)) for one in ("current", "releases"))
+        content = read_releases(*(one.encode() for one in files), where="current.json")
         other = content.followed_by({}, how="deploy", config="", now=content.current.made)
-        put(service, other.to_json())
+        put(service, current_json(other))
+        put(service, history_json(other), name="releases")
 
     with monkeypatch.context() as patch:
         patch.setattr(room, "_check", be_overtaken)
@@ -210,9 +225,95 @@ def test_who_deploys_at_the_same_time_is_told_and_loses_nothing(deployed, servic
     assert asked(service, "a.tar.gz")
 
 
+def test_a_run_that_dies_before_releases_json_leaves_the_truth_and_loses_nothing(
+    deployed, service, monkeypatch
+):
+    before = history(service)
+    deployed.pack("a.tar.gz", of="a", newer="died")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmekit.deploy.current._put_history", die)
+        assert deployed.run("deploy").exit_code == 130
+    number = current(service)["release"]
+    assert number == before[-1]["number"] + 1
+    assert history(service) == before
+    assert asked(service, "a.tar.gz")
+    assert f"release {number} of " in deployed.mme("status")
+    # The next run makes another release, and none of those before is missing.
+    deployed.pack("a.tar.gz", of="a", newer="after")
+    plan = deployed.mme("deploy")
+    assert f"releases.json lacks release {number}: " in plan
+    numbers = [one["number"] for one in history(service)]
+    assert numbers == [*(one["number"] for one in before), number, number + 1]
+
+
+def test_what_is_current_by_then_is_not_removed(deployed, service, monkeypatch):
+    """Removals look again: another run may have made current what a plan would remove."""
+    monkeypatch.chdir(deployed.folder)
+    monkeypatch.setenv("MME_LOCAL_URL", service.url)
+    there, said = archives(service), []
+    with site_of(Path("mme.yaml")) as site:
+        for step in plan_objects_removal(site, stored_archives(site)):
+            step.perform(said.append)
+    assert keys(service) <= archives(service) <= there
+    named = f"s3://{BUCKET}/models/current.json names it"
+    assert {f"archive {key} stays: {named}" for key in keys(service)} == set(said)
+
+
+def test_versions_are_forgotten_by_the_clock_of_s3(tmp_path):
+    """That of whoever deploys may have jumped; versions that it takes for old would be gone."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def date_time_string(self, timestamp=None):
+            return "Sun, 01 Mar 2026 10:00:00 GMT" if timestamp is None else ""
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    s3 = Service(None, f"http://127.0.0.1:{server.server_port}", tmp_path).client("s3")
+    site = types.SimpleNamespace(bucket=BUCKET, account=types.SimpleNamespace(client=lambda _: s3))
+    assert now_at(site) == dt.datetime(2026, 3, 1, 10, tzinfo=dt.timezone.utc)
+    s3.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_current_json_does_not_grow_with_what_was_before():
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
+    releases = Releases("store", {}, ())
+    sizes = []
+    for day in range(30):
+        models = {f"m{n}.tar.gz": ModelVersion(f"m{n}-{day}", f"{day:064}") for n in range(200)}
+        releases = releases.followed_by(
+            models, how="deploy", config="", now=now + dt.timedelta(days=day)
+        )
+        sizes.append(len(current_json(releases)))
+    now += dt.timedelta(days=29)
+    assert sizes[-1] < sizes[1] * 1.1 < 60_000
+    files = current_json(releases), history_json(releases)
+    assert read_releases(*files, where="") == releases
+    assert read_releases(files[0], where="").models == releases.models
+    # A clock that went back makes no gap: what is forgotten is the oldest.
+    assert [one.number for one in releases.remembered(10, now)] == [*range(20, 31)]
+    back = releases.followed_by({}, how="deploy", config="", now=now - dt.timedelta(days=400))
+    assert back.current.made == releases.current.made
+
+
 @pytest.mark.thorough
 def test_nothing_becomes_current_that_is_not_there(deployed, service, monkeypatch):
-    from mmekit.deploy import current as room
+    from mmekit.deploy import coming as room
 
     before = current(service)
     deployed.pack("a.tar.gz", of="a", newer="lost")
@@ -238,14 +339,14 @@ def test_mme_invoke_finds_the_current_version_and_says_which_it_is(deployed, ser
     done = deployed.run(*arguments)
     key = current(service)["models"]["team/b.tar.gz"]["key"]
     assert done.exit_code == 0, done.stderr
-    assert f"mme: team/b.tar.gz is {key}, current since release " in done.stderr
-    # An object of that key is what any client gets; nobody is to take it for the current one.
+    assert f"mme: team/b.tar.gz is {key}, current with release " in done.stderr
+    # An object of that key is what other clients get, and not what is current.
     s3 = service.client("s3")
-    s3.copy_object(Bucket=BUCKET, Key="models/team/b.tar.gz", CopySource=f"{BUCKET}/models/{key}")
+    s3.put_object(Bucket=BUCKET, Key="models/team/b.tar.gz", Body=b"no archive at all")
     done = deployed.run(*arguments)
     assert done.exit_code == 0, done.stderr
-    assert "itself an object, from before versions were on, and answers; the current" in done.stderr
-    assert key in done.stderr
+    assert f"mme: team/b.tar.gz is {key}, current with release " in done.stderr
+    assert "the object team/b.tar.gz itself, from before versions were on, is ano" in done.stderr
     s3.delete_object(Bucket=BUCKET, Key="models/team/b.tar.gz")
     # A key is no name: it is asked for as it is, and nothing is said.
     done = deployed.run(*(key if one == "team/b.tar.gz" else one for one in arguments))
@@ -263,7 +364,7 @@ def test_mme_bench_asks_the_current_versions_and_no_other(deployed, service):
     done = deployed.run(*load, "--content-type", "text/plain", "--targets", "a.tar.gz")
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["plan"]["targets"] == [keys["a.tar.gz"]]
-    assert f"mme: a.tar.gz is {keys['a.tar.gz']}, current since release " in done.stderr
+    assert f"mme: a.tar.gz is {keys['a.tar.gz']}, current with release " in done.stderr
 
 
 @pytest.mark.thorough
@@ -291,7 +392,7 @@ def test_switching_versions_off_and_on_keeps_every_name_answered(deployed, servi
     assert changes(plan)["releases current.json"] == "create"
     # Callers that do not know of versions yet find what was there.
     assert {"a.tar.gz", "team/b.tar.gz"} <= archives(service)
-    assert [one["number"] for one in current(service)["releases"]] == [1, 2]
+    assert [one["number"] for one in history(service)] == [1, 2]
     assert service.described("store")["EndpointConfigName"] == config
     age(service, days=31)
     deployed.mme("deploy")
@@ -310,7 +411,11 @@ def test_another_deployment_under_the_prefix_is_refused(deployed, service):
     [
         (b"{", "is not one that mme writes"),
         (b'{"format": 2}', "has format 2, and this mmekit knows 1"),
-        (b'{"format": 1, "deployment": "store", "models": {}, "releases": []}', "not in order"),
+        (b'{"format": 1, "deployment": "store", "models": {}}', "KeyError, 'made_by'"),
+        (
+            b'{"format":1,"deployment":"store","models":{},"release":2,"oldest":3,"made_by":{"number":2}}',
+            "not in order",
+        ),
         (b"[]", "is not one that mme writes"),
     ],
 )
