@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmekit.cli.application import Panel, app
+from mmekit.cli.application import Panel, app, deployment_file
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ DEPLOYMENT_FILE = Path("mme.yaml")
 DeploymentFile = Annotated[
     Path,
     typer.Argument(
-        metavar="[FILE]", dir_okay=False, help="The deployment file (docs/deploying.md)."
+        metavar="[FILE]",
+        callback=deployment_file,
+        help="The deployment file (docs/deploying.md), or its name without .yaml.",
     ),
 ]
 Yes = Annotated[
