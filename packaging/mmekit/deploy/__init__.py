@@ -20,12 +20,14 @@ from mmekit.deploy.bill import Bill
 from mmekit.deploy.capacity import Capacity, capacity_of
 from mmekit.deploy.cost import Cost, cost_of
 from mmekit.deploy.deployment import Deployment, read_deployment
+from mmekit.deploy.entries import single_entries
 from mmekit.deploy.forecast import Forecast, forecast_of
 from mmekit.deploy.models import PackedModel, packed_models
 from mmekit.deploy.plan import Plan, plan_deployment, plan_removal
 from mmekit.deploy.status import Status, status_of
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.deploy.storage import Storage, storage_of
+from mmekit.deploy.target import CurrentTarget, current_target
 
 __all__ = [
     "Account",
@@ -33,6 +35,7 @@ __all__ = [
     "Bill",
     "Capacity",
     "Cost",
+    "CurrentTarget",
     "Deployment",
     "Difference",
     "Forecast",
@@ -45,12 +48,14 @@ __all__ = [
     "Storage",
     "capacity_of",
     "cost_of",
+    "current_target",
     "deploy_errors",
     "forecast_of",
     "packed_models",
     "plan_deployment",
     "plan_removal",
     "read_deployment",
+    "single_entries",
     "status_of",
     "storage_of",
 ]

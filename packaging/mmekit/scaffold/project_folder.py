@@ -1,7 +1,8 @@
 """A new project: a folder with a model, its tests and its workflow, which owes nothing to ours.
 
 What it is made of is in the folder ``project`` beside this module, as files that are what they will
-be but for the project's name. They are no modules of this package, and nothing here imports them.
+be but for the project's name and the version of mmekit. They are no modules of this package, and
+nothing here imports them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from mmekit import __version__
 from mmekit.errors import ProjectError
 
 __all__ = ["new_project"]
 
 _TEMPLATE = Path(__file__).parent / "project"
 _NAME_IN_TEMPLATE = "my-project"
+_VERSION_IN_TEMPLATE = "MMEKIT_VERSION"
 # An endpoint's and a bucket's name begin with it: as `mme deploy` has it, without capitals.
 _NAME = re.compile(r"(?=.{1,32}$)[a-z0-9]+(-[a-z0-9]+)*")
 # Under their own names they would mean something to git in this repository.
@@ -63,6 +66,7 @@ def new_project(folder: Path | str) -> tuple[Path, ...]:
             continue
         path = Path(*(_HIDDEN.get(part, part) for part in parts))
         text = source.read_text(encoding="utf-8").replace(_NAME_IN_TEMPLATE, name)
+        text = text.replace(_VERSION_IN_TEMPLATE, __version__)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
         written.append(path)
