@@ -1,7 +1,7 @@
 """What endpoints take of a core while nobody asks them: `mme up`, its containers, their models.
 
 Each endpoint is multi-model, of one instance, on the embedded server, and has one model loaded
-that was asked once. A minute and a half with 25 of them::
+that was asked once. Some two minutes with 25 of them::
 
     .venv/bin/python benchmarks/idle.py --endpoints 25 --seconds 60
 
