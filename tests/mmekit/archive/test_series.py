@@ -14,6 +14,7 @@ from mmekit.archive import PackedSeries, pack, pack_all, read_measured, verify
 from mmekit.archive.contents import read_contents
 from mmekit.archive.likeness import Outline
 from mmekit.errors import MeasureError, PackageError
+from mmekit.testing import read_sample
 
 MODEL = """\
 import pickle
@@ -110,6 +111,7 @@ def test_what_a_model_says_of_itself_is_never_anothers(packed):
         manifest = verify(shops.archive(name))
         assert manifest.signature.inputs[0].known == (1.0, factor)
         assert json.loads(manifest.example.answer) == {"predictions": [7 * factor]}
+        assert read_sample(shops.archive(name)).answer == {"predictions": [7 * factor]}
         measured = read_measured(shops.folder / name)
         assert manifest.measured == measured
     assert read_measured(shops.folder / "aachen").answer is None  # it is the package's
