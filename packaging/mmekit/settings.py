@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from mmekit.aws_environment import LOCAL_ROLE, MARK, is_entered
+from mmekit.aws_environment import MARK, is_entered
 from mmekit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ _IMAGES: Mapping[str, Any] = {
     "repository": "djl-inference",
     "tag_prefix": f"{DJL_VERSION}-lmi27.0.0-cu130",
 }
+_GIVEN = {"role": "MME_ROLE", "bucket": "MME_BUCKET"}
 _INSTANCE_SHAPE = "ProductionVariantInstanceType"
 _profile_at_hand: ContextVar[str | None] = ContextVar("profile", default=None)
 _making = threading.Lock()  # boto3's sessions are not for several threads at a time; clients are
@@ -82,19 +83,6 @@ def _default_region(chosen: Mapping[str, Any]) -> str:
     if region is None:
         raise _unset("region", "MME_TARGET is aws, and AWS's own configuration names no region")
     return region
-
-
-def _default_role(chosen: Mapping[str, Any]) -> str:
-    if chosen["target"] == "local":
-        return f"arn:aws:iam::{LOCAL_ACCOUNT}:role/mmekit-local"
-    raise _unset("role", "MME_TARGET is aws, and SageMaker needs a role that may read the bucket")
-
-
-def _default_bucket(chosen: Mapping[str, Any]) -> str:
-    if chosen["target"] == "local":
-        return "mmekit-local"
-    account = _ROLE.sub(r"\g<account>", chosen["role"])
-    return f"sagemaker-{chosen['region']}-{account}"  # what SageMaker's own SDK calls it
 
 
 def _check_target(target: str) -> str:
@@ -186,9 +174,10 @@ class Settings(BaseSettings):
     region : str
         For AWS: what AWS's own configuration says unless it is set.
     role : str
-        ARN of the role that the endpoint runs as. Required for AWS.
+        ARN of the role that the endpoint runs as. For AWS it has to be set, for whoever reads it.
     bucket, prefix : str
-        Where archives go. For AWS the bucket is ``sagemaker-REGION-ACCOUNT`` unless it is set.
+        Where archives go. For AWS the bucket is ``sagemaker-REGION-ACCOUNT`` unless it is set, of
+        the account that the role is in.
     endpoint_name : str
     instance_type : str
         A GPU instance picks the GPU image.
@@ -224,8 +213,9 @@ class Settings(BaseSettings):
 
     target: Annotated[Literal["local", "aws"], AfterValidator(_check_target)] = "local"
     region: RegionName = Field(default_factory=_default_region)
-    role: RoleArn = Field(default_factory=_default_role)
-    bucket: BucketName = Field(default_factory=_default_bucket)
+    # As they are given; what they are otherwise is asked for by few, and may not be known.
+    given_role: RoleArn | None = Field(default=None, validation_alias="MME_ROLE")
+    given_bucket: BucketName | None = Field(default=None, validation_alias="MME_BUCKET")
     prefix: KeyPrefix = "mmekit/models"
     endpoint_name: EndpointName = "mmekit"
     instance_type: InstanceTypeName = "ml.m5.xlarge"
@@ -241,6 +231,7 @@ class Settings(BaseSettings):
     _profile: str | None = PrivateAttr(default=None)
 
     def __init__(self, *, profile: str | None = None, **values: Any) -> None:
+        values = {_GIVEN.get(name, name): value for name, value in values.items()}
         file = _dotenv(Path.cwd())
         chosen = _profile_at_hand.set(profile)
         try:
@@ -257,6 +248,46 @@ class Settings(BaseSettings):
         finally:
             _profile_at_hand.reset(chosen)
         self._profile = profile
+
+    @property
+    def role(self) -> str:
+        """ARN of the role that the endpoint runs as: MME_ROLE.
+
+        Raises
+        ------
+        SettingsError
+            The target is AWS, and it is not set. Who makes no model has no use for it.
+        """
+        if self.given_role is not None:
+            return self.given_role
+        if self.target == "local":
+            return f"arn:aws:iam::{LOCAL_ACCOUNT}:role/mmekit-local"
+        why = "MME_TARGET is aws, and SageMaker needs a role that may read the bucket"
+        raise _unset("role", why)
+
+    @property
+    def bucket(self) -> str:
+        """Where archives go: MME_BUCKET, or the account's own.
+
+        Raises
+        ------
+        SettingsError
+            The target is AWS, and neither it nor a role is set, whose account would tell it.
+        """
+        if self.given_bucket is not None:
+            return self.given_bucket
+        if self.target == "aws" and self.given_role is None:
+            why = "MME_TARGET is aws, and no MME_ROLE says the account whose bucket it would be"
+            raise _unset("bucket", why)
+        return self.bucket_in(_ROLE.sub(r"\g<account>", self.role))
+
+    def bucket_in(self, account: str) -> str:
+        """Return MME_BUCKET, or else what SageMaker's own SDK calls the bucket of an account."""
+        if self.given_bucket is not None:
+            return self.given_bucket
+        if self.target == "local":
+            return "mmekit-local"
+        return f"sagemaker-{self.region}-{account}"
 
     @property
     def model_data_url(self) -> str:
@@ -322,8 +353,7 @@ def local_region() -> str | None:
     SettingsError
         A value is not among those possible.
     """
-    role = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/{LOCAL_ROLE}"  # neither it nor a region is missed
-    if Settings(region=LOCAL_REGION, role=role).target == "aws":
+    if Settings(region=LOCAL_REGION).target == "aws":  # so that a region is not missed
         return None
     return Settings(target="local").region
 

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import httptools
 
-from mmekit.settings import Settings
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mmekit.settings import Settings
     from mmekit_bench.plan import Destination, LoadPlan
     from mmekit_bench.requests import RequestHeads
 
@@ -299,7 +298,9 @@ class ConnectionPool:
         try:
             if self._plan.client == "boto3":
                 await self._see_that_somebody_is_there()
-                self._client = runtime_client(Settings(), count, self._plan.timeout)
+                self._client = runtime_client(
+                    self._plan.destination.settings, count, self._plan.timeout
+                )
             while len(opened) < count:
                 some = range(len(opened), min(count, len(opened) + _TOGETHER))
                 opened += await asyncio.gather(*(self._connect(number) for number in some))

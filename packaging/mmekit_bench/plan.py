@@ -36,11 +36,15 @@ class Destination:
         The name of a SageMaker endpoint; None for a container.
     path
         Where a container is asked. None stands for ``/models/{target}/invoke``.
+    region, profile
+        Of an endpoint: where it is, and the AWS profile of its account. None is the settings'.
     """
 
     origin: str
     endpoint: str | None = None
     path: str | None = None
+    region: str | None = None
+    profile: str | None = None
 
     @classmethod
     def of_url(cls, url: str) -> Destination:
@@ -66,10 +70,21 @@ class Destination:
         return cls(f"{parts.scheme}://{parts.netloc}", path=path or None)
 
     @classmethod
-    def of_endpoint(cls, name: str, settings: Settings) -> Destination:
-        """Return an endpoint of the target that the settings name."""
+    def of_endpoint(
+        cls, name: str, settings: Settings, *, profile: str | None = None
+    ) -> Destination:
+        """Return an endpoint of the target that the settings name, and of their profile."""
         runtime = settings.client("sagemaker-runtime")
-        return cls(runtime.meta.endpoint_url.rstrip("/"), endpoint=name)
+        origin = runtime.meta.endpoint_url.rstrip("/")
+        return cls(origin, endpoint=name, region=settings.region, profile=profile)
+
+    @property
+    def settings(self) -> Settings:
+        """Those by which an endpoint is asked."""
+        from mmekit.settings import Settings
+
+        region: dict[str, Any] = {} if self.region is None else {"region": self.region}
+        return Settings(profile=self.profile, **region)
 
     @property
     def url(self) -> str:
@@ -245,42 +260,46 @@ class LoadPlan:
 
 
 def listed_targets(endpoint: str, settings: Settings) -> tuple[str, ...]:
-    """Return the archives under an endpoint's prefix in S3, in the order of their names.
+    """Return what an endpoint can be asked for, in the order of names.
+
+    It is every archive under its prefix in S3; or, where current.json is there, the current version
+    of each model, and no other: nobody asks for those that are superseded.
 
     Raises
     ------
+    DeployError
+        current.json is there, and cannot be read.
     EndpointError
         The endpoint is not there or may not be described, or nothing is under its prefix.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from mmekit.deploy.releases import CURRENT, Releases
+    from mmekit.deploy.target import models_place
+
     remedy = "Name the target models: --targets a.tar.gz,b.tar.gz."
     try:
-        prefix = _model_data_url(settings.client("sagemaker"), endpoint)
-        if prefix is None:
+        place = models_place(settings, endpoint)
+        if place is None:
             return ("",)
-        bucket, _, path = prefix.removeprefix("s3://").partition("/")
-        pages = settings.client("s3").get_paginator("list_objects_v2")
+        bucket, path = place
+        where = f"s3://{bucket}/{path}"
+        s3 = settings.client("s3")
+        pages = s3.get_paginator("list_objects_v2")
         keys = [
             entry["Key"].removeprefix(path)
             for page in pages.paginate(Bucket=bucket, Prefix=path)
             for entry in page.get("Contents", ())
         ]
+        if CURRENT in keys:
+            content = s3.get_object(Bucket=bucket, Key=path + CURRENT)["Body"].read()
+            models = Releases.from_json(content, where=where + CURRENT).models
+            keys = [version.key for version in models.values()]
     except ClientError as error:
         raise EndpointError(str(error), where=endpoint, remedy=remedy) from error
     except BotoCoreError as error:
         raise Destination.of_endpoint(endpoint, settings).unreachable(str(error)) from error
     archives = tuple(sorted(key for key in keys if key.endswith(".tar.gz")))
     if not archives:
-        raise EndpointError("There is no archive.", where=prefix, remedy="Upload one: NAME.tar.gz.")
+        raise EndpointError("There is no archive.", where=where, remedy="Upload one: NAME.tar.gz.")
     return archives
-
-
-def _model_data_url(sagemaker: Any, endpoint: str) -> str | None:
-    """Return the prefix of a multi-model endpoint; None for one with a single model."""
-    described = sagemaker.describe_endpoint(EndpointName=endpoint)
-    config = sagemaker.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
-    name = config["ProductionVariants"][0]["ModelName"]
-    container = sagemaker.describe_model(ModelName=name)["PrimaryContainer"]
-    url: str = container["ModelDataUrl"]
-    return url if container.get("Mode") == "MultiModel" else None

@@ -103,7 +103,7 @@ class RequestHeads:
         self._length = len(payload.body)
         self._body_sha256 = hashlib.sha256(payload.body).hexdigest()
         self._host = urlsplit(destination.origin).netloc
-        self._signer = _signer(self._host) if destination.endpoint else None
+        self._signer = _signer(self._host, destination) if destination.endpoint else None
         self._made: list[bytes | None] = [None] * len(targets)
 
     def __getitem__(self, number: int) -> bytes:
@@ -141,17 +141,15 @@ class RequestHeads:
         return head
 
 
-def _signer(host: str) -> Any:
+def _signer(host: str, destination: Destination) -> Any:
     import boto3
     from botocore.credentials import Credentials
 
-    from mmekit.settings import Settings
-
-    settings = Settings()
+    settings = destination.settings
     if settings.target == "local":
         credentials: Any = Credentials("local", "local")  # nobody verifies them
     else:
-        credentials = boto3.Session().get_credentials()
+        credentials = boto3.Session(profile_name=destination.profile).get_credentials()
         if credentials is None:
             raise EndpointError(
                 "There are no AWS credentials.",

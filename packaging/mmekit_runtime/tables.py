@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -79,7 +80,10 @@ class TableHandler(Handler):
             self._gives_frames = self._wants_frames(signature, model)
             self._reader = TableReader(signature, self.largest)
             if CURRENT.meter is not None:
-                self._reader.seen = texts_seen(model, signature.names)
+                try:
+                    self._reader.seen = texts_seen(model, signature.names)
+                except Exception as error:  # noqa: BLE001 - no load fails because of metrics
+                    CURRENT.meter.failed(error)
         self.signature = signature
         return model
 
@@ -207,9 +211,7 @@ class TableReader:
                     meter.column(name, missing=missing)
             return table
         for name, cells in table.items():
-            missing, unseen = _gaps(cells, self.seen.get(name))
-            if missing or unseen:
-                meter.column(name, missing=missing, unseen=unseen)
+            meter.gaps(name, partial(_gaps, cells, self.seen.get(name)))
         return table
 
     def _is_header(self, line: list[str]) -> bool:
@@ -245,8 +247,7 @@ class TableReader:
             except RequestError:
                 if CURRENT.meter is not None:
                     # What comes after it is not looked at, and what came before it is not answered.
-                    missing, unseen = conversion.gaps(cells)
-                    CURRENT.meter.column(name, missing=missing, unseen=unseen)
+                    CURRENT.meter.gaps(name, partial(conversion.gaps, cells))
                 raise
         if all(map(_is_plain, conversions, table.values())):
             return np.column_stack([cells.astype(np.float64) for cells in table.values()])

@@ -31,8 +31,13 @@ def stepped():
 time.time = stepped
 """
 
+SLOTS = pytest.mark.parametrize(
+    "slots",
+    [pytest.param(True, id="slots"), pytest.param(False, id="plain", marks=pytest.mark.thorough)],
+)
 
-@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+
+@SLOTS
 def test_a_full_disk_harms_no_loaded_model_and_no_load_afterwards(
     start, model, traffic, small_folder, slots
 ):
@@ -107,7 +112,7 @@ def test_without_descriptors_new_connections_wait_and_open_ones_go_on(start, mod
     assert server.log.count("no connection can be accepted") == 1
 
 
-@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+@SLOTS
 def test_without_descriptors_a_load_fails_alone_and_leaves_none_open(
     start, model, traffic, until, slots
 ):
@@ -130,7 +135,7 @@ def test_without_descriptors_a_load_fails_alone_and_leaves_none_open(
     until(lambda: process.num_fds() <= used)
 
 
-@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+@SLOTS
 def test_a_model_that_died_without_descriptors_comes_back_with_them(start, model, until, slots):
     server = start()
     name = server.loaded(model(slots=slots, minWorkers=2, maxWorkers=2))
@@ -204,7 +209,11 @@ def test_what_a_model_uses_stands_beside_what_it_was_admitted_for(server, model)
     assert metrics["mmekit_memory_loading_bytes"] == 0
 
 
-@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+@pytest.mark.parametrize(
+    # With slots it is not looked at whether the clock has jumped.
+    "slots",
+    [pytest.param(True, id="slots", marks=pytest.mark.thorough), pytest.param(False, id="plain")],
+)
 def test_a_clock_that_jumps_changes_nothing(start, model, traffic, tmp_path, slots):
     # The calendar's, in the server and in its workers: no test may set the machine's own.
     step = tmp_path / "step"
@@ -228,7 +237,7 @@ def test_a_clock_that_jumps_changes_nothing(start, model, traffic, tmp_path, slo
     }
 
 
-@pytest.mark.parametrize("slots", [True, False], ids=["slots", "plain"])
+@SLOTS
 def test_a_model_that_prints_without_end_is_cut_short_and_stops_nobody(
     server, model, traffic, slots
 ):

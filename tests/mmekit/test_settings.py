@@ -141,10 +141,16 @@ def test_all_bad_values_are_named_at_once(monkeypatch):
     assert caught.value.where == "MME_TARGET, MME_PREFIX"
 
 
-def test_aws_needs_a_role():
+def test_on_aws_a_role_is_asked_for_by_whoever_reads_it_and_by_nobody_else():
+    settings = Settings(target="aws", region="eu-central-1")
+    assert settings.client("sagemaker-runtime").meta.region_name == "eu-central-1"
     with pytest.raises(SettingsError, match="MME_ROLE is not set") as caught:
-        Settings(target="aws", region="eu-central-1")
+        _ = settings.role
     assert "arn:aws:iam::" in caught.value.remedy
+    with pytest.raises(SettingsError, match="MME_BUCKET is not set"):
+        _ = settings.model_data_url
+    assert settings.bucket_in("210987654321") == "sagemaker-eu-central-1-210987654321"
+    assert Settings(target="aws", region="eu-central-1", bucket="mine").bucket == "mine"
 
 
 def test_aws_needs_a_region_from_somewhere(monkeypatch):

@@ -77,12 +77,14 @@ def test_the_warm_up_counts_for_first_calls_only(server):
     assert server.seen()["count"]["cold"] > recording.answered > 0
 
 
+@pytest.mark.thorough
 def test_a_ramp_opens_connections_one_after_the_other(server):
     recording = server.load("slow-10", ramp="1:9", duration=2.0).recording
     assert [second.level for second in recording.series] == [3, 7]
     assert 3 < server.seen()["most"] <= 9
 
 
+@pytest.mark.thorough
 def test_a_spike_shows_in_the_series(server):
     load = server.load("plain", rate=20, spike="10@1+1", duration=3.0, connections=32)
     series = load.recording.series
@@ -118,14 +120,14 @@ def test_a_server_that_hangs_up_is_an_error_and_asked_again(server):
     assert recording.answered > 10
 
 
-@pytest.mark.parametrize("rate", [None, 50])
+@pytest.mark.parametrize("rate", [None, pytest.param(50, marks=pytest.mark.thorough)])
 def test_a_server_that_never_answers_is_given_up(server, rate):
     recording = server.load("silent", timeout=0.3, rate=rate, connections=2, duration=1.0).recording
     assert recording.errors["no answer in 0.3 s"] >= 2
     assert not recording.answered
 
 
-@pytest.mark.parametrize("rate", [None, 200])
+@pytest.mark.parametrize("rate", [None, pytest.param(200, marks=pytest.mark.thorough)])
 def test_a_server_that_dies_meanwhile_leaves_what_was_found_until_then(start_server, rate):
     with start_server() as server:
         plan = server.plan("plain", duration=1.0, rate=rate, connections=2)

@@ -118,3 +118,34 @@ def test_a_column_with_nothing_to_tell_is_no_line(meter, output):
     meter.column("age", missing=0)
     assert reported(meter, output) == []
     assert not Period().columns
+
+
+class Broken:
+    """What raises whatever it is told: an exporter, an output."""
+
+    def __getattr__(self, name):
+        def raising(*_, **__):
+            raise RuntimeError(name)
+
+        return raising
+
+
+def test_a_meter_raises_nothing_whatever_it_tells_raises_and_says_so_once(caplog):
+    meter = ModelMeter(Broken(), 0.0, lambda: 0)
+    meter.events = Broken()
+    meter.called([200], 1)
+    meter.answered([200], 1)
+    meter.loaded(1)
+    meter.woken()
+    meter.parked()
+    meter.column("size", missing=1)
+    meter.gaps("size", Broken().gaps)
+    assert meter.report_if_due() is None
+    meter.close()
+    assert len([one for one in caplog.records if "not complete" in one.getMessage()]) == 1
+
+
+def test_what_an_exporter_raises_takes_nothing_from_the_lines(output, meter):
+    meter.events = Broken()
+    meter.called([200, 400], 1)
+    assert reported(meter, output)[0]["mme_model_requests_total"] == 2

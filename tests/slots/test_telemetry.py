@@ -34,6 +34,16 @@ import sys
 sys.modules["opentelemetry.exporter.otlp.proto.http.metric_exporter"] = None
 """
 
+RAISING = """
+from opentelemetry.sdk.metrics import Counter
+
+def add(self, *given, **named):
+    raise RuntimeError("the collector's library is broken")
+
+for kind in (Counter, *Counter.__subclasses__()):
+    kind.add = add
+"""
+
 
 class Collector:
     """A collector of OpenTelemetry's metrics: OTLP over HTTP, on a socket."""
@@ -144,3 +154,12 @@ def test_what_is_not_installed_is_said_in_one_line_and_the_model_answers(server,
     assert server.invoke("lacking", "[[1, 2]]").status_code == 200
     server.wait_for("no metrics go to OpenTelemetry, as the model's environment lacks")
     server.unload("lacking")
+
+
+@pytest.mark.parametrize("off", ["", "MMEKIT_WORKER_SLOTS=off"])
+def test_what_opentelemetry_raises_costs_no_answer(server, model, off):
+    name = f"raising-{len(off)}"
+    server.loaded(model(RAISING + FIRST, name, option__modelName=name, option__env=off or "X=1"))
+    assert [server.invoke(name, "[[1, 2]]").status_code for _ in range(3)] == [200] * 3
+    server.wait_for("metrics are not complete, and the model answers all the same: RuntimeError")
+    server.unload(name)

@@ -52,8 +52,11 @@ def _properties_text(given: Subject) -> bytes:
         added += _worker_lines(given)
     if properties.required_memory_mb is None and given.required_memory_mb is not None:
         added.append(f"required_memory_mb={given.required_memory_mb}")
-    if properties.model_name is None:
-        # Under SageMaker all models are called 'model' in the log otherwise.
+    if properties.model_name is None or (
+        given.is_one_of_many and properties.model_name != given.name
+    ):
+        # Under SageMaker all models are called 'model' in the log otherwise. Of two lines the
+        # later one counts.
         added.append(f"option.modelName={_escaped(given.name or '')}")
     if not added:
         return own

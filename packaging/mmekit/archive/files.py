@@ -6,6 +6,7 @@ What is packed, checked, described or loaded by the embedded server keeps to the
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from contextlib import contextmanager
@@ -41,6 +42,9 @@ _BY_NAME = MappingProxyType(
     }
 )
 _FILE_MODE = 0o644
+_CHUNK = 1 << 20
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+_THOUSAND = 1024
 
 
 def most_bytes(name: str) -> int:
@@ -90,6 +94,32 @@ def read_text(path: Path) -> bytes:
         data = stream.read(most_bytes(path.name) + 1)
     check_length(path.name, len(data), str(path.parent))
     return data
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def size_text(size: float) -> str:
+    """Return a size in bytes as text.
+
+    Examples
+    --------
+    >>> size_text(14 << 20), size_text(3_000)
+    ('14.0 MiB', '2.9 KiB')
+    """
+    unit = _UNITS[0]
+    size /= _THOUSAND
+    for unit in _UNITS:  # noqa: B007 - the last one stays
+        if size < _THOUSAND:
+            break
+        size /= _THOUSAND
+    return f"{size:.1f} {unit}"
 
 
 @contextmanager

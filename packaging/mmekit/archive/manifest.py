@@ -50,7 +50,7 @@ class Manifest:
     Attributes
     ----------
     name
-        The model's name: that of its package folder.
+        The model's name: that of its package folder, or as one of many that of its artefacts'.
     mmekit
         Version of the mmekit that packed it.
     image

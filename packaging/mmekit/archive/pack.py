@@ -198,14 +198,21 @@ class Packing:
     image: Image | None = STOCK_IMAGE
     say: Callable[[str], object] = _logger.info
 
-    def given(self, artifacts: Path) -> Subject:
-        """Return what is there before anything is measured or added."""
+    def given(self, artifacts: Path, name: str | None = None) -> Subject:
+        """Return what is there before anything is measured or added.
+
+        Parameters
+        ----------
+        name
+            What the model is called, as one of many of its package; None for the package's name.
+        """
         return Subject(
             contents=merge(self.package, read_artifacts(artifacts)),
             # What was measured is added last: before that, its absence is no news.
             is_archive=False,
             image=self.image,
-            name=self.package.name,
+            name=name or self.package.name,
+            is_one_of_many=name is not None,
             has_sample=self.package.sample_request is not None,
             example=Example.of(self.package),
             worker_slots=self.worker_slots,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmekit import __version__
-from mmekit.archive.files import write_atomically
+from mmekit.archive.files import sha256_of, write_atomically
 from mmekit.archive.layers import layer_file
 from mmekit.archive.libraries import LINKS_FOLDER
 from mmekit.archive.package import LOCK_FILE, REQUIREMENTS_FILE
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = ".mme-pack.json"
 FORMAT = 1
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,8 @@ class Record:
 
     def inputs_of(self, given: Subject, measured: Measured) -> str:
         """Return the digest of everything that an archive is made of."""
-        parts = [self._of_all, *_digests(given.contents), _sha256(measured.to_json())]
+        parts = [self._of_all, given.name or "", *_digests(given.contents)]
+        parts.append(_sha256(measured.to_json()))
         if self._packing.makes_libraries(given):
             parts.append(self.requirements_of(given))
         return _digest(parts)
@@ -106,7 +106,7 @@ class Record:
             return False
         if not all(layer_file(archive, one).is_file() for one in known.layers):
             return False
-        return _sha256_of(archive) == known.sha256
+        return sha256_of(archive) == known.sha256
 
     def note(self, packed: Packed, inputs: str) -> None:
         """Note an archive that was written."""
@@ -156,11 +156,3 @@ def _digest(parts: Iterable[str]) -> str:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _sha256_of(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -62,7 +62,9 @@ def pack_all(  # noqa: PLR0913 - what can be chosen about archives
 ) -> PackedSeries:
     """Pack every sub-folder of a folder as one model of a package, several at a time.
 
-    Each archive has the bytes that `pack` makes of that sub-folder and its measured.json. An
+    Each archive has what `pack` makes of that sub-folder and its measured.json, but for its name:
+    in ``option.modelName`` and in the manifest, and so in metrics and logs, it is the sub-folder's,
+    whatever the package says, as two hundred models could not be told apart by the package's. An
     archive that is there and was made of the same inputs (by their digests, which are in
     ``.mme-pack.json`` beside the archives) stays as it is.
 
@@ -221,7 +223,7 @@ class _Series:
         if self._stop.is_set():
             return
         try:
-            given = self._packing.given(folder)
+            given = self._packing.given(folder, name)
             measured, print_ = read_measured(folder), fingerprint(given.contents)
             if measured is not None and measured.fingerprint != print_:
                 measured = None

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmekit.cli.application import Artifacts, AsJson, Image, PackageFolder, Panel, app
-from mmekit.cli.registration import Register, expect_registrable, registered_archive
+from mmekit.cli.registration import (
+    Register,
+    ask_to_register,
+    expect_registrable,
+    registered_archive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +23,6 @@ if TYPE_CHECKING:
     from mmekit.deploy.registry import RegisteredModel
     from mmekit_runtime.signature import Column
 
-_MIB = 1 << 20
 _VALUES = 8
 _BODY = 400
 
@@ -200,6 +204,9 @@ def pack(  # noqa: PLR0913 - what can be chosen about an archive
         ),
     ] = False,
     register: Register = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="With --register: do not ask before a real account.")
+    ] = False,
     image: Image = None,
     as_json: AsJson = False,
 ) -> None:
@@ -218,6 +225,7 @@ def pack(  # noqa: PLR0913 - what can be chosen about an archive
 
     expect_one_of(artifacts, artifacts_in, output, measure_each=measure_each)
     expect_registrable(register, is_series=artifacts_in is not None, thin=thin)
+    ask_to_register(register, yes=yes)
     if artifacts_in is not None:
         pack_series(
             *(package, artifacts_in, output),
@@ -273,13 +281,12 @@ def _print_json(packed: Packed, registered: RegisteredModel | None) -> None:
 
 def _print_packed(packed: Packed) -> None:
     from mmekit.archive import layer_file
+    from mmekit.archive.files import size_text
     from mmekit.printing import print_findings
 
     if packed.findings:
         print_findings(packed.findings)
-    size = packed.size / _MIB
-    unit = f"{size:.1f} MiB" if size >= 1 else f"{packed.size / 1024:.1f} KiB"
-    typer.echo(f"{packed.path}: {unit}, SHA-256 {packed.sha256}")
+    typer.echo(f"{packed.path}: {size_text(packed.size)}, SHA-256 {packed.sha256}")
     for layer in packed.layers:
         where = "in it" if layer.inline else layer_file(packed.path, layer.sha256)
         typer.echo(f"  {layer}: {where}")
@@ -319,11 +326,13 @@ def _image(text: str | None) -> room.Image | None:
 
 
 def _described(memory: MeasuredMemory) -> str:
+    from mmekit.archive.files import size_text
+
     text = f"{memory.required_mb} MiB"
     if memory.forked_mb is not None:
         text += f", {memory.forked_mb} MiB forked"
     if memory.shared is not None:
-        text += f" from a process with {memory.shared / _MIB:.1f} MiB that models share"
+        text += f" from a process with {size_text(memory.shared)} that models share"
     return text
 
 
@@ -352,10 +361,11 @@ def _print(described: Description) -> None:
 
 
 def _facts(described: Description) -> Iterator[tuple[str, str]]:
+    from mmekit.archive.files import size_text
+
     yield "Model", described.name
     yield ("Archive" if described.is_archive else "Package"), described.where
-    in_mib = described.size >= _MIB
-    yield "Size", f"{described.size / (_MIB if in_mib else 1024):.1f} {'MiB' if in_mib else 'KiB'}"
+    yield "Size", size_text(described.size)
     if described.is_archive:
         yield "Image", described.image or "unknown"
     slots = {None: "added by mme pack", True: "yes", False: "no"}[described.worker_slots]

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from mmekit.cli.addressee import Endpoint, current_key
 from mmekit.cli.application import Panel, app, not_empty
-
-if TYPE_CHECKING:
-    from mmekit.settings import Settings
 
 
 @app.command(rich_help_panel=Panel.DEPLOY)
 def invoke(
-    endpoint: Annotated[str, typer.Argument(help="The name of the endpoint.", callback=not_empty)],
+    endpoint: Endpoint,
     *,
     target_model: Annotated[
         str,
         typer.Option(
-            help="The archive's key under the prefix, such as ridge.tar.gz.",
+            help="The archive's key under the prefix, such as ridge.tar.gz; with versions, the "
+            "current one.",
             callback=not_empty,
         ),
     ],
@@ -47,10 +46,10 @@ def invoke(
     """
     from mmekit.deploy.invocation import Invocation, content_type_of
     from mmekit.deploy.invocation import invoke as send
+    from mmekit.deploy.whereabouts import whereabouts
     from mmekit.progress import under_way
-    from mmekit.settings import Settings
 
-    settings = Settings()
+    asked = whereabouts(endpoint)
     body = data.read()
     name = data.name if isinstance(data.name, str) and data.name != "<stdin>" else None
     source = name or "standard input"
@@ -59,38 +58,23 @@ def invoke(
     if body and content_type is None:
         content_type, note = content_type_of(name, body)
     invocation = Invocation(
-        endpoint,
+        asked.name,
         target_model,
         body,
         content_type or "",
         accept,
         custom_attributes,
         source,
+        endpoint,
     )
     invocation.expect_sound()
     if note:
         typer.echo(f"mme: {note}", err=True)
     # The first call of a model waits until it is downloaded and loaded.
     with under_way(f"waiting for {target_model}"):
-        answer, answered = send(
-            settings, replace(invocation, target=_target(settings, endpoint, target_model))
-        )
+        target = current_key(asked.settings, asked.name, target_model)
+        answer, answered = send(asked.settings, replace(invocation, target=target))
     sys.stdout.buffer.write(answer)
     is_text = answered.startswith("text/") or "json" in answered
     if answer and answer[-1:] != b"\n" and (is_text or sys.stdout.isatty()):
         typer.echo()
-
-
-def _target(settings: Settings, endpoint: str, name: str) -> str:
-    """Return the key of a model's current version; say on standard error which it is."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from mmekit.deploy.target import current_target
-
-    try:
-        found = current_target(settings, endpoint, name)
-    except (BotoCoreError, ClientError):  # the invocation meets the same, and says it
-        return name
-    if found.note:
-        typer.echo(f"mme: {found.note}", err=True)
-    return found.key

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from mmekit.cli.addressee import Endpoint
 from mmekit.cli.application import AsJson, Panel, app, not_empty
 from mmekit.errors import EndpointError
 
@@ -32,7 +33,8 @@ class TopSource(str, Enum):
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EVERY_S = {True: 2.0, False: 60.0}  # of the local service; of CloudWatch, whose minutes are whole
 _FOLLOW_S = {True: 1.0, False: 5.0}
-_ROWS_BESIDE_MODELS = 14
+_ROWS_BESIDE_MODELS = 15
+_NAMED = 3
 
 
 def _seconds(text: str) -> float:
@@ -40,9 +42,6 @@ def _seconds(text: str) -> float:
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a time such as 30s, 10m, 2h or 1d")
     return float(match[1]) * _UNITS[match[2]]
-
-
-Endpoint = Annotated[str, typer.Argument(help="The name of the endpoint.", callback=not_empty)]
 
 
 @app.command(rich_help_panel=Panel.OPERATE)
@@ -67,24 +66,25 @@ def top(
 
     **Examples:** mme top mmekit  ·  mme top mmekit --once  ·  MME_TARGET=aws mme top mmekit --json
     """
+    from mmekit.deploy.whereabouts import whereabouts
     from mmekit.operate import cloudwatch_view, drawn_view, find_endpoint, rehearsal_view
-    from mmekit.operate.endpoints import watching_settings
     from mmekit.printing import show
     from mmekit.progress import under_way
 
-    settings = watching_settings()
+    asked = whereabouts(endpoint)
+    settings = asked.settings
     is_local = settings.target == "local"
     if source is TopSource.SERVICE and not is_local:
         raise typer.BadParameter("AWS has CloudWatch alone", param_hint="--source")
     is_service = source is not TopSource.CLOUDWATCH and is_local
 
     def look() -> EndpointView:
-        found = _told(settings, lambda: find_endpoint(settings, endpoint))
+        found = _told(settings, lambda: find_endpoint(settings, asked.name))
         read = rehearsal_view if is_service else cloudwatch_view
         return _told(settings, lambda: read(settings, found))
 
     if as_json or once or not sys.stdout.isatty():
-        with under_way(f"looking at {endpoint}"):
+        with under_way(f"looking at {asked.name}"):
             view = look()
         if as_json:
             import json
@@ -133,16 +133,17 @@ def logs(
 
     **Examples:** mme logs mmekit --since 1h --errors  ·  mme logs mmekit --model ridge.tar.gz -f
     """
+    from mmekit.deploy.whereabouts import whereabouts
     from mmekit.operate import LineReader, find_endpoint
-    from mmekit.operate.endpoints import watching_settings
     from mmekit.operate.lines import recent
 
     began = recent(_seconds(since))
-    settings = watching_settings()
-    found = _told(settings, lambda: find_endpoint(settings, endpoint, deleted=True))
+    asked = whereabouts(endpoint)
+    settings = asked.settings
+    found = _told(settings, lambda: find_endpoint(settings, asked.name, deleted=True))
     if found.status == "Deleted":
-        typer.echo(f"mme: {endpoint} is deleted; this is the log it left.", err=True)
-    reader = LineReader(settings, endpoint, began)
+        typer.echo(f"mme: {asked.name} is deleted; this is the log it left.", err=True)
+    reader = LineReader(settings, asked.name, began)
     chosen = _told(settings, lambda: _chosen(settings, found, model, errors=errors))
     printed = 0
     try:
@@ -217,15 +218,16 @@ def _print_lines(lines: Iterable[ContainerLine], *, as_json: bool) -> int:
 def _explain_nothing(
     lines: list[ContainerLine], since: str, model: str | None, *, errors: bool
 ) -> None:
-    from mmekit.operate.endpoints import nearest
-    from mmekit.operate.lines import workers_of
+    from mmekit.deploy.whereabouts import nearest
+    from mmekit.operate.lines import name_in_key, workers_of
 
     if not lines:
         typer.echo(f"mme: nothing was printed in the last {since}.", err=True)
         return
     names = workers_of(lines)
     if model is not None and not errors:
-        known = f"Lines name: {nearest(model, names)}." if names else "No line names a model."
+        near = nearest(name_in_key(model), names) or names[:_NAMED]
+        known = f"Lines name: {', '.join(near)}." if names else "No line names a model."
         raise EndpointError(
             f"No line of the last {since} is of the model {model}.",
             where=model,

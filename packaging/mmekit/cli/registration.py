@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from mmekit.deploy.registry import RegisteredModel
 
-__all__ = ["Register", "expect_registrable", "registered_archive"]
+__all__ = ["Register", "ask_to_register", "expect_registrable", "registered_archive"]
 
 Register = Annotated[
     str | None,
@@ -40,6 +41,29 @@ def expect_registrable(group: str | None, *, is_series: bool, thin: bool) -> Non
             "a thin archive is not whole without its layers, and the registry keeps none",
             param_hint="--register",
         )
+
+
+def ask_to_register(group: str | None, *, yes: bool) -> None:
+    """Ask before something is uploaded to a real account and registered there; say which it is."""
+    if group is None:
+        return
+    from mmekit.deploy.registry import place_of_registry
+    from mmekit.errors import DeployError
+
+    place, is_real = place_of_registry()
+    if not is_real:
+        return
+    typer.echo(f"to register as the newest version of {group}: {place}", err=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise DeployError(
+            "To register a model in a real account needs confirmation, and standard input is no "
+            "terminal.",
+            where=place,
+            remedy="Run the command with --yes.",
+        )
+    typer.confirm("Pack it and register it there?", abort=True, err=True)
 
 
 def registered_archive(file: Path, group: str) -> RegisteredModel:

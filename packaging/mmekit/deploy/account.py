@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.archive import container_environment
 from mmekit.errors import DeployError, SettingsError
-from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings, published_image
+from mmekit.settings import CPU_TAG, Settings, published_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,9 +82,7 @@ class Account:
     def __init__(self, deployment: Deployment, *, target: str | None = None) -> None:
         given = {"region": deployment.region, "target": target}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value}
-        # The settings ask for a role; the deployment makes its own.
-        role = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/deployment"
-        self.settings = Settings(profile=deployment.profile, role=role, **chosen)
+        self.settings = Settings(profile=deployment.profile, **chosen)
         self.region = self.settings.region
         self.is_real = self.settings.target == "aws"
         self._clients: dict[str, Any] = {}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from mmekit.archive.files import size_text
 from mmekit.deploy.cost import HOURS_A_MONTH, monthly_price_of
-from mmekit.deploy.outline import size_text
 
 if TYPE_CHECKING:
     from mmekit.deploy.cost import Cost

@@ -6,7 +6,6 @@ comes with the names of those that are.
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -18,12 +17,11 @@ from mmekit.archive.package import CONTENT_TYPES
 from mmekit.deploy.account import code_of, remedy_of
 from mmekit.deploy.releases import CURRENT, Releases
 from mmekit.deploy.target import models_place
+from mmekit.deploy.whereabouts import choice, no_such_endpoint
 from mmekit.errors import EndpointError, MmekitError
 from mmekit_runtime.media_types import ARROW, JSON, JSON_LINES, PARQUET, media_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from mmekit.settings import Settings
 
 __all__ = ["Invocation", "content_type_of", "invoke"]
@@ -35,8 +33,6 @@ _FURTHER = {
     ".parquet": PARQUET,
     ".arrow": ARROW,
 }
-_SHOWN = 5
-_NEAR = 3
 _MOST_KEYS = 10_000
 _CLIENT = range(400, 500)
 
@@ -55,6 +51,8 @@ class Invocation:
         The header of that name; None for none.
     source
         What errors call the body: its file.
+    asked
+        What a command calls the endpoint; empty for its name.
     """
 
     endpoint: str
@@ -64,6 +62,12 @@ class Invocation:
     accept: str | None = None
     custom_attributes: str | None = None
     source: str = "-"
+    asked: str = ""
+
+    @property
+    def called(self) -> str:
+        """What a command calls the endpoint."""
+        return self.asked or self.endpoint
 
     def expect_sound(self) -> None:
         """Refuse a body that is empty, or is no JSON although its content type says so.
@@ -190,7 +194,7 @@ def _refused(settings: Settings, invocation: Invocation, error: ClientError) -> 
     remedies = {
         "ModelNotReadyException": "it is still being loaded: ask again",
         "ThrottlingException": "ask again later, or give the endpoint more instances",
-        "ServiceUnavailable": f"look whether an instance is there: mme top {invocation.endpoint}",
+        "ServiceUnavailable": f"look whether an instance is there: mme top {invocation.called}",
     }
     remedy = remedies.get(code) or remedy_of(error, settings)
     return EndpointError(f"{code}: {said}", where=where, remedy=remedy)
@@ -202,7 +206,7 @@ def _of_model(invocation: Invocation, error: ClientError) -> EndpointError:
     status, message = response.get("OriginalStatusCode"), response.get("OriginalMessage")
     if message is None:
         message = response.get("Error", {}).get("Message", "")
-    logs = f"mme logs {invocation.endpoint} --model {invocation.target}"
+    logs = f"mme logs {invocation.called} --model {invocation.target}"
     if not status:
         return EndpointError(
             f"The model gave no answer: {message}",
@@ -235,13 +239,8 @@ def _missing(settings: Settings, invocation: Invocation) -> EndpointError | None
     """Return the error for an endpoint or a model that is not there; None if both are."""
     pages = settings.client("sagemaker").get_paginator("list_endpoints").paginate()
     endpoints = [one["EndpointName"] for page in pages for one in page["Endpoints"]]
-    account = settings.local_url if settings.target == "local" else f"AWS, {settings.region}"
     if invocation.endpoint not in endpoints:
-        return EndpointError(
-            f"There is no endpoint {invocation.endpoint}",
-            where=account,
-            remedy=_choice(invocation.endpoint, endpoints, "endpoint") or "make one: mme deploy",
-        )
+        return no_such_endpoint(settings, invocation.endpoint, endpoints)
     place = models_place(settings, invocation.endpoint)
     if place is None:
         return None
@@ -252,7 +251,7 @@ def _missing(settings: Settings, invocation: Invocation) -> EndpointError | None
     return EndpointError(
         f"There is no model {invocation.target} behind the endpoint {invocation.endpoint}",
         where=f"s3://{bucket}/{prefix}",
-        remedy=_choice(invocation.target, names, "model") or "upload one: mme deploy",
+        remedy=choice(invocation.target, names, "model") or "upload one: mme deploy",
     )
 
 
@@ -271,24 +270,6 @@ def _models(settings: Settings, bucket: str, prefix: str) -> list[str]:
         versions = {version.key for version in current.values()}
         names = sorted({*current, *(name for name in names if name not in versions)})
     return names
-
-
-def _choice(wanted: str, names: Iterable[str], kind: str) -> str | None:
-    """Return the nearest names, and how many there are; None where there are none."""
-    names = sorted(names)
-    if not names:
-        return None
-    by_lower = {name.lower(): name for name in names}
-    near = [
-        by_lower[one]
-        for one in difflib.get_close_matches(wanted.lower(), by_lower, _NEAR, cutoff=0.6)
-    ]
-    # Without its suffix, a name is far from its own by letters.
-    near += [name for name in names if name.startswith(wanted) and name not in near][:1]
-    shown = ", ".join(names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    there = f"{len(names)} {kind}{'' if len(names) == 1 else 's'}: {shown}{more}"
-    return f"did you mean {' or '.join(near)}? There are {there}" if near else f"there are {there}"
 
 
 def _unreached(settings: Settings, error: Exception) -> str:

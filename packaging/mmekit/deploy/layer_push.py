@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from mmekit.archive.files import size_text
 from mmekit.deploy.account import deploy_errors, is_denied, is_missing
 from mmekit.deploy.layers import layer_upload, short_name
-from mmekit.deploy.objects import mib
 from mmekit.errors import DeployError
-from mmekit.settings import LOCAL_ACCOUNT, Settings
+from mmekit.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ class PushedLayer:
 
     def __str__(self) -> str:
         """Return it as a line."""
-        done = f"{mib(self.size)} uploaded" if self.is_new else "there already"
+        done = f"{size_text(self.size)} uploaded" if self.is_new else "there already"
         return f"layer {short_name(self.sha256)} ({self.kind}: {self.says}): {done}"
 
 
@@ -111,8 +111,7 @@ def push_layers(
         refuses.
     """
     found = [(layer, layer_upload(layer, layer.found(), place.prefix)) for layer in layers]
-    # The settings ask for a role, which an upload has no use for.
-    settings = Settings(role=f"arn:aws:iam::{LOCAL_ACCOUNT}:role/layers")
+    settings = Settings()
     with deploy_errors(settings):
         s3 = settings.client("s3", retries={"mode": "standard"})
         try:

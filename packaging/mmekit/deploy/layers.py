@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmekit.archive.files import sha256_of
 from mmekit.archive.layers import file_name
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.layer_files import thin_layers
-from mmekit.deploy.objects import Upload, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.objects import Upload, removal_of_object, stored_objects
 from mmekit.deploy.step import Action, Difference, Report, Step
 
 if TYPE_CHECKING:

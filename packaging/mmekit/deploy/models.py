@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mmekit import archive
 from mmekit.archive import STOCK_IMAGE
 from mmekit.archive.describe import small_files
+from mmekit.archive.files import sha256_of
 from mmekit.archive.images import image_of
 from mmekit.archive.layers import asks_for_libraries, layers_folder
 from mmekit.archive.libraries import LINKS_FOLDER
@@ -18,7 +19,7 @@ from mmekit.archive.properties import parse_entries, properties_of
 from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.entries import single_entries
 from mmekit.deploy.layer_files import contents_of_layer, named_layers
-from mmekit.deploy.objects import Upload, removal_of_object, sha256_of, stored_objects
+from mmekit.deploy.objects import Upload, removal_of_object, stored_objects
 from mmekit.deploy.releases import CURRENT, keyed_by_digest
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError, ManifestError

@@ -6,13 +6,13 @@ by which the next run knows what is there and whose it is.
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
+from mmekit.archive.files import size_text
 from mmekit.deploy.account import is_missing
 from mmekit.deploy.step import Action, Step
 
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
     from mmekit.deploy.account import Site
     from mmekit.deploy.step import Report
 
-__all__ = ["StoredObject", "Upload", "mib", "removal_of_object", "sha256_of", "stored_objects"]
+__all__ = ["StoredObject", "Upload", "removal_of_object", "stored_objects"]
 
 SHA256 = "sha256"
 DEPLOYMENT = "mmekit-deployment"
 _REPLACES = "mmekit-replaces"
 _LAYERS = "mmekit-layers"
-_CHUNK = 1 << 20
 _THREADS = 8
 _TENTHS = 10
 _LARGE = 32 << 20
@@ -175,20 +174,6 @@ def removal_of_object(site: Site, kind: str, name: str, key: str) -> Step:
     return Step(Action.REMOVE, kind, name, perform=remove)
 
 
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def mib(size: int) -> str:
-    """Return a size as text."""
-    return f"{size / 2**20:.1f} MiB"
-
-
 class _Head(NamedTuple):
     metadata: dict[str, str]
     kms_key: str | None
@@ -220,4 +205,4 @@ class _Progress:
         if size >= _LARGE and self._said < tenths < _TENTHS:
             self._said = tenths
             name = f"{self._upload.kind} {self._upload.name}"
-            self._report(f"{name}: {tenths}0 % of {mib(size)}")
+            self._report(f"{name}: {tenths}0 % of {size_text(size)}")

@@ -9,6 +9,7 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from mmekit.archive.files import size_text
 from mmekit.deploy.step import Action
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from mmekit.deploy.step import Step
 
-__all__ = ["folded", "plan_lines", "plan_members", "size_text", "totals_line"]
+__all__ = ["folded", "plan_lines", "plan_members", "totals_line"]
 
 _SIGNS = {Action.CREATE: "+", Action.CHANGE: "~", Action.KEEP: " ", Action.REMOVE: "-"}
 _FEW = 4  # so many are told one by one
@@ -27,8 +28,6 @@ _SAID = {
     Action.REMOVE: "to remove",
     Action.KEEP: "to keep",
 }
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
-_THOUSAND = 1024
 _INDENT = "      "
 
 
@@ -86,23 +85,6 @@ def plan_members(steps: Sequence[Step]) -> dict[str, Any]:
         },
         "has_changes": any(step.perform is not None for step in steps),
     }
-
-
-def size_text(size: float) -> str:
-    """Return a size as text.
-
-    Examples
-    --------
-    >>> size_text(14 << 20), size_text(3_000)
-    ('14.0 MiB', '2.9 KiB')
-    """
-    unit = _UNITS[0]
-    size /= _THOUSAND
-    for unit in _UNITS:  # noqa: B007 - the last one stays
-        if size < _THOUSAND:
-            break
-        size /= _THOUSAND
-    return f"{size:.1f} {unit}"
 
 
 def folded(lines: Sequence[str]) -> Iterator[str]:

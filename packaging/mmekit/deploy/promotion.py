@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from mmekit.archive.files import sha256_of
 from mmekit.deploy.account import code_of, is_denied
 from mmekit.deploy.content import Content, older_versions, plan_older_versions
 from mmekit.deploy.current import coming_releases, stored_releases
 from mmekit.deploy.layers import plan_layers, short_name, stored_layers
 from mmekit.deploy.models import plan_objects, stored_archives
-from mmekit.deploy.objects import Upload, sha256_of
+from mmekit.deploy.objects import Upload
 from mmekit.deploy.releases import CURRENT, ModelVersion, keyed_by_digest
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from mmekit.archive import container_environment, verify
+from mmekit.archive.files import sha256_of
 from mmekit.deploy.account import deploy_errors, is_missing
 from mmekit.deploy.layer_files import named_layers
-from mmekit.deploy.objects import SHA256, Upload, sha256_of
+from mmekit.deploy.objects import SHA256, Upload
 from mmekit.deploy.releases import keyed_by_digest
 from mmekit.errors import DeployError, ManifestError
-from mmekit.settings import CPU_TAG, LOCAL_ACCOUNT, Settings
+from mmekit.settings import CPU_TAG, Settings
 
 if TYPE_CHECKING:
     from mmekit.archive import Manifest
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mmekit.deploy.parts import ModelEntry
     from mmekit.deploy.step import Report
 
-__all__ = ["RegisteredModel", "fetch_registered", "register"]
+__all__ = ["RegisteredModel", "fetch_registered", "place_of_registry", "register"]
 
 _APPROVED = "Approved"
 _PENDING = "PendingManualApproval"
@@ -89,26 +90,38 @@ def register(archive: Path, group: str, report: Report) -> RegisteredModel:
             where=str(archive),
             remedy="Pack it without --thin to register it.",
         )
-    settings = _settings()
+    settings = Settings()
     with deploy_errors(settings):
         return _registered(settings, archive, group, report)
 
 
-def _settings() -> Settings:
-    """Return the settings; their bucket is the account's own where none is named."""
-    unnamed = Settings(role=f"arn:aws:iam::{LOCAL_ACCOUNT}:role/registry")
-    if unnamed.target == "local":
-        return unnamed
-    with deploy_errors(unnamed):
-        account = unnamed.client("sts").get_caller_identity()["Account"]
-    return Settings(role=f"arn:aws:iam::{account}:role/registry")
+def place_of_registry() -> tuple[str, bool]:
+    """Return where `register` makes a version, as text, and whether that is a real account.
+
+    Raises
+    ------
+    DeployError
+        AWS refuses.
+    SettingsError
+        A setting cannot be used.
+    """
+    settings = Settings()
+    if settings.target == "local":
+        return f"the local service, {settings.local_url}", False
+    with deploy_errors(settings):
+        account = settings.client("sts").get_caller_identity()["Account"]
+    bucket = settings.bucket_in(account)
+    place = f"AWS account {account}, {settings.region}"
+    return f"{place}, s3://{bucket}/{settings.prefix}-registry/", True
 
 
 def _registered(settings: Settings, archive: Path, group: str, report: Report) -> RegisteredModel:
     sagemaker, s3 = settings.client("sagemaker"), settings.client("s3")
     sha256, size = sha256_of(archive), archive.stat().st_size
     key = f"{settings.prefix}-registry/{group}/{keyed_by_digest(archive.name, sha256)}"
-    url = f"s3://{settings.bucket}/{key}"
+    # The account's own where none is named, whatever account a role of the settings is in.
+    bucket = settings.bucket_in(settings.client("sts").get_caller_identity()["Account"])
+    url = f"s3://{bucket}/{key}"
     _make_group(sagemaker, group)
     newest = _newest(sagemaker, group)
     if newest is not None:
@@ -116,9 +129,9 @@ def _registered(settings: Settings, archive: Path, group: str, report: Report) -
         if found.get("CustomerMetadataProperties", {}).get(SHA256) == sha256:
             status = str(found["ModelApprovalStatus"])
             return RegisteredModel(str(found["ModelPackageArn"]), _url(found), status, is_new=False)
-    if _digest_of_object(s3, settings.bucket, key) != sha256:
+    if _digest_of_object(s3, bucket, key) != sha256:
         Upload("archive", archive.name, archive, size, key, sha256).send(
-            s3, settings.bucket, report, deployment=None
+            s3, bucket, report, deployment=None
         )
     manifest = _manifest(archive)
     made = sagemaker.create_model_package(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.archive.files import size_text
 from mmekit.deploy.alarms import own_alarms
 from mmekit.deploy.bill import bill_of
 from mmekit.deploy.cost import cost_of
@@ -13,8 +14,6 @@ from mmekit.deploy.endpoint import endpoint_state
 from mmekit.deploy.hosting import published_metrics
 from mmekit.deploy.layers import short_name, stored_layers
 from mmekit.deploy.models import stored_archives
-from mmekit.deploy.objects import mib
-from mmekit.deploy.outline import size_text
 
 if TYPE_CHECKING:
     from mmekit.deploy.account import Site
@@ -88,7 +87,7 @@ class Status:
         for layer in self.layers:
             named = sum(layer.key.startswith(name) for one in self.models for name in one.layers)
             lines.append(
-                f"  {short_name(layer.key)}  {mib(layer.size)}  of {named} models"
+                f"  {short_name(layer.key)}  {size_text(layer.size)}  of {named} models"
                 f"{self._whose(layer)}"
             )
         return lines + ([] if self.bill is None else self.bill.lines())
@@ -106,7 +105,7 @@ class Status:
             lines.append(f"  {first} … {last}, {size}{whose} (--verbose lists them)")
         for model in told:
             digest = short_name(model.sha256 or "hash unknown")
-            lines.append(f"  {model.key}  {mib(model.size)}  {digest}{self._whose(model)}")
+            lines.append(f"  {model.key}  {size_text(model.size)}  {digest}{self._whose(model)}")
         return lines
 
     def _of_versions(self, releases: Releases, *, verbose: bool) -> list[str]:
@@ -118,7 +117,9 @@ class Status:
             if found is None:
                 lines.append(f"  {name} -> {version.key}  MISSING: run `mme deploy`")
             elif verbose or len(current) <= _FEW:
-                lines.append(f"  {name} -> {version.key}  {mib(found.size)}{self._whose(found)}")
+                lines.append(
+                    f"  {name} -> {version.key}  {size_text(found.size)}{self._whose(found)}"
+                )
         if len(current) > _FEW and not verbose:
             lines.append("  (--verbose lists them)")
         keys = {one.key for one in current.values()}

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmekit.archive.files import size_text
 from mmekit.deploy.layer_files import thin_layers
-from mmekit.deploy.objects import mib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mmekit.deploy.models import PackedModel
 
 __all__ = ["Storage", "storage_of"]
-
-_KIB = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,14 @@ class Storage:
         lines = []
         if self.layers:
             many = "layer" if self.layers == 1 else "layers"
-            mean = self.thin_archive_bytes / self.thin_archives / _KIB
+            mean = size_text(self.thin_archive_bytes / self.thin_archives)
             lines = [
                 (
-                    f"storage: {self.layers} {many} of {mib(self.layer_bytes)}, stored once and "
-                    f"fetched once by an instance; in every archive: {mib(self.copied_bytes)}"
+                    f"storage: {self.layers} {many} of {size_text(self.layer_bytes)}, stored once "
+                    "and fetched once by an instance; in every archive: "
+                    f"{size_text(self.copied_bytes)}"
                 ),
-                f"  an archive that only names them has {mean:.1f} KiB",
+                f"  an archive that only names them has {mean}",
             ]
             if self.network:
                 lines.append(
@@ -70,8 +69,8 @@ class Storage:
                 )
         if self.repeated_bytes:
             lines.append(
-                f"storage: of {mib(self.archive_bytes)} in {self.archives} archives, "
-                f"{mib(self.repeated_bytes)} are layers that others bring along, too; "
+                f"storage: of {size_text(self.archive_bytes)} in {self.archives} archives, "
+                f"{size_text(self.repeated_bytes)} are layers that others bring along, too; "
                 "packed with --thin (`thin: true`) they are there once"
             )
         return lines

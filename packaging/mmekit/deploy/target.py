@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import is_denied, is_missing
 from mmekit.deploy.releases import CURRENT, Releases
+from mmekit.deploy.whereabouts import model_sources
 
 if TYPE_CHECKING:
     from mmekit.settings import Settings
@@ -79,20 +80,11 @@ def models_place(settings: Settings, endpoint: str) -> tuple[str, str] | None:
     """Return the bucket and prefix of an endpoint's models; None when they are not in one."""
     sagemaker = settings.client("sagemaker")
     described = sagemaker.describe_endpoint(EndpointName=endpoint)
-    config = sagemaker.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
-    for variant in config["ProductionVariants"]:
-        if "ModelName" not in variant:
-            continue
-        model = sagemaker.describe_model(ModelName=variant["ModelName"])
-        containers: list[dict[str, Any]] = [
-            *([model["PrimaryContainer"]] if model.get("PrimaryContainer") else []),
-            *model.get("Containers", []),
-        ]
-        for container in containers:
-            scheme, _, rest = str(container.get("ModelDataUrl", "")).partition("://")
-            if container.get("Mode") == "MultiModel" and scheme == "s3":
-                bucket, _, prefix = rest.partition("/")
-                return bucket, prefix
+    for source in model_sources(sagemaker, described["EndpointConfigName"]):
+        scheme, _, rest = source.url.partition("://")
+        if source.is_multi and scheme == "s3":
+            bucket, _, prefix = rest.partition("/")
+            return bucket, prefix
     return None
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from mmekit.deploy.account import is_missing
-from mmekit.errors import EndpointError
-from mmekit.settings import LOCAL_ACCOUNT, Settings
+from mmekit.deploy.whereabouts import model_sources, no_such_endpoint
 
-__all__ = ["OperatedEndpoint", "find_endpoint", "log_group", "nearest", "watching_settings"]
+if TYPE_CHECKING:
+    from mmekit.settings import Settings
 
-_NEAREST = 3
+__all__ = ["OperatedEndpoint", "find_endpoint", "log_group"]
+
 _PAGES = 5
 
 
@@ -41,11 +41,6 @@ class OperatedEndpoint:
     data_urls: tuple[str, ...]
 
 
-def watching_settings() -> Settings:
-    """Return the settings, of which a role is not asked: nothing is made."""
-    return Settings(role=f"arn:aws:iam::{LOCAL_ACCOUNT}:role/watching")
-
-
 def find_endpoint(settings: Settings, name: str, *, deleted: bool = False) -> OperatedEndpoint:
     """Look an endpoint up.
 
@@ -67,9 +62,7 @@ def find_endpoint(settings: Settings, name: str, *, deleted: bool = False) -> Op
             raise
         if deleted and _has_log(settings, name):
             return OperatedEndpoint(name, "", "Deleted", (), ())
-        raise EndpointError(
-            f"There is no endpoint {name}.", where=_place(settings), remedy=_remedy(sagemaker, name)
-        ) from None
+        raise no_such_endpoint(settings, name, _names(sagemaker)) from None
     config = found.get("EndpointConfigName", "")
     variants = [one["VariantName"] for one in found.get("ProductionVariants", [])]
     return OperatedEndpoint(
@@ -86,23 +79,12 @@ def log_group(endpoint: str) -> str:
     return f"/aws/sagemaker/Endpoints/{endpoint}"
 
 
-def nearest(name: str, names: list[str]) -> str:
-    """Return the names that are most like one, as a list in words; all of a few."""
-    close = difflib.get_close_matches(name, names, _NEAREST, 0.4)
-    inside = [one for one in names if name in one or one in name]
-    return ", ".join(dict.fromkeys([*close, *inside][:_NEAREST] or names[:_NEAREST]))
-
-
 def _data_urls(sagemaker: Any, config: str) -> list[str]:
     """Return where the models are; nothing where config or model are gone, as they may be."""
     urls: list[str] = []
     try:
-        described = sagemaker.describe_endpoint_config(EndpointConfigName=config)
-        for variant in described["ProductionVariants"]:
-            model = sagemaker.describe_model(ModelName=variant["ModelName"])
-            container = model.get("PrimaryContainer") or (model.get("Containers") or [{}])[0]
-            urls.append(container.get("ModelDataUrl", ""))
-    except (ClientError, KeyError):
+        urls += (one.url for one in model_sources(sagemaker, config))
+    except ClientError:
         return urls
     return urls
 
@@ -113,18 +95,10 @@ def _has_log(settings: Settings, name: str) -> bool:
     return any(one["logGroupName"] == group for one in found["logGroups"])
 
 
-def _remedy(sagemaker: Any, name: str) -> str:
+def _names(sagemaker: Any) -> list[str]:
     names: list[str] = []
     for number, page in enumerate(sagemaker.get_paginator("list_endpoints").paginate()):
         names += [one["EndpointName"] for one in page["Endpoints"]]
         if number >= _PAGES:
             break
-    if not names:
-        return "There are no endpoints there: make one with `mme deploy`."
-    return f"Those with the nearest names are: {nearest(name, names)}."
-
-
-def _place(settings: Settings) -> str:
-    if settings.target == "local":
-        return f"the local service, {settings.local_url}"
-    return f"AWS, {settings.region}"
+    return names

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["is_metered", "metered_models"]
 
 _MARK = '"_aws"'
+_NAMESPACE = "mmekit"
+_FAMILY = "mme_model_"
+_MOST = 2.0**360
+"""As large as a value is that CloudWatch takes."""
 _COUNTS = ("requests", "errors", "loads")
-_PREDICT = "mme_model_predict_seconds"
-_MEMORY = "mme_model_memory_bytes"
+_PREDICT = f"{_FAMILY}predict_seconds"
+_MEMORY = f"{_FAMILY}memory_bytes"
 
 
 @dataclass
@@ -35,15 +39,18 @@ class _Metered:
 
 
 def is_metered(line: ContainerLine) -> bool:
-    """Return whether a line is of metrics, and nothing for people."""
-    return line.text.startswith("{") and _MARK in line.text
+    """Return whether a line is of our metrics, and nothing for people.
+
+    A model may write lines of that format for itself: those are like any other.
+    """
+    return _content(line) is not None
 
 
 def metered_models(lines: Iterable[ContainerLine]) -> tuple[ModelView, ...]:
     """Return what lines of metrics say of each model; lines of anything else are passed over."""
     found: dict[str, _Metered] = defaultdict(_Metered)
     for line in lines:
-        content = _content(line) if is_metered(line) else None
+        content = _content(line)
         if content is not None:
             _add(found[content["Model"]], content, line.instance)
     return tuple(
@@ -62,24 +69,46 @@ def metered_models(lines: Iterable[ContainerLine]) -> tuple[ModelView, ...]:
 
 
 def _content(line: ContainerLine) -> dict[str, Any] | None:
+    if not line.text.startswith("{") or _MARK not in line.text:
+        return None
     try:
         content = json.loads(line.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) and "Model" in content else None
+    about = content.get("_aws") if isinstance(content, dict) else None
+    # It is empty where a line is for queries of the log only.
+    directives = about.get("CloudWatchMetrics") if isinstance(about, dict) else None
+    is_ours = (
+        isinstance(directives, list)
+        and all(isinstance(one, dict) and one.get("Namespace") == _NAMESPACE for one in directives)
+        and isinstance(content.get("Model"), str)
+        and any(name.startswith(_FAMILY) for name in content)
+    )
+    return content if is_ours else None
 
 
 def _add(one: _Metered, content: dict[str, Any], instance: str) -> None:
     for name in _COUNTS:
-        one.counts[name] += int(content.get(f"mme_model_{name}_total", 0))
+        one.counts[name] += int(_number(content.get(f"{_FAMILY}{name}_total")) or 0)
     # Several processes of a model on an instance are not told apart: the latest line counts.
-    one.memory[instance] = int(content.get(_MEMORY, one.memory.get(instance, 0)))
+    memory = _number(content.get(_MEMORY))
+    one.memory[instance] = one.memory.get(instance, 0) if memory is None else int(memory)
     spread = content.get(_PREDICT)
-    if isinstance(spread, dict):
-        for value, count in zip(spread["Values"], spread["Counts"], strict=True):
-            one.seconds[value] += count
-    elif spread is not None:
-        one.seconds[spread] += 1
+    if not isinstance(spread, dict):
+        spread = {"Values": [spread], "Counts": [1]}
+    values, counts = spread.get("Values"), spread.get("Counts")
+    if not isinstance(values, list) or not isinstance(counts, list):
+        return
+    for value, count in zip(map(_number, values), map(_number, counts), strict=False):
+        if value is not None and count is not None and count >= 0:
+            one.seconds[value] += int(count)
+
+
+def _number(value: object) -> float | None:
+    """Return what is a number; None for anything else that stands in its place."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if -_MOST <= value <= _MOST else None
 
 
 def _percentile(seconds: Counter[float], share: float) -> float | None:

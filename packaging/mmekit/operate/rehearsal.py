@@ -10,7 +10,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from mmekit.errors import EndpointError
-from mmekit.operate.causes import FailureCause, grouped
+from mmekit.operate.causes import FailureCause
 from mmekit.operate.views import EndpointView, InstanceView, ModelView
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def view_of(content: dict[str, Any], status: str) -> EndpointView:
             one["first"],
             one["last"],
             one["example"] or "",
+            one["targets"],
         )
         for one in content["errors"]
     )
@@ -103,7 +104,7 @@ def view_of(content: dict[str, Any], status: str) -> EndpointView:
         "service",
         instances,
         models,
-        grouped(failures),
+        tuple(failures),
         requests=sum(one.requests or 0 for one in models),
         errors=sum(one.errors or 0 for one in models),
         cold_loads=sum(one.cold_loads or 0 for one in models),

@@ -12,7 +12,6 @@ from mmekit.printing import TextTable, written
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mmekit.operate.causes import FailureCause
     from mmekit.operate.views import EndpointView, InstanceView, ModelView
 
 __all__ = ["drawn_view"]
@@ -45,7 +44,7 @@ def drawn_view(
     if resting := len(view.models) - len(busy):
         parts.append(Text(_RESTING.format(resting), style="dim"))
     parts += [Text()] if view.models else []
-    parts += _failures(view.failures)
+    parts += _failures(view)
     parts += [Text(note, style="yellow") for note in view.notes]
     return tuple(parts)
 
@@ -54,7 +53,7 @@ def _summary(view: EndpointView) -> Text:
     at = datetime.fromtimestamp(view.at).astimezone()
     text = Text(view.endpoint, style="bold")
     text.append(
-        f"  {view.status}, the last {view.window_s // 60} minutes until {at:%H:%M:%S}\n",
+        f"  {view.status}, {_window(view)} until {at:%H:%M:%S}\n",
         style="not bold",
     )
     rate = "-" if view.hit_rate is None else f"{view.hit_rate:.1%}"
@@ -100,19 +99,34 @@ def _models(models: Iterable[ModelView]) -> TextTable:
     return TextTable(heads, tuple(rows), numbers=heads[1:-1])
 
 
-def _failures(failures: tuple[FailureCause, ...]) -> list[TextTable | Text]:
+def _failures(view: EndpointView) -> list[TextTable | Text]:
+    failures = view.failures
+    # The local service counts them for as long as the endpoint is there; a log is read for a while.
+    is_all = view.source == "service"
+    which = "since the endpoint was made" if is_all else f"of {_window(view)}"
     if not failures:
-        return [Text("No failures.")]
+        return [Text(f"No failures {which}.")]
     rows = []
     for one in failures[:_SHOWN_CAUSES]:
-        at = datetime.fromtimestamp(one.last).astimezone()
         status = "" if one.status is None else str(one.status)
-        rows.append((str(one.count), f"{at:%H:%M:%S}", status, one.target, one.cause))
-    heads = ("failures", "last", "status", "model", "cause")
-    parts: list[TextTable | Text] = [TextTable(heads, tuple(rows), numbers=heads[:1])]
+        since, last = (_moment(at, view.at) for at in (one.first, one.last))
+        rows.append((str(one.count), since, last, status, one.models, one.cause))
+    heads = ("failures", "since", "last", "status", "model", "cause")
+    table = TextTable(heads, tuple(rows), numbers=heads[:1], title=f"Failures {which}")
+    parts: list[TextTable | Text] = [table]
     if len(failures) > _SHOWN_CAUSES:
         parts.append(Text(f"and {len(failures) - _SHOWN_CAUSES} causes more: --json has all"))
     return parts
+
+
+def _window(view: EndpointView) -> str:
+    return f"the last {view.window_s // 60} minutes"
+
+
+def _moment(at: float, now: float) -> str:
+    """Return the time of day, and the day where it is another."""
+    moment, today = (datetime.fromtimestamp(one).astimezone() for one in (at, now))
+    return f"{moment:%H:%M:%S}" if moment.date() == today.date() else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _rank(one: ModelView) -> tuple[int, int, bool, str]:

@@ -1,8 +1,8 @@
 """A new project: a folder with a model, its tests and its workflow, which owes nothing to ours.
 
 What it is made of is in the folder ``project`` beside this module, as files that are what they will
-be but for the project's name and the version of mmekit. They are no modules of this package, and
-nothing here imports them.
+be but for the project's name and mmekit's version. They are no modules of this package, and nothing
+here imports them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["new_project"]
 
 _TEMPLATE = Path(__file__).parent / "project"
 _NAME_IN_TEMPLATE = "my-project"
-_VERSION_IN_TEMPLATE = "MMEKIT_VERSION"
+_VERSION_IN_TEMPLATE = "mmekit[local]==0.0.0"
 # An endpoint's and a bucket's name begin with it: as `mme deploy` has it, without capitals.
 _NAME = re.compile(r"(?=.{1,32}$)[a-z0-9]+(-[a-z0-9]+)*")
 # Under their own names they would mean something to git in this repository.
@@ -66,7 +66,8 @@ def new_project(folder: Path | str) -> tuple[Path, ...]:
             continue
         path = Path(*(_HIDDEN.get(part, part) for part in parts))
         text = source.read_text(encoding="utf-8").replace(_NAME_IN_TEMPLATE, name)
-        text = text.replace(_VERSION_IN_TEMPLATE, __version__)
+        # What is promoted are digests: the laptop and CI have to pack with one version.
+        text = text.replace(_VERSION_IN_TEMPLATE, f"mmekit[local]=={__version__}")
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
         written.append(path)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from mmekit.deploy.account import VARIANT, is_missing
+from mmekit.deploy.account import VARIANT
+from mmekit.operate import LineReader
 from mmekit.smoke.models import SAID
 from mmekit.smoke.report import ServerTime
 
@@ -20,7 +21,6 @@ __all__ = [
     "LoadLine",
     "MetricSum",
     "SmokeLog",
-    "log_group",
     "metric_sum",
     "read_log",
     "server_times",
@@ -133,22 +133,10 @@ class MetricSum:
     most: float = 0.0
 
 
-def log_group(site: Site) -> str:
-    """Return the log group that SageMaker makes for an endpoint."""
-    return f"/aws/sagemaker/Endpoints/{site.name}"
-
-
 def read_log(site: Site) -> SmokeLog:
     """Read all that there is of the endpoint's log; nothing where there is none yet."""
-    pages = site.account.client("logs").get_paginator("filter_log_events")
-    messages: list[tuple[int, str]] = []
-    try:
-        for page in pages.paginate(logGroupName=log_group(site)):
-            messages += [(one["timestamp"], one["message"]) for one in page["events"]]
-    except Exception as error:
-        if not _has_no_group(error):
-            raise
-    return SmokeLog.of(message for _, message in sorted(messages, key=lambda one: one[0]))
+    lines = LineReader(site.account.settings, site.name, 0).read()
+    return SmokeLog.of(line.text for line in lines)
 
 
 def metric_sum(
@@ -191,8 +179,3 @@ def _points(
     )
     points: list[dict[str, Any]] = answer["Datapoints"]
     return points
-
-
-def _has_no_group(error: Exception) -> bool:
-    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-    return is_missing(error) or code == "ResourceNotFoundException"

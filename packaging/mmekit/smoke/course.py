@@ -31,7 +31,7 @@ from mmekit.deploy import (
     read_deployment,
 )
 from mmekit.errors import MmekitError
-from mmekit.settings import LOCAL_ACCOUNT, Settings, published_image
+from mmekit.settings import Settings, published_image
 from mmekit.smoke.asking import ask, check_of_answers
 from mmekit.smoke.cloudwatch import read_log, server_times
 from mmekit.smoke.ending import EndedEarly, Ending
@@ -245,8 +245,7 @@ class SmokeCourse:
         chosen: dict[str, Any] = {} if options.target is None else {"target": options.target}
         if options.region is not None:
             chosen["region"] = options.region
-        # The settings ask for a role; the deployment makes its own.
-        settings = Settings(role=f"arn:aws:iam::{LOCAL_ACCOUNT}:role/deployment", **chosen)
+        settings = Settings(**chosen)
         content = {
             "name": self.name,
             "region": settings.region,

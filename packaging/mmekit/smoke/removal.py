@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mmekit.deploy import Account, Action, Site, deploy_errors, plan_removal, read_deployment
 from mmekit.deploy.account import TAG, code_of, is_missing
 from mmekit.errors import MmekitError
-from mmekit.smoke.cloudwatch import log_group
+from mmekit.operate.endpoints import log_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,17 +86,17 @@ class Removal:
         """Remove the log group, again where an instance's last lines have made it anew."""
         for _ in range(_TRIES_OF_LOG):
             try:
-                site.account.client("logs").delete_log_group(logGroupName=log_group(site))
+                site.account.client("logs").delete_log_group(logGroupName=log_group(site.name))
             except ClientError as error:
                 if not (is_missing(error) or code_of(error) == "ResourceNotFoundException"):
                     raise
                 return
-            self._say(f"remove log group {log_group(site)}")
+            self._say(f"remove log group {log_group(site.name)}")
             time.sleep(_LATE_S[site.account.is_real])
 
 
 def _logs(site: Site) -> list[str]:
-    found = site.account.client("logs").describe_log_groups(logGroupNamePrefix=log_group(site))
+    found = site.account.client("logs").describe_log_groups(logGroupNamePrefix=log_group(site.name))
     return [f"log group {one['logGroupName']}" for one in found["logGroups"]]
 
 

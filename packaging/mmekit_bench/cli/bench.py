@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmekit.cli.addressee import ENDPOINT_HELP, current_key
 from mmekit.cli.application import AsJson, Panel, app
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def load(  # noqa: PLR0913 - an option each
     *,
     endpoint: Annotated[
         str | None,
-        typer.Option(help="The endpoint to load, on the target of MME_TARGET."),
+        typer.Option(metavar="NAME|FILE", help=ENDPOINT_HELP),
     ] = None,
     url: Annotated[
         str | None,
@@ -63,7 +64,8 @@ def load(  # noqa: PLR0913 - an option each
             "--targets",
             "--models",
             metavar="A,B,…",
-            help="Target models, the most requested first. Default: all of the endpoint.",
+            help="Target models, the most requested first. Default: all of the endpoint, in their "
+            "current versions.",
         ),
     ] = None,
     distribution: Annotated[
@@ -246,16 +248,19 @@ def compare(
 def _destination(
     endpoint: str | None, url: str | None, targets: str | None
 ) -> tuple[Destination, tuple[str, ...]]:
-    from mmekit.settings import Settings
+    from mmekit.deploy.whereabouts import whereabouts
+    from mmekit.progress import under_way
     from mmekit_bench import Destination, listed_targets
 
     if bool(endpoint) == bool(url):
         raise typer.BadParameter("give either --endpoint or --url, to say where requests go")
     named = tuple(name.strip() for name in (targets or "").split(",") if name.strip())
     if endpoint:
-        settings = Settings()
-        destination = Destination.of_endpoint(endpoint, settings)
-        return destination, named or listed_targets(endpoint, settings)
+        asked = whereabouts(endpoint)
+        destination = Destination.of_endpoint(asked.name, asked.settings, profile=asked.profile)
+        with under_way("looking for the models"):
+            keys = tuple(current_key(asked.settings, asked.name, name) for name in named)
+            return destination, keys or listed_targets(asked.name, asked.settings)
     destination = Destination.of_url(url or "")
     if destination.path is None and not named:
         raise typer.BadParameter(f"{url} names no model: add --targets, or /models/NAME/invoke")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmekit.cli.addressee import ENDPOINT_HELP, current_key
 from mmekit.cli.application import AsJson, Panel, app, not_empty
 from mmekit.errors import MmekitError
 
@@ -75,7 +76,9 @@ def call_lambda(  # noqa: PLR0913 - an option each
     content_type: ContentType = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(help="The endpoint. Default: the function's ENDPOINT_NAME."),
+        typer.Option(
+            metavar="NAME|FILE", help=f"{ENDPOINT_HELP} Default: the function's ENDPOINT_NAME."
+        ),
     ] = None,
     target_model: TargetModel = None,
     max_attempts: MaxAttempts = None,
@@ -92,18 +95,27 @@ def call_lambda(  # noqa: PLR0913 - an option each
     **Example:** mme clients call-lambda --function call-sagemaker -n 160,170,180,250
     --data request.json --max-attempts 100
     """
+    from mmekit.deploy.whereabouts import whereabouts
     from mmekit.settings import Settings
     from mmekit_bench.clients import LambdaCall
+    from mmekit_bench.clients.calls import endpoint_of
 
+    asked = None if endpoint is None else whereabouts(endpoint)
+    settings = Settings() if asked is None else asked.settings
+    name = None if asked is None else asked.name
+    if target_model is not None and (known := name or endpoint_of(settings, function)):
+        target_model = current_key(settings, known, target_model)
     request = _request(data, content_type, target_model, max_attempts, retry_mode)
-    _run(LambdaCall(Settings(), function, request, endpoint), _numbers(numbers), output, as_json)
+    _run(LambdaCall(settings, function, request, name), _numbers(numbers), output, as_json)
 
 
 @clients.command("call-sagemaker")
 def call_sagemaker(  # noqa: PLR0913 - an option each
     *,
     numbers: Numbers,
-    endpoint: Annotated[str, typer.Option(help="The name of the endpoint.", callback=not_empty)],
+    endpoint: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help=ENDPOINT_HELP, callback=not_empty)
+    ],
     data: Data,
     content_type: ContentType = None,
     target_model: TargetModel = None,
@@ -118,11 +130,14 @@ def call_sagemaker(  # noqa: PLR0913 - an option each
 
     **Example:** mme clients call-sagemaker --endpoint serverless -n 160 --data request.json
     """
-    from mmekit.settings import Settings
+    from mmekit.deploy.whereabouts import whereabouts
     from mmekit_bench.clients import EndpointCall
 
+    asked = whereabouts(endpoint)
+    if target_model is not None:
+        target_model = current_key(asked.settings, asked.name, target_model)
     request = _request(data, content_type, target_model, max_attempts, retry_mode)
-    _run(EndpointCall(Settings(), endpoint, request), _numbers(numbers), output, as_json)
+    _run(EndpointCall(asked.settings, asked.name, request), _numbers(numbers), output, as_json)
 
 
 def _request(

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     from mmekit.settings import Settings
 
-__all__ = ["Call", "CallRequest", "CallResult", "EndpointCall", "LambdaCall", "Outcome"]
+__all__ = [
+    "Call",
+    "CallRequest",
+    "CallResult",
+    "EndpointCall",
+    "LambdaCall",
+    "Outcome",
+    "endpoint_of",
+]
 
 Outcome = Literal["answered", "throttled", "failed"]
 
@@ -235,6 +243,19 @@ class EndpointCall:
         return CallResult(
             metadata["HTTPStatusCode"], body, "answered", metadata.get("RetryAttempts", 0)
         )
+
+
+def endpoint_of(settings: Settings, function: str) -> str | None:
+    """Return the endpoint that a function asks by itself; None where it is not told."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = settings.client("lambda")
+    try:
+        found = client.get_function_configuration(FunctionName=function)
+    except (BotoCoreError, ClientError):  # who may only invoke may not look; the call says the rest
+        return None
+    name = found.get("Environment", {}).get("Variables", {}).get("ENDPOINT_NAME")
+    return None if name is None else str(name)
 
 
 def _config(retries: dict[str, Any]) -> dict[str, Any]:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass, field
 
-__all__ = ["CountedFailure", "FailureCounts", "cause_of"]
+from mmekit.operate.causes import cause_of
+
+__all__ = ["CountedFailure", "FailureCounts"]
 
 _KEPT = 100
 """Causes of an endpoint that are told apart; beyond, the one that was not seen for longest goes."""
 _KEPT_TARGETS = 200
-_CAUSE = 300
 _EXAMPLE = 2000
-_STATUS = re.compile(r"\A(?:\w+: )?\d{3} ")
-"""As `DataPlane` begins: a status is no number that differs from one request to the next."""
-_VARYING = (
-    (re.compile(r"\barn:aws[\w-]*:[^\s\"',]+"), "<arn>"),
-    (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE), "<address>"),
-    (re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}\b(?::\d+)?|\blocalhost:\d+"), "<address>"),
-    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
-    (re.compile(r"\b0x[0-9a-f]+\b|\bi-[0-9a-f]{8,}\b", re.IGNORECASE), "<id>"),
-    (re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}\b", re.IGNORECASE), "<id>"),
-    (re.compile(r"(?<![\w.<])(?:~|\.{1,2})?/[\w.@+~-]+(?:/[\w.@+~-]*)*"), "<path>"),
-    (re.compile(r"(?<![\w.])[+-]?\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?(?![\w])", re.IGNORECASE), "<n>"),
-)
 _numbers = itertools.count(1)
 
 
@@ -85,7 +73,7 @@ class FailureCounts:
     def add(self, text: str, target: str, status: int | None, at: float) -> None:
         """Count a failure."""
         text = text[:_EXAMPLE]
-        key = (cause_of(text, target), status)
+        key = (cause_of(text, target, status), status)
         found = self._by_cause.pop(key, None)
         if found is None:
             found = CountedFailure(next(_numbers), key[0], target, status, at, at, text)
@@ -108,22 +96,3 @@ class FailureCounts:
         """Return those that were seen since the last time, the latest last."""
         changed, self._changed = list(self._changed.values()), {}
         return changed
-
-
-def cause_of(text: str, target: str = "") -> str:
-    """Return what two failures of one cause say alike.
-
-    Examples
-    --------
-    >>> cause_of("No room for 'a.tar.gz': 12.5 of 64 MiB in /tmp/x1/models", "a.tar.gz")
-    "No room for '<model>': <n> of <n> MiB in <path>"
-    >>> cause_of("ModelError: 500 process 4711 at 127.0.0.1:8080 has ended")
-    'ModelError: 500 process <n> at <address> has ended'
-    """
-    status = _STATUS.match(text)
-    kept, rest = ("", text) if status is None else (status[0], text[status.end() :])
-    if target:
-        rest = rest.replace(target, "<model>")
-    for pattern, name in _VARYING:
-        rest = pattern.sub(name, rest)
-    return (kept + rest)[:_CAUSE]

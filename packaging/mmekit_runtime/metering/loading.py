@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+_logger = logging.getLogger()
+
 
 @contextlib.contextmanager
 def metered_load(properties: Mapping[str, Any], folder: Path) -> Iterator[None]:
@@ -21,7 +24,10 @@ def metered_load(properties: Mapping[str, Any], folder: Path) -> Iterator[None]:
     if CURRENT.meter is None and is_on(os.environ):
         from mmekit_runtime.metering.start import start_on_plain_engine
 
-        start_on_plain_engine(properties, str(folder))
+        try:
+            start_on_plain_engine(properties, str(folder))
+        except Exception as error:  # noqa: BLE001 - such as a thread that there is no room for
+            _logger.warning("mmekit: metrics are not complete: %s", error)
     began = time.monotonic_ns()
     yield
     if CURRENT.meter is not None and CURRENT.meter.is_told:

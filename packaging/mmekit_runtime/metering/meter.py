@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import logging
 import time
 from _thread import allocate_lock
 from collections import Counter
@@ -14,10 +15,14 @@ from mmekit_runtime.metering.buckets import ValueBuckets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Concatenate, ParamSpec, TypeVar
 
+    _Given = ParamSpec("_Given")
+    _Returned = TypeVar("_Returned")
     _Call = tuple[Sequence[int], int, Sequence[int]]
     """The statuses of a call's answers, how long it took, and how long its requests had waited."""
 
+_logger = logging.getLogger()
 _ERRORS = 400
 _REFUSED = frozenset({400, 406, 415})
 _NS = 1e9
@@ -91,8 +96,24 @@ class EventSink(Protocol):
         """Hand on what is there, before the process ends."""
 
 
+def _harmless(
+    method: Callable[Concatenate[ModelMeter, _Given], _Returned],
+) -> Callable[Concatenate[ModelMeter, _Given], _Returned | None]:
+    """Have a method raise nothing: no answer is lost because it could not be counted."""
+
+    @functools.wraps(method)
+    def guarded(self: ModelMeter, *given: _Given.args, **named: _Given.kwargs) -> _Returned | None:
+        try:
+            return method(self, *given, **named)
+        except Exception as error:  # noqa: BLE001 - of an exporter, a library, the system
+            self.failed(error)
+            return None
+
+    return guarded
+
+
 class ModelMeter:
-    """Counts what one model process does.
+    """Counts what one model process does; none of its methods raises.
 
     Parameters
     ----------
@@ -126,6 +147,7 @@ class ModelMeter:
         self.events: EventSink | None = None
         self.has_come: Callable[[], object] | None = None
         self.is_told = False
+        self._has_failed = False
         self._answered: list[int] = []
         self._calls: list[_Call] = []
         self._lines = lines
@@ -137,6 +159,17 @@ class ModelMeter:
         self._due: float | None = None
         self._last = -seconds
 
+    def failed(self, error: Exception) -> None:
+        """Say, once, that something could not be counted."""
+        if not self._has_failed:
+            self._has_failed = True
+            _logger.warning(
+                "mmekit: metrics are not complete, and the model answers all the same: %s: %s",
+                type(error).__name__,
+                error,
+            )
+
+    @_harmless
     def called(
         self, statuses: Sequence[int], predict_ns: int, waited_ns: Sequence[int] = ()
     ) -> None:
@@ -156,6 +189,7 @@ class ModelMeter:
         calls, self._calls = self._calls, []
         self._add(*_of_calls(calls))
 
+    @_harmless
     def answered(self, statuses: list[int], took_ns: int) -> None:
         """Take note of the statuses of a handler's call."""
         if self.is_told:
@@ -168,18 +202,22 @@ class ModelMeter:
         statuses, self._answered = self._answered, []
         return statuses
 
+    @_harmless
     def loaded(self, took_ns: int) -> None:
         """Count the load."""
         self._take({"loads": 1}, {"load": [took_ns / _NS]})
 
+    @_harmless
     def woken(self) -> None:
         """Count that the model, which was parked, is loaded again."""
         self._take({"wakes": 1}, {})
 
+    @_harmless
     def parked(self) -> None:
         """Count that the model gives back its process."""
         self._take({"parks": 1}, {})
 
+    @_harmless
     def column(self, name: str, *, missing: int = 0, unseen: int = 0, refused: int = 0) -> None:
         """Count what was in a column of the model's."""
         found = {"missing": missing, "unseen": unseen, "refused": refused}
@@ -192,6 +230,12 @@ class ModelMeter:
         if self.events is not None:
             for key, number in counted.items():
                 self.events.count(key, number, name)
+
+    @_harmless
+    def gaps(self, name: str, count: Callable[[], tuple[int, int]]) -> None:
+        """Count the cells of a column that are missing, and those that are unseen."""
+        missing, unseen = count()
+        self.column(name, missing=missing, unseen=unseen)
 
     def _take(self, counted: dict[str, int], values: dict[str, Sequence[float]]) -> None:
         with self._lock:
@@ -220,6 +264,7 @@ class ModelMeter:
             if self.has_come is not None:
                 self.has_come()
 
+    @_harmless
     def report_if_due(self) -> float | None:
         """Hand on what has happened, when it is time.
 
@@ -247,11 +292,18 @@ class ModelMeter:
 
     def close(self) -> None:
         """Hand on what is there: the process ends."""
+        self._close_lines()
+        self._close_events()
+
+    @_harmless
+    def _close_lines(self) -> None:
         if self._due is not None:
             self._report()
+
+    @_harmless
+    def _close_events(self) -> None:
         if self.events is not None:
-            with contextlib.suppress(Exception):
-                self.events.close()
+            self.events.close()
 
 
 def _of_calls(calls: Sequence[_Call]) -> tuple[dict[str, int], dict[str, Sequence[float]]]:

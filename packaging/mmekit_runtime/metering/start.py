@@ -57,9 +57,13 @@ def start_meter(server: int) -> ModelMeter | None:
     return CURRENT.meter
 
 
-def name_model(meter: ModelMeter, properties: Mapping[str, Any], folder: str) -> None:
-    """Call a model what its package calls it: it is loaded now."""
-    meter.model = str(properties.get(_NAME) or Path(folder).name or "model")
+def name_model(meter: ModelMeter, properties: Mapping[str, Any], folder: str | None = None) -> None:
+    """Call a model what its package calls it, else what its folder is called: it is loaded now."""
+    try:
+        name = properties.get(_NAME) or Path(folder or os.getcwd()).name  # noqa: PTH109
+    except OSError:  # the folder is gone
+        name = None
+    meter.model = str(name or "model")
     if is_exporting(os.environ):
         meter.events = _telemetry(meter.model)
 

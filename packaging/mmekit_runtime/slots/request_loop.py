@@ -395,7 +395,7 @@ class RequestLoop:
             self._scoreboard.set_load(load_ns=elapsed)
             self._tell({"initialised": dict(message.properties)})
             if self._meter is not None:
-                name_model(self._meter, message.properties, os.getcwd())  # noqa: PTH109
+                name_model(self._meter, message.properties)
                 if self._start["init"] is None:
                     self._meter.loaded(elapsed)
             if not self._start["quiet"]:

@@ -142,7 +142,8 @@ class TestArchive:
 class TestForPeople:
     def test_it_fits_eighty_columns(self, packed, monkeypatch):
         monkeypatch.setenv("COLUMNS", "80")
-        text = said(packed)
+        # What stands in one piece, the archive's path, is wherever tests have their files.
+        text = said(packed).replace(str(packed), packed.name)
 
         assert max(map(len, text.splitlines())) <= 80
         for told in ("age", "Oslo, Bergen", "string (category)", "optional", "fare", "3.5"):

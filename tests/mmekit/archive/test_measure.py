@@ -59,7 +59,9 @@ def handle(inputs):
 """
 
 
-def test_a_model_that_is_measured_has_no_way_to_the_users_account(workshop, tmp_path, monkeypatch):
+@pytest.fixture
+def seen(workshop, tmp_path, monkeypatch):
+    """Return what a model sees of an account while it is measured, of a user who has one."""
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "credentials").write_text(
         "[default]\naws_access_key_id = AKIA\naws_secret_access_key = of-the-users\n"
@@ -77,13 +79,21 @@ def test_a_model_that_is_measured_has_no_way_to_the_users_account(workshop, tmp_
         measure(workshop.package, workshop.artifacts)
         return json.loads((tmp_path / "seen").read_text())
 
-    nothing = {
+    return seen
+
+
+def test_a_model_that_is_measured_has_no_way_to_the_users_account(seen):
+    assert seen() == {
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
         "profiles": [],
+        "key": None,
     }
-    assert seen() == {**nothing, "key": None}
+
+
+@pytest.mark.thorough
+def test_a_model_that_is_measured_has_the_account_that_the_environment_names(seen):
     url = "http://127.0.0.1:8950"
     rehearsed = seen(AWS_ENDPOINT_URL=url, AWS_ACCESS_KEY_ID="l", AWS_SECRET_ACCESS_KEY="l")
     assert (rehearsed["AWS_ENDPOINT_URL"], rehearsed["key"]) == (url, "l")
@@ -191,7 +201,13 @@ FORKED_FAILURES = {
 
 
 @linux_only
-@pytest.mark.parametrize(("code", "reason"), FORKED_FAILURES.values(), ids=FORKED_FAILURES.keys())
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        pytest.param(*given, id=name, marks=[pytest.mark.thorough] if name != "crashes" else [])
+        for name, given in FORKED_FAILURES.items()
+    ],
+)
 def test_a_model_that_fails_only_when_forked_says_how(workshop, libraries, code, reason):
     libraries("unforkable.py", "import os\npid = os.getpid()\n")
     workshop.write(
@@ -248,6 +264,7 @@ def test_the_process_has_what_a_worker_of_djl_serving_has(workshop):
     assert measure(workshop.package, workshop.artifacts).required == ()
 
 
+@pytest.mark.thorough
 def test_a_folder_of_weights_may_be_called_as_a_library_is(workshop):
     workshop.write("model.py", "import features\n\n\ndef handle(inputs):\n    import joblib\n")
     workshop.write("features.py", "import idna\n")
@@ -551,9 +568,10 @@ def test_a_shared_body_is_loaded_before_the_fork_and_counted_apart(sharing):
 @pytest.mark.parametrize(
     ("shared", "reason"),
     [
-        (
+        pytest.param(
             "exec(__import__('pathlib').Path(os.environ['THREADED']).read_text())",
             "starts threads",
+            marks=pytest.mark.thorough,
         ),
         (
             "if os.path.basename(os.getcwd()).startswith('mmekit-body-'): 1 / 0",
@@ -577,6 +595,7 @@ def test_a_body_that_cannot_be_forked_is_loaded_by_each_process(
 
 
 @linux_only
+@pytest.mark.thorough
 def test_a_handler_without_load_shared_reads_the_shared_files_itself(workshop):
     (workshop.artifacts / "big.bin").write_bytes(b"x")
     workshop.write("serving.properties", "engine=Python\noption.shared=big.bin\n")

@@ -7,10 +7,19 @@ import json
 import os
 import pickle
 import shutil
+import tarfile
 
 import pytest
 
-from mmekit.archive import PackedSeries, pack, pack_all, read_measured, verify
+from mmekit.archive import (
+    PackedSeries,
+    check,
+    pack,
+    pack_all,
+    parse_properties,
+    read_measured,
+    verify,
+)
 from mmekit.archive.contents import read_contents
 from mmekit.archive.likeness import Outline
 from mmekit.errors import MeasureError, PackageError
@@ -48,7 +57,9 @@ class Shops:
         self.package.mkdir()
         self.folder.mkdir()
         (self.package / "model.py").write_text(MODEL)
-        (self.package / "serving.properties").write_text("engine=Python\nretry_threshold=10\n")
+        (self.package / "serving.properties").write_text(
+            "engine=Python\nretry_threshold=10\noption.modelName=shop\n"
+        )
         (self.package / "sample_request.json").write_text('{"instances": [[7.0]]}')
         (self.package / "sample_response.json").write_text('{"predictions": [14.0]}')
 
@@ -117,13 +128,38 @@ def test_what_a_model_says_of_itself_is_never_anothers(packed):
     assert read_measured(shops.folder / "aachen").answer is None  # it is the package's
 
 
-def test_an_archive_has_the_bytes_that_packing_it_alone_makes(packed, tmp_path):
+def members(archive):
+    with tarfile.open(archive) as tar:
+        return {one.name: tar.extractfile(one).read() for one in tar if one.isfile()}
+
+
+def test_an_archive_has_what_packing_it_alone_makes_but_for_its_name(packed, tmp_path):
     shops, result = packed
 
     for name in ("aachen", "berlin", "freiburg"):
-        alone = pack(shops.package, shops.folder / name, tmp_path / f"{name}.tar.gz")
-        assert alone.sha256 == result.packed[name].sha256
-        assert alone.sha256 == hashlib.sha256(shops.archive(name).read_bytes()).hexdigest()
+        file = shops.archive(name)
+        assert result.packed[name].sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+        alone = members(pack(shops.package, shops.folder / name, tmp_path / file.name).path)
+        one_of_many = members(file)
+        assert alone.keys() == one_of_many.keys()
+        differ = {member for member in alone if alone[member] != one_of_many[member]}
+        assert differ == {"serving.properties", "manifest.json"}
+        added = (
+            one_of_many["serving.properties"].decode().split(alone["serving.properties"].decode())
+        )
+        assert added == ["", f"option.modelName={name}\n"]
+
+
+def test_each_model_is_called_after_its_folder_whatever_the_package_says(packed):
+    shops, result = packed
+
+    for name in result.packed:
+        text = members(shops.archive(name))["serving.properties"].decode()
+        assert verify(shops.archive(name)).name == name
+        # Of two lines the later one counts, and it is no mistake.
+        assert parse_properties(text).model_name == name
+        assert not [one for one in result.packed[name].findings if one.rule == "duplicate-key"]
+        assert not [one for one in check(shops.archive(name)) if one.rule == "duplicate-key"]
 
 
 def test_a_model_that_fails_stops_no_other_and_leaves_its_old_archive(packed):

@@ -76,6 +76,7 @@ def test_a_move_killed_after_any_of_its_changes_leaves_nothing_at_the_old_place(
     assert shore.killed("destroy").count("DeleteBucket") == 1
 
 
+@pytest.mark.thorough
 def test_a_kill_while_the_endpoint_is_made_is_waited_out_by_the_next_run(
     shore, service, nothing_left
 ):

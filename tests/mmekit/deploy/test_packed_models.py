@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from mmekit.archive import measure
 from tests.mmekit.archive.wheelhouse import add_wheel
 from tests.mmekit.deploy.conftest import changes
 
@@ -36,6 +37,12 @@ SHARING = MODEL.replace(
         return len(shared) / (20 << 20) * float((folder / "factor.txt").read_text())
 """,
 )
+PACKAGE = {
+    "doubling/model.py": MODEL,
+    "doubling/serving.properties": PROPERTIES,
+    "doubling/sample_request.json": '{"instances": [[7.0]]}',
+    "factor/factor.txt": "2",
+}
 FILE = """
 name: farm
 packages:
@@ -61,13 +68,22 @@ def container():
     return "embedded"
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """What measuring the package with its artefact says: once for all."""
+    folder = tmp_path_factory.mktemp("measured")
+    for name, text in PACKAGE.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return measure(folder / "doubling", folder / "factor").to_json()
+
+
 @pytest.fixture
-def farm(desk):
-    """A package, its artefact, and a file that names both; no archive."""
-    desk.put("doubling/model.py", MODEL)
-    desk.put("doubling/serving.properties", PROPERTIES)
-    desk.put("doubling/sample_request.json", '{"instances": [[7.0]]}')
-    desk.put("factor/factor.txt", "2")
+def farm(desk, measured):
+    """A package, its artefact, which is measured, and a file that names both; no archive."""
+    for name, text in PACKAGE.items():
+        desk.put(name, text)
+    desk.put("factor/measured.json", measured)
     desk.write(FILE)
     return desk
 
@@ -174,6 +190,7 @@ def offline_with(desk, folder):
     return {"UV_FIND_LINKS": str(desk.folder / folder), "UV_OFFLINE": "1"}
 
 
+@pytest.mark.thorough
 def test_libraries_that_a_package_itself_asks_for_are_those_for_the_image_that_will_serve(
     farm, nothing_left
 ):
@@ -187,6 +204,7 @@ def test_libraries_that_a_package_itself_asks_for_are_those_for_the_image_that_w
     farm.planned(**offline)
 
 
+@pytest.mark.thorough
 def test_wheels_of_a_package_that_went_into_a_layer_do_not_make_its_archive_stale(
     farm, nothing_left
 ):

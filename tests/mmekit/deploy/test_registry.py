@@ -178,3 +178,17 @@ def test_mme_pack_registers_what_it_packs(dock, service):
         assert done.exit_code == 2, done.stderr
         assert "--register" in done.stderr
         assert not (dock.folder / "other").exists()
+
+
+def test_a_real_account_is_named_and_nothing_is_packed_or_sent_there_unasked(dock, service):
+    real = {"MME_TARGET": "aws", "AWS_DEFAULT_REGION": "eu-central-1"}
+    real |= {"AWS_ENDPOINT_URL": service.url}
+    real |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    dock.put("shop/model.py", MODEL)
+    dock.put("artifacts/factor.json", "2")
+    words = ("pack", "shop", "--artifacts", "artifacts", "-o", "other.tar.gz")
+    done = dock.run(*words, "--register", "Shops", **real)
+    assert done.exit_code == 1, done.stderr
+    assert "newest version of Shops: AWS account 123456789012, eu-central-1, s3://" in done.stderr
+    assert "needs confirmation" in done.stderr
+    assert not (dock.folder / "other.tar.gz").exists()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmekit.deploy.releases import Releases
+from mmekit.settings import Settings
+from mmekit_bench import listed_targets
 from tests.mmekit.deploy import thin_archives
 from tests.mmekit.deploy.conftest import ACCOUNT, REGION, Desk, changes
 
@@ -110,7 +112,7 @@ def test_status_says_the_current_version_of_each_name(deployed, service):
     text = deployed.mme("status")
     assert f"models: 2 under s3://{BUCKET}/models/, release 1 of " in text
     for name, version in current(service)["models"].items():
-        assert f"  {name} -> {version['key']}  0.0 MiB" in text
+        assert re.search(rf"  {name} -> {version['key']}  0\.\d KiB", text)
     told = json.loads(deployed.mme("status", "--json"))["releases"]["models"]
     assert told == current(service)["models"]
     key = current(service)["models"]["a.tar.gz"]["key"]
@@ -248,6 +250,20 @@ def test_mme_invoke_finds_the_current_version_and_says_which_it_is(deployed, ser
     # A key is no name: it is asked for as it is, and nothing is said.
     done = deployed.run(*(key if one == "team/b.tar.gz" else one for one in arguments))
     assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_mme_bench_asks_the_current_versions_and_no_other(deployed, service):
+    deployed.pack("a.tar.gz", of="a", newer="benched")
+    deployed.mme("deploy")
+    keys = {name: one["key"] for name, one in current(service)["models"].items()}
+    assert len(archives(service)) > len(keys)
+    settings = Settings(local_url=service.url)
+    assert listed_targets("store", settings) == tuple(sorted(keys.values()))
+    load = ("bench", "--endpoint", "store", "--requests", "4", "--data", "mme.yaml", "--json")
+    done = deployed.run(*load, "--content-type", "text/plain", "--targets", "a.tar.gz")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["plan"]["targets"] == [keys["a.tar.gz"]]
+    assert f"mme: a.tar.gz is {keys['a.tar.gz']}, current since release " in done.stderr
 
 
 @pytest.mark.thorough

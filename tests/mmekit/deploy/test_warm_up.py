@@ -83,6 +83,7 @@ def test_the_models_that_were_loaded_are_loaded_on_every_new_instance(deployed, 
     assert loaded(service) == {"milk.tar.gz": 2, "cream.tar.gz": 2}
 
 
+@pytest.mark.thorough
 def test_no_more_models_are_asked_than_the_budget_has(deployed, service):
     ask(service, "milk.tar.gz", "milk.tar.gz", "whey.tar.gz")
     deployed.write(MILK % ("green", 0, "warm_up: {seconds: 30, models: 1}"))
@@ -94,6 +95,7 @@ def test_no_more_models_are_asked_than_the_budget_has(deployed, service):
     assert ("1 are loaded on all 2 instances" in said) != kept
 
 
+@pytest.mark.thorough
 def test_without_a_warm_up_nobody_is_asked(deployed, service):
     ask(service, "milk.tar.gz")
     deployed.write(MILK % ("blue", 0, ""))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -19,7 +20,7 @@ from mmekit.operate import (
 )
 from mmekit.operate.causes import FailureCause, grouped
 from mmekit.operate.lines import failures_among, workers_of
-from mmekit.operate.metered import metered_models
+from mmekit.operate.metered import is_metered, metered_models
 from mmekit.printing import TextTable
 from mmekit.settings import Settings
 
@@ -97,11 +98,23 @@ def test_failures_that_differ_in_numbers_ids_and_paths_are_of_one_cause():
     ]
     (one,) = grouped(causes)
     assert (one.count, one.first, one.last, one.example) == (2, 1, 2, texts[1])
+    assert one.models == "ridge"
 
 
-def metered(model, instance="v/i-1", **figures):
+def test_failures_of_several_models_with_one_cause_are_no_single_models():
+    given = [
+        FailureCause("no row <n>", target, 400, count, at, at, "no row 7")
+        for target, count, at in (("ridge-3", 97, 1.0), ("ridge-17", 1, 2.0), ("", 1, 0.0))
+    ]
+    (one,) = grouped(given)
+    assert (one.count, one.first, one.target) == (99, 0.0, "ridge-17")
+    assert one.models == "ridge-17 and 1 other"
+
+
+def metered(model, instance="v/i-1", namespace="mmekit", **figures):
     named = {f"mme_model_{name}": value for name, value in figures.items()}
-    text = json.dumps({"_aws": {"Timestamp": 1}, "Endpoint": "fleet", "Model": model, **named})
+    about = {"Timestamp": 1, "CloudWatchMetrics": [{"Namespace": namespace}]}
+    text = json.dumps({"_aws": about, "Endpoint": "fleet", "Model": model, **named})
     return ContainerLine(0, instance, text)
 
 
@@ -119,10 +132,44 @@ def test_figures_of_models_add_up_over_lines_and_instances():
     assert one.where == (("v/i-1", "loaded"), ("v/i-2", "loaded"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        metered(["a"], requests_total=1).text,
+        metered("mine", namespace="mine", requests_total=7).text,
+        '{"_aws": {"CloudWatchMetrics": [{"Namespace": ["mmekit"]}]}, "Model": "mine"}',
+        '{"_aws": {"CloudWatchMetrics": {}}, "Model": "mine", "mme_model_errors_total": 1}',
+        '{"_aws": 1, "Model": "mine", "mme_model_errors_total": 1}',
+        '{"_aws": {"CloudWatchMetrics": []}, "Model": "mine", "latency": 3}',
+        '{"_aws": ' + "[" * 100_000,
+        '{"_aws": null} and more',
+    ],
+)
+def test_a_models_own_lines_of_that_format_are_lines_like_any_other(text):
+    line = ContainerLine(0, "v/i-1", text)
+    assert not is_metered(line)
+    assert metered_models([line]) == ()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"requests_total": "x", "memory_bytes": [], "predict_seconds": {"Values": 1}},
+        {"requests_total": float("nan"), "predict_seconds": {"Values": [None], "Counts": [1]}},
+        {"requests_total": 10**400, "memory_bytes": float("inf"), "predict_seconds": {}},
+        {"requests_total": True, "predict_seconds": {"Values": [[1]], "Counts": [-1, {}]}},
+    ],
+)
+def test_odd_figures_are_passed_over(odd):
+    (one,) = metered_models([metered("ridge", **odd), metered("ridge", requests_total=2)])
+    assert (one.requests, one.p50_ms, one.memory_bytes) == (2, None, None)
+
+
 def content(models=()):
     """What the local service answers."""
     failure = {"cause": "ModelError: 400 row <n>", "target": "bad.tar.gz", "status": 400}
-    failure |= {"count": 3, "first": 1.0, "last": 2.0, "example": "ModelError: 400 row 3"}
+    failure |= {"count": 3, "first": 1.0, "last": 1795904152.0, "targets": 2}
+    failure |= {"example": "ModelError: 400 row 3"}
     instance = {"variant": "v", "instance": "fleet/v/1", "memoryBytes": 1 << 30, "loaded": 12}
     return {
         "endpoint": "fleet",
@@ -201,7 +248,11 @@ def test_what_the_local_service_tells_is_shown_with_what_matters_first(service):
     ]
     assert "other models of S3, neither loaded nor asked for: 1" in text
     (failure,) = [line for line in text if "row <n>" in line]
-    assert failure.split()[-5:] == ["bad.tar.gz", "ModelError:", "400", "row", "<n>"]
+    whose = ["400", "bad.tar.gz", "and", "1", "other", "ModelError:", "400", "row", "<n>"]
+    assert failure.split()[-9:] == whose
+    # They are counted for longer than the figures above: since when is told, and of another day.
+    assert "Failures since the endpoint was made" in text
+    assert re.match(r" +3  (1970-01-01|1969-12-31) \d\d:\d\d  \d\d:\d\d:\d\d ", failure)
     assert max(map(len, printed(drawn_view(view), 80))) <= 80
 
 

@@ -80,6 +80,7 @@ def test_of_160_clients_without_retries_150_are_answered_and_10_throttled(create
     assert "clients at once" in picture.read_text()
 
 
+@pytest.mark.thorough
 def test_with_retries_all_160_are_answered(create_endpoint, start, throttled):
     create_endpoint("patient", 150)
     run = start("call-sagemaker", "--endpoint", "patient", "-n", "160", "--max-attempts", "100")
@@ -113,6 +114,7 @@ def test_through_a_function_the_surplus_is_throttled_in_lambdas_shape(
     assert error["stackTrace"][0].startswith('  File "/var/task/app.py", line ')
 
 
+@pytest.mark.thorough
 def test_a_function_that_tries_again_has_all_answered_for_one_number_after_the_other(
     create_endpoint, create_function, start, throttled
 ):
@@ -134,6 +136,7 @@ def test_a_function_that_tries_again_has_all_answered_for_one_number_after_the_o
     assert re.search(r"3 +3 +0 +0 +[1-9]", out)
 
 
+@pytest.mark.thorough
 def test_an_interrupt_keeps_whole_rows_of_what_was_answered(create_endpoint, start):
     create_endpoint("interrupted", 2)
     run = start("call-sagemaker", "--endpoint", "interrupted", "-n", "6,7")
@@ -151,6 +154,7 @@ def test_an_interrupt_keeps_whole_rows_of_what_was_answered(create_endpoint, sta
     assert len(list(run.output.glob("*.svg"))) == 1
 
 
+@pytest.mark.thorough
 def test_a_function_that_times_out_is_told_with_its_remedy_and_the_next_run_repairs(
     service, create_endpoint, create_function, start
 ):

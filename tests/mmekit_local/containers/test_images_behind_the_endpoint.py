@@ -104,6 +104,7 @@ def test_an_image_that_nothing_here_is_fails_the_endpoint_with_the_remedy(
     assert image in found["FailureReason"]
 
 
+@pytest.mark.thorough
 def test_a_graviton_type_serves_an_image_that_is_built_for_it(shared):
     shared.put("b.tar.gz", **{"model.py": MODEL, "serving.properties": PYTHON})
     shared.create_endpoint("graviton", STOCK.replace("cpu-full", "aarch64"), kind="ml.c7g.large")
@@ -158,6 +159,7 @@ def test_a_service_that_is_killed_takes_its_containers_with_it(up, images, echo_
     service.wait_until(lambda: gone(*pids))
 
 
+@pytest.mark.thorough
 def test_an_endpoint_that_is_deleted_leaves_no_process_and_no_folder(up, images, echo_command):
     images(echo=echo_command)
     service = up()

@@ -148,6 +148,7 @@ def test_a_thin_archive_that_knows_no_place_for_its_layers_says_so(service, body
     assert "MMEKIT_LAYERS is not set" in message
 
 
+@pytest.mark.thorough
 def test_layers_may_lie_ready_in_a_folder_of_the_image(service, body, in_image):
     service.put("image/1.tar.gz", thin(1, body))
     endpoint = service.create_endpoint(
@@ -157,7 +158,7 @@ def test_layers_may_lie_ready_in_a_folder_of_the_image(service, body, in_image):
     assert copies(service, body) == 0
 
 
-@pytest.mark.parametrize("make", [inline, thin])
+@pytest.mark.parametrize("make", [pytest.param(inline, marks=pytest.mark.thorough), thin])
 def test_a_single_model_has_its_layers(service, body, in_s3, make):
     name = f"single-{make.__name__}"
     service.put(f"{name}.tar.gz", make(7, body))
@@ -189,7 +190,10 @@ def test_a_serverless_model_has_its_layers(rehearse, body, in_image):
     )
 
 
-@pytest.mark.parametrize("is_thin", [False, True], ids=["inline", "thin"])
+@pytest.mark.parametrize(
+    "is_thin",
+    [pytest.param(False, id="inline", marks=pytest.mark.thorough), pytest.param(True, id="thin")],
+)
 def test_what_packing_writes_is_served(service, tmp_path, is_thin):
     package, artifacts = tmp_path / "package", tmp_path / "artifacts"
     words = os.urandom(8).hex()
@@ -224,10 +228,9 @@ def objects():
     running.close()
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("make", [inline, thin])
+@pytest.mark.parametrize("make", [pytest.param(inline, marks=pytest.mark.thorough), thin])
 def test_on_a_small_disk_layers_make_room_for_each_other_and_come_back(
-    rehearse, objects, body, make, container
+    rehearse, objects, body, make
 ):
     other = Layer({"body/words.txt": b"of others", "body/weights.bin": os.urandom(500_000)})
     bodies = {"0.tar.gz": body, "1.tar.gz": other}

@@ -6,7 +6,8 @@ import urllib.request
 
 import pytest
 
-from mmekit_local.sagemaker.failures import FailureCounts, cause_of
+from mmekit.operate import cause_of
+from mmekit_local.sagemaker.failures import FailureCounts
 from mmekit_local.sagemaker.observability.targets import TargetMetrics
 
 
@@ -176,10 +177,12 @@ class TestCauses:
             ("object at 0x7f3a2c is deadbeef01", "object at <id> is <id>"),
             ("expected float32 and 4 columns, got x1", "expected float32 and <n> columns, got x1"),
             ("a and/or b", "a and/or b"),
+            ("400 rows at 12:30, 1_000.5ms", "400 rows at <n>, <n>ms"),
+            ("see https://a/b?c=1, or /tmp", "see <address>, or <path>"),
         ],
     )
     def test_a_cause_is_without_what_differs_each_time(self, said, cause):
-        assert cause_of(said) == cause
+        assert cause_of(said, status=400) == cause
 
     def test_only_so_many_causes_are_kept_and_the_rest_is_counted(self):
         failures = FailureCounts()

@@ -47,7 +47,8 @@ def watched(service):
     with pytest.raises(Exception, match="ModelError"):
         service.invoke(endpoint, KEY, b'{"status": 500}')
     hashed = name_of(locate("s3://models/", "ridge.tar.gz"))
-    metered = {"_aws": {}, "Endpoint": endpoint, "Model": "ridge", "mme_model_requests_total": 3}
+    about = {"CloudWatchMetrics": [{"Namespace": "mmekit"}]}
+    metered = {"_aws": about, "Endpoint": endpoint, "Model": "ridge", "mme_model_requests_total": 3}
     traceback = ("Traceback (most recent call last):", "  File x", "ValueError: row 17 is bad")
     write_log(service, endpoint, STREAMS[0], 0, *said("gradient_boosti", "first", *traceback))
     write_log(service, endpoint, STREAMS[1], 1, *said("ridge", "second"), f"Model {hashed} loaded")
@@ -103,7 +104,7 @@ def test_a_model_of_which_there_is_no_line_is_an_error_with_the_names_there_are(
 def test_for_an_endpoint_that_is_not_there_the_nearest_names_are_told(mme, watched, command):
     finished = mme(command, "wacthed")
     assert finished.returncode == 1
-    assert f"remedy: Those with the nearest names are: {watched}." in finished.stderr
+    assert f"remedy: did you mean {watched}? There are " in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
@@ -126,7 +127,7 @@ def test_cloudwatch_alone_tells_of_requests_models_and_failures(mme, watched):
     assert ["ridge", "3", "0", "0", "-", "-", "-", STREAMS[0]] in lines
     assert [
         "1",
-        lines[-3][1],
+        *lines[-3][1:3],
         "-",
         "gradient_boosti",
         "ValueError:",
@@ -151,11 +152,13 @@ def test_the_service_itself_tells_of_each_model_and_where_it_is(mme, watched):
     assert row[1:4] == ["1", "1", "1"]
     assert "errors 1, cold loads 2, hit rate 50.0%" in finished.stdout
     (failure,) = [line for line in finished.stdout.splitlines() if "ModelError" in line]
-    assert failure.split()[:4] == ["1", failure.split()[1], "500", KEY]
+    assert failure.split()[:5] == ["1", *failure.split()[1:3], "500", KEY]
 
 
-def test_on_aws_no_role_is_needed_and_cloudwatch_is_who_tells(mme, service, watched):
-    aws = {
+@pytest.fixture
+def aws(service):
+    """Variables that have the service take the part of AWS."""
+    return {
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "somebodys",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -164,10 +167,35 @@ def test_on_aws_no_role_is_needed_and_cloudwatch_is_who_tells(mme, service, watc
         "AWS_ENDPOINT_URL": service.url,
         "MME_TARGET": "aws",
     }
+
+
+def test_on_aws_no_role_is_needed_and_cloudwatch_is_who_tells(mme, watched, aws):
     finished = mme("top", watched, "--json", **aws)
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["source"] == "cloudwatch"
     assert mme("top", watched, "--source", "service", **aws).returncode == 2
+
+
+def test_a_deployment_file_says_name_region_and_profile(mme, watched, aws, tmp_path):
+    config = tmp_path / "config"
+    keys = "aws_access_key_id=AKIAIOSFODNN7EXAMPLE\naws_secret_access_key=x\n"
+    config.write_text(f"[profile staging]\n{keys}")
+    variables = {**aws, "AWS_CONFIG_FILE": str(config), "AWS_DEFAULT_REGION": "ap-east-1"}
+    del variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"]
+    file, request = tmp_path / "staging.yaml", tmp_path / "request.json"
+    file.write_text(
+        f"name: {watched}\nversions: true\npackages: []\nregion: us-east-1\nprofile: staging\n"
+    )
+    request.write_text("{}")
+    data = ("--data", str(request))
+
+    finished = mme("invoke", str(file), "--target-model", "ridge.tar.gz", *data, **variables)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["length"] == len("{}")
+    load = ("--targets", "ridge.tar.gz", "--requests", "4", "--json", *data)
+    finished = mme("bench", "--endpoint", str(file), *load, **variables)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["plan"]["destination"]["endpoint"] == watched
 
 
 @pytest.mark.thorough

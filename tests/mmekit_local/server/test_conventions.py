@@ -163,12 +163,12 @@ def server(request):
 @pytest.mark.parametrize(
     ("name", "worker_slots"),
     [
-        pytest.param("sagemaker", True, id="sagemaker-slots", marks=pytest.mark.thorough),
+        pytest.param("sagemaker", True, id="sagemaker-slots"),
         pytest.param("sagemaker", False, id="sagemaker-plain", marks=pytest.mark.thorough),
         pytest.param("decorators", True, id="decorators-slots", marks=pytest.mark.thorough),
         # The plain engine runs model.py once more by itself.
-        pytest.param("decorators", False, id="decorators-plain"),
-        pytest.param("no-code", True, id="no-code-slots"),
+        pytest.param("decorators", False, id="decorators-plain", marks=pytest.mark.thorough),
+        pytest.param("no-code", True, id="no-code-slots", marks=pytest.mark.thorough),
         pytest.param("no-code", False, id="no-code-plain", marks=pytest.mark.thorough),
     ],
 )
@@ -200,7 +200,11 @@ def test_a_packed_model_of_another_convention_answers(server, model_folders, nam
 
 
 @pytest.mark.parametrize(
-    ("name", "artifact"), [("no-code", "model.skops"), ("sagemaker", "model.joblib")]
+    ("name", "artifact"),
+    [
+        ("no-code", "model.skops"),
+        pytest.param("sagemaker", "model.joblib", marks=pytest.mark.thorough),
+    ],
 )
 def test_a_raw_archive_runs_where_the_check_says_that_it_does(
     server, model_folders, tmp_path, name, artifact

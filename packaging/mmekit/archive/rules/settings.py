@@ -32,6 +32,7 @@ _STRONGER_THAN_MODEL_PY = {
 _STRONGER_FILES = {"config.pbtxt": "TritonServer", "saved_model.pb": "TensorFlow"}
 _OTHER_ENGINES = ("MPI", "OnnxRuntime", "PyTorch", "Rust", "TensorFlow", "TritonServer", "XGBoost")
 
+_NAME_KEY = "option.modelName"
 _ASCII = re.compile(r"[\x00-\x7f]*")
 
 
@@ -71,7 +72,9 @@ def suspicious_lines(subject: Subject) -> Iterator[Finding]:
     seen: dict[str, int] = {}
     for entry in subject.entries:
         where = subject.place(FILE_NAME, entry.line)
-        if entry.key in seen:
+        # Of many models of one package, packing writes the name of each behind the package's.
+        is_own = subject.is_archive and (entry.key, entry.value) == (_NAME_KEY, subject.name)
+        if entry.key in seen and not is_own:
             yield Finding(
                 "warning",
                 "duplicate-key",

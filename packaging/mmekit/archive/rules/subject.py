@@ -57,6 +57,8 @@ class Subject:
         The files of the layer of libraries, by name, where they are at hand.
     has_artifacts
         Whether the artefacts are among the files, or in layers.
+    is_one_of_many
+        Whether its package has other models, too: its name then goes before the package's.
     """
 
     contents: Contents
@@ -71,6 +73,7 @@ class Subject:
     layers: tuple[ArchiveLayer, ...] = ()
     libraries: Mapping[str, Member] = field(default_factory=dict)
     has_artifacts: bool = True
+    is_one_of_many: bool = False
 
     @cached_property
     def entries(self) -> tuple[PropertyLine, ...]:

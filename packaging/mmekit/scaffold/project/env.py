@@ -20,14 +20,11 @@ ARCHIVES = ROOT / "build" / "archives"  # what packing makes of the two: name.ta
 deployment = read_deployment(ROOT / os.environ.get("MME_FILE", "mme.yaml"))
 endpoint_name: str = deployment.name
 
-# The settings ask for the role that an endpoint runs as. `mme deploy` makes it; nothing here does.
-_ROLE = "arn:aws:iam::123456789012:role/of-mme-deploy"
-
 
 def settings() -> Settings:
     """Return what says where AWS is: region and profile are those of the deployment file."""
     region = {} if deployment.region is None else {"region": deployment.region}
-    return Settings(role=_ROLE, profile=deployment.profile, **region)
+    return Settings(profile=deployment.profile, **region)
 
 
 def client(service: str) -> Any:

@@ -27,6 +27,7 @@ __all__ = ["EmbeddedMetrics", "ModelFigure", "embedded_observations"]
 
 _MOST_METRICS = 100
 _MOST_VALUES = 100
+_LARGEST = 2.0**360
 _MOST_DIMENSIONS = 30
 _MOST_DIMENSION_SETS = 100
 _LONGEST = 1024
@@ -199,7 +200,7 @@ def _metrics(directive: Any) -> Iterator[tuple[str, str]]:
     for metric in metrics:
         name = _text(metric, "Name")
         unit = metric.get("Unit", "None")
-        if unit not in _UNITS:
+        if not isinstance(unit, str) or unit not in _UNITS:
             raise ValueError(f"the unit {unit!r}")
         yield name, unit
 
@@ -224,6 +225,6 @@ def _numbers(given: Any) -> list[float]:
         raise ValueError("no number, and no array of 1 to 100")
     for one in given:
         is_number = isinstance(one, (int, float)) and not isinstance(one, bool)
-        if not is_number or not math.isfinite(one):
+        if not is_number or not -_LARGEST <= one <= _LARGEST:
             raise ValueError("a value that is no number")
     return [float(one) for one in given]

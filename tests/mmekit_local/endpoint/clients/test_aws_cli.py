@@ -5,7 +5,10 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.timeout(900)  # the environment may have to be made first
+pytestmark = [
+    pytest.mark.timeout(900),  # the environment may have to be made first
+    pytest.mark.thorough,  # what it asks of the service, boto3 asks for in test_boto3.py
+]
 
 
 @pytest.fixture(scope="module")
