@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,7 +105,8 @@ def deploy(
         with under_way(f"deploying {site.name}"):
             plan.perform(report)
     typer.echo(
-        f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
+        # By the file it is found in the region and account that this says, too.
+        f"{site.name} is InService. Invoke it: mme invoke {shlex.quote(str(file))} --target-model "
         f"{models[0].name if models else 'NAME.tar.gz'} --data FILE"
     )
 
