@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import tarfile
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,8 @@ from mmekit.archive import (
 )
 from mmekit.archive.contents import read_contents
 from mmekit.archive.likeness import Outline
+from mmekit.archive.package import read_package
+from mmekit.archive.trial import Seen
 from mmekit.errors import MeasureError, PackageError
 from mmekit.testing import read_sample
 
@@ -160,6 +163,24 @@ def test_each_model_is_called_after_its_folder_whatever_the_package_says(packed)
         assert parse_properties(text).model_name == name
         assert not [one for one in result.packed[name].findings if one.rule == "duplicate-key"]
         assert not [one for one in check(shops.archive(name)) if one.rule == "duplicate-key"]
+
+
+def test_what_a_model_takes_more_in_its_fork_is_added_and_twice_as_much_is_measured(packed):
+    shops, result = packed
+    like = read_measured(shops.folder / next(iter(result.reused.values())))
+    told = {"signature": None, "answer": None, "proof": None}
+    first = Seen(("numbers.Scale",), ("numpy",), 20 << 20, told)
+
+    more = replace(first, forked=23 << 20).beside(first)
+    less = replace(first, forked=15 << 20).beside(first)
+
+    package = read_package(shops.package)
+    measured = more.measured(package, like, "f" * 64)
+    assert measured.memory.forked == like.memory.forked + (3 << 20)
+    assert measured.memory.proportional == like.memory.proportional + (3 << 20)
+    assert less.measured(package, like, "f" * 64).memory == like.memory
+    assert replace(first, forked=41 << 20).beside(first) is None
+    assert replace(first, modules=("numpy", "pandas")).beside(first) is None
 
 
 def test_a_model_that_fails_stops_no_other_and_leaves_its_old_archive(packed):

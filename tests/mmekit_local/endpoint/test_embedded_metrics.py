@@ -168,6 +168,8 @@ def test_arrays_and_values_with_counts_are_distributions():
         line(Shop=7),
         line(sold="three"),
         line(sold=True),
+        line(sold=10**400),
+        line(directive={"Metrics": [{"Name": "sold", "Unit": ["Count"]}]}),
         line(sold=[]),
         line(sold={"Values": [1], "Counts": [1, 2]}),
         line(at=1),
