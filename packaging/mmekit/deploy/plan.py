@@ -20,9 +20,10 @@ from mmekit.deploy.models import plan_objects_removal, stored_archives
 from mmekit.deploy.outline import plan_lines, plan_members, totals_line
 from mmekit.deploy.promotion import Promotion, plan_promotion
 from mmekit.deploy.role import plan_role, plan_role_removal
+from mmekit.deploy.samples import asked_models, replacing_models
 from mmekit.deploy.scaling import is_scaled, plan_scaling, plan_scaling_removal
 from mmekit.deploy.step import Action, Report, Step
-from mmekit.deploy.warm_up import warmed_up
+from mmekit.deploy.warm_up import warmed_up, warmed_up_before
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +102,12 @@ def plan_deployment(
         is_scaled=scaled,
     )
     endpoint = plan_endpoint(site, state, hosting.config, is_scaled=scaled)
-    endpoint = warmed_up(site, endpoint, models)
+    endpoint = warmed_up(site, endpoint, asked_models(models, content.coming))
+    releases = content.release(site, hosting.config)
+    if endpoint.action is Action.KEEP:
+        # The same instances have what is replaced, and nobody waits for what replaces it.
+        replacing = replacing_models(models, content.coming)
+        releases = tuple(warmed_up_before(site, one, replacing) for one in releases)
     moves = serving is not None and endpoint.action is not Action.KEEP
     role, narrowed_role = plan_role(site, serves_meanwhile=moves)
     before, after = plan_scaling(site, interrupted=hosting.changes_instance_type)
@@ -121,7 +127,7 @@ def plan_deployment(
             *(alarms if is_watched else ()),
             endpoint,
             # Whoever asks for what becomes current finds instances that can load it.
-            *content.release(site, hosting.config),
+            *releases,
             *after,
             *(() if is_watched else alarms),
             # The old instances are gone by now, and with them what only they needed.
