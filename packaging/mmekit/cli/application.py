@@ -13,7 +13,19 @@ from mmekit import __version__
 from mmekit.errors import CheckError, MmekitError
 from mmekit.extras import optional_libraries
 
-__all__ = ["Artifacts", "AsJson", "Image", "PackageFolder", "Panel", "app", "not_empty"]
+__all__ = [
+    "INTERRUPTED",
+    "Artifacts",
+    "AsJson",
+    "Image",
+    "PackageFolder",
+    "Panel",
+    "app",
+    "not_empty",
+]
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell has it."""
 
 
 class Panel(str, Enum):

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from mmekit.deploy.account import Site, is_denied
 from mmekit.deploy.alarms import plan_alarms, plan_alarms_removal
 from mmekit.deploy.bucket import plan_bucket, plan_bucket_removal
-from mmekit.deploy.content import Content, plan_content
+from mmekit.deploy.content import Content, older_versions, plan_content
 from mmekit.deploy.current import plan_releases_removal
 from mmekit.deploy.endpoint import plan_endpoint, plan_endpoint_removal, settled_endpoint
 from mmekit.deploy.hosting import own_configs, own_data_urls, own_models, plan_hosting, removal_of
@@ -36,9 +36,21 @@ __all__ = ["Plan", "plan_deployment", "plan_former_removal", "plan_removal"]
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in their order."""
+    """What would be done.
+
+    Attributes
+    ----------
+    steps
+        In their order.
+    kept_bytes
+        What stays in S3 besides the archives of the file and their layers.
+    models
+        How many are current by then.
+    """
 
     steps: tuple[Step, ...]
+    kept_bytes: int = 0
+    models: int = 0
 
     @property
     def changes(self) -> tuple[Step, ...]:
@@ -102,7 +114,8 @@ def plan_deployment(
         is_scaled=scaled,
     )
     endpoint = plan_endpoint(site, state, hosting.config, is_scaled=scaled)
-    endpoint = warmed_up(site, endpoint, asked_models(models, content.coming))
+    asked = asked_models(models, content.coming)
+    endpoint = warmed_up(site, endpoint, asked)
     releases = content.release(site, hosting.config)
     if endpoint.action is Action.KEEP:
         # The same instances have what is replaced, and nobody waits for what replaces it.
@@ -136,7 +149,9 @@ def plan_deployment(
             *plan_former_removal(site),
             *hosting.leftovers,
             *content.gone,
-        )
+        ),
+        kept_bytes=_kept_bytes(site, models, content),
+        models=len(asked),
     )
 
 
@@ -179,6 +194,15 @@ def _renewed(
         if one.replaces and made is not None and one.modified > made
     }
     return {model.key: model.sha256 for model in models if model.key in changing | since}
+
+
+def _kept_bytes(site: Site, models: Sequence[PackedModel], content: Content) -> int:
+    kept = older_versions(site, content.coming, content.stored, {model.key for model in models})
+    named = {sha256 for one in kept for sha256 in one.layers}
+    named -= {layer.entry.sha256 for model in models for layer in model.thin_layers}
+    there = stored_layers(site) if named else ()
+    layers = [one for one in there if one.key.removesuffix(".tar.gz") in named]
+    return sum(one.size for one in (*kept, *layers))
 
 
 def plan_former_removal(site: Site) -> tuple[Step, ...]:
