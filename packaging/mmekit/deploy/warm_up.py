@@ -24,7 +24,7 @@ from mmekit.deploy.step import Action, Step
 from mmekit.errors import MmekitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mmekit.archive.package import Example
     from mmekit.deploy.account import Site
@@ -68,7 +68,11 @@ def warmed_up_before(site: Site, release: Step, models: Sequence[AskedModel]) ->
 
 
 def _noted(
-    step: Step, chosen: WarmUp, when: str, models: Sequence[AskedModel], perform: Report | None
+    step: Step,
+    chosen: WarmUp,
+    when: str,
+    models: Sequence[AskedModel],
+    perform: Callable[[Report], None],
 ) -> Step:
     most = min(chosen.models, len(models))
     many = "model is" if most == 1 else "models are"
