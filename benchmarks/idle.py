@@ -1,7 +1,7 @@
 """What endpoints take of a core while nobody asks them: `mme up`, its containers, their models.
 
 Each endpoint is multi-model, of one instance, on the embedded server, and has one model loaded
-that was asked once. A minute and a half with 25 of them::
+that was asked once. Three minutes with 25 of them::
 
     .venv/bin/python benchmarks/idle.py --endpoints 25 --seconds 60
 
@@ -33,8 +33,8 @@ from endpoint_runs.service import BUCKET, Service, running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SETTLING_S = 10.0
-"""Models and their processes are still being measured for the first time."""
+_SETTLING_S = 60.0
+"""What has just been loaded and asked is looked at more often for a while: that is no rest yet."""
 
 
 @dataclass(frozen=True)

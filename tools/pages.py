@@ -33,6 +33,7 @@ MODULES = {
     "mmekit": "What you ship",
     "mmekit.archive": "Packages and archives",
     "mmekit.testing": "Handlers in tests and notebooks",
+    "mmekit.notebook": "Tables in notebooks",
     "mmekit.deploy": "Deployments",
     "mmekit.errors": "Errors",
     "mmekit_runtime": "Handlers: what travels in an archive",

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmekit.archive.contents import Contents, Member
 
-SHARE = 0.1
-"""By how much of itself a figure may differ, a file's size or memory."""
+_SHARE = 0.1
+"""By how much of itself a file's size may differ."""
 
 _SLACK = 64 << 10
 """Bytes by which any file may differ: they are not seen in a figure of MiB."""
@@ -62,14 +62,9 @@ class Outline:
     def is_like(self, measured: Outline) -> bool:
         """Whether what was measured of another model may hold for this one."""
         return self.form == measured.form and all(
-            is_near(own, other, _SLACK)
+            abs(own - other) <= max(_SHARE * other, _SLACK)
             for own, other in zip(self.sizes, measured.sizes, strict=True)
         )
-
-
-def is_near(own: int, measured: int, slack: int) -> bool:
-    """Whether a figure is within a tenth of another, or within ``slack``."""
-    return abs(own - measured) <= max(SHARE * measured, slack)
 
 
 def _form(member: Member, is_shared: bool) -> tuple[str, ...]:  # noqa: FBT001

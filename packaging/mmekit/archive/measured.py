@@ -127,7 +127,7 @@ class Measured:
         answer; an empty text for one that is none, or is long. None where it is the package's.
     measured_on
         Fingerprint of the model of the same package that was measured in its place: libraries,
-        imports and the memory of a separate process are that one's. None for its own.
+        imports and memory are that one's, with what this one took more in a fork. None for its own.
     """
 
     python: str

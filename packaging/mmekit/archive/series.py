@@ -166,6 +166,7 @@ class _Series:
         self._libraries_lock = threading.Lock()
         self._trials = 0
         self._progress = SeriesProgress(0)
+        self._said: set[str] = set()
         self._result = PackedSeries()
 
     def run(self, folders: dict[str, Path], left_out: tuple[str, ...]) -> PackedSeries:
@@ -214,6 +215,12 @@ class _Series:
         if isinstance(error, OSError):
             where = None if error.filename is None else str(error.filename)
             error = ArchiveError(error.strerror or str(error), where=where)
+        with self._lock:
+            is_new = error.what not in self._said
+            self._said.add(error.what)
+        if is_new:
+            # At once: what is wrong with the first is often wrong with all of them.
+            self._packing.say(f"{model} failed: {error}")
         self._note("failures", model, error)
 
     def _prepare(self, name: str, folder: Path, prepared: list[_Model]) -> None:

@@ -2,7 +2,8 @@
 
 It takes a twentieth of a measurement and shows what no model shares with another: that it loads,
 what it answers, and which columns it takes and gives. What else was measured of the one, memory and
-libraries, holds for another only where loading it took the same modules, classes and memory.
+libraries, holds for another only where loading it took the same modules and classes; what it took
+more of memory is added.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive.likeness import is_near
 from mmekit.archive.measure import ObservedModel, job_of, own_answer, properties_in
 from mmekit.archive.measured import signature_from
 from mmekit.archive.measuring_process import DEFAULT_TIMEOUT_S
@@ -49,12 +49,15 @@ class Seen:
         Its private pages, in bytes.
     told
         Signature, answer and proof of batches, as the process wrote them down.
+    more
+        Bytes by which its private pages are more than those of the measured model in such a fork.
     """
 
     classes: tuple[str, ...]
     modules: tuple[str, ...]
     forked: int
     told: dict[str, Any]
+    more: int = 0
 
     @classmethod
     def of(cls, line: dict[str, Any]) -> Seen | None:
@@ -64,11 +67,17 @@ class Seen:
         told = {name: line[name] for name in ("signature", "answer", "proof")}
         return cls(tuple(line["classes"]), tuple(line["modules"]), int(line["forked"]), told)
 
-    def is_like(self, measured: Seen) -> bool:
-        """Whether it needs what another needs."""
-        return (self.classes, self.modules) == (measured.classes, measured.modules) and is_near(
-            self.forked, measured.forked, _MIB
-        )
+    def beside(self, measured: Seen) -> Seen | None:
+        """Return it beside the measured model; None where that needs other things than this.
+
+        Two forks of one and the same model differ by megabytes (which pages of an allocator a
+        library touches first is chance), so that a difference is added and not taken for another
+        kind of model, unless it takes more than twice as much.
+        """
+        if (self.classes, self.modules) != (measured.classes, measured.modules):
+            return None
+        more = max(0, self.forked - measured.forked)
+        return None if more > max(measured.forked, _MIB) else replace(self, more=more)
 
     def measured(self, package: Package, like: Measured, fingerprint: str) -> Measured | None:
         """Return a measurement with what is another's and what is its own; None if it is refused.
@@ -79,9 +88,18 @@ class Seen:
         if proof is not None and proof["difference"] is not None:
             return None
         signature = self.told["signature"]
+        memory = like.memory
         return replace(
             like,
             fingerprint=fingerprint,
+            # What it seems to take less stays: a model that is promised too little is killed.
+            memory=replace(
+                memory,
+                proportional=memory.proportional + self.more,
+                private=memory.private + self.more,
+                peak=memory.peak + self.more,
+                forked=None if memory.forked is None else memory.forked + self.more,
+            ),
             unproven=None if proof is None else proof["unproven"],
             signature=signature_from(None if signature is None else json.loads(signature)),
             answer=own_answer(package, self.told["answer"]),
@@ -154,8 +172,7 @@ def try_each(
                 if first is None:
                     return
             elif first is not None:
-                alike = seen if seen is not None and seen.is_like(first) else None
-                yield line["number"] - 1, alike
+                yield line["number"] - 1, None if seen is None else seen.beside(first)
 
 
 def _model(package: Package, contents: Contents, scratch: Path) -> dict[str, Any]:

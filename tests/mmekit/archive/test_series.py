@@ -7,12 +7,15 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from mmekit.archive import PackedSeries, pack, pack_all, read_measured, verify
 from mmekit.archive.contents import read_contents
 from mmekit.archive.likeness import Outline
+from mmekit.archive.package import read_package
+from mmekit.archive.trial import Seen
 from mmekit.errors import MeasureError, PackageError
 
 MODEL = """\
@@ -122,6 +125,24 @@ def test_an_archive_has_the_bytes_that_packing_it_alone_makes(packed, tmp_path):
         alone = pack(shops.package, shops.folder / name, tmp_path / f"{name}.tar.gz")
         assert alone.sha256 == result.packed[name].sha256
         assert alone.sha256 == hashlib.sha256(shops.archive(name).read_bytes()).hexdigest()
+
+
+def test_what_a_model_takes_more_in_its_fork_is_added_and_twice_as_much_is_measured(packed):
+    shops, result = packed
+    like = read_measured(shops.folder / next(iter(result.reused.values())))
+    told = {"signature": None, "answer": None, "proof": None}
+    first = Seen(("numbers.Scale",), ("numpy",), 20 << 20, told)
+
+    more = replace(first, forked=23 << 20).beside(first)
+    less = replace(first, forked=15 << 20).beside(first)
+
+    package = read_package(shops.package)
+    measured = more.measured(package, like, "f" * 64)
+    assert measured.memory.forked == like.memory.forked + (3 << 20)
+    assert measured.memory.proportional == like.memory.proportional + (3 << 20)
+    assert less.measured(package, like, "f" * 64).memory == like.memory
+    assert replace(first, forked=41 << 20).beside(first) is None
+    assert replace(first, modules=("numpy", "pandas")).beside(first) is None
 
 
 def test_a_model_that_fails_stops_no_other_and_leaves_its_old_archive(packed):

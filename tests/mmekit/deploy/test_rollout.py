@@ -94,6 +94,7 @@ def test_a_roll_out_that_nothing_ends_arrives_and_leaves_nothing_to_do(deployed,
     assert config["BlueGreenUpdatePolicy"]["MaximumExecutionTimeoutInSeconds"] == 3720
 
 
+@pytest.mark.thorough
 def test_the_alarms_are_there_before_the_roll_out_that_they_watch(deployed, service):
     paint(deployed, "green", "", alarms=False)
     deployed.mme("deploy")

@@ -104,6 +104,7 @@ def test_the_models_that_were_loaded_are_loaded_on_every_new_instance(deployed, 
     wait_until(lambda: loaded(service) == {"milk.tar.gz": 2, "cream.tar.gz": 2})
 
 
+@pytest.mark.thorough
 def test_no_more_is_asked_than_the_budget_has(deployed, service):
     ask(service, "milk.tar.gz", "milk.tar.gz", "whey.tar.gz")
     before = top(service)["milk.tar.gz"]["requests"]
@@ -122,6 +123,7 @@ def test_no_more_is_asked_than_the_budget_has(deployed, service):
         assert "0 are loaded on all 2 instances, 1 on fewer: a model that is not busy" in said
 
 
+@pytest.mark.thorough
 def test_without_a_warm_up_nobody_is_asked(deployed, service):
     ask(service, "milk.tar.gz")
     deployed.write(MILK % ("blue", ""))
