@@ -14,6 +14,7 @@ from mmekit.errors import CheckError, MmekitError
 from mmekit.extras import optional_libraries
 
 __all__ = [
+    "INTERRUPTED",
     "Artifacts",
     "AsJson",
     "Image",
@@ -23,6 +24,9 @@ __all__ = [
     "deployment_file",
     "not_empty",
 ]
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell has it."""
 
 
 class Panel(str, Enum):

@@ -6,9 +6,9 @@ them. What is in the bucket, `objects` lists and uploads; `layer_files` finds wh
 do not bring along. `parts` are those of the file, `entries` its models. `releases` is what
 current.json says of versions, `current` reads and puts it, `content` plans what becomes of it all;
 `promotion`, `rollback`, `registry` and `target` are where models come from, go back to and are
-found. `rollout` is how traffic moves, `warm_up` what is asked then. `capacity`, `storage`, `cost`
-and `bill` reckon, `forecast` is all that; `outline` is a plan as text. Apart from that is
-`cloud_assembly`: what `cdk synth` wrote, put on the local service.
+found. `rollout` is how traffic moves, `warm_up` what is asked then, by what `loaded` and `samples`
+tell. `capacity`, `storage`, `cost` and `bill` reckon, `forecast` is all that; `outline` is a plan
+as text. Apart from that is `cloud_assembly`: what `cdk synth` wrote, put on the local service.
 
 `read_deployment` reads the file, a `Site` is what it says in an `Account`. `plan_deployment` and
 `plan_removal` say what would be done, `Plan.perform` does it, `status_of` says what there is. Each
