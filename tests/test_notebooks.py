@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -51,6 +52,22 @@ def wait_until(condition, process):
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_a_notebook_has_env_before_any_library_that_may_be_missing(path):
+    """It is env that has the shell say what to install, in place of a traceback."""
+    cells = [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
+    imported = [
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(cells[0].source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
+        )
+    ]
+    before = imported[: imported.index("env")]
+    assert [name for name in before if name not in sys.stdlib_module_names] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)

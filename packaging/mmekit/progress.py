@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["AGAIN_S", "under_way"]
+__all__ = ["AGAIN_S", "telling", "under_way"]
 
 _QUIET_S = 1.5
 """What takes no longer is not worth a line."""
@@ -39,23 +39,29 @@ def under_way(what: str) -> Iterator[Callable[[str], None]]:
             progress.add_task(f"{what} …", total=None)
             yield lambda text: console.print(text, markup=False, soft_wrap=True)
         return
+    started, first = time.monotonic(), iter((f"{what} …",))
+    with telling(lambda: next(first, f"{what}: {time.monotonic() - started:.0f} s")):
+        yield _say
+
+
+@contextlib.contextmanager
+def telling(said: Callable[[], str]) -> Iterator[None]:
+    """Print a line every few seconds on standard error, which is no terminal."""
     ended = threading.Event()
-    thread = threading.Thread(target=_tell, args=(what, ended), daemon=True)
+    thread = threading.Thread(target=_tell, args=(said, ended), daemon=True)
     thread.start()
     try:
-        yield _say
+        yield
     finally:
         ended.set()
         thread.join()
 
 
-def _tell(what: str, ended: threading.Event) -> None:
-    started = time.monotonic()
-    if ended.wait(_QUIET_S):
-        return
-    _say(f"{what} …")
-    while not ended.wait(AGAIN_S):
-        _say(f"{what}: {time.monotonic() - started:.0f} s")
+def _tell(said: Callable[[], str], ended: threading.Event) -> None:
+    quiet = _QUIET_S
+    while not ended.wait(quiet):
+        quiet = AGAIN_S
+        _say(said())
 
 
 def _say(text: str) -> None:

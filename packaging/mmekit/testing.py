@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmekit.archive import parse_properties, read_package, read_properties
+from mmekit.archive import describe, parse_properties, read_package, read_properties
 from mmekit.archive.contents import read_contents
 from mmekit.archive.conventions import ENTRY_POINT as CONVENTIONS
 from mmekit.archive.package import CONTENT_TYPES, as_served
@@ -33,7 +33,7 @@ from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.request_variants import variants
 from mmekit.archive.staging import staged_model
 from mmekit.engine import engine_folder
-from mmekit.errors import BatchError, ModelLoadError, PackageError
+from mmekit.errors import ArchiveError, BatchError, ModelLoadError, PackageError
 from mmekit_runtime.signature import Signature
 
 if TYPE_CHECKING:
@@ -97,14 +97,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """A package folder's sample request and the answer that it should get.
+    """The sample request of a package folder or an archive, and the answer that it should get.
 
     Attributes
     ----------
     body, content_type
         sample_request.*: its bytes, and the content type that its suffix stands for.
     answer
-        sample_response.json; None when the folder has none.
+        sample_response.json, or what the archive's model answered when it was packed; None when
+        there is none.
     """
 
     body: bytes
@@ -321,24 +322,45 @@ def load_handler(model: Path | str, artifacts: Path | str | None = None) -> Loca
         raise
 
 
-def read_sample(package: Path | str) -> Sample:
-    """Read a package folder's sample_request and sample_response.
+def read_sample(path: Path | str) -> Sample:
+    """Read the sample request of a package folder or of an archive, and its answer.
+
+    An archive of `mme pack` has those of its own model, if they are texts of at most 64 KiB; a
+    package folder has sample_request and sample_response.
 
     Raises
     ------
     PackageError
         There is no such package, or it has no sample_request with a suffix that is known.
+    ArchiveError
+        The archive is missing or damaged, or has no sample.
     """
-    found = read_package(Path(package))
+    path = Path(path)
+    if not path.is_dir():
+        return _sample_of_archive(path)
+    found = read_package(path)
     if found.sample_request is None:
         raise PackageError(
             "There is no sample request",
-            where=str(package),
+            where=str(path),
             remedy=f"add sample_request with one of the suffixes {', '.join(CONTENT_TYPES)}",
         )
     response = found.folder / "sample_response.json"
     answer = json.loads(response.read_text(encoding="utf-8")) if response.is_file() else None
     return Sample(found.sample_request.body, found.sample_request.content_type, answer)
+
+
+def _sample_of_archive(path: Path) -> Sample:
+    example = describe(path).example
+    if example is None:
+        raise ArchiveError(
+            "There is no sample request in the archive",
+            where=str(path),
+            remedy="add a sample_request to its package, as a text of at most 64 KiB, and pack it "
+            "again; or read that of the package folder",
+        )
+    answer = None if example.answer is None else json.loads(example.answer)
+    return Sample(example.request.encode(), example.content_type, answer)
 
 
 def _properties(folder: Path) -> Properties:

@@ -1,7 +1,7 @@
 """The Terraform module: in form, valid, and with the options of the CloudFormation template.
 
-MMEKIT_TERRAFORM_PLUGINS names a folder that `terraform providers mirror FOLDER` has filled with
-AWS's provider; nothing is downloaded here.
+Terraform checks it, or OpenTofu. MMEKIT_TERRAFORM_PLUGINS names a folder that its `providers mirror
+FOLDER` has filled with AWS's provider; nothing is downloaded here.
 """
 
 import json
@@ -41,12 +41,13 @@ PARAMETERS = {
     "subnet_ids": "SubnetIds",
     "volume_key_arn": "VolumeKeyId",
 }
-ITS_OWN = {"archives", "environment", "rollout", "tags", "volume_gb"}
+ITS_OWN = {
+    *("archives", "bucket_name", "environment", "force_destroy", "rollout", "tags", "volume_gb"),
+}
 """What a template cannot do, or `mme deploy` can and the template does not."""
 
-terraform = pytest.mark.skipif(
-    shutil.which("terraform") is None, reason="there is no terraform on PATH"
-)
+PROGRAM = shutil.which("terraform") or shutil.which("tofu")
+terraform = pytest.mark.skipif(PROGRAM is None, reason="neither terraform nor tofu is on PATH")
 
 
 class Loader(yaml.SafeLoader):
@@ -82,7 +83,7 @@ def source():
 
 def run(*words, folder):
     return subprocess.run(
-        ["terraform", *words],
+        [PROGRAM, *words],
         cwd=folder,
         env={**os.environ, "CHECKPOINT_DISABLE": "1", "NO_COLOR": "1"},
         capture_output=True,
@@ -129,6 +130,12 @@ def test_what_is_not_chosen_is_the_same(template, variables):
             assert found[1].strip() == "[]"
         else:
             assert found[1].strip().strip('"') == str(default), name
+
+
+def test_models_that_were_put_there_by_hand_outlive_the_module(variables):
+    assert "default     = false" in variables["force_destroy"]
+    bucket = (MODULE / "bucket.tf").read_text(encoding="utf-8")
+    assert re.findall(r"force_destroy += (.+)", bucket) == ["var.force_destroy"]
 
 
 def test_each_variable_says_what_it_is(variables):

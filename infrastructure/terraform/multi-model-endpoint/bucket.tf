@@ -8,9 +8,9 @@ resource "aws_s3_bucket" "this" {
   count = local.is_made
 
   # The account and region make it unique in the world.
-  bucket = lower("${local.stem}-${local.account}-${local.region}")
-  # Archives are built from sources and can be deployed again.
-  force_destroy = true
+  bucket = var.bucket_name != null ? var.bucket_name : lower("${local.stem}-${local.account}-${local.region}")
+  # Not unless that is wanted: models that others have put there are nowhere else.
+  force_destroy = var.force_destroy
   tags          = var.tags
 }
 

@@ -25,6 +25,23 @@ variable "artifact_bucket" {
   }
 }
 
+variable "bucket_name" {
+  type        = string
+  default     = null
+  description = "Of the bucket that is made; null names it after endpoint, account and region. Another name is another bucket."
+
+  validation {
+    condition     = var.bucket_name == null || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.bucket_name))
+    error_message = "bucket_name: 3 to 63 lower-case letters, digits, hyphens and dots, or null."
+  }
+}
+
+variable "force_destroy" {
+  type        = bool
+  default     = false
+  description = "Whether a bucket that was made here goes with every object in it, those that Terraform has not put there, too; otherwise it stays while there are any."
+}
+
 variable "model_prefix" {
   type        = string
   default     = "models"

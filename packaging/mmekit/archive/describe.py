@@ -99,10 +99,10 @@ def describe(path: Path, *, artifacts: Path | None = None) -> Description:
     """
     path = Path(path)
     if not path.is_dir():
-        return _of_archive(path, _small_files(path), path.stat().st_size, path.name)
+        return _of_archive(_small_files(path), path.stat().st_size, path.name)
     if (path / MANIFEST_FILE).is_file():
         files = read_contents(path)
-        return _of_archive(path, files, files.size, path.name)
+        return _of_archive(files, files.size, path.name)
     return _of_package(path, artifacts)
 
 
@@ -129,9 +129,8 @@ def _of_package(path: Path, artifacts: Path | None) -> Description:
     )
 
 
-def _of_archive(path: Path, contents: Contents, size: int, name: str) -> Description:
-    member = contents.files.get(MANIFEST_FILE)
-    manifest = None if member is None else Manifest.from_json(member.read(), where=str(path))
+def _of_archive(contents: Contents, size: int, name: str) -> Description:
+    manifest = _manifest(contents)
     if manifest is None:
         return _described(
             name.removesuffix(".tar.gz"), contents, None, size=size, worker_slots=False
@@ -213,13 +212,17 @@ def _small_files(archive: Path) -> Contents:
     return small_files(archive)
 
 
-def small_files(archive: Path, content: bytes | None = None) -> Contents:
+def small_files(
+    archive: Path, content: bytes | None = None, *, is_beginning: bool = False
+) -> Contents:
     """Return manifest.json, serving.properties and signature.json of an archive.
 
     Parameters
     ----------
     content
         The archive itself, where it is in memory already; ``archive`` is only its name then.
+    is_beginning
+        The content is only how it begins: what is in it is returned, and nothing is verified.
 
     Raises
     ------
@@ -229,13 +232,45 @@ def small_files(archive: Path, content: bytes | None = None) -> Contents:
         One of the three is too long.
     """
     found = {}
-    with open_tarball(archive, content) as tar:
-        for member in tar:
-            name = member.name.removeprefix("./")
-            if name in _READ and member.isreg():
-                check_length(name, member.size, str(archive))
-                found[name] = Member.made_of(name, tar.read_whole(member))
+    try:
+        with open_tarball(archive, content) as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                if name in _READ and member.isreg():
+                    check_length(name, member.size, str(archive))
+                    found[name] = Member.made_of(name, tar.read_whole(member))
+    except ArchiveError:
+        if not is_beginning:
+            raise
     return Contents.of(str(archive), found.values())
+
+
+def example_in(files: Contents) -> Example | None:
+    """Return a request for the model of an archive whose `small_files` these are.
+
+    None where neither a sample nor a signature is in it.
+
+    Raises
+    ------
+    ArchiveError
+        Its manifest cannot be read.
+    """
+    return _example(_manifest(files), files.signature)
+
+
+def names_in(files: Contents, name: str) -> tuple[str, ...]:
+    """Return what the model of such an archive may be called where it runs.
+
+    Parameters
+    ----------
+    name
+        What its archive is called, where it is not known what packing has called the model.
+    """
+    called = _properties(files).model_name
+    if called is not None:
+        return (called,)
+    manifest = _manifest(files)
+    return tuple(dict.fromkeys((name,) if manifest is None else (manifest.name, name)))
 
 
 def example_of(archive: Path, content: bytes | None = None) -> Example | None:
@@ -248,18 +283,21 @@ def example_of(archive: Path, content: bytes | None = None) -> Example | None:
     ArchiveError
         It is damaged, or its manifest cannot be read.
     """
-    manifest, signature = None, None
-    if content is None and archive.is_dir():
-        manifest = read_manifest(archive)
-        file = archive / SIGNATURE_FILE
-        if file.is_file():
-            made = Member(SIGNATURE_FILE, file.stat().st_size, file)
-            signature = Contents.of(str(archive), [made]).signature
-    else:
-        files = small_files(archive, content)
-        member = files.files.get(MANIFEST_FILE)
-        manifest = None if member is None else Manifest.from_json(member.read(), where=str(archive))
-        signature = files.signature
+    if content is not None or not archive.is_dir():
+        return example_in(small_files(archive, content))
+    signature, file = None, archive / SIGNATURE_FILE
+    if file.is_file():
+        made = Member(SIGNATURE_FILE, file.stat().st_size, file)
+        signature = Contents.of(str(archive), [made]).signature
+    return _example(read_manifest(archive), signature)
+
+
+def _manifest(files: Contents) -> Manifest | None:
+    member = files.files.get(MANIFEST_FILE)
+    return None if member is None else Manifest.from_json(member.read(), where=files.where)
+
+
+def _example(manifest: Manifest | None, signature: Signature | None) -> Example | None:
     if manifest is not None:
         signature = manifest.signature or signature
         if manifest.example is not None:

@@ -13,7 +13,20 @@ from mmekit import __version__
 from mmekit.errors import CheckError, MmekitError
 from mmekit.extras import optional_libraries
 
-__all__ = ["Artifacts", "AsJson", "Image", "PackageFolder", "Panel", "app", "not_empty"]
+__all__ = [
+    "INTERRUPTED",
+    "Artifacts",
+    "AsJson",
+    "Image",
+    "PackageFolder",
+    "Panel",
+    "app",
+    "deployment_file",
+    "not_empty",
+]
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell has it."""
 
 
 class Panel(str, Enum):
@@ -108,6 +121,25 @@ def not_empty(text: str) -> str:
     if not text:
         raise typer.BadParameter("the value is empty")
     return text
+
+
+def deployment_file(given: Path) -> Path:
+    """Return the deployment file that is meant: `staging` is staging.yaml, or staging.yml.
+
+    What is not there at all is returned as it is: whoever reads it says so.
+    """
+    if given.is_file():
+        return given
+    found = [
+        file
+        for ending in (".yaml", ".yml")
+        if given.name and (file := given.with_name(given.name + ending)).is_file()
+    ]
+    if len(found) > 1:
+        raise typer.BadParameter(f"both {found[0]} and {found[1]} are there: which is meant?")
+    if not found and given.is_dir():
+        raise typer.BadParameter(f"{given} is a folder, and no file of mme deploy")
+    return found[0] if found else given
 
 
 Artifacts = Annotated[

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmekit.cli.application import Panel, app
+from mmekit.cli.application import INTERRUPTED, AsJson, Panel, app, deployment_file
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
 
     from mmekit.deploy import Bill, Plan, Report, Site
 
-_INTERRUPTED = 130
 WOULD_CHANGE = 2
 DEPLOYMENT_FILE = Path("mme.yaml")
 
 DeploymentFile = Annotated[
     Path,
     typer.Argument(
-        metavar="[FILE]", dir_okay=False, help="The deployment file (docs/deploying.md)."
+        metavar="[FILE]",
+        callback=deployment_file,
+        help="The deployment file (docs/deploying.md), or its name without .yaml.",
     ),
 ]
 Yes = Annotated[
@@ -33,6 +35,10 @@ Yes = Annotated[
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="A line for each resource, also where many are alike."),
+]
+OnlyPlan = Annotated[
+    bool,
+    typer.Option("--plan", help="Show the plan and exit: 2 when something would change, else 0."),
 ]
 PlanAsJson = Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")]
 OverRollback = Annotated[
@@ -92,7 +98,9 @@ def deploy(
             fetch_registered(site, report)
             models = room.packed_models(site.deployment, report)
             plan = room.plan_deployment(site, models, report)
-            forecast = room.forecast_of(site, models)
+            forecast = room.forecast_of(
+                site, models, kept_bytes=plan.kept_bytes, current=plan.models
+            )
         if as_json:
             print_plan_json(site, plan, image=image, bill=forecast.bill)
         else:
@@ -108,7 +116,8 @@ def deploy(
         with under_way(f"deploying {site.name}"):
             plan.perform(report)
     typer.echo(
-        f"{site.name} is InService. Invoke it: mme invoke {site.name} --target-model "
+        # By the file it is found in the region and account that this says, too.
+        f"{site.name} is InService. Invoke it: mme invoke {shlex.quote(str(file))} --target-model "
         f"{models[0].name if models else 'NAME.tar.gz'} --data FILE"
     )
 
@@ -117,7 +126,7 @@ def deploy(
 def status(
     file: DeploymentFile = DEPLOYMENT_FILE,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Show a deployment: endpoint, instances, models, cost now.
@@ -145,11 +154,13 @@ def destroy(
     file: DeploymentFile = DEPLOYMENT_FILE,
     *,
     yes: Yes = False,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Show the plan and exit.")] = False,
+    only_plan: OnlyPlan = False,
     verbose: Verbose = False,
     as_json: PlanAsJson = False,
 ) -> None:
     """Delete the resources that `mme deploy` created, and no others.
+
+    **Exit codes:** 0, 1 for an error; of --plan also 2 when something would be removed.
 
     **Example:** MME_TARGET=aws mme destroy production.yaml
     """
@@ -167,7 +178,9 @@ def destroy(
         else:
             heading = f"No resources of {site.name} are left on {site.account}."
             show_plan(plan, heading, verbose=verbose)
-        if only_plan or not plan.changes:
+        if only_plan:
+            raise typer.Exit(WOULD_CHANGE if plan.changes else 0)
+        if not plan.changes:
             return
         ask_for(site, yes, "Apply this plan?")
         with under_way(f"removing {site.name}"):
@@ -189,18 +202,23 @@ def site_of(file: Path) -> Iterator[Site]:
         typer.echo(
             "mme: interrupted. Completed steps are kept; run the command again to resume.", err=True
         )
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _reporter(only_plan: bool, as_json: bool) -> Report:  # noqa: FBT001 - the options' values
     """Return where progress is told: beside the plan, or beside what a program reads."""
+    expect_plan(only_plan, as_json)
+    return lambda line: typer.echo(line, err=as_json)
+
+
+def expect_plan(only_plan: bool, as_json: bool) -> None:  # noqa: FBT001 - the options' values
+    """Refuse JSON of what is done: questions and progress would stand beside it."""
     if as_json and not only_plan:
         raise DeployError(
             "--json is for --plan: what is done is told as it happens.",
             where="mme",
             remedy="Add --plan, or leave --json out.",
         )
-    return lambda line: typer.echo(line, err=as_json)
 
 
 def show_plan(plan: Plan, heading: str, further: Sequence[str] = (), *, verbose: bool) -> None:
@@ -252,7 +270,7 @@ def ask_for(site: Site, yes: bool, question: str) -> None:  # noqa: FBT001 - the
             where=str(site.account),
             remedy="Review the plan above, then run the command with --yes.",
         )
-    typer.confirm(f"This is {site.account}. {question}", abort=True)
+    typer.confirm(f"This is {site.account}. {question}", abort=True, err=True)
 
 
 @cdk.command("publish")

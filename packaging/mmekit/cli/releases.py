@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import Panel, app
+from mmekit.cli.application import AsJson, Panel, app, deployment_file
 from mmekit.cli.endpoints import (
     DEPLOYMENT_FILE,
     WOULD_CHANGE,
     DeploymentFile,
+    OnlyPlan,
     OverRollback,
+    PlanAsJson,
     Verbose,
     Yes,
     ask_for,
+    expect_plan,
     keep_rollback,
     print_plan_json,
     show_plan,
@@ -29,20 +32,21 @@ if TYPE_CHECKING:
 
     from mmekit.deploy import Plan, Site
 
-OnlyPlan = Annotated[
-    bool,
-    typer.Option("--plan", help="Show the plan and exit: 2 when something would change, else 0."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @app.command(rich_help_panel=Panel.OPERATE)
 def promote(
     source: Annotated[
-        str,
-        typer.Argument(metavar="FROM", help="The deployment file, or its name without .yaml."),
+        Path,
+        typer.Argument(
+            metavar="FROM",
+            callback=deployment_file,
+            help="The deployment file, or its name without .yaml.",
+        ),
     ],
-    target: Annotated[str, typer.Argument(metavar="TO", help="The same of the other one.")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="TO", callback=deployment_file, help="The same of the other one."),
+    ],
     *,
     prune: Annotated[
         bool, typer.Option("--prune", help="Models that only TO has stop being current.")
@@ -50,7 +54,7 @@ def promote(
     yes: Yes = False,
     only_plan: OnlyPlan = False,
     over_rollback: OverRollback = False,
-    as_json: AsJson = False,
+    as_json: PlanAsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Make the current models of one deployment current in another.
@@ -63,19 +67,22 @@ def promote(
     """
     from mmekit.deploy import cost_of, plan_deployment
     from mmekit.deploy.promotion import read_promotion
+    from mmekit.progress import under_way
 
     choices = _Choices(yes, only_plan, as_json, verbose, over_rollback)
-    with site_of(_deployment_file(source)) as before:
-        promotion = read_promotion(before, prunes=prune)
-        with site_of(_deployment_file(target)) as site:
-            plan = plan_deployment(site, (), choices.report, promotion)
-            cost = cost_of(
-                site.account.region,
-                site.deployment.instance_type,
-                instances=site.deployment.first_instances,
-                models=len(promotion.archives),
-                account=site.account,
-            )
+    with site_of(source) as before:
+        with under_way(f"looking at {before.name}"):
+            promotion = read_promotion(before, prunes=prune)
+        with site_of(target) as site:
+            with under_way(f"planning {site.name}"):
+                plan = plan_deployment(site, (), choices.report, promotion)
+                cost = cost_of(
+                    site.account.region,
+                    site.deployment.instance_type,
+                    instances=site.deployment.first_instances,
+                    models=len(promotion.archives),
+                    account=site.account,
+                )
             _apply(plan, site, choices, cost.lines())
     if plan.changes:
         choices.report(f"{site.name} has what is current in {promotion}.")
@@ -90,7 +97,7 @@ def rollback(
     ] = None,
     yes: Yes = False,
     only_plan: OnlyPlan = False,
-    as_json: AsJson = False,
+    as_json: PlanAsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Make the models of the release before current again.
@@ -101,9 +108,13 @@ def rollback(
     **Examples:** mme rollback  ·  mme rollback production.yaml --to 12
     """
     from mmekit.deploy.rollback import plan_rollback
+    from mmekit.progress import under_way
 
+    choices = _Choices(yes, only_plan, as_json, verbose)
     with site_of(file) as site:
-        _apply(plan_rollback(site, to), site, _Choices(yes, only_plan, as_json, verbose))
+        with under_way(f"looking at {site.name}"):
+            plan = plan_rollback(site, to)
+        _apply(plan, site, choices)
 
 
 @app.command(rich_help_panel=Panel.OPERATE)
@@ -117,8 +128,9 @@ def releases(file: DeploymentFile = DEPLOYMENT_FILE, *, as_json: AsJson = False)
     """
     from mmekit.deploy.release_files import release_members
     from mmekit.deploy.rollback import own_releases
+    from mmekit.progress import under_way
 
-    with site_of(file) as site:
+    with site_of(file) as site, under_way(f"looking at {site.name}"):
         found = own_releases(site).releases
     if as_json:
         typer.echo(json.dumps(release_members(found), indent=2, ensure_ascii=False))
@@ -142,6 +154,10 @@ class _Choices:
     verbose: bool
     over_rollback: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        expect_plan(self.only_plan, self.as_json)
+
     def report(self, text: str) -> None:
         """Say what happens: beside what a program reads, where one does."""
         typer.echo(text, err=self.as_json)
@@ -149,6 +165,8 @@ class _Choices:
 
 def _apply(plan: Plan, site: Site, choices: _Choices, further: Sequence[str] = ()) -> None:
     """Show a plan; perform it where that is wanted."""
+    from mmekit.progress import under_way
+
     if choices.as_json:
         print_plan_json(site, plan)
     else:
@@ -161,11 +179,5 @@ def _apply(plan: Plan, site: Site, choices: _Choices, further: Sequence[str] = (
         return
     keep_rollback(site, plan, choices.over_rollback)
     ask_for(site, choices.yes, "Apply this plan?")
-    plan.perform(choices.report)
-
-
-def _deployment_file(given: str) -> Path:
-    """Return the file of that name, or the one that a name without its ending stands for."""
-    file = Path(given)
-    named = (file.with_name(f"{file.name}{ending}") for ending in ("", ".yaml", ".yml"))
-    return next((one for one in named if one.is_file()), file)
+    with under_way(f"changing {site.name}"):
+        plan.perform(choices.report)

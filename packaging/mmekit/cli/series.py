@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from mmekit.cli.application import INTERRUPTED
+from mmekit.progress import telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from mmekit.archive import PackedSeries, SeriesProgress
     from mmekit.findings import Finding
 
-_QUIET_S = 1.5
-_AGAIN_S = 4.0
-_INTERRUPTED = 130
 _SHOWN = 5
 
 
@@ -63,7 +62,7 @@ def pack_series(
             "and stay; run the command again to go on.",
             err=True,
         )
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     (_print_json if as_json else _print_result)(result, output)
     if result.failures:
         raise typer.Exit(1)
@@ -82,22 +81,14 @@ def _following(
         console.print(text, markup=False, soft_wrap=True)
 
     if not console.is_terminal:
-        ended = threading.Event()
 
-        def tell() -> None:
-            quiet = _QUIET_S
-            while not ended.wait(quiet):
-                quiet = _AGAIN_S
-                said = "".join(f": {p.done} of {p.total} done{_counts(p)}" for p in last)
-                say(f"{what}{said or ' …'}")
+        def said() -> str:
+            return what + (
+                "".join(f": {p.done} of {p.total} done{_counts(p)}" for p in last) or " …"
+            )
 
-        thread = threading.Thread(target=tell, daemon=True)
-        thread.start()
-        try:
+        with telling(said):
             yield say, lambda progress: last.__setitem__(slice(None), [progress])
-        finally:
-            ended.set()
-            thread.join()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

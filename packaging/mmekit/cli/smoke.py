@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmekit.cli.application import Panel, app
+from mmekit.cli.application import AsJson, Panel, app
 from mmekit.errors import DeployError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def smoke(  # noqa: PLR0913 - an option each
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask, as on the local target.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     output: Annotated[
         Path | None,
         typer.Option(dir_okay=False, metavar="FILE", help="Write the report to a file, too."),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmekit.archive.sub_folders import sub_folders
 from mmekit.deploy.parts import is_key
 from mmekit.errors import DeployError
+from mmekit_runtime.layers.listing import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["single_entries"]
 
 _SUFFIX = ".tar.gz"
+_LAYER = re.compile(r"[0-9a-f]{64}\.tar\.gz")
 
 
 def single_entries(deployment: Deployment) -> tuple[ModelEntry, ...]:
@@ -60,7 +63,7 @@ def _opened(number: int, given: ModelEntry) -> Iterator[ModelEntry]:
     if not given.is_many:
         yield given
         return
-    files = [file for file in _files(given) if file.is_file()]
+    files = [file for file in _files(given) if file.is_file() and not _is_layer(file)]
     if not files:
         raise DeployError(
             "There is no archive of this entry: nothing matches it.",
@@ -82,6 +85,11 @@ def _files(given: ModelEntry) -> list[Path]:
     return sorted(Path(folder, name) for name in names)
 
 
+def _is_layer(file: Path) -> bool:
+    """Say whether a file is one that packing has left beside thin archives, and no model."""
+    return file.parent.name == FOLDER and _LAYER.fullmatch(file.name) is not None
+
+
 def _folders(number: int, parent: Path, output: Path) -> list[Path]:
     if not parent.is_dir() or not any(one.is_dir() for one in parent.iterdir()):
         raise DeployError(
@@ -97,7 +105,8 @@ def _entry(number: int, given: ModelEntry, file: Path, artifacts: Path | None) -
     """Return the entry of one of many, whose name has to be a key."""
     if not is_key(file.name):
         raise DeployError(
-            "A file's name cannot be a key: letters, digits and !.*'()_- with .tar.gz at its end.",
+            "A file's name cannot be a key: ASCII letters, digits and !.*'()_-, and .tar.gz at its "
+            "end.",
             where=f"packages.{number}: {file}",
             remedy="Rename it, or narrow the pattern, such as build/archives/*.tar.gz.",
         )

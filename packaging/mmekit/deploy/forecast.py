@@ -46,8 +46,19 @@ class Forecast:
         return [*self.capacity.lines(), *self.storage.lines(), *self.bill.lines(), *free]
 
 
-def forecast_of(site: Site, models: Sequence[PackedModel]) -> Forecast:
+def forecast_of(
+    site: Site, models: Sequence[PackedModel], *, kept_bytes: int = 0, current: int = 0
+) -> Forecast:
     """Reckon what the file will lead to.
+
+    Parameters
+    ----------
+    models
+        The file's.
+    kept_bytes
+        What is in S3 besides, such as older versions.
+    current
+        How many models are current by then, if they are more than those of the file.
 
     Raises
     ------
@@ -61,13 +72,13 @@ def forecast_of(site: Site, models: Sequence[PackedModel]) -> Forecast:
         site.account.region,
         deployment.instance_type,
         instances=deployment.first_instances,
-        models=len(models),
+        models=max(len(models), current),
         most=scaling.maximum if scaling else 0,
         account=site.account,
     )
     bill = bill_of(
         cost,
-        stored_bytes=storage.archive_bytes + storage.layer_bytes,
+        stored_bytes=storage.archive_bytes + storage.layer_bytes + kept_bytes,
         volume_gb=deployment.volume_gb,
         alarms=0 if deployment.alarms is None else len(alarm_names(site)),
         metrics=deployment.metrics,

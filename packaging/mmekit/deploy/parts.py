@@ -36,7 +36,7 @@ __all__ = [
 FETCHED_TO = ("build", "registry")
 """The folder of what is fetched from the model registry, unless the file says another."""
 
-_KEY = r"^[\w!.*'()-][\w!.*'()/-]*\.tar\.gz$"
+_KEY = r"^[A-Za-z0-9_!.*'()-][A-Za-z0-9_!.*'()/-]*\.tar\.gz$"
 _GROUP = r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$"
 _MODEL_PACKAGE = r"^arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/[a-zA-Z0-9-]+(/\d+)?$"
 _SNS = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?$"
@@ -336,7 +336,10 @@ class WarmUp(Part):
         How long that may take.
     models
         How many at most.
+    requests
+        How many at most; None for four a model and instance, or 64 where that is more.
     """
 
     seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     models: Annotated[int, Field(ge=1)] = 50
+    requests: Annotated[int, Field(ge=1)] | None = None

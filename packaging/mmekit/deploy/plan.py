@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.deploy.alarms import plan_alarms, plan_alarms_removal
 from mmekit.deploy.bucket import plan_bucket, plan_bucket_removal
-from mmekit.deploy.content import Content, plan_content
+from mmekit.deploy.content import Content, older_versions, plan_content
 from mmekit.deploy.current import plan_releases_removal
 from mmekit.deploy.endpoint import plan_endpoint, plan_endpoint_removal, settled_endpoint
 from mmekit.deploy.former import plan_former_removal
@@ -18,9 +18,10 @@ from mmekit.deploy.models import plan_objects_removal, stored_archives
 from mmekit.deploy.outline import plan_lines, plan_members, totals_line
 from mmekit.deploy.promotion import Promotion, plan_promotion
 from mmekit.deploy.role import plan_role, plan_role_removal
+from mmekit.deploy.samples import asked_models, replacing_models
 from mmekit.deploy.scaling import is_scaled, plan_scaling, plan_scaling_removal
 from mmekit.deploy.step import Action, Report, Step
-from mmekit.deploy.warm_up import warmed_up
+from mmekit.deploy.warm_up import warmed_up, warmed_up_before
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,10 +43,16 @@ class Plan:
         In their order.
     undone
         Archives that a rollback took back, and that would be current again.
+    kept_bytes
+        What stays in S3 besides the archives of the file and their layers.
+    models
+        How many are current by then.
     """
 
     steps: tuple[Step, ...]
     undone: tuple[str, ...] = ()
+    kept_bytes: int = 0
+    models: int = 0
 
     @property
     def changes(self) -> tuple[Step, ...]:
@@ -109,7 +116,13 @@ def plan_deployment(
         is_scaled=scaled,
     )
     endpoint = plan_endpoint(site, state, hosting.config, is_scaled=scaled)
-    endpoint = warmed_up(site, endpoint, models)
+    asked = asked_models(models, content.coming)
+    endpoint = warmed_up(site, endpoint, asked)
+    releases = content.release(site, hosting.config)
+    if endpoint.action is Action.KEEP:
+        # The same instances have what is replaced, and nobody waits for what replaces it.
+        replacing = replacing_models(models, content.coming)
+        releases = tuple(warmed_up_before(site, one, replacing) for one in releases)
     moves = serving is not None and endpoint.action is not Action.KEEP
     role, narrowed_role = plan_role(site, serves_meanwhile=moves)
     before, after = plan_scaling(site, interrupted=hosting.changes_instance_type)
@@ -129,7 +142,7 @@ def plan_deployment(
             *(alarms if is_watched else ()),
             endpoint,
             # Whoever asks for what becomes current finds instances that can load it.
-            *content.release(site, hosting.config),
+            *releases,
             *after,
             *(() if is_watched else alarms),
             # The old instances are gone by now, and with them what only they needed.
@@ -140,6 +153,8 @@ def plan_deployment(
             *content.gone,
         ),
         () if content.coming is None else content.coming.undone,
+        kept_bytes=_kept_bytes(site, models, content),
+        models=len(asked),
     )
 
 
@@ -182,3 +197,12 @@ def _renewed(
         if one.replaces and made is not None and one.modified > made
     }
     return {model.key: model.sha256 for model in models if model.key in changing | since}
+
+
+def _kept_bytes(site: Site, models: Sequence[PackedModel], content: Content) -> int:
+    kept = older_versions(site, content.coming, content.stored, {model.key for model in models})
+    named = {sha256 for one in kept for sha256 in one.layers}
+    named -= {layer.entry.sha256 for model in models for layer in model.thin_layers}
+    there = stored_layers(site) if named else ()
+    layers = [one for one in there if one.key.removesuffix(".tar.gz") in named]
+    return sum(one.size for one in (*kept, *layers))

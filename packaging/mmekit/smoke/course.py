@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
+import shlex
 import shutil
 import tempfile
 import time
@@ -139,8 +141,27 @@ class SmokeCourse:
         """Return the deployment file, by which everything can be taken down by hand."""
         return self._folder / "mme.yaml"
 
+    @property
+    def removal_command(self) -> str:
+        """Return what takes everything down by hand, in any shell: it says the account, too."""
+        said = {"MME_TARGET": "aws" if self.is_real else "local"}
+        if self.is_real and (profile := os.environ.get("AWS_PROFILE")):
+            said["AWS_PROFILE"] = profile
+        variables = [f"{name}={shlex.quote(value)}" for name, value in said.items()]
+        return " ".join([*variables, "mme destroy", shlex.quote(str(self.file))])
+
+    @property
+    def notice(self) -> str:
+        """Return what whoever is in a hurry is told while everything is taken down."""
+        return f"still taking {self.name} down; by hand: {self.removal_command}"
+
+    @property
+    def leftover(self) -> str:
+        """Return what is said where something is left."""
+        return f"Something is left. Take it down: {self.removal_command}"
+
     def announcement(self) -> list[str]:
-        """Say what will be done, where, and what it costs at most."""
+        """Say what will be done, where, and about what it costs."""
         account, options = self._site.account, self._options
         lines = [
             f"Smoke test {self.name} on {account}:",
@@ -150,20 +171,22 @@ class SmokeCourse:
         ]
         if not account.is_real:
             return [*lines, "  on the local service it is free"]
-        most = self._cost((options.minutes + _REMOVAL_MINUTES) * 60)
-        if most is None:
+        minutes = options.minutes + _REMOVAL_MINUTES
+        expected = self._cost(minutes * 60)
+        if expected is None:
             lines.append(
                 f"  cost: unknown, no published price of {options.instance_type} in "
                 f"{account.region} is to be had; https://aws.amazon.com/sagemaker/pricing/ has it"
             )
         else:
-            lines.append(
-                f"  cost: at most {most:.2f} USD for the instance, and less than 0.01 USD for "
-                "requests, storage and logs"
-            )
+            cost = f"{expected:.2f} USD for {minutes:g} minutes of the instance"
+            lines += [
+                f"  cost: about {cost}, and less than 0.01 USD",
+                "    for requests, storage, logs; an endpoint that hangs can be there for longer",
+            ]
         return [
             *lines,
-            f"  should this be killed: MME_TARGET=aws mme destroy {self.file}",
+            f"  should this be killed: {self.removal_command}",
         ]
 
     def cancel(self) -> None:
@@ -174,8 +197,7 @@ class SmokeCourse:
         """Run it, take everything down, and report."""
         began = time.monotonic()
         failure = ""
-        notice = f"still taking {self.name} down; by hand: mme destroy {self.file}"
-        with Ending(self._options.minutes * 60, self._say, notice) as ending:
+        with Ending(self._options.minutes * 60, self._say, self.notice) as ending:
             try:
                 self._proceed(ending)
                 ending.stop()
@@ -194,7 +216,7 @@ class SmokeCourse:
         if is_gone:
             self._forget()
         else:
-            self._say(f"Something is left. Take it down: mme destroy {self.file}")
+            self._say(self.leftover)
         return report
 
     def _proceed(self, ending: Ending) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmekit.cli.addressee import ENDPOINT_HELP, current_key
-from mmekit.cli.application import AsJson, Panel, app, not_empty
+from mmekit.cli.application import INTERRUPTED, AsJson, Panel, app, not_empty
 from mmekit.errors import MmekitError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ class RetryMode(str, Enum):
     LEGACY = "legacy"
 
 
-_INTERRUPTED = 130  # as a shell has it for Ctrl-C
 _MOST_CLIENTS = 10_000
 
 clients = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
@@ -199,7 +198,7 @@ def _run(call: Call, numbers: tuple[int, ...], output: Path, as_json: bool) -> N
         _report(call, summaries, output / f"{call.name}_execution_{date}.svg", as_json=as_json)
     if interrupted:
         typer.echo("mme: interrupted; the responses so far are kept.", err=True)
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if not any(one.answered for one in summaries):
         raise typer.Exit(1)
 

@@ -14,6 +14,7 @@ from mmekit.archive.describe import example_of
 from mmekit.archive.package import Example
 from mmekit.cli import app
 from mmekit.errors import ArchiveError
+from mmekit.testing import read_sample
 from mmekit_runtime.signature import Column, Signature
 
 MODEL = """\
@@ -110,6 +111,15 @@ class TestArchive:
         pack(tables.package, tables.artifacts, tables.archive)
 
         assert verify(tables.archive).example is None
+        with pytest.raises(ArchiveError, match="no sample request in the archive"):
+            read_sample(tables.archive)
+        assert read_sample(tables.package).body == body
+
+    def test_its_sample_is_read_without_the_package(self, packed):
+        sample = read_sample(packed)
+
+        assert json.loads(sample.body)["instances"][0]["age"] == 41
+        assert (sample.content_type, sample.answer) == ("application/json", {"predictions": [3.5]})
 
     def test_what_is_no_archive_is_named(self, tmp_path):
         with pytest.raises(ArchiveError, match="does not exist"):

@@ -26,6 +26,7 @@ from mmekit.archive.likeness import Outline
 from mmekit.archive.package import read_package
 from mmekit.archive.trial import Seen
 from mmekit.errors import MeasureError, PackageError
+from mmekit.testing import read_sample
 
 MODEL = """\
 import pickle
@@ -124,6 +125,7 @@ def test_what_a_model_says_of_itself_is_never_anothers(packed):
         manifest = verify(shops.archive(name))
         assert manifest.signature.inputs[0].known == (1.0, factor)
         assert json.loads(manifest.example.answer) == {"predictions": [7 * factor]}
+        assert read_sample(shops.archive(name)).answer == {"predictions": [7 * factor]}
         measured = read_measured(shops.folder / name)
         assert manifest.measured == measured
     assert read_measured(shops.folder / "aachen").answer is None  # it is the package's

@@ -139,13 +139,19 @@ def surroundings():
     return {}
 
 
+@pytest.fixture(scope="module")
+def limits():
+    """Limits of the service, such as busy_requests=1; a module may name some."""
+    return ()
+
+
 @contextlib.contextmanager
-def running_service(container, surroundings):
+def running_service(container, surroundings, limits=()):
     """Run a service."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = pathlib.Path(name), free_port()
         log_path = folder / "log.txt"
-        options = ["--port", str(port), "--container", container]
+        options = ["--port", str(port), "--container", container, "--limits", *limits]
         process = ServiceProcess(options, log_path, TMPDIR=name, **surroundings)
         running = Service(process, f"http://127.0.0.1:{port}", log_path)
 
@@ -161,9 +167,9 @@ def running_service(container, surroundings):
 
 
 @pytest.fixture(scope="module")
-def service(container, surroundings):
+def service(container, surroundings, limits):
     """A service for the whole module."""
-    with running_service(container, surroundings) as running:
+    with running_service(container, surroundings, limits) as running:
         yield running
 
 

@@ -224,6 +224,29 @@ def test_without_the_local_service_it_says_how_to_start_one(cabin):
     assert "Start the local service with `mme up`" in told
 
 
+@pytest.mark.parametrize(
+    "command", ["deploy", "status", "destroy", "rollback", "releases", "promote"]
+)
+@pytest.mark.parametrize("ending", ["yaml", "yml"])
+def test_a_deployment_file_is_named_with_or_without_its_ending(desk, command, ending):
+    desk.write("name: [", f"staging.{ending}")
+    (desk.folder / "staging").mkdir()
+    others = ["staging"] if command == "promote" else []
+    for named in ("staging", f"staging.{ending}"):
+        assert f"where: staging.{ending}\n" in desk.refused(command, named, *others)
+
+
+def test_a_name_that_is_two_files_or_a_folder_is_refused(desk):
+    (desk.folder / "shops").mkdir()
+    for ending in ("yaml", "yml"):
+        desk.write(GOOD, f"cabin.{ending}")
+    for named, why in (("cabin", "which is meant"), ("shops", "is a folder")):
+        done = desk.run("status", named)
+        assert done.exit_code == 2
+        assert why in done.stderr
+    assert "does not exist" in desk.refused("status", "nowhere")
+
+
 def test_a_real_account_is_not_touched_without_a_yes(cabin, service, nothing_left):
     variables = SIGNED_IN | {"AWS_ENDPOINT_URL": service.url}
     told = cabin.refused("deploy", **variables)

@@ -164,12 +164,14 @@ def test_an_update_under_load_fails_no_request_and_removes_what_it_replaced(depl
 def test_a_new_key_touches_nothing_but_the_bucket(deployed, service):
     deployed.pack("archives/c.tar.gz", load_seconds=0)
     add(deployed, "  - archive: archives/c.tar.gz", old="    key: team/b.tar.gz")
-    planned = changes(deployed.mme("deploy"))
-    assert planned == {
+    told = deployed.mme("deploy")
+    assert changes(told) == {
         "archive b.tar.gz": "create",
         "archive c.tar.gz": "create",
         "archive team/b.tar.gz": "remove",
     }
+    # By the file it is found whatever region and profile that says.
+    assert "Invoke it: mme invoke mme.yaml --target-model a.tar.gz --data FILE" in told
     assert service.invoke("homes", "c.tar.gz")
 
 

@@ -49,6 +49,25 @@ def test_an_absolute_pattern_is_taken_as_it_is(folder, tmp_path_factory):
     assert entry.archive == elsewhere / "c.tar.gz"
 
 
+def test_layers_beside_thin_archives_are_no_models(folder):
+    layers = folder / "archives/layers"
+    (layers / f"{'ab' * 32}.tar.gz").touch()
+    found = entries(folder, "  - archives/**/*.tar.gz")
+    # Whose name is no digest is a model, wherever it lies.
+    assert [entry.key for entry in found] == ["a.tar.gz", "b.tar.gz", "x.tar.gz"]
+    (layers / "x.tar.gz").unlink()
+    with pytest.raises(DeployError, match="There is no archive of this entry"):
+        entries(folder, "  - archives/layers")
+
+
+def test_a_key_has_the_letters_that_a_folder_of_artefacts_may_have(folder):
+    (folder / "archives/café.tar.gz").touch()
+    with pytest.raises(DeployError, match="ASCII letters, digits"):
+        entries(folder, "  - archives/*.tar.gz")
+    with pytest.raises(DeployError, match="key"):
+        entries(folder, "  - archives/café.tar.gz")
+
+
 def test_a_package_goes_along_with_each_archive_of_its_pattern(folder):
     found = entries(folder, "  - archive: archives/*.tar.gz\n    package: package")
     assert {entry.package for entry in found} == {folder / "package"}

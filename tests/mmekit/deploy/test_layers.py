@@ -267,7 +267,7 @@ def test_layers_move_with_the_models_and_destroy_takes_all_away(barn, service, n
     old = f"s3://barn-{ACCOUNT}-{REGION}/models-layers/{short(BODY)}"
     assert plan[f"layer {old}"] == "remove"
     assert service.names("barn")["buckets"] == ["barn-second"]
-    planned = changes(barn.mme("destroy", "--plan"))
+    planned = changes(barn.run("destroy", "--plan").stdout)
     assert planned[f"layer {short(BODY)}"] == "remove"
     assert service.names("barn-second/models-layers/")["objects"]
     barn.mme("destroy")

@@ -62,7 +62,9 @@ def test_a_plan_is_json_for_a_program(deployed):
     assert (done.exit_code, plan["has_changes"], plan["totals"]["keep"]) == (0, False, 29)
     assert plan["usd_an_hour"] == 0.23
     assert {step["kind"] for step in plan["steps"]} >= {"bucket", "archive", "endpoint", "alarm"}
-    gone = json.loads(deployed.mme("destroy", "--plan", "--json"))
+    done = deployed.run("destroy", "--plan", "--json")
+    assert done.exit_code == 2
+    gone = json.loads(done.stdout)
     assert gone["totals"]["remove"] == 29
     assert "--json is for --plan" in deployed.refused("deploy", "--json")
 

@@ -265,5 +265,7 @@ def test_what_cannot_be_promoted_is_told(promoted, service):
     plan = promoted.run("promote", "staging", "packed", "--plan", "--json")
     assert plan.exit_code == 0
     assert json.loads(plan.stdout)["has_changes"] is False
+    told = promoted.refused("promote", "staging", "production", "--json")
+    assert "--json is for --plan" in told
     promoted.write("name: bare\nversions: false\n", "bare.yaml")
     assert "packages is missing." in promoted.refused("deploy", "bare.yaml")

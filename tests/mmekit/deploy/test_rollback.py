@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mmekit import progress
 from tests.mmekit.deploy.conftest import ACCOUNT, REGION, Desk, changes
 
 TOWER = "name: tower\nversions: true\npackages: [{archive: a.tar.gz}, {archive: b.tar.gz}]\n"
@@ -114,6 +115,18 @@ def test_a_plan_changes_nothing_and_says_by_its_exit_code_whether_it_would(relea
     done = releases.run("rollback", "--plan", "--to", "3")
     assert done.exit_code == 0
     assert "the models of release 3 are current already" in done.stdout
+
+
+def test_json_of_what_is_done_is_refused_before_anything_is_looked_at(releases):
+    done = releases.run("rollback", "--json")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "--json is for --plan" in done.stderr
+
+
+def test_nothing_is_silent_while_it_looks(releases, monkeypatch):
+    monkeypatch.setattr(progress, "_QUIET_S", 0)
+    assert "looking at tower …" in releases.run("releases").stderr
+    assert "looking at tower …" in releases.run("rollback", "--plan").stderr
 
 
 def test_releases_are_listed_with_what_changed(releases):

@@ -136,6 +136,16 @@ def test_status_says_the_current_version_of_each_name(deployed, service):
     service.client("s3").put_object(**place, Body=body, Metadata=kept["Metadata"])
 
 
+def test_a_plan_and_the_status_say_the_same_of_what_s3_has(deployed):
+    deployed.pack("a.tar.gz", of="a", padding=list(range(2000)))
+    deployed.mme("deploy")
+    deployed.pack("a.tar.gz", of="a", padding=list(range(1000)))
+    [planned] = re.findall(r"(.*) in S3", deployed.planned())
+    deployed.mme("deploy")
+    [stored] = re.findall(r"(.*) in S3", deployed.mme("status"))
+    assert planned == stored
+
+
 def test_a_new_version_needs_no_update_and_the_old_stays(deployed, service):
     before, config = current(service), service.described("store")["EndpointConfigName"]
     deployed.pack("a.tar.gz", of="a", newer=True)

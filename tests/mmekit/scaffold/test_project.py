@@ -2,8 +2,11 @@
 
 import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,18 @@ from mmekit.deploy import read_deployment
 from mmekit.errors import ProjectError
 from mmekit.scaffold import new_project
 from mmekit_local.ports import free_port
+
+STAGING = """
+name: churn-staging
+region: eu-central-1
+profile: staging
+versions: true
+packages:
+  - build/archives/*.tar.gz
+  - package: model_packages/cars
+    artifacts_in: build/artifacts/shops
+    archives: build/archives/shops
+"""
 
 
 @pytest.fixture
@@ -94,6 +109,29 @@ def test_a_workflow_asks_for_an_account_only_to_deploy(project):
     assert jobs["deploy"]["needs"] == "rehearse"
 
 
+def test_its_rehearsal_asks_each_model_of_the_file_that_is_meant(project, monkeypatch):
+    """As patterns, folders of artefacts and texts stand for them, in another file too."""
+    for name in ("one", "two"):
+        archive = project / "build" / "archives" / f"{name}.tar.gz"
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        archive.touch()
+    for shop in ("north", "south"):
+        (project / "build" / "artifacts" / "shops" / shop).mkdir(parents=True)
+    (project / "staging.yaml").write_text(STAGING)
+
+    def asked(file):
+        monkeypatch.setenv("MME_FILE", file)
+        env = types.SimpleNamespace(**runpy.run_path(str(project / "env.py")))
+        monkeypatch.setitem(sys.modules, "env", env)
+        rehearsal = runpy.run_path(str(project / "rehearsal" / "test_endpoint.py"))
+        settings = env.settings()
+        return env.endpoint_name, settings.region, [one.key for one in rehearsal["ENTRIES"]]
+
+    assert asked("mme.yaml") == ("churn-models", "us-east-1", ["cars.tar.gz"])
+    models = ["one.tar.gz", "two.tar.gz", "north.tar.gz", "south.tar.gz"]
+    assert asked("staging.yaml") == ("churn-staging", "eu-central-1", models)
+
+
 @pytest.mark.thorough
 @pytest.mark.timeout(1200)
 def test_the_workflow_of_a_new_project_trains_checks_packs_and_rehearses(project):
@@ -114,15 +152,30 @@ def test_the_workflow_of_a_new_project_trains_checks_packs_and_rehearses(project
         # Somebody may have a `mme up` running.
         "MME_LOCAL_URL": f"http://127.0.0.1:{free_port()}",
     }
-    for step in steps:
+
+    def run(script):
         ran = subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
+            ["bash", "-e", "-o", "pipefail", "-c", script],
             cwd=project,
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert ran.returncode == 0, f"{step['name']}\n{ran.stdout}{ran.stderr}"
-    assert "1 passed" in ran.stdout
+        assert ran.returncode == 0, f"{script}\n{ran.stdout}{ran.stderr}"
+        return ran.stdout
+
+    rehearsed = [run(step["run"]) for step in steps][-1]
+    assert "2 passed" in rehearsed
     assert (project / "build" / "archives" / "cars.tar.gz").is_file()
+
+    # Another file, with versions, a pattern, and a model for each folder of artefacts.
+    for shop in ("north", "south"):
+        shutil.copytree(
+            project / "build" / "artifacts" / "cars", project / "build/artifacts/shops" / shop
+        )
+    (project / "staging.yaml").write_text(STAGING)
+    rehearsed = run(
+        "mme up -- sh -c 'mme deploy staging && MME_FILE=staging.yaml pytest rehearsal'"
+    )
+    assert "4 passed" in rehearsed

@@ -10,10 +10,12 @@ import threading
 import boto3
 import pytest
 
+from mmekit.smoke import SmokeCourse, SmokeOptions
 from mmekit.smoke.cloudwatch import LoadLine, SmokeLog
 from mmekit.smoke.report import SmokeCheck, SmokeReport
 from mmekit_local.companion import local_endpoint
 from mmekit_local.ports import free_port
+from tests.mme_command import run_mme
 
 KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
 
@@ -64,6 +66,13 @@ def left(service):
         }
 
     return look
+
+
+@pytest.fixture
+def real(service):
+    """Variables by which a command takes the service for a real account."""
+    keys = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+    return keys | {"AWS_ENDPOINT_URL": service, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 def nothing(found):
@@ -121,20 +130,46 @@ def test_when_the_minutes_are_over_everything_is_taken_down(start, left):
     assert nothing(left())
 
 
-@pytest.mark.thorough
-def test_a_real_account_is_asked_for_first_and_told_the_cost(start, service, left):
-    keys = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-    smoke = start(
-        *("--target", "aws", "--region", "us-east-1", "--image", "a.dkr/djl:1"),
-        AWS_ENDPOINT_URL=service,
-        **keys,
-    )
-    answer, told = smoke.communicate(timeout=60)
+def test_a_real_account_is_asked_for_first_and_told_the_cost(real, left, tmp_path):
+    options = ("--target", "aws", "--region", "us-east-1", "--image", "a.dkr/djl:1")
+    smoke = run_mme("smoke", *options, folder=tmp_path, environment=os.environ | real)
     assert smoke.returncode == 1
-    assert answer == ""
-    assert "cost: at most 0.08 USD for the instance" in told
-    assert "run the command with --yes" in told
+    assert smoke.stdout == ""
+    assert "cost: about 0.08 USD for 20 minutes of the instance" in smoke.stderr
+    assert "run the command with --yes" in smoke.stderr
     assert nothing(left())
+
+
+@pytest.fixture
+def course(real, monkeypatch):
+    """A smoke test of an account, which is not run; MME_TARGET is not in its shell."""
+    for name, value in real.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "MME_TARGET"):
+        monkeypatch.delenv(name, raising=False)
+    options = SmokeOptions(target="aws", region="us-east-1", image="a.dkr/djl:1")
+    course = SmokeCourse(options, print)
+    yield course
+    course.cancel()
+
+
+def test_whatever_says_how_to_take_it_down_says_where(course, monkeypatch):
+    command = course.removal_command
+    assert command == f"MME_TARGET=aws mme destroy {course.file}"
+    told = [course.announcement()[-1], course.notice, course.leftover]
+    assert [line.partition(": ")[2] for line in told] == [command] * 3
+    # It may be typed in another shell than that of `AWS_PROFILE=staging mme smoke`.
+    monkeypatch.setenv("AWS_PROFILE", "my own")
+    assert course.removal_command.startswith("MME_TARGET=aws AWS_PROFILE='my own' mme destroy ")
+
+
+@pytest.mark.thorough
+def test_the_command_that_takes_it_down_goes_to_the_account(course):
+    variable, _, *words = course.removal_command.split()
+    environment = os.environ | dict([variable.split("=")])
+    typed = run_mme(*words, folder=course.file.parent, environment=environment)
+    assert typed.returncode == 0, typed.stderr
+    assert f"No resources of {course.name} are left on AWS account" in typed.stdout
 
 
 def test_a_report_may_be_shown_to_everybody():
