@@ -153,20 +153,6 @@ class Conversion:
         values = self._objects(cells, self._anything)
         return _as_inferred(values) if self._column.dtype is None else values
 
-    def gaps(self, cells: Any) -> tuple[int, int]:
-        """Return how many cells are missing, and how many are none of the values that may be."""
-        missing = unseen = 0
-        for row, cell in enumerate(cells):
-            if self._read.is_missing(cell, self._column) or _is_nat(cell):
-                missing += 1
-            # Where there are none, it is not known which they are.
-            elif self._among:
-                try:
-                    self._one_of(row, cell)
-                except RequestError:
-                    unseen += 1
-        return missing, unseen
-
     def _numbers(self, cells: Any) -> NDArray[Any]:
         is_whole = self._column.type in ("integer", "long")
         numbers = [

@@ -32,6 +32,7 @@ from mmekit_runtime.signature import Signature
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
 
+    from mmekit_runtime.metering.meter import Gaps
 
 _logger = logging.getLogger("mmekit_runtime")
 
@@ -178,6 +179,8 @@ class Handler:
         for group in self._groups(decoded):
             for item, reply in zip(group, self._answer_group(group), strict=True):
                 replies[item.index] = reply
+                if item.gaps and CURRENT.meter is not None:
+                    CURRENT.meter.taken(item.gaps, reply.status)
         return [reply for reply in replies if reply is not None]
 
     def __call__(self, inputs: Any) -> Any:
@@ -245,7 +248,11 @@ class Handler:
         return bool(self.missing)
 
     def _decoded(self, index: int, request: Request) -> _Decoded:
+        meter = CURRENT.meter
+        if meter is not None:
+            meter.take_aside()  # of one that was refused
         rows, parameters = self.decode(request.body, request.content_type)
+        gaps = () if meter is None else meter.take_aside()
         if self.reads is not None:
             unknown = [name for name in parameters.others if name not in self.reads]
             if unknown:
@@ -257,7 +264,8 @@ class Handler:
             if self.reads is not None:
                 others = {name: value for name, value in others.items() if name in self.reads}
             parameters = Parameters(parameters.probabilities or asked.probabilities, others)
-        return _Decoded(index, rows, parameters, request.accept, row_count(rows), kind_of(rows))
+        count, kind = row_count(rows), kind_of(rows)
+        return _Decoded(index, rows, parameters, request.accept, count, kind, gaps)
 
     def _groups(self, decoded: list[_Decoded]) -> Iterator[list[_Decoded]]:
         """Put together what one call may answer."""
@@ -351,6 +359,7 @@ class _Decoded:
     accept: str
     count: int | None
     kind: Hashable | None
+    gaps: Sequence[Gaps] = ()
 
 
 @dataclass

@@ -192,7 +192,7 @@ class TableReader:
     def _metered(
         self, content: ParsedBody, meter: ModelMeter
     ) -> NDArray[np.float64] | dict[str, NDArray[Any]]:
-        """Return the table, and count what is in it; of one that is refused, for which column."""
+        """Return the table and put aside what is in it; of one that is refused, tell the column."""
         try:
             content = rows_by_name(content, self._names, self._optional)
             matrix = self._matrix(content)
@@ -207,8 +207,7 @@ class TableReader:
             for name, missing in zip(
                 self._names, np.isnan(table).sum(axis=0).tolist(), strict=True
             ):
-                if missing:
-                    meter.column(name, missing=missing)
+                meter.put_aside(name, missing)
             return table
         for name, cells in table.items():
             meter.gaps(name, partial(_gaps, cells, self.seen.get(name)))
@@ -242,13 +241,7 @@ class TableReader:
         conversions = self._from_texts if content.is_text else self._from_values
         table = {}
         for name, conversion, cells in zip(self._names, conversions, columns, strict=True):
-            try:
-                table[name] = conversion.of(cells)
-            except RequestError:
-                if CURRENT.meter is not None:
-                    # What comes after it is not looked at, and what came before it is not answered.
-                    CURRENT.meter.gaps(name, partial(conversion.gaps, cells))
-                raise
+            table[name] = conversion.of(cells)
         if all(map(_is_plain, conversions, table.values())):
             return np.column_stack([cells.astype(np.float64) for cells in table.values()])
         return table

@@ -11,11 +11,12 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from mmekit_runtime import Request, SklearnHandler
+from mmekit_runtime import Request, RequestError, SklearnHandler, TableHandler
 from mmekit_runtime.metering.buckets import ValueBuckets
 from mmekit_runtime.metering.current import CURRENT
 from mmekit_runtime.metering.emf import LONGEST_LINE, MetricLines
 from mmekit_runtime.metering.meter import ModelMeter, Period
+from mmekit_runtime.signature import Column, Signature
 
 
 class Output:
@@ -65,6 +66,56 @@ def test_a_text_that_an_encoder_ignores_is_an_unseen_category(meter, output, tmp
     assert reply.status == 200
     (line,) = reported(meter, output)
     assert (line["Column"], line["mme_model_unseen_categories_total"]) == ("city", 3)
+
+
+class Choosy(TableHandler):
+    frame = False
+    reads = ()
+
+    def load(self, folder):
+        return "model"
+
+    def predict(self, model, rows, parameters):
+        if (rows[:, 0] == 13).any():
+            raise RequestError(400, "a lucky number", "13")
+        return [1] * len(rows)
+
+
+REFUSED = {
+    "a value": (b'[["forty", "Oslo"], [null, null]]', "application/json"),
+    "another column's value": (b'[[null, 5], [1, "Oslo"]]', "application/json"),
+    "a category": (b'[[null, "Ys"], [1, null]]', "application/json"),
+    "a column that is not there": (b'[{"age": null}]', "application/json"),
+    "a parameter": (b'{"instances": [[null, null]], "parameters": {"x": 1}}', "application/json"),
+    "the model": (b'[[null, "Oslo"], [13, null]]', "application/json"),
+    "the format of its answer": (b"[[null, null]]", "image/png"),
+}
+
+
+@pytest.mark.parametrize(("body", "accept"), REFUSED.values(), ids=REFUSED.keys())
+def test_nothing_of_a_request_that_is_refused_counts_as_missing_or_unseen(
+    meter, output, tmp_path, body, accept
+):
+    columns = (
+        Column("age", "double", missing=True),
+        Column("city", "string", known=("Bergen", "Oslo"), missing=True),
+    )
+    (tmp_path / "signature.json").write_bytes(Signature(columns).to_json())
+    handler = Choosy()
+    handler.prepare(tmp_path)
+    requests = [
+        Request(body, "application/json", accept),
+        Request(b'[[null, "Oslo"], [2, "Oslo"]]', "application/json"),
+    ]
+    refused, answered = handler.answer(requests)
+    assert (refused.status in (400, 406), answered.status) == (True, 200)
+    counted = [
+        (line["Column"], name, line[name])
+        for line in reported(meter, output)
+        for name in ("mme_model_missing_values_total", "mme_model_unseen_categories_total")
+        if name in line
+    ]
+    assert counted == [("age", "mme_model_missing_values_total", 1)]
 
 
 def test_a_line_fits_into_a_pipe_in_one_step_and_what_does_not_fit_is_another(meter, output):

@@ -142,7 +142,9 @@ def test_a_model_s_requests_errors_and_times_are_in_the_log_as_metrics(server, l
     assert bool(server.total("mme_model_queue_seconds", name)) is not bool(way)
 
 
-def test_what_is_missing_unseen_or_refused_is_counted_by_column(server, load, way, until):
+def test_what_is_missing_is_counted_by_column_and_of_a_refused_request_the_column_alone(
+    server, load, way, until
+):
     name = load(TABLE, f"drifting-{len(way)}", **way)
     assert ask(server, name, [[None, "Oslo"], [None, None]]).status_code == 200
     assert ask(server, name, [[1, "Oslo"], [2, "Ys"], [3, "Atlantis"]]).status_code == 400
@@ -160,11 +162,13 @@ def test_what_is_missing_unseen_or_refused_is_counted_by_column(server, load, wa
     until(lambda: server.counts(name).get("refused") == 4)
     until(lambda: by_column("refused_columns") == {"age": 1, "city": 2})
     assert by_column("missing_values") == {"age": 2, "city": 1}
-    assert by_column("unseen_categories") == {"city": 2}
+    assert by_column("unseen_categories") == {}
     (line,) = [
         one
         for one in metric_lines(server.log)
-        if one["Model"] == name and "mme_model_unseen_categories_total" in one
+        if one["Model"] == name
+        and "mme_model_missing_values_total" in one
+        and one["Column"] == "city"
     ]
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert directive["Dimensions"] == [["Endpoint", "Model", "Column"]]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     _Returned = TypeVar("_Returned")
     _Call = tuple[Sequence[int], int, Sequence[int]]
     """The statuses of a call's answers, how long it took, and how long its requests had waited."""
+    Gaps = tuple[str, int, int]
+    """A column's name, its cells that are missing, and those that are unseen."""
 
 _logger = logging.getLogger()
 _ERRORS = 400
@@ -149,6 +151,7 @@ class ModelMeter:
         self.is_told = False
         self._has_failed = False
         self._answered: list[int] = []
+        self._aside: list[Gaps] = []
         self._calls: list[_Call] = []
         self._lines = lines
         self._seconds = seconds
@@ -233,9 +236,25 @@ class ModelMeter:
 
     @_harmless
     def gaps(self, name: str, count: Callable[[], tuple[int, int]]) -> None:
-        """Count the cells of a column that are missing, and those that are unseen."""
+        """Put aside how many cells of a column are missing, and how many are unseen."""
         missing, unseen = count()
-        self.column(name, missing=missing, unseen=unseen)
+        self.put_aside(name, missing, unseen)
+
+    def put_aside(self, name: str, missing: int, unseen: int = 0) -> None:
+        """Remember what was in a column of a request that may still be refused."""
+        if missing or unseen:
+            self._aside.append((name, missing, unseen))
+
+    def take_aside(self) -> list[Gaps]:
+        """Return what was put aside since the last time."""
+        aside, self._aside = self._aside, []
+        return aside
+
+    def taken(self, gaps: Sequence[Gaps], status: int) -> None:
+        """Count what was in the columns of a request, unless it was refused."""
+        if status not in _REFUSED:
+            for name, missing, unseen in gaps:
+                self.column(name, missing=missing, unseen=unseen)
 
     def _take(self, counted: dict[str, int], values: dict[str, Sequence[float]]) -> None:
         with self._lock:
