@@ -34,6 +34,24 @@ _ALIKE = (
         "<n>",
     ),
 )
+# Of bytes, too; an apostrophe within a word begins and ends nothing. One that was cut ends nowhere.
+_QUOTED = re.compile(
+    r"""(?<!\w)[bru]{0,2}(?P<mark>['"`])(?P<said>(?:\\.?|(?!(?P=mark)(?!\w))[^\\])*)(?:(?P=mark)|$)"""
+    r"""|[\u201c\u201e\u00ab][^\u201c\u201d\u00bb]*(?:[\u201c\u201d\u00bb]|$)""",
+    _IGNORED,
+)
+# No values: what was put in their place above, and types of Python in what Python says of them.
+_KEPT = re.compile(
+    r"<(?:model|path|address|arn)>|[<>=!+*/%-]+"
+    r"|bool|bytes|dict|float|int|list|NoneType|set|str|tuple"
+)
+_MODULE, _ATTRIBUTE = "No module named ", " object has no attribute "
+# What our refusals say of names that a request had (mmekit_runtime.parsed_body) is not quoted.
+_RECEIVED = "; received "
+_NAMES = (
+    (re.compile(r"\b(also|an object with) .*?(?=; |$)"), r"\1 <text>"),
+    (re.compile(r"(^|; )(?:(?!; ).)* twice(?=; |$)"), r"\1<text> twice"),
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,8 @@ def cause_of(text: str, target: str = "", status: int | None = None) -> str:
     'ValueError: <n> columns instead of <n> in <path>'
     >>> cause_of("No room for 'a.tar.gz': 12.5 of 64 MiB at 127.0.0.1:8080", "a.tar.gz")
     "No room for '<model>': <n> of <n> MiB at <address>"
+    >>> cause_of("400: expected a number in the column age; received the text 'forty' in row 3")
+    '<n>: expected a number in the column age; received the text <text> in row <n>'
     >>> cause_of("ModelError: 500 process 4711 has ended after 20ms", status=500)
     'ModelError: 500 process <n> has ended after <n>ms'
     """
@@ -102,8 +122,24 @@ def cause_of(text: str, target: str = "", status: int | None = None) -> str:
         rest = rest.replace(target, "<model>")
     for pattern, instead in _ALIKE:
         rest = pattern.sub(instead, rest)
+    rest = _QUOTED.sub(_without_text, _without_names(rest))
     said = kept + rest
     return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} (and so on)"
+
+
+def _without_text(match: re.Match[str]) -> str:
+    """Return what is there of a quoted text: it may be a request's, and so somebody's own."""
+    said, text = match["said"], match.string
+    is_code = text.endswith(_MODULE, 0, match.start()) or text.startswith(_ATTRIBUTE, match.end())
+    is_kept = said is not None and (_KEPT.fullmatch(said) or (is_code and said.isascii()))
+    return match[0] if is_kept else "<text>"
+
+
+def _without_names(text: str) -> str:
+    refusal, received, names = text.partition(_RECEIVED)
+    for pattern, instead in _NAMES if received else ():
+        names = pattern.sub(instead, names)
+    return refusal + received + names
 
 
 def grouped(failures: Iterable[FailureCause]) -> tuple[FailureCause, ...]:

@@ -179,6 +179,27 @@ class TestCauses:
             ("a and/or b", "a and/or b"),
             ("400 rows at 12:30, 1_000.5ms", "400 rows at <n>, <n>ms"),
             ("see https://a/b?c=1, or /tmp", "see <address>, or <path>"),
+            ("received the text 'x' in row 3", "received the text <text> in row <n>"),
+            ('received the text "O\'Hara" in row 3', "received the text <text> in row <n>"),
+            (r"the text 'O\'Hara \"x\"' in row 3", "the text <text> in row <n>"),
+            ("could not convert 'O'Hara' to float", "could not convert <text> to float"),
+            ("the cell b'x', in the columns' names", "the cell <text>, in the columns' names"),
+            ("it's cut: 'Ann", "it's cut: <text>"),
+            ("KeyError: 'Ann'", "KeyError: <text>"),
+            ('{"name": "Ann", "ok": true}', "{<text>: <text>, <text>: true}"),
+            ("No such file: '/tmp/x.bin'", "No such file: '<path>'"),
+            ("No module named 'sklearn.x'", "No module named 'sklearn.x'"),
+            ("'Frame' object has no attribute 'x'", "'Frame' object has no attribute <text>"),
+            ("'<' between 'str' and 'float'", "'<' between 'str' and 'float'"),
+            ("expected a, b; received also Ann, Bob", "expected a, b; received also <text>"),
+            (
+                "expected a; received in record 3 none called b; also Ann; Ann twice",
+                "expected a; received in record <n> none called b; also <text>; <text> twice",
+            ),
+            (
+                "expected a; received an object with Ann",
+                "expected a; received an object with <text>",
+            ),
         ],
     )
     def test_a_cause_is_without_what_differs_each_time(self, said, cause):
