@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mmekit.archive import _body, _imports, _observer, _siblings, proof
 from mmekit.archive.files import write_atomically
 from mmekit.archive.layers import shared_names
-from mmekit.archive.measured import FORMAT, Measured
+from mmekit.archive.measured import FORMAT, Measured, is_nothing
 from mmekit.archive.measuring_process import (
     DEFAULT_TIMEOUT_S,
     MeasuringProcess,
@@ -122,7 +122,7 @@ def observe(
         answers = found.pop("answers", None)
         forked = stage.fork(found.pop("preload"), found.pop("third_party"), timeout_s)
         stage.expect_same_answer(answers, forked)
-    answer = own_answer(source, found.pop("answer"))
+    said = found.pop("answer")
     return Measured.from_content(
         {
             **found,
@@ -133,7 +133,8 @@ def observe(
             "fork_failure": forked.failure,
             "unshared": forked.unshared,
             "unproven": unproven,
-            "answer": answer,
+            "answer": own_answer(source, said),
+            "answers_nothing": is_nothing(said),
             "signature": None if signature is None else json.loads(signature),
             "python": ".".join(map(str, sys.version_info[:3])),
             "fingerprint": fingerprint(contents),

@@ -128,6 +128,8 @@ class Measured:
     measured_on
         Fingerprint of the model of the same package that was measured in its place: libraries,
         imports and memory are that one's, with what this one took more in a fork. None for its own.
+    answers_nothing
+        Whether its answer to the sample request is null throughout.
     """
 
     python: str
@@ -145,6 +147,7 @@ class Measured:
     unshared: str | None = None
     answer: str | None = None
     measured_on: str | None = None
+    answers_nothing: bool = False
 
     def to_json(self) -> bytes:
         """Return the same text for the same observation, with a line for every value."""
@@ -154,6 +157,8 @@ class Measured:
         for name in ("answer", "measured_on"):
             if content[name] is None:
                 del content[name]
+        if not self.answers_nothing:
+            del content["answers_nothing"]
         return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -189,7 +194,32 @@ class Measured:
             unshared=None if unshared is None else str(unshared),
             answer=None if answer is None else str(answer),
             measured_on=None if measured_on is None else str(measured_on),
+            answers_nothing=bool(content.get("answers_nothing", False)),
         )
+
+
+def is_nothing(answer: str | None) -> bool:
+    """Whether an answer is JSON with null, or a number that is not finite, in every place.
+
+    >>> is_nothing('{"predictions": [null, null]}'), is_nothing('{"predictions": [null, 3.5]}')
+    (True, False)
+    """
+    try:
+        content = json.loads(answer or "")
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(content, dict) and "predictions" in content:
+        content = content["predictions"]
+    left, has_any = [content], False
+    while left:
+        value = left.pop()
+        if isinstance(value, (list, dict)):
+            left += value.values() if isinstance(value, dict) else value
+        elif value is None or (isinstance(value, float) and not math.isfinite(value)):
+            has_any = True
+        else:
+            return False
+    return has_any
 
 
 def signature_from(content: Any) -> Signature | None:

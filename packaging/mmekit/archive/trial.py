@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mmekit.archive.measure import ObservedModel, job_of, own_answer, properties_in
-from mmekit.archive.measured import signature_from
+from mmekit.archive.measured import is_nothing, signature_from
 from mmekit.archive.measuring_process import DEFAULT_TIMEOUT_S
 from mmekit.archive.staging import stage
 
@@ -103,6 +103,7 @@ class Seen:
             unproven=None if proof is None else proof["unproven"],
             signature=signature_from(None if signature is None else json.loads(signature)),
             answer=own_answer(package, self.told["answer"]),
+            answers_nothing=is_nothing(self.told["answer"]),
             measured_on=like.measured_on or like.fingerprint,
         )
 

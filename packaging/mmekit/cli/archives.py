@@ -142,6 +142,10 @@ def measure(package: PackageFolder, *, artifacts: Artifacts, as_json: AsJson = F
         typer.echo(f"Each model loads its shared files by itself: {measured.unshared}.")
     if measured.unproven is not None:
         typer.echo(f"Whether batches change responses is unknown: {measured.unproven}.")
+    if measured.answers_nothing:
+        from mmekit.archive.rules.files import ANSWERS_NOTHING, NUMBERS_AGAIN
+
+        typer.echo(f"warning: {ANSWERS_NOTHING} {NUMBERS_AGAIN}")
 
 
 @app.command(rich_help_panel=Panel.PACKAGE)

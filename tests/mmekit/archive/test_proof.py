@@ -7,9 +7,12 @@ import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from mmekit.archive import check, measure
+from mmekit.archive import check, measure, pack, read_measured
+from mmekit.archive.measured import is_nothing
 from mmekit.archive.request_variants import variants
+from mmekit.cli import app
 from mmekit.errors import BatchError
 from mmekit.testing import agree, load_handler, read_sample
 from mmekit_runtime.signature import Column, Signature
@@ -162,6 +165,48 @@ class TestUnproven:
         found = {one.rule: one for one in check(workshop.package, artifacts=workshop.artifacts)}
         assert found["batches-unproven"].severity == "note"
         assert measured.unproven in found["batches-unproven"].message
+
+
+class TestAnswersNothing:
+    @pytest.mark.parametrize("answer", ['{"predictions": [null]}', None])
+    def test_a_model_that_answers_its_sample_with_nan_alone_is_a_warning(self, workshop, answer):
+        write(workshop, "return np.full(len(rows), np.nan)")
+        if answer is not None:
+            workshop.write("sample_response.json", answer)
+
+        packed = pack(workshop.package, workshop.artifacts, workshop.archive)
+
+        assert read_measured(workshop.artifacts).answers_nothing
+        for findings in (
+            packed.findings,
+            check(workshop.package, artifacts=workshop.artifacts),
+            check(workshop.archive),
+        ):
+            (found,) = [one for one in findings if one.rule == "answers-nothing"]
+            assert found.severity == "warning"
+            assert "NaN" in found.remedy
+        measured = CliRunner().invoke(
+            app, ["measure", str(workshop.package), "--artifacts", str(workshop.artifacts)]
+        )
+        assert "null throughout" in measured.output
+
+    @pytest.mark.parametrize(
+        ("answer", "nothing"),
+        [
+            ("null", True),
+            ('[NaN, [Infinity], {"a": null}]', True),
+            ('{"predictions": [[null, null]], "version": "2"}', True),
+            ('{"predictions": [null, 0]}', False),
+            ('{"predictions": [false]}', False),
+            ('{"predictions": []}', False),
+            ("", False),
+            (None, False),
+            ("a,b\n", False),
+            ("[" * 100_000, False),
+        ],
+    )
+    def test_one_value_is_enough_and_what_is_no_json_is_not_judged(self, answer, nothing):
+        assert is_nothing(answer) is nothing
 
 
 def arrays(**columns):

@@ -131,6 +131,18 @@ def test_what_a_model_says_of_itself_is_never_anothers(packed):
     assert read_measured(shops.folder / "aachen").answer is None  # it is the package's
 
 
+def test_which_of_a_series_answers_nothing_is_its_own(shops):
+    for name, factor in (("aachen", 2.0), ("berlin", float("nan")), ("cottbus", 3.0)):
+        shops.add(name, factor, sizes=[7.0])
+    result = shops.pack()
+    warned = {
+        name
+        for name, packed in result.packed.items()
+        if any(one.rule == "answers-nothing" for one in packed.findings)
+    }
+    assert (len(result.packed), warned) == (3, {"berlin"})
+
+
 def members(archive):
     with tarfile.open(archive) as tar:
         return {one.name: tar.extractfile(one).read() for one in tar if one.isfile()}

@@ -85,6 +85,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     files.size,
     files.torchserve,
     files.samples,
+    files.answers,
     files.batches,
     files.stale_measurement,
 )

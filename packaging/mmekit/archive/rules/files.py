@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mmekit.archive.contents import outward_links
+from mmekit.archive.measured import is_nothing
 from mmekit.archive.package import MEASURED_FILE
 from mmekit.archive.properties import FILE_NAME as PROPERTIES_FILE
 from mmekit.archive.secret_search import SEARCHED_BYTES, SETTING, searched_members
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 
     from mmekit.archive.rules.subject import Subject
 
+ANSWERS_NOTHING = (
+    "The model answers its sample with null throughout: what it computes is no number. A client "
+    "gets that with the status 200."
+)
+NUMBERS_AGAIN = (
+    "Look for NaN in the trained weights (a fit that did not converge, an empty table) and in what "
+    "predict computes, and train or mend it. If null is right for this sample, choose another."
+)
 _GIB = 1 << 30
 # A cold load has to fit the 60 s of an invocation, download and unpacking included.
 _LARGE = 2 * _GIB
@@ -114,6 +123,24 @@ def samples(subject: Subject) -> Iterator[Finding]:
             "no-sample",
             "There is no sample request: measuring loads the model, but does not run a prediction.",
             "Add sample_request.json (or .csv, .txt) to the package.",
+            subject.contents.where,
+        )
+
+
+def answers(subject: Subject) -> Iterator[Finding]:
+    """Expect a model that answers something to the sample."""
+    measured = subject.measured
+    if measured is None:
+        return
+    answer = measured.answer
+    if answer is None and subject.example is not None:
+        answer = subject.example.answer  # it is the package's
+    if measured.answers_nothing or is_nothing(answer):
+        yield Finding(
+            "warning",
+            "answers-nothing",
+            ANSWERS_NOTHING,
+            NUMBERS_AGAIN,
             subject.contents.where,
         )
 
