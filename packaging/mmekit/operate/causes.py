@@ -46,10 +46,14 @@ _KEPT = re.compile(
     r"|bool|bytes|dict|float|int|list|NoneType|set|str|tuple"
 )
 _MODULE, _ATTRIBUTE = "No module named ", " object has no attribute "
-# What our refusals say of names that a request had (mmekit_runtime.parsed_body) is not quoted.
+# Names that a request had are not quoted in our refusals (mmekit_runtime.parsed_body.listed).
 _RECEIVED = "; received "
+_NAMES_ALONE = re.compile(
+    r"expected (?:arrays called|one array|a member|as many rows of|an array of one dimension"
+    r"|columns of (?:different names|equal length)|parameters among)\b"
+)
 _NAMES = (
-    (re.compile(r"\b(also|an object with) .*?(?=; |$)"), r"\1 <text>"),
+    (re.compile(r"\b(also|an? (?:JSON )?object with) .*?(?=; |$)"), r"\1 <text>"),
     (re.compile(r"(^|; )(?:(?!; ).)* twice(?=; |$)"), r"\1<text> twice"),
 )
 
@@ -137,6 +141,8 @@ def _without_text(match: re.Match[str]) -> str:
 
 def _without_names(text: str) -> str:
     refusal, received, names = text.partition(_RECEIVED)
+    if received and _NAMES_ALONE.search(refusal):
+        return refusal + received + "<text>"
     for pattern, instead in _NAMES if received else ():
         names = pattern.sub(instead, names)
     return refusal + received + names

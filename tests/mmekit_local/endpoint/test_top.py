@@ -191,6 +191,18 @@ class TestCauses:
             ("No module named 'sklearn.x'", "No module named 'sklearn.x'"),
             ("'Frame' object has no attribute 'x'", "'Frame' object has no attribute <text>"),
             ("'<' between 'str' and 'float'", "'<' between 'str' and 'float'"),
+            (
+                "expected arrays called a, b; received Ann",
+                "expected arrays called a, b; received <text>",
+            ),
+            (
+                "expected columns of equal length; received Ann of 3",
+                "expected columns of equal length; received <text>",
+            ),
+            (
+                "expected x; received a JSON object with Ann",
+                "expected x; received a JSON object with <text>",
+            ),
             ("expected a, b; received also Ann, Bob", "expected a, b; received also <text>"),
             (
                 "expected a; received in record 3 none called b; also Ann; Ann twice",
