@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["AGAIN_S", "telling", "under_way"]
+__all__ = ["AGAIN_S", "ended_in_order", "telling", "under_way"]
 
 _QUIET_S = 1.5
 """What takes no longer is not worth a line."""
@@ -21,13 +22,34 @@ AGAIN_S = 5.0
 
 
 @contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C meanwhile: what was started or half written goes with the command."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def under_way(what: str) -> Iterator[Callable[[str], None]]:
     """Say what takes time: in a terminal a line that moves, elsewhere one every few seconds.
+
+    SIGTERM ends it as Ctrl-C does.
 
     Yields
     ------
     A function that prints a line beside it.
     """
+    with ended_in_order(), _shown(what) as say:
+        yield say
+
+
+@contextlib.contextmanager
+def _shown(what: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)

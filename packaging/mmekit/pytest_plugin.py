@@ -43,7 +43,7 @@ def mme_model() -> Iterator[Callable[..., LocalModel]]:
     is the session, so that fixtures of any scope can use it.
     """
     # Imported here: the plugin is read in every pytest run of the environment.
-    from mmekit.errors import PackageError
+    from mmekit.errors import ArchiveError, PackageError
     from mmekit.testing import load_handler, read_sample
 
     with contextlib.ExitStack() as models:
@@ -55,7 +55,7 @@ def mme_model() -> Iterator[Callable[..., LocalModel]]:
             if batches:
                 try:
                     sample = read_sample(model)
-                except PackageError:
+                except (ArchiveError, PackageError):  # none is there, as it was loaded just now
                     return loaded
                 loaded.prove_batches(sample)
             return loaded

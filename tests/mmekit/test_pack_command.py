@@ -93,7 +93,8 @@ def test_failures_come_at_the_end_and_the_rest_is_packed(command):
 
 
 @pytest.mark.thorough
-def test_an_interruption_keeps_what_is_complete_and_leaves_nothing_else(command):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_what_is_complete_and_leaves_nothing_else(command, ending):
     command.add("aachen", 2.0)
     assert command.run().returncode == 0
     before = (command.folder / "out" / "aachen.tar.gz").read_bytes()
@@ -112,7 +113,7 @@ def test_an_interruption_keeps_what_is_complete_and_leaves_nothing_else(command)
     with process:
         wait_until(lambda: not sought.read_text() or process.poll() is not None)
         started = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         _, said = process.communicate(timeout=30)
 
     assert process.returncode == 128 + signal.SIGINT

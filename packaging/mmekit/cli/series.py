@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mmekit.cli.application import INTERRUPTED
-from mmekit.progress import telling
+from mmekit.progress import ended_in_order, telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ def pack_series(
 
     last: list[SeriesProgress] = []
     try:
-        with _following(f"packing {package.name}", last) as (say, watch):
+        with ended_in_order(), _following(f"packing {package.name}", last) as (say, watch):
             result = archive.pack_all(
                 package, artifacts_in, output, say=say, watch=watch, **options
             )

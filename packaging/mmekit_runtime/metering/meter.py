@@ -104,7 +104,9 @@ def _harmless(
     """Have a method raise nothing: no answer is lost because it could not be counted."""
 
     @functools.wraps(method)
-    def guarded(self: ModelMeter, *given: _Given.args, **named: _Given.kwargs) -> _Returned | None:
+    def guarded(
+        self: ModelMeter, /, *given: _Given.args, **named: _Given.kwargs
+    ) -> _Returned | None:
         try:
             return method(self, *given, **named)
         except Exception as error:  # noqa: BLE001 - of an exporter, a library, the system

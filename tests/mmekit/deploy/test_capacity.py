@@ -26,7 +26,9 @@ def model(name, *layers, code="0", size=MIB, memory=MEMORY, preload=("torch",), 
     files = {"model.py": Digest(code * 64, 100), "head.bin": Digest(name, size - 100)}
     manifest = Manifest(name, "1.0.0", None, slots, measured, files, layers=layers)
     named = tuple(NamedLayer(one.entry, one.inline, Path("x")) for one in layers)
-    return PackedModel(f"{name}.tar.gz", Path("x"), "0" * 64, size, manifest, named)
+    return PackedModel(
+        f"{name}.tar.gz", f"{name}.tar.gz", Path("x"), "0" * 64, size, manifest, named
+    )
 
 
 def needed(*models):
