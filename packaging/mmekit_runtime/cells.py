@@ -153,6 +153,17 @@ class Conversion:
         values = self._objects(cells, self._anything)
         return _as_inferred(values) if self._column.dtype is None else values
 
+    def unseen(self, cells: Any) -> int:
+        """Return how many cells are none of the values that may be; 0 where any may be."""
+        count = 0
+        for row, cell in enumerate(cells if self._among else ()):
+            if not self._read.is_missing(cell, self._column) and not _is_nat(cell):
+                try:
+                    self._one_of(row, cell)
+                except RequestError:
+                    count += 1
+        return count
+
     def _numbers(self, cells: Any) -> NDArray[Any]:
         is_whole = self._column.type in ("integer", "long")
         numbers = [

@@ -241,7 +241,13 @@ class TableReader:
         conversions = self._from_texts if content.is_text else self._from_values
         table = {}
         for name, conversion, cells in zip(self._names, conversions, columns, strict=True):
-            table[name] = conversion.of(cells)
+            try:
+                table[name] = conversion.of(cells)
+            except RequestError:
+                if CURRENT.meter is not None:
+                    # A category that training had not is why it is refused: that is what drifts.
+                    CURRENT.meter.refused_cells(name, partial(conversion.unseen, cells))
+                raise
         if all(map(_is_plain, conversions, table.values())):
             return np.column_stack([cells.astype(np.float64) for cells in table.values()])
         return table

@@ -242,6 +242,12 @@ class ModelMeter:
         missing, unseen = count()
         self.put_aside(name, missing, unseen)
 
+    @_harmless
+    def refused_cells(self, name: str, count: Callable[[], int]) -> None:
+        """Count the unseen cells of the column that a request is refused for."""
+        if unseen := count():
+            self.column(name, unseen=unseen)
+
     def put_aside(self, name: str, missing: int, unseen: int = 0) -> None:
         """Remember what was in a column of a request that may still be refused."""
         if missing or unseen:
