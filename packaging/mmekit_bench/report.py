@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from mmekit.plural import counted
 from mmekit.printing import TextTable, written
 from mmekit.progress import AGAIN_S, under_way
 from mmekit_bench.result import PERCENTILES
@@ -50,7 +51,7 @@ def described(plan: LoadPlan) -> str:
         arrivals = "Poisson arrivals" if plan.poisson else "even arrivals"
         load = f"open loop, {plan.ramp or f'{plan.rate:g}'} requests/s, {arrivals}"
     spike = f", spike {plan.spike}" if plan.spike else ""
-    targets = f"{len(plan.targets)} targets, {plan.distribution}"
+    targets = f"{counted(len(plan.targets), 'target')}, {plan.distribution}"
     return f"{load}{spike}; {targets if len(plan.targets) > 1 else plan.targets[0] or 'one model'}"
 
 

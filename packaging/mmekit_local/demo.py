@@ -31,6 +31,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from mmekit.aws_environment import program_environment
 from mmekit.errors import DemoError
+from mmekit.plural import counted
 from mmekit.printing import TextTable, show
 from mmekit.settings import Settings
 from mmekit_local.companion import local_endpoint
@@ -131,7 +132,9 @@ def run(root: Path | None = None, *, console: Console | None = None) -> tuple[Mo
         _run_beside_main_thread(lambda: _in_order(execute))
     found = tuple(ModelResult(**row) for row in json.loads(results.read_text()))
     show(_table(found), console=console)
-    console.print(f"{len(notebooks)} notebooks in {time.monotonic() - started:.0f} s; see {build}")
+    console.print(
+        f"{counted(len(notebooks), 'notebook')} in {time.monotonic() - started:.0f} s; see {build}"
+    )
     return found
 
 
@@ -151,7 +154,7 @@ def _table(results: Sequence[ModelResult]) -> TextTable:
         (result.model, f"{result.cold_ms:,.0f}", f"{result.warm_ms:,.1f}", result.answer)
         for result in results
     )
-    title = f"one endpoint, {len(results)} models"
+    title = f"one endpoint, {counted(len(results), 'model')}"
     return TextTable(heads, tuple(rows), numbers=heads[1:3], title=title)
 
 

@@ -142,9 +142,7 @@ def test_a_model_s_requests_errors_and_times_are_in_the_log_as_metrics(server, l
     assert bool(server.total("mme_model_queue_seconds", name)) is not bool(way)
 
 
-def test_what_is_missing_unseen_or_refused_is_counted_by_column(
-    server, load, way, until
-):
+def test_what_is_missing_unseen_or_refused_is_counted_by_column(server, load, way, until):
     name = load(TABLE, f"drifting-{len(way)}", **way)
     assert ask(server, name, [[None, "Oslo"], [None, None]]).status_code == 200
     assert ask(server, name, [[1, "Oslo"], [2, "Ys"], [3, "Atlantis"]]).status_code == 400

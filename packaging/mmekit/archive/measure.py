@@ -53,6 +53,7 @@ from mmekit.archive.runtime import runtime_members
 from mmekit.archive.staging import lay_out, stage
 from mmekit.engine import engine_folder
 from mmekit.errors import BatchError, MeasureError
+from mmekit_runtime.signature import FILE_NAME as SIGNATURE_FILE
 from mmekit_runtime.slots.stub import fork_server_environment
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from mmekit.archive.contents import Contents
 
 _SHOWN = 100
+_REFUSED = "the handler answered 400"
 
 
 def measure(package: Path, artifacts: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Measured:
@@ -198,6 +200,7 @@ class ObservedModel:
         self._where = str(package.folder)
         self._scratch = scratch
         self._stop = stop
+        self._has_signature = SIGNATURE_FILE in contents
         self._properties = properties_in(contents)
         self._engine = engine_folder()
         self._staged = stage(contents, self._properties, scratch / "model", scratch / "shared")
@@ -225,7 +228,7 @@ class ObservedModel:
             raise MeasureError(
                 f"The model failed:\n{found['traceback']}{found['failure']}",
                 where=self._where,
-                remedy=_remedy(found["failure"]),
+                remedy=_remedy(found["failure"]) + self._without_signature(found["failure"]),
             )
         if status != 0:
             raise MeasureError(
@@ -234,6 +237,17 @@ class ObservedModel:
                 remedy="look for a crash in native code, or for memory that ran out",
             )
         return found
+
+    def _without_signature(self, failure: str) -> str:
+        """Say what a sample that was refused may lack: the names of a table's columns."""
+        if self._has_signature or _REFUSED not in failure:
+            return ""
+        return (
+            f". There is no {SIGNATURE_FILE}, which says what the columns are called: write one "
+            "beside each model's artefacts (mmekit.signature(X, y, model).to_json()); or, where "
+            "all take the same columns, move the one that `mme init` wrote beside its own into "
+            f"{self._where}, from where every model has it"
+        )
 
     def unproven(self, found: dict[str, Any] | None) -> str | None:
         """Say what is not known of answers in batches; MeasureError for one that is wrong."""

@@ -40,9 +40,10 @@ def show(archives: Archives, *, as_json: AsJson = False) -> None:
     **Example:** mme layers list build/archives/*.tar.gz
     """
     from mmekit.deploy.layer_files import named_layers
+    from mmekit.plural import counted
     from mmekit.progress import under_way
 
-    with under_way(f"reading {len(archives)} archives"):
+    with under_way(f"reading {counted(len(archives), 'archive')}"):
         found = {archive: named_layers(archive) for archive in archives}
     if as_json:
         content = [

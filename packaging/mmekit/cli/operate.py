@@ -13,6 +13,7 @@ import typer
 from mmekit.cli.addressee import Endpoint
 from mmekit.cli.application import AsJson, Panel, app, not_empty
 from mmekit.errors import EndpointError
+from mmekit.plural import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -235,7 +236,7 @@ def _explain_nothing(
             "as; see docs/observability.md.",
         )
     what = "failure" if errors else "line"
-    typer.echo(f"mme: no {what} among {len(lines)} lines of the last {since}.", err=True)
+    typer.echo(f"mme: no {what} among {counted(len(lines), 'line')} of the last {since}.", err=True)
 
 
 def _told(settings: Settings, ask: Callable[[], _Told]) -> _Told:

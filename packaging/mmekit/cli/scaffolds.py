@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmekit.cli.application import AsJson, Panel, app
+from mmekit.plural import counted
 
 if TYPE_CHECKING:
     from mmekit.scaffold import Initialised
@@ -221,8 +222,7 @@ def _sample(done: Initialised) -> str:
     if len(answer) > _ANSWER:
         answer = f"{answer[:_ANSWER].rpartition(' ')[0]} and so on (--json has it all)"
     origin = "generated, as there is no --example" if done.sample.made_up else "from the example"
-    rows = len(done.sample.instances)
-    return f"{rows} row{'s' if rows > 1 else ''} {origin}; response {answer}"
+    return f"{counted(len(done.sample.instances), 'row')} {origin}; response {answer}"
 
 
 def _say(label: str, text: str) -> None:

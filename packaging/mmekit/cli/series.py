@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mmekit.cli.application import INTERRUPTED
+from mmekit.plural import counted
 from mmekit.progress import ended_in_order, telling
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _print_result(result: PackedSeries, output: Path) -> None:
         typer.echo(f"{name} failed: {error}", err=True)
     total = len(result.packed) + len(result.unchanged) + len(result.failures)
     typer.echo(
-        f"{output}: {total} {_models(total)}: {len(result.packed)} packed, "
+        f"{output}: {counted(total, 'model')}: {len(result.packed)} packed, "
         f"{len(result.unchanged)} unchanged, {len(result.failures)} failed"
     )
     if result.measured:
@@ -135,14 +136,10 @@ def _print_result(result: PackedSeries, output: Path) -> None:
     if result.reused:
         like = tuple(dict.fromkeys(result.reused.values()))
         typer.echo(
-            f"Reused: memory and libraries of {_named(like)} for {len(result.reused)} "
-            f"{_models(len(result.reused))} that differ in numbers only; each was loaded and "
-            "answered the sample. --measure-each measures each."
+            f"Reused: memory and libraries of {_named(like)} for "
+            f"{counted(len(result.reused), 'model')} that differ in numbers only; each was loaded "
+            "and answered the sample. --measure-each measures each."
         )
-
-
-def _models(count: int) -> str:
-    return "model" if count == 1 else "models"
 
 
 def _merged(result: PackedSeries) -> list[Finding]:

@@ -199,6 +199,10 @@ def _remedy(code: str, operation: str) -> str:
 
 def _remedy_of_failure(error: Exception, settings: Settings) -> str:
     from botocore.exceptions import (
+        ConnectionError as NoConnectionError,
+    )
+    from botocore.exceptions import (
+        HTTPClientError,
         NoCredentialsError,
         PartialCredentialsError,
         SSOError,
@@ -209,7 +213,7 @@ def _remedy_of_failure(error: Exception, settings: Settings) -> str:
         return "The sign-in has expired: run `aws sso login`, then the command again."
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         return "Sign in (`aws configure sso`, `aws login`), or choose a profile with AWS_PROFILE."
-    if settings.target == "local":
+    if settings.target == "local" and isinstance(error, (NoConnectionError, HTTPClientError)):
         return "Start the local service with `mme up`; MME_LOCAL_URL names another address."
     return "Correct that and run the command again to resume."
 

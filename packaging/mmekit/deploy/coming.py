@@ -20,6 +20,7 @@ from mmekit.deploy.models import stored_archives
 from mmekit.deploy.releases import CURRENT, HISTORY, Releases
 from mmekit.deploy.step import Action, Difference, Report, Step
 from mmekit.errors import DeployError
+from mmekit.plural import are, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -137,12 +138,16 @@ def plan_release(site: Site, coming: ComingReleases, config: str, note: str = ""
     lags = coming.stored is not None and coming.stored.lags
     if after == before and coming.key is None and not lags:
         current = after.current
-        notes = [f"release {current.number} is current: {len(after.models)} models", note]
+        notes = [
+            f"release {current.number} is current: {counted(len(after.models), 'model')}",
+            note,
+        ]
         return Step(Action.KEEP, "releases", CURRENT, note="; ".join(filter(None, notes)))
     forgotten = [one for one in before.history if after.release(one.number) is None]
     notes = [note] if note else []
     if lags:
-        many = "1 release is" if len(before.history) == 1 else f"{len(before.history)} releases are"
+        known = len(before.history)
+        many = f"{counted(known, 'release')} {are(known)}"
         notes.append(f"{HISTORY} lacks release {before.current.number}: {many} known, and put now")
     if forgotten:
         numbers = f"{forgotten[0].number} to {forgotten[-1].number}"

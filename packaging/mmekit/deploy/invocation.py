@@ -17,9 +17,9 @@ from mmekit.archive.package import CONTENT_TYPES
 from mmekit.deploy.account import code_of, remedy_of
 from mmekit.deploy.release_files import read_releases
 from mmekit.deploy.releases import CURRENT
-from mmekit.deploy.target import models_place
+from mmekit.deploy.target import is_there, models_place
 from mmekit.deploy.whereabouts import choice, no_such_endpoint
-from mmekit.errors import EndpointError, MmekitError
+from mmekit.errors import DeployError, EndpointError, MmekitError
 from mmekit_runtime.media_types import ARROW, JSON, JSON_LINES, PARQUET, media_type
 
 if TYPE_CHECKING:
@@ -71,13 +71,14 @@ class Invocation:
         return self.asked or self.endpoint
 
     def expect_sound(self) -> None:
-        """Refuse a body that is empty, or is no JSON although its content type says so.
+        """Refuse what no header can be, and a body that is empty or not what its type says.
 
         Raises
         ------
         EndpointError
             Where in it the mistake is.
         """
+        self._expect_headers()
         if not self.body:
             raise EndpointError(
                 "The request body is empty, and nothing was sent",
@@ -91,6 +92,22 @@ class Invocation:
             for number, line in enumerate(self.body.split(b"\n")):
                 if line.strip():
                     self._expect_json(line, number)
+
+    def _expect_headers(self) -> None:
+        for option, value in (
+            ("--target-model", self.target),
+            ("--content-type", self.content_type),
+            ("--accept", self.accept or ""),
+            ("--custom-attributes", self.custom_attributes or ""),
+        ):
+            wrong = next((one for one in value if not " " <= one <= "~"), None)
+            if wrong is not None:
+                raise EndpointError(
+                    f"{option} has the character {wrong!a}, and it is sent as a header, which is "
+                    "printable ASCII. Nothing was sent",
+                    where=f"{option} {value!a}",
+                    remedy="leave that character out, or write it in ASCII",
+                )
 
     def _expect_json(self, text: bytes, lines_before: int) -> None:
         try:
@@ -176,7 +193,8 @@ def invoke(settings: Settings, invocation: Invocation) -> tuple[bytes, str]:
     except ClientError as error:
         raise _refused(settings, invocation, error) from error
     except BotoCoreError as error:
-        raise EndpointError(str(error), where=where, remedy=_unreached(settings, error)) from error
+        said = str(error).replace("\n", " ")
+        raise EndpointError(said, where=where, remedy=_unreached(settings, error)) from error
 
 
 def _refused(settings: Settings, invocation: Invocation, error: ClientError) -> EndpointError:
@@ -192,6 +210,9 @@ def _refused(settings: Settings, invocation: Invocation, error: ClientError) -> 
             missing = None  # who may only invoke may not look around
         if missing is not None:
             return missing
+    if code == "ValidationError" and "'body'" in said:
+        remedy = "ask with fewer records in each request, or by a batch transform"
+        return EndpointError(f"{code}: {said}", where=where, remedy=remedy)
     remedies = {
         "ModelNotReadyException": "it is still being loaded: ask again",
         "ThrottlingException": "ask again later, or give the endpoint more instances",
@@ -246,6 +267,9 @@ def _missing(settings: Settings, invocation: Invocation) -> EndpointError | None
     if place is None:
         return None
     bucket, prefix = place
+    # By what is there, not by its name: a version's key is none of the names.
+    if is_there(settings.client("s3"), bucket, prefix + invocation.target):
+        return None
     names = _models(settings, bucket, prefix)
     if invocation.target in names:
         return None
@@ -267,22 +291,36 @@ def _models(settings: Settings, bucket: str, prefix: str) -> list[str]:
     if CURRENT in keys:
         where = f"s3://{bucket}/{prefix}{CURRENT}"
         content = s3.get_object(Bucket=bucket, Key=prefix + CURRENT)["Body"].read()
-        current = read_releases(content, where=where).models
+        try:
+            current = read_releases(content, where=where).models
+        except DeployError:
+            return names
         versions = {version.key for version in current.values()}
         names = sorted({*current, *(name for name in names if name not in versions)})
     return names
 
 
 def _unreached(settings: Settings, error: Exception) -> str:
-    from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+    from botocore.exceptions import (
+        ConnectionClosedError,
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        ParamValidationError,
+        ReadTimeoutError,
+    )
 
+    if isinstance(error, ParamValidationError):
+        return "correct what it names; nothing was sent"
+    if isinstance(error, ConnectionClosedError):
+        return "ask again, and look into the service's log: it ended the connection"
     if isinstance(error, ReadTimeoutError):
         return "the model takes longer than the client waits: look into its log"
-    if settings.target == "local":
+    is_unreached = isinstance(error, (EndpointConnectionError, ConnectTimeoutError))
+    if settings.target == "local" and is_unreached:
         return (
             f"Start the local endpoint: mme up. Nothing listens at {settings.local_url}; "
             "MME_LOCAL_URL names another address"
         )
-    if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
+    if is_unreached:
         return f"see that this machine reaches AWS, and that {settings.region} is the region"
     return remedy_of(error, settings)

@@ -15,6 +15,7 @@ from mmekit.deploy.bucket import bucket_owner
 from mmekit.deploy.layer_files import thin_layers
 from mmekit.deploy.objects import Upload, removal_of_object, stored_objects
 from mmekit.deploy.step import Action, Difference, Report, Step
+from mmekit.plural import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,8 +127,7 @@ def _plan_upload(
     site: Site, layer: ThinLayer, there: StoredObject | None, *, encrypts: bool
 ) -> Step:
     name, entry, key = short_name(layer.entry.sha256), layer.entry, site.deployment.kms_key
-    models = f"{len(layer.named)} models" if len(layer.named) > 1 else "1 model"
-    what = f"{entry.kind} of {models}"
+    what = f"{entry.kind} of {counted(len(layer.named), 'model')}"
     if there is not None:
         is_own = there.owner == site.name
         if not (is_own and encrypts and there.kms_key != key):

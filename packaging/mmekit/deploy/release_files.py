@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from mmekit.archive.files import size_text
+from mmekit.deploy.parts import is_key
 from mmekit.deploy.releases import CURRENT, HISTORY, ModelVersion, Release, Releases, VersionChange
 from mmekit.errors import DeployError
 
@@ -26,7 +28,18 @@ __all__ = [
     "release_members",
 ]
 
+_Kind = TypeVar("_Kind")
+
 _FORMAT = 1
+_MOST_BYTES = 32 << 20  # ten thousand models, with names of a thousand characters
+_SHOWN = 100
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+}
 
 
 def current_json(releases: Releases) -> bytes:
@@ -89,12 +102,14 @@ def read_releases(current: bytes, history: bytes | None = None, *, where: str) -
         One of them is anything else than what mme writes.
     """
     try:
-        content = json.loads(current)
-        _check_format(content, CURRENT, where)
-        record, oldest = content["made_by"], int(content["oldest"])
-        models = {str(name): _version(one) for name, one in content["models"].items()}
-        number = int(record["number"])
-        if None in models.values() or not 1 <= oldest <= number == content["release"]:
+        content = _parsed(current, CURRENT, where)
+        record, oldest = _member(content, "made_by", dict), _member(content, "oldest", int)
+        models = {
+            _key(name, "a model"): _version(one, name)
+            for name, one in _member(content, "models", dict).items()
+        }
+        number = _member(record, "number", int)
+        if None in models.values() or not 1 <= oldest <= number == content.get("release"):
             raise ValueError("its releases are not in order")  # noqa: TRY301 - told as others
         before = [] if history is None else read_history(history, where=where)
         there = {int(one["number"]): one for one in before}
@@ -106,8 +121,8 @@ def read_releases(current: bytes, history: bytes | None = None, *, where: str) -
         if number in there and len(kept) > 1 and kept[0]["number"] > oldest:
             raise _unreadable(HISTORY, where, ValueError(f"release {earlier} is not in it"))
         known = {name: one for name, one in models.items() if one is not None}
-        return Releases(str(content["deployment"]), known, _releases(kept, known))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Releases(_member(content, "deployment", str), known, _releases(kept, known))
+    except ValueError as error:
         raise _unreadable(CURRENT, where, error) from error
 
 
@@ -121,11 +136,9 @@ def read_history(history: bytes, *, where: str) -> list[dict[str, Any]]:
     """
     where = where.removesuffix(CURRENT) + HISTORY
     try:
-        content = json.loads(history)
-        _check_format(content, HISTORY, where)
-        entries: list[dict[str, Any]] = content["releases"]
+        entries: list[dict[str, Any]] = _member(_parsed(history, HISTORY, where), "releases", list)
         _releases(entries, {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise _unreadable(HISTORY, where, error) from error
     return entries
 
@@ -139,13 +152,50 @@ def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
 
 
-def _check_format(content: dict[str, Any], name: str, where: str) -> None:
-    if content["format"] != _FORMAT:
+def _parsed(text: bytes, name: str, where: str) -> dict[str, Any]:
+    """Return what a file says; ValueError for what is no object, or too long to be one of these."""
+    if len(text) > _MOST_BYTES:
+        raise ValueError(f"it has {size_text(len(text))}, and {size_text(_MOST_BYTES)} is the most")
+    try:
+        content: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"it is not JSON from {place} on") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its byte {error.start} is no {error.encoding}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    found = _member(content, "format", int)
+    if found != _FORMAT:
         raise DeployError(
-            f"{name} has format {content['format']}, and this mmekit knows {_FORMAT}.",
+            f"{name} has format {found}, and this mmekit knows {_FORMAT}.",
             where=where,
             remedy="Use the version of mmekit that wrote it, or a newer one.",
         )
+    return cast("dict[str, Any]", content)
+
+
+def _member(content: Any, name: str, kind: type[_Kind]) -> _Kind:
+    """Return a member of an object, of the kind that is wanted; ValueError otherwise."""
+    if not isinstance(content, dict):
+        raise ValueError(f"what should have {name!r} is {_called(content)}, not an object")  # noqa: TRY004 - told as others
+    if name not in content:
+        raise ValueError(f"{name!r} is missing")
+    value = content[name]
+    if type(value) is not kind:
+        raise ValueError(f"{name!r} is {_called(value)}, not {_KINDS[kind]}")
+    return value
+
+
+def _called(value: Any) -> str:
+    return "null" if value is None else _KINDS.get(type(value), "a number")
+
+
+def _key(text: str, whose: str) -> str:
+    """Return a key below the prefix; ValueError for one that leads elsewhere."""
+    if not is_key(text) or not {".", ".."}.isdisjoint(text.split("/")):
+        raise ValueError(f"{whose} has the key {text[:_SHOWN]!a}, which is none of an archive")
+    return text
 
 
 def _unreadable(name: str, where: str, error: Exception) -> DeployError:
@@ -154,7 +204,7 @@ def _unreadable(name: str, where: str, error: Exception) -> DeployError:
         HISTORY: "or remove it: what is current stays, and the releases before are forgotten.",
     }
     return DeployError(
-        f"{name} is not one that mme writes: {type(error).__name__}, {error}.",
+        f"{name} cannot be read: {error}.",
         where=where,
         remedy=f"Put an older version of it back, if the bucket keeps some; {anew[name]}",
     )
@@ -182,7 +232,7 @@ def _releases(
     after: dict[str, ModelVersion | None] = dict(models)
     releases = []
     for entry in reversed(entries):
-        before = {str(name): _version(one) for name, one in entry["before"].items()}
+        before = {name: _version(one, name) for name, one in _member(entry, "before", dict).items()}
         releases.append(
             _release(
                 entry,
@@ -194,18 +244,24 @@ def _releases(
 
 
 def _release(content: dict[str, Any], changed: dict[str, VersionChange]) -> Release:
-    made = datetime.fromisoformat(str(content["made"]))
-    restores = content["restores"]
+    text = _member(content, "made", str)
+    try:
+        made = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"'made' is {text[:_SHOWN]!a}, which is no time") from error
     return Release(
-        int(content["number"]),
+        _member(content, "number", int),
         made if made.tzinfo else made.replace(tzinfo=timezone.utc),
-        str(content["how"]),
-        None if restores is None else int(restores),
-        str(content["source"]),
-        str(content["config"]),
+        _member(content, "how", str),
+        None if content.get("restores") is None else _member(content, "restores", int),
+        _member(content, "source", str),
+        _member(content, "config", str),
         changed,
     )
 
 
-def _version(content: Any) -> ModelVersion | None:
-    return None if content is None else ModelVersion(str(content["key"]), str(content["sha256"]))
+def _version(content: Any, name: str) -> ModelVersion | None:
+    if content is None:
+        return None
+    key = _key(_member(content, "key", str), name)
+    return ModelVersion(key, _member(content, "sha256", str))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.deploy.alarms import ROLLBACK_ALARMS, alarm_names, own_alarms
 from mmekit.errors import DeployError
+from mmekit.plural import counted
 
 if TYPE_CHECKING:
     from mmekit.deploy.account import Site
@@ -123,8 +124,8 @@ def _check(site: Site, instances: int) -> None:
     canary = None if rollout is None else rollout.canary
     if canary is not None and canary.instances and canary.instances * _HALF > instances:
         raise DeployError(
-            f"A canary of {canary.instances} is more than half of {instances} instances, which is "
-            "the most that SageMaker takes.",
+            f"A canary of {canary.instances} is more than half of "
+            f"{counted(instances, 'instance')}, which is the most that SageMaker takes.",
             where=f"{site.name}, rollout.canary.instances",
             remedy="Give it `percent` (1 to 50) instead, or the endpoint more instances.",
         )

@@ -14,6 +14,8 @@ from mmekit.deploy.endpoint import endpoint_state
 from mmekit.deploy.hosting import published_metrics
 from mmekit.deploy.layers import short_name, stored_layers
 from mmekit.deploy.models import stored_archives
+from mmekit.errors import DeployError
+from mmekit.plural import counted
 
 if TYPE_CHECKING:
     from mmekit.deploy.account import Site
@@ -52,6 +54,8 @@ class Status:
         That, by the month, and what else there is to pay for.
     releases
         Which versions are current, and were; None without versions.
+    fault
+        Why that is not known, and what to do; empty where it is.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Status:
     cost: Cost | None
     bill: Bill | None
     releases: Releases | None = None
+    fault: str = ""
 
     def lines(self, *, verbose: bool = False) -> list[str]:
         """Return it as text: the models one by one when they are few, or `verbose` asks for it."""
@@ -82,12 +87,13 @@ class Status:
                 f"({one.instance_type or 'type unknown'})"
             )
         lines += self._of_models(verbose=verbose)
+        lines += f"releases: not known. {self.fault}".splitlines() if self.fault else []
         if self.layers:
             lines.append(f"layers: {len(self.layers)} under {self.layers_url}")
         for layer in self.layers:
             named = sum(layer.key.startswith(name) for one in self.models for name in one.layers)
             lines.append(
-                f"  {short_name(layer.key)}  {size_text(layer.size)}  of {named} models"
+                f"  {short_name(layer.key)}  {size_text(layer.size)}  of {counted(named, 'model')}"
                 f"{self._whose(layer)}"
             )
         return lines + ([] if self.bill is None else self.bill.lines())
@@ -136,7 +142,11 @@ class Status:
 def status_of(site: Site) -> Status:
     """Look everything up."""
     endpoint, models, layers = endpoint_state(site), stored_archives(site), stored_layers(site)
-    stored = stored_releases(site)
+    stored, fault = None, ""
+    try:
+        stored = stored_releases(site)
+    except DeployError as error:
+        fault = str(error)  # the endpoint goes on all the same
     releases = None if stored is None else stored.releases
     cost, bill = None, None
     if endpoint is not None and endpoint.instance_type is not None:
@@ -166,4 +176,5 @@ def status_of(site: Site) -> Status:
         cost,
         bill,
         releases,
+        fault,
     )

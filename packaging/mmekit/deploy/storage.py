@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmekit.archive.files import size_text
 from mmekit.deploy.layer_files import thin_layers
+from mmekit.plural import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,8 @@ class Storage:
                 )
         if self.repeated_bytes:
             lines.append(
-                f"storage: of {size_text(self.archive_bytes)} in {self.archives} archives, "
+                f"storage: of {size_text(self.archive_bytes)} in "
+                f"{counted(self.archives, 'archive')}, "
                 f"{size_text(self.repeated_bytes)} are layers that others bring along, too; "
                 "packed with --thin (`thin: true`) they are there once"
             )

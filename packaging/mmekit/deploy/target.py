@@ -15,7 +15,7 @@ from mmekit.deploy.whereabouts import model_sources
 if TYPE_CHECKING:
     from mmekit.settings import Settings
 
-__all__ = ["CurrentTarget", "current_target", "models_place"]
+__all__ = ["CurrentTarget", "current_target", "is_there", "models_place"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def current_target(settings: Settings, endpoint: str, name: str) -> CurrentTarge
     if version is None or version.key == name:
         return literal
     note = f"{name} is {version.key}, current with release {releases.current.number}"
-    if _is_there(s3, bucket, prefix + name):
+    if is_there(s3, bucket, prefix + name):
         note += (
             f"; the object {name} itself, from before versions were on, is another, and only "
             "clients that do not ask current.json get it"
@@ -82,7 +82,8 @@ def models_place(settings: Settings, endpoint: str) -> tuple[str, str] | None:
     return None
 
 
-def _is_there(s3: Any, bucket: str, key: str) -> bool:
+def is_there(s3: Any, bucket: str, key: str) -> bool:
+    """Say whether there is such an object; False where the caller may not know."""
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except ClientError as error:

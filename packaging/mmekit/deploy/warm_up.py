@@ -22,6 +22,7 @@ from mmekit.deploy.loaded import are_loading, loaded_before, loaded_count, loade
 from mmekit.deploy.samples import read_samples
 from mmekit.deploy.step import Action, Step
 from mmekit.errors import MmekitError
+from mmekit.plural import are, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -149,8 +150,8 @@ def _prepared(
         without = sum(not samples[one.key].lacks for one in found) - len(examples)
         if without:
             report(
-                f"warm-up: {without} of {len(found)} models have no sample request, and are left "
-                "out"
+                f"warm-up: {without} of {counted(len(found), 'model')} have no sample request, "
+                "and are left out"
             )
         if examples:
             return _Prepared(examples, how)
@@ -170,7 +171,8 @@ def _ask_all(site: Site, chosen: WarmUp, prepared: _Prepared, report: Report) ->
     asked = prepared.examples
     most = chosen.requests or max(len(asked) * instances * _EACH, _LEAST)
     report(
-        f"warm-up: {len(asked)} models, for {chosen.seconds:g} s and {most} requests at most: "
+        f"warm-up: {counted(len(asked), 'model')}, for {chosen.seconds:g} s and "
+        f"{counted(most, 'request')} at most: "
         f"{prepared.how}"
     )
     done, at_once = _Asking(), min(instances, _AT_ONCE)
@@ -194,14 +196,15 @@ def _ask_all(site: Site, chosen: WarmUp, prepared: _Prepared, report: Report) ->
     spent = chosen.seconds - max(0.0, deadline - time.monotonic())
     everywhere = len(asked) - len(missing) - len(done.failed)
     report(
-        f"warm-up: {len(done.answered)} of {len(asked)} models answered after {spent:.0f} s and "
-        f"{len(done.sent)} requests; {_reached(site, everywhere, len(missing), instances, done)}"
+        f"warm-up: {len(done.answered)} of {counted(len(asked), 'model')} answered after "
+        f"{spent:.0f} s and {counted(len(done.sent), 'request')}; "
+        f"{_reached(site, everywhere, len(missing), instances, done)}"
     )
 
 
 def _reached(site: Site, everywhere: int, missing: int, instances: int, done: _Asking) -> str:
     if instances == 1:
-        return f"{everywhere} are loaded on the instance"
+        return f"{everywhere} {are(everywhere)} loaded on the instance"
     if site.account.is_real:
         # It counts what others have asked for, too.
         told = "" if done.count is None else f" (the last it said is {done.count:g})"
@@ -217,7 +220,7 @@ def _reached(site: Site, everywhere: int, missing: int, instances: int, done: _A
     kept = ""
     if missing:
         kept = f", {missing} on fewer: a model that is not busy is asked where it is"
-    return f"{everywhere} are loaded on all {instances} instances{kept}"
+    return f"{everywhere} {are(everywhere)} loaded on all {instances} instances{kept}"
 
 
 def _ask(

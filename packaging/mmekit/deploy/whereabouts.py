@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmekit.deploy.deployment import read_deployment
 from mmekit.errors import EndpointError
+from mmekit.plural import are, counted
 from mmekit.settings import Settings
 
 if TYPE_CHECKING:
@@ -138,8 +139,8 @@ def choice(wanted: str, names: Iterable[str], kind: str) -> str | None:
     near = nearest(wanted, names)
     shown = ", ".join(names[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    there = f"{len(names)} {kind}{'' if len(names) == 1 else 's'}: {shown}{more}"
-    return f"did you mean {' or '.join(near)}? There are {there}" if near else f"there are {there}"
+    there = f"{are(len(names))} {counted(len(names), kind)}: {shown}{more}"
+    return f"did you mean {' or '.join(near)}? There {there}" if near else f"there {there}"
 
 
 def nearest(wanted: str, names: Iterable[str]) -> list[str]:

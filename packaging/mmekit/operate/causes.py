@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mmekit.plural import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -94,8 +96,7 @@ class FailureCause:
         """Which models failed so, in words."""
         if not self.target or self.targets <= 1:
             return self.target
-        others = self.targets - 1
-        return f"{self.target} and {others} other{'' if others == 1 else 's'}"
+        return f"{self.target} and {counted(self.targets - 1, 'other')}"
 
 
 def cause_of(text: str, target: str = "", status: int | None = None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from mmekit.plural import counted
 from mmekit.printing import TextTable, written
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def drawn_view(
     if shown:
         parts.append(_models(shown))
     if len(busy) > len(shown):
-        parts.append(Text(f"and {len(busy) - len(shown)} models more: --once prints all"))
+        parts.append(
+            Text(f"and {counted(len(busy) - len(shown), 'model')} more: --once prints all")
+        )
     if resting := len(view.models) - len(busy):
         parts.append(Text(_RESTING.format(resting), style="dim"))
     parts += [Text()] if view.models else []
@@ -114,8 +117,9 @@ def _failures(view: EndpointView) -> list[TextTable | Text]:
     heads = ("failures", "since", "last", "status", "model", "cause")
     table = TextTable(heads, tuple(rows), numbers=heads[:1], title=f"Failures {which}")
     parts: list[TextTable | Text] = [table]
-    if len(failures) > _SHOWN_CAUSES:
-        parts.append(Text(f"and {len(failures) - _SHOWN_CAUSES} causes more: --json has all"))
+    hidden = len(failures) - _SHOWN_CAUSES
+    if hidden > 0:
+        parts.append(Text(f"and {counted(hidden, 'cause')} more: --json has all"))
     return parts
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mmekit.deploy.account import code_of
+from mmekit.plural import counted
 from mmekit.smoke.report import ModelTimes, SmokeCheck
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ def ask(site: Site, model: SmokeModel, packed: Packed, say: Report) -> Asked:
         model.name, archive, cold, _percentile(warm, 50), _percentile(warm, 99), len(warm)
     )
     say(f"{model.name}: first call {cold:.0f} ms, then {measured.p50:.1f} ms")
-    seen = f"{len(times)} answers"
+    seen = counted(len(times), "answer")
     if calls > len(times):
-        seen += f", after {calls - len(times)} times that it was not ready"
+        seen += f", after {counted(calls - len(times), 'time')} that it was not ready"
     if wrong:
         seen = f"{len(wrong)} of {seen} are not {json.dumps(model.answer)}, but {wrong[0]}"
     return Asked(SmokeCheck(name, not wrong, seen), measured, calls)

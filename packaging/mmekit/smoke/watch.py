@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from mmekit.plural import counted
 from mmekit.smoke.cloudwatch import SmokeLog, metric_sum, read_log
 from mmekit.smoke.report import SmokeCheck
 
@@ -91,7 +92,10 @@ class Watch:
             seen = f"{found.sum:.0f} of {found.count:.0f} calls found their model loaded"
             return 0 < found.sum <= found.count, seen
         models = len(self._models)
-        return found.most >= models, f"at most {found.most:.0f} of {models} models loaded"
+        return (
+            found.most >= models,
+            f"at most {found.most:.0f} of {counted(models, 'model')} loaded",
+        )
 
     def _see_log(self) -> bool:
         log = self.log
@@ -110,7 +114,7 @@ class Watch:
         apart = not bodies & {one.process for one in sharing}
         is_one = len(sharing) > 1 and len(bodies) == 1 and apart
         how = "one process" if is_one else f"{len(bodies)} processes"
-        self._see(_BODY, passed=is_one, seen=f"{how} for {len(sharing)} models")
+        self._see(_BODY, passed=is_one, seen=f"{how} for {counted(len(sharing), 'model')}")
         calm = bool(loads) and not log.complaints
         self._see(_CALM, passed=calm, seen="; ".join(log.complaints) or "none")
         # What is there and wrong will not be right later: it is not waited for.

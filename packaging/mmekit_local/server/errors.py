@@ -9,6 +9,7 @@ import json
 from http import HTTPStatus
 
 from mmekit.errors import ServerError
+from mmekit.plural import are, counted
 from mmekit_local.server.limits import MAX_MODELS
 
 
@@ -113,7 +114,7 @@ def not_enough_memory() -> ApiError:
 
 def too_many_models(limit: int) -> ApiError:
     """507: so many models are loaded; an endpoint unloads others and tries again."""
-    message = f"No more than {limit} models are loaded at once ({MAX_MODELS})."
+    message = f"No more than {counted(limit, 'model')} {are(limit)} loaded at once ({MAX_MODELS})."
     return out_of_memory(message, "WlmOutOfMemoryException")
 
 

@@ -27,6 +27,7 @@ from mmekit.archive.package import read_package
 from mmekit.archive.trial import Seen
 from mmekit.errors import MeasureError, PackageError
 from mmekit.testing import read_sample
+from mmekit_runtime.signature import Column, Signature
 
 MODEL = """\
 import pickle
@@ -258,6 +259,23 @@ def test_an_empty_folder_of_artefacts_fails_alone(shops):
 
     assert result == PackedSeries(failures=result.failures)
     assert "empty" in str(result.failures["empty"])
+
+
+def test_a_sample_that_is_refused_for_want_of_a_signature_says_where_it_belongs(shops):
+    model = MODEL.replace("    features = 1\n", "")
+    lines = [line for line in model.splitlines() if "self.signature" not in line]
+    (shops.package / "model.py").write_text("\n".join(lines) + "\n")
+    (shops.package / "sample_request.json").write_text('{"instances": [{"size": 7.0}]}')
+    shops.add("north", 2.0)
+
+    told = str(shops.pack().failures["north"])
+
+    assert "the handler answered 400" in told
+    assert "There is no signature.json" in told
+    assert f"into {shops.package}" in told
+    signature = Signature((Column("size", "double"),))
+    (shops.package / "signature.json").write_bytes(signature.to_json())
+    assert list(shops.pack().packed) == ["north"]
 
 
 @pytest.mark.parametrize("name", ["two words", "köln", "a" * 240, "a=b"])

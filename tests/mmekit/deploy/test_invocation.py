@@ -39,7 +39,7 @@ def test_an_endpoint_that_is_not_there_comes_with_the_nearest_names(standing):
     told = standing.refused(*invoke("shop", "aachen.tar.gz", "x.json"))
 
     assert "mme: There is no endpoint shop\n" in told
-    assert "remedy: did you mean shops? There are 1 endpoint: shops" in told
+    assert "remedy: did you mean shops? There is 1 endpoint: shops" in told
 
 
 @pytest.mark.parametrize("asked", ["achen.tar.gz", "aachen", "Aachen.tar.gz", "aachen.tar"])
@@ -51,6 +51,31 @@ def test_a_model_that_is_not_there_comes_with_the_nearest_names(standing, asked)
     assert f"mme: There is no model {asked} behind the endpoint shops\n" in told
     assert "did you mean aachen.tar.gz" in told
     assert "2 models: aachen.tar.gz, berlin.tar.gz" in told
+
+
+@pytest.mark.parametrize("option", ["--content-type", "--accept", "--custom-attributes"])
+@pytest.mark.parametrize("value", ["text/csv\nX: y", "caf\u00e9", "a\x1b[31m"])
+def test_what_no_header_can_be_is_told_and_not_sent(standing, option, value):
+    standing.put("x.json", "{}")
+
+    told = standing.refused(*invoke("shops", "aachen.tar.gz", "x.json", option, value))
+
+    assert f"mme: {option} has the character " in told
+    assert "Nothing was sent" in told
+    assert "Nothing listens" not in told
+    assert value not in told
+
+
+def test_what_botocore_refuses_does_not_read_as_a_service_that_is_down(standing):
+    standing.put("x.json", "{}")
+
+    told = standing.refused(*invoke("a b", "aachen.tar.gz", "x.json"))
+
+    assert "mme up" not in told
+    told = standing.refused(
+        *invoke("shops", "aachen.tar.gz", "x.json"), MME_LOCAL_URL="http://127.0.0.1:9"
+    )
+    assert "Nothing listens at http://127.0.0.1:9" in told
 
 
 def test_json_with_a_mistake_is_told_by_line_and_column_and_not_sent(standing):

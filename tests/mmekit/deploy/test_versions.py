@@ -13,8 +13,9 @@ import pytest
 from mmekit.cli.endpoints import site_of
 from mmekit.deploy.current import now_at
 from mmekit.deploy.models import plan_objects_removal, stored_archives
-from mmekit.deploy.release_files import current_json, history_json, read_releases
+from mmekit.deploy.release_files import current_json, history_json, read_history, read_releases
 from mmekit.deploy.releases import ModelVersion, Releases
+from mmekit.errors import DeployError
 from mmekit.settings import Settings
 from mmekit_bench import listed_targets
 from tests.mmekit.deploy import thin_archives
@@ -305,7 +306,9 @@ def test_current_json_does_not_grow_with_what_was_before():
     releases = Releases("store", {}, ())
     sizes = []
     for day in range(30):
-        models = {f"m{n}.tar.gz": ModelVersion(f"m{n}-{day}", f"{day:064}") for n in range(200)}
+        models = {
+            f"m{n}.tar.gz": ModelVersion(f"m{n}-{day}.tar.gz", f"{day:064}") for n in range(200)
+        }
         releases = releases.followed_by(
             models, how="deploy", config="", now=now + dt.timedelta(days=day)
         )
@@ -361,6 +364,19 @@ def test_mme_invoke_finds_the_current_version_and_says_which_it_is(deployed, ser
     # A key is no name: it is asked for as it is, and nothing is said.
     done = deployed.run(*(key if one == "team/b.tar.gz" else one for one in arguments))
     assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_a_body_that_is_too_long_does_not_read_as_a_model_that_is_not_there(deployed):
+    deployed.put("long.txt", b"x" * (26 << 20))
+    ask = ("invoke", "store", "--content-type", "text/plain", "--data", "long.txt")
+    told = deployed.refused(*ask, "--target-model", "a.tar.gz")
+    assert "Value at 'body' failed to satisfy constraint" in told
+    assert "remedy: ask with fewer records" in told
+    assert "There is no model" not in told
+    deployed.put("long.txt", b"x")
+    told = deployed.refused(*ask, "--target-model", "c.tar.gz")
+    assert "There is no model c.tar.gz behind the endpoint store" in told
+    (deployed.folder / "long.txt").unlink()
 
 
 def test_mme_bench_asks_the_current_versions_and_no_other(deployed, service):
@@ -419,23 +435,74 @@ def test_another_deployment_under_the_prefix_is_refused(deployed, service):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"{", "is not one that mme writes"),
+        (b"{", "is not JSON from line 1, column 2 on"),
         (b'{"format": 2}', "has format 2, and this mmekit knows 1"),
-        (b'{"format": 1, "deployment": "store", "models": {}}', "KeyError, 'made_by'"),
+        (b'{"format": 1, "deployment": "store", "models": {}}', "'made_by' is missing"),
         (
             b'{"format":1,"deployment":"store","models":{},"release":2,"oldest":3,"made_by":{"number":2}}',
             "not in order",
         ),
-        (b"[]", "is not one that mme writes"),
+        (b"[]", "is a list, not an object"),
+        (b"null", "is null, not an object"),
+        (b'"\xff"', "its byte 1 is no utf-8"),
+        (b"[" * 100_000, "cannot be read: "),
+        (b'{"format": true}', "'format' is true or false, not a whole number"),
+        (b" " * (60 << 20), "it has 60.0 MiB, and 32.0 MiB is the most"),
     ],
+    ids=range(10),
 )
 def test_a_file_that_nobody_wrote_is_told_and_left(deployed, service, body, said):
     good = service.client("s3").get_object(Bucket=BUCKET, Key="models/current.json")["Body"].read()
     put(service, body)
+    place = f"where: s3://{BUCKET}/models/current.json"
     told = deployed.refused("deploy")
     assert said in told
-    assert f"where: s3://{BUCKET}/models/current.json" in told
+    assert place in told
+    told = deployed.refused(
+        *("invoke", "store", "--target-model", "a.tar.gz", "--data", "mme.yaml"),
+        *("--content-type", "text/plain"),
+    )
+    assert said in told
+    assert place in told
+    # The endpoint goes on, and so does what is said of it.
+    told = deployed.mme("status")
+    assert "endpoint: InService" in told
+    assert "releases: not known. current.json " in told
+    assert said in told
+    assert place in told
     put(service, good)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["models"]["a.tar.gz"].update(key="../../evil.tar.gz"),
+        lambda content: content["models"]["a.tar.gz"].update(key="/evil.tar.gz"),
+        lambda content: content["models"]["a.tar.gz"].update(key="a\x1b[31m.tar.gz"),
+        lambda content: content["models"]["a.tar.gz"].update(key=3),
+        lambda content: content["models"].update({"a.tar.gz": []}),
+        lambda content: content.update(models=[]),
+        lambda content: content["made_by"].update(made="yesterday"),
+        lambda content: content["made_by"].update(before=None),
+        lambda content: content["made_by"].update(restores="1"),
+        lambda content: content.update(oldest=1.5),
+    ],
+)
+def test_a_member_that_is_another_is_told_in_words(deployed, service, change):
+    content = current(service)
+    change(content)
+    with pytest.raises(DeployError, match=r"current\.json cannot be read: ") as told:
+        read_releases(json.dumps(content).encode(), where="s3://b/current.json")
+    assert "Error" not in told.value.what
+    assert "\x1b" not in str(told.value)
+    content = history_json(read_releases(json.dumps(current(service)).encode(), where="x"))
+    for damaged in (
+        b"[]",
+        b"null",
+        content.replace(b'"before":{', b'"before":[{').replace(b"}}]}", b"}}]}]}"),
+    ):
+        with pytest.raises(DeployError, match=r"releases\.json cannot be read: "):
+            read_history(damaged, where="s3://b/current.json")
 
 
 @pytest.mark.thorough

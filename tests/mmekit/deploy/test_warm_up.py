@@ -110,13 +110,13 @@ def test_no_more_is_asked_than_the_budget_has(deployed, service):
     before = top(service)["milk.tar.gz"]["requests"]
     deployed.write(MILK % ("green", "warm_up: {seconds: 30, models: 1, requests: 3}"))
     said = deployed.mme("deploy")
-    assert "1 of 1 models answered" in said
+    assert "1 of 1 model answered" in said
     [sent] = re.findall(r"s and (\d+) requests;", said)
     assert int(sent) <= 3
     now = top(service)["milk.tar.gz"]["requests"]
     assert now in (int(sent), before + int(sent))
     wait_until(lambda: loaded(service).keys() == {"milk.tar.gz"})
-    if "1 are loaded on all 2 instances" in said:
+    if "1 is loaded on all 2 instances" in said:
         wait_until(lambda: loaded(service) == {"milk.tar.gz": 2})
     else:
         # Where it answers too fast to be busy it stays on one instance.
@@ -171,9 +171,9 @@ def test_on_aws_the_models_are_those_of_the_metrics_and_a_count_of_before_is_not
     }
     cloudwatch.put_metric_data(Namespace="/aws/sagemaker/Endpoints", MetricData=[count])
     said = warmed_up_as_on_aws(deployed, monkeypatch, on_aws("models"))
-    assert "1 models, for 2 s and 64 requests at most: those that were asked in the last" in said
+    assert "1 model, for 2 s and 64 requests at most: those that were asked in the last" in said
     # One for each instance. More, where CloudWatch has said that these were not enough.
-    assert "1 of 1 models answered after 2 s and 2 requests" in said
+    assert "1 of 1 model answered after 2 s and 2 requests" in said
     assert "whether they are loaded on all 2 instances is not known" in said
 
 
@@ -223,8 +223,8 @@ def test_a_version_that_replaces_a_loaded_one_is_loaded_before_it_is_current(sho
         shop.planned().split()
     )
     said = shop.mme("deploy")
-    assert "1 models, for 30 s and 64 requests at most: those that were loaded before" in said
-    assert "1 of 1 models answered" in said
+    assert "1 model, for 30 s and 64 requests at most: those that were loaded before" in said
+    assert "1 of 1 model answered" in said
     new = keys(service, "shop")
     both = {new["new.tar.gz"], old["new.tar.gz"]}
     wait_until(lambda: loaded(service, "shop").keys() == both)

@@ -93,11 +93,27 @@ def test_an_empty_folder_is_filled_and_one_with_a_file_is_left_alone(tmp_path):
         new_project(tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["Churn", "two--hyphens", "-churn", "churn_1", "a" * 33, "ä"])
+@pytest.mark.parametrize(
+    "name", ["Churn", "two--hyphens", "-churn", "churn_1", "a" * 33, "ä", "a b"]
+)
 def test_a_name_that_no_endpoint_or_bucket_may_have_is_refused(tmp_path, name):
     with pytest.raises(ProjectError, match="is no name for a project"):
         new_project(tmp_path / name)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["no", "null", "true", "123", "0x1f", "1e3", "2026-11-28"])
+def test_a_name_that_yaml_reads_otherwise_stays_a_name(tmp_path, name):
+    new_project(tmp_path / name)
+    assert read_deployment(tmp_path / name / "mme.yaml").name == name
+    for file in (tmp_path / name).rglob("*.y*ml"):
+        assert f": {name}\n" not in file.read_text()
+
+
+def test_a_name_that_leads_to_a_folder_in_use_overwrites_nothing(tmp_path):
+    (tmp_path / "in-use" / "below").mkdir(parents=True)
+    with pytest.raises(ProjectError, match="nothing is overwritten"):
+        new_project(tmp_path / "in-use" / "below" / "..")
 
 
 def test_a_workflow_asks_for_an_account_only_to_deploy(project):

@@ -76,7 +76,7 @@ def test_workers_and_models_are_as_many_as_is_set(limited, model_folder):
     assert refused.status_code == 500
     assert "4 workers are more than the 3 of a model (MMEKIT_MAX_WORKERS)" in refused.text
     assert second.status_code == 507
-    assert "No more than 1 models" in second.text
+    assert "No more than 1 model" in second.text
 
 
 def test_a_body_may_be_as_large_as_is_set(limited, model_folder):

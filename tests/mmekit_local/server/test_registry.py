@@ -32,7 +32,7 @@ def test_there_is_an_end_to_the_number_of_models(tmp_path):
     refusal = asyncio.run(scenario())
 
     assert (refusal.status, refusal.kind) == (507, "WlmOutOfMemoryException")
-    assert refusal.what == "No more than 1 models are loaded at once (MMEKIT_MAX_MODELS)."
+    assert refusal.what == "No more than 1 model is loaded at once (MMEKIT_MAX_MODELS)."
 
 
 def test_a_disk_that_takes_its_time_holds_up_the_load_and_nobody_else(tmp_path):

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mmekit.plural import counted
 from mmekit_local.sagemaker.control.records import summarise
 from mmekit_local.sagemaker.instances.fleet import FleetStartError
 
@@ -123,7 +124,7 @@ def described_capacities(capacities: Mapping[str, VariantCapacity]) -> str:
     parts = []
     for name, capacity in capacities.items():
         if capacity.instances is not None:
-            parts.append(f"{name}: {capacity.instances} instances")
+            parts.append(f"{name}: {counted(capacity.instances, 'instance')}")
         if capacity.weight is not None:
             parts.append(f"{name}: weight {capacity.weight:g}")
     return ", ".join(parts)
