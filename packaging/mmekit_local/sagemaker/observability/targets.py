@@ -13,11 +13,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
     import numpy.typing as npt
 
     _Cells = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]
@@ -79,6 +78,9 @@ class TargetMetrics:
     """
 
     def __init__(self) -> None:
+        # With the first endpoint: what serves starts without, and a request does not wait for it.
+        import numpy as np
+
         self._waiting: list[tuple[str, int, float]] = []
         self._keep = self._waiting.append
         self._rows: dict[str, int] = {}
@@ -111,6 +113,8 @@ class TargetMetrics:
 
     def figures(self, now: float | None = None) -> list[TargetFigures]:
         """Return what happened with every model of which there is something to tell."""
+        import numpy as np
+
         self.settle(now)
         self._compute_percentiles()
         known = len(self._names)
@@ -142,6 +146,8 @@ class TargetMetrics:
         known = [(row, kind, us) for name, kind, us in waiting if (row := self._row(name)) >= 0]
         if not known:
             return
+        import numpy as np
+
         rows, kinds, times = (np.array(column) for column in zip(*known, strict=True))
         timed = kinds <= _ERRORS
         steps = np.log(np.maximum(times[timed] / _LEAST_MICROSECONDS, 1.0)) / _STEP
@@ -181,12 +187,16 @@ class TargetMetrics:
         return row
 
     def _grow(self) -> None:
+        import numpy as np
+
         more = len(self._cells)
         self._cells = np.concatenate((self._cells, np.zeros_like(self._cells)))
         self._percentiles = np.concatenate((self._percentiles, np.zeros((more, 2))))
         self._stale = np.concatenate((self._stale, np.ones(more, np.bool_)))
 
     def _let_go(self, before: float) -> None:
+        import numpy as np
+
         old = []
         # A part began when its first came; its last may be so much younger.
         while self._parts and self._parts[0][0] + _PART_SECONDS <= before:
@@ -205,6 +215,8 @@ class TargetMetrics:
             self._free.append(row)
 
     def _compute_percentiles(self) -> None:
+        import numpy as np
+
         rows = np.flatnonzero(self._stale[: len(self._names)])
         if not len(rows):
             return
@@ -221,6 +233,8 @@ class TargetMetrics:
 
 def _summed(parts: Iterable[_Cells]) -> _Cells:
     """Return cells, each once, and their counts together."""
+    import numpy as np
+
     pairs = list(parts)
     cells, places = np.unique(np.concatenate([cells for cells, _ in pairs]), return_inverse=True)
     counts = np.concatenate([counts for _, counts in pairs])
