@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -47,6 +45,9 @@ class ValueBuckets:
         """Keep of the values how many there are of about which size."""
         if not self._fresh:
             return
+        # A model process has it; who has the names of the metrics only goes without.
+        import numpy as np
+
         values = np.array(self._fresh, dtype=np.float64)
         self._fresh = []
         least, most = float(values.min()), float(values.max())
