@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from mmekit.deploy import Plan, Site
 
+_FEW = 5
+"""Models of a release that are listed without being asked for."""
+
 
 @app.command(rich_help_panel=Panel.OPERATE)
 def promote(
@@ -118,11 +121,13 @@ def rollback(
 
 
 @app.command(rich_help_panel=Panel.OPERATE)
-def releases(file: DeploymentFile = DEPLOYMENT_FILE, *, as_json: AsJson = False) -> None:
+def releases(
+    file: DeploymentFile = DEPLOYMENT_FILE, *, as_json: AsJson = False, verbose: Verbose = False
+) -> None:
     """List the releases that are remembered, the newest first.
 
     Each is a moment at which other versions of models became current; the first line is the one
-    that is current.
+    that is current. Of more than a few models that changed, --verbose lists all.
 
     **Example:** mme releases production.yaml
     """
@@ -137,11 +142,15 @@ def releases(file: DeploymentFile = DEPLOYMENT_FILE, *, as_json: AsJson = False)
         return
     for release in reversed(found.history):
         typer.echo(str(release))
-        for name, change in sorted(release.changed.items()):
+        changed = sorted(release.changed.items())
+        left_out = 0 if verbose or len(changed) <= _FEW else len(changed) - _FEW
+        for name, change in changed[: len(changed) - left_out]:
             before, after = (
                 "none" if one is None else one.key for one in (change.before, change.after)
             )
             typer.echo(f"      {name}: {before} -> {after}")
+        if left_out:
+            typer.echo(f"      and {left_out} more (--verbose lists them)")
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,14 @@ def test_releases_are_listed_with_what_changed(releases):
     assert f"      b.tar.gz: none -> {listed(releases)['models']['b.tar.gz']['key']}" in lines
 
 
+def test_of_a_release_of_many_models_a_few_are_listed_and_all_when_asked(releases, monkeypatch):
+    monkeypatch.setattr("mmekit.cli.releases._FEW", 1)
+    short, whole = (releases.mme("releases", *more).splitlines() for more in ((), ("--verbose",)))
+    assert short[-1] == "      and 1 more (--verbose lists them)"
+    assert short[:-1] == whole[:-1]
+    assert whole[-1].startswith("      b.tar.gz: none -> ")
+
+
 def test_what_is_gone_is_not_made_current(releases, service):
     s3, (_, second, _) = service.client("s3"), keys(releases)
     kept = s3.get_object(Bucket=BUCKET, Key=f"models/{second}")
