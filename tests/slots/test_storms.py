@@ -17,7 +17,7 @@ FORKS = 2000
 
 @pytest.mark.parametrize(("limit", "slots_of_a_model"), [(256, 1), (1024, 4), (4096, 60)])
 def test_where_the_limit_of_open_files_comes_near_workers_get_the_plain_engine(
-    bare, limit, slots_of_a_model
+    bare, limit, slots_of_a_model, until
 ):
     raise_descriptor_limit()
     server = bare(descriptors=limit)
@@ -39,11 +39,12 @@ def test_where_the_limit_of_open_files_comes_near_workers_get_the_plain_engine(
     before = given[-1].value("os.getpid()")
     os.kill(int(before), signal.SIGKILL)
     assert given[-1].value("os.getpid()") != before
-    # What has ended makes room.
+    # What has ended makes room, as soon as the fork server has seen it.
     for one in given[:40]:
         one.close()
         assert one.control.fileno() < 0
-    server.start(f"m{len(given) // slots_of_a_model - 1}")
+    last = f"m{len(given) // slots_of_a_model - 1}"
+    until(lambda: "slot" in (server.ask(last).hear() or {}))
 
 
 def test_a_storm_of_forks_and_one_of_deaths_block_nobody(bare, model, until):

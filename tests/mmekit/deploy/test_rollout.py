@@ -117,7 +117,7 @@ def test_a_roll_out_without_alarms_says_that_nothing_takes_it_back(deployed):
     [
         ("rollout: {canary: {percent: 60}}", "less than or equal to 50"),
         ("rollout: {canary: {percent: 10, instances: 1}}", "percent or instances, one of them"),
-        ("rollout: {canary: {instances: 1}}", "more than half of 1 instances"),
+        ("rollout: {canary: {instances: 1}}", "more than half of 1 instance,"),
         ("rollout: {linear: {percent: 5}}", "greater than or equal to 10"),
         ("rollout: {}", "all_at_once, canary or linear, one of them"),
         ("rollout: {linear: {percent: 10, wait_minutes: 48}}", "ends a deployment after 8 hours"),
