@@ -308,7 +308,10 @@ class Metrics:
 
     def targets(self, endpoint: EndpointId) -> TargetMetrics:
         """Return where to record what happens with each model of an endpoint."""
-        return self._targets.setdefault(endpoint, TargetMetrics())
+        found = self._targets.get(endpoint)
+        if found is None:
+            found = self._targets[endpoint] = TargetMetrics()
+        return found
 
     def settle(self) -> None:
         """Take in what came for each model, and let go of what is too old."""
