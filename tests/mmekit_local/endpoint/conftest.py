@@ -33,6 +33,7 @@ from mmekit_local.sagemaker.specification import (
     ModelSpecification,
     VariantSpecification,
 )
+from tests.mmekit_local.endpoint.browser import running_chromium
 from tests.mmekit_local.endpoint.service_process import ServiceProcess
 
 HERE = pathlib.Path(__file__).parent
@@ -178,6 +179,13 @@ def _start_service(folder, *options, **variables):
 
     service.url = Service.wait_until(announced, what="an address")[1]
     return service
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A running Chromium."""
+    with running_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

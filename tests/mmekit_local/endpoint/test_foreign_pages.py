@@ -4,7 +4,6 @@ import functools
 import http.client
 import http.server
 import json
-import shutil
 import socket
 import threading
 import urllib.parse
@@ -12,6 +11,7 @@ import urllib.parse
 import httpx
 import pytest
 
+from tests.mmekit_local.endpoint.browser import running_chromium
 from tests.server_process import ServerProcess
 
 PATIENCE = 60
@@ -245,15 +245,8 @@ def test_what_a_page_sends_is_refused_before_it_comes(service, container, length
 @pytest.fixture(scope="module")
 def chromium():
     """A running Chromium to which a stranger's DNS gives this machine's address."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    rules = "--host-resolver-rules=MAP stranger.example 127.0.0.1"
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", rules])
+    with running_chromium("--host-resolver-rules=MAP stranger.example 127.0.0.1") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

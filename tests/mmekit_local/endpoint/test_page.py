@@ -6,7 +6,6 @@ import http.client
 import json
 import pathlib
 import re
-import shutil
 import socket
 import threading
 import urllib.parse
@@ -75,19 +74,6 @@ def form(**changed):
             **changed,
         }
     )
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A running Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
